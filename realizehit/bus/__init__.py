@@ -1,0 +1,1 @@
+"""Brokers: the interface in `base`, an implementation in each other module, `open` picks one by its URL."""

