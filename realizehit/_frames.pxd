@@ -1,0 +1,141 @@
+# Frames: what a message looks like on a connection, per framing, and how an incoming WebSocket frame is taken apart.
+# Inline functions for `_fanout.pyx`; nothing here knows a connection.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from realizehit._memory cimport Pool, pool_give, pool_take
+
+cdef enum Opcode:  # RFC 6455, section 5.2
+    OP_TEXT = 1
+    OP_BINARY = 2
+    OP_CLOSE = 8
+    OP_PING = 9
+    OP_PONG = 10
+
+cdef enum Framing:
+    FRAMING_WEBSOCKET = 0
+    FRAMINGS = 1            # how many there are
+
+cdef struct Frame:
+    # Immutable bytes, shared by every connection that waits for them; the bytes follow the struct.
+    uint32_t refs
+    uint32_t size           # bytes
+
+
+cdef inline char* frame_bytes(Frame* f) noexcept nogil:
+    return <char*> (f + 1)
+
+
+cdef inline Frame* frame_new(Pool* pool, size_t size) noexcept nogil:
+    """Return a frame of `size` bytes yet to be written, held once by the caller; NULL when there is no memory."""
+    cdef Frame* f = <Frame*> pool_take(pool, sizeof(Frame) + size)
+    if f != NULL:
+        f.refs = 1
+        f.size = <uint32_t> size
+    return f
+
+
+cdef inline int websocket_header(uint8_t* out, uint8_t opcode, size_t size) noexcept nogil:
+    """Write the header of a whole, unmasked frame (RFC 6455, section 5.2); return its 2, 4 or 10 bytes."""
+    cdef int i
+    out[0] = 0x80 | opcode
+    if size < 126:
+        out[1] = <uint8_t> size
+        return 2
+    if size < 65536:
+        out[1] = 126
+        out[2] = <uint8_t> (size >> 8)
+        out[3] = <uint8_t> size
+        return 4
+    out[1] = 127
+    for i in range(8):
+        out[2 + i] = <uint8_t> (<uint64_t> size >> (56 - 8 * i))
+    return 10
+
+
+cdef inline Frame* frame_build(Pool* pool, uint8_t opcode, const char* first, size_t first_size,
+                               const char* rest, size_t rest_size) noexcept nogil:
+    """Build a WebSocket frame whose payload is `first` followed by `rest`."""
+    cdef uint8_t header[10]
+    cdef int n = websocket_header(header, opcode, first_size + rest_size)
+    cdef Frame* f = frame_new(pool, n + first_size + rest_size)
+    cdef char* out
+    if f == NULL:
+        return NULL
+    out = frame_bytes(f)
+    memcpy(out, header, n)
+    memcpy(out + n, first, first_size)
+    memcpy(out + n + first_size, rest, rest_size)
+    return f
+
+
+cdef struct Incoming:
+    uint8_t opcode
+    uint8_t* payload        # unmasked, in place
+    size_t size
+    size_t consumed         # bytes of the buffer that the frame took, header included
+
+
+cdef inline bint parse_incoming(Incoming* out, uint8_t* p, size_t size, size_t max_payload) noexcept nogil:
+    """Take the first frame off `size` bytes at `p`, and unmask its payload in place.
+
+    Returns false, with nothing changed, for all that is not the common case: a whole, unfragmented, masked frame
+    without extensions, of a known opcode, within the bounds. Those are for the library's parser to judge.
+    """
+    cdef size_t length, header = 6, i
+    cdef uint8_t mask[8]
+    cdef uint64_t mask8, word
+    cdef uint8_t opcode
+    if size < 6:
+        return False
+    opcode = p[0] & 0x0F
+    if (p[0] & 0xF0) != 0x80 or not (p[1] & 0x80):
+        return False
+    if opcode != OP_TEXT and opcode != OP_BINARY and not (OP_CLOSE <= opcode <= OP_PONG):
+        return False
+    length = p[1] & 0x7F
+    if length >= 126:
+        if opcode >= OP_CLOSE:
+            return False
+        if length == 126:
+            if size < 8:
+                return False
+            length = (<size_t> p[2] << 8) | p[3]
+            header = 8
+            if length < 126:
+                return False
+        else:
+            if size < 14 or p[2] & 0x80:
+                return False
+            length = 0
+            for i in range(8):
+                length = (length << 8) | p[2 + i]
+            header = 14
+            if length < 65536:
+                return False
+    if length > max_payload or size - header < length:
+        return False
+    memcpy(mask, p + header - 4, 4)
+    memcpy(mask + 4, mask, 4)
+    memcpy(&mask8, mask, 8)
+    p += header
+    i = 0
+    while i + 8 <= length:
+        memcpy(&word, p + i, 8)
+        word ^= mask8
+        memcpy(p + i, &word, 8)
+        i += 8
+    while i < length:
+        p[i] ^= mask[i & 7]
+        i += 1
+    out.opcode = opcode
+    out.payload = p
+    out.size = length
+    out.consumed = header + length
+    return True
+
+
+cdef inline bint is_close_code(uint16_t code) noexcept nogil:
+    """Whether a peer may send this close code (RFC 6455, section 7.4, and IANA's registry)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999

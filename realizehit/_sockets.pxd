@@ -1,0 +1,86 @@
+# The operating system's side: epoll, send and receive, and what stands in for epoll where there is none.
+# Inline C for `_fanout.pyx`. Each function returns -1 with errno set where it fails, as the system call does.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <stdint.h>
+    #include <unistd.h>
+    #include <sys/socket.h>
+    #include <sys/uio.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0   /* macOS: SIGPIPE is ignored by Python already */
+    #endif
+    #if defined(__linux__) && !defined(REALIZEHIT_NO_EPOLL)
+    #define RH_HAVE_EPOLL 1
+    #include <sys/epoll.h>
+    typedef struct epoll_event rh_event;
+    static int rh_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
+    static int rh_epoll_set(int ep, int op, int fd, uint64_t tag, int out) {
+        struct epoll_event event;
+        event.events = EPOLLIN | (out ? EPOLLOUT : 0);
+        event.data.u64 = tag;
+        return epoll_ctl(ep, op, fd, &event);
+    }
+    static int rh_epoll_add(int ep, int fd, uint64_t tag) { return rh_epoll_set(ep, EPOLL_CTL_ADD, fd, tag, 0); }
+    static int rh_epoll_arm(int ep, int fd, uint64_t tag, int out) {
+        return rh_epoll_set(ep, EPOLL_CTL_MOD, fd, tag, out);
+    }
+    static int rh_epoll_wait(int ep, rh_event *events, int room) { return epoll_wait(ep, events, room, 0); }
+    static uint64_t rh_event_tag(const rh_event *event) { return event->data.u64; }
+    static int rh_event_in(const rh_event *event) { return (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0; }
+    static int rh_event_out(const rh_event *event) { return (event->events & EPOLLOUT) != 0; }
+    #else
+    #define RH_HAVE_EPOLL 0
+    typedef struct { uint64_t tag; } rh_event;
+    static int rh_epoll_create(void) { errno = ENOSYS; return -1; }
+    static int rh_epoll_add(int ep, int fd, uint64_t tag) { errno = ENOSYS; return -1; }
+    static int rh_epoll_arm(int ep, int fd, uint64_t tag, int out) { errno = ENOSYS; return -1; }
+    static int rh_epoll_wait(int ep, rh_event *events, int room) { return 0; }
+    static uint64_t rh_event_tag(const rh_event *event) { return event->tag; }
+    static int rh_event_in(const rh_event *event) { return 0; }
+    static int rh_event_out(const rh_event *event) { return 0; }
+    #endif
+    static ssize_t rh_send(int fd, const void *data, size_t size) {
+        ssize_t n;
+        do n = send(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT); while (n < 0 && errno == EINTR);
+        return n;
+    }
+    static ssize_t rh_send_vector(int fd, struct iovec *parts, int count) {
+        struct msghdr message = {0};
+        message.msg_iov = parts;
+        message.msg_iovlen = count;
+        ssize_t n;
+        do n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); while (n < 0 && errno == EINTR);
+        return n;
+    }
+    static ssize_t rh_recv(int fd, void *data, size_t room) {
+        ssize_t n;
+        do n = recv(fd, data, room, MSG_DONTWAIT); while (n < 0 && errno == EINTR);
+        return n;
+    }
+    static int rh_would_block(void) { return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS; }
+    static void rh_half_close(int fd) { shutdown(fd, SHUT_WR); }
+    static void rh_close(int fd) { close(fd); }
+    """
+    const bint RH_HAVE_EPOLL
+    ctypedef struct rh_event:
+        pass
+    cdef struct iovec:
+        void* iov_base
+        size_t iov_len
+    int rh_epoll_create() noexcept nogil
+    int rh_epoll_add(int ep, int fd, uint64_t tag) noexcept nogil
+    int rh_epoll_arm(int ep, int fd, uint64_t tag, bint out) noexcept nogil
+    int rh_epoll_wait(int ep, rh_event* events, int room) noexcept nogil
+    uint64_t rh_event_tag(const rh_event* event) noexcept nogil
+    bint rh_event_in(const rh_event* event) noexcept nogil
+    bint rh_event_out(const rh_event* event) noexcept nogil
+    Py_ssize_t rh_send(int fd, const void* data, size_t size) noexcept nogil
+    Py_ssize_t rh_send_vector(int fd, iovec* parts, int count) noexcept nogil
+    Py_ssize_t rh_recv(int fd, void* data, size_t room) noexcept nogil
+    bint rh_would_block() noexcept nogil
+    void rh_half_close(int fd) noexcept nogil
+    void rh_close(int fd) noexcept nogil

@@ -1,0 +1,148 @@
+"""This node's interest: who subscribes to what, and what the broker must therefore send here.
+
+The engine's registry says who is subscribed; the bus says what is in force at the broker. The hub joins the two: the
+first subscriber of a channel makes it ask the bus, the last one's leaving makes it tell the bus, and between the two it
+keeps those who wait for the broker's confirmation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from realizehit import _fanout
+from realizehit.bus.base import Bus, BusListener, BusState
+from realizehit.errors import BrokerError, ErrorCode
+
+logger: Final = logging.getLogger(__name__)
+
+Answer = Callable[[ErrorCode | None, str], None]
+"""Told how a subscription went: no code and no text when it is in force, otherwise why not."""
+
+_REFUSALS: Final = {
+    _fanout.COLLISION: (
+        ErrorCode.ID_COLLISION,
+        "another pattern with the same id is subscribed to on this connection; use a second connection for this one",
+    ),
+    _fanout.FULL: (ErrorCode.TOO_MANY_SUBSCRIPTIONS, "this connection holds as many subscriptions as it may"),
+    _fanout.GONE: (ErrorCode.UNAVAILABLE, "the connection is closing"),
+}
+
+
+class _Waiter(NamedTuple):
+    conn: int
+    answer: Answer
+    deadline: float
+
+
+class Hub(BusListener):
+    """Joins the engine's registry and the bus.
+
+    Args:
+        engine: holds the connections and their subscriptions.
+        bus: the broker; the hub is its listener.
+        clock: seconds of a clock that never goes back.
+        subscribe_timeout: seconds that a subscription may wait for the broker.
+        max_subscriptions: subscriptions that a connection may hold.
+
+    Reentrancy: everything here is for the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        engine: _fanout.Engine,
+        bus: Bus,
+        *,
+        clock: Callable[[], float],
+        subscribe_timeout: float = 5.0,
+        max_subscriptions: int = 1024,
+    ) -> None:
+        self._engine = engine
+        self._bus = bus
+        self._clock = clock
+        self._subscribe_timeout = subscribe_timeout
+        self._max_subscriptions = max_subscriptions
+        # Channels that the broker has yet to confirm, with those who wait; and the same in order of their deadlines.
+        self._waiting: dict[bytes, list[_Waiter]] = {}
+        self._deadlines: deque[tuple[float, bytes]] = deque()
+        engine.on_vacant = self._vacant
+        # The engine's own method: nothing stands between the bus and it.
+        self.deliver: Callable[[Sequence[Sequence[bytes]]], None] = engine.dispatch  # type: ignore[method-assign]
+
+    def subscribe(self, conn: int, channel: bytes, answer: Answer) -> None:
+        """Subscribe a connection to a channel.
+
+        Args:
+            conn: the engine's handle.
+            channel: the canonical channel.
+            answer: called once, now or later: when the channel is in force at the broker, so that nothing published
+                from then on is missed, or when that failed. It is not called for a connection that leaves first.
+        """
+        outcome = self._engine.subscribe(conn, channel, self._max_subscriptions)
+        if outcome in _REFUSALS:
+            answer(*_REFUSALS[outcome])
+            return
+        waiting = self._waiting.get(channel)
+        if waiting is None:
+            # A subscription that was answered once stays answered, also while the broker is away.
+            if outcome == _fanout.ALREADY or self._bus.subscribe(channel):
+                answer(None, "")
+                return
+            waiting = self._waiting[channel] = []
+        deadline = self._clock() + self._subscribe_timeout
+        waiting.append(_Waiter(conn, answer, deadline))
+        self._deadlines.append((deadline, channel))
+
+    def unsubscribe(self, conn: int, channel: bytes) -> bool:
+        """Take a connection out of a channel; nothing published there reaches it any more.
+
+        Returns:
+            False when it was not subscribed.
+        """
+        waiting = self._waiting.get(channel)
+        if waiting is not None:
+            # Who subscribes and leaves before the broker answered has missed nothing.
+            for waiter in [waiter for waiter in waiting if waiter.conn == conn]:
+                waiting.remove(waiter)
+                waiter.answer(None, "")
+        return self._engine.unsubscribe(conn, channel)
+
+    def tick(self, now: float) -> None:
+        """Give up the subscriptions that waited too long; to be called now and then."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, channel = self._deadlines.popleft()
+            waiting = self._waiting.get(channel)
+            if waiting is None:
+                continue
+            late = [waiter for waiter in waiting if waiter.deadline <= now]
+            waiting[:] = [waiter for waiter in waiting if waiter.deadline > now]
+            if not waiting:
+                del self._waiting[channel]
+            for waiter in late:
+                self._refuse(waiter, channel, ErrorCode.UNAVAILABLE, "the broker cannot be reached; try again later")
+
+    def subscribed(self, channel: bytes) -> None:
+        for waiter in self._waiting.pop(channel, ()):
+            waiter.answer(None, "")
+
+    def refused(self, channel: bytes, error: BrokerError) -> None:
+        waiting = self._waiting.pop(channel, ())
+        if not waiting and self._engine.subscribers(channel):
+            logger.error("the broker refused %s, which was in force before: %s", channel.decode(), error)
+        for waiter in waiting:
+            self._refuse(waiter, channel, ErrorCode.FORBIDDEN, "the broker does not allow this channel")
+
+    def state_changed(self, state: BusState) -> None:
+        logger.info("broker: %s", state.value)
+
+    def _refuse(self, waiter: _Waiter, channel: bytes, code: ErrorCode, text: str) -> None:
+        self._engine.unsubscribe(waiter.conn, channel)
+        waiter.answer(code, text)
+
+    def _vacant(self, channel: bytes) -> None:
+        # Told between two turns of the engine: somebody may have come meanwhile.
+        if self._engine.subscribers(channel) == 0:
+            self._waiting.pop(channel, None)
+            self._bus.unsubscribe(channel)

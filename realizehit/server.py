@@ -1,0 +1,327 @@
+"""The composition root: builds a node's parts, starts them, drains them.
+
+`Node` is one process's server; `serve` runs one inside an event loop, for tests and for embedding; `run` is a whole
+process that ends on a signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import uvicorn
+import uvloop
+
+from realizehit import _fanout
+from realizehit.api import create_app
+from realizehit.bus.embedded import EmbeddedValkey
+from realizehit.bus.open import open_bus
+from realizehit.errors import CloseCode, SettingsError
+from realizehit.hub import Hub
+from realizehit.metrics import Metrics
+from realizehit.settings import Settings
+from realizehit.transports.frontdoor import FrontDoor
+from realizehit.transports.session import DRAIN_REASON, ActionSession
+from realizehit.transports.websocket import WebSocketTransport
+
+logger: Final = logging.getLogger(__name__)
+
+BACKLOG: Final = 4096  # connections that may wait to be accepted; the system's own limit is the lower one on most
+CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
+DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away
+
+
+class Node:
+    """One process that serves clients, publishers, or both.
+
+    Args:
+        settings: what to serve and where.
+        broker_url: the broker; what ``settings.redis`` says is not looked at.
+        reuse_port: whether other processes listen on the same ports.
+        epoll: false to leave every connection with its asyncio transport, as on platforms without epoll.
+    """
+
+    def __init__(self, settings: Settings, broker_url: str, *, reuse_port: bool = False, epoll: bool = True) -> None:
+        self.settings = settings
+        self.draining = False
+        self._broker_url = broker_url
+        self._reuse_port = reuse_port
+        self._epoll = epoll
+        self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._ports: dict[str, int] = {}
+
+    @property
+    def ws_url(self) -> str:
+        """Address for WebSocket clients, on the interface that the node listens on."""
+        return f"ws://{_in_url(self.settings.host)}:{self._ports['ws']}/ws"
+
+    @property
+    def api_url(self) -> str:
+        """Address for publishers, on the interface that the node listens on."""
+        return f"http://{_in_url(self.settings.host)}:{self._ports['api']}{self.settings.prefix}"
+
+    async def start(self) -> None:
+        """Connect to the broker and listen.
+
+        Raises:
+            BrokerError: the broker's address or credentials can never work.
+            SettingsError: a port cannot be listened on.
+        """
+        settings = self.settings
+        loop = self._loop = asyncio.get_running_loop()
+        self.engine = _fanout.Engine(
+            loop.call_soon,
+            self._callback_failed,
+            max_queue_bytes=settings.max_queue_bytes,
+            max_queue_messages=settings.max_queue_messages,
+            max_message=settings.max_message_bytes,
+            heartbeat_interval=settings.heartbeat_interval,
+            heartbeat_timeout=settings.heartbeat_timeout,
+            close_timeout=CLOSE_TIMEOUT,
+            epoll=self._epoll,
+        )
+        self.bus = open_bus(self._broker_url, publish_timeout=settings.publish_timeout)
+        self.hub = Hub(
+            self.engine,
+            self.bus,
+            clock=loop.time,
+            subscribe_timeout=settings.subscribe_timeout,
+            max_subscriptions=settings.max_subscriptions,
+        )
+        websocket = None
+        if settings.role != "api":
+            session = ActionSession(self.engine, self.hub)
+            websocket = WebSocketTransport(
+                self.engine, session, max_message=settings.max_message_bytes, draining=lambda: self.draining
+            )
+        try:
+            await self.bus.start(None if settings.role == "api" else self.hub)
+            metrics = Metrics(engine_stats=self.engine.stats if websocket else None, bus=self.bus)
+            app = create_app(
+                self.bus,
+                settings,
+                metrics=metrics,
+                draining=lambda: self.draining,
+                publish=settings.role != "ws",
+            )
+            if self.engine.owns_sockets:
+                loop.add_reader(self.engine.fileno(), self.engine.poll)
+            self._tick()
+            await self._listen(app, websocket)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def drain(self) -> None:
+        """Send the clients away, spread over ``drain_seconds``, and take no new ones meanwhile.
+
+        Each is closed with 4001 and a delay of its own in the reason, so that they do not come back all at once.
+        """
+        self.draining = True
+        seconds = self.settings.drain_seconds
+        handles = self.engine.handles()
+        if handles:
+            logger.info("draining: %d clients over %g s", len(handles), seconds)
+        random.shuffle(handles)
+        steps = max(1, round(seconds / DRAIN_STEP))
+        for step in range(steps):
+            for handle in handles[step::steps]:
+                delay = random.randint(0, max(1000, round(seconds * 1000)))  # noqa: S311 - no secret, a spread
+                self.engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=delay))
+            if step + 1 < steps and step < len(handles):
+                await asyncio.sleep(DRAIN_STEP)
+        # Who connected in the meantime, and those whose close frame has yet to go out.
+        for handle in self.engine.handles():
+            self.engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=0))
+        deadline = self._loop.time() + CLOSE_TIMEOUT
+        while self.engine.stats()["closing"] and self._loop.time() < deadline:
+            await asyncio.sleep(DRAIN_STEP / 5)
+
+    async def close(self) -> None:
+        """Stop listening, leave the broker and end what is left; calling it again does nothing."""
+        self.draining = True
+        for server, _ in self._servers:
+            server.should_exit = True
+        servers, self._servers = self._servers, []
+        await asyncio.gather(*(task for _, task in servers), return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.engine.owns_sockets:
+            self._loop.remove_reader(self.engine.fileno())
+        self.engine.close()
+        await self.bus.close()
+
+    async def _listen(self, app: Any, websocket: WebSocketTransport | None) -> None:
+        settings = self.settings
+        separate = settings.role == "all" and settings.ws_listen != settings.api_listen
+        if separate:
+            self._ports["ws"] = await self._serve(settings.ws_listen, app, websocket)
+            self._ports["api"] = await self._serve(settings.api_listen, app, None)
+        else:
+            listen = settings.ws_listen if settings.role == "ws" else settings.api_listen
+            port = await self._serve(listen, app, websocket)
+            self._ports.update(ws=port, api=port)
+
+    async def _serve(self, listen: tuple[str, int], app: Any, websocket: WebSocketTransport | None) -> int:
+        sock = bind(*listen, reuse_port=self._reuse_port)
+        door: Any = partial(FrontDoor, websocket=websocket, timeout=self.settings.handshake_timeout)
+        config = uvicorn.Config(
+            app,
+            http=door,
+            ws="none" if websocket is None else door,
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=self.settings.access_log,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=5,
+        )
+        server = _Server(config)
+        task = asyncio.create_task(server.serve(sockets=[sock]))
+        self._servers.append((server, task))
+        while not server.started:
+            if task.done():
+                await task
+                raise SettingsError(f"cannot serve on {listen[0]}:{listen[1]}")
+            await asyncio.sleep(0.001)
+        return int(sock.getsockname()[1])
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self.engine.tick(now)
+        self.hub.tick(now)
+        self._timer = self._loop.call_later(min(self.engine.tick_interval, 0.25), self._tick)
+
+    def _callback_failed(self, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": "a connection's callback failed", "exception": error})
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers: signals are the process's affair, see `run`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """Return a bound socket that does not listen yet.
+
+    Raises:
+        SettingsError: the address cannot be had; the text says why.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return sock
+
+
+def _in_url(host: str) -> str:
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+@asynccontextmanager
+async def serve(settings: Settings, *, epoll: bool = True) -> AsyncIterator[Node]:
+    """Run a node in this event loop, with an embedded Valkey where the settings name no broker.
+
+    Raises:
+        BrokerError, SettingsError: as `Node.start`.
+    """
+    with contextlib.ExitStack() as stack:
+        url = settings.redis
+        if url is None:
+            embedded = EmbeddedValkey()
+            # Starting and stopping a process takes a while; the loop goes on meanwhile.
+            url = (await asyncio.to_thread(stack.enter_context, embedded)).url
+        node = Node(settings, url, epoll=epoll)
+        await node.start()
+        try:
+            yield node
+        finally:
+            await node.close()
+
+
+def run(
+    settings: Settings,
+    broker_url: str,
+    *,
+    reuse_port: bool = False,
+    on_started: Callable[[Node], None] = lambda node: None,
+    stop_fd: int | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, drain, and return; a second signal ends the drain.
+
+    Args:
+        settings: what to serve and where.
+        broker_url: the broker.
+        reuse_port: whether other processes listen on the same ports.
+        on_started: called once the node listens.
+        stop_fd: a descriptor whose end of file also means to stop, so that a worker does not outlive its parent.
+
+    Raises:
+        BrokerError, SettingsError: as `Node.start`.
+    """
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        stop, stop_now = asyncio.Event(), asyncio.Event()
+
+        def on_signal() -> None:
+            (stop_now if stop.is_set() else stop).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        node = Node(settings, broker_url, reuse_port=reuse_port)
+        await node.start()
+        try:
+            if stop_fd is not None:
+                loop.add_reader(stop_fd, stop.set)
+            on_started(node)
+            await stop.wait()
+            if stop_fd is not None:
+                loop.remove_reader(stop_fd)
+            await _first(node.drain(), stop_now.wait())
+        finally:
+            await node.close()
+
+    # uvloop everywhere; the debug switch of asyncio is honoured.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop, debug=sys.flags.dev_mode) as runner:
+        runner.run(main())
+
+
+async def _first(*awaitables: Any) -> None:
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()

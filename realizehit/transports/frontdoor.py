@@ -1,0 +1,108 @@
+"""The first protocol of each accepted connection: it reads one request head and decides who serves it.
+
+A WebSocket handshake goes straight to its transport, without the cost of an HTTP parser and request object for each
+client; everything else goes to uvicorn's own HTTP protocol, with the bytes replayed. It also bounds how long and how
+large a head may be, which uvicorn does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from realizehit.transports.handshake import MAX_HEAD, parse_head, refusal
+from realizehit.transports.websocket import WebSocketTransport
+
+_UPGRADE: Final = b"\r\nupgrade:"
+
+
+class FrontDoor(asyncio.Protocol):
+    """Reads the head of a connection's first request.
+
+    uvicorn makes one for each connection (its ``http=`` option), and one for an upgrade on a connection that served
+    HTTP before (its ``ws=`` option).
+
+    Args:
+        config, server_state, app_state, _loop: what uvicorn gives each protocol.
+        websocket: takes the WebSocket handshakes; ``None`` on a listener that has none.
+        timeout: seconds for the head to arrive.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        websocket: WebSocketTransport | None,
+        timeout: float,
+    ) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._websocket = websocket
+        self._timeout = timeout
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._timer = self._loop.call_later(self._timeout, self._too_late)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # all it needs is `shutdown`
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        self._received += data
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._received) > MAX_HEAD:
+                self._refuse(431, "Request Header Fields Too Large", f"a request head has at most {MAX_HEAD} bytes")
+            return
+        transport, received = self._leave()
+        if self._websocket is not None and _UPGRADE in received[:end].lower():
+            head = parse_head(received[:end])
+            if head is not None and head.wants_websocket:
+                self._websocket.open(transport, head, received[end + 4 :])
+                return
+        protocol = HttpToolsProtocol(self._config, self._server_state, self._app_state, self._loop)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(received)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._leave()
+
+    def shutdown(self) -> None:
+        """End the connection; uvicorn calls it when it stops."""
+        if self._transport is not None:
+            self._leave()[0].close()
+
+    def _leave(self) -> tuple[asyncio.Transport, bytes]:
+        assert self._transport is not None
+        assert self._timer is not None
+        self._timer.cancel()
+        self._server_state.connections.discard(self)  # type: ignore[arg-type]
+        transport, received = self._transport, self._received
+        self._transport, self._timer, self._received = None, None, b""
+        return transport, received
+
+    def _too_late(self) -> None:
+        if self._received:
+            self._refuse(408, "Request Timeout", f"the request head did not arrive within {self._timeout:g} seconds")
+        else:
+            self.shutdown()
+
+    def _refuse(self, status: int, phrase: str, text: str) -> None:
+        transport, _ = self._leave()
+        transport.write(refusal(status, phrase, text))
+        transport.close()

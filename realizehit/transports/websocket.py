@@ -1,0 +1,215 @@
+"""WebSocket connections: from the opening handshake into the engine, and the input that the engine leaves to Python.
+
+The engine reads whole, unfragmented frames itself. Everything else of a connection comes here as bytes and goes to a
+parser of the `websockets` library, made for that connection when it is needed and dropped as soon as it holds no part
+of a message any more; so the protocol's hard cases, and which error closes with which code, are the library's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import logging
+import os
+from collections.abc import Callable
+from typing import Final, cast
+
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from realizehit import _fanout
+from realizehit.errors import CloseCode
+from realizehit.transports.handshake import Head, accept, refusal
+from realizehit.transports.session import Session
+
+logger: Final = logging.getLogger(__name__)
+
+WS_PATH: Final = b"/ws"
+
+
+class WebSocketTransport(_fanout.Handler):
+    """All WebSocket connections of a node: the engine's handler for them.
+
+    Args:
+        engine: owns the connections.
+        session: is handed whole messages.
+        max_message: largest message that a client may send, in bytes.
+        draining: whether new connections are to be turned away.
+    """
+
+    def __init__(
+        self,
+        engine: _fanout.Engine,
+        session: Session,
+        *,
+        max_message: int,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._engine = engine
+        self._session = session
+        self._max_message = max_message
+        self._draining = draining
+        self._parsers: dict[int, _Parser] = {}
+        # What comes whole goes to the session without a step between.
+        self.on_text = session.receive  # type: ignore[method-assign]
+        self.on_binary = session.receive_binary  # type: ignore[method-assign]
+
+    def open(self, transport: asyncio.Transport, head: Head, rest: bytes) -> None:
+        """Answer an opening handshake, and hand an accepted connection to the engine.
+
+        Args:
+            transport: the connection; not the caller's any more from here on.
+            head: the request.
+            rest: bytes that came after it.
+        """
+        refused = self._refusal(head)
+        accepted = False
+        if refused is None:
+            accepted, response = accept(head)
+        else:
+            response = refused
+        if not accepted:
+            transport.set_protocol(asyncio.Protocol())
+            transport.write(response)
+            transport.close()
+            return
+        if self._engine.owns_sockets and transport.get_extra_info("sslcontext") is None:
+            self._hand_over(transport, response, rest)
+        else:
+            protocol = _TransportProtocol(self._engine)
+            transport.set_protocol(protocol)
+            protocol.handle = self._engine.attach(transport, self, response, rest)
+
+    def _refusal(self, head: Head) -> bytes | None:
+        if head.path.rstrip(b"/") != WS_PATH:
+            return refusal(404, "Not Found", "WebSocket clients connect to /ws")
+        if any(pair.startswith(b"EIO=") for pair in head.query.split(b"&")):
+            return refusal(501, "Not Implemented", "Engine.IO is not served by this version; connect without EIO")
+        if self._draining():
+            return refusal(503, "Service Unavailable", "this server is going away; try another", "Retry-After: 1")
+        return None
+
+    def _hand_over(self, transport: asyncio.Transport, response: bytes, rest: bytes) -> None:
+        # A duplicate, because the transport closes its own descriptor when it is aborted.
+        try:
+            fd = os.dup(transport.get_extra_info("socket").fileno())
+        except OSError as error:
+            logger.error("a connection was refused: %s", error.strerror)  # noqa: TRY400 - no traceback for a full table
+            transport.set_protocol(asyncio.Protocol())
+            transport.write(refusal(503, "Service Unavailable", "no room for another connection", "Retry-After: 5"))
+            transport.close()
+            return
+        transport.set_protocol(asyncio.Protocol())
+        transport.abort()
+        self._engine.adopt(fd, self, response, rest)
+
+    def on_bytes(self, handle: int, data: bytes) -> None:
+        """Take input that is not a run of whole, plain frames."""
+        parser = self._parsers.get(handle)
+        if parser is None:
+            parser = self._parsers[handle] = _Parser(self._max_message, binary=self._session.accepts_binary)
+        for message in parser.feed(data):
+            if isinstance(message, str):
+                self._session.receive(handle, message.encode())
+            else:
+                self._session.receive_binary(handle, message)
+            if not self._engine.is_open(handle):
+                return
+        for frame in parser.answers():
+            self._engine.send_bytes(handle, frame)
+        if parser.end is not None:
+            code, reason, peer_done = parser.end
+            self._engine.disconnect(handle, code, reason, peer_done=peer_done)
+        elif parser.is_empty():
+            del self._parsers[handle]
+            self._engine.soften(handle)
+
+    def on_gone(self, handle: int) -> None:
+        """Forget a connection."""
+        self._parsers.pop(handle, None)
+
+
+class _TransportProtocol(asyncio.Protocol):
+    """Ties a connection that keeps its asyncio transport to the engine."""
+
+    def __init__(self, engine: _fanout.Engine) -> None:
+        self._engine = engine
+        self.handle = 0  # no connection has this one
+
+    def data_received(self, data: bytes) -> None:
+        self._engine.feed(self.handle, bytes(data))
+
+    def pause_writing(self) -> None:
+        self._engine.pause(self.handle)
+
+    def resume_writing(self) -> None:
+        self._engine.resume(self.handle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._engine.lost(self.handle)
+
+
+class _Parser:
+    """Whole messages out of any valid run of bytes; the library's state machine with the fragments put together.
+
+    Args:
+        max_message: largest message, in bytes.
+        binary: whether binary messages are collected; otherwise one ends the connection at its first frame.
+
+    Attributes:
+        end: close code, reason, and whether the peer's close frame came, once the connection is to end.
+    """
+
+    def __init__(self, max_message: int, *, binary: bool) -> None:
+        self._protocol = ServerProtocol(state=State.OPEN, max_size=max_message)
+        self._binary = binary
+        self._parts: list[bytes | str] = []
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self.end: tuple[int, str, bool] | None = None
+
+    def feed(self, data: bytes) -> list[str | bytes]:
+        """Take bytes and return the messages that they complete."""
+        self._protocol.receive_data(data)
+        messages: list[str | bytes] = []
+        for event in self._protocol.events_received():
+            frame = cast(Frame, event)  # the handshake is over, so it is no request
+            if frame.opcode is Opcode.TEXT:
+                self._decoder = codecs.getincrementaldecoder("utf-8")()
+            elif frame.opcode is Opcode.BINARY:
+                if not self._binary:
+                    self.end = (CloseCode.UNSUPPORTED_DATA, "binary messages are not used here", False)
+                    return messages
+                self._decoder = None
+            elif frame.opcode is not Opcode.CONT:
+                continue
+            # Each fragment is checked when it comes: wrong text fails at once, not at its end.
+            try:
+                part = bytes(frame.data) if self._decoder is None else self._decoder.decode(frame.data, frame.fin)
+            except UnicodeDecodeError:
+                self.end = (CloseCode.INVALID_DATA, "the text is not UTF-8", False)
+                return messages
+            self._parts.append(part)
+            if frame.fin:
+                messages.append(b"".join(self._parts) if self._decoder is None else "".join(self._parts))  # type: ignore[arg-type]
+                self._parts = []
+        close = self._protocol.close_sent
+        if close is not None:
+            self.end = (close.code, close.reason, self._protocol.close_rcvd is not None)
+        return messages
+
+    def answers(self) -> list[bytes]:
+        """Return the frames that answer what came: pongs. The close frame is the engine's to send."""
+        frames = [frame for frame in self._protocol.data_to_send() if frame]
+        return frames[:-1] if self._protocol.close_sent is not None else frames
+
+    def is_empty(self) -> bool:
+        """Tell whether no part of a frame or message is held, so that the engine can read on by itself."""
+        # Between frames, and only there, the library's parser waits to see whether the stream ends.
+        waiting_for = self._protocol.parser.gi_yieldfrom
+        return (
+            self._protocol.current_size is None
+            and not self._protocol.reader.buffer
+            and waiting_for is not None
+            and getattr(waiting_for, "__name__", "") == "at_eof"
+        )
