@@ -10,56 +10,47 @@
 #   7. timers         heartbeats and deadlines
 #   8. connections    their beginning and end
 
-from cpython.bool cimport PyBool_Check
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
-from cpython.long cimport PyLong_AsDouble, PyLong_Check
-from cpython.mem cimport PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from cpython.unicode cimport PyUnicode_Check, PyUnicode_FromStringAndSize
+from cpython.unicode cimport PyUnicode_FromStringAndSize
 
 cimport cython
 from libc.errno cimport errno
-from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdio cimport snprintf
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from realizehit._conn cimport (
+    BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, HALF_CLOSED, HARD, IS_TRANSPORT,
+    LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, PEER_DONE, PINGED, SEEN, Conn, Subscriber, Subscription, handle_of,
+    list_filled, list_grow, list_pop, list_push, slot_at, slot_find, slot_give, slot_take, slots_clear, slots_grow,
+)
+from realizehit._filters cimport (
+    C_MAX_CHANNEL, C_MAX_FILTERS, C_MAX_KEY, C_MAX_VALUE, Filter, compare_keys, encode_filter, shown,
+)
 from realizehit._frames cimport (
-    FRAMING_WEBSOCKET, FRAMINGS, Frame, Incoming, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT,
-    frame_build, frame_bytes, frame_new, is_close_code, parse_incoming,
+    FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, Frame, Incoming, frame_build,
+    frame_bytes, frame_new, frame_release, is_close_code, parse_incoming,
 )
-from realizehit._memory cimport RH_DEBUG, Alive, pool_clear, pool_give, pool_take
+from realizehit._memory cimport RH_DEBUG, Pool, alive, pool_clear, pool_give, pool_take
+from realizehit._queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, queue_written
 from realizehit._sockets cimport (
-    RH_HAVE_EPOLL, iovec, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
-    rh_event_out, rh_event_tag, rh_half_close, rh_recv, rh_send, rh_send_vector, rh_would_block,
+    RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
+    rh_event_out, rh_event_tag, rh_half_close, rh_recv, rh_would_block,
 )
-from realizehit._text cimport is_utf8, number_to_text, percent_encode, rh_id
+from realizehit._text cimport is_utf8, rh_id
+from realizehit._wheel cimport NIL, WHEEL, wheel_set, wheel_unset
+from realizehit._writer cimport write_some, writer_clear, writer_forget, writer_init
 
 import os
-
-
-cdef extern from "Python.h":
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
-    char* PyOS_double_to_string(double value, char code, int precision, int flags, int* kind) except NULL
-    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
-    unsigned long long PyLong_AsUnsignedLongLong(object value) except? 0xFFFFFFFFFFFFFFFF
 
 
 # --- 1. Patterns ------------------------------------------------------------------------------------------------------
 # In: a dict of filters. Out: the canonical channel, as bytes, and its id. Each rule that a pattern can break has a
 # text of its own, which names the filter; nothing else is ever raised.
-
-# The bounds of a pattern; `realizehit.pattern` gives them their public names.
-cdef enum:
-    C_MAX_FILTERS = 16
-    C_MAX_KEY = 64          # encoded bytes
-    C_MAX_VALUE = 256       # encoded bytes
-    C_MAX_CHANNEL = 1024    # bytes
 
 MAX_FILTERS = C_MAX_FILTERS
 MAX_KEY = C_MAX_KEY
@@ -75,107 +66,6 @@ class InvalidPattern(ValueError):
 
 class InvalidWildcard(InvalidPattern):
     wildcard = True
-
-
-cdef struct Filter:
-    char key[C_MAX_KEY]
-    char value[C_MAX_VALUE]
-    int key_size
-    int value_size
-
-
-cdef inline int compare_keys(const Filter* a, const Filter* b) noexcept nogil:
-    cdef int order = memcmp(a.key, b.key, a.key_size if a.key_size < b.key_size else b.key_size)
-    return order if order != 0 else a.key_size - b.key_size
-
-
-cdef str shown(object key):
-    """A key as an error text shows it: short, and printable whatever it holds."""
-    cdef str text = ascii(key)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-cdef int encode_text(char* out, int room, str text, object key, bint is_key) except -1:
-    cdef Py_ssize_t size
-    cdef const char* utf8
-    cdef int n
-    try:
-        utf8 = PyUnicode_AsUTF8AndSize(text, &size)
-    except UnicodeEncodeError:
-        raise InvalidPattern(f"{'the key' if is_key else 'the value of'} {shown(key)} holds a lone surrogate") from None
-    if size == 0:
-        raise InvalidPattern("a key is empty" if is_key else f"the value of {shown(key)} is empty")
-    n = percent_encode(out, room, utf8, size)
-    if n < 0:
-        raise InvalidPattern(f"{'the key' if is_key else 'the value of'} {shown(key)} is longer than {room} bytes "
-                             "when percent-encoded")
-    return n
-
-
-cdef int encode_double(char* out, double value, object key) except -1:
-    cdef char text[32]
-    cdef char* shortest
-    cdef int n
-    if not isfinite(value):
-        raise InvalidPattern(f"the value of {shown(key)} is not a finite number")
-    shortest = PyOS_double_to_string(value, b'r', 0, 0, NULL)
-    n = number_to_text(text, shortest)
-    PyMem_Free(shortest)
-    return percent_encode(out, C_MAX_VALUE, text, n)
-
-
-cdef int encode_integer(char* out, object value, object key) except -1:
-    # Outside 64 bits an integer is taken as the nearest double, as a JSON reader would have done.
-    cdef int overflow = 0
-    cdef long long small = PyLong_AsLongLongAndOverflow(value, &overflow)
-    cdef double large
-    if overflow == 0:
-        return snprintf(out, C_MAX_VALUE, b"%lld", small)
-    if overflow > 0:
-        try:
-            return snprintf(out, C_MAX_VALUE, b"%llu", PyLong_AsUnsignedLongLong(value))
-        except OverflowError:
-            pass
-    try:
-        large = PyLong_AsDouble(value)
-    except OverflowError:
-        raise InvalidPattern(f"the value of {shown(key)} is not a finite number") from None
-    return encode_double(out, large, key)
-
-
-cdef int encode_filter(Filter* f, object key, object value, bint wildcards) except -1:
-    cdef bint star_key
-    if not PyUnicode_Check(key):
-        raise InvalidPattern(f"the key {shown(key)} is not a string")
-    star_key = key == "*"
-    if PyUnicode_Check(value):
-        if value == "*":
-            if not wildcards:
-                raise InvalidWildcard(f"the value of {shown(key)} is the wildcard '*', which is not allowed here")
-            f.key_size = 1 if star_key else encode_text(f.key, C_MAX_KEY, key, key, True)
-            if star_key:
-                f.key[0] = c'*'
-            f.value[0] = c'*'
-            f.value_size = 1
-            return 0
-        if star_key:
-            raise InvalidPattern("the key '*' takes only the value '*'")
-        f.value_size = encode_text(f.value, C_MAX_VALUE, value, key, False)
-    elif star_key:
-        raise InvalidPattern("the key '*' takes only the value '*'")
-    elif PyBool_Check(value):
-        f.value_size = 4 if value else 5
-        memcpy(f.value, b"true" if value else b"false", f.value_size)
-    elif PyLong_Check(value):
-        f.value_size = encode_integer(f.value, value, key)
-    elif PyFloat_Check(value):
-        f.value_size = encode_double(f.value, PyFloat_AS_DOUBLE(value), key)
-    else:
-        kind = {"NoneType": "null", "list": "a list", "tuple": "a list", "dict": "an object"}.get(
-            type(value).__name__, f"a {type(value).__name__}")
-        raise InvalidPattern(f"the value of {shown(key)} is {kind}; use a string, a number, true or false")
-    f.key_size = encode_text(f.key, C_MAX_KEY, key, key, True)
-    return 0
 
 
 def canonical(dict filters not None, bint wildcards=False):
@@ -200,14 +90,19 @@ def canonical(dict filters not None, bint wildcards=False):
     cdef PyObject* key
     cdef PyObject* value
     cdef Py_ssize_t position = 0
-    cdef int count = 0, size = 0, i, j
+    cdef int count = 0, size = 0, wildcard, i, j
     cdef Filter* f
     if len(filters) == 0:
         raise InvalidPattern("a pattern needs at least one filter")
     if len(filters) > C_MAX_FILTERS:
         raise InvalidPattern(f"a pattern has at most {C_MAX_FILTERS} filters, not {len(filters)}")
     while PyDict_Next(filters, &position, &key, &value):
-        encode_filter(&parts[count], <object> key, <object> value, wildcards)
+        try:
+            wildcard = encode_filter(&parts[count], <object> key, <object> value, wildcards)
+        except ValueError as error:
+            raise InvalidPattern(str(error)) from None
+        if wildcard:
+            raise InvalidWildcard(f"the value of {shown(<object> key)} is the wildcard '*', which is not allowed here")
         i = count
         while i > 0 and compare_keys(&parts[count], &parts[order[i - 1]]) < 0:
             order[i] = order[i - 1]
@@ -242,19 +137,10 @@ def channel_id(bytes channel not None):
 # with what clients send. Callbacks run when an entry point is about to return, never inside a dispatch or a flush.
 
 cdef enum:
-    CHUNK = 1024                # connections that are allocated together, so that a Conn never moves
     INBOX = 65536               # bytes read from a socket at once
     EVENTS = 256                # readiness events taken at once; epoll keeps the others
-    SCRATCH = 262144            # bytes of small frames that go out in one send
-    COPY_MAX = 4096             # bytes; larger frames are sent from where they are
-    VECTOR = 64                 # frames in one vectored send
-    QUEUE_MAX = 32768           # messages; the ring's indices have 16 bits
     URGENT_MAX = 64             # subscribers; a channel with more is a broadcast, which waits behind the others
     BULK_SHARE = 4              # every fourth write goes to a broadcast even while urgent ones wait
-
-cdef uint32_t NIL = 0xFFFFFFFF  # no slot
-
-cdef Alive alive                # counted in a debug build only
 
 HAVE_EPOLL = bool(RH_HAVE_EPOLL)
 WEBSOCKET = FRAMING_WEBSOCKET
@@ -282,32 +168,6 @@ cdef inline int64_t clock_ns() noexcept nogil:
     return <int64_t> t.tv_sec * 1000000000 + t.tv_nsec
 
 
-cdef inline uint64_t handle_of(const Conn* c) noexcept nogil:
-    return (<uint64_t> c.generation << 32) | c.slot
-
-
-cdef inline void list_push(ConnList* l, Conn* c) noexcept nogil:
-    if l.end == l.room:
-        # A connection stands in a list once at most, so there is room at the front.
-        memmove(l.items, l.items + l.start, (l.end - l.start) * sizeof(Conn*))
-        l.end -= l.start
-        l.start = 0
-    l.items[l.end] = c
-    l.end += 1
-
-
-cdef inline Conn* list_pop(ConnList* l) noexcept nogil:
-    cdef Conn* c
-    if l.start == l.end:
-        return NULL
-    c = l.items[l.start]
-    l.start += 1
-    if l.start == l.end:
-        l.start = 0
-        l.end = 0
-    return c
-
-
 cdef inline uint32_t number_of(const char* hexits) noexcept nogil:
     """The 8 hex digits of an id as a number."""
     cdef uint32_t value = 0
@@ -315,6 +175,15 @@ cdef inline uint32_t number_of(const char* hexits) noexcept nogil:
     for i in range(8):
         value = (value << 4) | <uint32_t> (hexits[i] - c'0' if hexits[i] <= c'9' else hexits[i] - c'a' + 10)
     return value
+
+
+cdef Frame* frame_of(Pool* pool, bytes data) except NULL:
+    """The bytes as a frame, held once."""
+    cdef Frame* f = frame_new(pool, len(data))
+    if f == NULL:
+        raise MemoryError()
+    memcpy(frame_bytes(f), PyBytes_AS_STRING(data), len(data))
+    return f
 
 
 cdef void* resize(Pool* pool, void* items, void* only, size_t room, size_t wanted, size_t count,
@@ -387,13 +256,11 @@ cdef class Engine:
         self.close_ticks = max(1, round(close_timeout / self.tick_interval))
         self.started = -1
         for i in range(WHEEL):
-            self.wheel[i] = NIL
-        self.scratch = <char*> malloc(SCRATCH)
-        self.joined = <Frame**> malloc(QUEUE_MAX * sizeof(Frame*))
+            self.wheel.buckets[i] = NIL
         self.inbox = <uint8_t*> malloc(INBOX)
         self.events = <rh_event*> malloc(EVENTS * sizeof(rh_event))
         self.ping_frame = frame_build(&self.pool, OP_PING, b"", 0, b"", 0)
-        if not (self.scratch and self.joined and self.inbox and self.events and self.ping_frame):
+        if not (writer_init(&self.writer) and self.inbox and self.events and self.ping_frame):
             raise MemoryError()
         if epoll and RH_HAVE_EPOLL:
             self.epoll = rh_epoll_create()
@@ -402,17 +269,13 @@ cdef class Engine:
 
     def __dealloc__(self):
         # `close` has ended the connections; an engine that was never closed gives back its memory all the same.
-        cdef uint32_t i
-        for i in range(self.slots // CHUNK):
-            free(self.chunks[i])
-        free(self.chunks)
-        free(self.free_slots)
+        cdef int i
+        slots_clear(&self.slots)
         for i in range(LISTS):
             free(self.lists[i].items)
         if self.ping_frame != NULL:
-            pool_give(&self.pool, self.ping_frame, sizeof(Frame) + self.ping_frame.size)
-        free(self.scratch)
-        free(self.joined)
+            frame_release(&self.pool, self.ping_frame)
+        writer_clear(&self.writer)
         free(self.inbox)
         free(self.events)
         pool_clear(&self.pool)
@@ -477,16 +340,8 @@ cdef class Engine:
 
     cdef object begin(self, Conn* c, bytes head, bytes rest):
         cdef uint64_t handle = handle_of(c)
-        cdef Frame* f
         if head:
-            f = frame_new(&self.pool, len(head))
-            if f == NULL:
-                raise MemoryError()
-            if RH_DEBUG:
-                alive.frames += 1
-            memcpy(frame_bytes(f), PyBytes_AS_STRING(head), len(head))
-            self.enqueue(c, f, True)
-            self.release(f)
+            self.send_frame(c, frame_of(&self.pool, head))
         if rest:
             self.depth += 1     # no callback before the caller knows the handle
             try:
@@ -550,16 +405,10 @@ cdef class Engine:
         Cost: one frame; it goes out with whatever else waits for the connection.
         """
         cdef Conn* c = self.find(handle)
-        cdef Frame* f
         if c == NULL or c.state != CONN_OPEN:
             return False
-        f = frame_build(&self.pool, OP_BINARY if binary else OP_TEXT, PyBytes_AS_STRING(data), len(data), b"", 0)
-        if f == NULL:
-            raise MemoryError()
-        if RH_DEBUG:
-            alive.frames += 1
-        self.enqueue(c, f, True)
-        self.release(f)
+        self.send_frame(c, frame_build(&self.pool, OP_BINARY if binary else OP_TEXT, PyBytes_AS_STRING(data),
+                                       len(data), b"", 0))
         self.later()
         return True
 
@@ -570,17 +419,9 @@ cdef class Engine:
             False when the connection is gone or going.
         """
         cdef Conn* c = self.find(handle)
-        cdef Frame* f
         if c == NULL or c.state != CONN_OPEN:
             return False
-        f = frame_new(&self.pool, len(data))
-        if f == NULL:
-            raise MemoryError()
-        if RH_DEBUG:
-            alive.frames += 1
-        memcpy(frame_bytes(f), PyBytes_AS_STRING(data), len(data))
-        self.enqueue(c, f, True)
-        self.release(f)
+        self.send_frame(c, frame_of(&self.pool, data))
         self.later()
         return True
 
@@ -618,7 +459,8 @@ cdef class Engine:
     def handles(self):
         """Return the handles of all open connections."""
         cdef uint32_t i
-        return [handle_of(self.at(i)) for i in range(self.slots) if self.at(i).state == CONN_OPEN]
+        return [handle_of(slot_at(&self.slots, i)) for i in range(self.slots.count)
+                if slot_at(&self.slots, i).state == CONN_OPEN]
 
     def subscribe(self, uint64_t handle, bytes channel not None, uint32_t limit=1024):
         """Put a connection into a channel.
@@ -754,27 +596,28 @@ cdef class Engine:
         Args:
             now: seconds of a clock that never goes back, such as ``loop.time()``.
         """
-        cdef uint32_t target, slot, following
+        cdef uint32_t target, slot
         cdef int rounds
+        cdef Conn* c
         if self.started < 0:
             self.started = now
         target = <uint32_t> max(0.0, (now - self.started) / self.tick_interval)
-        if target > self.now + 2:
+        if target > self.wheel.now + 2:
             # The process was held up: answers to its pings may lie in the sockets. They count.
             for rounds in range(1 + self.open_count // EVENTS):
                 self.poll()
-            if target > self.now + WHEEL:
-                self.now = target - WHEEL
+            if target > self.wheel.now + WHEEL:
+                self.wheel.now = target - WHEEL
         self.depth += 1
         try:
-            while self.now < target:
-                self.now += 1
-                slot = self.wheel[self.now % WHEEL]
+            while self.wheel.now < target:
+                self.wheel.now += 1
+                slot = self.wheel.buckets[self.wheel.now % WHEEL]
                 while slot != NIL:
-                    following = self.at(slot).timer_next
-                    if self.at(slot).due <= self.now:
-                        self.timer_fired(self.at(slot))
-                    slot = following
+                    c = slot_at(&self.slots, slot)
+                    slot = c.timer_next
+                    if c.due <= self.wheel.now:
+                        self.timer_fired(c)
         finally:
             self.depth -= 1
         self.settle()
@@ -786,7 +629,7 @@ cdef class Engine:
             "subscriptions": self.subscription_count, "channels": len(self.channels),
             "connections_total": self.n.connections_total, "messages": self.n.messages,
             "deliveries": self.n.deliveries, "bytes_out": self.n.bytes_out, "frames_built": self.n.frames_built,
-            "sends": self.n.sends, "joins": self.n.joins, "blocked": self.n.blocked,
+            "sends": self.n.sends, "blocked": self.n.blocked,
             "dropped_invalid_utf8": self.n.dropped_invalid_utf8, "dropped_unclaimed": self.n.dropped_unclaimed,
             "slow_disconnects": self.n.slow_disconnects, "heartbeat_disconnects": self.n.heartbeat_disconnects,
             "protocol_errors": self.n.protocol_errors,
@@ -798,8 +641,8 @@ cdef class Engine:
         cdef Conn* c
         if self.closed:
             return
-        for i in range(self.slots):
-            c = self.at(i)
+        for i in range(self.slots.count):
+            c = slot_at(&self.slots, i)
             if c.state != CONN_FREE:
                 self.doom(c)
         self.settle()
@@ -825,18 +668,18 @@ cdef class Engine:
                     if c.state == CONN_SLOW:
                         self.n.slow_disconnects += 1
                         # A frame that is out in part must be finished, or the close frame would stand inside it.
-                        self.drop_queue(c, 1 if c.offset > 0 else 0)
+                        queue_drop(&self.pool, c, 1 if c.offset > 0 else 0)
                         self.close_with(c, 4002, b"slow consumer")
                 self.run_pending()
                 with nogil:
                     self.write_slice()
                 self.write_through_python()
                 self.bury()
-                if not self.pending and self.lists[SLOW].start == self.lists[SLOW].end:
+                if not self.pending and not list_filled(&self.lists[SLOW]):
                     break
         finally:
             self.depth = 0
-        if self.lists[URGENT].start < self.lists[URGENT].end or self.lists[BULK].start < self.lists[BULK].end:
+        if list_filled(&self.lists[URGENT]) or list_filled(&self.lists[BULK]):
             self.later()
         return 0
 
@@ -978,13 +821,11 @@ cdef class Engine:
                         raise MemoryError()
                 frames[c.framing] = f
                 self.n.frames_built += 1
-                if RH_DEBUG:
-                    alive.frames += 1
             if c.state == CONN_OPEN:
                 self.n.deliveries += self.enqueue(c, f, urgent)
         for i in range(FRAMINGS):
             if frames[i] != NULL:
-                self.release(frames[i])
+                frame_release(&self.pool, frames[i])
         return 0
 
     cdef bint enqueue(self, Conn* c, Frame* f, bint urgent) noexcept nogil:
@@ -992,32 +833,19 @@ cdef class Engine:
             c.state = CONN_SLOW
             list_push(&self.lists[SLOW], c)
             return False
-        self.append(c, f)
+        if not queue_append(&self.pool, c, f):
+            self.doom(c)
+            return False
         if not c.flags & BLOCKED:
             self.make_dirty(c, urgent)
         return True
 
-    cdef void append(self, Conn* c, Frame* f) noexcept nogil:
-        cdef Frame** ring
-        cdef uint32_t room, first
-        if c.count == c.room:
-            room = 2 * <uint32_t> c.room if c.room else 4
-            ring = <Frame**> pool_take(&self.pool, room * sizeof(Frame*))
-            if ring == NULL:
-                self.doom(c)
-                return
-            if c.room:
-                first = c.room - c.head
-                memcpy(ring, c.ring + c.head, first * sizeof(Frame*))
-                memcpy(ring + first, c.ring, c.head * sizeof(Frame*))
-                pool_give(&self.pool, c.ring, c.room * sizeof(Frame*))
-            c.ring = ring
-            c.room = <uint16_t> room
-            c.head = 0
-        c.ring[(c.head + c.count) & (c.room - 1)] = f
-        c.count += 1
-        c.queued += f.size
-        f.refs += 1
+    cdef int send_frame(self, Conn* c, Frame* f) except -1:
+        if f == NULL:
+            raise MemoryError()
+        self.enqueue(c, f, True)
+        frame_release(&self.pool, f)
+        return 0
 
     cdef void make_dirty(self, Conn* c, bint urgent) noexcept nogil:
         if c.flags & ON_URGENT:
@@ -1029,46 +857,22 @@ cdef class Engine:
             c.flags |= ON_BULK
             list_push(&self.lists[BULK], c)
 
-    cdef void drop_queue(self, Conn* c, uint32_t keep) noexcept nogil:
-        cdef Frame* f
-        while c.count > keep:
-            c.count -= 1
-            f = c.ring[(c.head + c.count) & (c.room - 1)]
-            c.queued -= f.size
-            self.release(f)
-        if c.count == 0:
-            c.offset = 0
-            if c.room:
-                pool_give(&self.pool, c.ring, c.room * sizeof(Frame*))
-                c.ring = NULL
-                c.room = 0
-                c.head = 0
-
-    cdef void release(self, Frame* f) noexcept nogil:
-        f.refs -= 1
-        if f.refs == 0:
-            pool_give(&self.pool, f, sizeof(Frame) + f.size)
-            if RH_DEBUG:
-                alive.frames -= 1
-
 
     # --- 5. Flush -----------------------------------------------------------------------------------------------------
-    # Each connection with something waiting is written once, with all of it. A send costs microseconds in the kernel
-    # and next to nothing per byte, so frames are joined; connections that wait for the same frames share the join.
+    # Each connection with something waiting is written once, with all of it; `_writer.pxd` holds how.
 
     cdef void write_slice(self) noexcept nogil:
         cdef int64_t deadline = clock_ns() + self.slice_ns
         cdef uint32_t written = 0
         cdef Conn* c
-        # Frames may have been freed and their addresses used again since the last slice.
-        self.joined_count = 0
+        writer_forget(&self.writer)     # frames were freed since the last slice, and their addresses used again
         while True:
             c = self.next_dirty()
             if c == NULL:
                 return
             if c.flags & BURIED:
                 if not c.flags & (ON_URGENT | ON_BULK):
-                    self.recycle(c)
+                    slot_give(&self.slots, c)
                 continue
             if c.state == CONN_DEAD or c.flags & BLOCKED:
                 continue
@@ -1085,7 +889,7 @@ cdef class Engine:
     cdef Conn* next_dirty(self) noexcept nogil:
         cdef Conn* c
         self.picked += 1
-        if self.lists[URGENT].start < self.lists[URGENT].end and (self.picked % BULK_SHARE or self.lists[BULK].start == self.lists[BULK].end):
+        if list_filled(&self.lists[URGENT]) and (self.picked % BULK_SHARE or not list_filled(&self.lists[BULK])):
             c = list_pop(&self.lists[URGENT])
             c.flags &= ~ON_URGENT
             return c
@@ -1095,18 +899,10 @@ cdef class Engine:
         return c
 
     cdef void write_out(self, Conn* c) noexcept nogil:
-        cdef Frame* f
         cdef Py_ssize_t n
         cdef size_t offered = 0
         while c.count:
-            f = c.ring[c.head]
-            if c.count == 1:
-                offered = f.size - c.offset
-                n = rh_send(c.fd, frame_bytes(f) + c.offset, offered)
-            elif f.size <= COPY_MAX:
-                n = self.write_joined(c, &offered)
-            else:
-                n = self.write_vector(c, &offered)
+            n = write_some(&self.writer, c, &offered)
             if n < 0:
                 if rh_would_block():
                     self.block(c)
@@ -1115,75 +911,17 @@ cdef class Engine:
                 return
             self.n.sends += 1
             self.n.bytes_out += n
-            self.written(c, n)
+            queue_written(&self.pool, c, n)
             if <size_t> n < offered:
                 self.block(c)
                 return
         self.finish(c)
-
-    cdef Py_ssize_t write_joined(self, Conn* c, size_t* offered) noexcept nogil:
-        cdef uint32_t i = 0, mask = c.room - 1
-        cdef size_t size = 0
-        cdef Frame* f
-        if not (self.joined_count and c.offset == 0 and c.count >= self.joined_count
-                and c.head + self.joined_count <= c.room
-                and memcmp(c.ring + c.head, self.joined, self.joined_count * sizeof(Frame*)) == 0):
-            f = c.ring[c.head]
-            while True:
-                memcpy(self.scratch + size, frame_bytes(f), f.size)
-                self.joined[i] = f
-                size += f.size
-                i += 1
-                if i == c.count:
-                    break
-                f = c.ring[(c.head + i) & mask]
-                if f.size > COPY_MAX or size + f.size > SCRATCH:
-                    break
-            self.joined_count = i
-            self.joined_size = <uint32_t> size
-            self.n.joins += 1
-        offered[0] = self.joined_size - c.offset
-        return rh_send(c.fd, self.scratch + c.offset, offered[0])
-
-    cdef Py_ssize_t write_vector(self, Conn* c, size_t* offered) noexcept nogil:
-        cdef iovec parts[VECTOR]
-        cdef uint32_t i, count = c.count if c.count < VECTOR else VECTOR
-        cdef Frame* f
-        offered[0] = 0
-        for i in range(count):
-            f = c.ring[(c.head + i) & (c.room - 1)]
-            parts[i].iov_base = frame_bytes(f)
-            parts[i].iov_len = f.size
-            offered[0] += f.size
-        parts[0].iov_base = <char*> parts[0].iov_base + c.offset
-        parts[0].iov_len -= c.offset
-        offered[0] -= c.offset
-        return rh_send_vector(c.fd, parts, count)
 
     cdef void block(self, Conn* c) noexcept nogil:
         c.flags |= BLOCKED
         self.n.blocked += 1
         if rh_epoll_arm(self.epoll, c.fd, handle_of(c), True) < 0:
             self.doom(c)
-
-    cdef void written(self, Conn* c, size_t size) noexcept nogil:
-        cdef Frame* f
-        size += c.offset
-        while c.count:
-            f = c.ring[c.head]
-            if size < f.size:
-                break
-            size -= f.size
-            c.queued -= f.size
-            c.head = (c.head + 1) & (c.room - 1)
-            c.count -= 1
-            self.release(f)
-        c.offset = <uint32_t> size
-        if c.count == 0:
-            pool_give(&self.pool, c.ring, c.room * sizeof(Frame*))
-            c.ring = NULL
-            c.room = 0
-            c.head = 0
 
     cdef void finish(self, Conn* c) noexcept nogil:
         # Closing the socket while the peer still sends would reset it, and could take our close frame with it: so our
@@ -1210,16 +948,16 @@ cdef class Engine:
             if c.state == CONN_DEAD or c.flags & BLOCKED:
                 continue
             if c.count:
-                data = PyBytes_FromStringAndSize(NULL, c.queued - c.offset)
+                data = PyBytes_FromStringAndSize(NULL, c.queued)   # a transport takes whole frames
                 out = PyBytes_AS_STRING(data)
                 done = 0
                 for i in range(c.count):
-                    f = c.ring[(c.head + i) & (c.room - 1)]
-                    memcpy(out + done, frame_bytes(f) + (c.offset if i == 0 else 0), f.size - (c.offset if i == 0 else 0))
-                    done += f.size - (c.offset if i == 0 else 0)
+                    f = queue_at(c, i)
+                    memcpy(out + done, frame_bytes(f), f.size)
+                    done += f.size
                 self.n.sends += 1
                 self.n.bytes_out += len(data)
-                self.written(c, len(data))
+                queue_written(&self.pool, c, len(data))
                 try:
                     (<object> c.transport).write(data)
                 except Exception as error:
@@ -1246,7 +984,6 @@ cdef class Engine:
 
     cdef int consume(self, Conn* c, uint8_t* data, size_t size) except -1:
         cdef Incoming frame
-        cdef Frame* pong
         while size and c.state == CONN_OPEN and not c.flags & PEER_DONE:
             if c.flags & HARD or not parse_incoming(&frame, data, size, self.max_message):
                 c.flags |= HARD
@@ -1262,13 +999,7 @@ cdef class Engine:
             elif frame.opcode == OP_BINARY:
                 self.tell("on_binary", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
             elif frame.opcode == OP_PING:
-                pong = frame_build(&self.pool, OP_PONG, <char*> frame.payload, frame.size, b"", 0)
-                if pong == NULL:
-                    raise MemoryError()
-                if RH_DEBUG:
-                    alive.frames += 1
-                self.enqueue(c, pong, True)
-                self.release(pong)
+                self.send_frame(c, frame_build(&self.pool, OP_PONG, <char*> frame.payload, frame.size, b"", 0))
             elif frame.opcode == OP_CLOSE:
                 return self.receive_close(c, frame.payload, frame.size)
         return 0
@@ -1291,30 +1022,8 @@ cdef class Engine:
 
 
     # --- 7. Timers ----------------------------------------------------------------------------------------------------
-    # A wheel of buckets, a bucket a tick, each a list of connections linked by slot. A connection is due for one thing
-    # at a time: its next ping, the answer to the last one, or, once its close frame is queued, its end.
-
-    cdef void timer_set(self, Conn* c, uint32_t ticks) noexcept nogil:
-        cdef uint32_t* bucket
-        self.timer_unset(c)
-        c.due = self.now + (ticks if ticks else 1)
-        bucket = &self.wheel[c.due % WHEEL]
-        c.timer_next = bucket[0]
-        c.timer_prev = NIL
-        if bucket[0] != NIL:
-            self.at(bucket[0]).timer_prev = c.slot
-        bucket[0] = c.slot
-
-    cdef void timer_unset(self, Conn* c) noexcept nogil:
-        if c.due == 0:
-            return
-        if c.timer_next != NIL:
-            self.at(c.timer_next).timer_prev = c.timer_prev
-        if c.timer_prev != NIL:
-            self.at(c.timer_prev).timer_next = c.timer_next
-        else:
-            self.wheel[c.due % WHEEL] = c.timer_next
-        c.due = 0
+    # A connection is due for one thing at a time: its next ping, the answer to the last one, or, once its close frame is
+    # queued, its end.
 
     cdef int timer_fired(self, Conn* c) except -1:
         if c.state == CONN_CLOSING:
@@ -1323,10 +1032,10 @@ cdef class Engine:
             if not c.flags & PINGED:
                 c.flags = (c.flags | PINGED) & ~SEEN
                 self.enqueue(c, self.ping_frame, False)
-                self.timer_set(c, self.pong_ticks)
+                wheel_set(&self.wheel, &self.slots, c, self.pong_ticks)
             elif c.flags & SEEN:
                 c.flags &= ~PINGED
-                self.timer_set(c, self.ping_ticks - self.pong_ticks if self.ping_ticks > self.pong_ticks else 1)
+                wheel_set(&self.wheel, &self.slots, c, self.ping_ticks - self.pong_ticks if self.ping_ticks > self.pong_ticks else 1)
             else:
                 self.n.heartbeat_disconnects += 1
                 self.close_with(c, 4003, b"heartbeat missed")
@@ -1334,75 +1043,33 @@ cdef class Engine:
 
 
     # --- 8. Connections -----------------------------------------------------------------------------------------------
-    # A slot is used by one connection after another; its generation, which is part of the handle, tells them apart.
-    # The end comes in steps: out of the registry (`leave`), last frames out (`close_with`), socket closed (`bury`),
-    # slot free (`recycle`).
-
-    cdef Conn* at(self, uint32_t slot) noexcept nogil:
-        return &self.chunks[slot // CHUNK][slot % CHUNK]
+    # The end comes in steps: out of the registry (`leave`), last frames out (`close_with`), socket closed and slot free
+    # again (`bury`).
 
     cdef Conn* find(self, uint64_t handle) noexcept nogil:
-        cdef uint32_t slot = <uint32_t> handle
-        cdef Conn* c
-        if slot >= self.slots:
-            return NULL
-        c = self.at(slot)
-        return c if c.generation == handle >> 32 and c.state != CONN_FREE and c.state != CONN_DEAD else NULL
-
-    cdef int grow_slots(self) except -1:
-        cdef uint32_t slots = self.slots + CHUNK, i
-        cdef Conn** chunks = <Conn**> realloc(self.chunks, (slots // CHUNK) * sizeof(Conn*))
-        cdef uint32_t* free_slots
-        cdef void* items
-        cdef Conn* chunk
-        if chunks == NULL:
-            raise MemoryError()
-        self.chunks = chunks
-        free_slots = <uint32_t*> realloc(self.free_slots, slots * sizeof(uint32_t))
-        if free_slots == NULL:
-            raise MemoryError()
-        self.free_slots = free_slots
-        for i in range(LISTS):
-            items = realloc(self.lists[i].items, slots * sizeof(Conn*))
-            if items == NULL:
-                raise MemoryError()
-            self.lists[i].items = <Conn**> items
-            self.lists[i].room = slots
-        chunk = <Conn*> calloc(CHUNK, sizeof(Conn))
-        if chunk == NULL:
-            raise MemoryError()
-        self.chunks[self.slots // CHUNK] = chunk
-        for i in range(CHUNK):
-            chunk[i].slot = self.slots + i
-            self.free_slots[self.free_count + i] = self.slots + CHUNK - 1 - i
-        self.free_count += CHUNK
-        self.slots = slots
-        return 0
+        return slot_find(&self.slots, handle)
 
     cdef Conn* create(self, object handler, int framing) except NULL:
         cdef Conn* c
-        cdef uint32_t slot, generation
+        cdef int i
         if self.closed:
             raise RuntimeError("the engine is closed")
         if not 0 <= framing < FRAMINGS:
             raise ValueError(f"{framing} is no framing")
-        if self.free_count == 0:
-            self.grow_slots()
-        self.free_count -= 1
-        slot = self.free_slots[self.free_count]
-        c = self.at(slot)
-        generation = c.generation + 1
-        memset(c, 0, sizeof(Conn))
-        c.slot = slot
-        c.generation = generation if generation else 1
-        c.fd = -1
+        if self.slots.unused_count == 0:
+            for i in range(LISTS):
+                if not list_grow(&self.lists[i], self.slots.count + CHUNK):
+                    raise MemoryError()
+            if not slots_grow(&self.slots):
+                raise MemoryError()
+        c = slot_take(&self.slots)
         c.state = CONN_OPEN
         c.framing = <uint8_t> framing
         Py_INCREF(handler)
         c.handler = <PyObject*> handler
         # The first ping comes after half an interval to a whole one, so that a crowd that came together is spread out.
         self.spread = self.spread * 1103515245 + 12345
-        self.timer_set(c, self.ping_ticks - (self.spread >> 16) % (self.ping_ticks // 2 + 1))
+        wheel_set(&self.wheel, &self.slots, c, self.ping_ticks - (self.spread >> 16) % (self.ping_ticks // 2 + 1))
         self.open_count += 1
         self.used_count += 1
         self.n.connections_total += 1
@@ -1437,14 +1104,13 @@ cdef class Engine:
         f = frame_build(&self.pool, OP_CLOSE, body, size, b"", 0)
         if f == NULL:
             raise MemoryError()
-        if RH_DEBUG:
-            alive.frames += 1
-        self.append(c, f)
-        self.release(f)
+        if not queue_append(&self.pool, c, f):
+            self.doom(c)
+        frame_release(&self.pool, f)
         c.flags |= LAST_FRAME
         if not c.flags & BLOCKED:
             self.make_dirty(c, True)
-        self.timer_set(c, self.close_ticks)
+        wheel_set(&self.wheel, &self.slots, c, self.close_ticks)
         return 0
 
     cdef void doom(self, Conn* c) noexcept nogil:
@@ -1464,8 +1130,8 @@ cdef class Engine:
             self.leave(c)
             if not c.flags & LAST_FRAME:  # otherwise it was told when it began to close
                 self.tell("on_gone", c, None)
-            self.timer_unset(c)
-            self.drop_queue(c, 0)
+            wheel_unset(&self.wheel, &self.slots, c)
+            queue_drop(&self.pool, c, 0)
             if c.flags & IS_TRANSPORT:
                 transport = <object> c.transport
                 try:
@@ -1488,10 +1154,4 @@ cdef class Engine:
             if c.flags & (ON_URGENT | ON_BULK):
                 c.flags |= BURIED
             else:
-                self.recycle(c)
-
-    cdef void recycle(self, Conn* c) noexcept nogil:
-        c.state = CONN_FREE
-        c.flags = 0
-        self.free_slots[self.free_count] = c.slot
-        self.free_count += 1
+                slot_give(&self.slots, c)

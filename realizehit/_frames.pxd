@@ -4,7 +4,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from realizehit._memory cimport Pool, pool_give, pool_take
+from realizehit._memory cimport RH_DEBUG, Pool, alive, pool_give, pool_take
 
 cdef enum Opcode:  # RFC 6455, section 5.2
     OP_TEXT = 1
@@ -33,7 +33,17 @@ cdef inline Frame* frame_new(Pool* pool, size_t size) noexcept nogil:
     if f != NULL:
         f.refs = 1
         f.size = <uint32_t> size
+        if RH_DEBUG:
+            alive.frames += 1
     return f
+
+
+cdef inline void frame_release(Pool* pool, Frame* f) noexcept nogil:
+    f.refs -= 1
+    if f.refs == 0:
+        if RH_DEBUG:
+            alive.frames -= 1
+        pool_give(pool, f, sizeof(Frame) + f.size)
 
 
 cdef inline int websocket_header(uint8_t* out, uint8_t opcode, size_t size) noexcept nogil:

@@ -21,16 +21,26 @@ cdef struct Pool:
 
 cdef extern from *:
     """
+    #include <stdint.h>
     #ifdef REALIZEHIT_DEBUG
     #define RH_DEBUG 1
     #else
     #define RH_DEBUG 0
     #endif
+    /* Objects that exist now, in all engines of the process; counted in a debug build only. */
+    typedef struct { int64_t connections, frames, channels, subscriptions; } rh_alive_counts;
+    static rh_alive_counts rh_alive;
     static int rh_class_of(size_t size) {   /* 0 for up to 32 bytes, 1 for up to 64, ... */
         return size <= 32 ? 0 : 64 - 5 - __builtin_clzll((unsigned long long) size - 1);
     }
     """
     const bint RH_DEBUG
+    ctypedef struct Alive "rh_alive_counts":
+        int64_t connections
+        int64_t frames
+        int64_t channels
+        int64_t subscriptions
+    Alive alive "rh_alive"
     int rh_class_of(size_t size) noexcept nogil
 
 
@@ -75,11 +85,3 @@ cdef inline void pool_clear(Pool* pool) noexcept nogil:
             pool.unused[c] = block.next
             free(block)
         pool.kept[c] = 0
-
-
-cdef struct Alive:
-    # Objects that exist now, in all engines of the process. Counted in a debug build only.
-    int64_t connections
-    int64_t frames
-    int64_t channels
-    int64_t subscriptions

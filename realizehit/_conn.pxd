@@ -1,0 +1,200 @@
+# A connection as the engine keeps it, the slots that connections live in, and queues of connections.
+# Structures and inline functions for `_fanout.pyx`.
+#
+# A slot is used by one connection after another; its generation, which is part of the handle, tells them apart, so that
+# a late answer never reaches somebody else.
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memmove, memset
+
+from realizehit._frames cimport Frame
+
+cdef enum:
+    CHUNK = 1024                # connections that are allocated together, so that a Conn never moves
+
+cdef enum ConnState:
+    CONN_FREE = 0               # the slot is unused
+    CONN_OPEN = 1               # in the registry; takes messages
+    CONN_CLOSING = 2            # out of the registry; its last frames go out, what it sends is thrown away
+    CONN_SLOW = 3               # its queue passed a bound: takes nothing more, and is sent away after this dispatch
+    CONN_DEAD = 4               # waits for its burial, which closes its socket
+
+cdef enum ConnFlag:
+    IS_TRANSPORT = 1            # second kind of sink: its bytes go through a Python transport
+    ON_URGENT = 2               # stands in the urgent dirty list
+    ON_BULK = 4                 # stands in the bulk dirty list
+    ON_PYTHON = 8               # stands in the list of transports to write to
+    BLOCKED = 16                # the socket was full; written again when it says so
+    HARD = 32                   # its bytes go to a parser in Python
+    SEEN = 64                   # something was received since the last ping
+    PINGED = 128                # a ping is out
+    LAST_FRAME = 256            # a close frame is queued; nothing may follow it
+    PEER_DONE = 512             # the peer's close frame came: after the last frame the socket can be closed at once
+    HALF_CLOSED = 1024          # our side of the socket is shut
+    BURIED = 2048               # its socket is closed; the slot is free again once no dirty list names it
+
+
+cdef struct Subscription:
+    # A connection's side of "this connection is subscribed to that channel".
+    PyObject* channel           # a Channel, which lives as long as it has subscribers
+    uint32_t position           # where the connection stands in the channel's array
+    uint32_t number             # the channel's id as a number, to see collisions without touching the channel
+
+
+cdef struct Subscriber:
+    # The channel's side.
+    Conn* conn
+    uint32_t index              # where the channel stands in the connection's array
+
+
+cdef struct Conn:
+    int fd                      # -1 where there is none (any more)
+    uint32_t slot
+    uint32_t generation         # counts the connections that had this slot; never 0
+    uint16_t flags
+    uint8_t state
+    uint8_t framing
+    # The queue: a ring of frames, in a pooled block; NULL while empty, which it is most of the time.
+    Frame** ring
+    uint16_t room               # entries of the ring, a power of two; 0 while empty
+    uint16_t head
+    uint16_t count
+    uint16_t sub_room
+    uint32_t offset             # bytes of the first frame that are gone already
+    uint32_t queued             # bytes that wait, the offset not subtracted
+    # What it is subscribed to; one subscription, the common case, needs no block of its own.
+    Subscription* subs
+    Subscription only
+    uint32_t sub_count
+    # Timer wheel: neighbours in the bucket, by slot, and when it is due.
+    uint32_t timer_next
+    uint32_t timer_prev
+    uint32_t due                # tick; 0 for never
+    PyObject* handler           # who is told what this connection sends; shared by all connections of a transport
+    PyObject* transport         # for IS_TRANSPORT
+
+
+cdef inline uint64_t handle_of(const Conn* c) noexcept nogil:
+    return (<uint64_t> c.generation << 32) | c.slot
+
+
+cdef struct Slots:
+    Conn** chunks
+    uint32_t count
+    uint32_t* unused            # a stack of slot numbers: the last one left is the next one used, while it is in cache
+    uint32_t unused_count
+
+
+cdef inline Conn* slot_at(const Slots* slots, uint32_t slot) noexcept nogil:
+    return &slots.chunks[slot // CHUNK][slot % CHUNK]
+
+
+cdef inline Conn* slot_find(const Slots* slots, uint64_t handle) noexcept nogil:
+    """The connection with this handle, or NULL when it is dead or gone."""
+    cdef uint32_t slot = <uint32_t> handle
+    cdef Conn* c
+    if slot >= slots.count:
+        return NULL
+    c = slot_at(slots, slot)
+    return c if c.generation == handle >> 32 and c.state != CONN_FREE and c.state != CONN_DEAD else NULL
+
+
+cdef inline bint slots_grow(Slots* slots) noexcept nogil:
+    """Add a chunk of unused slots; false when there is no memory, with nothing changed."""
+    cdef uint32_t count = slots.count + CHUNK, i
+    cdef Conn** chunks = <Conn**> realloc(slots.chunks, (count // CHUNK) * sizeof(Conn*))
+    cdef uint32_t* unused
+    cdef Conn* chunk
+    if chunks == NULL:
+        return False
+    slots.chunks = chunks
+    unused = <uint32_t*> realloc(slots.unused, count * sizeof(uint32_t))
+    if unused == NULL:
+        return False
+    slots.unused = unused
+    chunk = <Conn*> calloc(CHUNK, sizeof(Conn))
+    if chunk == NULL:
+        return False
+    slots.chunks[slots.count // CHUNK] = chunk
+    for i in range(<uint32_t> CHUNK):
+        chunk[i].slot = slots.count + i
+        unused[slots.unused_count + i] = count - 1 - i
+    slots.unused_count += CHUNK
+    slots.count = count
+    return True
+
+
+cdef inline Conn* slot_take(Slots* slots) noexcept nogil:
+    """A connection in an unused slot, of which there must be one; all fields zero but slot, generation and fd."""
+    cdef Conn* c
+    cdef uint32_t slot, generation
+    slots.unused_count -= 1
+    slot = slots.unused[slots.unused_count]
+    c = slot_at(slots, slot)
+    generation = c.generation + 1
+    memset(c, 0, sizeof(Conn))
+    c.slot = slot
+    c.generation = generation if generation else 1
+    c.fd = -1
+    return c
+
+
+cdef inline void slot_give(Slots* slots, Conn* c) noexcept nogil:
+    c.state = CONN_FREE
+    c.flags = 0
+    slots.unused[slots.unused_count] = c.slot
+    slots.unused_count += 1
+
+
+cdef inline void slots_clear(Slots* slots) noexcept nogil:
+    cdef uint32_t i
+    for i in range(slots.count // CHUNK):
+        free(slots.chunks[i])
+    free(slots.chunks)
+    free(slots.unused)
+
+
+cdef struct ConnList:
+    # A queue of connections with room for every slot, so that nothing fails in the middle of a dispatch.
+    Conn** items
+    uint32_t start
+    uint32_t end
+    uint32_t room
+
+
+cdef inline bint list_grow(ConnList* l, uint32_t room) noexcept nogil:
+    cdef Conn** items = <Conn**> realloc(l.items, room * sizeof(Conn*))
+    if items == NULL:
+        return False
+    l.items = items
+    l.room = room
+    return True
+
+
+cdef inline bint list_filled(const ConnList* l) noexcept nogil:
+    return l.start < l.end
+
+
+cdef inline void list_push(ConnList* l, Conn* c) noexcept nogil:
+    if l.end == l.room:
+        # A connection stands in a list once at most, so there is room at the front.
+        memmove(l.items, l.items + l.start, (l.end - l.start) * sizeof(Conn*))
+        l.end -= l.start
+        l.start = 0
+    l.items[l.end] = c
+    l.end += 1
+
+
+cdef inline Conn* list_pop(ConnList* l) noexcept nogil:
+    """The connection at the front, or NULL."""
+    cdef Conn* c
+    if l.start == l.end:
+        return NULL
+    c = l.items[l.start]
+    l.start += 1
+    if l.start == l.end:
+        l.start = 0
+        l.end = 0
+    return c

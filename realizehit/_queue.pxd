@@ -1,0 +1,77 @@
+# A connection's queue: a ring of pointers to shared frames. Inline functions for `_fanout.pyx`.
+
+from libc.stdint cimport uint16_t, uint32_t
+from libc.string cimport memcpy
+
+from realizehit._conn cimport Conn
+from realizehit._frames cimport Frame, frame_release
+from realizehit._memory cimport Pool, pool_give, pool_take
+
+cdef enum:
+    QUEUE_MAX = 32768           # messages; the ring's indices have 16 bits
+
+
+cdef inline Frame* queue_at(const Conn* c, uint32_t i) noexcept nogil:
+    return c.ring[(c.head + i) & (c.room - 1)]
+
+
+cdef inline bint queue_append(Pool* pool, Conn* c, Frame* f) noexcept nogil:
+    """Hold a frame at the end; false when there is no memory."""
+    cdef Frame** ring
+    cdef uint32_t room, first
+    if c.count == c.room:
+        room = 2 * <uint32_t> c.room if c.room else 4
+        ring = <Frame**> pool_take(pool, room * sizeof(Frame*))
+        if ring == NULL:
+            return False
+        if c.room:
+            first = c.room - c.head
+            memcpy(ring, c.ring + c.head, first * sizeof(Frame*))
+            memcpy(ring + first, c.ring, c.head * sizeof(Frame*))
+            pool_give(pool, c.ring, c.room * sizeof(Frame*))
+        c.ring = ring
+        c.room = <uint16_t> room
+        c.head = 0
+    c.ring[(c.head + c.count) & (c.room - 1)] = f
+    c.count += 1
+    c.queued += f.size
+    f.refs += 1
+    return True
+
+
+cdef inline void queue_emptied(Pool* pool, Conn* c) noexcept nogil:
+    # The ring goes back at once: the next connection to need one finds it warm, and an idle one keeps none.
+    if c.count == 0 and c.room:
+        pool_give(pool, c.ring, c.room * sizeof(Frame*))
+        c.ring = NULL
+        c.room = 0
+        c.head = 0
+        c.offset = 0
+
+
+cdef inline void queue_written(Pool* pool, Conn* c, size_t size) noexcept nogil:
+    """Let go of `size` bytes from the front."""
+    cdef Frame* f
+    size += c.offset
+    while c.count:
+        f = c.ring[c.head]
+        if size < f.size:
+            break
+        size -= f.size
+        c.queued -= f.size
+        c.head = (c.head + 1) & (c.room - 1)
+        c.count -= 1
+        frame_release(pool, f)
+    c.offset = <uint32_t> size
+    queue_emptied(pool, c)
+
+
+cdef inline void queue_drop(Pool* pool, Conn* c, uint32_t keep) noexcept nogil:
+    """Let go of all frames but the first `keep`."""
+    cdef Frame* f
+    while c.count > keep:
+        c.count -= 1
+        f = queue_at(c, c.count)
+        c.queued -= f.size
+        frame_release(pool, f)
+    queue_emptied(pool, c)
