@@ -53,6 +53,7 @@ class Node:
     def __init__(self, settings: Settings, broker_url: str, *, reuse_port: bool = False, epoll: bool = True) -> None:
         self.settings = settings
         self.draining = False
+        self.websocket: WebSocketTransport | None = None
         self._broker_url = broker_url
         self._reuse_port = reuse_port
         self._epoll = epoll
@@ -98,15 +99,14 @@ class Node:
             subscribe_timeout=settings.subscribe_timeout,
             max_subscriptions=settings.max_subscriptions,
         )
-        websocket = None
         if settings.role != "api":
             session = ActionSession(self.engine, self.hub)
-            websocket = WebSocketTransport(
+            self.websocket = WebSocketTransport(
                 self.engine, session, max_message=settings.max_message_bytes, draining=lambda: self.draining
             )
         try:
             await self.bus.start(None if settings.role == "api" else self.hub)
-            metrics = Metrics(engine_stats=self.engine.stats if websocket else None, bus=self.bus)
+            metrics = Metrics(engine_stats=self.engine.stats if self.websocket else None, bus=self.bus)
             app = create_app(
                 self.bus,
                 settings,
@@ -117,7 +117,7 @@ class Node:
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
             self._tick()
-            await self._listen(app, websocket)
+            await self._listen(app)
         except BaseException:
             await self.close()
             raise
@@ -162,15 +162,15 @@ class Node:
         self.engine.close()
         await self.bus.close()
 
-    async def _listen(self, app: Any, websocket: WebSocketTransport | None) -> None:
+    async def _listen(self, app: Any) -> None:
         settings = self.settings
         separate = settings.role == "all" and settings.ws_listen != settings.api_listen
         if separate:
-            self._ports["ws"] = await self._serve(settings.ws_listen, app, websocket)
+            self._ports["ws"] = await self._serve(settings.ws_listen, app, self.websocket)
             self._ports["api"] = await self._serve(settings.api_listen, app, None)
         else:
             listen = settings.ws_listen if settings.role == "ws" else settings.api_listen
-            port = await self._serve(listen, app, websocket)
+            port = await self._serve(listen, app, self.websocket)
             self._ports.update(ws=port, api=port)
 
     async def _serve(self, listen: tuple[str, int], app: Any, websocket: WebSocketTransport | None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -92,9 +91,8 @@ class Peer:
             return True
 
 
-def client_frame(opcode: int, payload: bytes = b"", *, first: int | None = None, mask: bytes | None = None) -> bytes:
+def client_frame(opcode: int, payload: bytes = b"", *, first: int | None = None, mask: bytes = b"\x12\x34\x56\x78") -> bytes:
     """A frame as a client sends it; ``first`` replaces the first byte."""
-    mask = os.urandom(4) if mask is None else mask
     size = len(payload)
     if size < 126:
         length = bytes([0x80 | size])

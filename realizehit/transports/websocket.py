@@ -12,7 +12,7 @@ import codecs
 import logging
 import os
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
@@ -25,16 +25,17 @@ from realizehit.transports.session import Session
 
 logger: Final = logging.getLogger(__name__)
 
-WS_PATH: Final = b"/ws"
+WS_PATH: Final = "/ws"
 
 
-class WebSocketTransport(_fanout.Handler):
+class WebSocketTransport:
     """All WebSocket connections of a node: the engine's handler for them.
 
     Args:
         engine: owns the connections.
         session: is handed whole messages.
         max_message: largest message that a client may send, in bytes.
+        path: where clients connect, with or without a slash at its end; ``None`` for anywhere.
         draining: whether new connections are to be turned away.
     """
 
@@ -44,16 +45,23 @@ class WebSocketTransport(_fanout.Handler):
         session: Session,
         *,
         max_message: int,
+        path: str | None = WS_PATH,
         draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
         self._session = session
         self._max_message = max_message
+        self._path = None if path is None else path.encode()
         self._draining = draining
         self._parsers: dict[int, _Parser] = {}
         # What comes whole goes to the session without a step between.
-        self.on_text = session.receive  # type: ignore[method-assign]
-        self.on_binary = session.receive_binary  # type: ignore[method-assign]
+        self.on_text = session.receive
+        self.on_binary = session.receive_binary
+
+    @property
+    def parsers(self) -> int:
+        """How many connections have a parser of their own now."""
+        return len(self._parsers)
 
     def open(self, transport: asyncio.Transport, head: Head, rest: bytes) -> None:
         """Answer an opening handshake, and hand an accepted connection to the engine.
@@ -82,8 +90,8 @@ class WebSocketTransport(_fanout.Handler):
             protocol.handle = self._engine.attach(transport, self, response, rest)
 
     def _refusal(self, head: Head) -> bytes | None:
-        if head.path.rstrip(b"/") != WS_PATH:
-            return refusal(404, "Not Found", "WebSocket clients connect to /ws")
+        if self._path is not None and head.path.rstrip(b"/") != self._path:
+            return refusal(404, "Not Found", f"WebSocket clients connect to {self._path.decode()}")
         if any(pair.startswith(b"EIO=") for pair in head.query.split(b"&")):
             return refusal(501, "Not Implemented", "Engine.IO is not served by this version; connect without EIO")
         if self._draining():
@@ -205,11 +213,13 @@ class _Parser:
 
     def is_empty(self) -> bool:
         """Tell whether no part of a frame or message is held, so that the engine can read on by itself."""
-        # Between frames, and only there, the library's parser waits to see whether the stream ends.
-        waiting_for = self._protocol.parser.gi_yieldfrom
+        # Between frames, and only there, the innermost of the library's parsing generators waits to see whether the
+        # stream ends. Were it to change that, connections would keep their parser: a cost, and no error.
+        waiting: Any = self._protocol.parser
+        while getattr(waiting, "gi_yieldfrom", None) is not None:
+            waiting = waiting.gi_yieldfrom
         return (
             self._protocol.current_size is None
             and not self._protocol.reader.buffer
-            and waiting_for is not None
-            and getattr(waiting_for, "__name__", "") == "at_eof"
+            and getattr(waiting, "__name__", "") == "at_eof"
         )
