@@ -12,6 +12,7 @@ from setuptools import Extension, setup
 
 
 def extensions() -> list[Extension]:
+    """Return the extension modules to build."""
     if os.environ.get("REALIZEHIT_NO_EXTENSION") == "1":
         return []
     from Cython.Build import cythonize
@@ -27,7 +28,7 @@ def extensions() -> list[Extension]:
     # Set once for the whole module. Bounds and wraparound are left at Cython's safe defaults: the hot loops run over C
     # arrays, which those directives do not touch.
     directives = {"language_level": 3, "embedsignature": True, "embedsignature.format": "python"}
-    return cythonize([extension], compiler_directives=directives)
+    return list(cythonize([extension], compiler_directives=directives))  # type: ignore[no-untyped-call]
 
 
 setup(ext_modules=extensions())

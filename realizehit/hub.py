@@ -69,7 +69,7 @@ class Hub(BusListener):
         self._deadlines: deque[tuple[float, bytes]] = deque()
         engine.on_vacant = self._vacant
         # The engine's own method: nothing stands between the bus and it.
-        self.deliver: Callable[[Sequence[Sequence[bytes]]], None] = engine.dispatch  # type: ignore[method-assign]
+        self.deliver: Callable[[Sequence[Sequence[bytes]]], None] = engine.dispatch  # type: ignore[assignment]
 
     def subscribe(self, conn: int, channel: bytes, answer: Answer) -> None:
         """Subscribe a connection to a channel.

@@ -143,12 +143,14 @@ def split_lines(body: bytes) -> list[bytes]:
 
 
 def _check_utf8(text: bytes | msgspec.Raw) -> None:
-    # msgspec skips over a raw value without looking at its encoding.
-    if isinstance(text, bytes) and not text.isascii():
+    # msgspec skips over a raw value without looking at its encoding. A Raw is part of a body that was checked.
+    if type(text) is bytes and not text.isascii():
         try:
             text.decode()
         except UnicodeDecodeError as error:
-            raise RequestError(f"the body is not UTF-8: {error.reason} at byte {error.start}", ErrorCode.BAD_JSON) from None
+            raise RequestError(
+                f"the body is not UTF-8: {error.reason} at byte {error.start}", ErrorCode.BAD_JSON
+            ) from None
 
 
 __all__ = [

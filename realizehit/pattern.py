@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Final
+from urllib.parse import unquote
 
 from realizehit import _fanout
 from realizehit.errors import PatternError, WildcardUnsupported
@@ -97,8 +98,6 @@ class Pattern(Mapping[str, FilterValue]):
         Raises:
             PatternError: a pair has no ``=``, a key comes twice, or a rule of patterns is broken.
         """
-        from urllib.parse import unquote
-
         filters: dict[str, str] = {}
         for pair in text.split(","):
             key, equals, value = pair.partition("=")

@@ -49,7 +49,9 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = _option("info", "least severe log lines to write")
     access_log: bool = _option(False, "log every HTTP request")
     endpoint: str | None = _option(None, "public address of the server, printed at start", env="ENDPOINT")
-    endpoint_ws: str | None = _option(None, "public address of the WebSocket server, printed at start", env="ENDPOINT_WS")
+    endpoint_ws: str | None = _option(
+        None, "public address of the WebSocket server, printed at start", env="ENDPOINT_WS"
+    )
     endpoint_api: str | None = _option(None, "public address of the API, printed at start", env="ENDPOINT_API")
 
     drain_seconds: float = _option(10.0, "time over which clients are sent away on SIGTERM", unit="s")
@@ -196,4 +198,13 @@ def _convert(name: str, value: Any, source: str, file: Path | None) -> Any:
     return value
 
 
-_BOOLEANS: Final = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_BOOLEANS: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}

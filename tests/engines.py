@@ -91,7 +91,9 @@ class Peer:
             return True
 
 
-def client_frame(opcode: int, payload: bytes = b"", *, first: int | None = None, mask: bytes = b"\x12\x34\x56\x78") -> bytes:
+def client_frame(
+    opcode: int, payload: bytes = b"", *, first: int | None = None, mask: bytes = b"\x12\x34\x56\x78"
+) -> bytes:
     """A frame as a client sends it; ``first`` replaces the first byte."""
     size = len(payload)
     if size < 126:

@@ -53,6 +53,16 @@ class Bus(ABC):
     state: BusState = BusState.CONNECTING
     reconnects: int = 0  # how often the subscriber connection was made again after it was lost
 
+    @property
+    def messages_received(self) -> int:
+        """Publications that arrived from the broker so far."""
+        return 0
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes read from the broker's socket by the subscriber connection so far; 0 where there is no socket."""
+        return 0
+
     @abstractmethod
     async def start(self, listener: BusListener | None) -> None:
         """Connect and stay connected.
@@ -88,6 +98,9 @@ class Bus(ABC):
 
         Returns:
             How many subscribing nodes the broker reached.
+
+        Messages that concurrent callers publish through one bus reach the broker in the order of the calls. Nothing is
+        ever sent twice: where it is unclear whether the broker took the message, that is an error and no retry.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached, or did not answer in time.

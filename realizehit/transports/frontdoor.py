@@ -8,7 +8,7 @@ large a head may be, which uvicorn does not.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -53,8 +53,7 @@ class FrontDoor(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
         self._timer = self._loop.call_later(self._timeout, self._too_late)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # all it needs is `shutdown`
 
@@ -91,7 +90,7 @@ class FrontDoor(asyncio.Protocol):
         assert self._transport is not None
         assert self._timer is not None
         self._timer.cancel()
-        self._server_state.connections.discard(self)  # type: ignore[arg-type]
+        self._server_state.connections.discard(self)
         transport, received = self._transport, self._received
         self._transport, self._timer, self._received = None, None, b""
         return transport, received

@@ -71,7 +71,9 @@ class ActionSession(Session):
             else:
                 self._refuse(conn, request_id, ErrorCode.NOT_SUBSCRIBED, "this pattern is not subscribed to")
         else:
-            self._refuse(conn, request_id, ErrorCode.UNKNOWN_ACTION, f"{act[:32]!r} is no action; use sub, unsub or ping")
+            self._refuse(
+                conn, request_id, ErrorCode.UNKNOWN_ACTION, f"{act[:32]!r} is no action; use sub, unsub or ping"
+            )
 
     def receive_binary(self, conn: int, data: bytes) -> None:
         """Close the connection: all of the wire is text."""

@@ -55,6 +55,8 @@ async def client(url: str, **options: Any) -> AsyncIterator[ClientConnection]:
 class RawClient(asyncio.Protocol):
     """A WebSocket client without a library, cheap enough to have thousands of: it collects the text messages."""
 
+    transport: asyncio.Transport
+
     def __init__(self) -> None:
         self.texts: list[bytes] = []
         self.close_code: int | None = None

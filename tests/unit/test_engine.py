@@ -183,7 +183,7 @@ def test_a_stalled_reader_costs_the_others_nothing_and_gets_everything_later() -
         sends = b.engine.stats()["sends"]
         fill(b, 1)
         assert b.engine.stats()["sends"] == sends + 1  # no call for the one that is known to be full
-        late = []
+        late: list[bytes] = []
         while len(late) < 501:
             texts = slow.texts()
             late += texts
@@ -555,7 +555,7 @@ def test_a_slow_or_lost_transport_is_ended() -> None:
 
 def test_bad_arguments() -> None:
     with bench() as b:
-        with pytest.raises(OSError, match="[Bb]ad file descriptor"):
+        with pytest.raises(OSError, match=r"[Bb]ad file descriptor"):
             b.engine.adopt(10_000, b.handler)
         b.loop.run()
         with pytest.raises(ValueError, match="no framing"):

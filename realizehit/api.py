@@ -1,0 +1,286 @@
+"""The ASGI application: publish, health, metrics.
+
+It can be mounted in any ASGI application. Publishing is a raw ASGI endpoint, because a request object for each message
+costs more than everything else that is done for it here.
+
+Source: section 3 of the wire protocol, ``docs/http-api.md``; RFC 9457 for the errors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from email.message import Message
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from realizehit import _fanout, openapi
+from realizehit.bus.base import Bus, BusState
+from realizehit.errors import BrokerError, BrokerUnavailable, ErrorCode, PatternError, RequestError
+from realizehit.messages import Publication, parse_publication, split_batch, split_lines
+from realizehit.metrics import CONTENT_TYPE, Metrics
+from realizehit.settings import Settings
+
+RETRY_AFTER: Final = 2  # seconds, in every 503
+PATTERN_ROOM: Final = 16 * 1024  # bytes of a publish body besides its payload
+
+_JSON: Final = b"application/json"
+_PROBLEM: Final = b"application/problem+json"
+
+_STATUS: Final = {
+    ErrorCode.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.BROKER_REFUSED: HTTPStatus.BAD_GATEWAY,
+    ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def create_app(
+    bus: Bus,
+    settings: Settings | None = None,
+    *,
+    metrics: Metrics | None = None,
+    draining: Callable[[], bool] = lambda: False,
+    publish: bool = True,
+) -> Starlette:
+    """Build the application.
+
+    Args:
+        bus: the broker; whoever calls this starts and closes it.
+        settings: the prefix and the bounds; the defaults where none are given.
+        metrics: what ``/metrics`` shows; of the bus alone where none is given.
+        draining: whether the server is going away, which makes it not ready.
+        publish: whether messages can be published here; health and metrics are served anyway.
+    """
+    settings = settings or Settings()
+    metrics = metrics or Metrics(bus=bus)
+    described = orjson.dumps(openapi.document(settings, publish=publish))
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        if draining():
+            return _problem_response(ErrorCode.UNAVAILABLE, "the server is going away")
+        try:
+            await bus.ping()
+        except BrokerError as error:
+            return _problem_response(ErrorCode.UNAVAILABLE, str(error))
+        if bus.state is not BusState.UP:
+            return _problem_response(ErrorCode.UNAVAILABLE, f"the subscriber connection is {bus.state.value}")
+        return PlainTextResponse("ready\n")
+
+    async def show_metrics(_: Request) -> Response:
+        return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def describe(_: Request) -> Response:
+        return Response(described, media_type="application/json")
+
+    routes = [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", show_metrics),
+        Route("/openapi.json", describe),
+    ]
+    if publish:
+        single, batch = _Publish(bus, settings, metrics), _PublishBatch(bus, settings, metrics)
+        for path in {settings.prefix, settings.prefix.rstrip("/") or "/"}:
+            routes.append(Route(path, single, methods=["POST"]))
+        routes.append(Route(settings.prefix + "batch", batch, methods=["POST"]))
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_exception, 500: _defect})
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Endpoint:
+    """Reads a body, has it published, and answers; errors become problem documents."""
+
+    media_types: tuple[str, ...] = ("application/json",)
+
+    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics) -> None:
+        self.bus = bus
+        self.settings = settings
+        self.metrics = metrics
+
+    @property
+    def max_body(self) -> int:
+        raise NotImplementedError
+
+    async def publish(self, body: bytes, media_type: str) -> Any:
+        raise NotImplementedError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        try:
+            media_type = self._media_type(headers.get(b"content-type", b""))
+            body = await self._read(headers.get(b"content-length", b""), receive)
+            if body is None:
+                return  # the publisher went away
+            answer = await self.publish(body, media_type)
+        except (RequestError, PatternError) as error:
+            self.metrics.count("invalid")
+            await _send(send, *_problem(error.code, str(error)))
+        except BrokerUnavailable as error:
+            await _send(send, *_problem(error.code, str(error)))
+        except BrokerError as error:
+            await _send(send, *_problem(ErrorCode.BROKER_REFUSED, str(error)))
+        else:
+            await _send(send, HTTPStatus.OK, _JSON, orjson.dumps(answer))
+
+    def _media_type(self, header: bytes) -> str:
+        # Insisting on the type keeps web pages of strangers from publishing: what a form or a plain request of another
+        # origin can send is none of these, and for these a browser asks for permission first, which is not given.
+        message = Message()
+        message["content-type"] = header.decode("latin-1") or "none/none"
+        media_type = message.get_content_type()
+        if media_type not in self.media_types or message.get_content_charset("utf-8") not in ("utf-8", "us-ascii"):
+            wanted = " or ".join(self.media_types)
+            shown = header[:100].decode("latin-1") or "missing"
+            raise RequestError(f"Content-Type is {shown}; use {wanted}", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
+        return media_type
+
+    async def _read(self, length: bytes, receive: Receive) -> bytes | None:
+        if length.isdigit() and int(length) > self.max_body:
+            self._too_large(f"the body has {int(length)} bytes")
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.max_body:
+                self._too_large("the body is too large")
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def _too_large(self, what: str) -> None:
+        raise RequestError(f"{what}; at most {self.max_body} are taken", ErrorCode.TOO_LARGE)
+
+    def parse(self, body: Any) -> Publication:
+        """Read one publication and hold it to the bound of a payload."""
+        publication = parse_publication(body)
+        if len(publication.payload) > self.settings.max_payload_bytes:
+            raise RequestError(
+                f"the payload has {len(publication.payload)} bytes; at most {self.settings.max_payload_bytes} are taken",
+                ErrorCode.TOO_LARGE,
+            )
+        return publication
+
+
+class _Publish(_Endpoint):
+    """``POST {prefix}``."""
+
+    @property
+    def max_body(self) -> int:
+        return self.settings.max_payload_bytes + PATTERN_ROOM
+
+    async def publish(self, body: bytes, media_type: str) -> Any:
+        channel, payload = self.parse(body)
+        began = time.perf_counter()
+        try:
+            nodes = await self.bus.publish(channel, payload)
+        except BrokerError as error:
+            self.metrics.count(_outcome(error))
+            raise
+        self.metrics.took(time.perf_counter() - began)
+        self.metrics.count("queued")
+        return _queued(channel, nodes)
+
+
+class _PublishBatch(_Endpoint):
+    """``POST {prefix}batch``."""
+
+    media_types = ("application/json", "application/x-ndjson")
+
+    @property
+    def max_body(self) -> int:
+        return self.settings.max_batch_bytes
+
+    async def publish(self, body: bytes, media_type: str) -> Any:
+        items: list[Any] = split_lines(body) if media_type == "application/x-ndjson" else split_batch(body)
+        most = self.settings.max_batch_messages
+        if len(items) > most:
+            raise RequestError(f"the batch has {len(items)} messages; at most {most} are taken", ErrorCode.TOO_LARGE)
+        results: list[dict[str, Any]] = [{}] * len(items)
+        good: list[tuple[int, Publication]] = []
+        for index, item in enumerate(items):
+            try:
+                good.append((index, self.parse(item)))
+            except (RequestError, PatternError) as error:
+                results[index] = _failed(index, error.code, str(error))
+        self.metrics.count("invalid", len(items) - len(good))
+        began = time.perf_counter()
+        outcomes = await self.bus.publish_many([publication for _, publication in good])
+        self.metrics.took(time.perf_counter() - began)
+        queued = 0
+        for (index, publication), outcome in zip(good, outcomes, strict=True):
+            if isinstance(outcome, BrokerError):
+                self.metrics.count(_outcome(outcome))
+                results[index] = _failed(index, outcome.code, str(outcome))
+            else:
+                queued += 1
+                results[index] = _queued(publication.channel, outcome)
+        self.metrics.count("queued", queued)
+        if outcomes and all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes):
+            raise outcomes[0]  # type: ignore[misc]  # nothing was published: say so in the status too
+        return {"results": results, "queued": queued, "failed": len(items) - queued}
+
+
+def _outcome(error: BrokerError) -> str:
+    return "unavailable" if isinstance(error, BrokerUnavailable) else "refused"
+
+
+def _queued(channel: bytes, nodes: int) -> dict[str, Any]:
+    return {"status": "queued", "id": _fanout.channel_id(channel), "nodes": nodes}
+
+
+def _failed(index: int, code: str, detail: str) -> dict[str, Any]:
+    return {"status": "error", "index": index, "code": code, "detail": detail}
+
+
+def _problem(code: str, detail: str) -> tuple[HTTPStatus, bytes, bytes]:
+    status = _STATUS.get(ErrorCode(code), HTTPStatus.BAD_REQUEST)
+    return status, _PROBLEM, _problem_body(status, detail, code=code)
+
+
+def _problem_body(status: HTTPStatus, detail: str, **more: str) -> bytes:
+    return orjson.dumps(
+        {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **more}
+    )
+
+
+def _problem_response(code: ErrorCode, detail: str) -> Response:
+    status, media_type, body = _problem(code, detail)
+    return Response(body, status, {"Retry-After": str(RETRY_AFTER)}, media_type.decode())
+
+
+async def _send(send: Send, status: HTTPStatus, media_type: bytes, body: bytes) -> None:
+    headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER))
+    await send({"type": "http.response.start", "status": status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _http_exception(_: Request, error: Exception) -> Response:
+    """Say what the framework found, such as an unknown path or a wrong method."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    detail = {404: "there is nothing here; GET /openapi.json lists what there is"}.get(status, error.detail)
+    return Response(_problem_body(status, detail), status, error.headers, _PROBLEM.decode())
+
+
+async def _defect(_: Request, error: Exception) -> Response:
+    """Answer a defect without telling its insides; the server logs them."""
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return Response(_problem_body(status, "the server failed; its log says how"), status, media_type=_PROBLEM.decode())

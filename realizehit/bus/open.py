@@ -1,0 +1,39 @@
+"""From a URL to a bus."""
+
+from __future__ import annotations
+
+from realizehit.bus.address import SCHEMES, redacted
+from realizehit.bus.base import Bus
+from realizehit.bus.link import LinkSettings
+from realizehit.bus.memory import MemoryBus
+from realizehit.bus.redis import RedisBus
+from realizehit.errors import SettingsError
+
+__all__ = ["open_bus", "redacted"]
+
+
+def open_bus(
+    url: str,
+    *,
+    publish_timeout: float = 5.0,
+    client_name: str = "realizehit",
+    link: LinkSettings | None = None,
+) -> Bus:
+    """Make the bus for a broker's URL. Nothing is connected before its ``start``.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://`` of a Redis or Valkey, or ``memory://`` with an optional name.
+        publish_timeout: seconds until a publish fails.
+        client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``.
+        link: times of the subscriber connection.
+
+    Raises:
+        SettingsError: the URL cannot be used; the text never holds a password.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "memory":
+        return MemoryBus(rest)
+    if separator and scheme in SCHEMES:
+        return RedisBus(url, publish_timeout=publish_timeout, client_name=client_name, link=link)
+    known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES))
+    raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

@@ -1,0 +1,120 @@
+"""What `/metrics` shows: read from the engine and the bus at each scrape, and counted here for publications.
+
+Nothing on the way of a message touches this file: the engine keeps plain C counters, and they are read when asked for.
+
+Source: the Prometheus text format and its naming rules (seconds, bytes, ``_total``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from realizehit import __version__
+from realizehit.bus.base import Bus, BusState
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
+
+_GAUGES: Final = {
+    "connections": "Clients that are connected now.",
+    "subscriptions": "Subscriptions that these clients hold.",
+    "channels": "Channels that have at least one subscriber here.",
+}
+_COUNTERS: Final = {  # name: the engine's own name, text
+    "connects": ("connections_total", "Clients that connected so far."),
+    "messages": ("messages", "Publications that arrived from the broker."),
+    "deliveries": ("deliveries", "Publications put into a client's queue, counted once for each client."),
+    "sent_bytes": ("bytes_out", "Bytes written to clients."),
+    "sends": ("sends", "System calls that wrote to clients."),
+    "blocked": ("blocked", "Times that a client's socket was full."),
+}
+_DROPPED: Final = {"invalid_utf8": "dropped_invalid_utf8", "no_subscriber": "dropped_unclaimed"}
+_DISCONNECTS: Final = {
+    "slow_consumer": "slow_disconnects",
+    "heartbeat_missed": "heartbeat_disconnects",
+    "protocol_error": "protocol_errors",
+}
+
+
+class Metrics:
+    """The figures of one process.
+
+    Args:
+        bus: the broker, whose state is shown.
+        engine_stats: returns the engine's counters; ``None`` for a process without WebSocket clients.
+    """
+
+    def __init__(self, *, bus: Bus, engine_stats: Callable[[], dict[str, int]] | None = None) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_NodeCollector(bus, engine_stats))
+        self._published = Counter(
+            "realizehit_publications",
+            "Messages handed to the publish API, by what became of them.",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "realizehit_publish_seconds",
+            "Time from a publish request's whole body to the broker's answer.",
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        for outcome in ("queued", "invalid", "refused", "unavailable"):
+            self._published.labels(outcome)
+
+    def count(self, outcome: str, messages: int = 1) -> None:
+        """Count messages: ``queued``, ``invalid``, ``refused`` (by the broker) or ``unavailable`` (it is away)."""
+        if messages:
+            self._published.labels(outcome).inc(messages)
+
+    def took(self, seconds: float) -> None:
+        """Note how long the broker took for a request's messages."""
+        self._seconds.observe(seconds)
+
+    def render(self) -> bytes:
+        """Return everything in the text format, whose media type is `CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+
+class _NodeCollector(Collector):
+    """Reads the engine and the bus when a scrape comes."""
+
+    def __init__(self, bus: Bus, engine_stats: Callable[[], dict[str, int]] | None) -> None:
+        self._bus = bus
+        self._engine_stats = engine_stats
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("realizehit_build", "What is running.", {"version": __version__})
+        yield GaugeMetricFamily(
+            "realizehit_broker_up", "1 while the broker can be reached.", int(self._bus.state is BusState.UP)
+        )
+        yield CounterMetricFamily(
+            "realizehit_broker_reconnects", "Times the connection to the broker was made again.", self._bus.reconnects
+        )
+        yield CounterMetricFamily(
+            "realizehit_broker_received_bytes", "Bytes read from the broker.", self._bus.bytes_received
+        )
+        if self._engine_stats is None:
+            return
+        stats = self._engine_stats()
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(f"realizehit_{name}", text, stats[name])
+        for name, (key, text) in _COUNTERS.items():
+            yield CounterMetricFamily(f"realizehit_{name}", text, stats[key])
+        yield _labelled("dropped", "Publications that reached nobody, by why.", _DROPPED, stats)
+        yield _labelled("disconnects", "Clients that the server closed, by why.", _DISCONNECTS, stats)
+
+
+def _labelled(name: str, text: str, reasons: dict[str, str], stats: dict[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"realizehit_{name}", text, labels=["reason"])
+    for reason, key in reasons.items():
+        family.add_metric([reason], stats[key])
+    return family

@@ -1,0 +1,177 @@
+"""The publish API's description for machines, served at ``/openapi.json``.
+
+Source: OpenAPI 3.1, RFC 9457 for the problem documents.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from realizehit import __version__
+from realizehit.errors import ErrorCode
+from realizehit.settings import Settings
+
+_JSON: Final = "application/json"
+_PROBLEM: Final = "application/problem+json"
+
+# A key or value is bounded by its percent-encoded length. A regular expression cannot count that, so these say what is
+# certain to fit: unreserved characters up to the bound, any characters up to a length that fits whatever they are.
+_KEY: Final = r"^([0-9A-Za-z._~\-]{1,64}|[^\uD800-\uDFFF]{1,5})$"
+_VALUE: Final = r"^(?!\*$)([0-9A-Za-z._~\-]{1,256}|[^\uD800-\uDFFF]{1,21})$"
+
+_SCHEMAS: Final[dict[str, Any]] = {
+    "Pattern": {
+        "type": "object",
+        "description": 'Filters. Numbers and booleans count as their text: 3, 3.0 and "3" are the same value.',
+        "minProperties": 1,
+        "maxProperties": 16,
+        "propertyNames": {"pattern": _KEY},
+        "additionalProperties": {"anyOf": [{"type": "string", "pattern": _VALUE}, {"type": ["number", "boolean"]}]},
+        "examples": [{"kind": "news", "channel": "CNN"}],
+    },
+    "Publication": {
+        "type": "object",
+        "required": ["pattern", "payload"],
+        "properties": {
+            "pattern": {"$ref": "#/components/schemas/Pattern"},
+            "payload": {"description": "Any JSON; it reaches the subscribers as the text that was sent."},
+        },
+        "examples": [{"pattern": {"kind": "news", "channel": "CNN"}, "payload": {"title": "hello"}}],
+    },
+    "Queued": {
+        "type": "object",
+        "required": ["status", "id", "nodes"],
+        "properties": {
+            "status": {"const": "queued"},
+            "id": {"type": "string", "pattern": "^[0-9a-f]{8}$", "description": "The pattern's label on the wire."},
+            "nodes": {"type": "integer", "minimum": 0, "description": "Subscribing servers that the broker reached."},
+        },
+    },
+    "Failed": {
+        "type": "object",
+        "required": ["status", "index", "code", "detail"],
+        "properties": {
+            "status": {"const": "error"},
+            "index": {"type": "integer", "minimum": 0, "description": "Which message of the batch, from 0."},
+            "code": {"enum": [str(code) for code in ErrorCode]},
+            "detail": {"type": "string"},
+        },
+    },
+    "BatchResult": {
+        "type": "object",
+        "required": ["results", "queued", "failed"],
+        "properties": {
+            "results": {
+                "type": "array",
+                "items": {"oneOf": [{"$ref": "#/components/schemas/Queued"}, {"$ref": "#/components/schemas/Failed"}]},
+            },
+            "queued": {"type": "integer", "minimum": 0},
+            "failed": {"type": "integer", "minimum": 0},
+        },
+    },
+    "Problem": {
+        "type": "object",
+        "description": "A problem document (RFC 9457).",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string", "description": "What is wrong and where, for a person."},
+            "code": {"enum": [str(code) for code in ErrorCode], "description": "Stable, for programs."},
+        },
+    },
+}
+
+
+def document(settings: Settings, *, publish: bool) -> dict[str, Any]:
+    """Describe the routes that a server with these settings has.
+
+    Args:
+        settings: where the routes stand, and their bounds.
+        publish: whether messages can be published here.
+    """
+    paths: dict[str, Any] = {
+        "/healthz": {"get": _operation("health", "Whether the process runs", _text("It does."))},
+        "/readyz": {
+            "get": _operation(
+                "readiness",
+                "Whether it can serve: the broker is reachable and no drain is under way",
+                _text("It can."),
+                **_problems(503),
+            )
+        },
+        "/metrics": {"get": _operation("metrics", "Prometheus metrics", _text("The figures of this process."))},
+    }
+    if publish:
+        prefix = settings.prefix
+        paths[prefix] = {"post": _publish()}
+        paths[prefix + "batch"] = {"post": _batch(settings)}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "realizehit", "version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
+        "paths": paths,
+        "components": {"schemas": _SCHEMAS},
+    }
+
+
+def _operation(name: str, summary: str, ok: dict[str, Any], **responses: Any) -> dict[str, Any]:
+    numbered = {status.removeprefix("s"): response for status, response in responses.items()}
+    return {"operationId": name, "summary": summary, "responses": {"200": ok, **numbered}}
+
+
+def _publish() -> dict[str, Any]:
+    return {
+        **_operation(
+            "publish",
+            "Publish one message to a pattern",
+            _content("The broker took it.", _JSON, "Queued"),
+            **_problems(400, 413, 415, 502, 503),
+        ),
+        "requestBody": {
+            "required": True,
+            "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Publication"}}},
+        },
+    }
+
+
+def _batch(settings: Settings) -> dict[str, Any]:
+    messages = {
+        "type": "array",
+        "maxItems": settings.max_batch_messages,
+        "items": {"description": "A Publication. One that is wrong gets an error of its own and harms no other."},
+    }
+    body = {"type": "object", "required": ["messages"], "properties": {"messages": messages}}
+    return {
+        **_operation(
+            "publishBatch",
+            "Publish many messages in order; also as NDJSON, a Publication a line",
+            _content("Answered message by message.", _JSON, "BatchResult"),
+            **_problems(400, 413, 415, 503),
+        ),
+        "requestBody": {"required": True, "content": {_JSON: {"schema": body}}},
+    }
+
+
+_MEANINGS: Final = {
+    400: "The body is not what is asked for.",
+    413: "It is too large.",
+    415: "It is not sent as JSON.",
+    502: "The broker refused it.",
+    503: "The broker cannot be reached, or the server is going away.",
+}
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    responses = {f"s{status}": _content(_MEANINGS[status], _PROBLEM, "Problem") for status in statuses}
+    if 503 in statuses:
+        responses["s503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    return responses
+
+
+def _content(text: str, media_type: str, schema: str) -> dict[str, Any]:
+    return {"description": text, "content": {media_type: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {"text/plain": {"schema": {"type": "string"}}}}

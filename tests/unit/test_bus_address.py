@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realizehit.bus.address import Address, redacted
+from realizehit.bus.memory import MemoryBus
+from realizehit.bus.open import open_bus
+from realizehit.bus.redis import RedisBus
+from realizehit.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://ann:s3cret@db:6379/1", "redis://ann:***@db:6379/1"),
+        ("redis://:s3cret@db", "redis://:***@db"),
+        ("redis://s3cret@db", "redis://***@db"),
+        ("redis://:s3/c#r?e@t@db", "redis://:***@db"),
+        ("unix:///run/v.sock?db=1&password=s3cret&x=1", "unix:///run/v.sock?db=1&password=***&x=1"),
+        ("unix:///run/v.sock?password=s3@cret", "unix://***@cret"),
+        ("rediss://db?ssl_password=s3cret", "rediss://db?ssl_password=***"),
+        ("ann:s3cret@db", "***"),
+    ],
+)
+def test_a_shown_url_holds_no_secret(url: str, shown: str) -> None:
+    assert redacted(url) == shown
+
+
+@given(
+    st.text(st.characters(codec="ascii", exclude_characters="\n"), min_size=1).map(lambda text: f"s3{text}cret"),
+    st.sampled_from(["redis://ann:{}@db:6379/0", "rediss://:{}@db", "unix://ann:{}@/run/v.sock", "http://x:{}@y"]),
+)
+def test_no_error_and_no_name_shows_the_password(password: str, form: str) -> None:
+    url = form.format(password)
+    try:
+        shown = str(open_bus(url)._address)  # type: ignore[attr-defined]  # every bus here but memory:// has one
+    except SettingsError as error:
+        shown = str(error)
+    for part in (password, password[:4], password[-5:]):
+        assert part not in shown.replace("secret", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("redis://db?socket_timeout=soon", "socket_timeout"),
+        ("redis://db?nonsense=1", "nonsense"),
+        ("redis://db:123456", "host or port"),
+        ("rediss://db?ssl_cert_reqs=perhaps", "perhaps"),
+        ("rediss://db?ssl_ca_certs=/nowhere/at/all.pem", "No such file"),
+        ("redis://db?max_connections=-1", "max_connections"),
+        ("redis://" + "a" * 64, "host name"),
+        ("unix://", "path of the socket"),
+        ("amqp://db", "unknown scheme"),
+        ("localhost:6379", "unknown scheme"),
+        ("", "unknown scheme"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_at_once(url: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        open_bus(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "login"),
+    [
+        ("redis://db", []),
+        ("redis://:pass%20word@db", ["pass word"]),
+        ("redis://ann:pw@db", ["ann", "pw"]),
+        ("redis://ann@db", ["ann", ""]),
+        ("unix://ann:pw@/run/v.sock", ["ann", "pw"]),
+        ("unix:///run/v.sock?username=ann&password=pw", ["ann", "pw"]),
+    ],
+)
+def test_the_login_is_what_redis_py_would_send(url: str, login: list[str]) -> None:
+    assert Address(url).login() == login
+
+
+def test_no_url_can_make_redis_py_repeat_a_publication() -> None:
+    pool = Address("redis://db?retry_on_timeout=yes").pool()
+    connection = pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
+    assert connection.retry.get_retries() == 0
+    assert connection.retry_on_error == []
+
+
+def test_what_a_library_says_is_scrubbed() -> None:
+    assert Address("redis://ann:pw%21@db").scrub("bad 'ann' 'pw!'") == "bad 'ann' '***'"
+    assert Address("redis://db").scrub("unchanged") == "unchanged"
+
+
+@pytest.mark.parametrize("url", ["redis://db", "rediss://db", "unix:///run/v.sock?db=3"])
+def test_a_redis_url_opens_a_redis_bus(url: str) -> None:
+    assert isinstance(open_bus(url), RedisBus)
+
+
+def test_memory_buses_are_opened_by_name() -> None:
+    one, two, other = open_bus("memory://a"), open_bus("memory://a"), open_bus("memory://")
+    assert isinstance(one, MemoryBus)
+    assert isinstance(two, MemoryBus)
+    assert isinstance(other, MemoryBus)
+    assert one._space is two._space is not other._space

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from realizehit.bus.base import BusState
+from realizehit.bus.memory import MemoryBus, _spaces
+from realizehit.errors import BrokerUnavailable
+from tests.bus_recorder import Recorder
+
+
+async def test_a_publication_reaches_the_subscribed_and_comes_later() -> None:
+    bus, recorder = MemoryBus("reach"), Recorder()
+    await bus.start(recorder)
+    assert bus.subscribe(b"a")
+    assert await bus.publish(b"a", b"1") == 1
+    assert await bus.publish(b"b", b"2") == 0
+    assert recorder.batches == []
+    await recorder.until(lambda: recorder.batches)
+    assert recorder.batches == [[(b"a", b"1")]]
+    assert bus.messages_received == 1
+    await bus.close()
+
+
+async def test_publications_of_one_turn_come_in_one_batch_and_in_order() -> None:
+    bus, recorder = MemoryBus("batch"), Recorder()
+    await bus.start(recorder)
+    bus.subscribe(b"a")
+    bus.subscribe(b"b")
+    messages = [(channel, b"%d" % number) for number in range(50) for channel in (b"a", b"b", b"nobody")]
+    assert await bus.publish_many(messages) == [1, 1, 0] * 50
+    await recorder.until(lambda: recorder.batches)
+    assert recorder.batches == [[message for message in messages if message[0] != b"nobody"]]
+    await bus.close()
+
+
+async def test_buses_of_one_name_share_their_channels() -> None:
+    one, two, other = MemoryBus("shared"), MemoryBus("shared"), MemoryBus("apart")
+    recorders = [Recorder(), Recorder(), Recorder()]
+    for bus, recorder in zip((one, two, other), recorders, strict=True):
+        await bus.start(recorder)
+        bus.subscribe(b"a")
+    publisher = MemoryBus("shared")
+    await publisher.start(None)
+    assert await publisher.publish(b"a", b"1") == 2
+    await recorders[0].until(lambda: recorders[0].batches)
+    assert recorders[1].delivered == [(b"a", b"1")]
+    assert recorders[2].delivered == []
+    two.unsubscribe(b"a")
+    assert await publisher.publish(b"a", b"2") == 1
+    for bus in (one, two, other, publisher):
+        await bus.close()
+    assert one._space.channels == {}
+
+
+async def test_after_close_nothing_is_published_or_delivered() -> None:
+    bus, recorder = MemoryBus("closed"), Recorder()
+    with pytest.raises(BrokerUnavailable, match="not started"):
+        await bus.publish(b"a", b"1")
+    await bus.start(recorder)
+    await bus.ping()
+    bus.subscribe(b"a")
+    await bus.publish(b"a", b"1")
+    await bus.close()
+    await bus.close()
+    await asyncio.sleep(0)
+    assert recorder.batches == []
+    assert recorder.states == [BusState.UP, BusState.CLOSED]
+    with pytest.raises(BrokerUnavailable):
+        await bus.publish(b"a", b"1")
+    with pytest.raises(BrokerUnavailable):
+        await bus.ping()
+    assert all(isinstance(outcome, BrokerUnavailable) for outcome in await bus.publish_many([(b"a", b"1")] * 3))
+
+
+async def test_unknown_channels_are_left_without_complaint() -> None:
+    bus = MemoryBus("unknown")
+    await bus.start(Recorder())
+    bus.unsubscribe(b"never")
+    assert bus._space.channels == {}
+    await bus.close()
+
+
+def test_a_name_nobody_holds_is_forgotten() -> None:
+    bus = MemoryBus("forgotten")
+    assert "forgotten" in _spaces
+    del bus
+    assert "forgotten" not in _spaces
