@@ -1,0 +1,113 @@
+"""Check an sdist and the wheel made from it: what they contain, and that the wheel works in a clean environment.
+
+``python tests/packaging/check_wheel.py DIST``, where DIST holds one of each. The smoke test runs the commands that a user
+runs, in a directory away from the sources.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = ("_fanout.c", "_load.c")
+
+
+def main(dist: Path) -> None:
+    (sdist,) = dist.glob("*.tar.gz")
+    (wheel,) = dist.glob("*.whl")
+    check_contents(sdist, wheel)
+    with tempfile.TemporaryDirectory(prefix="realizehit-wheel-") as directory:
+        smoke(wheel, Path(directory))
+    print(f"{wheel.name}: contents and smoke test are right")
+
+
+def check_contents(sdist: Path, wheel: Path) -> None:
+    sources = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "realizehit").rglob("*")
+        if path.suffix in (".py", ".pyi", ".pyx", ".pxd") or path.name == "py.typed"
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = set(archive.namelist())
+    with tarfile.open(sdist) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    for name, contents in (("wheel", in_wheel), ("sdist", in_sdist)):
+        missing = sorted(sources - contents)
+        assert not missing, f"the {name} lacks {missing}"
+        generated = [entry for entry in contents if entry.endswith(GENERATED)]
+        assert not generated, f"the {name} carries generated C: {generated}"
+    modules = {Path(entry).name.partition(".")[0] for entry in in_wheel if entry.endswith((".so", ".pyd"))}
+    assert modules == {path.stem for path in (ROOT / "realizehit").glob("*.pyx")}, f"compiled: {modules}"
+    top = {entry.partition("/")[0] for entry in in_wheel}
+    assert all(entry == "realizehit" or entry.endswith(".dist-info") for entry in top), f"top level: {top}"
+    for needed in ("LICENSE", "README.md", "pyproject.toml", "setup.py", "tests/vectors.json", "tox.ini"):
+        assert needed in in_sdist, f"the sdist lacks {needed}"
+
+
+def smoke(wheel: Path, directory: Path) -> None:
+    venv.create(directory / "venv", with_pip=True)
+    binaries = directory / "venv" / "bin"
+    subprocess.run(
+        [binaries / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{wheel}[embedded]"],
+        check=True,
+    )
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [binaries / words[0], *words[1:]], check=True, capture_output=True, text=True, timeout=60, cwd=directory
+        )
+        return done.stdout
+
+    assert json.loads(run("realizehit", "id", "kind=news", "channel=CNN", "--json"))["id"] == "3bf1d979"
+    server = subprocess.Popen(
+        [binaries / "realizehit-server", "--port", "0", "--drain-seconds", "0.1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=directory,
+    )
+    try:
+        api, ws = addresses(server)
+        with subprocess.Popen(
+            [binaries / "realizehit", "subscribe", "kind=news", "--url", ws, "--json", "--count", "1"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=directory,
+        ) as subscriber:
+            # It has subscribed when the broker counts a node that the message reached.
+            for _ in range(200):
+                published = json.loads(run("realizehit", "publish", "kind=news", '{"n":1.10}', "--url", api, "--json"))
+                if published["nodes"]:
+                    break
+            out, _ = subscriber.communicate(timeout=30)
+            assert '{"n":1.10}' in out, f"the subscriber printed {out!r}"
+    finally:
+        server.send_signal(signal.SIGTERM)
+        code = server.wait(timeout=30)
+    assert code == 0, f"the server ended with {code}"
+
+
+def addresses(server: subprocess.Popen[str]) -> tuple[str, str]:
+    """Read the addresses for publishers and subscribers off what the server prints at start."""
+    assert server.stdout is not None
+    text = ""
+    for line in server.stdout:
+        text += line
+        api = re.search(r"http://127\.0\.0\.1:\d+/", text)
+        ws = re.search(r"ws://127\.0\.0\.1:\d+/ws", text)
+        if api and ws:
+            return api[0], ws[0]
+    raise AssertionError(f"the server ended and printed no addresses: {text}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
