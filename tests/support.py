@@ -75,14 +75,32 @@ class Valkey:
         os.kill(self.pid, signal.SIGCONT)
 
     def command(self, *words: str | bytes) -> Any:
-        """Send one command over a connection of its own and return the reply."""
+        """Send one command over a connection of its own and return the reply as it came, whatever the library's age."""
         import redis
 
-        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+        with redis.Redis(unix_socket_path=str(self.socket), protocol=2) as client:
+            client.response_callbacks.clear()
             return client.execute_command(*words)
 
+    def clients(self, *words: str) -> list[dict[str, str]]:
+        """Return what ``CLIENT LIST`` says, a dict for each connection."""
+        lines = self.command("CLIENT", "LIST", *words).decode().splitlines()
+        return [dict(field.split("=", 1) for field in line.split()) for line in lines]
+
+    def calls(self, command: str) -> int:
+        """Return how often the server has carried out a command."""
+        for line in self.command("INFO", "commandstats").decode().splitlines():
+            name, _, fields = line.partition(":")
+            if name == f"cmdstat_{command}":
+                return int(fields.partition("calls=")[2].partition(",")[0])
+        return 0
+
     def __enter__(self) -> Valkey:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._sockets.cleanup()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
