@@ -26,7 +26,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from realizehit.bus.address import Address
+from realizehit.address import Address
 from realizehit.bus.base import BusListener, BusState
 from realizehit.bus.connection import SUBSCRIBE, TRANSIENT, UNSUBSCRIBE, Command, SubscriberConnection, code_of
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realizehit.bus.address import SCHEMES, redacted
+from realizehit.address import SCHEMES, redacted
 from realizehit.bus.base import Bus
 from realizehit.bus.link import LinkSettings
 from realizehit.bus.memory import MemoryBus

@@ -11,7 +11,7 @@ from typing import Any, Final
 import redis.exceptions as errors
 from redis.asyncio import Redis
 
-from realizehit.bus.address import Address
+from realizehit.address import Address
 from realizehit.bus.base import Bus, BusListener, BusState
 from realizehit.bus.connection import TRANSIENT, code_of
 from realizehit.bus.link import Link, LinkSettings

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realizehit.bus.address import Address
+from realizehit.address import Address
 from realizehit.bus.base import BusState
 from realizehit.bus.connection import SUBSCRIBE, SubscriberConnection
 from realizehit.bus.link import Link, LinkSettings

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realizehit.bus.address import Address, redacted
+from realizehit.address import Address, redacted
 from realizehit.bus.memory import MemoryBus
 from realizehit.bus.open import open_bus
 from realizehit.bus.redis import RedisBus
