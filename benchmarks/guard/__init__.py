@@ -1,0 +1,1 @@
+"""What must never get worse: facts counted exactly, and those ratios that are stable."""

@@ -1,0 +1,31 @@
+"""A node in a process of its own, for the benchmarks: one JSON line when it listens, ends when its input does.
+
+Run as a script, so that it can be the server of another revision as well: it imports nothing of the benchmarks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from realizehit.server import Node, run
+from realizehit.settings import Settings
+
+
+def main() -> None:
+    options: dict[str, Any] = json.loads(sys.argv[1])
+    core, broker, reuse_port = options.pop("core"), options.pop("broker"), options.pop("reuse_port")
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+
+    def started(node: Node) -> None:
+        print(json.dumps({"ws": node.ws_url, "api": node.api_url}), flush=True)
+
+    settings = Settings(**{"port": 0, "drain_seconds": 0, **options})
+    run(settings, broker, reuse_port=reuse_port, on_started=started, stop_fd=sys.stdin.fileno())
+
+
+if __name__ == "__main__":
+    main()

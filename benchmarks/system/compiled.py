@@ -1,0 +1,36 @@
+"""C that comes as source: compiled by the system's compiler when it is needed, into the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+
+def shared_library(source: Path, *flags: str) -> Path:
+    """Compile a C file to a shared library, unless that was done before.
+
+    Args:
+        source: the C file.
+        *flags: further words for the compiler.
+
+    Raises:
+        RuntimeError: the compiler refused it; the text is the compiler's.
+    """
+    words = [os.environ.get("CC", "cc"), "-O3", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags]
+    digest = hashlib.sha256(source.read_bytes() + " ".join(words).encode()).hexdigest()[:16]
+    directory = Path(tempfile.gettempdir()) / f"realizehit-benchmarks-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.stat().st_uid != os.getuid():
+        raise RuntimeError(f"{directory} belongs to somebody else: remove it, or set TMPDIR")
+    library = directory / f"{source.stem}-{digest}.so"
+    if not library.exists():
+        fresh = library.with_suffix(f".{os.getpid()}")
+        command = [*words, "-o", str(fresh), str(source), "-ldl"]
+        result = subprocess.run(command, check=False, capture_output=True, text=True)
+        if result.returncode:
+            raise RuntimeError(f"{source.name} does not compile:\n{result.stderr}")
+        fresh.rename(library)
+    return library
