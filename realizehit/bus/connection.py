@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, cast
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 import hiredis
 
-from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.errors import BrokerUnavailable
+from realizehit.resp import LOGIN_NEEDED, code_of, login_error, pack
 
 SUBSCRIBE: Final = b"subscribe"
 UNSUBSCRIBE: Final = b"unsubscribe"
@@ -25,22 +26,11 @@ _AUTH: Final = b"auth"
 _NAME: Final = b"client"
 _PING: Final = b"ping"
 
-TRANSIENT: Final = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"})
-"""Codes of error replies that go away by themselves."""
-
 _NO_MORE: Final = object()  # what the reader says when no whole reply is left
-_LOGIN_NEEDED: Final = frozenset({"NOAUTH", "WRONGPASS", "DENIED"})
 
 _LAST_LOOK: Final = 0.1
 """Seconds between the end of a probe and the verdict. A loop that was held up may run its timers before it reads what
 has long arrived; this lets it read first."""
-
-_pack: Final[Callable[[tuple[bytes | str, ...]], bytes]] = cast("Any", hiredis.pack_command)  # its stub says one word
-
-
-def code_of(text: str) -> str:
-    """Return the code that an error reply opens with, such as ``NOPERM``."""
-    return text.partition(" ")[0]
 
 
 class Command:
@@ -120,7 +110,7 @@ class SubscriberConnection(asyncio.Protocol):
 
     def send(self, kind: bytes, channels: Sequence[bytes]) -> None:
         """Put one SUBSCRIBE or UNSUBSCRIBE into the buffer that `flush` writes."""
-        self._out.append(_pack((kind, *channels)))
+        self._out.append(pack((kind, *channels)))
         self._in_flight.append(Command(kind, channels))
 
     def flush(self) -> None:
@@ -148,7 +138,7 @@ class SubscriberConnection(asyncio.Protocol):
         self.flush()
 
     def _command(self, kind: bytes, *arguments: str) -> None:
-        self._out.append(_pack((kind, *arguments)))
+        self._out.append(pack((kind, *arguments)))
         self._in_flight.append(Command(kind))
 
     def data_received(self, data: bytes) -> None:
@@ -237,14 +227,12 @@ class SubscriberConnection(asyncio.Protocol):
 
     def _login_failed(self, kind: bytes, text: str) -> None:
         code = code_of(text)
-        if kind == _NAME and code not in _LOGIN_NEEDED:
+        if kind == _NAME and code not in LOGIN_NEEDED:
             return  # a user without the right to name connections; nothing depends on it
         if kind == _PING and code == "NOPERM":
             self._logged_in()
             return
-        hopeless = code in _LOGIN_NEEDED or (kind == _AUTH and code not in TRANSIENT and "max number" not in text)
-        error: BrokerError = (BrokerRefused if hopeless else BrokerUnavailable)(text)
-        self.ready.set_exception(error)
+        self.ready.set_exception(login_error(text, about_password=kind == _AUTH))
         self.drop(text)
 
     # ---- the idle probe

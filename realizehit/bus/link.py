@@ -28,8 +28,9 @@ from typing import Final
 
 from realizehit.address import Address
 from realizehit.bus.base import BusListener, BusState
-from realizehit.bus.connection import SUBSCRIBE, TRANSIENT, UNSUBSCRIBE, Command, SubscriberConnection, code_of
+from realizehit.bus.connection import SUBSCRIBE, UNSUBSCRIBE, Command, SubscriberConnection
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.resp import TRANSIENT, code_of
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,375 @@
+"""Publishing over one connection: PUBLISH commands out in large writes, their replies matched by order.
+
+The rules of this file. Messages reach the broker in the order in which they were handed over. Nothing is ever sent
+twice: when the connection breaks, all that is on it or waits for it fails, and whoever published decides what to do.
+What has not been written yet when its time is up is never sent. At most `WINDOW_MESSAGES` and `WINDOW_BYTES` are under
+way; the rest waits here, so that the broker's memory is not the queue.
+
+A library's pipeline costs ten times as much for each message, because it builds a command object, an encoder's list and
+a parser's await for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Final, Protocol
+
+import hiredis
+
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.resp import PING, TRANSIENT, CommandConnection, code_of, pack_publish
+
+CHUNK_MESSAGES: Final = 512  # of `publish_many` that are handed over as one
+CHUNK_BYTES: Final = 1 << 20  # of payload in a chunk; one message may be larger
+CHUNKS: Final = 4  # of one `publish_many` under way, so that others come in between
+WINDOW_MESSAGES: Final = 8192
+WINDOW_BYTES: Final = 4 << 20  # of commands under way; one chunk may exceed it
+
+_LAST_LOOK: Final = 0.02
+"""Seconds between the end of a time and the verdict. A loop that was held up may run its timers before it reads what
+has long arrived; this lets it read first."""
+
+Message = tuple[bytes, bytes]
+"""Channel and payload."""
+
+Outcome = int | BrokerError
+"""How many subscribing nodes the broker reached, or why it took nothing."""
+
+
+class Broker(Protocol):
+    """Where to publish and how to get in; its ``str`` is for people and holds no secret."""
+
+    def login(self) -> list[str]:
+        """Return the arguments of AUTH, an empty list for none."""
+
+    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> None:
+        """Open one connection; an `OSError` says that the broker cannot be reached."""
+
+    def scrub(self, text: str) -> str:
+        """Return a text of the broker's without secrets."""
+
+
+class Pipeline:
+    """Publishes over one connection, which is made when it is needed and made again after it was lost.
+
+    Args:
+        broker: where to connect.
+        timeout: seconds until a publication fails.
+        name: how the connection is called in the broker's ``CLIENT LIST``.
+        on_up: called when the broker has answered: at each login, and after it had been silent.
+        on_down: called when the broker could not be reached, was silent, or the connection was lost.
+
+    Reentrancy: for one event loop's thread.
+
+    Attributes:
+        connects: how often a connection was made.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        timeout: float = 5.0,
+        name: str = "realizehit-publisher",
+        on_up: Callable[[], None] = lambda: None,
+        on_down: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.connects = 0
+        self._broker = broker
+        self._timeout = timeout
+        self._name = name
+        self._on_up = on_up
+        self._on_down = on_down
+        self._closed = False
+        self._connection: CommandConnection | None = None  # only while it is ready
+        self._connecting: asyncio.Task[None] | None = None
+        self._waiting: deque[_Chunk] = deque()
+        self._under_way: deque[_Chunk] = deque()
+        self._messages_under_way = 0
+        self._bytes_under_way = 0
+        self._last_progress = 0.0
+        self._silent = False
+        self._send_handle: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # ---- what callers do
+
+    async def publish(self, channel: bytes, payload: bytes) -> int:
+        """Publish one message; what is published in one turn of the loop goes out in one write.
+
+        Returns:
+            How many subscribing nodes the broker reached.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached, or did not answer in time.
+            BrokerRefused: it answered with an error.
+        """
+        outcome = (await self._submit(_Chunk(((channel, payload),), len(payload))))[0]
+        if isinstance(outcome, BrokerError):
+            raise outcome
+        return outcome
+
+    async def publish_many(self, messages: Sequence[Message]) -> list[Outcome]:
+        """Publish messages in order, in chunks that each have the whole ``timeout``.
+
+        Returns:
+            For each message what `publish` would have returned or raised, in the same order. Where the connection is
+            lost, what follows is not sent; the outcomes say which messages that concerns, all with one error object.
+        """
+        outcomes: list[Outcome] = []
+        pending: deque[asyncio.Future[list[Outcome]]] = deque()
+        end = 0
+        try:
+            while end < len(messages) or pending:
+                if end < len(messages) and len(pending) < CHUNKS:
+                    chunk = _chunk(messages, end)
+                    end += chunk.count
+                    pending.append(self._submit(chunk))
+                    continue
+                done = await pending.popleft()
+                outcomes += done
+                failure = done[0]
+                if isinstance(failure, BrokerUnavailable) and all(outcome is failure for outcome in done):
+                    break
+            else:
+                return outcomes
+            while pending:
+                outcomes += await pending.popleft()
+        finally:
+            for future in pending:  # whoever published was cancelled: what has not been sent shall not be
+                future.cancel()
+        return outcomes + [failure] * (len(messages) - end)
+
+    async def ping(self) -> None:
+        """Check that the broker answers.
+
+        Raises:
+            BrokerUnavailable: it does not.
+            BrokerRefused: it refuses the login.
+        """
+        chunk = _Chunk((), 0)
+        (outcome,) = await self._submit(chunk)
+        if isinstance(outcome, BrokerRefused) and code_of(chunk.refusal) == "NOPERM":
+            return  # an answer all the same
+        if isinstance(outcome, BrokerError):
+            raise outcome
+
+    async def close(self) -> None:
+        """Fail what is under way, and disconnect; calling it again does nothing."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
+        self._fail_all(self._is_closed())
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop("closed by this side")
+            await connection.closed
+
+    # ---- the queue
+
+    def _submit(self, chunk: _Chunk) -> asyncio.Future[list[Outcome]]:
+        loop = asyncio.get_running_loop()
+        chunk.done = loop.create_future()
+        if self._closed:
+            chunk.done.set_result([self._is_closed()] * chunk.count)
+            return chunk.done
+        chunk.deadline = loop.time() + self._timeout
+        self._waiting.append(chunk)
+        if self._connection is None:
+            if self._connecting is None:
+                self._connecting = loop.create_task(self._connect(), name="realizehit publisher")
+        elif self._send_handle is None:
+            self._send_handle = loop.call_soon(self._send)
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout, self._expire)
+        return chunk.done
+
+    def _send(self) -> None:
+        """Write what waits, as far as the window has room."""
+        self._send_handle = None
+        connection = self._connection
+        if connection is None:
+            return
+        parts: list[bytes] = []
+        while self._waiting and self._messages_under_way < WINDOW_MESSAGES and self._bytes_under_way < WINDOW_BYTES:
+            chunk = self._waiting.popleft()
+            if chunk.done.done():
+                continue  # its publisher gave up before it was sent
+            if not self._under_way:
+                self._last_progress = connection.loop.time()
+            parts.append(pack_publish(chunk.messages) or PING)
+            self._under_way.append(chunk)
+            self._messages_under_way += chunk.count
+            self._bytes_under_way += chunk.size
+        if parts:
+            connection.write(b"".join(parts))
+
+    def replied(self, connection: CommandConnection, replies: list[Any]) -> None:
+        """Take the replies of one read, in their order."""
+        if self._silent:
+            self._silent = False
+            self._on_up()
+        self._last_progress = connection.loop.time()
+        start = 0
+        while start < len(replies) and self._under_way:
+            chunk = self._under_way[0]
+            taken = replies[start : start + chunk.count - len(chunk.replies)]
+            chunk.replies += taken
+            start += len(taken)
+            if len(chunk.replies) == chunk.count:
+                self._under_way.popleft()
+                self._messages_under_way -= chunk.count
+                self._bytes_under_way -= chunk.size
+                if not chunk.done.done():
+                    chunk.done.set_result(self._outcomes(chunk))
+        if start < len(replies):
+            connection.drop(f"a reply that nothing asked for: {str(replies[start])[:100]}")
+        elif self._waiting and self._send_handle is None:
+            self._send_handle = connection.loop.call_soon(self._send)
+
+    def _outcomes(self, chunk: _Chunk) -> list[Outcome]:
+        """Turn replies into outcomes, which they nearly always are already."""
+        if any(type(reply) is not int for reply in chunk.replies):
+            for index, reply in enumerate(chunk.replies):
+                if isinstance(reply, hiredis.ReplyError):
+                    chunk.refusal = str(reply)
+                    chunk.replies[index] = self._error_of(chunk.refusal)
+                elif type(reply) is not int and chunk.messages:
+                    chunk.replies[index] = BrokerRefused(f"broker {self._broker}: PUBLISH answered {str(reply)[:100]}")
+        return chunk.replies
+
+    def _expire(self, looked_again: bool = False) -> None:
+        """Fail what has had its time; end a connection on which nothing has come back for as long."""
+        loop = asyncio.get_running_loop()
+        if not looked_again:
+            self._timer = loop.call_later(_LAST_LOOK, self._expire, True)
+            return
+        self._timer = None
+        now = loop.time()
+        late = False
+        for chunk in chain(self._under_way, self._waiting):
+            if chunk.deadline > now:
+                break
+            if not chunk.done.done():
+                chunk.done.set_result([self._is_late()] * chunk.count)
+                late = True
+        if self._under_way and now - self._last_progress >= self._timeout:
+            self._lose(self._is_late(), "it does not answer")
+        elif late:
+            self._silent = True
+            self._on_down()
+        while self._waiting and self._waiting[0].done.done():
+            self._waiting.popleft()
+        due = [chunk.deadline for chunk in chain(self._under_way, self._waiting) if not chunk.done.done()][:1]
+        if self._under_way:  # also where nobody waits for these any more: they tell whether the broker is there
+            due.append(self._last_progress + self._timeout)
+        if due:
+            self._timer = loop.call_at(min(due), self._expire)
+
+    def _fail_all(self, error: BrokerError) -> None:
+        for queue in (self._under_way, self._waiting):
+            for chunk in queue:
+                if not chunk.done.done():
+                    chunk.done.set_result([error] * chunk.count)
+            queue.clear()
+        self._messages_under_way = self._bytes_under_way = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # ---- the connection
+
+    async def _connect(self) -> None:
+        connection = CommandConnection(self, self._broker.login(), self._name)
+        try:
+            failure = await self._open(connection)
+        except BaseException:
+            connection.drop("given up")
+            raise
+        finally:
+            self._connecting = None
+        if failure is None and connection.closed.done():
+            failure = self._unavailable(connection.closed.result())
+        if failure is None:
+            self.connects += 1
+            self._connection = connection
+            self._silent = False
+            self._on_up()
+            self._send()
+        else:
+            connection.drop("given up")
+            self._lose(failure, "")
+
+    async def _open(self, connection: CommandConnection) -> BrokerError | None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._broker.connect(lambda: connection)
+                await connection.ready
+        except TimeoutError:
+            return self._is_late()
+        except ssl.SSLCertVerificationError as error:
+            return BrokerRefused(f"broker {self._broker}: its certificate is not accepted: {error}")
+        except BrokerRefused as error:
+            return BrokerRefused(f"broker {self._broker} refused the login: {self._broker.scrub(str(error))}")
+        except OSError as error:  # BrokerUnavailable is one
+            return self._unavailable(self._broker.scrub(str(error) or type(error).__name__))
+        return None
+
+    def lost(self, connection: CommandConnection, reason: str) -> None:
+        """Learn that the connection is gone."""
+        if self._connection is connection:
+            self._lose(self._unavailable(reason), "")
+
+    def _lose(self, error: BrokerError, reason: str) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and reason:
+            connection.drop(reason)
+        self._on_down()
+        self._fail_all(error)
+
+    # ---- what failures mean
+
+    def _error_of(self, text: str) -> BrokerError:
+        shown = self._broker.scrub(text)
+        return self._unavailable(shown) if code_of(text) in TRANSIENT else self._refused(shown)
+
+    def _refused(self, text: str) -> BrokerRefused:
+        return BrokerRefused(f"broker {self._broker} refused: {text}")
+
+    def _unavailable(self, text: str) -> BrokerUnavailable:
+        return BrokerUnavailable(f"broker {self._broker}: {text}")
+
+    def _is_late(self) -> BrokerUnavailable:
+        return self._unavailable(f"no answer within {self._timeout:g} seconds")
+
+    def _is_closed(self) -> BrokerUnavailable:
+        return self._unavailable("this side is closed")
+
+
+class _Chunk:
+    """Messages that are answered together; none at all stands for a PING."""
+
+    __slots__ = ("count", "deadline", "done", "messages", "refusal", "replies", "size")
+
+    done: asyncio.Future[list[Outcome]]
+
+    def __init__(self, messages: Sequence[Message], size: int) -> None:
+        self.messages = messages
+        self.size = size  # bytes of payload
+        self.count = len(messages) or 1  # replies that it takes
+        self.deadline = 0.0
+        self.replies: list[Any] = []
+        self.refusal = ""
+
+
+def _chunk(messages: Sequence[Message], start: int) -> _Chunk:
+    end, size = start, 0
+    while end < len(messages) and end - start < CHUNK_MESSAGES and size < CHUNK_BYTES:
+        size += len(messages[end][1])
+        end += 1
+    return _Chunk(messages[start:end], size)
