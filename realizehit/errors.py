@@ -16,6 +16,7 @@ The tree::
         +-- Rejected              the server said no, with a code
         +-- Disconnected          the connection went away meanwhile
         +-- ResponseTimeout       the answer did not come in time
+        +-- QueueOverflow         a subscription was read too slowly
 
 Each class is caught by its own name; ``code`` is the stable string for programs, the text is for people.
 
@@ -171,3 +172,7 @@ class Disconnected(ClientError, ConnectionError):
 
 class ResponseTimeout(ClientError, TimeoutError):
     """The answer did not come in time; whether the request took effect is not known."""
+
+
+class QueueOverflow(ClientError):
+    """A subscription's queue ran full, and the subscriber had asked that this be an error."""
