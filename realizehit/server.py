@@ -64,12 +64,12 @@ class Node:
     @property
     def ws_url(self) -> str:
         """Address for WebSocket clients, on the interface that the node listens on."""
-        return f"ws://{_in_url(self.settings.host)}:{self._ports['ws']}/ws"
+        return ws_url(self.settings.host, self._ports["ws"])
 
     @property
     def api_url(self) -> str:
         """Address for publishers, on the interface that the node listens on."""
-        return f"http://{_in_url(self.settings.host)}:{self._ports['api']}{self.settings.prefix}"
+        return api_url(self.settings.host, self._ports["api"], self.settings.prefix)
 
     async def start(self) -> None:
         """Connect to the broker and listen.
@@ -164,8 +164,7 @@ class Node:
 
     async def _listen(self, app: Any) -> None:
         settings = self.settings
-        separate = settings.role == "all" and settings.ws_listen != settings.api_listen
-        if separate:
+        if settings.role == "all" and not settings.one_port:
             self._ports["ws"] = await self._serve(settings.ws_listen, app, self.websocket)
             self._ports["api"] = await self._serve(settings.api_listen, app, None)
         else:
@@ -194,8 +193,11 @@ class Node:
         self._servers.append((server, task))
         while not server.started:
             if task.done():
-                await task
-                raise SettingsError(f"cannot serve on {listen[0]}:{listen[1]}")
+                self._servers.pop()
+                error = task.exception()
+                if error is None or isinstance(error, OSError):
+                    raise SettingsError(f"cannot listen on {listen[0]}:{listen[1]}: {error or 'the server stopped'}")
+                raise error
             await asyncio.sleep(0.001)
         return int(sock.getsockname()[1])
 
@@ -240,6 +242,16 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         sock.close()
         raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     return sock
+
+
+def ws_url(host: str, port: int) -> str:
+    """Return the address for WebSocket clients of a server that listens there."""
+    return f"ws://{_in_url(host)}:{port}/ws"
+
+
+def api_url(host: str, port: int, prefix: str) -> str:
+    """Return the address for publishers of a server that listens there."""
+    return f"http://{_in_url(host)}:{port}{prefix}"
 
 
 def _in_url(host: str) -> str:

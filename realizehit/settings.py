@@ -7,6 +7,7 @@ variables' names, the file's keys and ``check-config`` are all made from it.
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,11 +18,24 @@ from realizehit.errors import SettingsError
 
 Role = Literal["all", "ws", "api"]
 LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def _option(default: Any, help: str, *, flag: str | None = None, env: str | None = None, unit: str = "") -> Any:
-    """Declare one option; ``flag`` and ``env`` default to names made from the field's."""
-    return field(default=default, metadata={"help": help, "flag": flag, "env": env, "unit": unit})
+_PREFIX: Final = re.compile(r"/[A-Za-z0-9._~/-]*", re.ASCII)
+
+
+def _option(default: Any, help: str, *, env: str | None = None, unit: str = "", secret: bool = False) -> Any:
+    """Declare one option; ``env`` defaults to a name made from the field's. A secret one is never shown as it is."""
+    return field(default=default, repr=not secret, metadata={"help": help, "env": env, "unit": unit, "secret": secret})
+
+
+_LEAST: Final = {
+    "handshake_timeout": 0.05,
+    "heartbeat_interval": 0.05,
+    "heartbeat_timeout": 0.05,
+    "subscribe_timeout": 0.01,
+    "publish_timeout": 0.01,
+}  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +57,11 @@ class Settings:
         "broker: redis://, rediss:// or unix:// of a Redis 6.2+ or Valkey, memory:// for a single process; "
         "without it an embedded Valkey is started",
         env="REDIS_URI",
+        secret=True,
     )
     workers: int = _option(1, "processes to run, sharing the port")
     log_format: LogFormat = _option("text", "how log lines are written")
-    log_level: Literal["debug", "info", "warning", "error"] = _option("info", "least severe log lines to write")
+    log_level: LogLevel = _option("info", "least severe log lines to write")
     access_log: bool = _option(False, "log every HTTP request")
     endpoint: str | None = _option(None, "public address of the server, printed at start", env="ENDPOINT")
     endpoint_ws: str | None = _option(
@@ -74,8 +89,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65535:
                 raise SettingsError(f"{_names(name)}: {value} is no port; use 0 to 65535")
-        if not self.prefix.startswith("/"):
-            raise SettingsError(f"{_names('prefix')}: {self.prefix!r} does not start with /")
+        if not _PREFIX.fullmatch(self.prefix):
+            raise SettingsError(
+                f"{_names('prefix')}: {self.prefix!r} is no path; use / and then letters, digits, . _ ~ - /"
+            )
         if not self.prefix.endswith("/"):
             object.__setattr__(self, "prefix", self.prefix + "/")
         if self.workers < 1 or self.workers > 1024:
@@ -90,7 +107,7 @@ class Settings:
                 raise SettingsError(f"{_names(option.name)}: {value} is out of range; use 1 to {1 << 30}")
         if self.max_queue_messages > 65_535:
             raise SettingsError(f"{_names('max_queue_messages')}: {self.max_queue_messages} is over 65535")
-        for name, least in (("heartbeat_interval", 0.05), ("heartbeat_timeout", 0.05), ("subscribe_timeout", 0.01)):
+        for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise SettingsError(f"{_names(name)}: {getattr(self, name)} is below {least} seconds")
 
@@ -101,8 +118,13 @@ class Settings:
 
     @property
     def api_listen(self) -> tuple[str, int]:
-        """Host and port of the API server; equal to `ws_listen` where one port serves both."""
+        """Host and port of the API server; see `one_port`."""
         return self.host, self.port if self.api_port is None else self.api_port
+
+    @property
+    def one_port(self) -> bool:
+        """Whether the WebSocket and the API server share a port; two ports that are both left to the system differ."""
+        return self.ws_listen == self.api_listen and 0 not in (self.ws_port, self.api_port)
 
 
 OPTIONS: Final = dataclasses.fields(Settings)
@@ -172,17 +194,26 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 _TYPES: Final[dict[str, type]] = {"int": int, "int | None": int, "float": float, "bool": bool}
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "Role": get_args(Role),
+    "LogFormat": get_args(LogFormat),
+    "LogLevel": get_args(LogLevel),
+}
+
+
+def type_of(name: str) -> type:
+    """Return the type of an option's values: `int`, `float`, `bool` or `str`."""
+    return _TYPES.get(Settings.__annotations__[name], str)
+
+
+def choices_of(name: str) -> tuple[str, ...]:
+    """Return the values that an option takes, an empty tuple where it is free."""
+    return _CHOICES.get(Settings.__annotations__[name], ())
 
 
 def _convert(name: str, value: Any, source: str, file: Path | None) -> Any:
     where = {"flag": flag_of(name), "environment": variable_of(name), "file": f"{file}: {name}"}[source]
-    annotation = Settings.__annotations__[name]
-    wanted = _TYPES.get(annotation, str)
-    choices: tuple[str, ...] = ()
-    if annotation in ("Role", "LogFormat"):
-        choices = get_args({"Role": Role, "LogFormat": LogFormat}[annotation])
-    elif annotation.startswith("Literal["):
-        choices = tuple(part.strip(" '\"") for part in annotation[len("Literal[") : -1].split(","))
+    wanted, choices = type_of(name), choices_of(name)
     if isinstance(value, str) and wanted is not str:
         try:
             return _BOOLEANS[value.lower()] if wanted is bool else wanted(value)

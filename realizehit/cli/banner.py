@@ -1,0 +1,73 @@
+"""What a server says when it serves: where it is, and lines to paste into another terminal."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import realizehit
+from realizehit.address import redacted
+from realizehit.settings import Settings
+
+logger: Final = logging.getLogger(__name__)
+
+DEFAULT_WS: Final = "ws://127.0.0.1:8080/ws"
+DEFAULT_API: Final = "http://127.0.0.1:8080/"
+
+_FILTERS: Final = "kind=news channel=CNN"
+_BODY: Final = '{"pattern": {"kind": "news", "channel": "CNN"}, "payload": {"title": "hello"}}'
+
+
+def public_ws(settings: Settings, listens: str) -> str:
+    """Return the address that WebSocket clients should use: the public one where there is one."""
+    given = settings.endpoint_ws or settings.endpoint
+    if not given:
+        return listens
+    parts = urlsplit(given if "://" in given else f"ws://{given}")
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") or "/ws", parts.query, ""))
+
+
+def public_api(settings: Settings, listens: str) -> str:
+    """Return the address that publishers should use: the public one where there is one."""
+    given = settings.endpoint_api or settings.endpoint
+    if not given:
+        return listens
+    parts = urlsplit(given if "://" in given else f"http://{given}")
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    path = parts.path if parts.path not in ("", "/") else settings.prefix
+    return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+def subscribe_line(ws: str) -> str:
+    """Return the command that subscribes at that address."""
+    url = "" if ws == DEFAULT_WS else f"--url {shlex.quote(ws)} "
+    return f"realizehit subscribe {url}{_FILTERS}"
+
+
+def curl_line(api: str) -> str:
+    """Return the command that publishes at that address."""
+    return f"curl {shlex.quote(api)} -H 'Content-Type: application/json' -d '{_BODY}'"
+
+
+def announce(settings: Settings, ws: str, api: str) -> None:
+    """Tell where the server is: as text on standard output, or as a log line where logs are JSON."""
+    ws, api = public_ws(settings, ws), public_api(settings, api)
+    broker = "an embedded Valkey" if settings.redis is None else redacted(settings.redis)
+    places = {"ws": ws} if settings.role != "api" else {}
+    places |= {"api": api} if settings.role != "ws" else {}
+    if settings.log_format == "json":
+        logger.info("serving", extra={"fields": {**places, "broker": broker, "version": realizehit.__version__}})
+        return
+    lines = [f"realizehit {realizehit.__version__} is serving"]
+    lines += [f"  {name:9}  {places[key]}" for key, name in (("ws", "WebSocket"), ("api", "API")) if key in places]
+    lines.append(f"  {'broker':9}  {broker}")
+    if "ws" in places:
+        lines += ["", "Subscribe in another terminal:", f"  {subscribe_line(ws)}"]
+    if "api" in places:
+        lines += ["", "Publish:", f"  {curl_line(api)}"]
+    sys.stdout.write("\n".join([*lines, "", ""]))
+    sys.stdout.flush()

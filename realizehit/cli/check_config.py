@@ -1,0 +1,56 @@
+"""``realizehit-server check-config``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from realizehit.cli.options import Unusable, settings_from, settings_options
+from realizehit.errors import SettingsError
+from realizehit.settings import OPTIONS, Settings, flag_of, variable_of
+
+MIN_WIDTH = 120  # columns, where the output is no terminal and nothing needs to be folded
+
+
+@click.command()
+@settings_options
+@click.pass_context
+def check_config(ctx: click.Context, /, **flags: Any) -> None:
+    """Show each setting, its value and where it comes from, or say what is wrong.
+
+    Nothing is started or connected. Passwords are not shown. The exit status is 2 where the settings cannot be used.
+    """
+    settings, origin = settings_from(ctx.obj or {}, flags)
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from realizehit.supervisor import check
+
+    try:
+        check(settings)
+    except SettingsError as error:
+        raise Unusable(str(error)) from None
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(MIN_WIDTH, *(len(_shown(settings, option.name)) + 80 for option in OPTIONS)))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("setting", "value", "from", "variable"):
+        table.add_column(title, overflow="fold")
+    for option in OPTIONS:
+        name, place = option.name, origin[option.name]
+        style = "dim" if place == "default" else ""
+        table.add_row(flag_of(name), _shown(settings, name), place, variable_of(name), style=style)
+    console.print(table, markup=False, highlight=False)
+
+
+def _shown(settings: Settings, name: str) -> str:
+    from realizehit.address import redacted
+
+    value = getattr(settings, name)
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return redacted(value) if "://" in str(value) else str(value)

@@ -1,0 +1,28 @@
+"""``realizehit``: the group of the client commands."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+import realizehit
+from realizehit.cli.group import LazyCommand, LazyGroup
+
+_COMMANDS: Final = {
+    "id": LazyCommand("realizehit.cli.id", "show_id", "Show the channel and the id of a pattern."),
+    "loadtest": LazyCommand("realizehit.cli.loadtest", "loadtest", "Measure a server under load."),
+    "publish": LazyCommand("realizehit.cli.publish", "publish", "Publish a payload, or a file of them."),
+    "server": LazyCommand("realizehit.cli.serve", "serve", "Run a server; the same as realizehit-server."),
+    "subscribe": LazyCommand("realizehit.cli.subscribe", "subscribe", "Print what is published to a pattern."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(realizehit.__version__, prog_name="realizehit")
+def main() -> None:
+    """Publish to patterns and subscribe to them."""

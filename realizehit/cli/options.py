@@ -1,0 +1,76 @@
+"""The server's flags, made from the table of options in `realizehit.settings`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from realizehit.errors import SettingsError
+from realizehit.settings import OPTIONS, Settings, choices_of, flag_of, load, type_of, variable_of
+
+CONFIG_VARIABLE: Final = "REALIZEHIT_CONFIG"
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def settings_options(function: _Function) -> _Function:
+    """Add a flag for each option, and ``--config``; the function gets them as keyword arguments."""
+    # Decorators add from the last to the first.
+    for option in reversed(OPTIONS):
+        function = _flag(option.name, option.default, option.metadata["help"], option.metadata["unit"])(function)
+    return click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help=f"TOML file with settings; flags and variables win over it.  [env: {CONFIG_VARIABLE}]",
+    )(function)
+
+
+def _flag(name: str, default: Any, text: str, unit: str) -> Callable[[_Function], _Function]:
+    kind, choices = type_of(name), choices_of(name)
+    notes = [f"env: {variable_of(name)}"]
+    if default is not None:
+        shown = (
+            ("on" if default else "off")
+            if kind is bool
+            else f"{default:g} {unit}"
+            if kind is float
+            else f"{default} {unit}".rstrip()
+        )
+        notes.append(f"default: {shown}")
+    help = f"{text}.  [{'; '.join(notes)}]"
+    if kind is bool:
+        return click.option(f"{flag_of(name)}/--no-{flag_of(name)[2:]}", name, default=None, help=help)
+    metavar = None if choices else {int: "N", float: "SECONDS"}.get(kind, "TEXT")
+    return click.option(
+        flag_of(name), name, default=None, type=click.Choice(choices) if choices else kind, metavar=metavar, help=help
+    )
+
+
+def settings_from(*flags: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
+    """Put the settings together from flags, this process's environment and the file that these name.
+
+    Args:
+        flags: what click found; the later ones win.
+
+    Raises:
+        click.UsageError: the settings cannot be used.
+    """
+    given = {name: value for found in flags for name, value in found.items() if value is not None}
+    file = given.pop("config", None)
+    if file is None and os.environ.get(CONFIG_VARIABLE):
+        file = Path(os.environ[CONFIG_VARIABLE])
+    try:
+        return load(given, os.environ, file)
+    except SettingsError as error:
+        raise Unusable(str(error)) from None
+
+
+class Unusable(click.ClickException):
+    """Settings that cannot be used; exit status 2, as for a wrong flag."""
+
+    exit_code = 2

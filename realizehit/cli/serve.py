@@ -1,0 +1,53 @@
+"""``realizehit-server``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+import realizehit
+from realizehit.cli.group import LazyCommand, LazyGroup
+from realizehit.cli.options import Unusable, settings_from, settings_options
+from realizehit.errors import RealizehitError, SettingsError
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    lazy={
+        "check-config": LazyCommand(
+            "realizehit.cli.check_config", "check_config", "Show each setting and where it comes from."
+        )
+    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@settings_options
+@click.version_option(realizehit.__version__, prog_name="realizehit-server")
+@click.pass_context
+def serve(ctx: click.Context, /, **flags: Any) -> None:
+    """Run a realizehit server.
+
+    Every setting can be given as a flag, as an environment variable or in a TOML file, and counts in that order.
+    Without --redis it starts a Valkey of its own, which ends with it.
+
+    SIGTERM and Ctrl+C send the clients away over --drain-seconds; a second one ends at once.
+    """
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = flags
+        return
+    settings, _ = settings_from(flags)
+
+    from realizehit import logs
+    from realizehit.cli.banner import announce
+    from realizehit.supervisor import start
+
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        start(settings, lambda ws, api: announce(settings, ws, api))
+    except SettingsError as error:
+        raise Unusable(str(error)) from None
+    except RealizehitError as error:
+        raise click.ClickException(str(error)) from None
+    sys.exit(0)
