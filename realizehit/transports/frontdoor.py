@@ -50,6 +50,7 @@ class FrontDoor(asyncio.Protocol):
         self._timeout = timeout
         self._received = b""
         self._transport: asyncio.Transport | None = None
+        self._heir: asyncio.Protocol | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -59,19 +60,29 @@ class FrontDoor(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None:
+            if self._heir is not None:
+                self._heir.data_received(data)
             return
         self._received += data
         end = self._received.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._received) > MAX_HEAD:
-                self._refuse(431, "Request Header Fields Too Large", f"a request head has at most {MAX_HEAD} bytes")
+        if end > MAX_HEAD or (end < 0 and len(self._received) > MAX_HEAD):
+            self._refuse(431, "Request Header Fields Too Large", f"a request head has at most {MAX_HEAD} bytes")
             return
-        transport, received = self._leave()
-        if self._websocket is not None and _UPGRADE in received[:end].lower():
-            head = parse_head(received[:end])
-            if head is not None and head.wants_websocket:
-                self._websocket.open(transport, head, received[end + 4 :])
+        if end < 0:
+            return
+        if self._websocket is not None and _UPGRADE in self._received[:end].lower():
+            head = parse_head(self._received[:end])
+            if head is None:
+                # Not for uvicorn to judge: what it would read as an upgrade after all comes back here, without end.
+                self._refuse(400, "Bad Request", "the request head is malformed")
                 return
+            if head.wants_websocket:
+                transport, received = self._leave()
+                self._websocket.open(transport, head, received[end + 4 :])
+                # For an upgrade uvicorn makes this protocol the transport's once more, when all is done.
+                self._heir = cast(asyncio.Protocol, transport.get_protocol())
+                return
+        transport, received = self._leave()
         protocol = HttpToolsProtocol(self._config, self._server_state, self._app_state, self._loop)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
@@ -80,6 +91,16 @@ class FrontDoor(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is not None:
             self._leave()
+        elif self._heir is not None:
+            self._heir.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._heir is not None:
+            self._heir.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._heir is not None:
+            self._heir.resume_writing()
 
     def shutdown(self) -> None:
         """End the connection; uvicorn calls it when it stops."""
