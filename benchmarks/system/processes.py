@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import subprocess
@@ -80,6 +81,8 @@ class Child:
         ready, _, _ = select.select([self._process.stdout], [], [], timeout)
         line = self._process.stdout.readline() if ready else ""
         if not line:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=1)
             raise RuntimeError(f"process {self.pid} said nothing in {timeout:g} s; exit status {self._process.poll()}")
         said: dict[str, Any] = json.loads(line)
         return said

@@ -1,0 +1,58 @@
+"""What every row is given, and the list of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from benchmarks.results import Result
+from benchmarks.system.place import Cores
+from benchmarks.system.processes import Server, Valkey
+
+
+def _nothing(text: str) -> None:
+    """Show nobody how far it is."""
+
+
+@dataclass(slots=True)
+class Run:
+    """How to measure.
+
+    Attributes:
+        rounds: how often each case is measured; floor and server in turn.
+        quick: fewer messages and connections, for a look and for the guard.
+        python: the interpreter whose realizehit is the server.
+        note: told what is being done, for whoever watches.
+    """
+
+    rounds: int = 5
+    quick: bool = False
+    python: str = sys.executable
+    note: Callable[[str], None] = _nothing
+    cores: Cores = field(default_factory=Cores.choose)
+
+    def valkey(self) -> Valkey:
+        """Return a Valkey on the client's core, to be entered."""
+        return Valkey(self.cores.client)
+
+    def server(self, valkey: Valkey, *, port: int = 0, reuse_port: bool = False, **settings: object) -> Server:
+        """Start a node on the server's core."""
+        return Server(
+            valkey.url, core=self.cores.server, python=self.python, port=port, reuse_port=reuse_port, **settings
+        )
+
+    @contextmanager
+    def pair(self, **settings: object) -> Iterator[tuple[Valkey, Server]]:
+        """Run a Valkey and a node that uses it."""
+        with self.valkey() as valkey, self.server(valkey, **settings) as server:
+            yield valkey, server
+
+    def scaled(self, amount: int) -> int:
+        """Return how much of something to do: less when in a hurry."""
+        return max(1, amount // 5) if self.quick else amount
+
+
+Row = Callable[[Run], list[Result]]
