@@ -1,0 +1,21 @@
+# The first stage has a compiler and builds the wheel; the second has Python and what the wheel needs, and no root.
+FROM python:3.13 AS build
+WORKDIR /src
+COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
+COPY realizehit realizehit
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
+    && python -m venv /opt/realizehit \
+    && /opt/realizehit/bin/pip install --no-cache-dir "realizehit[embedded] @ file://$(echo /wheels/*.whl)"
+
+FROM python:3.13-slim
+COPY --from=build /opt/realizehit /opt/realizehit
+# In a container loopback is of no use to anybody. What may reach the port is for the network around it to say.
+ENV PATH="/opt/realizehit/bin:$PATH" \
+    SERVER_HOST=0.0.0.0 \
+    SERVER_PORT=8080
+USER 10001:10001
+EXPOSE 8080
+# The process, not the broker: while that is away, clients stay connected, and a restart would lose them.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["python", "-c", \
+    "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"SERVER_PORT\"]}/healthz', timeout=2)"]
+ENTRYPOINT ["realizehit-server"]
