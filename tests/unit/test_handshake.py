@@ -217,7 +217,7 @@ request_lines = st.one_of(
 )  # fmt: skip
 connections = header(
     b"Connection", b"Upgrade", b"Upgrade", b"keep-alive, Upgrade", b"keep-alive,upgrade", b"keep-alive",
-    b"close, upgrade", b"up grade", b",upgrade,", b"upgrade;q=1", b"\"upgrade\"", b"upgraded", b"keep-alive Upgrade", b"",
+    b"close, upgrade", b"up grade", b",upgrade,", b"upgrade;q=1", b"\"upgrade\"", b"upgraded", b"close Upgrade", b"",
 )  # fmt: skip
 upgrades = header(
     b"Upgrade", b"websocket", b"websocket", b"WebSocket", b"websocket/13", b"h2c", b"websocket,", b"web", b""
