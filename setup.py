@@ -1,9 +1,10 @@
-"""Build the one extension module; everything else is in pyproject.toml.
+"""Build the extension modules, the engine and the load client; everything else is in pyproject.toml.
 
 Environment:
     REALIZEHIT_DEBUG=1          count live connections, frames, channels and subscriptions (the test suite asserts zero)
     REALIZEHIT_NO_EXTENSION=1   build without the extension: the clients work, the server and `Pattern` do not
     REALIZEHIT_NO_EPOLL=1       build as on a platform without epoll, to test that side on Linux
+    REALIZEHIT_NO_COALESCE=1    build so that each frame is a send of its own, to test that the benchmarks' guard notices
 """
 
 import os
@@ -17,18 +18,21 @@ def extensions() -> list[Extension]:
         return []
     from Cython.Build import cythonize
 
-    flags = ("REALIZEHIT_DEBUG", "REALIZEHIT_NO_EPOLL")
+    flags = ("REALIZEHIT_DEBUG", "REALIZEHIT_NO_EPOLL", "REALIZEHIT_NO_COALESCE")
     macros = [(flag, "1") for flag in flags if os.environ.get(flag) == "1"]
-    extension = Extension(
-        "realizehit._fanout",
-        ["realizehit/_fanout.pyx"],
-        define_macros=macros,
-        extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code"],
-    )
-    # Set once for the whole module. Bounds and wraparound are left at Cython's safe defaults: the hot loops run over C
+    modules = [
+        Extension(
+            f"realizehit.{name}",
+            [f"realizehit/{name}.pyx"],
+            define_macros=macros,
+            extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code"],
+        )
+        for name in ("_fanout", "_load")
+    ]
+    # Set once for both modules. Bounds and wraparound are left at Cython's safe defaults: the hot loops run over C
     # arrays, which those directives do not touch.
     directives = {"language_level": 3, "embedsignature": True, "embedsignature.format": "python"}
-    return list(cythonize([extension], compiler_directives=directives))  # type: ignore[no-untyped-call]
+    return list(cythonize(modules, compiler_directives=directives))  # type: ignore[no-untyped-call]
 
 
 setup(ext_modules=extensions())

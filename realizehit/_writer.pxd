@@ -19,6 +19,16 @@ cdef enum:
     COPY_MAX = 4096             # bytes; larger frames are not copied
     VECTOR = 64                 # frames in one vectored send
 
+cdef extern from *:
+    """
+    #ifdef REALIZEHIT_NO_COALESCE
+    #define RH_COALESCE 0
+    #else
+    #define RH_COALESCE 1
+    #endif
+    """
+    const bint RH_COALESCE      # false in a build that shows that the benchmarks' guard notices
+
 cdef struct Writer:
     char* scratch
     Frame** joined              # the frames that `scratch` holds
@@ -88,7 +98,7 @@ cdef inline Py_ssize_t write_some(Writer* w, const Conn* c, size_t* offered) noe
     Returns what `send` returned, and in `offered` how many bytes it was given.
     """
     cdef Frame* f = c.ring[c.head]
-    if c.count > 1:
+    if c.count > 1 and RH_COALESCE:
         return write_joined(w, c, offered) if f.size <= COPY_MAX else write_vector(c, offered)
     offered[0] = f.size - c.offset
     return rh_send(c.fd, frame_bytes(f) + c.offset, offered[0])
