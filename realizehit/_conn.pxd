@@ -58,16 +58,16 @@ cdef struct Conn:
     uint8_t framing
     # The queue: a ring of frames, in a pooled block; NULL while empty, which it is most of the time.
     Frame** ring
-    uint16_t room               # entries of the ring, a power of two; 0 while empty
-    uint16_t head
-    uint16_t count
-    uint16_t sub_room
+    uint32_t room               # entries of the ring, a power of two; 0 while empty
+    uint32_t head
+    uint32_t count
     uint32_t offset             # bytes of the first frame that are gone already
     uint32_t queued             # bytes that wait, the offset not subtracted
     # What it is subscribed to; one subscription, the common case, needs no block of its own.
     Subscription* subs
     Subscription only
     uint32_t sub_count
+    uint32_t sub_room
     # Timer wheel: neighbours in the bucket, by slot, and when it is due.
     uint32_t timer_next
     uint32_t timer_prev

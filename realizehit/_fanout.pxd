@@ -58,6 +58,7 @@ cdef class Engine:
     cdef uint32_t max_queue_messages
     cdef size_t max_message
     cdef int64_t slice_ns
+    cdef bint check_utf8
     cdef readonly double tick_interval
     cdef uint32_t ping_ticks
     cdef uint32_t pong_ticks
@@ -106,8 +107,9 @@ cdef class Engine:
     # Dispatch. `enqueue` says whether the frame was queued: a connection whose queue is full becomes CONN_SLOW, one
     # for which there is no memory is doomed. `send_frame` takes the caller's hold on the frame.
     cdef int dispatch_one(self, bytes name, bytes payload) except -1
-    cdef int fan_out(self, Subscriber* subs, uint32_t count, const char* prefix,
-                     const char* payload, size_t size) except -1 nogil
+    cdef Frame* message_frame(self, int framing, Channel channel, const char* payload, size_t size) except NULL
+    cdef int fan_out(self, Channel channel, Subscriber* subs, uint32_t count,
+                     const char* payload, size_t size) except -1
     cdef bint enqueue(self, Conn* c, Frame* f, bint urgent) noexcept nogil
     cdef int send_frame(self, Conn* c, Frame* f) except -1
     cdef void make_dirty(self, Conn* c, bint urgent) noexcept nogil

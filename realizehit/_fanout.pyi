@@ -19,6 +19,7 @@ def debug_counts() -> dict[str, int] | None: ...
 
 HAVE_EPOLL: Final[bool]
 WEBSOCKET: Final[int]
+RESP: Final[int]
 MAX_QUEUE_MESSAGES: Final[int]
 
 ADDED: Final[int]
@@ -54,6 +55,7 @@ class Engine:
         heartbeat_timeout: float = ...,
         close_timeout: float = ...,
         slice_seconds: float = ...,
+        check_utf8: bool = ...,
         epoll: bool = ...,
     ) -> None: ...
     @property

@@ -32,8 +32,8 @@ from realizehit._filters cimport (
     C_MAX_CHANNEL, C_MAX_FILTERS, C_MAX_KEY, C_MAX_VALUE, Filter, compare_keys, encode_filter, shown,
 )
 from realizehit._frames cimport (
-    FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, Frame, Incoming, frame_build,
-    frame_bytes, frame_new, frame_release, is_close_code, parse_incoming,
+    FRAMING_RESP, FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, Frame, Incoming,
+    frame_build, frame_bytes, frame_new, frame_release, is_close_code, parse_incoming, resp_message,
 )
 from realizehit._memory cimport RH_DEBUG, Pool, alive, pool_clear, pool_give, pool_take
 from realizehit._queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, queue_written
@@ -145,6 +145,7 @@ cdef enum:
 
 HAVE_EPOLL = bool(RH_HAVE_EPOLL)
 WEBSOCKET = FRAMING_WEBSOCKET
+RESP = FRAMING_RESP
 MAX_QUEUE_MESSAGES = QUEUE_MAX
 
 # What `Engine.subscribe` answers.
@@ -220,6 +221,7 @@ cdef class Engine:
         heartbeat_timeout: seconds that a connection may stay silent after a ping.
         close_timeout: seconds that a connection may take to end after its close frame.
         slice_seconds: how long a flush may hold the event loop.
+        check_utf8: whether a payload that is not UTF-8 is dropped; false where the receivers check it themselves.
         epoll: false to do without an epoll set of its own, as on platforms that have none.
 
     Attributes:
@@ -238,7 +240,8 @@ cdef class Engine:
         self.epoll = -1
 
     def __init__(self, call_soon, on_error, *, max_queue_bytes=1 << 20, max_queue_messages=4096, max_message=16384,
-                 heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.002, epoll=True):
+                 heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.002,
+                 check_utf8=True, epoll=True):
         cdef int i
         if not 1 <= max_queue_messages <= QUEUE_MAX:
             raise ValueError(f"max_queue_messages must be 1 to {QUEUE_MAX}, not {max_queue_messages}")
@@ -251,6 +254,7 @@ cdef class Engine:
         self.max_queue_messages = max_queue_messages
         self.max_message = max_message
         self.slice_ns = <int64_t> (slice_seconds * 1e9)
+        self.check_utf8 = check_utf8
         self.tick_interval = max(0.01, min(1.0, heartbeat_interval / 8, heartbeat_timeout / 8, close_timeout / 4))
         self.ping_ticks = max(1, round(heartbeat_interval / self.tick_interval))
         self.pong_ticks = max(1, round(heartbeat_timeout / self.tick_interval))
@@ -474,7 +478,8 @@ cdef class Engine:
             `ADDED`, `ALREADY`, `COLLISION` when it is subscribed to another channel with the same id, `FULL` when it
             is at its limit, or `GONE`.
 
-        Cost: O(1) in the channels and subscribers of the node, a scan of the connection's own subscriptions.
+        Cost: O(1) in the channels and subscribers of the node, a scan of the connection's own subscriptions; where the
+            framing is RESP, a scan of the channel's subscribers instead.
         """
         cdef Conn* c = self.find(handle)
         cdef Channel ch
@@ -493,10 +498,15 @@ cdef class Engine:
             ch.number = number_of(ch.id)
             fresh = True
         number = ch.number
-        for i in range(c.sub_count):
-            if c.subs[i].number == number:
-                return ALREADY if <PyObject*> ch == c.subs[i].channel else COLLISION
-        if c.sub_count >= min(limit, <uint32_t> QUEUE_MAX):
+        if c.framing == FRAMING_RESP:
+            # A worker of this node holds the channels of all its clients, and names them in full: no ids to collide.
+            if not fresh and self.index_of(c, ch) >= 0:
+                return ALREADY
+        else:
+            for i in range(c.sub_count):
+                if c.subs[i].number == number:
+                    return ALREADY if <PyObject*> ch == c.subs[i].channel else COLLISION
+        if c.sub_count >= limit:
             return FULL
         self.add_subscription(c, ch)
         if fresh:
@@ -711,6 +721,11 @@ cdef class Engine:
 
     cdef Py_ssize_t index_of(self, Conn* c, Channel channel) noexcept:
         cdef uint32_t i
+        if channel.count < c.sub_count:     # either side knows; the shorter one is looked through
+            for i in range(channel.count):
+                if channel.subs[i].conn == c:
+                    return channel.subs[i].index
+            return -1
         for i in range(c.sub_count):
             if c.subs[i].channel == <PyObject*> channel:
                 return i
@@ -791,34 +806,40 @@ cdef class Engine:
         if known == NULL:
             self.n.dropped_unclaimed += 1
             return 0
-        if not is_utf8(<const uint8_t*> PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)):
+        if self.check_utf8 and not is_utf8(<const uint8_t*> PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)):
             self.n.dropped_invalid_utf8 += 1
             return 0
         channel = <Channel> known
-        return self.fan_out(channel.subs, channel.count, channel.id, PyBytes_AS_STRING(payload),
+        return self.fan_out(channel, channel.subs, channel.count, PyBytes_AS_STRING(payload),
                             PyBytes_GET_SIZE(payload))
 
-    cdef int fan_out(self, Subscriber* subs, uint32_t count, const char* prefix,
-                     const char* payload, size_t size) except -1 nogil:
-        cdef Frame* frames[FRAMINGS]
+    cdef Frame* message_frame(self, int framing, Channel channel, const char* payload, size_t size) except NULL:
+        cdef Frame* f
         cdef char head[9]
+        if framing == FRAMING_RESP:
+            f = resp_message(&self.pool, PyBytes_AS_STRING(channel.name), PyBytes_GET_SIZE(channel.name), payload, size)
+        else:
+            memcpy(head, channel.id, 8)
+            head[8] = c'?'
+            f = frame_build(&self.pool, OP_TEXT, head, 9, payload, size)
+        if f == NULL:
+            raise MemoryError()
+        self.n.frames_built += 1
+        return f
+
+    cdef int fan_out(self, Channel channel, Subscriber* subs, uint32_t count,
+                     const char* payload, size_t size) except -1:
+        cdef Frame* frames[FRAMINGS]
         cdef uint32_t i
         cdef Conn* c
         cdef Frame* f
         cdef bint urgent = count <= URGENT_MAX
         memset(frames, 0, sizeof(frames))
-        memcpy(head, prefix, 8)
-        head[8] = c'?'
         for i in range(count):
             c = subs[i].conn
             f = frames[c.framing]
             if f == NULL:
-                f = frame_build(&self.pool, OP_TEXT, head, 9, payload, size)
-                if f == NULL:
-                    with gil:
-                        raise MemoryError()
-                frames[c.framing] = f
-                self.n.frames_built += 1
+                f = frames[c.framing] = self.message_frame(c.framing, channel, payload, size)
             if c.state == CONN_OPEN:
                 self.n.deliveries += self.enqueue(c, f, urgent)
         for i in range(FRAMINGS):
@@ -1033,7 +1054,7 @@ cdef class Engine:
                 wheel_set(&self.wheel, &self.slots, c, self.pong_ticks)
             elif c.flags & SEEN:
                 c.flags &= ~PINGED
-                wheel_set(&self.wheel, &self.slots, c, self.ping_ticks - self.pong_ticks if self.ping_ticks > self.pong_ticks else 1)
+                wheel_set(&self.wheel, &self.slots, c, max(1, <int> self.ping_ticks - <int> self.pong_ticks))
             else:
                 self.n.heartbeat_disconnects += 1
                 self.close_with(c, 4003, b"heartbeat missed")
@@ -1065,9 +1086,12 @@ cdef class Engine:
         c.framing = <uint8_t> framing
         Py_INCREF(handler)
         c.handler = <PyObject*> handler
-        # The first ping comes after half an interval to a whole one, so that a crowd that came together is spread out.
-        self.spread = self.spread * 1103515245 + 12345
-        wheel_set(&self.wheel, &self.slots, c, self.ping_ticks - (self.spread >> 16) % (self.ping_ticks // 2 + 1))
+        if framing == FRAMING_WEBSOCKET:
+            # The first ping comes after half an interval to a whole one: a crowd that came together is spread out.
+            self.spread = self.spread * 1103515245 + 12345
+            wheel_set(&self.wheel, &self.slots, c, self.ping_ticks - (self.spread >> 16) % (self.ping_ticks // 2 + 1))
+        else:
+            c.flags |= HARD     # what comes in is no WebSocket frame, and silence is no fault
         self.open_count += 1
         self.used_count += 1
         self.n.connections_total += 1
@@ -1089,6 +1113,9 @@ cdef class Engine:
         cdef size_t size = 0
         cdef Frame* f
         if c.state != CONN_OPEN and c.state != CONN_SLOW:
+            return 0
+        if c.framing != FRAMING_WEBSOCKET:
+            self.doom(c)    # it has no frame that says farewell
             return 0
         self.leave(c)
         self.tell("on_gone", c, None)

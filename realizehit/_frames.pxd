@@ -15,7 +15,8 @@ cdef enum Opcode:  # RFC 6455, section 5.2
 
 cdef enum Framing:
     FRAMING_WEBSOCKET = 0
-    FRAMINGS = 1            # how many there are
+    FRAMING_RESP = 1        # a broker's own protocol: how one node hands messages on to its workers
+    FRAMINGS = 2            # how many there are
 
 cdef struct Frame:
     # Immutable bytes, shared by every connection that waits for them; the bytes follow the struct.
@@ -77,6 +78,58 @@ cdef inline Frame* frame_build(Pool* pool, uint8_t opcode, const char* first, si
     memcpy(out, header, n)
     memcpy(out + n, first, first_size)
     memcpy(out + n + first_size, rest, rest_size)
+    return f
+
+
+cdef inline int decimal(char* out, size_t value) noexcept nogil:
+    """Write a number in decimal; return its length, at most 20."""
+    cdef char digits[20]
+    cdef int n = 0, i
+    while True:
+        digits[n] = <char> (c'0' + value % 10)
+        n += 1
+        value //= 10
+        if value == 0:
+            break
+    for i in range(n):
+        out[i] = digits[n - 1 - i]
+    return n
+
+
+cdef inline int bulk_header(char* out, size_t size) noexcept nogil:
+    """Write the header of a RESP bulk string; return its length, at most 23."""
+    cdef int n
+    out[0] = c'$'
+    n = 1 + decimal(out + 1, size)
+    out[n] = c'\r'
+    out[n + 1] = c'\n'
+    return n + 2
+
+
+cdef inline Frame* resp_message(Pool* pool, const char* channel, size_t channel_size,
+                                const char* payload, size_t size) noexcept nogil:
+    """Build what a broker sends a subscriber: ``*3``, ``message``, the channel, the payload."""
+    cdef const char* start = b"*3\r\n$7\r\nmessage\r\n"
+    cdef char first[23]
+    cdef char second[23]
+    cdef int m = bulk_header(first, channel_size), n = bulk_header(second, size)
+    cdef Frame* f = frame_new(pool, 17 + m + channel_size + 2 + n + size + 2)
+    cdef char* out
+    if f == NULL:
+        return NULL
+    out = frame_bytes(f)
+    memcpy(out, start, 17)
+    out += 17
+    memcpy(out, first, m)
+    out += m
+    memcpy(out, channel, channel_size)
+    out += channel_size
+    memcpy(out, b"\r\n", 2)
+    out += 2
+    memcpy(out, second, n)
+    out += n
+    memcpy(out, payload, size)
+    memcpy(out + size, b"\r\n", 2)
     return f
 
 

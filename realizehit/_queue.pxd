@@ -1,6 +1,6 @@
 # A connection's queue: a ring of pointers to shared frames. Inline functions for `_fanout.pyx`.
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from realizehit._conn cimport Conn
@@ -8,7 +8,7 @@ from realizehit._frames cimport Frame, frame_release
 from realizehit._memory cimport Pool, pool_give, pool_take
 
 cdef enum:
-    QUEUE_MAX = 32768           # messages; the ring's indices have 16 bits
+    QUEUE_MAX = 1 << 20         # messages
 
 
 cdef inline Frame* queue_at(const Conn* c, uint32_t i) noexcept nogil:
@@ -20,7 +20,7 @@ cdef inline bint queue_append(Pool* pool, Conn* c, Frame* f) noexcept nogil:
     cdef Frame** ring
     cdef uint32_t room, first
     if c.count == c.room:
-        room = 2 * <uint32_t> c.room if c.room else 4
+        room = 2 * c.room if c.room else 4
         ring = <Frame**> pool_take(pool, room * sizeof(Frame*))
         if ring == NULL:
             return False
@@ -30,7 +30,7 @@ cdef inline bint queue_append(Pool* pool, Conn* c, Frame* f) noexcept nogil:
             memcpy(ring + first, c.ring, c.head * sizeof(Frame*))
             pool_give(pool, c.ring, c.room * sizeof(Frame*))
         c.ring = ring
-        c.room = <uint16_t> room
+        c.room = room
         c.head = 0
     c.ring[(c.head + c.count) & (c.room - 1)] = f
     c.count += 1

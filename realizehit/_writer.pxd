@@ -11,12 +11,13 @@ from libc.string cimport memcmp, memcpy
 
 from realizehit._conn cimport Conn
 from realizehit._frames cimport Frame, frame_bytes
-from realizehit._queue cimport QUEUE_MAX, queue_at
+from realizehit._queue cimport queue_at
 from realizehit._sockets cimport iovec, rh_send, rh_send_vector
 
 cdef enum:
     SCRATCH = 262144            # bytes of small frames that go out in one send
     COPY_MAX = 4096             # bytes; larger frames are not copied
+    JOIN_MAX = 16384            # frames that are joined
     VECTOR = 64                 # frames in one vectored send
 
 cdef extern from *:
@@ -38,7 +39,7 @@ cdef struct Writer:
 
 cdef inline bint writer_init(Writer* w) noexcept nogil:
     w.scratch = <char*> malloc(SCRATCH)
-    w.joined = <Frame**> malloc(QUEUE_MAX * sizeof(Frame*))
+    w.joined = <Frame**> malloc(JOIN_MAX * sizeof(Frame*))
     w.joined_count = 0
     return w.scratch != NULL and w.joined != NULL
 
@@ -65,7 +66,7 @@ cdef inline Py_ssize_t write_joined(Writer* w, const Conn* c, size_t* offered) n
             w.joined[i] = f
             size += f.size
             i += 1
-            if i == c.count:
+            if i == c.count or i == JOIN_MAX:
                 break
             f = queue_at(c, i)
             if f.size > COPY_MAX or size + f.size > SCRATCH:

@@ -135,12 +135,18 @@ class Bench:
         self.engine.on_vacant = self.vacant.append
         self.peers: list[Peer] = []
 
-    def connect(self, head: bytes = b"", rest: bytes = b"", send_buffer: int | None = None) -> tuple[int, Peer]:
+    def connect(
+        self,
+        head: bytes = b"",
+        rest: bytes = b"",
+        send_buffer: int | None = None,
+        framing: int = _fanout.WEBSOCKET,
+    ) -> tuple[int, Peer]:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         if send_buffer is not None:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-        handle = self.engine.adopt(ours.detach(), self.handler, head, rest)
+        handle = self.engine.adopt(ours.detach(), self.handler, head, rest, framing)
         peer = Peer(theirs)
         self.peers.append(peer)
         return handle, peer

@@ -4,6 +4,7 @@ import socket
 import struct
 from typing import Any
 
+import hiredis
 import pytest
 
 from realizehit import _fanout
@@ -563,7 +564,7 @@ def test_bad_arguments() -> None:
         with pytest.raises(TypeError):
             b.engine.dispatch([[b"message", "text", b"1"]])
         with pytest.raises(ValueError, match="max_queue_messages"):
-            Bench(max_queue_messages=40_000)
+            Bench(max_queue_messages=2_000_000)
         assert b.engine.stats()["connections"] == 0
     with pytest.raises(RuntimeError, match="closed"):
         b.engine.attach(Transport(), b.handler)
@@ -579,3 +580,49 @@ def test_an_engine_without_epoll_takes_transports_only() -> None:
         b.loop.run()
         handle = b.engine.attach(Transport(), b.handler)
         assert b.engine.is_open(handle)
+
+
+def test_a_worker_gets_the_broker_s_own_protocol() -> None:
+    payloads = [b"1", b"x" * 100, b"\xff not UTF-8", b""]
+    with bench(check_utf8=False) as b:
+        worker, peer = b.connect(framing=_fanout.RESP)
+        client, client_peer = b.connect()
+        assert b.engine.subscribe(worker, b"user:25442") == _fanout.ADDED
+        assert b.engine.subscribe(worker, b"user:28322") == _fanout.ADDED  # no ids, so none that collide
+        assert b.engine.subscribe(worker, b"user:25442") == _fanout.ALREADY
+        b.engine.subscribe(client, b"user:25442")
+        b.publish(*((b"user:25442", payload) for payload in payloads))
+        reader = hiredis.Reader()
+        reader.feed(peer.read())
+        assert list(iter(reader.gets, False)) == [[b"message", b"user:25442", payload] for payload in payloads]
+        assert client_peer.texts()[0] == b"8ca68b72?1"
+        assert b.engine.unsubscribe(worker, b"user:25442")
+        assert not b.engine.unsubscribe(worker, b"user:25442")
+        assert b.engine.subscriptions(worker) == [b"user:28322"]
+
+
+def test_a_worker_is_neither_pinged_nor_sent_a_close_frame() -> None:
+    with bench(heartbeat_interval=0.1, heartbeat_timeout=0.1) as b:
+        handle, peer = b.connect(framing=_fanout.RESP)
+        for now in range(20):
+            b.engine.tick(now / 50)
+        assert b.engine.is_open(handle)
+        peer.sock.sendall(b"PING\r\n")
+        b.poll()
+        assert b.handler.raw == [(handle, b"PING\r\n")]
+        b.engine.disconnect(handle, 4002, "slow")
+        b.loop.run()
+        assert b.handler.gone == [handle]
+        assert peer.read() == b""
+        assert peer.at_eof()
+
+
+def test_a_worker_may_hold_more_channels_than_a_client_and_leave_them_quickly() -> None:
+    with bench() as b:
+        handle, _ = b.connect(framing=_fanout.RESP)
+        names = [b"user:%d" % number for number in range(20_000)]
+        for name in names:
+            assert b.engine.subscribe(handle, name, 1 << 30) == _fanout.ADDED
+        for name in names:
+            assert b.engine.unsubscribe(handle, name)
+        assert b.engine.stats()["channels"] == 0
