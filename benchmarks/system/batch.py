@@ -52,5 +52,3 @@ def _publisher(run: Run, valkey: Valkey) -> Result:
                 result.samples.append(said["messages"] / said["seconds"])
                 result.raw.setdefault("us of CPU a message", []).append(said["cpu"] / said["messages"] * 1e6)
     return result
-
-

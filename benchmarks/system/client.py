@@ -76,4 +76,3 @@ class Client:
         # A reset leaves no port behind in TIME_WAIT.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
-

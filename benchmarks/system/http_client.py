@@ -9,7 +9,12 @@ import time
 
 def request(path: str, body: bytes) -> bytes:
     """Return a POST as bytes."""
-    lines = (f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    lines = (
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    )
     return "\r\n".join((*lines, "", "")).encode() + body
 
 

@@ -15,6 +15,7 @@ __all__ = ["open_bus", "redacted"]
 def open_bus(
     url: str,
     *,
+    subscribe_url: str | None = None,
     publish_timeout: float = 5.0,
     client_name: str = "realizehit",
     link: LinkSettings | None = None,
@@ -23,6 +24,7 @@ def open_bus(
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://`` of a Redis or Valkey, or ``memory://`` with an optional name.
+        subscribe_url: where to subscribe, when that is another place than the broker itself, such as a relay.
         publish_timeout: seconds until a publish fails.
         client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``.
         link: times of the subscriber connection.
@@ -34,6 +36,8 @@ def open_bus(
     if separator and scheme == "memory":
         return MemoryBus(rest)
     if separator and scheme in SCHEMES:
-        return RedisBus(url, publish_timeout=publish_timeout, client_name=client_name, link=link)
+        return RedisBus(
+            url, subscribe_url=subscribe_url, publish_timeout=publish_timeout, client_name=client_name, link=link
+        )
     known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES))
     raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

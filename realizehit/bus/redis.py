@@ -40,6 +40,7 @@ class RedisBus(Bus):
         client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``; the publishing one is
             called the same with ``-publisher`` behind it.
         link: times of the subscriber connection.
+        subscribe_url: where to subscribe, when that is another place than the broker itself, such as a relay.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -49,11 +50,13 @@ class RedisBus(Bus):
         self,
         url: str,
         *,
+        subscribe_url: str | None = None,
         publish_timeout: float = 5.0,
         client_name: str = "realizehit",
         link: LinkSettings | None = None,
     ) -> None:
         self._address = Address(url)
+        self._subscribe_address = self._address if subscribe_url is None else Address(subscribe_url)
         self._publish_timeout = publish_timeout
         self._client_name = client_name
         self._link_settings = link
@@ -84,7 +87,7 @@ class RedisBus(Bus):
         try:
             if listener is not None:
                 self._link = Link(
-                    self._address,
+                    self._subscribe_address,
                     _Reports(self, listener),
                     client_name=self._client_name,
                     settings=self._link_settings,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import codecs
 import logging
-import os
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -20,12 +19,15 @@ from websockets.server import ServerProtocol
 
 from realizehit import _fanout
 from realizehit.errors import CloseCode
+from realizehit.transports.adoption import adopt
 from realizehit.transports.handshake import Head, accept, refusal
 from realizehit.transports.session import Session
 
 logger: Final = logging.getLogger(__name__)
 
 WS_PATH: Final = "/ws"
+
+_NO_ROOM: Final = refusal(503, "Service Unavailable", "no room for another connection", "Retry-After: 5")
 
 
 class WebSocketTransport:
@@ -78,16 +80,13 @@ class WebSocketTransport:
         else:
             response = refused
         if not accepted:
-            transport.set_protocol(asyncio.Protocol())
-            transport.write(response)
-            transport.close()
+            _turn_away(transport, response)
             return
-        if self._engine.owns_sockets and transport.get_extra_info("sslcontext") is None:
-            self._hand_over(transport, response, rest)
-        else:
-            protocol = _TransportProtocol(self._engine)
-            transport.set_protocol(protocol)
-            protocol.handle = self._engine.attach(transport, self, response, rest)
+        try:
+            adopt(self._engine, transport, self, response, rest)
+        except OSError as error:
+            logger.error("a connection was refused: %s", error.strerror)  # noqa: TRY400 - no traceback for a full table
+            _turn_away(transport, _NO_ROOM)
 
     def _refusal(self, head: Head) -> bytes | None:
         if self._path is not None and head.path.rstrip(b"/") != self._path:
@@ -97,20 +96,6 @@ class WebSocketTransport:
         if self._draining():
             return refusal(503, "Service Unavailable", "this server is going away; try another", "Retry-After: 1")
         return None
-
-    def _hand_over(self, transport: asyncio.Transport, response: bytes, rest: bytes) -> None:
-        # A duplicate, because the transport closes its own descriptor when it is aborted.
-        try:
-            fd = os.dup(transport.get_extra_info("socket").fileno())
-        except OSError as error:
-            logger.error("a connection was refused: %s", error.strerror)  # noqa: TRY400 - no traceback for a full table
-            transport.set_protocol(asyncio.Protocol())
-            transport.write(refusal(503, "Service Unavailable", "no room for another connection", "Retry-After: 5"))
-            transport.close()
-            return
-        transport.set_protocol(asyncio.Protocol())
-        transport.abort()
-        self._engine.adopt(fd, self, response, rest)
 
     def on_bytes(self, handle: int, data: bytes) -> None:
         """Take input that is not a run of whole, plain frames."""
@@ -138,24 +123,10 @@ class WebSocketTransport:
         self._parsers.pop(handle, None)
 
 
-class _TransportProtocol(asyncio.Protocol):
-    """Ties a connection that keeps its asyncio transport to the engine."""
-
-    def __init__(self, engine: _fanout.Engine) -> None:
-        self._engine = engine
-        self.handle = 0  # no connection has this one
-
-    def data_received(self, data: bytes) -> None:
-        self._engine.feed(self.handle, bytes(data))
-
-    def pause_writing(self) -> None:
-        self._engine.pause(self.handle)
-
-    def resume_writing(self) -> None:
-        self._engine.resume(self.handle)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._engine.lost(self.handle)
+def _turn_away(transport: asyncio.Transport, response: bytes) -> None:
+    transport.set_protocol(asyncio.Protocol())
+    transport.write(response)
+    transport.close()
 
 
 class _Parser:

@@ -1,0 +1,153 @@
+"""The relay: workers that subscribe through it, over a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from realizehit.bus.base import Bus, BusState
+from realizehit.bus.link import BATCH
+from realizehit.bus.open import open_bus
+from realizehit.errors import BrokerRefused
+from realizehit.relay import Relay
+from tests.bus_recorder import QUICK, Recorder
+from tests.support import Valkey
+
+
+@asynccontextmanager
+async def relayed(
+    valkey: Valkey, workers: int, url: str = ""
+) -> AsyncIterator[tuple[Relay, list[tuple[Bus, Recorder]]]]:
+    """A relay, and the buses of its workers."""
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rh-")))
+        relay = await stack.enter_async_context(Relay(url or valkey.url, directory / "r.sock"))
+        buses = []
+        for _ in range(workers):
+            bus, recorder = open_bus(valkey.url, subscribe_url=relay.url, link=QUICK), Recorder()
+            await bus.start(recorder)
+            stack.push_async_callback(bus.close)
+            buses.append((bus, recorder))
+        yield relay, buses
+
+
+def subscribed(valkey: Valkey) -> dict[bytes, int]:
+    """The broker's channels and how many subscribers each has."""
+    channels = valkey.command("PUBSUB", "CHANNELS")
+    counts = valkey.command("PUBSUB", "NUMSUB", *channels) if channels else []
+    return dict(zip(counts[::2], counts[1::2], strict=True))
+
+
+async def test_the_broker_sends_a_message_once_however_many_workers_want_it(valkey: Valkey) -> None:
+    async with relayed(valkey, 3) as (relay, workers):
+        for bus, recorder in workers:
+            bus.subscribe(b"shared")
+            await recorder.until(lambda recorder=recorder: recorder.confirmed == [b"shared"])  # type: ignore[misc]
+        assert subscribed(valkey) == {b"shared": 1}
+        publisher = workers[0][0]
+        payloads = [b'{"n":%d}' % number for number in range(1000)] + [b"\xff", b""]
+        outcomes = await publisher.publish_many([(b"shared", payload) for payload in payloads])
+        assert outcomes == [1] * len(payloads)
+        for _, recorder in workers:
+            await recorder.until(lambda recorder=recorder: len(recorder.delivered) == len(payloads))  # type: ignore[misc]
+            assert recorder.delivered == [(b"shared", payload) for payload in payloads]
+        stats = relay.stats()
+        assert stats["messages"] == stats["frames_built"] == len(payloads)
+        assert stats["deliveries"] == 3 * len(payloads)
+
+
+async def test_each_worker_gets_what_it_asked_for_and_the_last_one_leaving_ends_it(valkey: Valkey) -> None:
+    async with relayed(valkey, 2) as (_, ((one, got_one), (two, got_two))):
+        one.subscribe(b"a")
+        two.subscribe(b"b")
+        two.subscribe(b"a")
+        await got_one.until(lambda: got_one.confirmed == [b"a"])
+        await got_two.until(lambda: sorted(got_two.confirmed) == [b"a", b"b"])
+        one.unsubscribe(b"a")
+        await eventually_subscribed(valkey, {b"a": 1, b"b": 1})
+        await one.publish_many([(b"a", b"1"), (b"b", b"2")])
+        await got_two.until(lambda: len(got_two.delivered) == 2)
+        assert got_one.delivered == []
+        two.unsubscribe(b"a")
+        await eventually_subscribed(valkey, {b"b": 1})
+        await two.close()
+        await eventually_subscribed(valkey, {})
+
+
+async def eventually_subscribed(valkey: Valkey, wanted: dict[bytes, int]) -> None:
+    async with asyncio.timeout(10):
+        while subscribed(valkey) != wanted:
+            await asyncio.sleep(0.01)
+
+
+async def test_many_channels_of_many_workers(valkey: Valkey) -> None:
+    count = 2 * BATCH + 7
+    async with relayed(valkey, 2) as (_, workers):
+        for bus, _ in workers:
+            for number in range(count):
+                bus.subscribe(b"user:%d" % number)
+        for _, recorder in workers:
+            await recorder.until(lambda recorder=recorder: len(recorder.confirmed) == count)  # type: ignore[misc]
+        assert set(subscribed(valkey).values()) == {1}
+        await workers[0][0].publish_many([(b"user:%d" % number, b"%d" % number) for number in range(count)])
+        for _, recorder in workers:
+            await recorder.until(lambda recorder=recorder: len(recorder.delivered) == count)  # type: ignore[misc]
+
+
+async def test_when_the_broker_goes_the_workers_see_it_and_when_it_is_back_all_is_subscribed(valkey: Valkey) -> None:
+    async with relayed(valkey, 2) as (_, workers):
+        for bus, recorder in workers:
+            bus.subscribe(b"a")
+            await recorder.until(lambda recorder=recorder: recorder.confirmed == [b"a"])  # type: ignore[misc]
+        valkey.kill()
+        for bus, recorder in workers:
+            await recorder.until(lambda bus=bus: bus.state is BusState.DOWN)  # type: ignore[misc]
+        valkey.start()
+        for bus, recorder in workers:
+            await recorder.until(lambda bus=bus: bus.state is BusState.UP, 20.0)  # type: ignore[misc]
+        await eventually_subscribed(valkey, {b"a": 1})
+        # Subscribed at the broker for one worker; the other one's command may still be on its way.
+        for bus, recorder in workers:
+            bus.subscribe(b"b")
+            await recorder.until(lambda recorder=recorder: b"b" in recorder.confirmed)  # type: ignore[misc]
+        await workers[0][0].publish(b"a", b"again")
+        for _, recorder in workers:
+            await recorder.until(lambda recorder=recorder: (b"a", b"again") in recorder.delivered)  # type: ignore[misc]
+
+
+async def test_a_channel_that_the_broker_refuses_is_refused_to_the_worker_alone(valkey: Valkey) -> None:
+    valkey.command("ACL", "SETUSER", "few", "on", ">pw", "resetchannels", "&ok:*", "+@all")
+    url = valkey.url.replace("unix://", "unix://few:pw@")
+    async with relayed(valkey, 1, url) as (_, ((bus, recorder),)):
+        for channel in (b"ok:1", b"secret:1", b"ok:2"):
+            bus.subscribe(channel)
+        await recorder.until(lambda: len(recorder.confirmed) == 2 and recorder.refusals)
+        assert sorted(recorder.confirmed) == [b"ok:1", b"ok:2"]
+        assert list(recorder.refusals) == [b"secret:1"]
+        assert subscribed(valkey) == {b"ok:1": 1, b"ok:2": 1}
+
+
+async def test_credentials_that_can_never_work_fail_the_start(valkey: Valkey, tmp_path: Path) -> None:
+    with pytest.raises(BrokerRefused):
+        async with Relay(valkey.url.replace("unix://", "unix://who:s3cret@"), tmp_path / "r.sock"):
+            pass
+
+
+async def test_what_is_no_command_ends_the_connection_of_who_sent_it(valkey: Valkey) -> None:
+    async with relayed(valkey, 1) as (relay, ((bus, recorder),)):
+        bus.subscribe(b"a")
+        await recorder.until(lambda: recorder.confirmed == [b"a"])
+        for garbage in (b"*1\r\n$8\r\nFLUSHALL\r\n", b"?what\r\n", b":1\r\n", b"*0\r\n", b"*1\r\n:1\r\n"):
+            reader, writer = await asyncio.open_unix_connection(relay.url.removeprefix("unix://"))
+            writer.write(garbage)
+            async with asyncio.timeout(10):
+                assert await reader.read() == b""
+            writer.close()
+        await bus.publish(b"a", b"1")
+        await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
+        assert bus.reconnects == 0
