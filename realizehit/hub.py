@@ -85,9 +85,12 @@ class Hub(BusListener):
             answer(*_REFUSALS[outcome])
             return
         waiting = self._waiting.get(channel)
+        # A subscription that was answered once stays answered, also while the broker is away and others wait for it.
+        if outcome == _fanout.ALREADY and all(waiter.conn != conn for waiter in waiting or ()):
+            answer(None, "")
+            return
         if waiting is None:
-            # A subscription that was answered once stays answered, also while the broker is away.
-            if outcome == _fanout.ALREADY or self._bus.subscribe(channel):
+            if self._bus.subscribe(channel):
                 answer(None, "")
                 return
             waiting = self._waiting[channel] = []
@@ -116,8 +119,10 @@ class Hub(BusListener):
             waiting = self._waiting.get(channel)
             if waiting is None:
                 continue
-            late = [waiter for waiter in waiting if waiter.deadline <= now]
-            waiting[:] = [waiter for waiter in waiting if waiter.deadline > now]
+            # Who asked twice has one subscription: giving it up answers both.
+            conns = {waiter.conn for waiter in waiting if waiter.deadline <= now}
+            late = [waiter for waiter in waiting if waiter.conn in conns]
+            waiting[:] = [waiter for waiter in waiting if waiter.conn not in conns]
             if not waiting:
                 del self._waiting[channel]
             for waiter in late:
@@ -125,7 +130,8 @@ class Hub(BusListener):
 
     def subscribed(self, channel: bytes) -> None:
         for waiter in self._waiting.pop(channel, ()):
-            waiter.answer(None, "")
+            if self._engine.is_open(waiter.conn):
+                waiter.answer(None, "")
 
     def refused(self, channel: bytes, error: BrokerError) -> None:
         waiting = self._waiting.pop(channel, ())
@@ -139,7 +145,8 @@ class Hub(BusListener):
 
     def _refuse(self, waiter: _Waiter, channel: bytes, code: ErrorCode, text: str) -> None:
         self._engine.unsubscribe(waiter.conn, channel)
-        waiter.answer(code, text)
+        if self._engine.is_open(waiter.conn):
+            waiter.answer(code, text)
 
     def _vacant(self, channel: bytes) -> None:
         # Told between two turns of the engine: somebody may have come meanwhile.

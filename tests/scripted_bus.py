@@ -1,0 +1,73 @@
+"""A bus whose broker the test itself plays: it confirms, refuses, forgets and is away when the test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from realizehit.bus.base import Bus, BusListener, BusState
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+
+
+class ScriptedBus(Bus):
+    """Keeps the contract of `Bus`: `subscribe` says whether a channel is in force, and the listener hears of the rest.
+
+    Attributes:
+        wanted: channels that the node asked for and has not left.
+        in_force: those of them that the broker has confirmed.
+        calls: what the node asked, in order.
+    """
+
+    def __init__(self) -> None:
+        self.wanted: set[bytes] = set()
+        self.in_force: set[bytes] = set()
+        self.calls: list[tuple[str, bytes]] = []
+        self.listener: BusListener | None = None
+
+    async def start(self, listener: BusListener | None) -> None:
+        self.listener = listener
+        self.state = BusState.UP
+
+    def listen(self, listener: BusListener) -> None:
+        self.listener = listener
+        self.state = BusState.UP
+
+    def subscribe(self, channel: bytes) -> bool:
+        self.calls.append(("subscribe", channel))
+        self.wanted.add(channel)
+        return channel in self.in_force
+
+    def unsubscribe(self, channel: bytes) -> None:
+        self.calls.append(("unsubscribe", channel))
+        self.wanted.discard(channel)
+        self.in_force.discard(channel)
+
+    def confirm(self, channel: bytes) -> None:
+        assert channel in self.wanted, "a broker confirms what it was asked"
+        assert self.listener is not None
+        self.in_force.add(channel)
+        self.listener.subscribed(channel)
+
+    def refuse(self, channel: bytes) -> None:
+        assert self.listener is not None
+        self.wanted.discard(channel)
+        self.in_force.discard(channel)
+        self.listener.refused(channel, BrokerRefused("NOPERM"))
+
+    def go_away(self) -> None:
+        """Lose the broker: it is still asked for everything, and nothing is in force."""
+        assert self.listener is not None
+        self.in_force.clear()
+        self.state = BusState.DOWN
+        self.listener.state_changed(self.state)
+
+    async def close(self) -> None:
+        self.state = BusState.CLOSED
+
+    async def publish(self, channel: bytes, payload: bytes) -> int:
+        raise BrokerUnavailable("this broker takes no publications")
+
+    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+        raise BrokerUnavailable("this broker takes no publications")
+
+    async def ping(self) -> None:
+        return None

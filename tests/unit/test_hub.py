@@ -1,0 +1,307 @@
+"""The hub between a real engine and a broker that the test plays; and, at the end, a real bus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from realizehit import _fanout
+from realizehit.bus.memory import MemoryBus
+from realizehit.errors import ErrorCode
+from realizehit.hub import Hub
+from tests.engines import Bench, bench
+from tests.scripted_bus import ScriptedBus
+
+NEWS = b"kind:news"
+NEWS_ID = _fanout.channel_id(NEWS)
+
+pytestmark = pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="sockets of the engine's own need epoll")
+
+
+class Desk:
+    """A hub with its engine and bus, a clock to turn, and the answers that came."""
+
+    def __init__(self, b: Bench, **options: float) -> None:
+        self.bench = b
+        self.bus = ScriptedBus()
+        self.now = 100.0
+        self.hub = Hub(b.engine, self.bus, clock=lambda: self.now, **options)  # type: ignore[arg-type]
+        self.bus.listen(self.hub)
+        self.answers: list[tuple[str, ErrorCode | None]] = []
+
+    def sub(self, conn: int, channel: bytes = NEWS, name: str = "") -> None:
+        self.hub.subscribe(conn, channel, lambda code, text: self._answered(name or str(conn), code, text))
+
+    def _answered(self, name: str, code: ErrorCode | None, text: str) -> None:
+        assert (code is None) == (text == "")
+        self.answers.append((name, code))
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.hub.tick(self.now)
+        self.bench.loop.run()
+
+    def take(self) -> list[tuple[str, ErrorCode | None]]:
+        self.bench.loop.run()
+        answers, self.answers = self.answers, []
+        return answers
+
+
+@contextmanager
+def desk(**options: float) -> Iterator[tuple[Desk, Bench]]:
+    with bench() as b:
+        yield Desk(b, **options), b
+
+
+def test_the_answer_waits_until_the_broker_has_confirmed() -> None:
+    with desk() as (d, b):
+        one, first = b.connect()
+        d.sub(one)
+        assert d.take() == []
+        assert d.bus.calls == [("subscribe", NEWS)]
+        d.bus.confirm(NEWS)
+        assert d.take() == [(str(one), None)]
+        d.hub.deliver([[b"message", NEWS, b"1"]])
+        assert first.texts() == [NEWS_ID.encode() + b"?1"]
+        d.bus.confirm(NEWS)  # after a reconnect, say
+        assert d.take() == []
+
+
+def test_the_broker_is_asked_once_for_the_first_and_told_once_of_the_last() -> None:
+    with desk() as (d, b):
+        one, two, three = (b.connect()[0] for _ in range(3))
+        d.sub(one)
+        d.sub(two)
+        d.bus.confirm(NEWS)
+        d.sub(three)
+        assert d.take() == [(str(one), None), (str(two), None), (str(three), None)]
+        assert d.bus.wanted == {NEWS}
+        assert d.hub.unsubscribe(one, NEWS)
+        assert d.hub.unsubscribe(two, NEWS)
+        assert not d.hub.unsubscribe(two, NEWS)
+        b.loop.run()
+        assert d.bus.wanted == {NEWS}
+        assert d.hub.unsubscribe(three, NEWS)
+        b.loop.run()
+        assert d.bus.calls[-1] == ("unsubscribe", NEWS)
+        assert [call for call in d.bus.calls if call[0] == "unsubscribe"] == [("unsubscribe", NEWS)]
+
+
+def test_a_channel_that_is_in_force_is_answered_at_once() -> None:
+    with desk() as (d, b):
+        one, two = (b.connect()[0] for _ in range(2))
+        d.sub(one)
+        d.bus.confirm(NEWS)
+        d.take()
+        d.sub(two)
+        assert d.answers == [(str(two), None)]
+
+
+def test_asking_twice_is_one_subscription_and_two_answers() -> None:
+    with desk() as (d, b):
+        one, first = b.connect()
+        d.sub(one, name="a")
+        d.sub(one, name="b")
+        d.bus.confirm(NEWS)
+        d.sub(one, name="c")
+        assert d.take() == [("a", None), ("b", None), ("c", None)]
+        d.hub.deliver([[b"message", NEWS, b"1"]])
+        assert len(first.texts()) == 1
+        assert d.hub.unsubscribe(one, NEWS)
+        assert not d.hub.unsubscribe(one, NEWS)
+
+
+def test_after_the_deadline_the_answer_is_unavailable_and_the_subscription_gone() -> None:
+    with desk(subscribe_timeout=5.0) as (d, b):
+        one, two = (b.connect()[0] for _ in range(2))
+        d.sub(one)
+        d.wait(3)
+        d.sub(two)
+        d.wait(1.9)
+        assert d.take() == []
+        d.wait(0.2)
+        assert d.take() == [(str(one), ErrorCode.UNAVAILABLE)]
+        assert b.engine.subscriptions(one) == []
+        assert d.bus.wanted == {NEWS}  # the other still waits
+        d.bus.confirm(NEWS)
+        assert d.take() == [(str(two), None)]
+        d.wait(60)
+        assert d.take() == []
+
+
+def test_when_everyone_gave_up_the_broker_is_told() -> None:
+    with desk(subscribe_timeout=5.0) as (d, b):
+        one, _ = b.connect()
+        d.sub(one)
+        d.wait(5)
+        assert d.take() == [(str(one), ErrorCode.UNAVAILABLE)]
+        assert d.bus.wanted == set()
+        d.sub(one)  # and again, from the start
+        d.bus.confirm(NEWS)
+        assert d.take() == [(str(one), None)]
+
+
+def test_giving_up_answers_all_that_one_connection_asked() -> None:
+    with desk(subscribe_timeout=5.0) as (d, b):
+        one, two = (b.connect()[0] for _ in range(2))
+        d.sub(one, name="a")
+        d.wait(3)
+        d.sub(one, name="b")
+        d.sub(two, name="c")
+        d.wait(2)
+        assert d.take() == [("a", ErrorCode.UNAVAILABLE), ("b", ErrorCode.UNAVAILABLE)]
+        d.bus.confirm(NEWS)
+        assert d.take() == [("c", None)]
+        assert b.engine.subscribers(NEWS) == 1
+
+
+def test_what_was_confirmed_once_stays_while_the_broker_is_away_and_others_wait() -> None:
+    with desk(subscribe_timeout=5.0) as (d, b):
+        one, two = (b.connect()[0] for _ in range(2))
+        d.sub(one, name="a")
+        d.bus.confirm(NEWS)
+        d.bus.go_away()
+        d.sub(one, name="b")
+        assert d.take() == [("a", None), ("b", None)]
+        d.sub(two, name="c")
+        d.sub(one, name="d")
+        assert d.take() == [("d", None)]
+        d.wait(5)
+        assert d.take() == [("c", ErrorCode.UNAVAILABLE)]
+        assert b.engine.subscriptions(one) == [NEWS]
+        assert d.bus.wanted == {NEWS}
+
+
+def test_leaving_the_channel_while_waiting_is_answered_and_missed_nothing() -> None:
+    with desk() as (d, b):
+        one, two = (b.connect()[0] for _ in range(2))
+        d.sub(one)
+        d.sub(two)
+        assert d.hub.unsubscribe(one, NEWS)
+        assert d.take() == [(str(one), None)]
+        d.bus.confirm(NEWS)
+        assert d.take() == [(str(two), None)]
+        assert b.engine.subscribers(NEWS) == 1
+
+
+def test_leaving_and_coming_back_in_one_turn_asks_the_broker_nothing_new() -> None:
+    with desk() as (d, b):
+        one, _ = b.connect()
+        d.sub(one, name="a")
+        d.hub.unsubscribe(one, NEWS)
+        d.sub(one, name="b")
+        assert d.take() == [("a", None)]
+        assert d.bus.wanted == {NEWS}
+        assert ("unsubscribe", NEWS) not in d.bus.calls
+        d.bus.confirm(NEWS)
+        assert d.take() == [("b", None)]
+
+
+def test_a_connection_that_goes_while_waiting_gets_no_answer() -> None:
+    with desk(subscribe_timeout=5.0) as (d, b):
+        one, first = b.connect()
+        two, second = b.connect()
+        three, _ = b.connect()
+        for conn in (one, two, three):
+            d.sub(conn)
+        first.sock.close()
+        b.poll()
+        d.bus.confirm(NEWS)
+        assert d.take() == [(str(two), None), (str(three), None)]
+        d.sub(two, b"a:1")
+        d.sub(three, b"a:1")
+        second.sock.close()
+        b.poll()
+        d.wait(5)
+        assert d.take() == [(str(three), ErrorCode.UNAVAILABLE)]
+
+
+def test_the_last_one_that_goes_while_waiting_leaves_the_broker() -> None:
+    with desk() as (d, b):
+        one, first = b.connect()
+        d.sub(one)
+        first.sock.close()
+        b.poll()
+        assert d.bus.calls == [("subscribe", NEWS), ("unsubscribe", NEWS)]
+        d.wait(60)
+        assert d.take() == []
+
+
+def test_what_the_broker_refuses_is_forbidden() -> None:
+    with desk() as (d, b):
+        one, two = (b.connect()[0] for _ in range(2))
+        d.sub(one)
+        d.sub(two)
+        d.bus.refuse(NEWS)
+        assert d.take() == [(str(one), ErrorCode.FORBIDDEN), (str(two), ErrorCode.FORBIDDEN)]
+        assert b.engine.subscribers(NEWS) == 0
+        assert d.bus.wanted == set()
+
+
+def test_a_refusal_of_what_was_in_force_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with desk() as (d, b):
+        one, _ = b.connect()
+        d.sub(one)
+        d.bus.confirm(NEWS)
+        with caplog.at_level(logging.ERROR):
+            d.bus.refuse(NEWS)
+        assert "kind:news" in caplog.text
+        assert d.take() == [(str(one), None)]
+
+
+def test_collisions_limits_and_closed_connections_are_refused_at_once() -> None:
+    with desk(max_subscriptions=2) as (d, b):
+        one, first = b.connect()
+        d.sub(one, b"user:25442")
+        d.sub(one, b"user:28322", "collision")
+        d.sub(one, b"a:1")
+        d.sub(one, b"a:2", "full")
+        assert d.answers == [
+            ("collision", ErrorCode.ID_COLLISION),
+            ("full", ErrorCode.TOO_MANY_SUBSCRIPTIONS),
+        ]
+        first.sock.close()
+        b.poll()
+        d.sub(one, NEWS, "gone")
+        assert d.take()[-1] == ("gone", ErrorCode.UNAVAILABLE)
+        assert d.bus.wanted == set()
+        assert ("subscribe", b"a:2") not in d.bus.calls
+        assert ("subscribe", b"user:28322") not in d.bus.calls
+
+
+def test_the_state_of_the_broker_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with desk() as (d, _), caplog.at_level(logging.INFO):
+        d.bus.go_away()
+        assert "broker: down" in caplog.text
+
+
+async def test_two_nodes_over_one_bus() -> None:
+    with bench() as b, bench() as c:
+        buses = [MemoryBus("hub-test"), MemoryBus("hub-test")]
+        loop = asyncio.get_running_loop()
+        hubs = [Hub(node.engine, bus, clock=loop.time) for node, bus in zip((b, c), buses, strict=True)]
+        for hub, bus in zip(hubs, buses, strict=True):
+            await bus.start(hub)
+        answers: list[object] = []
+        one, first = b.connect()
+        two, second = c.connect()
+        hubs[0].subscribe(one, NEWS, lambda code, text: answers.append(code))
+        hubs[1].subscribe(two, NEWS, lambda code, text: answers.append(code))
+        assert answers == [None, None]
+        assert await buses[0].publish(NEWS, b"1") == 2
+        await asyncio.sleep(0)
+        b.loop.run()
+        c.loop.run()
+        assert first.texts() == second.texts() == [NEWS_ID.encode() + b"?1"]
+        second.sock.close()
+        c.poll()
+        assert await buses[0].publish(NEWS, b"2") == 1
+        await asyncio.sleep(0)
+        b.loop.run()
+        assert first.texts() == [NEWS_ID.encode() + b"?2"]
+        for bus in buses:
+            await bus.close()
