@@ -9,7 +9,6 @@ import sys
 import time
 
 import uvloop
-
 from realizehit.client.publisher import Publisher
 
 PATTERN = {"kind": "news", "channel": "CNN"}

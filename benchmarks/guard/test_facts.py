@@ -1,0 +1,34 @@
+"""The structural facts that the throughput rests on."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from benchmarks.guard import facts
+
+
+def test_a_message_is_one_frame_and_a_batch_one_send_for_each_connection() -> None:
+    seen = facts.count("frames")
+    assert seen["messages"] == facts.BATCHES * facts.MESSAGES
+    assert seen["frames_built"] == seen["messages"]
+    assert seen["deliveries"] == seen["messages"] * facts.SUBSCRIBERS
+    assert seen["sends"] == facts.BATCHES * facts.SUBSCRIBERS
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_the_kernel_sees_as_many_sends_as_the_engine_counts() -> None:
+    assert facts.count_system_calls() == {"sendto": facts.BATCHES * facts.SUBSCRIBERS}
+
+
+def test_a_dispatch_calls_no_function_for_each_subscriber() -> None:
+    calls = facts.count("python_calls")
+    assert calls["1000 subscribers"] == calls["1 subscribers"] <= 2
+    assert calls["python transports"] >= 1000
+
+
+def test_a_dispatch_allocates_nothing_for_each_subscriber() -> None:
+    calls = facts.count_allocations()
+    assert calls["1000 subscribers"] == calls["1 subscribers"]
+    assert calls["cold"] >= 1000

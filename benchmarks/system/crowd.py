@@ -1,0 +1,139 @@
+"""Subscribers and a publisher: the load client's `Fleet`, on the client's core, told what a benchmark wants."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import orjson
+
+from benchmarks.system.place import raise_file_limit
+from benchmarks.system.processes import Child, Valkey
+from realizehit._load import DELIVERED, READY, Fleet
+from realizehit.pattern import channel_of
+
+PAYLOAD = 128  # bytes
+SPARE = 200  # descriptors besides the connections
+TIMEOUT = 60.0  # seconds for whatever is waited for
+FAULTS = (
+    "failed",
+    "dropped",
+    "refused",
+    "lost",
+    "duplicates",
+    "reordered",
+    "unexpected",
+    "publish_errors",
+    "abandoned",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What it took to deliver a number of messages.
+
+    Attributes:
+        deliveries: how many.
+        seconds: by the clock.
+        server_cpu: seconds of the server's CPU.
+        client_cpu: seconds of this process's CPU.
+    """
+
+    deliveries: int
+    seconds: float
+    server_cpu: float
+    client_cpu: float
+
+    @property
+    def cost(self) -> float:
+        """The server's CPU for a delivery, in microseconds."""
+        return self.server_cpu / self.deliveries * 1e6
+
+    @property
+    def rate(self) -> float:
+        """Deliveries a second."""
+        return self.deliveries / self.seconds
+
+
+class Crowd:
+    """Connections to one server, subscribed, with a publisher to its broker.
+
+    Args:
+        ws_url: the server's.
+        valkey: where to publish.
+        patterns: the channels.
+        subscriptions: for each connection its channels, as places in ``patterns``.
+        sources: source addresses.
+    """
+
+    def __init__(
+        self,
+        ws_url: str,
+        valkey: Valkey,
+        patterns: Sequence[dict[str, object]],
+        subscriptions: Sequence[Sequence[int]],
+        *,
+        sources: Sequence[str] = (),
+    ) -> None:
+        raise_file_limit(len(subscriptions) + SPARE)
+        url = urlsplit(ws_url)
+        assert url.hostname is not None
+        assert url.port is not None
+        self.size = len(subscriptions)
+        self.fleet = Fleet(
+            (url.hostname, url.port),
+            [(channel_of(pattern), orjson.dumps(pattern)) for pattern in patterns],
+            subscriptions,
+            sources=sources,
+        )
+        publisher = socket.socket(socket.AF_UNIX)
+        publisher.connect(str(valkey.path))
+        publisher.setblocking(False)
+        self.fleet.publish_over(publisher.detach())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.fleet.close()
+
+    def join(self) -> float:
+        """Connect and subscribe everybody; return the seconds that it took."""
+        start = time.perf_counter()
+        self.fleet.connect()
+        if not self.fleet.run(TIMEOUT, READY):
+            raise RuntimeError(f"not all are connected after {TIMEOUT:g} s: {self.fleet.counts()}")
+        seconds = time.perf_counter() - start
+        self.check()
+        return seconds
+
+    def check(self) -> None:
+        """Make sure that everything came where it should, once and in order.
+
+        Raises:
+            RuntimeError: it did not; the text has the counts.
+        """
+        counts = self.fleet.counts()
+        wrong = {name: counts[name] for name in FAULTS if counts[name]}
+        if wrong or counts["ready"] != self.size:
+            raise RuntimeError(f"{wrong}, {counts['ready']} of {self.size} connected: {self.fleet.notes()}")
+
+    def flow(self, server: Child, *, outstanding: int, messages: int) -> Flow:
+        """Publish messages, so many outstanding, until everybody has them; a message for each channel in turn."""
+        before, cpu = self.fleet.deliveries, server.cpu
+        own, start = time.process_time(), time.perf_counter()
+        self.fleet.schedule(outstanding=outstanding, messages=messages, payload_bytes=PAYLOAD)
+        done = self.fleet.run(TIMEOUT, DELIVERED)
+        seconds = time.perf_counter() - start
+        flow = Flow(self.fleet.deliveries - before, seconds, server.cpu - cpu, time.process_time() - own)
+        if not done:
+            raise RuntimeError(f"not all was delivered after {TIMEOUT:g} s: {self.fleet.counts()}")
+        self.check()
+        return flow
