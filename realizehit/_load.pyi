@@ -1,0 +1,84 @@
+"""What Python sees of the load client; the docstrings are in ``_load.pyx``.
+
+`Fleet.counts` holds, of connections: ``connections`` (handshake done), ``ready`` (all replies there), ``pending`` (planned,
+not yet ready), ``subscriptions`` (in force), ``failed`` (never came to be), ``dropped`` (ended by the server without a
+close frame), ``closed`` (with one), ``protocol_errors``, ``refused`` (error replies), ``pings``, ``bytes_in``,
+``reconnects`` and ``resubscribes`` (of `churn`).
+
+Of messages received: ``deliveries`` (each counted once), ``expected`` (subscriptions that were in force when each message
+went out, added up; only of what this fleet published), ``lost`` (gaps), ``duplicates``, ``reordered`` (came after a later
+one), ``unexpected`` (not subscribed to, or under a wrong id), ``foreign`` (texts without a stamp).
+
+Of messages published: ``published``, ``acknowledged``, ``heard`` (servers that the broker reached, added up; not with
+batches), ``publish_errors``, ``outstanding``, ``abandoned`` (given up after 5 s without a delivery), ``late`` (sent more than
+10 ms after their time).
+
+Latencies are lists of ``(index, count)`` over the buckets of an HdrHistogram of 3 significant figures from 1 us to 67 s:
+index ``i`` below 2,048 is ``i`` us; above, with ``b = (i >> 10) - 1``, it begins at ``(i % 1024 + 1024) << b`` us and is
+``1 << b`` us wide.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, final
+
+HAVE_EPOLL: Final[bool]
+STAMPED_MIN: Final[int]
+
+TIME: Final[int]
+READY: Final[int]
+SENT: Final[int]
+DELIVERED: Final[int]
+
+@final
+class Fleet:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        channels: Sequence[tuple[bytes, bytes]],
+        subscriptions: Sequence[Sequence[int]],
+        *,
+        path: str = ...,
+        host: str | None = ...,
+        sources: Sequence[str] = ...,
+        sent: Any = ...,
+        stamped: bool = ...,
+        max_pending: int = ...,
+    ) -> None: ...
+    def connect(self, rate: float = ..., first: int = ..., count: int | None = ...) -> None: ...
+    def disconnect(self, first: int = ..., count: int | None = ...) -> None: ...
+    def churn(self, reconnects: float = ..., resubscribes: float = ...) -> None: ...
+    def publish_over(self, fd: int) -> None: ...
+    def publish_http(
+        self,
+        address: tuple[str, int],
+        *,
+        path: str = ...,
+        host: str | None = ...,
+        batch: bool = ...,
+        connections: int = ...,
+        batch_max: int = ...,
+    ) -> None: ...
+    def schedule(
+        self,
+        *,
+        rate: float = ...,
+        outstanding: int = ...,
+        messages: int = ...,
+        payload_bytes: int = ...,
+        channels: Iterable[int] | None = ...,
+        start: float | None = ...,
+    ) -> None: ...
+    def unschedule(self) -> None: ...
+    def run(self, seconds: float, until: int = ..., deliveries: int = ...) -> bool: ...
+    def missing(self) -> int: ...
+    def give_up(self) -> int: ...
+    def counts(self) -> dict[str, int]: ...
+    @property
+    def deliveries(self) -> int: ...
+    def close_codes(self) -> dict[int, int]: ...
+    def problems(self) -> list[tuple[str, int, int, int, int]]: ...
+    def notes(self) -> list[str]: ...
+    def take_latencies(self) -> list[tuple[int, int]]: ...
+    def take_joins(self) -> list[tuple[int, int]]: ...
+    def take_lags(self) -> list[tuple[int, int]]: ...
+    def close(self) -> None: ...

@@ -1,0 +1,1553 @@
+# The load client: many WebSocket subscribers, and publishers, in one epoll loop without Python.
+#
+# Python sets a fleet up and looks at it between runs; during a run there is no Python for a message or a connection.
+# Sections:
+#   1. the fleet        what Python sees of it
+#   2. the loop         what is due, what is ready
+#   3. connections      connect, handshake, subscribe, leave
+#   4. receiving        bytes -> frames -> checks and counts
+#   5. publishing       the schedule, commands and requests, their answers
+
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memchr, memcmp, memcpy, memmove, strerror, strlen
+
+from realizehit._load_net cimport (
+    RL_HAVE_EPOLL, rl_addr, rl_addr_set, rl_close, rl_connect, rl_epoll_create, rl_epoll_set, rl_epoll_wait, rl_event,
+    rl_event_in, rl_event_out, rl_event_tag, rl_find, rl_load, rl_no_port, rl_now, rl_recv, rl_send, rl_socket_error,
+    rl_store, rl_would_block,
+)
+from realizehit._load_wire cimport (
+    HDR_SIZE, ID_SIZE, STAMP_AT, STAMP_SIZE, STAMP_TEXT, client_frame_head, frame_head, put_stamp, rl_hdr_index,
+    rl_hex8, rl_put_decimal, rl_put_hex8, stamp_time,
+)
+from realizehit._text cimport rh_id
+
+HAVE_EPOLL = bool(RL_HAVE_EPOLL)
+STAMPED_MIN = STAMP_SIZE + 2    # bytes of the shortest payload: the stamp as a JSON string
+
+cdef enum:                      # what a run waits for
+    C_TIME
+    C_READY
+    C_SENT
+    C_DELIVERED
+
+cdef enum:                      # what is published to
+    C_REDIS
+    C_API
+    C_BATCH
+
+TIME = C_TIME
+READY = C_READY
+SENT = C_SENT
+DELIVERED = C_DELIVERED
+
+cdef enum:
+    EVENTS = 512
+    READ_SIZE = 256 * 1024      # bytes read from a socket at once
+    FRAME_MAX = 16 << 20        # bytes of a frame; more is a protocol error
+    SLICE_NS = 50000000         # how long a run goes on without looking for signals
+    LATE_NS = 10000000          # a message that is sent so long after its time counts as late
+    STALL_NS = 5000000000       # without a delivery for so long, outstanding messages are given up
+    IDLE_NS = 3000000000        # an HTTP connection idle for so long is made anew: the server may be about to close it
+    PROBLEMS = 32               # examples kept
+    NOTES = 8
+    NOTE_SIZE = 200
+    GAPS = 4096                 # gaps remembered, to tell a late message from a second one
+    CODES = 5000
+    GONE = 16                   # subscriptions that are left at a time while they come and go
+    OUT_ROOM = 1 << 20          # bytes that wait for a publisher's socket at most
+    BATCH_BYTES = 3 << 20       # bytes of a batch request
+    SLOT_BITS = 20
+
+cdef enum:                      # a connection's life
+    IDLE                        # not wanted
+    PLANNED                     # waits for its turn to connect
+    CONNECTING
+    HANDSHAKING
+    JOINING                     # waits for the replies to its first subscriptions
+    OPEN
+
+cdef enum:                      # a subscription's
+    OUT
+    ASKED
+    ACTIVE
+    LEAVING
+
+cdef enum:                      # why a connection ends
+    BY_US
+    BY_CLOSE_FRAME
+    BY_PEER
+    BY_ERROR
+
+cdef struct Text:
+    const char* at
+    size_t size
+
+cdef struct Channel:
+    char id[8]
+    const char* pattern         # its JSON text
+    size_t pattern_size
+    const char* head            # what comes before the stamp in a publication
+    size_t head_size
+    uint32_t active             # subscriptions in force in this fleet
+
+cdef struct Sub:
+    uint32_t channel
+    uint32_t next               # the sequence number that must come; 0 before the first
+    uint32_t floor              # the first number that must not be missed
+    uint32_t state
+
+cdef struct Conn:
+    int fd
+    uint8_t state
+    bint armed                  # asks epoll for writability
+    uint32_t first              # its subscriptions: `count` from `first`, by channel
+    uint32_t count
+    uint32_t hint               # the one that got the last message
+    uint32_t waiting            # replies to its first subscriptions
+    uint32_t source             # source addresses tried
+    int64_t began
+    char* partial               # bytes of a frame that is not whole yet
+    size_t partial_size
+    char* out                   # bytes that the socket did not take
+    size_t out_start
+    size_t out_end
+
+cdef struct Publisher:
+    int fd
+    int kind
+    bint opening                # its connection is being made
+    bint armed
+    bint busy                   # HTTP: a request is under way
+    uint32_t batch              # BATCH: messages gathered for the next request
+    uint32_t in_flight          # messages without an answer
+    int64_t used
+    char* out
+    size_t room
+    size_t start
+    size_t end
+    char* answers
+    size_t answers_size
+    size_t answers_room
+
+cdef struct Slot:               # one outstanding message
+    uint32_t remaining          # subscribers that have yet to get it
+    uint32_t generation
+
+cdef struct Gap:
+    uint32_t sub
+    uint32_t start
+    uint32_t stop
+
+cdef struct Gone:               # a subscription that was left and will come back
+    uint32_t conn
+    uint32_t sub
+    uint32_t count
+
+cdef struct Problem:
+    const char* kind
+    uint32_t conn
+    uint32_t channel
+    uint32_t expected
+    uint32_t got
+
+cdef struct Counts:
+    int64_t failed
+    int64_t dropped
+    int64_t closed
+    int64_t protocol_errors
+    int64_t refused
+    int64_t pings
+    int64_t bytes_in
+    int64_t expected
+    int64_t deliveries
+    int64_t lost
+    int64_t duplicates
+    int64_t reordered
+    int64_t unexpected
+    int64_t foreign
+    int64_t published
+    int64_t acknowledged
+    int64_t heard
+    int64_t publish_errors
+    int64_t abandoned
+    int64_t late
+    int64_t reconnects
+    int64_t resubscribes
+
+
+# --- 1. The fleet -----------------------------------------------------------------------------------------------------
+
+cdef class Fleet:
+    """Subscribers, and publishers, of one process, all driven by `run`.
+
+    Args:
+        address: numeric IP address and port of the server.
+        channels: for each channel its name and its pattern's JSON text; its number is its place here.
+        subscriptions: for each connection the numbers of its channels, none of them twice.
+        path: target of the opening handshake.
+        host: the handshake's ``Host``; made from the address where none is given.
+        sources: source addresses to connect from in turn; each has about 28,000 ports to one server.
+        sent: the last sequence number published in each channel, an unsigned 32-bit integer each; a writable buffer that
+            several processes may share, if each channel is published by one of them. The fleet's own where none is given.
+        stamped: false to count text messages only, without looking at them.
+        max_pending: connections that may be between connect and ready at once.
+
+    Raises:
+        NotImplementedError: there is no epoll here.
+        ValueError: an argument is wrong.
+
+    Reentrancy:
+        One thread; nothing here may be called while `run` runs.
+    """
+
+    cdef int epoll
+    cdef bint stamped, running
+    cdef rl_addr address
+    cdef rl_addr* sources
+    cdef uint32_t source_count
+    cdef Channel* channels
+    cdef uint32_t channel_count
+    cdef Conn* conns
+    cdef uint32_t conn_count
+    cdef Sub* subs
+    cdef uint32_t sub_count
+    cdef uint32_t* sent
+    cdef Py_buffer sent_buffer
+    cdef bint sent_shared
+    cdef list keep                  # bytes objects that the channels point into
+    cdef list heads
+    cdef list texts                 # and those that these point into
+    cdef Text handshake, tail, request
+    cdef char* buffer
+    cdef size_t buffer_room
+    cdef char* scratch
+    cdef size_t scratch_room
+    cdef Counts n
+    cdef uint32_t[CODES] codes
+    cdef Problem[PROBLEMS] problem
+    cdef int problem_count
+    cdef char[NOTES][NOTE_SIZE] note
+    cdef int note_count
+    cdef Gap* gaps
+    cdef int gap_count
+    cdef uint64_t* latencies
+    cdef uint64_t* joins
+    cdef uint64_t* lags
+    # connecting
+    cdef uint32_t* todo             # a ring of connections that wait for their turn
+    cdef uint32_t todo_start, todo_count, pending, max_pending, ready_count, open_count
+    cdef double connect_rate
+    cdef int64_t connect_due
+    # churn
+    cdef double reconnect_rate, resubscribe_rate
+    cdef int64_t reconnect_due, resubscribe_due
+    cdef uint64_t chance
+    cdef Gone[GONE] gone
+    cdef uint32_t gone_turn
+    # publishing
+    cdef Publisher* publishers
+    cdef uint32_t publisher_count
+    cdef rl_addr publish_address
+    cdef uint32_t* own              # the channels that this fleet publishes to, in turn
+    cdef uint32_t own_count
+    cdef bint scheduled
+    cdef double interval_ns         # between two messages; 0 for as fast as outstanding messages allow
+    cdef int64_t start_ns
+    cdef uint64_t turn, quota
+    cdef uint32_t batch_max
+    cdef Slot* slots
+    cdef uint32_t* free_slots
+    cdef uint32_t slot_count, free_count
+    cdef int64_t progress_ns        # when the last delivery came
+    cdef bint publisher_lost
+
+    def __cinit__(self):
+        self.epoll = -1
+
+    def __init__(self, address, channels, subscriptions, *, str path="/ws", host=None, sources=(), sent=None,
+                 bint stamped=True, int max_pending=512):
+        cdef uint32_t i, k, number
+        cdef Channel* channel
+        if self.epoll >= 0:
+            raise RuntimeError("a fleet is set up once")
+        if not RL_HAVE_EPOLL:
+            raise NotImplementedError("the load client needs epoll, that is Linux")
+        name, port = address
+        if not rl_addr_set(&self.address, name.encode(), port):
+            raise ValueError(f"{name!r} is no numeric IP address")
+        if host is None:
+            host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+        self.keep, self.heads, self.texts = [], [], []
+        self.handshake = self.text_of((
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        ).encode("latin-1"))
+        self.stamped = stamped
+        self.max_pending = max(1, max_pending)
+        self.chance = 0x9E3779B97F4A7C15
+        self.channel_count = len(channels)
+        self.conn_count = len(subscriptions)
+        self.sub_count = sum(len(each) for each in subscriptions)
+        self.source_count = len(sources)
+        self.channels = <Channel*> zeroed(self.channel_count, sizeof(Channel))
+        self.conns = <Conn*> zeroed(self.conn_count, sizeof(Conn))
+        for i in range(self.conn_count):
+            self.conns[i].fd = -1
+        self.subs = <Sub*> zeroed(self.sub_count, sizeof(Sub))
+        self.todo = <uint32_t*> zeroed(self.conn_count, sizeof(uint32_t))
+        self.sources = <rl_addr*> zeroed(self.source_count, sizeof(rl_addr))
+        self.gaps = <Gap*> zeroed(GAPS, sizeof(Gap))
+        self.latencies = <uint64_t*> zeroed(HDR_SIZE, sizeof(uint64_t))
+        self.joins = <uint64_t*> zeroed(HDR_SIZE, sizeof(uint64_t))
+        self.lags = <uint64_t*> zeroed(HDR_SIZE, sizeof(uint64_t))
+        for i, source in enumerate(sources):
+            if not rl_addr_set(&self.sources[i], source.encode(), 0):
+                raise ValueError(f"{source!r} is no numeric IP address")
+        for i, (channel_name, pattern) in enumerate(channels):
+            self.keep.append((bytes(channel_name), bytes(pattern)))
+            channel = &self.channels[i]
+            rh_id(channel.id, <const uint8_t*> PyBytes_AS_STRING(self.keep[i][0]), len(channel_name))
+            channel.pattern = PyBytes_AS_STRING(self.keep[i][1])
+            channel.pattern_size = len(pattern)
+        k = 0
+        for i, wanted in enumerate(subscriptions):
+            self.conns[i].first = k
+            self.conns[i].count = len(wanted)
+            last = -1
+            for item in sorted(wanted):
+                if not 0 <= item < self.channel_count or item == last:
+                    raise ValueError(f"connection {i}: channel {item} does not exist or comes twice")
+                last = item
+                number = item
+                self.subs[k].channel = number
+                k += 1
+        if sent is None:
+            self.sent = <uint32_t*> zeroed(self.channel_count, sizeof(uint32_t))
+        else:
+            PyObject_GetBuffer(sent, &self.sent_buffer, PyBUF_WRITABLE)
+            self.sent_shared = True
+            if self.sent_buffer.len < <Py_ssize_t> (self.channel_count * sizeof(uint32_t)):
+                raise ValueError(f"sent has {self.sent_buffer.len} bytes, too few for {self.channel_count} channels")
+            self.sent = <uint32_t*> self.sent_buffer.buf
+        self.buffer_room = READ_SIZE + 65536
+        self.buffer = <char*> zeroed(self.buffer_room, 1)
+        self.epoll = rl_epoll_create()
+        if self.epoll < 0:
+            raise OSError(errno, strerror(errno).decode())
+
+    def __dealloc__(self):
+        self.shut()
+        free(self.channels)
+        free(self.conns)
+        free(self.subs)
+        free(self.todo)
+        free(self.sources)
+        free(self.gaps)
+        free(self.latencies)
+        free(self.joins)
+        free(self.lags)
+        free(self.buffer)
+        free(self.scratch)
+        free(self.publishers)
+        free(self.own)
+        free(self.slots)
+        free(self.free_slots)
+        if self.sent_shared:
+            PyBuffer_Release(&self.sent_buffer)
+        else:
+            free(self.sent)
+
+    def close(self):
+        """End all connections at once; calling it again does nothing."""
+        if self.running:
+            raise RuntimeError("the fleet is running")
+        self.shut()
+
+    cdef void shut(self) noexcept:
+        cdef uint32_t i
+        if self.conns != NULL:
+            for i in range(self.conn_count):
+                if self.conns[i].fd >= 0:
+                    self.end(i, BY_US)
+        for i in range(self.publisher_count):
+            self.publisher_end(&self.publishers[i])
+            free(self.publishers[i].out)
+            free(self.publishers[i].answers)
+        self.publisher_count = 0
+        if self.epoll >= 0:
+            rl_close(self.epoll)
+        self.epoll = -1
+
+    def connect(self, double rate=0.0, uint32_t first=0, count=None):
+        """Plan connections: `run` opens them, does the handshake and subscribes.
+
+        Args:
+            rate: connections a second; 0 for as fast as the server takes them.
+            first, count: which; all of them by default. Those that are connected already stay as they are.
+        """
+        cdef uint32_t i
+        self.check()
+        self.connect_rate = rate
+        self.connect_due = rl_now()
+        for i in range(first, self.last(first, count)):
+            if self.conns[i].state == IDLE:
+                self.plan(i)
+
+    def disconnect(self, uint32_t first=0, count=None):
+        """End connections, with a close frame, without waiting for the server's."""
+        cdef uint32_t i
+        self.check()
+        for i in range(first, self.last(first, count)):
+            if self.conns[i].fd >= 0:
+                self.end(i, BY_US)
+
+    def churn(self, double reconnects=0.0, double resubscribes=0.0):
+        """Let connections and subscriptions come and go during runs; chosen at random, so many a second of each.
+
+        A reconnect ends a ready connection and opens it again at once; a resubscribe leaves one channel of one
+        connection and joins again the one that was left sixteen turns before.
+        """
+        self.check()
+        self.reconnect_rate, self.resubscribe_rate = reconnects, resubscribes
+        self.reconnect_due = self.resubscribe_due = rl_now()
+
+    def publish_over(self, int fd):
+        """Publish with Redis commands on a connected socket, which the fleet owns from now on, logged in already."""
+        self.check()
+        if self.publisher_count:
+            raise RuntimeError("there is a publisher already")
+        self.make_publishers(1, C_REDIS)
+        self.publishers[0].fd = fd
+        if rl_epoll_set(self.epoll, True, fd, <uint64_t> 1 << 32, False) < 0:
+            raise OSError(errno, strerror(errno).decode())
+
+    def publish_http(self, address, *, str path="/", host=None, bint batch=False, int connections=8,
+                     int batch_max=1000):
+        """Publish with HTTP requests.
+
+        Args:
+            address: numeric IP address and port of the API.
+            path: target of the requests.
+            host: value of their ``Host``; made from the address where none is given.
+            batch: whether a request carries all messages that are due, or one.
+            connections: how many; a channel always uses the same one, so that its messages keep their order.
+            batch_max: messages of one request at most.
+        """
+        self.check()
+        if self.publisher_count:
+            raise RuntimeError("there is a publisher already")
+        name, port = address
+        if not rl_addr_set(&self.publish_address, name.encode(), port):
+            raise ValueError(f"{name!r} is no numeric IP address")
+        if connections < 1 or batch_max < 1:
+            raise ValueError("at least one connection, and one message in a batch")
+        if host is None:
+            host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+        self.request = self.text_of(
+            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: ".encode("latin-1")
+        )
+        if self.request.size > 400:
+            raise ValueError("path and host are too long")
+        self.batch_max = batch_max
+        self.make_publishers(connections, C_BATCH if batch else C_API)
+
+    def schedule(self, *, double rate=0.0, uint32_t outstanding=0, uint64_t messages=0, size_t payload_bytes=128,
+                 channels=None, start=None):
+        """Say what to publish during the next runs: to the given channels in turn.
+
+        Args:
+            rate: messages a second, on a schedule that does not wait for anybody (open loop): what could not be sent in
+                time is sent later and still counts from the time it was due. 0: as `outstanding` allows.
+            outstanding: messages that may be under way at once, 0 for any number. One is under way until every
+                subscriber of this fleet has it; it counts from when it was sent.
+            messages: how many; 0 to go on until `unschedule`.
+            payload_bytes: size of each payload, `STAMPED_MIN` at least.
+            channels: numbers of the channels; all of them by default.
+            start: when the schedule begins, as `time.monotonic()`; now by default.
+        """
+        cdef uint32_t i
+        cdef size_t body
+        self.check()
+        if not self.publisher_count:
+            raise RuntimeError("there is no publisher; see publish_over and publish_http")
+        if rate <= 0 and not outstanding:
+            raise ValueError("give a rate, or how many messages may be outstanding")
+        if outstanding >= 1 << SLOT_BITS:
+            raise ValueError(f"at most {(1 << SLOT_BITS) - 1} messages can be outstanding")
+        if payload_bytes < STAMP_SIZE + 2 or payload_bytes > 1 << 20:
+            raise ValueError(f"a payload has {STAMPED_MIN} to {1 << 20} bytes, not {payload_bytes}")
+        numbers = list(range(self.channel_count)) if channels is None else list(channels)
+        if not numbers or not all(0 <= each < self.channel_count for each in numbers):
+            raise ValueError("channels must be numbers of channels, one at least")
+        free(self.own)
+        self.own = NULL
+        self.own = <uint32_t*> zeroed(len(numbers), sizeof(uint32_t))
+        self.own_count = len(numbers)
+        for i, number in enumerate(numbers):
+            self.own[i] = number
+        self.heads = [b""] * self.channel_count
+        kind = self.publishers[0].kind
+        for number in set(numbers):
+            name, pattern = self.keep[number]
+            if kind == C_REDIS:
+                head = b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n\"" % (len(name), name, payload_bytes)
+            else:
+                head = b'{"pattern":%b,"payload":"' % pattern
+                if kind == C_API:
+                    body = len(head) - 1 + payload_bytes + 1
+                    head = b"%b%d\r\n\r\n%b" % (self.texts[-1], body, head)
+            self.heads[number] = head
+            self.channels[<uint32_t> number].head = PyBytes_AS_STRING(head)
+            self.channels[<uint32_t> number].head_size = len(head)
+        # Before the tail, as the request's text must stay the last one.
+        self.texts.insert(0, b"x" * (payload_bytes - STAMP_SIZE - 2) + (b'"\r\n' if kind == C_REDIS else b'"}'))
+        self.tail = Text(PyBytes_AS_STRING(self.texts[0]), len(self.texts[0]))
+        self.reset_slots(outstanding)
+        self.interval_ns = 1e9 / rate if rate > 0 else 0.0
+        self.start_ns = rl_now() if start is None else <int64_t> (start * 1e9)
+        self.turn = 0
+        self.quota = messages
+        self.progress_ns = rl_now()
+        self.scheduled = True
+
+    def unschedule(self):
+        """Publish nothing more."""
+        self.check()
+        self.scheduled = False
+
+    def run(self, double seconds, int until=C_TIME, int64_t deliveries=0):
+        """Drive everything, without the GIL.
+
+        Args:
+            seconds: at most for so long.
+            until: stop earlier, when all planned connections are ready or have failed (`READY`), when all scheduled
+                messages are published and acknowledged (`SENT`), or when they are also delivered (`DELIVERED`: to the
+                subscriptions of this fleet that were in force when they went out).
+            deliveries: stop earlier, once so many deliveries were counted since the fleet was made; 0 for no such
+                number.
+
+        Returns:
+            Whether what was waited for came to pass; with `TIME` and no number, always true.
+
+        Raises:
+            ConnectionError: the connection to publish over ended.
+            KeyboardInterrupt: as any signal handler may raise; the fleet can be run on.
+        """
+        cdef int64_t deadline, end
+        cdef int result = 0
+        self.check()
+        self.running = True
+        try:
+            with nogil:
+                deadline = rl_now() + <int64_t> (min(seconds, 1e9) * 1e9)
+                while True:
+                    end = min(deadline, rl_now() + SLICE_NS)
+                    result = self.loop(end, until, deliveries)
+                    if result or end == deadline:
+                        break
+                    with gil:
+                        PyErr_CheckSignals()
+        finally:
+            self.running = False
+        if result < 0:
+            raise OSError(-result, f"epoll: {strerror(-result).decode()}")
+        if self.publisher_lost:
+            self.publisher_lost = False
+            raise ConnectionError("the connection to publish over has ended")
+        return bool(result) or (until == C_TIME and not deliveries)
+
+    def missing(self):
+        """Return how many messages the subscriptions in force have yet to get, beyond those counted as lost."""
+        cdef uint32_t i
+        cdef int64_t total = 0
+        for i in range(self.sub_count):
+            total += self.behind(&self.subs[i])
+        return total
+
+    def give_up(self):
+        """Count what is `missing` as lost, with examples; return how many that were."""
+        cdef uint32_t i, k
+        cdef int64_t total = 0, behind
+        cdef Sub* sub
+        for i in range(self.conn_count):
+            for k in range(self.conns[i].first, self.conns[i].first + self.conns[i].count):
+                sub = &self.subs[k]
+                behind = self.behind(sub)
+                if behind > 0:
+                    total += behind
+                    self.example(b"lost", i, sub.channel, sub.next if sub.next else sub.floor, 0)
+                    sub.next = rl_load(&self.sent[sub.channel]) + 1
+        self.n.lost += total
+        return total
+
+    def counts(self):
+        """Return the figures so far; see `_load.pyi` for what each means."""
+        cdef Counts* n = &self.n
+        cdef uint32_t i
+        cdef int64_t active = 0
+        for i in range(self.channel_count):
+            active += self.channels[i].active
+        return {
+            "connections": self.open_count, "ready": self.ready_count, "pending": self.pending + self.todo_count,
+            "subscriptions": active, "failed": n.failed, "dropped": n.dropped, "closed": n.closed,
+            "protocol_errors": n.protocol_errors, "refused": n.refused, "pings": n.pings, "bytes_in": n.bytes_in,
+            "expected": n.expected, "deliveries": n.deliveries, "lost": n.lost, "duplicates": n.duplicates,
+            "reordered": n.reordered, "unexpected": n.unexpected, "foreign": n.foreign, "published": n.published,
+            "acknowledged": n.acknowledged, "heard": n.heard, "publish_errors": n.publish_errors,
+            "outstanding": self.slot_count - self.free_count, "abandoned": n.abandoned, "late": n.late,
+            "reconnects": n.reconnects, "resubscribes": n.resubscribes,
+        }
+
+    @property
+    def deliveries(self):
+        """Deliveries counted since the fleet was made."""
+        return self.n.deliveries
+
+    def close_codes(self):
+        """Return how often the server closed a connection with which code; 0 stands for a close without one."""
+        return {code: self.codes[code] for code in range(CODES) if self.codes[code]}
+
+    def problems(self):
+        """Return the first few wrong deliveries: kind, connection, channel, number expected, number that came."""
+        return [
+            (self.problem[i].kind.decode(), self.problem[i].conn, self.problem[i].channel, self.problem[i].expected,
+             self.problem[i].got)
+            for i in range(self.problem_count)
+        ]
+
+    def notes(self):
+        """Return the first few things that went wrong otherwise, as text: refusals, failed connections, errors."""
+        return [self.note[i].decode("utf-8", "replace") for i in range(self.note_count)]
+
+    def take_latencies(self):
+        """Return the latencies since the last call, in microseconds, and begin anew; see `_load.pyi` for the layout."""
+        return take(self.latencies)
+
+    def take_joins(self):
+        """Return how long it took connections from connect to ready; as `take_latencies`."""
+        return take(self.joins)
+
+    def take_lags(self):
+        """Return by how much messages were sent after their time; as `take_latencies`."""
+        return take(self.lags)
+
+    cdef Text text_of(self, bytes text):
+        """The text as the loop can use it; it lives as long as the fleet."""
+        self.texts.append(text)
+        return Text(PyBytes_AS_STRING(text), len(text))
+
+    cdef int check(self) except -1:
+        if self.running:
+            raise RuntimeError("the fleet is running")
+        if self.epoll < 0:
+            raise RuntimeError("the fleet is closed")
+        return 0
+
+    cdef uint32_t last(self, uint32_t first, count) except? 0:
+        if count is None:
+            return self.conn_count
+        return <uint32_t> min(<int64_t> self.conn_count, <int64_t> first + <int64_t> count)
+
+    cdef int make_publishers(self, int count, int kind) except -1:
+        cdef int i
+        free(self.publishers)
+        self.publishers = <Publisher*> zeroed(count, sizeof(Publisher))
+        self.publisher_count = count
+        for i in range(count):
+            self.publishers[i].fd = -1
+            self.publishers[i].kind = kind
+        return 0
+
+    cdef int reset_slots(self, uint32_t count) except -1:
+        cdef uint32_t i
+        free(self.slots)
+        free(self.free_slots)
+        self.slots, self.free_slots = NULL, NULL
+        self.slot_count = self.free_count = 0
+        self.slots = <Slot*> zeroed(count, sizeof(Slot))
+        self.free_slots = <uint32_t*> zeroed(count, sizeof(uint32_t))
+        for i in range(count):
+            self.free_slots[i] = count - 1 - i
+        self.slot_count = self.free_count = count
+        return 0
+
+    cdef int64_t behind(self, Sub* sub) noexcept nogil:
+        cdef int64_t next
+        if sub.state != ACTIVE:
+            return 0
+        next = sub.next if sub.next else sub.floor
+        return max(<int64_t> 0, <int64_t> rl_load(&self.sent[sub.channel]) + 1 - next)
+
+    cdef void example(self, const char* kind, uint32_t conn, uint32_t channel, uint32_t expected,
+                      uint32_t got) noexcept nogil:
+        if self.problem_count < PROBLEMS:
+            self.problem[self.problem_count] = Problem(kind, conn, channel, expected, got)
+            self.problem_count += 1
+
+    cdef void remark(self, const char* kind, const char* text, size_t size) noexcept nogil:
+        """Keep a text as one of the first few notes."""
+        if self.note_count < NOTES:
+            snprintf(self.note[self.note_count], NOTE_SIZE, "%s: %.*s", kind, <int> min(size, <size_t> NOTE_SIZE), text)
+            self.note_count += 1
+
+    # --- 2. The loop --------------------------------------------------------------------------------------------------
+
+    cdef int loop(self, int64_t deadline, int until, int64_t deliveries) noexcept nogil:
+        """Run until `deadline`; 1 where the condition holds, 0 where time is up, -errno where epoll failed."""
+        cdef rl_event events[EVENTS]
+        cdef int64_t now, wake
+        cdef uint64_t tag
+        cdef int count, i
+        while True:
+            now = rl_now()
+            if self.todo_count or self.reconnect_rate > 0 or self.resubscribe_rate > 0:
+                self.come_and_go(now)
+            if self.scheduled:
+                self.publish(now)
+            if self.done(until, deliveries):
+                return 1
+            if now >= deadline:
+                return 0
+            wake = min(deadline, self.next_due(now))
+            count = rl_epoll_wait(self.epoll, events, EVENTS, max(<int64_t> 0, wake - now))
+            if count < 0:
+                # EINTR: a signal, which the next slice looks at.
+                return 0 if errno == EINTR else -errno
+            for i in range(count):
+                tag = rl_event_tag(&events[i])
+                if tag >> 32:
+                    self.publisher_event(&self.publishers[<uint32_t> (tag >> 32) - 1], &events[i])
+                else:
+                    self.conn_event(<uint32_t> tag, &events[i])
+            if self.publisher_lost:
+                return 1
+
+    cdef bint done(self, int until, int64_t deliveries) noexcept nogil:
+        if deliveries and self.n.deliveries >= deliveries:
+            return True
+        if until == C_READY:
+            return not self.todo_count and not self.pending
+        if until >= C_SENT:
+            if self.scheduled and not (self.quota and self.turn >= self.quota):
+                return False
+            if self.n.published > self.n.acknowledged + self.n.publish_errors:
+                return False
+            return until == C_SENT or self.n.deliveries + self.n.lost >= self.n.expected
+        return False
+
+    cdef int64_t next_due(self, int64_t now) noexcept nogil:
+        """When the loop has something to do of its own."""
+        cdef int64_t due = now + SLICE_NS
+        if self.todo_count and self.pending < self.max_pending:
+            due = min(due, self.connect_due if self.connect_rate > 0 else now)
+        if self.reconnect_rate > 0:
+            due = min(due, self.reconnect_due)
+        if self.resubscribe_rate > 0:
+            due = min(due, self.resubscribe_due)
+        if self.scheduled and self.interval_ns > 0 and not self.blocked():
+            if not self.quota or self.turn < self.quota:
+                due = min(due, self.start_ns + <int64_t> (<double> self.turn * self.interval_ns))
+        return due
+
+    cdef void come_and_go(self, int64_t now) noexcept nogil:
+        cdef uint32_t i, k
+        cdef Conn* conn
+        cdef Sub* sub
+        cdef Gone* gone
+        # A hold-up is not made up for by a rush: it would be a different load.
+        self.reconnect_due = max(self.reconnect_due, now - SLICE_NS)
+        self.resubscribe_due = max(self.resubscribe_due, now - SLICE_NS)
+        while self.reconnect_rate > 0 and self.reconnect_due <= now:
+            self.reconnect_due += <int64_t> (1e9 / self.reconnect_rate)
+            i = self.pick(self.conn_count)
+            if self.conns[i].state == OPEN:
+                self.end(i, BY_US)
+                self.plan(i)
+                self.n.reconnects += 1
+        while self.resubscribe_rate > 0 and self.resubscribe_due <= now:
+            self.resubscribe_due += <int64_t> (1e9 / self.resubscribe_rate)
+            # The one that left a few turns ago comes back: in between, nothing may come for it.
+            gone = &self.gone[self.gone_turn % GONE]
+            if gone.count:
+                i, k = gone.conn, gone.sub
+                if self.conns[i].state == OPEN and self.subs[k].state == OUT:
+                    self.subs[k].state = ASKED
+                    self.ask(i, k, k + 1, c's')
+                    self.n.resubscribes += 1
+            gone.count = 0
+            i = self.pick(self.conn_count)
+            conn = &self.conns[i]
+            if conn.state == OPEN and conn.count:
+                k = conn.first + self.pick(conn.count)
+                sub = &self.subs[k]
+                if sub.state == ACTIVE:
+                    sub.state = LEAVING
+                    self.channels[sub.channel].active -= 1
+                    gone.conn, gone.sub, gone.count = i, k, 1
+                    self.ask(i, k, k + 1, c'u')
+            self.gone_turn += 1
+        while self.todo_count and self.pending < self.max_pending:
+            if self.connect_rate > 0:
+                if self.connect_due > now:
+                    break
+                self.connect_due += <int64_t> (1e9 / self.connect_rate)
+            i = self.todo[self.todo_start]
+            self.todo_start = self.todo_start + 1 if self.todo_start + 1 < self.conn_count else 0
+            self.todo_count -= 1
+            self.open(i)
+
+    cdef uint32_t pick(self, uint32_t below) noexcept nogil:
+        """A random number below `below` (xorshift; Marsaglia 2003)."""
+        self.chance ^= self.chance << 13
+        self.chance ^= self.chance >> 7
+        self.chance ^= self.chance << 17
+        return <uint32_t> ((self.chance >> 33) % max(below, <uint32_t> 1))
+
+    # --- 3. Connections -----------------------------------------------------------------------------------------------
+
+    cdef void plan(self, uint32_t i) noexcept nogil:
+        self.conns[i].state = PLANNED
+        self.todo[(<uint64_t> self.todo_start + self.todo_count) % self.conn_count] = i
+        self.todo_count += 1
+
+    cdef void open(self, uint32_t i) noexcept nogil:
+        cdef Conn* conn = &self.conns[i]
+        cdef uint32_t tried = 0
+        conn.state = CONNECTING
+        conn.began = rl_now()
+        self.pending += 1
+        while True:
+            conn.fd = rl_connect(
+                &self.address, &self.sources[(i + conn.source) % self.source_count] if self.source_count else NULL
+            )
+            tried += 1
+            if conn.fd >= 0 or not rl_no_port() or tried >= self.source_count:
+                break
+            conn.source += 1
+        if conn.fd >= 0 and rl_epoll_set(self.epoll, True, conn.fd, i, True) == 0:
+            conn.armed = True
+            return
+        self.failed(i, b"connect", strerror(errno))
+
+    cdef void failed(self, uint32_t i, const char* kind, const char* text) noexcept nogil:
+        """Count a connection that did not come to be."""
+        self.n.failed += 1
+        self.remark(kind, text, strlen(text))
+        self.end(i, BY_ERROR)
+
+    cdef void end(self, uint32_t i, int why) noexcept nogil:
+        """Let go of a connection, and of everything that it held."""
+        cdef Conn* conn = &self.conns[i]
+        cdef uint32_t k
+        cdef char frame[8]
+        if conn.state == CONNECTING or conn.state == HANDSHAKING or conn.state == JOINING:
+            self.pending -= 1
+        if conn.state == JOINING or conn.state == OPEN:
+            self.open_count -= 1
+            if why == BY_US:
+                client_frame_head(frame, 8, 2)
+                frame[6], frame[7] = 3, <char> 0xE8    # 1000, normal closure
+                rl_send(conn.fd, frame, 8)
+        if conn.state == OPEN:
+            self.ready_count -= 1
+        if why == BY_CLOSE_FRAME:
+            self.n.closed += 1
+        elif why == BY_PEER:
+            self.n.dropped += 1
+        for k in range(conn.first, conn.first + conn.count):
+            if self.subs[k].state == ACTIVE:
+                self.channels[self.subs[k].channel].active -= 1
+            self.subs[k].state = OUT
+            self.subs[k].next = self.subs[k].floor = 0
+        if conn.fd >= 0:
+            rl_close(conn.fd)
+        free(conn.partial)
+        free(conn.out)
+        conn.fd = -1
+        conn.state = IDLE
+        conn.armed = False
+        conn.waiting = 0
+        conn.partial, conn.out = NULL, NULL
+        conn.partial_size = conn.out_start = conn.out_end = 0
+
+    cdef void conn_event(self, uint32_t i, const rl_event* event) noexcept nogil:
+        cdef Conn* conn = &self.conns[i]
+        cdef int error
+        if conn.fd < 0:
+            return
+        if rl_event_out(event):
+            if conn.state == CONNECTING:
+                error = rl_socket_error(conn.fd)
+                if error:
+                    self.failed(i, b"connect", strerror(error))
+                    return
+                conn.state = HANDSHAKING
+                self.conn_send(i, self.handshake.at, self.handshake.size)
+                if conn.fd < 0:
+                    return
+            if not self.conn_flush(i):
+                return
+        if rl_event_in(event):
+            self.conn_read(i)
+
+    cdef void conn_send(self, uint32_t i, const char* data, size_t size) noexcept nogil:
+        """Send, or keep what the socket does not take; a connection that fails is found when it is read."""
+        cdef Conn* conn = &self.conns[i]
+        cdef Py_ssize_t n = 0
+        cdef char* moved
+        if conn.out == NULL:
+            n = rl_send(conn.fd, data, size)
+            if n == <Py_ssize_t> size or (n < 0 and not rl_would_block()):
+                return
+            n = max(<Py_ssize_t> 0, n)
+        moved = <char*> realloc(conn.out, conn.out_end + size - n)
+        if moved == NULL:
+            return
+        conn.out = moved
+        memcpy(moved + conn.out_end, data + n, size - n)
+        conn.out_end += size - n
+        if not conn.armed:
+            rl_epoll_set(self.epoll, False, conn.fd, i, True)
+            conn.armed = True
+
+    cdef bint conn_flush(self, uint32_t i) noexcept nogil:
+        """Send what was kept; false where the connection has ended."""
+        cdef Conn* conn = &self.conns[i]
+        cdef Py_ssize_t n
+        if conn.out != NULL:
+            n = rl_send(conn.fd, conn.out + conn.out_start, conn.out_end - conn.out_start)
+            if n < 0:
+                return True
+            conn.out_start += n
+            if conn.out_start < conn.out_end:
+                return True
+            free(conn.out)
+            conn.out = NULL
+            conn.out_start = conn.out_end = 0
+        if conn.armed and conn.state != CONNECTING:
+            rl_epoll_set(self.epoll, False, conn.fd, i, False)
+            conn.armed = False
+        return True
+
+    cdef void ask(self, uint32_t i, uint32_t start, uint32_t stop, char act) noexcept nogil:
+        """Send the actions that subscribe to (`s`) or leave (`u`) the channels of some subscriptions.
+
+        The request id is the act and the channel's number: `{"id":"s0000002a","act":"sub","pat":{…}}`.
+        """
+        cdef size_t size = 0, room, length
+        cdef uint32_t k
+        cdef Channel* channel
+        cdef char* out
+        cdef const char* word = b'","act":"sub","pat":' if act == c's' else b'","act":"unsub","pat":'
+        cdef size_t word_size = strlen(word)
+        for k in range(start, stop):
+            size += 64 + self.channels[self.subs[k].channel].pattern_size
+        if size > self.scratch_room:
+            out = <char*> realloc(self.scratch, size)
+            if out == NULL:
+                return
+            self.scratch, self.scratch_room = out, size
+        room = 0
+        for k in range(start, stop):
+            channel = &self.channels[self.subs[k].channel]
+            length = 17 + word_size + channel.pattern_size
+            out = self.scratch + room
+            out += client_frame_head(out, 1, length)
+            memcpy(out, b'{"id":"', 7)
+            out[7] = act
+            rl_put_hex8(out + 8, self.subs[k].channel)
+            memcpy(out + 16, word, word_size)
+            memcpy(out + 16 + word_size, channel.pattern, channel.pattern_size)
+            out[16 + word_size + channel.pattern_size] = c'}'
+            room = out + length - self.scratch
+        self.conn_send(i, self.scratch, room)
+
+    cdef void ready(self, uint32_t i) noexcept nogil:
+        cdef Conn* conn = &self.conns[i]
+        conn.state = OPEN
+        self.pending -= 1
+        self.ready_count += 1
+        self.joins[rl_hdr_index((rl_now() - conn.began) // 1000)] += 1
+
+    # --- 4. Receiving -------------------------------------------------------------------------------------------------
+
+    cdef void conn_read(self, uint32_t i) noexcept nogil:
+        cdef Conn* conn = &self.conns[i]
+        cdef size_t have = conn.partial_size, used = 0, size
+        cdef Py_ssize_t n
+        cdef char* moved
+        if have + READ_SIZE > self.buffer_room:
+            moved = <char*> realloc(self.buffer, have + READ_SIZE)
+            if moved == NULL:
+                return
+            self.buffer, self.buffer_room = moved, have + READ_SIZE
+        if have:
+            memcpy(self.buffer, conn.partial, have)
+        n = rl_recv(conn.fd, self.buffer + have, READ_SIZE)
+        if n <= 0:
+            if n < 0 and rl_would_block():
+                return
+            if conn.state == HANDSHAKING or conn.state == CONNECTING:
+                self.failed(i, b"handshake", why_ended(n))
+            else:
+                self.end(i, BY_PEER)
+            return
+        self.n.bytes_in += n
+        size = have + n
+        conn.partial_size = 0
+        if conn.state == HANDSHAKING:
+            used = self.accepted(i, self.buffer, size)
+        if conn.state >= JOINING:
+            used += self.frames(i, <uint8_t*> self.buffer + used, size - used, rl_now())
+        if conn.fd < 0:
+            return
+        size -= used
+        if size:
+            moved = <char*> realloc(conn.partial, size)
+            if moved == NULL:
+                self.end(i, BY_ERROR)
+                return
+            conn.partial = moved
+            memcpy(moved, self.buffer + used, size)
+            conn.partial_size = size
+        elif conn.partial != NULL:
+            free(conn.partial)
+            conn.partial = NULL
+
+    cdef size_t accepted(self, uint32_t i, const char* p, size_t size) noexcept nogil:
+        """Read the answer to the handshake; the bytes it took, 0 where it is not whole yet or says no."""
+        cdef Conn* conn = &self.conns[i]
+        cdef const char* end = rl_find(p, size, b"\r\n\r\n")
+        cdef const char* line
+        cdef uint32_t k
+        if end == NULL:
+            if size > 16384:
+                self.failed(i, b"handshake", b"the answer has no end")
+            return 0
+        if size < 12 or memcmp(p, b"HTTP/1.1 101", 12) != 0:
+            line = <const char*> memchr(p, c'\r', size)
+            self.n.failed += 1
+            self.remark(b"handshake refused", p, line - p)
+            self.end(i, BY_ERROR)
+            return 0
+        if rl_find(p, end - p, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") == NULL:
+            self.failed(i, b"handshake", b"Sec-WebSocket-Accept is wrong")
+            return 0
+        self.open_count += 1
+        conn.state = JOINING
+        conn.waiting = conn.count
+        for k in range(conn.first, conn.first + conn.count):
+            self.subs[k].state = ASKED
+        if conn.count:
+            self.ask(i, conn.first, conn.first + conn.count, c's')
+        else:
+            self.ready(i)
+        return end + 4 - p
+
+    cdef size_t frames(self, uint32_t i, uint8_t* p, size_t size, int64_t now) noexcept nogil:
+        """Take the whole frames off `size` bytes; return how many bytes they were."""
+        cdef size_t used = 0, length = 0
+        cdef int head
+        while True:
+            head = frame_head(p + used, size - used, &length)
+            if head <= 0 or length > FRAME_MAX:
+                if head < 0 or (head and length > FRAME_MAX):
+                    self.n.protocol_errors += 1
+                    self.remark(b"protocol", b"a frame that no server of this kind sends", 41)
+                    self.end(i, BY_ERROR)
+                return used
+            if size - used - head < length:
+                return used
+            if p[used] == 0x81:
+                self.text(i, <const char*> p + used + head, length, now)
+            else:
+                self.control(i, p[used] & 15, p + used + head, length)
+                if self.conns[i].fd < 0:
+                    return used
+            used += head + length
+
+    cdef void control(self, uint32_t i, uint8_t opcode, const uint8_t* p, size_t size) noexcept nogil:
+        cdef char frame[160]
+        cdef size_t n
+        cdef uint32_t code = 0
+        if opcode == 9 and size <= 125:
+            self.n.pings += 1
+            n = client_frame_head(frame, 10, size)
+            memcpy(frame + n, p, size)
+            self.conn_send(i, frame, n + size)
+        elif opcode == 8:
+            if size >= 2:
+                code = (<uint32_t> p[0] << 8) | p[1]
+                n = client_frame_head(frame, 8, 2)
+                memcpy(frame + n, p, 2)
+                rl_send(self.conns[i].fd, frame, n + 2)
+            if code < CODES:
+                self.codes[code] += 1
+            self.end(i, BY_CLOSE_FRAME)
+        elif opcode != 10:
+            self.n.protocol_errors += 1
+            self.remark(b"protocol", b"neither text nor a control frame", 32)
+            self.end(i, BY_ERROR)
+
+    cdef void text(self, uint32_t i, const char* p, size_t size, int64_t now) noexcept nogil:
+        if size and p[0] == c'{':
+            self.reply(i, p, size)
+        elif not self.stamped:
+            self.n.deliveries += 1
+            self.progress_ns = now
+        elif size < STAMP_TEXT or p[ID_SIZE] != c'?' or p[ID_SIZE + 1] != c'"':
+            self.n.foreign += 1
+        else:
+            self.delivery(i, p, now)
+
+    cdef void reply(self, uint32_t i, const char* p, size_t size) noexcept nogil:
+        """Read the reply to one of our actions, `{"id":"s0000002a","ret":"…"}`."""
+        cdef Conn* conn = &self.conns[i]
+        cdef const char* id = rl_find(p, size, b'"id":"')
+        cdef const char* error = rl_find(p, size, b'"err":')
+        cdef Sub* sub = NULL
+        if id != NULL and p + size - id >= 16:
+            sub = self.find(conn, rl_hex8(id + 7))
+        if error != NULL:
+            self.n.refused += 1
+            self.remark(b"refused", p, size)
+        if sub == NULL or (sub.state != ASKED and sub.state != LEAVING):
+            if error == NULL:
+                self.n.foreign += 1
+            return
+        if sub.state == LEAVING:
+            sub.state = OUT
+            sub.next = sub.floor = 0
+            return
+        if error == NULL:
+            sub.state = ACTIVE
+            sub.floor = rl_load(&self.sent[sub.channel]) + 1
+            self.channels[sub.channel].active += 1
+        else:
+            sub.state = OUT
+        if conn.state == JOINING:
+            conn.waiting -= 1
+            if not conn.waiting:
+                self.ready(i)
+
+    cdef Sub* find(self, Conn* conn, uint32_t channel) noexcept nogil:
+        """The connection's subscription to a channel, or NULL."""
+        cdef Sub* subs = self.subs + conn.first
+        cdef uint32_t low = 0, high = conn.count, middle
+        if conn.hint < conn.count and subs[conn.hint].channel == channel:
+            return &subs[conn.hint]
+        while low < high:
+            middle = (low + high) >> 1
+            if subs[middle].channel < channel:
+                low = middle + 1
+            else:
+                high = middle
+        if low == conn.count or subs[low].channel != channel:
+            return NULL
+        # Messages come mostly in turn: the next one is probably the neighbour's, or this one's again.
+        conn.hint = low
+        return &subs[low]
+
+    cdef void delivery(self, uint32_t i, const char* p, int64_t now) noexcept nogil:
+        """Hold a payload against what must come, and count it."""
+        cdef uint32_t channel = rl_hex8(p + STAMP_AT)
+        cdef uint32_t number = rl_hex8(p + STAMP_AT + 8)
+        cdef uint32_t expected
+        cdef Sub* sub = self.find(&self.conns[i], channel)
+        if sub == NULL or sub.state == OUT or memcmp(p, self.channels[channel].id, ID_SIZE) != 0:
+            self.n.unexpected += 1
+            self.example(b"unexpected", i, channel, 0, number)
+            return
+        expected = sub.next if sub.next else sub.floor
+        if number != sub.next and expected:
+            if number > expected:
+                self.n.lost += number - expected
+                self.example(b"lost", i, channel, expected, number)
+                self.gap(sub - self.subs, expected, number)
+            elif sub.next:
+                if not self.fill_gap(sub - self.subs, number):
+                    self.n.duplicates += 1
+                    self.example(b"duplicate", i, channel, expected, number)
+                    return
+                self.n.lost -= 1
+                self.n.reordered += 1
+                self.example(b"reordered", i, channel, expected, number)
+        if number >= sub.next:
+            sub.next = number + 1
+        self.n.deliveries += 1
+        self.progress_ns = now
+        self.latencies[rl_hdr_index((now - stamp_time(p + STAMP_AT)) // 1000)] += 1
+        if self.slot_count:
+            self.arrived(rl_hex8(p + STAMP_AT + 32))
+
+    cdef void arrived(self, uint32_t mark) noexcept nogil:
+        """One more subscriber has an outstanding message."""
+        cdef uint32_t place = mark & ((1 << SLOT_BITS) - 1)
+        cdef Slot* slot
+        if place >= self.slot_count:
+            return
+        slot = &self.slots[place]
+        if slot.generation == mark >> SLOT_BITS and slot.remaining:
+            slot.remaining -= 1
+            if not slot.remaining:
+                self.free_slot(place)
+
+    cdef void free_slot(self, uint32_t place) noexcept nogil:
+        self.slots[place].remaining = 0
+        self.slots[place].generation = (self.slots[place].generation + 1) & ((1 << (32 - SLOT_BITS)) - 1)
+        self.free_slots[self.free_count] = place
+        self.free_count += 1
+
+    cdef void gap(self, uint32_t sub, uint32_t start, uint32_t stop) noexcept nogil:
+        if self.gap_count < GAPS:
+            self.gaps[self.gap_count] = Gap(sub, start, stop)
+            self.gap_count += 1
+
+    cdef bint fill_gap(self, uint32_t sub, uint32_t number) noexcept nogil:
+        """Whether a number was counted as lost and is not lost after all."""
+        cdef int i
+        cdef uint32_t stop
+        for i in range(self.gap_count):
+            if self.gaps[i].sub == sub and self.gaps[i].start <= number < self.gaps[i].stop:
+                stop = self.gaps[i].stop
+                self.gaps[i].stop = number
+                if number + 1 < stop:
+                    self.gap(sub, number + 1, stop)
+                return True
+        return False
+
+    # --- 5. Publishing ------------------------------------------------------------------------------------------------
+
+    cdef bint blocked(self) noexcept nogil:
+        """Whether the next message has to wait for something that epoll will report."""
+        cdef Publisher* publisher
+        if self.slot_count and not self.free_count:
+            return True
+        publisher = &self.publishers[self.own[self.turn % self.own_count] % self.publisher_count]
+        if publisher.kind == C_REDIS:
+            return publisher.end - publisher.start >= OUT_ROOM
+        if publisher.kind == C_API:
+            return publisher.busy
+        if publisher.batch:
+            return publisher.batch >= self.batch_max or publisher.end >= BATCH_BYTES
+        return publisher.busy and publisher.end > 0     # the last request is still being sent
+
+    cdef void publish(self, int64_t now) noexcept nogil:
+        """Write what is due to the publishers' buffers, and send it."""
+        cdef int64_t due
+        cdef uint32_t i, number
+        if self.slot_count and not self.free_count and now - self.progress_ns > STALL_NS:
+            # Something was lost, or somebody is gone: go on without it.
+            self.n.abandoned += self.slot_count
+            for i in range(self.slot_count):
+                self.free_slot(i)
+            self.progress_ns = now
+        while not self.quota or self.turn < self.quota:
+            if self.interval_ns > 0:
+                due = self.start_ns + <int64_t> (<double> self.turn * self.interval_ns)
+                if due > now:
+                    break
+            elif now < self.start_ns:
+                break
+            else:
+                due = now
+            if self.blocked():
+                break
+            number = self.own[self.turn % self.own_count]
+            if not self.write_message(&self.publishers[number % self.publisher_count], number, due):
+                break
+            self.turn += 1
+            if now - due > LATE_NS:
+                self.n.late += 1
+            self.lags[rl_hdr_index((now - due) // 1000)] += 1
+        for i in range(self.publisher_count):
+            if self.publishers[i].batch and not self.publishers[i].busy:
+                self.send_batch(&self.publishers[i])
+            elif self.publishers[i].start < self.publishers[i].end and not self.publishers[i].armed:
+                if self.publishers[i].kind != C_BATCH:
+                    self.publisher_flush(&self.publishers[i])
+
+    cdef bint write_message(self, Publisher* publisher, uint32_t number, int64_t due) noexcept nogil:
+        """Append one message to a publisher's buffer; false where there is no room."""
+        cdef Channel* channel = &self.channels[number]
+        cdef size_t size = channel.head_size + STAMP_SIZE + self.tail.size
+        cdef uint32_t mark = 0, place, sequence
+        cdef char* out
+        if publisher.kind == C_BATCH:
+            # The first 512 bytes are for the request's head, which is written last.
+            if publisher.end == 0:
+                publisher.start = publisher.end = 512
+                size += 13
+        if not self.publisher_room(publisher, size + 16):
+            return False
+        sequence = rl_load(&self.sent[number]) + 1
+        if self.slot_count and channel.active:
+            self.free_count -= 1
+            place = self.free_slots[self.free_count]
+            self.slots[place].remaining = channel.active
+            mark = place | (self.slots[place].generation << SLOT_BITS)
+        elif self.slot_count:
+            mark = (1 << SLOT_BITS) - 1     # nobody will have to get it
+        if publisher.kind == C_BATCH:
+            out = publisher.out + publisher.end
+            if publisher.batch:
+                out[0] = c','
+                publisher.end += 1
+            else:
+                memcpy(out, b'{"messages":[', 13)
+                publisher.end += 13
+            publisher.batch += 1
+        out = publisher.out + publisher.end
+        memcpy(out, channel.head, channel.head_size)
+        put_stamp(out + channel.head_size, number, sequence, due, mark)
+        memcpy(out + channel.head_size + STAMP_SIZE, self.tail.at, self.tail.size)
+        publisher.end += channel.head_size + STAMP_SIZE + self.tail.size
+        if publisher.kind == C_API:
+            publisher.busy = True
+        # Before it is on its way, so that nobody can get it earlier than it counts.
+        rl_store(&self.sent[number], sequence)
+        publisher.in_flight += 1
+        self.n.published += 1
+        self.n.expected += channel.active
+        return True
+
+    cdef bint publisher_room(self, Publisher* publisher, size_t size) noexcept nogil:
+        cdef char* moved
+        if publisher.end + size <= publisher.room:
+            return True
+        if publisher.start and publisher.kind != C_BATCH:
+            memmove(publisher.out, publisher.out + publisher.start, publisher.end - publisher.start)
+            publisher.end -= publisher.start
+            publisher.start = 0
+        if publisher.end + size > publisher.room:
+            moved = <char*> realloc(publisher.out, publisher.end + size + OUT_ROOM)
+            if moved == NULL:
+                return False
+            publisher.out = moved
+            publisher.room = publisher.end + size + OUT_ROOM
+        return True
+
+    cdef void send_batch(self, Publisher* publisher) noexcept nogil:
+        """Put the head before the messages that were gathered, and send the request."""
+        cdef char head[512]
+        cdef size_t size = self.request.size
+        memcpy(publisher.out + publisher.end, b"]}", 2)
+        publisher.end += 2
+        memcpy(head, self.request.at, size)
+        size += rl_put_decimal(head + size, publisher.end - 512)
+        memcpy(head + size, b"\r\n\r\n", 4)
+        size += 4
+        publisher.start = 512 - size
+        memcpy(publisher.out + publisher.start, head, size)
+        publisher.busy = True
+        publisher.batch = 0
+        self.publisher_flush(publisher)
+
+    cdef void publisher_flush(self, Publisher* publisher) noexcept nogil:
+        cdef Py_ssize_t n
+        cdef uint64_t tag = <uint64_t> (publisher - self.publishers + 1) << 32
+        cdef int64_t now
+        if publisher.kind != C_REDIS:
+            now = rl_now()
+            if publisher.fd >= 0 and not publisher.opening and now - publisher.used > IDLE_NS:
+                self.publisher_end(publisher)
+            publisher.used = now
+            if publisher.fd < 0:
+                publisher.fd = rl_connect(&self.publish_address, NULL)
+                if publisher.fd < 0 or rl_epoll_set(self.epoll, True, publisher.fd, tag, True) < 0:
+                    self.request_failed(publisher, strerror(errno))
+                    return
+                publisher.opening = publisher.armed = True
+        if publisher.fd < 0 or publisher.opening:
+            return
+        n = rl_send(publisher.fd, publisher.out + publisher.start, publisher.end - publisher.start)
+        if n < 0 and not rl_would_block():
+            self.publisher_failed(publisher, strerror(errno))
+            return
+        publisher.start += max(<Py_ssize_t> 0, n)
+        if publisher.start == publisher.end:
+            publisher.start = publisher.end = 0
+        if publisher.armed != (publisher.end > 0):
+            publisher.armed = publisher.end > 0
+            rl_epoll_set(self.epoll, False, publisher.fd, tag, publisher.armed)
+
+    cdef void publisher_event(self, Publisher* publisher, const rl_event* event) noexcept nogil:
+        cdef Py_ssize_t n
+        cdef int error
+        cdef char* moved
+        if publisher.fd < 0:
+            return
+        if publisher.opening:
+            error = rl_socket_error(publisher.fd)
+            if error:
+                self.publisher_failed(publisher, strerror(error))
+                return
+            publisher.opening = False
+        if publisher.armed and rl_event_out(event):
+            self.publisher_flush(publisher)
+            if publisher.fd < 0:
+                return
+        if not rl_event_in(event):
+            return
+        if publisher.answers_room - publisher.answers_size < 65536:
+            moved = <char*> realloc(publisher.answers, publisher.answers_room + 262144)
+            if moved == NULL:
+                return
+            publisher.answers = moved
+            publisher.answers_room += 262144
+        n = rl_recv(publisher.fd, publisher.answers + publisher.answers_size,
+                    publisher.answers_room - publisher.answers_size)
+        if n <= 0:
+            if n == 0 or not rl_would_block():
+                self.publisher_failed(publisher, why_ended(n))
+            return
+        publisher.answers_size += n
+        if publisher.kind == C_REDIS:
+            self.redis_answers(publisher)
+        else:
+            self.http_answer(publisher)
+
+    cdef void redis_answers(self, Publisher* publisher) noexcept nogil:
+        """Read `:3`, the receivers of a message, or `-ERR …`, a line each."""
+        cdef char* p = publisher.answers
+        cdef char* end = p + publisher.answers_size
+        cdef char* line_end
+        cdef int64_t value
+        cdef char* digit
+        while p < end:
+            line_end = <char*> memchr(p, c'\n', end - p)
+            if line_end == NULL:
+                break
+            if p[0] == c':':
+                value = 0
+                digit = p + 1
+                while c'0' <= digit[0] <= c'9':
+                    value = value * 10 + digit[0] - c'0'
+                    digit += 1
+                self.n.heard += value
+                self.n.acknowledged += 1
+            else:
+                self.n.publish_errors += 1
+                self.remark(b"publish", p, max(<int64_t> 0, line_end - p - 1))
+            publisher.in_flight -= 1
+            p = line_end + 1
+        publisher.answers_size = end - p
+        memmove(publisher.answers, p, publisher.answers_size)
+
+    cdef void http_answer(self, Publisher* publisher) noexcept nogil:
+        """Read the answer to the request under way, once it is whole."""
+        cdef char* p = publisher.answers
+        cdef size_t size = publisher.answers_size
+        cdef const char* end = rl_find(p, min(size, <size_t> 16384), b"\r\n\r\n")
+        cdef const char* field
+        cdef size_t length = 0
+        cdef uint32_t bad = 0
+        if end == NULL:
+            if size > 16384:
+                self.publisher_failed(publisher, b"the answer is no HTTP")
+            return
+        field = rl_find(p, end - p, b"content-length: ")
+        if field == NULL:
+            field = rl_find(p, end - p, b"Content-Length: ")
+        if field == NULL or memcmp(p, b"HTTP/1.1 ", 9) != 0:
+            self.publisher_failed(publisher, b"the answer has no Content-Length")
+            return
+        length = number_at(field + 16)
+        end += 4
+        if size - (end - p) < length:
+            return
+        if memcmp(p + 9, b"200", 3) != 0:
+            bad = self.sent_in_request(publisher)
+            self.remark(b"publish", p + 9, min(size - 9, <size_t> 3))
+            self.remark(b"publish", end, length)
+        elif publisher.kind == C_BATCH:
+            # {"results":[…],"queued":N,"failed":M}
+            field = rl_find(end + max(<int64_t> 0, <int64_t> length - 40), min(length, <size_t> 40), b'"failed":')
+            if field != NULL and number_at(field + 9):
+                bad = <uint32_t> number_at(field + 9)
+                self.remark(b"publish", end, length)
+        else:
+            field = rl_find(end, length, b'"nodes":')
+            if field != NULL:
+                self.n.heard += number_at(field + 8)
+        self.n.publish_errors += bad
+        self.n.acknowledged += self.sent_in_request(publisher) - bad
+        publisher.in_flight -= self.sent_in_request(publisher)
+        publisher.busy = False
+        publisher.answers_size = 0
+        publisher.used = rl_now()
+        if rl_find(p, end - p, b"onnection: close") != NULL:
+            self.publisher_end(publisher)
+
+    cdef uint32_t sent_in_request(self, Publisher* publisher) noexcept nogil:
+        """Messages of the request under way."""
+        return publisher.in_flight - publisher.batch
+
+    cdef void request_failed(self, Publisher* publisher, const char* why) noexcept nogil:
+        """Count the messages of a request that got no answer; it is not repeated, as it may have been heard."""
+        cdef uint32_t count = self.sent_in_request(publisher)
+        self.remark(b"publish", why, strlen(why))
+        self.n.publish_errors += count
+        publisher.in_flight -= count
+        publisher.busy = False
+        if not publisher.batch:
+            publisher.start = publisher.end = 0
+
+    cdef void publisher_failed(self, Publisher* publisher, const char* why) noexcept nogil:
+        cdef bint under_way = publisher.busy
+        self.publisher_end(publisher)
+        if publisher.kind != C_REDIS:
+            # An idle connection that the server closes is made anew when it is needed.
+            if under_way:
+                self.request_failed(publisher, why)
+            return
+        self.remark(b"publish", why, strlen(why))
+        self.n.publish_errors += publisher.in_flight
+        publisher.in_flight = 0
+        self.scheduled = False
+        self.publisher_lost = True
+
+    cdef void publisher_end(self, Publisher* publisher) noexcept nogil:
+        if publisher.fd >= 0:
+            rl_close(publisher.fd)
+        publisher.fd = -1
+        publisher.opening = publisher.armed = False
+        publisher.answers_size = 0
+
+
+cdef void* zeroed(size_t count, size_t size) except NULL:
+    cdef void* memory = calloc(max(count, <size_t> 1), size)
+    if memory == NULL:
+        raise MemoryError()
+    return memory
+
+
+cdef list take(uint64_t* counts):
+    cdef list taken = []
+    cdef int i
+    for i in range(HDR_SIZE):
+        if counts[i]:
+            taken.append((i, counts[i]))
+            counts[i] = 0
+    return taken
+
+
+cdef const char* why_ended(Py_ssize_t received) noexcept nogil:
+    if received < 0:
+        return strerror(errno)
+    return b"the other end closed the connection"
+
+
+cdef size_t number_at(const char* p) noexcept nogil:
+    cdef size_t value = 0
+    while c'0' <= p[0] <= c'9' and value < <size_t> 1 << 40:
+        value = value * 10 + <size_t> (p[0] - c'0')
+        p += 1
+    return value
