@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from email.message import Message
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from realizehit import _fanout, openapi
 from realizehit.bus.base import Bus, BusState
 from realizehit.errors import BrokerError, BrokerUnavailable, ErrorCode, PatternError, RequestError
-from realizehit.messages import Publication, parse_publication, split_batch, split_lines
+from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication
 from realizehit.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
 
@@ -90,14 +91,30 @@ def create_app(
         Route("/metrics", show_metrics),
         Route("/openapi.json", describe),
     ]
+    endpoints: dict[str, _Endpoint] = {}
     if publish:
-        single, batch = _Publish(bus, settings, metrics), _PublishBatch(bus, settings, metrics)
-        for path in {settings.prefix, settings.prefix.rstrip("/") or "/"}:
-            routes.append(Route(path, single, methods=["POST"]))
-        routes.append(Route(settings.prefix + "batch", batch, methods=["POST"]))
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_exception, 500: _defect})
-    app.router.redirect_slashes = False
-    return app
+        single = _Publish(bus, settings, metrics)
+        endpoints[settings.prefix] = endpoints[settings.prefix.rstrip("/") or "/"] = single
+        endpoints[settings.prefix + "batch"] = _PublishBatch(bus, settings, metrics)
+    routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
+    return _Application(endpoints, routes=routes, exception_handlers={HTTPException: _http_exception, 500: _defect})
+
+
+class _Application(Starlette):
+    """A Starlette application that lets publications past its middleware and router, which cost more than they do."""
+
+    def __init__(self, endpoints: dict[str, _Endpoint], **options: Any) -> None:
+        super().__init__(**options)
+        self.router.redirect_slashes = False
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path"):
+            endpoint = self._endpoints.get(scope["path"])
+            if endpoint is not None and not self.user_middleware:
+                await endpoint(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 class _Endpoint:
@@ -107,21 +124,19 @@ class _Endpoint:
 
     def __init__(self, bus: Bus, settings: Settings, metrics: Metrics) -> None:
         self.bus = bus
-        self.settings = settings
         self.metrics = metrics
-
-    @property
-    def max_body(self) -> int:
-        raise NotImplementedError
+        self.max_payload = settings.max_payload_bytes
+        self.max_body = settings.max_payload_bytes + PATTERN_ROOM
 
     async def publish(self, body: bytes, media_type: str) -> Any:
+        """Publish what a body holds, and return the answer."""
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
             media_type = self._media_type(headers.get(b"content-type", b""))
-            body = await self._read(headers.get(b"content-length", b""), receive)
+            body = await self._read(headers.get(b"content-length"), receive)
             if body is None:
                 return  # the publisher went away
             answer = await self.publish(body, media_type)
@@ -132,60 +147,59 @@ class _Endpoint:
             await _send(send, *_problem(error.code, str(error)))
         except BrokerError as error:
             await _send(send, *_problem(ErrorCode.BROKER_REFUSED, str(error)))
+        except Exception:
+            await _send(send, HTTPStatus.INTERNAL_SERVER_ERROR, _PROBLEM, _DEFECT)
+            raise  # whoever serves this logs it
         else:
             await _send(send, HTTPStatus.OK, _JSON, orjson.dumps(answer))
 
     def _media_type(self, header: bytes) -> str:
         # Insisting on the type keeps web pages of strangers from publishing: what a form or a plain request of another
         # origin can send is none of these, and for these a browser asks for permission first, which is not given.
-        message = Message()
-        message["content-type"] = header.decode("latin-1") or "none/none"
-        media_type = message.get_content_type()
-        if media_type not in self.media_types or message.get_content_charset("utf-8") not in ("utf-8", "us-ascii"):
-            wanted = " or ".join(self.media_types)
-            shown = header[:100].decode("latin-1") or "missing"
-            raise RequestError(f"Content-Type is {shown}; use {wanted}", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
+        media_type = "application/json" if header == _JSON else _media_type(header)
+        if media_type not in self.media_types:
+            wanted = " or ".join(f"Content-Type: {name}" for name in self.media_types)
+            shown = f"Content-Type is {header[:100].decode('latin-1')}" if header else "the Content-Type is missing"
+            raise RequestError(f"{shown}; send the header {wanted}", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
         return media_type
 
-    async def _read(self, length: bytes, receive: Receive) -> bytes | None:
-        if length.isdigit() and int(length) > self.max_body:
-            self._too_large(f"the body has {int(length)} bytes")
+    async def _read(self, length: bytes | None, receive: Receive) -> bytes | None:
+        if length is not None and length.isdigit() and int(length) > self.max_body:
+            raise self._too_large(f"the body has {int(length)} bytes")
         parts: list[bytes] = []
         size = 0
         while True:
             message = await receive()
             if message["type"] != "http.request":
                 return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            part = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
             if size > self.max_body:
-                self._too_large("the body is too large")
+                raise self._too_large("the body has more bytes")
             if not message.get("more_body", False):
-                return b"".join(parts)
+                return part if len(parts) == 1 else b"".join(parts)
 
-    def _too_large(self, what: str) -> None:
-        raise RequestError(f"{what}; at most {self.max_body} are taken", ErrorCode.TOO_LARGE)
+    def _too_large(self, what: str) -> RequestError:
+        return RequestError(f"{what}; at most {self.max_body} are taken", ErrorCode.TOO_LARGE)
 
-    def parse(self, body: Any) -> Publication:
-        """Read one publication and hold it to the bound of a payload."""
-        publication = parse_publication(body)
-        if len(publication.payload) > self.settings.max_payload_bytes:
-            raise RequestError(
-                f"the payload has {len(publication.payload)} bytes; at most {self.settings.max_payload_bytes} are taken",
-                ErrorCode.TOO_LARGE,
-            )
-        return publication
+    def payload_error(self, publication: Publication) -> RequestError | None:
+        """Hold a publication to the bound of a payload."""
+        size = len(publication.payload)
+        if size <= self.max_payload:
+            return None
+        text = f"the payload has {size} bytes; at most {self.max_payload} are taken"
+        return RequestError(text, ErrorCode.TOO_LARGE)
 
 
 class _Publish(_Endpoint):
     """``POST {prefix}``."""
 
-    @property
-    def max_body(self) -> int:
-        return self.settings.max_payload_bytes + PATTERN_ROOM
-
     async def publish(self, body: bytes, media_type: str) -> Any:
-        channel, payload = self.parse(body)
+        publication = parse_publication(body)
+        if (too_large := self.payload_error(publication)) is not None:
+            raise too_large
+        channel, payload = publication
         began = time.perf_counter()
         try:
             nodes = await self.bus.publish(channel, payload)
@@ -202,38 +216,50 @@ class _PublishBatch(_Endpoint):
 
     media_types = ("application/json", "application/x-ndjson")
 
-    @property
-    def max_body(self) -> int:
-        return self.settings.max_batch_bytes
+    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics) -> None:
+        super().__init__(bus, settings, metrics)
+        self.max_body = settings.max_batch_bytes
+        self._most = settings.max_batch_messages
 
     async def publish(self, body: bytes, media_type: str) -> Any:
-        items: list[Any] = split_lines(body) if media_type == "application/x-ndjson" else split_batch(body)
-        most = self.settings.max_batch_messages
-        if len(items) > most:
-            raise RequestError(f"the batch has {len(items)} messages; at most {most} are taken", ErrorCode.TOO_LARGE)
-        results: list[dict[str, Any]] = [{}] * len(items)
-        good: list[tuple[int, Publication]] = []
+        parse = parse_lines if media_type == "application/x-ndjson" else parse_batch
+        items = parse(body, self._most)
+        good: list[Publication] = []
         for index, item in enumerate(items):
-            try:
-                good.append((index, self.parse(item)))
-            except (RequestError, PatternError) as error:
-                results[index] = _failed(index, error.code, str(error))
+            if isinstance(item, Publication):
+                too_large = self.payload_error(item)
+                if too_large is None:
+                    good.append(item)
+                else:
+                    items[index] = too_large
         self.metrics.count("invalid", len(items) - len(good))
         began = time.perf_counter()
-        outcomes = await self.bus.publish_many([publication for _, publication in good])
+        outcomes = await self.bus.publish_many(good)
         self.metrics.took(time.perf_counter() - began)
+        results: list[dict[str, Any]] = []
         queued = 0
-        for (index, publication), outcome in zip(good, outcomes, strict=True):
-            if isinstance(outcome, BrokerError):
-                self.metrics.count(_outcome(outcome))
-                results[index] = _failed(index, outcome.code, str(outcome))
-            else:
+        published = iter(outcomes)
+        for index, item in enumerate(items):
+            outcome = next(published) if isinstance(item, Publication) else item
+            if isinstance(outcome, int):
                 queued += 1
-                results[index] = _queued(publication.channel, outcome)
+                results.append(_queued(item[0], outcome))  # type: ignore[index]  # a Publication, as just seen
+            else:
+                if isinstance(outcome, BrokerError):
+                    self.metrics.count(_outcome(outcome))
+                results.append(_failed(index, outcome.code, str(outcome)))
         self.metrics.count("queued", queued)
         if outcomes and all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes):
             raise outcomes[0]  # type: ignore[misc]  # nothing was published: say so in the status too
         return {"results": results, "queued": queued, "failed": len(items) - queued}
+
+
+@lru_cache(maxsize=256)
+def _media_type(header: bytes) -> str:
+    """Return the media type that a Content-Type names; an empty text where its charset is not UTF-8."""
+    message = Message()
+    message["content-type"] = header.decode("latin-1") or "none/none"
+    return message.get_content_type() if message.get_content_charset("utf-8") in ("utf-8", "us-ascii") else ""
 
 
 def _outcome(error: BrokerError) -> str:
@@ -280,7 +306,9 @@ async def _http_exception(_: Request, error: Exception) -> Response:
     return Response(_problem_body(status, detail), status, error.headers, _PROBLEM.decode())
 
 
+_DEFECT: Final = _problem_body(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says how")
+
+
 async def _defect(_: Request, error: Exception) -> Response:
     """Answer a defect without telling its insides; the server logs them."""
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return Response(_problem_body(status, "the server failed; its log says how"), status, media_type=_PROBLEM.decode())
+    return Response(_DEFECT, HTTPStatus.INTERNAL_SERVER_ERROR, media_type=_PROBLEM.decode())

@@ -5,6 +5,7 @@ Text in, values out; nothing here knows a socket. A payload is never decoded: it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -93,12 +94,23 @@ class _PublishBody(msgspec.Struct):
     payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _BatchBody(msgspec.Struct):
+class _Items(msgspec.Struct):
     messages: list[msgspec.Raw]
 
 
+class _GoodBody(msgspec.Struct, gc=False):
+    pattern: dict[str, Any]
+    payload: msgspec.Raw
+
+
+class _GoodBodies(msgspec.Struct, gc=False):
+    messages: list[_GoodBody]
+
+
 _publish_decoder: Final = msgspec.json.Decoder(_PublishBody)
-_batch_decoder: Final = msgspec.json.Decoder(_BatchBody)
+_items_decoder: Final = msgspec.json.Decoder(_Items)
+_good_decoder: Final = msgspec.json.Decoder(_GoodBody)
+_good_batch_decoder: Final = msgspec.json.Decoder(_GoodBodies)
 
 
 def parse_publication(body: bytes | msgspec.Raw) -> Publication:
@@ -115,6 +127,8 @@ def parse_publication(body: bytes | msgspec.Raw) -> Publication:
         raise RequestError('a publication is an object {"pattern": {...}, "payload": ...}') from None
     except msgspec.DecodeError as error:
         raise RequestError(f"the body is not JSON: {error}", ErrorCode.BAD_JSON) from None
+    except RecursionError:
+        raise _nested_too_deeply() from None
     if message.pattern is msgspec.UNSET:
         raise RequestError("pattern is missing")
     if isinstance(message.payload, msgspec.UnsetType):
@@ -122,24 +136,85 @@ def parse_publication(body: bytes | msgspec.Raw) -> Publication:
     return Publication(channel_of(message.pattern), bytes(message.payload))
 
 
-def split_batch(body: bytes) -> list[msgspec.Raw]:
-    """Read ``{"messages": [...]}`` into its items, each still the text it came as.
+def parse_batch(body: bytes, most: int) -> list[Publication | RequestError | PatternError]:
+    """Read ``{"messages": [...]}``; an item that is wrong becomes its error and harms no other.
+
+    Args:
+        body: the request's body.
+        most: how many messages are taken.
 
     Raises:
-        RequestError: ``bad-json`` or ``bad-request``; one bad item is not an error here.
+        RequestError: ``bad-json`` where the body is no JSON or no UTF-8, ``bad-request`` where it is no batch,
+            ``too-large`` where it has too many messages.
+
+    Cost: all items are decoded in one call; only where one of them is no publication, item by item.
     """
     _check_utf8(body)
     try:
-        return _batch_decoder.decode(body).messages
+        return _publications(_good_batch_decoder.decode(body).messages, most)
+    except (msgspec.DecodeError, RecursionError):
+        pass  # the second look says what is wrong
+    try:
+        items = _items_decoder.decode(body).messages
     except msgspec.ValidationError as error:
         raise RequestError(f'a batch is an object {{"messages": [...]}}: {error}') from None
     except msgspec.DecodeError as error:
         raise RequestError(f"the body is not JSON: {error}", ErrorCode.BAD_JSON) from None
+    except RecursionError:
+        raise _nested_too_deeply() from None
+    return _one_by_one(items, most)
 
 
-def split_lines(body: bytes) -> list[bytes]:
-    """Split NDJSON into its lines; blank ones are left out."""
-    return [line for line in body.split(b"\n") if line and not line.isspace()]
+def parse_lines(body: bytes, most: int) -> list[Publication | RequestError | PatternError]:
+    """Read NDJSON, a publication a line; blank lines are left out. Otherwise as `parse_batch`.
+
+    Raises:
+        RequestError: ``too-large`` where it has too many lines. A line that is no JSON is that message's own error.
+    """
+    try:
+        _check_utf8(body)
+        return _publications(_good_decoder.decode_lines(body), most)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    except RequestError as error:
+        if error.code == ErrorCode.TOO_LARGE:
+            raise
+    return _one_by_one([line for line in body.split(b"\n") if line and not line.isspace()], most)
+
+
+def _publications(bodies: list[_GoodBody], most: int) -> list[Publication | RequestError | PatternError]:
+    _check_count(len(bodies), most)
+    try:
+        return [Publication(channel_of(body.pattern), bytes(body.payload)) for body in bodies]
+    except PatternError:
+        return [_publication(body) for body in bodies]
+
+
+def _publication(body: _GoodBody) -> Publication | PatternError:
+    try:
+        return Publication(channel_of(body.pattern), bytes(body.payload))
+    except PatternError as error:
+        return error
+
+
+def _one_by_one(items: Sequence[bytes | msgspec.Raw], most: int) -> list[Publication | RequestError | PatternError]:
+    _check_count(len(items), most)
+    parsed: list[Publication | RequestError | PatternError] = []
+    for item in items:
+        try:
+            parsed.append(parse_publication(item))
+        except (RequestError, PatternError) as error:
+            parsed.append(error)
+    return parsed
+
+
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        raise RequestError(f"the batch has {count} messages; at most {most} are taken", ErrorCode.TOO_LARGE)
+
+
+def _nested_too_deeply() -> RequestError:
+    return RequestError("the body is nested too deeply", ErrorCode.BAD_JSON)
 
 
 def _check_utf8(text: bytes | msgspec.Raw) -> None:
@@ -161,8 +236,8 @@ __all__ = [
     "Publication",
     "error_reply",
     "parse_action",
+    "parse_batch",
+    "parse_lines",
     "parse_publication",
     "reply",
-    "split_batch",
-    "split_lines",
 ]

@@ -1,17 +1,26 @@
 """What `/metrics` shows: read from the engine and the bus at each scrape, and counted here for publications.
 
-Nothing on the way of a message touches this file: the engine keeps plain C counters, and they are read when asked for.
+Nothing on the way of a message to its subscribers touches this file: the engine keeps plain C counters, and they are
+read when asked for. Publications are counted in plain integers, since the library's counters take a lock for each.
 
 Source: the Prometheus text format and its naming rules (seconds, bytes, ``_total``).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -49,39 +58,58 @@ class Metrics:
     Args:
         bus: the broker, whose state is shown.
         engine_stats: returns the engine's counters; ``None`` for a process without WebSocket clients.
+
+    Attributes:
+        outcomes: publications by what became of them.
+        seconds: what all publish requests took together.
+        buckets: publish requests by how long they took.
     """
 
     def __init__(self, *, bus: Bus, engine_stats: Callable[[], dict[str, int]] | None = None) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(_NodeCollector(bus, engine_stats))
-        self._published = Counter(
-            "realizehit_publications",
-            "Messages handed to the publish API, by what became of them.",
-            ["outcome"],
-            registry=self._registry,
-        )
-        self._seconds = Histogram(
-            "realizehit_publish_seconds",
-            "Time from a publish request's whole body to the broker's answer.",
-            buckets=_BUCKETS,
-            registry=self._registry,
-        )
-        for outcome in ("queued", "invalid", "refused", "unavailable"):
-            self._published.labels(outcome)
+        self._registry.register(_PublishCollector(self))
+        self.outcomes = dict.fromkeys(("queued", "invalid", "refused", "unavailable"), 0)
+        self.seconds = 0.0
+        self.buckets = [0] * (len(_BUCKETS) + 1)  # requests by how long they took, each in one bucket
 
     def count(self, outcome: str, messages: int = 1) -> None:
         """Count messages: ``queued``, ``invalid``, ``refused`` (by the broker) or ``unavailable`` (it is away)."""
-        if messages:
-            self._published.labels(outcome).inc(messages)
+        self.outcomes[outcome] += messages
 
     def took(self, seconds: float) -> None:
         """Note how long the broker took for a request's messages."""
-        self._seconds.observe(seconds)
+        self.seconds += seconds
+        self.buckets[bisect_left(_BUCKETS, seconds)] += 1
 
     def render(self) -> bytes:
         """Return everything in the text format, whose media type is `CONTENT_TYPE`."""
         return generate_latest(self._registry)
+
+
+class _PublishCollector(Collector):
+    """Shows what was counted here."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        counter = CounterMetricFamily(
+            "realizehit_publications",
+            "Messages handed to the publish API, by what became of them.",
+            labels=["outcome"],
+        )
+        for outcome, count in self._metrics.outcomes.items():
+            counter.add_metric([outcome], count)
+        yield counter
+        bounds = [*(str(bound) for bound in _BUCKETS), "+Inf"]
+        yield HistogramMetricFamily(
+            "realizehit_publish_seconds",
+            "Time from a publish request's whole body to the broker's answer.",
+            buckets=list(zip(bounds, accumulate(self._metrics.buckets), strict=True)),
+            sum_value=self._metrics.seconds,
+        )
 
 
 class _NodeCollector(Collector):
