@@ -1,0 +1,182 @@
+"""``realizehit-server``: its flags, ``check-config``, and what it says at start."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import realizehit
+from realizehit.cli import banner
+from realizehit.cli.serve import serve
+from realizehit.pattern import Pattern
+from realizehit.settings import OPTIONS, Settings, flag_of, variable_of
+
+NO_REACH = "needs a broker that the other servers reach too: set --redis (REDIS_URI) to a Redis or Valkey\n"
+NO_SCHEME = "unknown scheme; use one of memory://, redis://, rediss://, unix://\n"
+NO_VARIABLES = {**{variable_of(option.name): None for option in OPTIONS}, "REALIZEHIT_CONFIG": None}
+
+
+def invoke(*words: str, **env: str) -> Result:
+    return CliRunner(env={**NO_VARIABLES, **env}).invoke(serve, words, prog_name="realizehit-server")
+
+
+def rows(result: Result) -> dict[str, list[str]]:
+    """The table of check-config: value, origin and variable by flag."""
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["setting", "value", "from", "variable"]
+    return {line[0]: line[1:] for line in lines[1:]}
+
+
+def test_the_help_names_every_flag_and_variable() -> None:
+    words = invoke("--help").stdout.replace("[", " ").replace(";", " ").replace("]", " ").split()
+    for option in OPTIONS:
+        assert flag_of(option.name) in words
+        assert variable_of(option.name) in words
+    assert {"--config", "REALIZEHIT_CONFIG", "check-config"} <= set(words)
+
+
+def test_version() -> None:
+    assert invoke("--version").stdout == f"realizehit-server, version {realizehit.__version__}\n"
+
+
+def test_check_config_shows_each_setting_and_its_origin(tmp_path: Path) -> None:
+    file = tmp_path / "it.toml"
+    file.write_text("workers = 3\nport = 1\n")
+    table = rows(
+        invoke(
+            "check-config", "--config", str(file), "--port", "2", "--access-log", REALIZEHIT_ROLE="all", ENDPOINT="x"
+        )
+    )
+    assert list(table) == [flag_of(option.name) for option in OPTIONS]
+    assert table["--port"] == ["2", "flag", "SERVER_PORT"]
+    assert table["--workers"] == ["3", "file", "REALIZEHIT_WORKERS"]
+    assert table["--endpoint"] == ["x", "environment", "ENDPOINT"]
+    assert table["--role"] == ["all", "environment", "REALIZEHIT_ROLE"]
+    assert table["--access-log"] == ["on", "flag", "REALIZEHIT_ACCESS_LOG"]
+    assert table["--redis"] == ["-", "default", "REDIS_URI"]
+
+
+def test_flags_stand_before_or_after_check_config() -> None:
+    table = rows(invoke("--port", "1", "--workers", "2", "check-config", "--port", "3"))
+    assert table["--port"][0] == "3"
+    assert table["--workers"][0] == "2"
+
+
+def test_the_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "it.toml"
+    file.write_text('prefix = "/v1"')
+    assert rows(invoke("check-config", REALIZEHIT_CONFIG=str(file)))["--prefix"][:2] == ["/v1/", "file"]
+
+
+def test_check_config_shows_no_password() -> None:
+    result = invoke("check-config", REDIS_URI="rediss://user:hunter2@broker:6379/0?ssl_password=hunter2")
+    assert rows(result)["--redis"][0] == "rediss://user:***@broker:6379/0?ssl_password=***"
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize("command", [[], ["check-config"]])
+@pytest.mark.parametrize(
+    ("words", "env", "message"),
+    [
+        ([], {"SERVER_PORT": "x"}, "Error: SERVER_PORT: 'x' is no whole number\n"),
+        (["--port", "70000"], {}, "Error: --port (SERVER_PORT): 70000 is no port; use 0 to 65535\n"),
+        (["--config", "/does/not/exist"], {}, "Error: /does/not/exist: cannot be read: No such file or directory\n"),
+        (
+            ["--workers", "2", "--redis", "memory://"],
+            {},
+            "Error: --redis (REDIS_URI): memory:// lives in one process and cannot serve several workers\n",
+        ),
+        (
+            ["--redis", "amqp://user:hunter2@broker"],
+            {},
+            f"Error: broker URL 'amqp://user:***@broker': {NO_SCHEME}",
+        ),
+        (
+            ["--role", "ws"],
+            {},
+            f"Error: --role ws {NO_REACH}",
+        ),
+        (
+            ["--role", "api", "--redis", "memory://x"],
+            {},
+            f"Error: --role api {NO_REACH}",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_used_end_with_2(
+    command: list[str], words: list[str], env: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realizehit.logs.configure", lambda *_: None)  # the log of this process is pytest's
+    result = invoke(*command, *words, **env)
+    assert result.stderr == message
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "ws", "api"),
+    [
+        ({}, "ws://127.0.0.1:1/ws", "http://127.0.0.1:1/p/"),
+        ({"endpoint": "https://x.org"}, "wss://x.org/ws", "https://x.org/p/"),
+        ({"endpoint": "x.org:8000"}, "ws://x.org:8000/ws", "http://x.org:8000/p/"),
+        ({"endpoint": "http://x.org", "endpoint_ws": "wss://y.org/deep/ws"}, "wss://y.org/deep/ws", "http://x.org/p/"),
+        ({"endpoint_api": "https://x.org/api/"}, "ws://127.0.0.1:1/ws", "https://x.org/api/"),
+    ],
+)
+def test_public_addresses(given: dict[str, str], ws: str, api: str) -> None:
+    settings = Settings(prefix="/p/", **given)  # type: ignore[arg-type]
+    assert banner.public_ws(settings, "ws://127.0.0.1:1/ws") == ws
+    assert banner.public_api(settings, "http://127.0.0.1:1/p/") == api
+
+
+def test_the_lines_to_paste() -> None:
+    assert banner.subscribe_line(banner.DEFAULT_WS) == "realizehit subscribe kind=news channel=CNN"
+    other = banner.subscribe_line("ws://h/a b")
+    assert shlex.split(other) == ["realizehit", "subscribe", "--url", "ws://h/a b", "kind=news", "channel=CNN"]
+    curl, url, flag, header, data, body = shlex.split(banner.curl_line("http://h/?x=1&y=2"))
+    assert (curl, url, flag, header, data) == (
+        "curl",
+        "http://h/?x=1&y=2",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+    )
+    message = json.loads(body)
+    assert set(message) == {"pattern", "payload"}
+    assert Pattern(message["pattern"]) == Pattern(kind="news", channel="CNN")
+
+
+@pytest.mark.parametrize(
+    ("role", "there", "absent"),
+    [
+        ("all", ["WebSocket  ws://w/ws", "API        http://a/", "realizehit subscribe", "curl http://a/"], []),
+        ("ws", ["WebSocket  ws://w/ws", "realizehit subscribe"], ["API", "curl"]),
+        ("api", ["API        http://a/", "curl http://a/"], ["WebSocket", "subscribe"]),
+    ],
+)
+def test_what_is_said_at_start(
+    role: Any, there: list[str], absent: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    banner.announce(Settings(role=role, redis="redis://:hunter2@b"), "ws://w/ws", "http://a/")
+    text = capsys.readouterr().out
+    assert all(part in text for part in there), text
+    assert not any(part in text for part in absent), text
+    assert "redis://:***@b" in text
+    assert "hunter2" not in text
+
+
+def test_what_is_said_at_start_among_json_logs(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    banner.announce(Settings(log_format="json"), "ws://w/ws", "http://a/")
+    assert capsys.readouterr().out == ""
+    (record,) = caplog.records
+    fields: Any = vars(record)["fields"]
+    assert (fields["ws"], fields["api"]) == ("ws://w/ws", "http://a/")

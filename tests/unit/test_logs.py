@@ -1,0 +1,83 @@
+"""Log lines, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from typing import Any
+
+import pytest
+
+from realizehit.logs import JsonFormatter, TextFormatter, configure
+
+
+def record(message: str, *args: object, exc_info: Any = None) -> logging.LogRecord:
+    return logging.LogRecord("realizehit.test", logging.WARNING, __file__, 1, message, args, exc_info)
+
+
+def failure() -> Any:
+    try:
+        int("broken")
+    except ValueError:
+        return sys.exc_info()
+    return None
+
+
+def test_a_line_of_text() -> None:
+    line = TextFormatter().format(record("%d clients", 3))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z warning realizehit\.test\[\d+\]: 3 clients", line), (
+        line
+    )
+
+
+def test_text_from_outside_cannot_forge_a_line() -> None:
+    line = TextFormatter().format(record("%s", "one\n2026 error forged\x1b[2J\x9b"))
+    assert line.endswith(r": one\x0a2026 error forged\x1b[2J\x9b")
+
+
+def test_an_exception_follows_its_line() -> None:
+    first, second, *_, last = TextFormatter().format(record("broken", exc_info=failure())).splitlines()
+    assert first.endswith(": broken")
+    assert second == "Traceback (most recent call last):"
+    assert last == "ValueError: invalid literal for int() with base 10: 'broken'"
+
+
+def test_a_line_of_json() -> None:
+    entry = record("two\nlines: %s", "é")
+    entry.fields = {"port": 1}
+    line = JsonFormatter().format(entry)
+    assert "\n" not in line
+    value = json.loads(line)
+    assert value == {
+        "time": value["time"],
+        "level": "warning",
+        "logger": "realizehit.test",
+        "pid": entry.process,
+        "message": "two\nlines: é",
+        "port": 1,
+    }
+
+
+def test_an_exception_is_part_of_the_object() -> None:
+    line = JsonFormatter().format(record("broken", exc_info=failure()))
+    assert "\n" not in line
+    assert json.loads(line)["exception"].endswith("ValueError: invalid literal for int() with base 10: 'broken'")
+
+
+@pytest.mark.parametrize(("style", "kind"), [("text", TextFormatter), ("json", JsonFormatter)])
+def test_configure(style: str, kind: type[logging.Formatter], monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.setattr(root, "handlers", handlers[:])
+    try:
+        configure(style, "error")
+        configure(style, "error")
+        (handler,) = root.handlers
+        assert type(handler.formatter) is kind
+        assert root.level == logging.ERROR
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(level)
+        logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
