@@ -1,0 +1,161 @@
+"""One WebSocket connection of a client: actions out in the order they were asked for, each answered once.
+
+A connection is used until it is lost; what to do then is the client's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from realizehit.client.wire import Reply, action, parse_reply
+from realizehit.errors import Disconnected, Rejected, ResponseTimeout, ServerUnavailable
+
+CLOSE_TIMEOUT = 5.0  # seconds for the server to answer a close frame
+
+
+class Lost(Disconnected):
+    """A connection that ended.
+
+    Args:
+        message: what happened.
+        close_code: what the server gave as its close code, if it did.
+        reason: what it gave as its reason.
+    """
+
+    def __init__(self, message: str, close_code: int | None = None, reason: str = "") -> None:
+        super().__init__(message, close_code)
+        self.reason = reason
+
+
+Answered = Callable[[Reply | Lost], None]
+"""Called once, with the reply to an action or with the end of the connection."""
+
+
+class _Socket(ClientConnection):
+    """The library's connection, which also remembers when it last heard anything."""
+
+    last_heard = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """Note the time, which tells later from when on messages may be missing."""
+        self.last_heard = self.loop.time()
+        super().data_received(data)
+
+
+async def open_connection(url: str, **options: Any) -> Connection:
+    """Connect and do the opening handshake.
+
+    Args:
+        url: where to.
+        **options: of the library's ``connect``.
+
+    Raises:
+        ServerUnavailable: the server cannot be reached, or cannot serve now.
+        Rejected: it refused the handshake; ``status`` says how.
+    """
+    try:
+        socket = await connect(
+            url, compression=None, close_timeout=CLOSE_TIMEOUT, create_connection=_Socket, max_queue=64, **options
+        )
+    except InvalidStatus as error:
+        status = error.response.status_code
+        text = f"{url} answered the handshake with HTTP {status}"
+        if 400 <= status < 500 and status not in (408, 425, 429):
+            raise Rejected(text, status=status) from None
+        raise ServerUnavailable(text) from None
+    except (OSError, WebSocketException) as error:  # TimeoutError is an OSError
+        raise ServerUnavailable(f"cannot connect to {url}: {str(error) or type(error).__name__}") from error
+    assert isinstance(socket, _Socket)
+    return Connection(socket)
+
+
+class Connection:
+    """A connection that is open. Made by `open_connection`."""
+
+    def __init__(self, socket: _Socket) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._pending: dict[str, Answered] = {}
+        self._outgoing: asyncio.Queue[str] = asyncio.Queue()
+
+    @property
+    def last_heard(self) -> float:
+        """The loop's time at which anything last came, a pong included."""
+        return self._socket.last_heard
+
+    def act(self, act: str, filters: Mapping[str, Any] | None, answered: Answered) -> None:
+        """Send one action. Those of one turn of the loop go out together."""
+        request_id = str(next(self._numbers))
+        self._pending[request_id] = answered
+        self._outgoing.put_nowait(action(request_id, act, filters))
+
+    async def request(self, act: str, filters: Mapping[str, Any] | None = None, *, timeout: float) -> None:  # noqa: ASYNC109 - the caller's setting
+        """Send one action and wait for its reply.
+
+        Raises:
+            Disconnected: the connection went away meanwhile.
+            ResponseTimeout: no answer in time.
+            Rejected, ServerUnavailable: the server said no.
+        """
+        answer: asyncio.Future[Reply | Lost] = asyncio.get_running_loop().create_future()
+        self.act(act, filters, lambda reply: None if answer.done() else answer.set_result(reply))
+        try:
+            async with asyncio.timeout(timeout):
+                reply = await answer
+        except TimeoutError:
+            raise ResponseTimeout(f"no answer to {act} within {timeout:g} seconds") from None
+        failure = reply if isinstance(reply, Lost) else reply.failure()
+        if failure is not None:
+            raise failure
+
+    async def serve(self, deliver: Callable[[bytes, bytes], bool | None]) -> Lost:
+        """Read until the connection is gone, and answer what is pending then.
+
+        Args:
+            deliver: takes the label and the payload of a publication; returns ``None`` where it knows no such label,
+                otherwise whether a reader should have its turn before the next message.
+        """
+        lost = Lost("the client was closed")
+        writer = asyncio.create_task(self._write(), name="realizehit client writer")
+        try:
+            while True:
+                message = await self._socket.recv(decode=False)
+                label, mark, payload = message.partition(b"?")
+                full = deliver(label, payload) if mark else None
+                if full is None:
+                    self._take_reply(message)
+                elif full:
+                    await asyncio.sleep(0)
+        except ConnectionClosed as closed:
+            received = closed.rcvd
+            code, reason = (received.code, received.reason) if received is not None else (None, "")
+            lost = Lost(f"the connection was lost: {closed}", code, reason)
+            return lost
+        finally:
+            writer.cancel()
+            self._socket.transport.abort()  # closed already, unless this task was cancelled
+            pending, self._pending = self._pending, {}
+            for answered in pending.values():
+                answered(lost)
+
+    async def close(self) -> None:
+        """End the connection; `serve` returns then."""
+        await self._socket.close()
+
+    def _take_reply(self, message: bytes) -> None:
+        reply = parse_reply(message) if message.startswith(b"{") else None
+        answered = self._pending.pop(reply.id, None) if reply is not None else None
+        if reply is not None and answered is not None:
+            answered(reply)
+
+    async def _write(self) -> None:
+        with contextlib.suppress(ConnectionClosed):  # the reader learns of it too
+            while True:
+                await self._socket.send(await self._outgoing.get())

@@ -1,0 +1,205 @@
+"""The publish API's requests and answers as text and values, shared by the asynchronous and the synchronous client.
+
+Source: section 3 of the wire protocol, ``docs/http-api.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import httpx2
+import orjson
+
+from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
+from realizehit.client.wire import filters_of
+from realizehit.errors import (
+    ClientError,
+    Disconnected,
+    ErrorCode,
+    RealizehitError,
+    Rejected,
+    RequestError,
+    ResponseTimeout,
+    ServerUnavailable,
+    SettingsError,
+)
+
+CHUNK_MESSAGES: Final = 10_000  # of one batch request, the server's bound
+CHUNK_BYTES: Final = 4 << 20  # of its body, likewise
+
+_HEAD: Final = b'{"messages":['
+_TAIL: Final = b"]}"
+
+# The server closes idle connections after 5 s. Leaving first keeps a request from meeting that.
+_LIMITS: Final = httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=3.0)
+
+
+class Endpoint:
+    """Where the API is, and how to talk to it.
+
+    Args:
+        url: the API's address with its prefix, ``http://127.0.0.1:8080/``.
+        timeout: seconds without progress until a request fails.
+        key: sent as ``Authorization: Bearer``.
+        headers: sent with each request.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+    """
+
+    def __init__(self, url: str, timeout: float, key: str | None, headers: Mapping[str, str] | None) -> None:
+        try:
+            parsed = httpx2.URL(url)
+        except httpx2.InvalidURL as error:
+            raise SettingsError(f"the API's URL cannot be used: {error}") from None
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise SettingsError(f"the API's URL cannot be used; write http://host:port/, not {url!r}")
+        self.url: Final = url if url.endswith("/") else url + "/"
+        self.batch_url: Final = self.url + "batch"
+        own = {"Content-Type": "application/json", "Accept": "application/json"}
+        if key is not None:
+            own["Authorization"] = f"Bearer {key}"
+        self.options: Final[dict[str, Any]] = {
+            "headers": {**own, **(headers or {})},
+            "timeout": timeout,
+            "limits": _LIMITS,
+        }
+
+
+def encode_message(pattern: object, payload: Any) -> bytes:
+    """Build the JSON text of one publication.
+
+    Raises:
+        PatternError: the pattern is no mapping, or cannot be written as JSON.
+        RequestError: the payload cannot be written as JSON.
+    """
+    return b'{"pattern":%b,"payload":%b}' % (orjson.dumps(filters_of(pattern)), encode_payload(payload))
+
+
+def batches(messages: Iterable[Message], outcomes: list[PublishOutcome | None]) -> Iterator[tuple[bytes, list[int]]]:
+    """Cut any number of messages into batch requests.
+
+    Args:
+        messages: looked at only as far as the next batch needs.
+        outcomes: gets one entry for each message: ``None``, or the error where it cannot be sent.
+
+    Yields:
+        A request's body, and the places in ``outcomes`` that its answer is about.
+    """
+    items: list[bytes] = []
+    places: list[int] = []
+    size = len(_HEAD) + len(_TAIL)
+    for pattern, payload in messages:
+        try:
+            item = encode_message(pattern, payload)
+            if len(_HEAD) + len(item) + len(_TAIL) > CHUNK_BYTES:
+                raise RequestError(
+                    f"the message has {len(item)} bytes; a batch has at most {CHUNK_BYTES}", ErrorCode.TOO_LARGE
+                )
+        except RealizehitError as error:
+            outcomes.append(error)
+            continue
+        if len(items) == CHUNK_MESSAGES or size + len(item) + 1 > CHUNK_BYTES:
+            yield _HEAD + b",".join(items) + _TAIL, places
+            items, places, size = [], [], len(_HEAD) + len(_TAIL)
+        items.append(item)
+        places.append(len(outcomes))
+        outcomes.append(None)
+        size += len(item) + 1
+    if items:
+        yield _HEAD + b",".join(items) + _TAIL, places
+
+
+def settle(outcomes: list[PublishOutcome | None], failure: RealizehitError | None) -> list[PublishOutcome]:
+    """Return the outcomes; those that are still open were not sent, because of ``failure``."""
+    return [outcome if outcome is not None else failure or ClientError("not sent") for outcome in outcomes]
+
+
+def read_result(response: httpx2.Response) -> PublishResult:
+    """Read the answer to one publication.
+
+    Raises:
+        ServerUnavailable: 503.
+        Rejected: any other answer that is no success.
+    """
+    raise_for_refusal(response)
+    try:
+        answer = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        answer = None  # the original JavaScript server says no more than its status
+    return _result(answer if isinstance(answer, dict) else {})
+
+
+def read_results(response: httpx2.Response, count: int) -> list[PublishOutcome]:
+    """Read the answer to a batch, message by message.
+
+    Raises:
+        ServerUnavailable: 503; nothing was published.
+        Rejected: any other answer that is no success, or that does not fit the batch.
+    """
+    raise_for_refusal(response)
+    try:
+        results = orjson.loads(response.content)["results"]
+        read: list[PublishOutcome] = [
+            _result(each) if each["status"] == "queued" else _failure(each) for each in results
+        ]
+    except (ValueError, LookupError, TypeError) as error:
+        raise Rejected(f"the answer to a batch was not understood: {error!r}", status=response.status_code) from None
+    if len(read) != count:
+        raise Rejected(f"{len(read)} results for {count} messages", status=response.status_code)
+    return read
+
+
+def raise_for_refusal(response: httpx2.Response) -> None:
+    """Raise what an HTTP status that is no success means.
+
+    Raises:
+        ServerUnavailable: 503.
+        Rejected: any other.
+    """
+    if response.is_success:
+        return
+    try:
+        problem = orjson.loads(response.content)
+        detail, code = str(problem["detail"]), str(problem.get("code", ""))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        detail, code = f"the server answered with HTTP {response.status_code} {response.reason_phrase}", ""
+    if response.status_code == httpx2.codes.SERVICE_UNAVAILABLE:
+        raise ServerUnavailable(detail)
+    raise Rejected(detail, code, response.status_code)
+
+
+def retry_after(response: httpx2.Response) -> float | None:
+    """Return the seconds after which a request may be sent again, ``None`` where it may not.
+
+    A server that answers 503 with ``Retry-After`` has published nothing.
+    """
+    value = response.headers.get("retry-after", "")
+    may = response.status_code == httpx2.codes.SERVICE_UNAVAILABLE and value.isascii() and value.isdigit()
+    return float(value) if may else None
+
+
+def was_never_sent(error: httpx2.HTTPError) -> bool:
+    """Whether a request failed before any of it can have reached the server."""
+    return isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+
+
+def translated(error: httpx2.HTTPError, url: str) -> ClientError:
+    """Return the error of this package for one of the library's."""
+    text = str(error) or type(error).__name__
+    if was_never_sent(error) or isinstance(error, httpx2.ProxyError):
+        return ServerUnavailable(f"cannot connect to {url}: {text}")
+    if isinstance(error, httpx2.TimeoutException):
+        return ResponseTimeout(f"{url} did not answer in time; whether it published is not known")
+    return Disconnected(f"the connection to {url} broke; whether it published is not known: {text}")
+
+
+def _result(answer: Mapping[str, Any]) -> PublishResult:
+    nodes = answer.get("nodes")
+    return PublishResult(str(answer.get("id", "")), nodes if isinstance(nodes, int) else None)
+
+
+def _failure(answer: Mapping[str, Any]) -> ClientError:
+    detail, code = str(answer.get("detail", "")), str(answer.get("code", ""))
+    return ServerUnavailable(detail) if code == ErrorCode.UNAVAILABLE else Rejected(detail, code)

@@ -1,0 +1,78 @@
+"""What publishers send and get, the same for every publisher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import orjson
+
+from realizehit.errors import ErrorCode, RealizehitError, RequestError
+
+RETRIES: Final = 2
+"""How often a request is repeated by default, where nothing can have been published the first time."""
+
+
+class PublishResult(NamedTuple):
+    """What became of one message.
+
+    Attributes:
+        id: the pattern's label on the wire; empty where the server does not tell it.
+        nodes: how many subscribing WebSocket nodes the broker reached, not how many clients; ``None`` where the server
+            does not tell it.
+    """
+
+    id: str
+    nodes: int | None
+
+
+Message = tuple[Mapping[str, Any], Any]
+"""A pattern and a payload."""
+
+PublishOutcome = PublishResult | RealizehitError
+"""What `publish` would have returned or raised for one message of many."""
+
+
+class RawJSON:
+    """A payload that is JSON text already; it reaches the subscribers as it is, byte for byte.
+
+    Use it for what Python's values do not keep, such as integers over 64 bits and the spelling of floats.
+
+    Args:
+        text: one JSON value, UTF-8 where it is bytes. It is checked when it is published.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str | bytes) -> None:
+        self.text: Final = text
+
+    def __repr__(self) -> str:
+        return f"RawJSON({self.text!r})"
+
+
+def encode_payload(payload: Any) -> bytes:
+    """Return the JSON text of a payload.
+
+    Raises:
+        RequestError: it is nothing that JSON can hold, or a `RawJSON` whose text is no JSON.
+    """
+    if isinstance(payload, RawJSON):
+        return _checked(payload.text)
+    try:
+        return orjson.dumps(payload)
+    except TypeError as error:  # what orjson raises, and the type of its own error
+        hint = "; pass such numbers as RawJSON" if "64-bit" in str(error) else ""
+        raise RequestError(f"the payload cannot be written as JSON: {error}{hint}") from None
+
+
+def _checked(text: str | bytes) -> bytes:
+    try:
+        encoded = text.encode() if isinstance(text, str) else bytes(text)
+        if not encoded.isascii():
+            encoded.decode()
+        msgspec.json.decode(encoded, type=msgspec.Raw)
+    except (UnicodeError, msgspec.DecodeError) as error:
+        raise RequestError(f"the raw payload is no JSON: {error}", ErrorCode.BAD_JSON) from None
+    return encoded

@@ -1,0 +1,104 @@
+"""Publish straight to the broker, without an API server in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from realizehit._fanout import channel_id
+from realizehit.address import Address
+from realizehit.client.channels import blocks, encode_message, fill
+from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
+from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.pipeline import Pipeline
+
+__all__ = ["PublishOutcome", "PublishResult", "Publisher", "RawJSON"]
+
+DEFAULT_URL: Final = "redis://localhost:6379"
+
+
+class Publisher:
+    """Publish to a Redis or Valkey that realizehit servers use.
+
+    For example::
+
+        async with Publisher("redis://localhost:6379") as publisher:
+            await publisher.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
+
+    It has one connection, made when it is first needed and again after it was lost. What is published in one turn of
+    the event loop goes out together. Nothing is ever sent twice.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``, with user, password and options as redis-py reads them.
+        timeout: seconds until a publication fails.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+
+    Reentrancy: for one event loop's thread; any number of tasks may use it.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 5.0) -> None:
+        self._pipeline = Pipeline(Address(url), timeout=timeout)
+
+    async def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
+        """Publish one message.
+
+        Args:
+            pattern: a mapping of filters, or a `Pattern`, which is faster because it holds its channel.
+            payload: what JSON can hold, or `RawJSON`.
+
+        Raises:
+            PatternError: the pattern breaks a rule.
+            RequestError: the payload cannot be written as JSON.
+            BrokerUnavailable: the broker cannot be reached, or did not answer in time.
+            BrokerRefused: it answered with an error.
+        """
+        channel, text = encode_message(pattern, payload)
+        return PublishResult(channel_id(channel), await self._pipeline.publish(channel, text))
+
+    async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
+        """Publish any number of messages in order, pipelined.
+
+        Args:
+            messages: pairs of pattern and payload; a generator is read only a block ahead.
+
+        Returns:
+            For each message what `publish` would have returned or raised, in the same order: one that is refused does
+            not spoil the others. Once the broker cannot be reached, the rest is not sent, and its outcome is that
+            error too.
+        """
+        outcomes: list[PublishOutcome | None] = []
+        failure: BrokerError | None = None
+        for block, places in blocks(messages, outcomes):
+            replies: list[int | BrokerError]
+            if failure is None:
+                replies = await self._pipeline.publish_many(block)
+                if isinstance(replies[-1], BrokerUnavailable):
+                    failure = replies[-1]
+            else:
+                replies = [failure] * len(block)
+            fill(outcomes, places, block, replies)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def ping(self) -> None:
+        """Check that the broker answers.
+
+        Raises:
+            BrokerUnavailable: it does not.
+            BrokerRefused: it refuses the login.
+        """
+        await self._pipeline.ping()
+
+    async def close(self) -> None:
+        """Disconnect; calling it again does nothing, publishing fails from here on."""
+        await self._pipeline.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

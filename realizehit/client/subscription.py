@@ -1,0 +1,249 @@
+"""One subscription of a WebSocket client, and the topic that joins those to the same pattern."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import orjson
+
+from realizehit.client.events import Callback, Emitter
+from realizehit.client.mailbox import Ended, Mailbox, MailboxFull, Overflow
+from realizehit.errors import ClientError, QueueOverflow
+
+if TYPE_CHECKING:
+    from realizehit.client.ws import WSClient
+
+
+class SubscriptionState(StrEnum):
+    """Where a subscription stands; each state is also an event of that name."""
+
+    SUBSCRIBING = "subscribing"  # asked for; also while the connection is away
+    SUBSCRIBED = "subscribed"  # in force: nothing published from here on is missed
+    UNSUBSCRIBING = "unsubscribing"
+    UNSUBSCRIBED = "unsubscribed"  # over for good
+
+
+class Subscription(Emitter):
+    """What a client asked for. Made by `WSClient.subscribe`.
+
+    Read it with ``async for payload in subscription``, or attach a callback to its ``payload`` event; one or the
+    other. Both are fed by one bounded queue, in order. A callback that is a coroutine function is awaited before the
+    next payload is handed out.
+
+    Events:
+
+    - ``payload`` (payload): something was published.
+    - ``subscribing``, ``subscribed``, ``unsubscribing``, ``unsubscribed``: the state changed.
+    - ``gap`` (seconds): the connection had been away and the subscription is in force again. Messages that were
+      published meanwhile are missing. The seconds count from the last sign of life, so what is older has arrived.
+    - ``error`` (exception): the subscription ended by itself, or a payload was no JSON and was left out.
+
+    Attributes:
+        filters: the pattern as it was given.
+        id: its label on the wire, empty until it was subscribed once.
+        state: a `SubscriptionState`.
+        gaps: how many gaps there were.
+        raw: whether payloads come as the JSON text they were published as, ``bytes``, instead of Python values.
+    """
+
+    events: ClassVar[tuple[str, ...]] = ("payload", *SubscriptionState, "gap", "error")
+
+    def __init__(
+        self, client: WSClient, filters: Mapping[str, Any], *, raw: bool, maxsize: int, overflow: Overflow
+    ) -> None:
+        super().__init__()
+        self.filters = dict(filters)
+        self.id = ""
+        self.state = SubscriptionState.SUBSCRIBING
+        self.gaps = 0
+        self.raw = raw
+        self._client = client
+        self._maxsize = maxsize
+        self._mailbox = Mailbox(maxsize, overflow)
+        self._away_since: float | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Subscription {self.filters!r} {self.state}>"
+
+    @property
+    def dropped(self) -> int:
+        """How many payloads were lost because the queue was full."""
+        return self._mailbox.dropped
+
+    @property
+    def waiting(self) -> int:
+        """How many payloads wait in the queue."""
+        return len(self._mailbox)
+
+    def on(self, event: str, callback: Callback) -> None:
+        """Call ``callback`` at each such event. See `Emitter.on`.
+
+        From the first ``payload`` callback on, payloads go to the callbacks, those that already wait included.
+        """
+        super().on(event, callback)
+        if event == "payload" and self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._call_back(), name="realizehit payload callbacks")
+
+    async def unsubscribe(self) -> None:
+        """End the subscription. What still waits in the queue is thrown away; calling it again does nothing.
+
+        Raises:
+            ResponseTimeout: the server did not confirm it in time; the subscription has ended on this side anyway.
+        """
+        await self._client.end(self)
+
+    def __aiter__(self) -> Subscription:
+        if self._pump is not None:
+            raise RuntimeError("this subscription has a payload callback; iterate over another one")
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._next()
+        except Ended:
+            raise StopAsyncIteration from None
+
+    async def _next(self) -> Any:
+        while True:
+            payload = await self._mailbox.get()
+            if self.raw:
+                return payload
+            try:
+                return orjson.loads(payload)
+            except orjson.JSONDecodeError as error:
+                self._emit("error", ClientError(f"a payload of {self.filters!r} is no JSON and was left out: {error}"))
+
+    async def _call_back(self) -> None:
+        while True:
+            try:
+                payload = await self._next()
+            except Ended:
+                return
+            except ClientError:
+                return  # the error event has told it
+            for callback in tuple(self._callbacks["payload"]):
+                try:
+                    result = callback(payload)
+                    if inspect.isawaitable(result):
+                        await result
+                except Exception as error:  # noqa: BLE001 - the next payload has its own chance
+                    self._callback_failed(error)
+
+    # ---- what the client does with it
+
+    def deliver(self, payload: bytes) -> bool:
+        """Queue one payload.
+
+        Returns:
+            Whether the queue is full now, so that the reader should have its turn before the next one.
+        """
+        try:
+            return self._mailbox.put(payload)
+        except MailboxFull:
+            text = f"{self._maxsize} payloads of {self.filters!r} were waiting when one more came"
+            self._client.fail(self, QueueOverflow(text))
+            return False
+
+    def in_force(self, label: str, now: float) -> None:
+        """Learn that the server has confirmed it."""
+        self.id = label
+        self.move(SubscriptionState.SUBSCRIBED)
+        if self._away_since is not None:
+            seconds, self._away_since = now - self._away_since, None
+            self.gaps += 1
+            self._emit("gap", seconds)
+
+    def interrupted(self, since: float) -> None:
+        """Learn that the connection is gone."""
+        if self.state is SubscriptionState.SUBSCRIBED:
+            if self._away_since is None:
+                self._away_since = since
+            self.move(SubscriptionState.SUBSCRIBING)
+
+    def finish(self, error: Exception | None = None) -> None:
+        """End it: at once where that was asked for, after what waits in the queue where an error ends it."""
+        self._mailbox.end(error, discard=error is None)
+        if self.state is not SubscriptionState.UNSUBSCRIBED:
+            self.move(SubscriptionState.UNSUBSCRIBED)
+            if error is not None:
+                self._emit("error", error)
+
+    def stop_reading(self) -> None:
+        """Hand out nothing more, and forget what waits."""
+        self._mailbox.end(discard=True)
+
+    def stop_callbacks(self) -> asyncio.Task[None] | None:
+        """Cancel the callback that runs, unless it is the caller; return the task to wait for."""
+        if self._pump is None or self._pump is asyncio.current_task():
+            return None
+        self._pump.cancel()
+        return self._pump
+
+    def move(self, state: SubscriptionState) -> None:
+        """Change the state and tell it."""
+        if self.state is not state:
+            self.state = state
+            self._emit(state)
+
+
+class Topic:
+    """One pattern that a client is subscribed to, once on the wire for all its subscriptions here.
+
+    Attributes:
+        label: the pattern's id on this connection, empty while there is none.
+        members: the subscriptions that share it.
+        ready: done when it is in force; fails where the server refuses it.
+        was_in_force: whether it ever was, so that an error now is that of coming back.
+    """
+
+    def __init__(self, key: object, filters: Mapping[str, Any]) -> None:
+        self.key = key
+        self.filters = filters
+        self.label = b""
+        self.members: list[Subscription] = []
+        self.was_in_force = False
+        self.ready = _quiet_future()
+
+    def deliver(self, payload: bytes) -> bool:
+        """Queue one payload for each member; see `Subscription.deliver`."""
+        full = False
+        for member in tuple(self.members):
+            full |= member.deliver(payload)
+        return full
+
+    def in_force(self, label: str, now: float) -> None:
+        """Learn that the server has confirmed it."""
+        self.label = label.encode()
+        self.was_in_force = True
+        if not self.ready.done():
+            self.ready.set_result(None)
+        for member in tuple(self.members):
+            member.in_force(label, now)
+
+    def interrupted(self, since: float) -> None:
+        """Learn that the connection is gone."""
+        self.label = b""
+        if self.ready.done():
+            self.ready = _quiet_future()
+        for member in tuple(self.members):
+            member.interrupted(since)
+
+    def fail(self, error: Exception) -> None:
+        """End all of it with an error."""
+        if not self.ready.done():
+            self.ready.set_exception(error)
+        members, self.members = self.members, []
+        for member in members:
+            member.finish(error)
+
+
+def _quiet_future() -> asyncio.Future[None]:
+    """Return a future whose error may go unseen: those who waited may all have given up."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future

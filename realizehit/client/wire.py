@@ -1,0 +1,139 @@
+"""What the WebSocket client says and hears, and when it comes back: values in, values out, no socket.
+
+Source: section 1 of the wire protocol, ``docs/protocol.md``.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from realizehit.errors import CloseCode, ErrorCode, PatternError, Rejected, ServerUnavailable
+
+_DELAY: Final = re.compile(r"delay=(\d{1,9})")  # milliseconds, in the reason of close code 4001
+_DO_NOT_RETURN: Final = range(4500, 5000)
+
+
+class Reply(NamedTuple):
+    """The server's answer to one action.
+
+    Attributes:
+        id: the action's id.
+        ret: what it returned; ``None`` where the server leaves it out, as the original JavaScript server does.
+        error: the server's explanation, empty where there is no error.
+        code: the error's stable code.
+    """
+
+    id: str
+    ret: str | None
+    error: str
+    code: str
+
+    def failure(self) -> Rejected | ServerUnavailable | None:
+        """Return the error that this reply means, if any."""
+        if not self.error:
+            return None
+        if self.code == ErrorCode.UNAVAILABLE:
+            return ServerUnavailable(self.error)
+        return Rejected(self.error, self.code)
+
+
+def action(request_id: str, act: str, filters: Mapping[str, Any] | None = None) -> str:
+    """Build the JSON text of one action."""
+    message: dict[str, Any] = {"id": request_id, "act": act}
+    if filters is not None:
+        message["pat"] = filters
+    return orjson.dumps(message).decode()
+
+
+def parse_reply(message: bytes) -> Reply | None:
+    """Read a message that is no payload; ``None`` where it is no reply either, which a client ignores."""
+    try:
+        values = orjson.loads(message)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("id"), str):
+        return None
+    ret, error = values.get("ret"), values.get("err")
+    return Reply(
+        values["id"],
+        ret if isinstance(ret, str) else None,
+        "" if error is None else str(error),
+        str(values.get("code", "")),
+    )
+
+
+def filters_of(pattern: object) -> dict[str, Any]:
+    """Return a pattern's filters as a plain dict that can be written as JSON; the server judges them.
+
+    Raises:
+        PatternError: it is no mapping, or holds what JSON cannot.
+    """
+    if not isinstance(pattern, Mapping):
+        raise PatternError(f"a pattern is a mapping of filters, not {type(pattern).__name__}")
+    filters = dict(pattern)
+    try:
+        orjson.dumps(filters)
+    except TypeError as error:
+        raise PatternError(f"the pattern {filters!r} cannot be written as JSON: {error}") from None
+    return filters
+
+
+def same_pattern_key(filters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return what is equal for two spellings of one pattern: ``3``, ``3.0`` and ``"3"``; ``true`` and ``"true"``.
+
+    It joins the subscriptions of one client. The channel, which decides who gets what, is the server's affair, so the
+    client works where the extension that computes it was not built.
+    """
+    return tuple(sorted((key, _text(value)) for key, value in filters.items()))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def may_return(close_code: int | None) -> bool:
+    """Whether a client may reconnect after this close code; ``None`` is a connection that broke."""
+    return close_code not in _DO_NOT_RETURN
+
+
+def asked_delay(close_code: int | None, reason: str) -> float | None:
+    """Return the seconds after which the server asked the client to come back, ``None`` where it did not say."""
+    match = _DELAY.fullmatch(reason) if close_code == CloseCode.DRAIN else None
+    return int(match[1]) / 1000 if match else None
+
+
+class Backoff:
+    """Capped exponential back-off with full jitter: each delay is drawn evenly from zero to the bound, which doubles.
+
+    Full jitter keeps the clients of a server that failed from coming back in waves.
+
+    Args:
+        base: seconds, the first bound.
+        cap: seconds, the last bound.
+        draw: returns a number from 0 to 1.
+    """
+
+    def __init__(self, base: float, cap: float, draw: Callable[[], float] = random.random) -> None:
+        self._base = base
+        self._cap = cap
+        self._draw = draw
+        self._attempts = 0
+
+    def next(self) -> float:
+        """Return the next delay in seconds."""
+        bound = min(self._cap, self._base * 2.0 ** min(self._attempts, 64))
+        self._attempts += 1
+        return self._draw() * bound
+
+    def reset(self) -> None:
+        """Start over at the first bound."""
+        self._attempts = 0
