@@ -14,6 +14,7 @@ import sys
 import threading
 from typing import Any
 
+import orjson
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -42,7 +43,7 @@ class Client(asyncio.Protocol):
         self.flush()
 
     def answer(self, reply: dict[str, Any]) -> None:
-        self._protocol.send_text(json.dumps(reply).encode())
+        self._protocol.send_text(orjson.dumps(reply))
         self.flush()
 
     def flush(self) -> None:

@@ -19,7 +19,7 @@ from realizehit.pattern import channel_of
 
 PAYLOAD = 128  # bytes
 SPARE = 200  # descriptors besides the connections
-TIMEOUT = 60.0  # seconds for whatever is waited for
+TIMEOUT = 20.0  # seconds for whatever is waited for
 FAULTS = (
     "failed",
     "dropped",
