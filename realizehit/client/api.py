@@ -9,20 +9,9 @@ from typing import Any, Self
 
 import httpx2
 
-from realizehit.client.http import (
-    Endpoint,
-    batches,
-    encode_message,
-    read_result,
-    read_results,
-    retry_after,
-    settle,
-    translated,
-    was_never_sent,
-)
+from realizehit.client.http import Attempts, Endpoint, encode_message, publish_in_batches, read_result, response_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
-from realizehit.client.wire import Backoff
-from realizehit.errors import ClientError, Disconnected, ResponseTimeout, ServerUnavailable
+from realizehit.errors import ClientError
 
 __all__ = ["APIClient", "PublishOutcome", "PublishResult", "RawJSON"]
 
@@ -91,38 +80,32 @@ class APIClient:
             not spoil the others. Once the server cannot be reached or does not answer, the rest is not sent, and its
             outcome is that error too.
         """
-        outcomes: list[PublishOutcome | None] = []
-        failure: ClientError | None = None
-        for body, places in batches(messages, outcomes):
-            if failure is not None:
-                continue
-            try:
-                results = read_results(await self._post(self._endpoint.batch_url, body), len(places))
-            except (ServerUnavailable, Disconnected, ResponseTimeout) as error:
-                failure = error
-            except ClientError as error:
-                results = [error] * len(places)
-            if failure is None:
-                for place, result in zip(places, results, strict=True):
-                    outcomes[place] = result
-        return settle(outcomes, failure)
+        work = publish_in_batches(messages)
+        try:
+            body = next(work)
+            while True:
+                answer: httpx2.Response | ClientError
+                try:
+                    answer = await self._post(self._endpoint.batch_url, body)
+                except ClientError as error:
+                    answer = error
+                body = work.send(answer)
+        except StopIteration as done:
+            outcomes: list[PublishOutcome] = done.value
+            return outcomes
 
     async def _post(self, url: str, body: bytes) -> httpx2.Response:
-        backoff = Backoff(0.1, 2.0)
-        for left in range(self._retries, -1, -1):
+        attempts = Attempts(self._retries)
+        while True:
+            outcome: httpx2.Response | httpx2.HTTPError
             try:
-                response = await self._client.post(url, content=body)
+                outcome = await self._client.post(url, content=body)
             except httpx2.HTTPError as error:
-                if not left or not was_never_sent(error):
-                    raise translated(error, url) from error
-                delay = backoff.next()
-            else:
-                wait = retry_after(response)
-                if not left or wait is None:
-                    return response
-                delay = wait + backoff.next()
+                outcome = error
+            delay = attempts.next_delay(outcome)
+            if delay is None:
+                return response_of(outcome, url)
             await asyncio.sleep(delay)
-        raise AssertionError("unreachable")
 
     async def close(self) -> None:
         """Close the connections; calling it again does nothing."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from realizehit._fanout import channel_id
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
-from realizehit.errors import BrokerError, RealizehitError, WildcardUnsupported
+from realizehit.errors import BrokerError, BrokerUnavailable, RealizehitError, WildcardUnsupported
 from realizehit.pattern import Pattern, channel_of
 
 BLOCK_MESSAGES: Final = 4096
@@ -28,19 +28,45 @@ def encode_message(pattern: Mapping[str, Any], payload: Any) -> tuple[bytes, byt
     return channel_of(pattern), encode_payload(payload)
 
 
-def blocks(
-    messages: Iterable[Message], outcomes: list[PublishOutcome | None]
-) -> Iterator[tuple[list[tuple[bytes, bytes]], list[int]]]:
-    """Cut any number of messages into blocks that are sent at once.
+Block = list[tuple[bytes, bytes]]
+"""Pairs of channel and payload, sent at once."""
+
+
+def publish_in_blocks(
+    messages: Iterable[Message],
+) -> Generator[Block, Sequence[int | BrokerError], list[PublishOutcome]]:
+    """Publish any number of messages; whoever drives this generator does the sending.
 
     Args:
         messages: looked at only as far as the next block needs.
-        outcomes: gets one entry for each message: ``None``, or the error where it cannot be sent.
 
     Yields:
-        Pairs of channel and payload, and their places in ``outcomes``.
+        A block; it is to be sent what the broker said of each of its messages.
+
+    Returns:
+        The outcome of each message.
     """
-    block: list[tuple[bytes, bytes]] = []
+    outcomes: list[PublishOutcome | None] = []
+    failure: BrokerError | None = None
+    for block, places in _blocks(messages, outcomes):
+        replies: Sequence[int | BrokerError]
+        if failure is None:
+            replies = yield block
+            if isinstance(replies[-1], BrokerUnavailable):
+                failure = replies[-1]
+        else:
+            replies = [failure] * len(block)
+        for place, (channel, _), reply in zip(places, block, replies, strict=True):
+            outcomes[place] = reply if isinstance(reply, BrokerError) else PublishResult(channel_id(channel), reply)
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _blocks(messages: Iterable[Message], outcomes: list[PublishOutcome | None]) -> Iterator[tuple[Block, list[int]]]:
+    """Cut messages into blocks, and say which places in ``outcomes`` each is about.
+
+    ``outcomes`` gets one entry for each message: ``None``, or the error where it cannot be sent.
+    """
+    block: Block = []
     places: list[int] = []
     size = 0
     for pattern, payload in messages:
@@ -58,14 +84,3 @@ def blocks(
             block, places, size = [], [], 0
     if block:
         yield block, places
-
-
-def fill(
-    outcomes: list[PublishOutcome | None],
-    places: Sequence[int],
-    block: Sequence[tuple[bytes, bytes]],
-    replies: Sequence[int | BrokerError],
-) -> None:
-    """Put what the broker said of a block into its places."""
-    for place, (channel, _), reply in zip(places, block, replies, strict=True):
-        outcomes[place] = PublishResult(channel_id(channel), reply) if type(reply) is int else reply  # type: ignore[assignment]

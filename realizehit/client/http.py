@@ -5,14 +5,14 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import httpx2
 import orjson
 
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
-from realizehit.client.wire import filters_of
+from realizehit.client.wire import Backoff, filters_of
 from realizehit.errors import (
     ClientError,
     Disconnected,
@@ -77,43 +77,92 @@ def encode_message(pattern: object, payload: Any) -> bytes:
     return b'{"pattern":%b,"payload":%b}' % (orjson.dumps(filters_of(pattern)), encode_payload(payload))
 
 
-def batches(messages: Iterable[Message], outcomes: list[PublishOutcome | None]) -> Iterator[tuple[bytes, list[int]]]:
-    """Cut any number of messages into batch requests.
+class Attempts:
+    """When one request may be sent again: only where nothing can have been published.
+
+    Args:
+        retries: how often at most.
+    """
+
+    def __init__(self, retries: int) -> None:
+        self._left = retries
+        self._backoff = Backoff(0.1, 2.0)
+
+    def next_delay(self, outcome: httpx2.Response | httpx2.HTTPError) -> float | None:
+        """Return the seconds to wait before sending again, ``None`` where ``outcome`` stands."""
+        if isinstance(outcome, httpx2.Response):
+            asked = retry_after(outcome)
+        else:
+            asked = 0.0 if was_never_sent(outcome) else None
+        if asked is None or not self._left:
+            return None
+        self._left -= 1
+        return asked + self._backoff.next()
+
+
+BatchAnswer = httpx2.Response | ClientError
+"""What came of a batch request."""
+
+
+def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAnswer, list[PublishOutcome]]:
+    """Publish any number of messages; whoever drives this generator does the sending.
 
     Args:
         messages: looked at only as far as the next batch needs.
-        outcomes: gets one entry for each message: ``None``, or the error where it cannot be sent.
 
     Yields:
-        A request's body, and the places in ``outcomes`` that its answer is about.
+        The body of a batch request; it is to be sent what came of it.
+
+    Returns:
+        The outcome of each message.
+    """
+    outcomes: list[PublishOutcome | None] = []
+    failure: ClientError | None = None
+    for body, places in _batches(messages, outcomes):
+        answers: Sequence[PublishOutcome]
+        if failure is None:
+            answer = yield body
+            try:
+                if isinstance(answer, ClientError):
+                    raise answer
+                answers = read_results(answer, len(places))
+            except (ServerUnavailable, Disconnected, ResponseTimeout) as error:
+                failure = error
+            except ClientError as error:
+                answers = [error] * len(places)
+        if failure is not None:
+            answers = [failure] * len(places)
+        for place, result in zip(places, answers, strict=True):
+            outcomes[place] = result
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _batches(messages: Iterable[Message], outcomes: list[PublishOutcome | None]) -> Iterator[tuple[bytes, list[int]]]:
+    """Cut messages into bodies, and say which places in ``outcomes`` each is about.
+
+    ``outcomes`` gets one entry for each message: ``None``, or the error where it cannot be sent.
     """
     items: list[bytes] = []
     places: list[int] = []
-    size = len(_HEAD) + len(_TAIL)
+    size = room = len(_HEAD) + len(_TAIL)
     for pattern, payload in messages:
         try:
             item = encode_message(pattern, payload)
-            if len(_HEAD) + len(item) + len(_TAIL) > CHUNK_BYTES:
-                raise RequestError(
-                    f"the message has {len(item)} bytes; a batch has at most {CHUNK_BYTES}", ErrorCode.TOO_LARGE
-                )
+            if room + len(item) > CHUNK_BYTES:
+                text = f"the message has {len(item)} bytes; a batch has at most {CHUNK_BYTES}"
+                raise RequestError(text, ErrorCode.TOO_LARGE)
         except RealizehitError as error:
             outcomes.append(error)
             continue
         if len(items) == CHUNK_MESSAGES or size + len(item) + 1 > CHUNK_BYTES:
             yield _HEAD + b",".join(items) + _TAIL, places
-            items, places, size = [], [], len(_HEAD) + len(_TAIL)
+            items, places, size = [], [], room
         items.append(item)
         places.append(len(outcomes))
         outcomes.append(None)
         size += len(item) + 1
     if items:
         yield _HEAD + b",".join(items) + _TAIL, places
-
-
-def settle(outcomes: list[PublishOutcome | None], failure: RealizehitError | None) -> list[PublishOutcome]:
-    """Return the outcomes; those that are still open were not sent, because of ``failure``."""
-    return [outcome if outcome is not None else failure or ClientError("not sent") for outcome in outcomes]
 
 
 def read_result(response: httpx2.Response) -> PublishResult:
@@ -185,14 +234,21 @@ def was_never_sent(error: httpx2.HTTPError) -> bool:
     return isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
 
 
-def translated(error: httpx2.HTTPError, url: str) -> ClientError:
-    """Return the error of this package for one of the library's."""
-    text = str(error) or type(error).__name__
-    if was_never_sent(error) or isinstance(error, httpx2.ProxyError):
-        return ServerUnavailable(f"cannot connect to {url}: {text}")
-    if isinstance(error, httpx2.TimeoutException):
-        return ResponseTimeout(f"{url} did not answer in time; whether it published is not known")
-    return Disconnected(f"the connection to {url} broke; whether it published is not known: {text}")
+def response_of(outcome: httpx2.Response | httpx2.HTTPError, url: str) -> httpx2.Response:
+    """Return the response, or raise the error of this package for the library's.
+
+    Raises:
+        ServerUnavailable: no connection.
+        ResponseTimeout, Disconnected: no answer.
+    """
+    if isinstance(outcome, httpx2.Response):
+        return outcome
+    text = str(outcome) or type(outcome).__name__
+    if was_never_sent(outcome) or isinstance(outcome, httpx2.ProxyError):
+        raise ServerUnavailable(f"cannot connect to {url}: {text}") from outcome
+    if isinstance(outcome, httpx2.TimeoutException):
+        raise ResponseTimeout(f"{url} did not answer in time; whether it published is not known") from outcome
+    raise Disconnected(f"the connection to {url} broke; whether it published is not known: {text}") from outcome
 
 
 def _result(answer: Mapping[str, Any]) -> PublishResult:

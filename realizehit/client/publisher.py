@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
 from realizehit._fanout import channel_id
 from realizehit.address import Address
-from realizehit.client.channels import blocks, encode_message, fill
-from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
+from realizehit.client.channels import encode_message, publish_in_blocks
+from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
+from realizehit.client.wire import Backoff
 from realizehit.errors import BrokerError, BrokerUnavailable
 from realizehit.pipeline import Pipeline
 
@@ -32,6 +34,7 @@ class Publisher:
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``, with user, password and options as redis-py reads them.
         timeout: seconds until a publication fails.
+        retries: how often connecting is tried again at most.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -39,8 +42,15 @@ class Publisher:
     Reentrancy: for one event loop's thread; any number of tasks may use it.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 5.0) -> None:
-        self._pipeline = Pipeline(Address(url), timeout=timeout)
+    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES) -> None:
+        self._retries = retries
+        self._up = False
+        self._pipeline = Pipeline(
+            Address(url),
+            timeout=timeout,
+            on_up=lambda: self._set_up(True),
+            on_down=lambda: self._set_up(False),
+        )
 
     async def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
         """Publish one message.
@@ -56,6 +66,7 @@ class Publisher:
             BrokerRefused: it answered with an error.
         """
         channel, text = encode_message(pattern, payload)
+        await self._reach()
         return PublishResult(channel_id(channel), await self._pipeline.publish(channel, text))
 
     async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
@@ -69,18 +80,37 @@ class Publisher:
             not spoil the others. Once the broker cannot be reached, the rest is not sent, and its outcome is that
             error too.
         """
-        outcomes: list[PublishOutcome | None] = []
-        failure: BrokerError | None = None
-        for block, places in blocks(messages, outcomes):
-            replies: list[int | BrokerError]
-            if failure is None:
-                replies = await self._pipeline.publish_many(block)
-                if isinstance(replies[-1], BrokerUnavailable):
-                    failure = replies[-1]
+        work = publish_in_blocks(messages)
+        try:
+            block = next(work)
+            while True:
+                try:
+                    await self._reach()
+                    replies = await self._pipeline.publish_many(block)
+                except BrokerError as error:
+                    replies = [error] * len(block)
+                block = work.send(replies)
+        except StopIteration as done:
+            outcomes: list[PublishOutcome] = done.value
+            return outcomes
+
+    async def _reach(self) -> None:
+        """Connect if need be. Only this is tried again: it publishes nothing."""
+        backoff = Backoff(0.1, 2.0)
+        left = self._retries
+        while not self._up:
+            try:
+                await self._pipeline.ping()
+            except BrokerUnavailable:
+                if not left:
+                    raise
+                left -= 1
+                await asyncio.sleep(backoff.next())
             else:
-                replies = [failure] * len(block)
-            fill(outcomes, places, block, replies)
-        return [outcome for outcome in outcomes if outcome is not None]
+                return
+
+    def _set_up(self, up: bool) -> None:
+        self._up = up
 
     async def ping(self) -> None:
         """Check that the broker answers.

@@ -1,0 +1,94 @@
+"""Publish over HTTP, for programs without an event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from realizehit.client.http import Attempts, Endpoint, encode_message, publish_in_batches, read_result, response_of
+from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
+from realizehit.errors import ClientError
+
+
+class APIClient:
+    """Publish through a realizehit API server; see `realizehit.APIClient`.
+
+    For example::
+
+        with APIClient("http://127.0.0.1:8080/") as api:
+            api.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
+
+    Args:
+        url: the API's address with its prefix.
+        timeout: seconds without progress until a request fails.
+        retries: how often a request is repeated at most, where nothing can have been published.
+        key: sent as ``Authorization: Bearer``, for what stands before the server.
+        headers: sent with each request.
+        **options: further options of ``httpx2.Client``, such as ``verify`` or ``proxy``.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 10.0,
+        retries: int = RETRIES,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self._endpoint = Endpoint(url, timeout, key, headers)
+        self._retries = retries
+        self._client = httpx2.Client(**self._endpoint.options, **options)
+
+    def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
+        """Publish one message; arguments, result and errors as `realizehit.APIClient.publish`."""
+        return read_result(self._post(self._endpoint.url, encode_message(pattern, payload)))
+
+    def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
+        """Publish any number of messages in order; as `realizehit.APIClient.publish_many`."""
+        work = publish_in_batches(messages)
+        try:
+            body = next(work)
+            while True:
+                answer: httpx2.Response | ClientError
+                try:
+                    answer = self._post(self._endpoint.batch_url, body)
+                except ClientError as error:
+                    answer = error
+                body = work.send(answer)
+        except StopIteration as done:
+            outcomes: list[PublishOutcome] = done.value
+            return outcomes
+
+    def _post(self, url: str, body: bytes) -> httpx2.Response:
+        attempts = Attempts(self._retries)
+        while True:
+            outcome: httpx2.Response | httpx2.HTTPError
+            try:
+                outcome = self._client.post(url, content=body)
+            except httpx2.HTTPError as error:
+                outcome = error
+            delay = attempts.next_delay(outcome)
+            if delay is None:
+                return response_of(outcome, url)
+            time.sleep(delay)
+
+    def close(self) -> None:
+        """Close the connections; calling it again does nothing."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

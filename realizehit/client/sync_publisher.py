@@ -1,0 +1,168 @@
+"""Publish straight to the broker, for programs without an event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import redis
+import redis.exceptions as errors
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from realizehit._fanout import channel_id
+from realizehit.address import Address
+from realizehit.client.channels import Block, encode_message, publish_in_blocks
+from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
+from realizehit.client.publisher import DEFAULT_URL
+from realizehit.client.wire import Backoff
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.resp import pack_publish
+
+PIPELINE_MESSAGES: Final = 1024  # written before the replies are read, which fit into the socket's buffer
+
+_AWAY: Final = (
+    errors.ConnectionError,
+    errors.TimeoutError,
+    errors.ReadOnlyError,
+    errors.ClusterDownError,
+    errors.MasterDownError,
+    errors.TryAgainError,
+    OSError,
+)
+_NO_ENTRY: Final = (errors.AuthenticationError, errors.AuthorizationError)
+
+
+class Publisher:
+    """Publish to a Redis or Valkey that realizehit servers use; see `realizehit.Publisher`.
+
+    For example::
+
+        with Publisher("redis://localhost:6379") as publisher:
+            publisher.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
+
+    Each thread that publishes at the same time has a connection of its own, from one pool.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``, with user, password and options as redis-py reads them.
+        timeout: seconds without progress until a publication fails.
+        retries: how often connecting is tried again at most. Nothing is ever sent twice.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES) -> None:
+        self._address = Address(url)
+        self._retries = retries
+        self._closed = False
+        self._pool = redis.ConnectionPool.from_url(
+            url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+        )
+
+    def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
+        """Publish one message; arguments, result and errors as `realizehit.Publisher.publish`."""
+        message = encode_message(pattern, payload)
+        (outcome,) = self._exchange([message])
+        if isinstance(outcome, BrokerError):
+            raise outcome
+        return PublishResult(channel_id(message[0]), outcome)
+
+    def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
+        """Publish any number of messages in order, pipelined; as `realizehit.Publisher.publish_many`."""
+        work = publish_in_blocks(messages)
+        try:
+            block = next(work)
+            while True:
+                block = work.send(self._exchange(block))
+        except StopIteration as done:
+            outcomes: list[PublishOutcome] = done.value
+            return outcomes
+
+    def ping(self) -> None:
+        """Check that the broker answers.
+
+        Raises:
+            BrokerUnavailable: it does not.
+            BrokerRefused: it refuses the login.
+        """
+        try:
+            connection = self._connect()
+            try:
+                connection.send_command("PING")
+                connection.read_response()
+            finally:
+                self._pool.release(connection)
+        except errors.NoPermissionError:
+            pass  # an answer all the same
+        except (errors.RedisError, OSError) as error:
+            raise self._translated(error) from None
+
+    def close(self) -> None:
+        """Disconnect; calling it again does nothing, publishing fails from here on."""
+        self._closed = True
+        self._pool.disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _exchange(self, block: Block) -> Sequence[int | BrokerError]:
+        """Send a block and read what the broker says; where the connection fails, the rest has that error."""
+        replies: list[int | BrokerError] = []
+        try:
+            connection = self._connect()
+            try:
+                for start in range(0, len(block), PIPELINE_MESSAGES):
+                    part = block[start : start + PIPELINE_MESSAGES]
+                    connection.send_packed_command([pack_publish(part)])
+                    for _ in part:
+                        replies.append(self._read(connection))  # noqa: PERF401 - those before a failure count
+            except BaseException:
+                connection.disconnect()  # replies that nobody reads would answer the next command
+                raise
+            finally:
+                self._pool.release(connection)
+        except (errors.RedisError, OSError, BrokerError) as error:
+            failure = error if isinstance(error, BrokerError) else self._translated(error)
+            replies += [failure] * (len(block) - len(replies))
+        return replies
+
+    def _connect(self) -> Any:
+        """Take a connection that stands. Only this is tried again: it publishes nothing."""
+        if self._closed:
+            raise BrokerUnavailable(f"broker {self._address}: this side is closed")
+        backoff = Backoff(0.1, 2.0)
+        left = self._retries
+        while True:
+            try:
+                return self._pool.get_connection()
+            except (errors.RedisError, OSError) as error:
+                failure = self._translated(error)
+                if not left or isinstance(failure, BrokerRefused):
+                    raise failure from None
+            left -= 1
+            time.sleep(backoff.next())
+
+    def _read(self, connection: Any) -> int | BrokerError:
+        try:
+            reply = connection.read_response()
+        except errors.ResponseError as error:
+            return self._translated(error)
+        return reply if type(reply) is int else BrokerRefused(f"PUBLISH answered {str(reply)[:100]}")
+
+    def _translated(self, error: Exception) -> BrokerError:
+        text = self._address.scrub(str(error) or type(error).__name__)
+        if isinstance(error, _AWAY) and not isinstance(error, _NO_ENTRY):
+            return BrokerUnavailable(f"broker {self._address}: {text}")
+        return BrokerRefused(f"broker {self._address} refused: {text}")
