@@ -1,21 +1,21 @@
 """What Python sees of the load client; the docstrings are in ``_load.pyx``.
 
-`Fleet.counts` holds, of connections: ``connections`` (handshake done), ``ready`` (all replies there), ``pending`` (planned,
-not yet ready), ``subscriptions`` (in force), ``failed`` (never came to be), ``dropped`` (ended by the server without a
-close frame), ``closed`` (with one), ``protocol_errors``, ``refused`` (error replies), ``pings``, ``bytes_in``,
-``reconnects`` and ``resubscribes`` (of `churn`).
+`Fleet.counts` holds, of connections: ``connections`` (handshake done), ``ready`` (all replies there), ``pending``
+(planned, not yet ready), ``subscriptions`` (in force), ``failed`` (never came to be), ``dropped`` (ended by the
+server without a close frame), ``closed`` (with one), ``protocol_errors``, ``refused`` (error replies), ``pings``,
+``bytes_in``, ``reconnects`` and ``resubscribes`` (of `churn`).
 
-Of messages received: ``deliveries`` (each counted once), ``expected`` (subscriptions that were in force when each message
-went out, added up; only of what this fleet published), ``lost`` (gaps), ``duplicates``, ``reordered`` (came after a later
+Of messages received: ``deliveries`` (each counted once), ``expected`` (subscriptions in force when each message went
+out, added up; only of what this fleet published), ``lost`` (gaps), ``duplicates``, ``reordered`` (came after a later
 one), ``unexpected`` (not subscribed to, or under a wrong id), ``foreign`` (texts without a stamp).
 
-Of messages published: ``published``, ``acknowledged``, ``heard`` (servers that the broker reached, added up; not with
-batches), ``publish_errors``, ``outstanding``, ``abandoned`` (given up after 5 s without a delivery), ``late`` (sent more than
-10 ms after their time).
+Of messages published: ``published``, ``acknowledged``, ``heard`` (servers that the broker reached, added up; not
+with batches), ``publish_errors``, ``outstanding``, ``abandoned`` (given up after 5 s without a delivery), ``late``
+(sent more than 10 ms after their time).
 
-Latencies are lists of ``(index, count)`` over the buckets of an HdrHistogram of 3 significant figures from 1 us to 67 s:
-index ``i`` below 2,048 is ``i`` us; above, with ``b = (i >> 10) - 1``, it begins at ``(i % 1024 + 1024) << b`` us and is
-``1 << b`` us wide.
+Latencies are lists of ``(index, count)`` over the buckets of an HdrHistogram of 3 significant figures from 1 us to
+67 s: index ``i`` below 2,048 is ``i`` us; above, with ``b = (i >> 10) - 1``, it begins at ``(i % 1024 + 1024) << b`` us
+and is ``1 << b`` us wide.
 """
 
 from collections.abc import Iterable, Sequence

@@ -194,8 +194,8 @@ cdef class Fleet:
         path: target of the opening handshake.
         host: the handshake's ``Host``; made from the address where none is given.
         sources: source addresses to connect from in turn; each has about 28,000 ports to one server.
-        sent: the last sequence number published in each channel, an unsigned 32-bit integer each; a writable buffer that
-            several processes may share, if each channel is published by one of them. The fleet's own where none is given.
+        sent: the last sequence number published in each channel, an unsigned 32-bit integer each: a writable buffer,
+            which several processes may share if each channel is published by one of them. The fleet's own by default.
         stamped: false to count text messages only, without looking at them.
         max_pending: connections that may be between connect and ready at once.
 
@@ -450,9 +450,9 @@ cdef class Fleet:
             raise ValueError("at least one connection, and one message in a batch")
         if host is None:
             host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-        self.request = self.text_of(
-            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: ".encode("latin-1")
-        )
+        self.request = self.text_of((
+            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
+        ).encode("latin-1"))
         if self.request.size > 400:
             raise ValueError("path and host are too long")
         self.batch_max = batch_max
