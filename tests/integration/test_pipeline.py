@@ -1,0 +1,252 @@
+"""The publishing connection on a real Valkey, and against peers that break off or talk nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from realizehit.address import Address
+from realizehit.errors import BrokerRefused, BrokerUnavailable
+from realizehit.pipeline import CHUNK_MESSAGES, CHUNKS, WINDOW_MESSAGES, Pipeline
+from tests.support import Valkey
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def pipeline_to(url: str, seconds: float = 10.0) -> AsyncIterator[tuple[Pipeline, list[str]]]:
+    events: list[str] = []
+    pipeline = Pipeline(
+        Address(url), timeout=seconds, on_up=lambda: events.append("up"), on_down=lambda: events.append("down")
+    )
+    try:
+        yield pipeline, events
+    finally:
+        await pipeline.close()
+
+
+@asynccontextmanager
+async def peer(talk: Talk) -> AsyncIterator[str]:
+    """A server that speaks as it is told, on a socket of its own; what it is told ends with the connection."""
+    connections: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        try:
+            await talk(reader, writer)
+        finally:
+            connections.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in list(connections):
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def log_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer CLIENT SETNAME and PING."""
+    await reader.readuntil(b"PING\r\n")
+    writer.write(b"+OK\r\n+PONG\r\n")
+
+
+async def read_publish(reader: asyncio.StreamReader) -> bytes:
+    """Read one PUBLISH of a payload without line ends; the payload."""
+    lines = [await reader.readuntil(b"\r\n") for _ in range(7)]
+    assert lines[2] == b"PUBLISH\r\n"
+    return lines[6].strip()
+
+
+async def test_single_messages_and_batches_keep_their_order(valkey: Valkey) -> None:
+    async with pipeline_to(valkey.url) as (pipeline, events):
+        results = tuple(
+            await asyncio.gather(
+                pipeline.publish(b"a", b"0"),
+                pipeline.publish_many([(b"a", b"%d" % number) for number in range(3 * CHUNK_MESSAGES)]),
+                pipeline.publish(b"b", b"1"),
+            )
+        )
+        assert results == (0, [0] * (3 * CHUNK_MESSAGES), 0)
+        assert events == ["up"]
+        assert pipeline.connects == 1
+        assert valkey.calls("publish") == 3 * CHUNK_MESSAGES + 2
+        assert [client["name"] for client in valkey.clients() if client["name"]] == ["realizehit-publisher"]
+
+
+async def test_more_than_the_window_holds(valkey: Valkey) -> None:
+    async with pipeline_to(valkey.url, seconds=60) as (pipeline, _):
+        count = 2 * WINDOW_MESSAGES + 100
+        singles = [pipeline.publish(b"a", b"x") for _ in range(count)]
+        large = pipeline.publish_many([(b"b", b"y" * 300_000)] * 50)
+        outcomes = await asyncio.gather(*singles, large)
+        assert outcomes[:-1] == [0] * count
+        assert outcomes[-1] == [0] * 50
+        assert valkey.calls("publish") == count + 50
+
+
+async def test_what_is_unclear_is_an_error_and_is_not_sent_again() -> None:
+    seen: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await log_in(reader, writer)
+        for reply in (b":1\r\n", b""):
+            seen.append(await read_publish(reader))
+            writer.write(reply)
+        await writer.drain()
+
+    async with peer(talk) as url, pipeline_to(url) as (pipeline, events):
+        outcomes = await asyncio.gather(
+            *(pipeline.publish(b"a", b"first-%d" % number) for number in range(3)), return_exceptions=True
+        )
+        assert outcomes[0] == 1
+        for outcome in outcomes[1:]:
+            assert isinstance(outcome, BrokerUnavailable)
+            assert "closed the connection" in str(outcome)
+        assert events == ["up", "down"]
+        # The next one goes over a new connection, and alone.
+        assert await pipeline.publish(b"a", b"second") == 1
+        assert seen == [b"first-0", b"first-1", b"second"]
+        assert pipeline.connects == 2
+
+
+async def test_a_batch_that_is_cut_off_is_not_continued() -> None:
+    seen: list[bytes] = []
+    over = asyncio.Event()
+    count = 20 * CHUNK_MESSAGES
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await log_in(reader, writer)
+        for _ in range(CHUNK_MESSAGES):
+            seen.append(await read_publish(reader))
+            writer.write(b":1\r\n")
+        writer.write_eof()
+        with pytest.raises(asyncio.IncompleteReadError):
+            while True:  # what was under way
+                seen.append(await read_publish(reader))
+        over.set()
+
+    async with peer(talk) as url, pipeline_to(url) as (pipeline, _):
+        outcomes = await pipeline.publish_many([(b"a", b"%d" % number) for number in range(count)])
+        assert len(outcomes) == count
+        assert outcomes[:CHUNK_MESSAGES] == [1] * CHUNK_MESSAGES
+        assert all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes[CHUNK_MESSAGES:])
+        await over.wait()
+        assert seen == [b"%d" % number for number in range(len(seen))]
+        assert len(seen) <= (CHUNKS + 1) * CHUNK_MESSAGES
+        assert pipeline.connects == 1
+
+
+async def test_an_error_in_the_middle_concerns_one_message() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await log_in(reader, writer)
+        for reply in (b":1\r\n", b"-NOPERM no\r\n", b"-READONLY later\r\n", b"+QUEUED\r\n", b":2\r\n"):
+            await read_publish(reader)
+            writer.write(reply)
+        await reader.read()
+
+    async with peer(talk) as url, pipeline_to(url) as (pipeline, events):
+        first, refused, later, odd, last = await pipeline.publish_many([(b"a", b"x")] * 5)
+        assert (first, last) == (1, 2)
+        assert isinstance(refused, BrokerRefused)
+        assert "NOPERM no" in str(refused)
+        assert isinstance(later, BrokerUnavailable)
+        assert isinstance(odd, BrokerRefused)
+        assert "QUEUED" in str(odd)
+        assert events == ["up"]
+
+
+async def test_a_silent_broker_is_given_up_and_tried_again(valkey: Valkey) -> None:
+    async with pipeline_to(valkey.url, seconds=0.3) as (pipeline, events):
+        assert await pipeline.publish(b"a", b"1") == 0
+        valkey.pause()
+        try:
+            with pytest.raises(BrokerUnavailable, match=r"no answer within 0\.3 seconds"):
+                await pipeline.publish(b"a", b"2")
+            assert events[:2] == ["up", "down"]
+            with pytest.raises(BrokerUnavailable, match="no answer"):
+                await pipeline.ping()
+        finally:
+            valkey.resume()
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    assert await pipeline.publish(b"a", b"3") == 0
+                    break
+                except BrokerUnavailable:
+                    pass
+        assert events[-1] == "up"
+        assert pipeline.connects > 1
+        # "2" stood in the socket when the broker went on; it was not sent a second time.
+        assert valkey.calls("publish") <= 3 + pipeline.connects
+
+
+async def test_who_gives_up_before_it_was_sent_has_not_published() -> None:
+    seen: list[bytes] = []
+    let_in = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await let_in.wait()
+        await log_in(reader, writer)
+        seen.append(await read_publish(reader))
+        writer.write(b":0\r\n")
+        await reader.read()
+
+    async with peer(talk) as url, pipeline_to(url) as (pipeline, _):
+        tasks = [
+            asyncio.create_task(pipeline.publish(b"a", b"given-up")),
+            asyncio.create_task(pipeline.publish_many([(b"a", b"given-up-too")] * 3 * CHUNK_MESSAGES)),
+        ]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        let_in.set()
+        assert await pipeline.publish(b"a", b"wanted") == 0
+        assert seen == [b"wanted"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak RESP"),
+        (b"+OK\r\n+PONG\r\n:1\r\n", "nothing asked for: 1"),
+        (b"", "closed the connection"),
+        (b"-LOADING busy\r\n-LOADING busy\r\n", "LOADING busy"),
+        (b"-ERR max number of clients reached\r\n", "closed the connection"),
+    ],
+)
+async def test_a_peer_that_is_no_broker(answer: bytes, text: str) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"PING\r\n")
+        writer.write(answer)
+        if answer.startswith(b"+OK"):
+            await reader.read()
+
+    async with peer(talk) as url, pipeline_to(url, seconds=5) as (pipeline, events):
+        with pytest.raises(BrokerUnavailable, match=text):
+            while True:  # a reply too many may arrive after the first answer
+                await pipeline.publish(b"a", b"1")
+        assert "down" in events
+
+
+async def test_closed_is_closed(valkey: Valkey) -> None:
+    async with pipeline_to(valkey.url) as (pipeline, _):
+        waiting = asyncio.create_task(pipeline.publish(b"a", b"1"))
+        await asyncio.sleep(0)
+        await pipeline.close()
+        with pytest.raises(BrokerUnavailable, match="this side is closed"):
+            await waiting
+        outcomes = await pipeline.publish_many([(b"a", b"1")] * 2)
+        assert [type(outcome) for outcome in outcomes] == [BrokerUnavailable] * 2
+        with pytest.raises(BrokerUnavailable, match="this side is closed"):
+            await pipeline.ping()
+    assert valkey.calls("publish") == 0
