@@ -269,7 +269,7 @@ async def test_heartbeat_on_the_wire(shared_valkey: Valkey) -> None:
         host, port = node.ws_url.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(HANDSHAKE)
-        received = await asyncio.wait_for(reader.read(), 5)  # silent from here on
+        received = await asyncio.wait_for(reader.read(), 15)  # silent from here on
         assert received.endswith(b"\x88\x12\x0f\xa3heartbeat missed")
         writer.close()
         assert node.engine.stats()["heartbeat_disconnects"] == 1
