@@ -130,4 +130,4 @@ class BackPressureMachine(RuleBasedStateMachine):
 
 
 TestBackPressure = pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="needs epoll")(BackPressureMachine.TestCase)
-TestBackPressure.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestBackPressure.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
