@@ -6,16 +6,13 @@ import logging
 import shlex
 import sys
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 import realizehit
 from realizehit.address import redacted
+from realizehit.cli.endpoints import DEFAULT_WS, api_endpoint, ws_endpoint
 from realizehit.settings import Settings
 
 logger: Final = logging.getLogger(__name__)
-
-DEFAULT_WS: Final = "ws://127.0.0.1:8080/ws"
-DEFAULT_API: Final = "http://127.0.0.1:8080/"
 
 _FILTERS: Final = "kind=news channel=CNN"
 _BODY: Final = '{"pattern": {"kind": "news", "channel": "CNN"}, "payload": {"title": "hello"}}'
@@ -24,22 +21,13 @@ _BODY: Final = '{"pattern": {"kind": "news", "channel": "CNN"}, "payload": {"tit
 def public_ws(settings: Settings, listens: str) -> str:
     """Return the address that WebSocket clients should use: the public one where there is one."""
     given = settings.endpoint_ws or settings.endpoint
-    if not given:
-        return listens
-    parts = urlsplit(given if "://" in given else f"ws://{given}")
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") or "/ws", parts.query, ""))
+    return ws_endpoint(given) if given else listens
 
 
 def public_api(settings: Settings, listens: str) -> str:
     """Return the address that publishers should use: the public one where there is one."""
     given = settings.endpoint_api or settings.endpoint
-    if not given:
-        return listens
-    parts = urlsplit(given if "://" in given else f"http://{given}")
-    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
-    path = parts.path if parts.path not in ("", "/") else settings.prefix
-    return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+    return api_endpoint(given, settings.prefix) if given else listens
 
 
 def subscribe_line(ws: str) -> str:

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 import realizehit
 from realizehit.cli import banner
+from realizehit.cli.endpoints import DEFAULT_WS
 from realizehit.cli.serve import serve
 from realizehit.pattern import Pattern
 from realizehit.settings import OPTIONS, Settings, flag_of, variable_of
@@ -136,7 +137,7 @@ def test_public_addresses(given: dict[str, str], ws: str, api: str) -> None:
 
 
 def test_the_lines_to_paste() -> None:
-    assert banner.subscribe_line(banner.DEFAULT_WS) == "realizehit subscribe kind=news channel=CNN"
+    assert banner.subscribe_line(DEFAULT_WS) == "realizehit subscribe kind=news channel=CNN"
     other = banner.subscribe_line("ws://h/a b")
     assert shlex.split(other) == ["realizehit", "subscribe", "--url", "ws://h/a b", "kind=news", "channel=CNN"]
     curl, url, flag, header, data, body = shlex.split(banner.curl_line("http://h/?x=1&y=2"))

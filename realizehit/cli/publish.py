@@ -1,0 +1,130 @@
+"""``realizehit publish``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import click
+
+from realizehit.cli.endpoints import DEFAULT_API, api_endpoint
+from realizehit.cli.filters import pattern_from
+
+if TYPE_CHECKING:
+    from realizehit.client.api import APIClient
+    from realizehit.client.publisher import Publisher
+    from realizehit.pattern import Pattern
+
+_EXAMPLE: Final = """realizehit publish kind=news '{"title": "hello"}'"""
+_QUOTING: Final = (
+    "Put the payload in single quotes, so that the shell leaves it as it is, and a text in double quotes inside them: "
+    "'\"hello\"'"
+)
+
+
+class Target(NamedTuple):
+    """Where to publish: at the API server, or at the broker where one is given."""
+
+    url: str
+    redis: str | None
+    timeout: float
+
+    def open(self) -> APIClient | Publisher:
+        """Make the client; it connects when it is used.
+
+        Raises:
+            SettingsError: the address cannot be used.
+        """
+        if self.redis is not None:
+            from realizehit.client.publisher import Publisher
+
+            return Publisher(self.redis, timeout=self.timeout)
+        from realizehit.client.api import APIClient
+
+        return APIClient(api_endpoint(self.url), timeout=self.timeout)
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]... [PAYLOAD]")
+@click.option(
+    "--url",
+    envvar=["ENDPOINT_API", "ENDPOINT"],
+    default=DEFAULT_API,
+    show_default=True,
+    show_envvar=True,
+    help="The API server's address.",
+)
+@click.option("--redis", metavar="URL", help="Publish straight to this Redis or Valkey, without an API server.")
+@click.option("--file", metavar="FILE", type=click.Path(path_type=Path), help="Publish a file's lines; - is stdin.")
+@click.option("--timeout", metavar="SECONDS", type=float, default=10.0, show_default=True, help="Time for an answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each message.")
+def publish(
+    arguments: tuple[str, ...], *, url: str, redis: str | None, file: Path | None, timeout: float, as_json: bool
+) -> None:
+    r"""Publish a payload to a pattern, or a file of them.
+
+    The payload is JSON and stands last; - reads it from standard input. A text is JSON with its quotes: '"hello"'.
+
+    \b
+    realizehit publish kind=news channel=CNN '{"title": "hello"}'
+    echo '[1, 2]' | realizehit publish kind=news -
+
+    A file has one JSON value a line. With filters, each line is a payload for that pattern; without, each line is an
+    object {"pattern": {...}, "payload": ...}. A bad line does not hold up the others; the exit status is 1 then.
+
+    \b
+    realizehit publish kind=news --file payloads.ndjson
+    realizehit publish --file messages.ndjson
+    """
+    from realizehit.cli.running import run
+
+    target = Target(url, redis, timeout)
+    if file is not None:
+        from realizehit.cli.publish_file import publish_file
+
+        pattern = pattern_from(arguments) if arguments else None
+        run(publish_file(target, file, pattern, as_json=as_json))
+    if not arguments:
+        raise click.UsageError(f"write filters and then the payload: {_EXAMPLE}")
+    *filters, text = arguments
+    payload = sys.stdin.buffer.read().strip() if text == "-" else os.fsencode(text)
+    payload = _checked(payload, text)
+    run(_publish(target, pattern_from(filters), payload, as_json=as_json))
+
+
+def _checked(payload: bytes, argument: str) -> bytes:
+    """Return the payload where it is JSON; otherwise say what may have happened to it."""
+    from realizehit.client.messages import RawJSON, encode_payload
+    from realizehit.errors import RequestError
+
+    try:
+        return encode_payload(RawJSON(payload))
+    except RequestError as error:
+        detail = str(error)
+    if argument == "-":
+        raise click.UsageError(f"standard input: {detail}")
+    if "=" in argument and argument[0] not in '{["':
+        raise click.UsageError(f"the payload is missing behind the filter {argument!r}: {_EXAMPLE}")
+    shown = argument if len(argument) <= 60 else argument[:60] + "..."
+    raise click.UsageError(f"the payload {shown!r} is not JSON: {detail}\n{_QUOTING}")
+
+
+async def _publish(target: Target, pattern: Pattern, payload: bytes, *, as_json: bool) -> int:
+    from realizehit.client.messages import RawJSON
+
+    async with target.open() as publisher:
+        result = await publisher.publish(pattern, RawJSON(payload))
+    if as_json:
+        click.echo(json.dumps({"id": result.id, "nodes": result.nodes}))
+    else:
+        nodes = "an unknown number of nodes" if result.nodes is None else counted(result.nodes, "node")
+        click.echo(f"published {result.id or pattern.id} to {nodes}")
+    return 0
+
+
+def counted(number: int, name: str) -> str:
+    """Return ``1 node`` or ``2 nodes``."""
+    return f"{number} {name}{'' if number == 1 else 's'}"

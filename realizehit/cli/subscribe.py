@@ -1,0 +1,125 @@
+"""``realizehit subscribe``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from realizehit.cli.endpoints import DEFAULT_WS, ws_endpoint
+from realizehit.cli.filters import pattern_from
+
+if TYPE_CHECKING:
+    from realizehit.client.ws import Subscription
+    from realizehit.errors import Disconnected
+    from realizehit.pattern import Pattern
+
+# Inside a JSON text these stand raw in strings, and some terminals obey them.
+_CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
+
+@click.command()
+@click.argument("filters", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.option(
+    "--url",
+    envvar=["ENDPOINT_WS", "ENDPOINT"],
+    default=DEFAULT_WS,
+    show_default=True,
+    show_envvar=True,
+    help="The WebSocket server's address.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print each payload as one line of JSON, also on a terminal.")
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after so many payloads.")
+@click.option("--timeout", metavar="SECONDS", type=float, help="End after so many seconds.")
+def subscribe(filters: tuple[str, ...], url: str, as_json: bool, count: int | None, timeout: float | None) -> None:
+    r"""Print what is published to a pattern, as it comes.
+
+    On a terminal payloads are laid out and coloured; otherwise each is one line of JSON, as it was published. What
+    happens to the connection is told on standard error. Ctrl+C ends it.
+
+    \b
+    realizehit subscribe kind=news channel=CNN
+
+    The exit status is 1 where --timeout passed before --count payloads had come.
+    """
+    from realizehit.cli.running import run
+
+    lines = as_json or not sys.stdout.isatty()
+    run(_follow(pattern_from(filters), ws_endpoint(url), lines=lines, count=count, seconds=timeout))
+
+
+async def _follow(pattern: Pattern, url: str, *, lines: bool, count: int | None, seconds: float | None) -> int:
+    from realizehit.client.ws import WSClient
+
+    try:
+        async with asyncio.timeout(seconds), WSClient(url) as client:
+            client.on("disconnect", _tell_disconnect)
+            client.on("error", lambda error: _say(f"not connected: {error}"))
+            subscription = await client.subscribe(pattern, raw=True)
+            subscription.on("gap", lambda away: _say(f"connected again after {away:.1f} s: messages may be missing"))
+            _say(f"subscribed to {pattern} ({subscription.id}) at {url}")
+            try:
+                await _print_all(subscription, lines, count)
+            finally:
+                client.off("disconnect", _tell_disconnect)  # from here on it is no news
+            return 0
+    except TimeoutError:
+        pass
+    if count is None:
+        return 0
+    _say(f"{seconds:g} seconds have passed and fewer than {count} payloads have come")
+    return 1
+
+
+async def _print_all(subscription: Subscription, lines: bool, count: int | None) -> None:
+    seen = dropped = 0
+    async for payload in subscription:
+        if subscription.dropped > dropped:
+            _say(f"{subscription.dropped - dropped} payloads were left out: they come faster than they can be printed")
+            dropped = subscription.dropped
+        if _show(payload, lines):
+            seen += 1
+            if seen == count:
+                return
+
+
+def _tell_disconnect(error: Disconnected) -> None:
+    _say(f"disconnected: {error}; trying again, messages may be missing")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _show(payload: bytes, lines: bool) -> bool:
+    """Print one payload; return whether it could be."""
+    import msgspec
+
+    try:
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except msgspec.DecodeError as error:
+        _say(f"a payload of {len(payload)} bytes is no JSON and is left out: {error}")
+        return False
+    # Line breaks can only stand between the parts of a JSON text, and mean no more there than blanks.
+    text = payload.decode().replace("\r", " ").replace("\n", " ")
+    if lines:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    else:
+        _lay_out(text)
+    return True
+
+
+def _lay_out(text: str) -> None:
+    from rich import get_console
+    from rich.highlighter import JSONHighlighter
+
+    with contextlib.suppress(
+        ValueError, RecursionError
+    ):  # numbers of thousands of digits, very deep values: as it came
+        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    get_console().print(JSONHighlighter()(text.translate(_CONTROLS)), soft_wrap=True)

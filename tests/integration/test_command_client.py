@@ -1,0 +1,226 @@
+"""``realizehit publish`` and ``realizehit subscribe`` against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.wire import unique
+from tests.processes import SCRIPTS, SECONDS, Process, Server, running, serving
+from tests.support import Valkey, free_port
+
+SUBSCRIBED = r"^subscribed to (\S+) \(([0-9a-f]{8})\) at ws://"
+
+
+@pytest.fixture(scope="module")
+def server(shared_valkey: Valkey) -> Iterator[Server]:
+    with serving("--redis", shared_valkey.url, "--drain-seconds", "0.2") as server:
+        yield server
+
+
+def words(name: str) -> list[str]:
+    """Filters that no other test uses, as arguments."""
+    return [f"{key}={value}" for key, value in unique(name).items()]
+
+
+def subscriber(server: Server, filters: list[str], *options: str) -> Process:
+    process = Process("realizehit", "subscribe", "--url", server.ws, *filters, *options)
+    try:
+        process.find(SUBSCRIBED)
+    except BaseException:
+        process.stop()
+        raise
+    return process
+
+
+def publish(server: Server, *arguments: str, stdin: str | None = None) -> Process:
+    with running("realizehit", "publish", *arguments, env={"ENDPOINT_API": server.api}, stdin=stdin) as process:
+        process.wait()
+    return process
+
+
+def test_from_publish_to_subscribe(server: Server) -> None:
+    filters = words("through")
+    text = '{"n": 12345678901234567890123, "f": 1.10,  "z": "é?\\u003f"}'
+    process = subscriber(server, filters, "--count", "3")
+    try:
+        (match,) = process.find(SUBSCRIBED)
+        first = publish(server, *filters, text)
+        assert (first.out, first.err, first.stop()) == ([f"published {match[2]} to 1 node"], [], 0)
+        second = publish(server, *filters, "--json", "-", stdin="[1,\n2]\n")
+        assert [json.loads(line) for line in second.out] == [{"id": match[2], "nodes": 1}]
+        publish(server, *filters, "null")
+        assert process.wait() == 0
+        assert process.out == [text, "[1, 2]", "null"]
+        assert len(process.err) == 1
+    finally:
+        process.stop()
+
+
+def test_publishing_straight_to_the_broker(server: Server, shared_valkey: Valkey) -> None:
+    filters = words("straight")
+    process = subscriber(server, filters, "--count", "1", "--json")
+    try:
+        done = publish(server, "--redis", shared_valkey.url, *filters, '"hello"')
+        assert done.out[0].endswith(" to 1 node")
+        assert process.wait() == 0
+        assert process.out == ['"hello"']
+    finally:
+        process.stop()
+
+
+def test_a_file_of_payloads(server: Server, tmp_path: Path) -> None:
+    filters = words("payloads")
+    file = tmp_path / "payloads.ndjson"
+    lines = [json.dumps({"n": n}) for n in range(5000)]
+    file.write_text("\n".join(lines) + "\n\n")
+    process = subscriber(server, filters, "--count", "5000")
+    try:
+        done = publish(server, *filters, "--file", str(file))
+        assert (done.out, done.err, done.stop()) == (["published 5000 messages"], [], 0)
+        assert process.wait() == 0
+        assert process.out == lines
+    finally:
+        process.stop()
+
+
+@pytest.mark.parametrize("straight", [False, True])
+def test_a_file_of_messages_some_of_them_bad(server: Server, shared_valkey: Valkey, straight: bool) -> None:
+    pattern = unique("messages")
+    lines = [
+        json.dumps({"pattern": pattern, "payload": 1}),
+        "",
+        "{",
+        '{"payload": 2}',
+        '{"pattern": {}, "payload": 3}',
+        json.dumps({"pattern": pattern, "payload": None}),
+    ]
+    process = subscriber(server, [f"{key}={value}" for key, value in pattern.items()], "--count", "2")
+    option = ["--redis", shared_valkey.url] if straight else []
+    try:
+        done = publish(server, *option, "--file", "-", stdin="\n".join(lines))
+        assert done.stop() == 1
+        assert done.out == ["published 2 messages, 3 failed"]
+        assert [line.split(":")[0] for line in done.err] == ["line 3", "line 4", "line 5"]
+        assert process.wait() == 0
+        assert process.out == ["1", "null"]
+    finally:
+        process.stop()
+    again = publish(server, *option, "--json", "--file", "-", stdin="\n".join(lines))
+    answers = [json.loads(line) for line in again.out]
+    assert [answer["line"] for answer in answers] == [1, 3, 4, 5, 6]
+    assert [answer.get("code") for answer in answers] == [None, "bad-request", "bad-request", "bad-pattern", None]
+
+
+def test_publishing_where_nobody_listens(tmp_path: Path) -> None:
+    port = free_port()
+    with running("realizehit", "publish", "--url", f"127.0.0.1:{port}", "a=b", "1") as process:
+        assert process.wait() == 1
+    assert process.err[-1].startswith(f"Error: cannot connect to http://127.0.0.1:{port}/: ")
+    assert process.err[-1].endswith("(unavailable)")
+    file = tmp_path / "x.ndjson"
+    file.write_text("1\n" * 5000)
+    with running("realizehit", "publish", "--url", f"127.0.0.1:{port}", "a=b", "--file", str(file)) as process:
+        assert process.wait() == 1
+    assert process.err[-1] == "stopped after line 2000"
+    assert process.out == ["published 0 messages, 2000 failed"]
+
+
+def test_subscribing_where_nobody_listens() -> None:
+    port = free_port()
+    with running("realizehit", "subscribe", "--url", f"127.0.0.1:{port}", "a=b") as process:
+        assert process.wait() == 1
+    assert process.err[-1].startswith(f"Error: cannot connect to ws://127.0.0.1:{port}/ws: ")
+
+
+def test_a_pattern_that_the_server_refuses(server: Server) -> None:
+    with running("realizehit", "subscribe", "--url", server.ws, "a=*") as process:
+        assert process.wait() in (1, 2)
+    assert "wildcard-unsupported" in process.err[-1]
+    done = publish(server, "a=*", "1")
+    assert done.stop() == 1
+    assert "wildcard-unsupported" in done.err[-1]
+
+
+def test_subscribe_ends_after_its_time(server: Server) -> None:
+    process = subscriber(server, words("time"), "--timeout", "0.5")
+    assert process.wait() == 0
+    process = subscriber(server, words("time"), "--timeout", "0.5", "--count", "2")
+    assert process.wait() == 1
+    assert process.err[-1] == "0.5 seconds have passed and fewer than 2 payloads have come"
+
+
+def test_ctrl_c_ends_subscribe_quietly(server: Server) -> None:
+    process = subscriber(server, words("interrupted"))
+    process.signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert process.out == []
+    assert len(process.err) == 1
+
+
+def test_what_is_no_json_is_left_out(server: Server, shared_valkey: Valkey) -> None:
+    filters = words("no-json")
+    process = subscriber(server, filters, "--count", "1")
+    try:
+        (match,) = process.find(SUBSCRIBED)
+        shared_valkey.command("PUBLISH", match[1], "{oops")
+        shared_valkey.command("PUBLISH", match[1], "true")
+        assert process.wait() == 0
+        assert process.out == ["true"]
+        assert process.err[1].startswith("a payload of 5 bytes is no JSON and is left out: ")
+    finally:
+        process.stop()
+
+
+async def test_subscribe_comes_back_and_says_so(shared_valkey: Valkey) -> None:
+    port, filters = str(free_port()), words("back")
+    options = ("--redis", shared_valkey.url, "--drain-seconds", "0.1")
+    with serving(*options, "--port", port) as first:
+        process = await asyncio.to_thread(subscriber, first, filters, "--count", "1")
+    try:
+        await asyncio.to_thread(process.find, "^disconnected: .*messages may be missing$")
+        with serving(*options, "--port", port) as second:
+            await asyncio.to_thread(process.find, r"^connected again after \d+\.\d s: messages may be missing$")
+            await asyncio.to_thread(publish, second, *filters, '"again"')
+            assert await asyncio.to_thread(process.wait) == 0
+        assert process.out == ['"again"']
+    finally:
+        process.stop()
+
+
+def test_a_closed_pipe_ends_subscribe_quietly(server: Server) -> None:
+    filters = words("pipe")
+    command = [str(SCRIPTS / "realizehit"), "subscribe", "--url", server.ws, *filters]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        process.stderr.readline()
+        process.stdout.close()
+        publish(server, *filters, "1")
+        assert process.wait(SECONDS) == 1
+        assert process.stderr.read() == ""
+
+
+def test_on_a_terminal_payloads_are_laid_out(server: Server) -> None:
+    filters = words("terminal")
+    ours, theirs = pty.openpty()
+    command = [str(SCRIPTS / "realizehit"), "subscribe", "--url", server.ws, "--count", "1", *filters]
+    env = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, text=True, env=env) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        process.stderr.readline()
+        publish(server, *filters, '{"title":"h\u009b"}')
+        assert process.wait(SECONDS) == 0
+        shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", shown) == '{\r\n  "title": "h\\u009b"\r\n}\r\n'
