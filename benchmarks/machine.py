@@ -17,7 +17,7 @@ def describe() -> dict[str, Any]:
     """Return the machine and the versions, as they go into the JSON."""
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "kernel": platform.release(),
         "python": sys.version.split()[0],
         "compiler": compiler(),

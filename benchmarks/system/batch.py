@@ -20,7 +20,7 @@ MESSAGE = {"pattern": {"kind": "news", "channel": "CNN"}, "payload": {"title": "
 
 def measure(run: Run) -> list[Result]:
     """Publish both ways."""
-    with run.pair() as (valkey, server):
+    with run.pair() as (_, server):
         return [_requests(run, server)]
 
 

@@ -6,17 +6,56 @@ from contextlib import ExitStack
 
 from benchmarks.results import Result, Target
 from benchmarks.system.client import Client
-from benchmarks.system.processes import Server
+from benchmarks.system.crowd import Crowd
+from benchmarks.system.floor import Floor
+from benchmarks.system.processes import Server, Valkey
 from benchmarks.system.row import Run
 
+SUBSCRIBERS = Target(must=1.15, aim=1.0)
 CHANNELS = Target(must=1.5, aim=1.0)
+MOST = 15_000  # subscribers
+SOURCES = [f"127.0.0.{n}" for n in range(1, 5)]
 IN_ONE = 1000  # subscriptions of a connection that fills the node; it may hold 1,024
 AT_ONCE = 500  # subscriptions that are measured together
 
 
 def measure(run: Run) -> list[Result]:
     """Measure both kinds of growth."""
-    return [channels(run)]
+    return [subscribers(run), channels(run)]
+
+
+def subscribers(run: Run) -> Result:
+    """Compare a delivery to one of 1,000 subscribers and to one of 15,000, one message at a time.
+
+    The plain send loop grows as well, since a socket that was not written to for long is out of the cache; by how much
+    is measured beside it.
+    """
+    result = Result("growth", f"a delivery, {MOST:,} subscribers beside 1,000", "x", [], SUBSCRIBERS)
+    for n in range(run.rounds):
+        with run.valkey() as valkey:
+            for name in ("", "send loop, "):
+                costs = []
+                for size in (1000, MOST):
+                    run.note(f"growth, {name}{size:,} subscribers: round {n + 1} of {run.rounds}")
+                    costs.append(_delivery(run, valkey, size, floor=bool(name)))
+                    result.raw.setdefault(f"us of CPU, {name}{size:,} subscribers", []).append(costs[-1])
+                if name:
+                    result.raw.setdefault("x, send loop", []).append(costs[1] / costs[0])
+                else:
+                    result.samples.append(costs[1] / costs[0])
+    return result
+
+
+def _delivery(run: Run, valkey: Valkey, size: int, *, floor: bool) -> float:
+    with ExitStack() as stack:
+        start: Floor | Server = Floor(valkey, size, core=run.cores.server) if floor else run.server(valkey)
+        child = stack.enter_context(start)
+        crowd = stack.enter_context(Crowd(child.ws_url, valkey, [{"size": size}], [[0]] * size, sources=SOURCES))
+        crowd.join()
+        if isinstance(child, Floor):
+            child.ready()
+        crowd.flow(child, outstanding=1, messages=3)
+        return crowd.flow(child, outstanding=1, messages=max(3, run.scaled(150_000) // size)).cost
 
 
 def channels(run: Run) -> Result:

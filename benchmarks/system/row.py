@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.results import Result
-from benchmarks.system.place import Cores
+from benchmarks.system.place import Cores, raise_file_limit
 from benchmarks.system.processes import Server, Valkey
+
+FILES = 16_000  # descriptors of a node: the largest crowd, and some
 
 
 def _nothing(text: str) -> None:
@@ -38,7 +40,8 @@ class Run:
         return Valkey(self.cores.client)
 
     def server(self, valkey: Valkey, *, port: int = 0, reuse_port: bool = False, **settings: object) -> Server:
-        """Start a node on the server's core."""
+        """Start a node on the server's core, with as many descriptors as this process may have."""
+        raise_file_limit(FILES)
         return Server(
             valkey.url, core=self.cores.server, python=self.python, port=port, reuse_port=reuse_port, **settings
         )

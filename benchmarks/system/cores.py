@@ -1,0 +1,58 @@
+"""CORES: two workers beside one, on paper.
+
+Two workers would need a core each and the clients more than one. Instead both run on the server's core, each with half of
+the subscribers, and what each spends on a delivery is measured: a worker with a core of its own delivers the inverse of
+that a second. Each gets every message from Valkey, which is what a second worker costs.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from benchmarks.results import Result, Target
+from benchmarks.system.crowd import Crowd
+from benchmarks.system.processes import Server, Valkey
+from benchmarks.system.row import Run
+
+TARGET = Target(must=1.7, aim=1.9, lower=False)
+CASES = ((2000, 8, 1_000_000), (200, 512, 8_000_000))  # subscribers, outstanding, deliveries
+
+
+def measure(run: Run) -> list[Result]:
+    """Measure one worker with all subscribers, and two with half of them each."""
+    return [_measure(run, *case) for case in CASES]
+
+
+def _measure(run: Run, subscribers: int, outstanding: int, deliveries: int) -> Result:
+    case = f"2 workers beside 1, {subscribers:,} subscribers, {outstanding} outstanding"
+    result = Result("cores", case, "x deliveries/s", [], TARGET)
+    with ExitStack() as stack:
+        valkey = stack.enter_context(run.valkey())
+        alone = stack.enter_context(run.server(valkey))
+        all_of_them = _crowd(stack, alone, valkey, "one", subscribers)
+        pair = [stack.enter_context(run.server(valkey, reuse_port=True))]
+        pair.append(stack.enter_context(run.server(valkey, reuse_port=True, port=pair[0].port)))
+        # SO_REUSEPORT spreads the connections by their ports, so about half of them come to each.
+        halves = _crowd(stack, pair[0], valkey, "two", subscribers)
+        for server, crowd in ((alone, all_of_them), (pair[0], halves)):
+            crowd.flow(server, outstanding=outstanding, messages=outstanding)
+        for n in range(run.rounds):
+            run.note(f"cores, {subscribers:,} subscribers: round {n + 1} of {run.rounds}")
+            messages = max(5, run.scaled(deliveries) // subscribers)
+            one = all_of_them.flow(alone, outstanding=outstanding, messages=messages)
+            before = [server.cpu for server in pair]
+            both = halves.flow(pair[0], outstanding=outstanding, messages=messages)
+            busiest = max(server.cpu - then for server, then in zip(pair, before, strict=True))
+            # With a core each, the busier of the two decides how long the same messages take.
+            result.samples.append((one.server_cpu / one.deliveries) / (busiest / both.deliveries))
+            result.raw.setdefault("us of CPU a delivery, 1 worker", []).append(one.cost)
+            result.raw.setdefault("us of the busier worker's CPU a delivery", []).append(
+                busiest / both.deliveries * 1e6
+            )
+    return result
+
+
+def _crowd(stack: ExitStack, server: Server, valkey: Valkey, name: str, size: int) -> Crowd:
+    crowd = stack.enter_context(Crowd(server.ws_url, valkey, [{"cores": name}], [[0]] * size))
+    crowd.join()
+    return crowd
