@@ -35,12 +35,8 @@ def table(results: Sequence[Result], theirs: Sequence[Result], against: str | No
     shown.add_column("verdict", no_wrap=True)
     others = {(result.row, result.case): result for result in theirs}
     for result in results:
-        cells = [
-            result.row.upper(),
-            result.case,
-            f"{number(result.value)} {result.unit}",
-            f"{result.spread:.0%}" if result.spread else "",
-        ]
+        spread = f"{result.spread:.0%}" if result.spread else ""
+        cells = [result.row.upper(), result.case, f"{number(result.value)} {result.unit}", spread]
         if against:
             other = others.get((result.row, result.case))
             cells += [number(other.value), f"{result.value / other.value - 1:+.1%}"] if other else ["", ""]

@@ -20,8 +20,8 @@ MESSAGE = {"pattern": {"kind": "news", "channel": "CNN"}, "payload": {"title": "
 
 def measure(run: Run) -> list[Result]:
     """Publish both ways."""
-    with run.pair() as (_, server):
-        return [_requests(run, server)]
+    with run.pair() as (valkey, server):
+        return [_requests(run, server), _publisher(run, valkey)]
 
 
 def _requests(run: Run, server: Server) -> Result:

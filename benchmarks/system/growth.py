@@ -48,8 +48,9 @@ def subscribers(run: Run) -> Result:
 
 def _delivery(run: Run, valkey: Valkey, size: int, *, floor: bool) -> float:
     with ExitStack() as stack:
-        start: Floor | Server = Floor(valkey, size, core=run.cores.server) if floor else run.server(valkey)
-        child = stack.enter_context(start)
+        child: Floor | Server
+        child = Floor(valkey, size, core=run.cores.server) if floor else run.server(valkey)
+        stack.push(child)
         crowd = stack.enter_context(Crowd(child.ws_url, valkey, [{"size": size}], [[0]] * size, sources=SOURCES))
         crowd.join()
         if isinstance(child, Floor):

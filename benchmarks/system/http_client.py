@@ -65,11 +65,12 @@ class Connections:
         waiting = min(len(self._sockets), requests)
         left = requests - waiting
         start = time.perf_counter()
-        for sock in self._sockets[:waiting]:
-            sock.send(self._data)
+        for one in self._sockets[:waiting]:
+            one.send(self._data)
         while waiting:
             for key, _ in self._selector.select():
-                sock, got = key.fileobj, key.data
+                sock: object = key.fileobj
+                got: list[int] = key.data
                 assert isinstance(sock, socket.socket)
                 answer = sock.recv(65536)
                 if not got[0] and not answer.startswith(b"HTTP/1.1 200"):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from benchmarks.results import Result
 from benchmarks.system.place import Cores, raise_file_limit
@@ -39,7 +40,7 @@ class Run:
         """Return a Valkey on the client's core, to be entered."""
         return Valkey(self.cores.client)
 
-    def server(self, valkey: Valkey, *, port: int = 0, reuse_port: bool = False, **settings: object) -> Server:
+    def server(self, valkey: Valkey, *, port: int = 0, reuse_port: bool = False, **settings: Any) -> Server:
         """Start a node on the server's core, with as many descriptors as this process may have."""
         raise_file_limit(FILES)
         return Server(
@@ -47,7 +48,7 @@ class Run:
         )
 
     @contextmanager
-    def pair(self, **settings: object) -> Iterator[tuple[Valkey, Server]]:
+    def pair(self, **settings: Any) -> Iterator[tuple[Valkey, Server]]:
         """Run a Valkey and a node that uses it."""
         with self.valkey() as valkey, self.server(valkey, **settings) as server:
             yield valkey, server
