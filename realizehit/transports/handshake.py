@@ -48,14 +48,17 @@ class Head(NamedTuple):
 
     @property
     def path(self) -> bytes:
+        """The target up to its question mark."""
         return self.target.partition(b"?")[0]
 
     @property
     def query(self) -> bytes:
+        """The target from its question mark on, that one not included."""
         return self.target.partition(b"?")[2]
 
     @property
     def wants_websocket(self) -> bool:
+        """Whether it asks for a WebSocket at all, rightly or not."""
         return b"websocket" in self.headers.get(b"upgrade", b"").lower()
 
 

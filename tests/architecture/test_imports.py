@@ -1,0 +1,114 @@
+"""Which way the imports run, and that each module can be imported by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from pkgutil import walk_packages
+
+import pytest
+
+import realizehit
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+MODULES = sorted(
+    {"realizehit"}
+    | {
+        module.name
+        for module in walk_packages(realizehit.__path__, "realizehit.")
+        if not module.name.endswith("__main__")
+    }
+)
+CLIENT_SIDE = {"realizehit.client", "realizehit.sync", "realizehit.loadtest"}
+SERVER_SIDE = {
+    "realizehit.api", "realizehit.bus", "realizehit.hub", "realizehit.metrics", "realizehit.relay", "realizehit.server",
+    "realizehit.supervisor", "realizehit.transports", "realizehit.worker",
+}  # fmt: skip
+
+
+def python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_the_contracts_hold() -> None:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--no-cache", "--config", str(PYPROJECT)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " 0 broken" in result.stdout
+
+
+def test_the_contracts_speak_of_every_client() -> None:
+    contracts = tomllib.loads(PYPROJECT.read_text())["tool"]["importlinter"]["contracts"]
+    [forbidden] = [contract for contract in contracts if contract["type"] == "forbidden"]
+    assert set(forbidden["source_modules"]) >= CLIENT_SIDE & set(MODULES)
+    assert set(forbidden["forbidden_modules"]) >= SERVER_SIDE & set(MODULES)
+
+
+def test_each_module_can_be_imported_alone_without_a_warning() -> None:
+    def failure(module: str) -> str:
+        result = python(f"import {module}", "-W", "error")
+        return "" if result.returncode == 0 else f"{module}: {result.stderr.strip().splitlines()[-1]}"
+
+    assert len(MODULES) > 40
+    with ThreadPoolExecutor(2) as pool:
+        assert [line for line in pool.map(failure, MODULES) if line] == []
+
+
+NO_SERVER = "uvicorn uvloop starlette prometheus_client click rich realizehit.hub"
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        ("import realizehit", "redis websockets hiredis realizehit._fanout"),
+        ("from realizehit import Pattern", "redis websockets hiredis asyncio"),
+        ("from realizehit import WSClient", "redis hiredis"),
+        ("from realizehit import APIClient", "redis hiredis"),
+        ("from realizehit import Publisher", "websockets"),
+        ("import realizehit.sync; realizehit.sync.APIClient", "redis websockets hiredis"),
+    ],
+)
+def test_an_import_loads_no_more_than_it_needs(statement: str, unwanted: str) -> None:
+    names = f"{unwanted} {NO_SERVER}".split()
+    result = python(f"{statement}\nimport sys\nprint([name for name in {names} if name in sys.modules])")
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")
+
+
+WITHOUT_THE_EXTENSION = """
+import sys
+sys.modules["realizehit._fanout"] = None  # as where it was not built: importing it is an ImportError
+sys.modules["realizehit._load"] = None
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import realizehit; realizehit.__version__",
+        "from realizehit import WSClient; WSClient('ws://127.0.0.1:1/ws')",
+        "from realizehit import APIClient; APIClient('http://127.0.0.1:1/')",
+        "from realizehit.sync import APIClient; APIClient('http://127.0.0.1:1/').close()",
+        "from realizehit import RealizehitError, Subscription",
+        "import realizehit.cli",
+    ],
+)
+def test_the_clients_work_where_the_extension_was_not_built(statement: str) -> None:
+    result = python(WITHOUT_THE_EXTENSION + statement)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("statement", ["from realizehit import Pattern", "import realizehit.server"])
+def test_what_needs_the_extension_says_so_when_it_is_missing(statement: str) -> None:
+    result = python(WITHOUT_THE_EXTENSION + statement)
+    assert result.returncode != 0
+    assert "Error" in result.stderr.splitlines()[-1]
+    assert "_fanout" in result.stderr.splitlines()[-1]
