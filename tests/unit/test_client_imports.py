@@ -1,0 +1,46 @@
+"""The clients work where the extension was not built, and load nothing of the server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+WITHOUT_EXTENSION = """
+import sys
+sys.modules["realizehit._fanout"] = None  # as if it had not been built: importing it fails
+from realizehit import APIClient, WSClient
+from realizehit.sync import APIClient as SyncAPIClient
+import realizehit
+WSClient("ws://localhost/ws"), APIClient("http://localhost/"), SyncAPIClient("http://localhost/").close()
+try:
+    realizehit.Publisher
+except ImportError as error:
+    print(error.name)
+"""
+
+
+def test_without_the_extension() -> None:
+    assert run(WITHOUT_EXTENSION) == "realizehit._fanout"
+
+
+def test_nothing_of_the_server_is_loaded() -> None:
+    code = "import sys, realizehit, realizehit.sync as s; [getattr(realizehit, n) for n in realizehit.__all__];"
+    code += "[getattr(s, n) for n in s.__all__]; print(*sorted(m for m in sys.modules if m.startswith('realizehit')))"
+    loaded = set(run(code).split())
+    assert "realizehit.client.ws" in loaded
+    assert not {name for name in loaded if name.startswith(("realizehit.bus", "realizehit.transports"))}
+    assert not loaded & {f"realizehit.{name}" for name in ("server", "hub", "settings", "messages", "metrics", "api")}
+
+
+def test_the_public_names_are_there() -> None:
+    code = "import realizehit, realizehit.sync as s;"
+    code += "print({*realizehit.__all__} - {*dir(realizehit)}, {*s.__all__} - {*dir(s)});"
+    code += "print(hasattr(realizehit, 'nonsense'), hasattr(s, 'nonsense'))"
+    assert run(code).split() == ["set()", "set()", "False", "False"]
