@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
-import sys
 from typing import Final
+
+import click
 
 import realizehit
 from realizehit.address import redacted
@@ -57,5 +59,5 @@ def announce(settings: Settings, ws: str, api: str) -> None:
         lines += ["", "Subscribe in another terminal:", f"  {subscribe_line(ws)}"]
     if "api" in places:
         lines += ["", "Publish:", f"  {curl_line(api)}"]
-    sys.stdout.write("\n".join([*lines, "", ""]))
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # nobody reads it; that is no reason not to serve
+        click.echo("\n".join([*lines, ""]))

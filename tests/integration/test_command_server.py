@@ -7,6 +7,8 @@ import json
 import shlex
 import signal
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,8 +19,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.integration.wire import RawClient, act, client, unique
-from tests.processes import Process, Server, embedded_pids, is_alive, private_tmp, running, serving
-from tests.support import Valkey
+from tests.processes import SCRIPTS, SECONDS, Process, Server, embedded_pids, is_alive, private_tmp, running, serving
+from tests.support import Valkey, free_port
 
 
 def request(url: str, body: str | None = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -153,6 +155,17 @@ async def test_the_roles_work_together_and_apart(shared_valkey: Valkey) -> None:
         with pytest.raises(InvalidStatus):
             async with client(api_server.api.replace("http://", "ws://") + "ws"):
                 pass
+
+
+def test_it_serves_also_where_nobody_reads_what_it_prints(shared_valkey: Valkey) -> None:
+    port = free_port()
+    words = [str(SCRIPTS / "realizehit-server"), "--port", str(port), "--redis", shared_valkey.url]
+    close_stdout = "import os, sys; os.close(1); os.execv(sys.argv[1], sys.argv[1:])"
+    with subprocess.Popen([sys.executable, "-c", close_stdout, *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "broker: up" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
 
 
 def test_separate_ports(shared_valkey: Valkey) -> None:
