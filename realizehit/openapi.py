@@ -14,19 +14,28 @@ from realizehit.settings import Settings
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 
-# A key or value is bounded by its percent-encoded length. A regular expression cannot count that, so these say what is
-# certain to fit: unreserved characters up to the bound, any characters up to a length that fits whatever they are.
-_KEY: Final = r"^([0-9A-Za-z._~\-]{1,64}|[^\uD800-\uDFFF]{1,5})$"
-_VALUE: Final = r"^(?!\*$)([0-9A-Za-z._~\-]{1,256}|[^\uD800-\uDFFF]{1,21})$"
+# A key or value is bounded by its percent-encoded length, which JSON Schema cannot count. So these say what is certain
+# to fit: unreserved characters up to the bound, or any characters up to a length that fits whatever they are.
+_KEY: Final = {"minLength": 1, "anyOf": [{"pattern": r"^[0-9A-Za-z._~\-]{1,64}$"}, {"maxLength": 5}]}
+_VALUE: Final = {
+    "type": "string",
+    "minLength": 1,
+    "anyOf": [{"pattern": r"^[0-9A-Za-z._~\-]{1,256}$"}, {"maxLength": 21}],
+    "not": {"const": "*"},
+}
 
 _SCHEMAS: Final[dict[str, Any]] = {
     "Pattern": {
         "type": "object",
-        "description": 'Filters. Numbers and booleans count as their text: 3, 3.0 and "3" are the same value.',
+        "description": (
+            'Filters. Numbers and booleans count as their text: 3, 3.0 and "3" are the same value. Percent-encoded, '
+            "a key has at most 64 bytes, a value 256, and all of it 1,024; texts longer than described here fit where "
+            "they stay below that."
+        ),
         "minProperties": 1,
         "maxProperties": 16,
-        "propertyNames": {"pattern": _KEY},
-        "additionalProperties": {"anyOf": [{"type": "string", "pattern": _VALUE}, {"type": ["number", "boolean"]}]},
+        "propertyNames": _KEY,
+        "additionalProperties": {"anyOf": [_VALUE, {"type": ["number", "boolean"]}]},
         "examples": [{"kind": "news", "channel": "CNN"}],
     },
     "Publication": {
@@ -138,7 +147,7 @@ def _publish() -> dict[str, Any]:
 def _batch(settings: Settings) -> dict[str, Any]:
     messages = {
         "type": "array",
-        "maxItems": settings.max_batch_messages,
+        "description": f"At most {settings.max_batch_messages} publications; for more the answer is 413.",
         "items": {"description": "A Publication. One that is wrong gets an error of its own and harms no other."},
     }
     body = {"type": "object", "required": ["messages"], "properties": {"messages": messages}}

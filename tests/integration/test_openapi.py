@@ -1,0 +1,47 @@
+"""The description at ``/openapi.json`` holds: schemathesis asks a running server for what it allows and forbids."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
+
+import pytest
+
+from realizehit.server import serve
+from realizehit.settings import Settings
+from tests.support import Valkey
+
+
+@pytest.mark.parametrize(
+    ("examples", "prefix"),
+    [(40, "/publish/"), pytest.param(1_000, "/", marks=pytest.mark.slow)],
+)
+async def test_schemathesis_finds_nothing(shared_valkey: Valkey, tmp_path: Path, examples: int, prefix: str) -> None:
+    async with serve(Settings(port=0, redis=shared_valkey.url, prefix=prefix)) as node:
+        address = node.api_url.removesuffix(prefix)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"),
+            *("--checks", "all", "--mode", "all", "--max-examples", str(examples)),
+            *("--phases", "examples,coverage,fuzzing", "--seed", "1", "--generation-database", "none"),
+            *("--no-color", "--suppress-health-check", "all", "--output-truncate", "true"),
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},  # theirs are not ours to mend
+            stdout=PIPE,
+            stderr=STDOUT,
+        )
+        try:
+            async with asyncio.timeout(100):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        report = output.decode()[-4_000:]
+        assert process.returncode == 0, report
+        # It tested what there is, and published for real while at it.
+        assert "Tested: 5" in report, report
+        assert node.bus.state.value == "up"
+        assert "Unsupported" not in report, report
