@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import os
 import shlex
+import sys
 from typing import Final
 
 import click
@@ -59,5 +60,7 @@ def announce(settings: Settings, ws: str, api: str) -> None:
         lines += ["", "Subscribe in another terminal:", f"  {subscribe_line(ws)}"]
     if "api" in places:
         lines += ["", "Publish:", f"  {curl_line(api)}"]
-    with contextlib.suppress(OSError):  # nobody reads it; that is no reason not to serve
+    try:
         click.echo("\n".join([*lines, ""]))
+    except OSError:  # nobody reads it: no reason not to serve, nor to fail at the end over what could not be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
