@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
+from types import TracebackType
 from typing import Any, Final
 
 # A line break in a message would forge a line of its own, and a terminal obeys escape sequences.
@@ -12,7 +14,7 @@ _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(
 
 
 def configure(style: str, level: str) -> None:
-    """Send every log line of this process to standard error.
+    """Send every log line of this process to standard error, Python's warnings and uncaught exceptions included.
 
     Args:
         style: ``text`` or ``json``.
@@ -24,8 +26,14 @@ def configure(style: str, level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
     # What uvicorn tells about its own start and end is said better elsewhere.
     logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Log what ends the process, in the same form as everything else."""
+    logging.getLogger("realizehit").critical("ended by an error", exc_info=(kind, error, traceback))
 
 
 def _stamp(record: logging.LogRecord) -> str:
