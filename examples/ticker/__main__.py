@@ -1,0 +1,5 @@
+"""``python -m examples.ticker``."""
+
+from examples.ticker.ticker import main
+
+main()
