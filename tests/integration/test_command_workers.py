@@ -9,8 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.integration.test_command_server import request
 from tests.integration.wire import RawClient, unique
 from tests.processes import Server, embedded_pids, is_alive, private_tmp, running, serving, wait_gone
@@ -89,7 +87,6 @@ async def test_workers_end_with_a_killed_parent_and_the_valkey_at_the_next_start
             assert len(embedded_pids(tmp)) == 1
 
 
-@pytest.mark.slow
 def test_it_gives_up_when_workers_die_at_their_start_again_and_again(shared_valkey: Valkey, tmp_path: Path) -> None:
     # An interpreter that ends at once where it is to be a worker: as with a broken installation or no memory.
     tmp_path.joinpath("sitecustomize.py").write_text(
