@@ -1,0 +1,173 @@
+"""The published JavaScript packages and ours share one Valkey: same channels, same ids, messages in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import string
+import subprocess
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from realizehit.pattern import Pattern
+from realizehit.server import serve
+from realizehit.settings import Settings
+from tests.integration.wire import RawClient
+from tests.support import VECTORS, Valkey, free_port
+
+pytestmark = pytest.mark.slow
+
+PACKAGES = ("realizehit-publisher@0.0.2", "realizehit-pattern-to-id@1.0.3", "realizehit-subscription@0.1.9")
+SCRIPT = Path(__file__).with_name("npm.js")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the npm packages and the script that uses them."""
+    for tool in ("node", "npm"):
+        if shutil.which(tool) is None:
+            pytest.fail(
+                f"{tool} is not installed; these tests need Node.js with npm, and a network to install {PACKAGES}"
+            )
+    directory = tmp_path_factory.mktemp("npm")
+    (directory / "package.json").write_text('{"private": true}')
+    install = subprocess.run(
+        ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert install.returncode == 0, install.stdout + install.stderr
+    shutil.copy(SCRIPT, directory)
+    return directory
+
+
+class Node:
+    """The script in one of its modes."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def tell(self, value: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(value).encode() + b"\n")
+
+    async def answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(20):
+            line = await self._process.stdout.readline()
+        assert line, "node.js ended"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@asynccontextmanager
+async def node_js(packages: Path, *arguments: str) -> AsyncIterator[Node]:
+    process = await asyncio.create_subprocess_exec(
+        "node", "npm.js", *arguments, cwd=packages, stdin=PIPE, stdout=PIPE, limit=1 << 20
+    )
+    try:
+        yield Node(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def arbitrary_patterns(count: int) -> list[dict[str, Any]]:
+    """Patterns that both sides accept: letters and digits, numbers that a double holds, true."""
+    chance = random.Random(1_0_3)
+
+    def text(most: int) -> str:
+        return "".join(chance.choices(string.ascii_letters + string.digits, k=chance.randint(1, most)))
+
+    def value() -> Any:
+        return chance.choice([text(30), text(3), chance.randint(1, 2**53), float(chance.randint(1, 1000)), True])
+
+    return [{text(12): value() for _ in range(chance.randint(1, 8))} for _ in range(count)]
+
+
+async def test_channels_and_ids_are_the_same(packages: Path) -> None:
+    from_npm = [row for row in VECTORS["valid"] if row.get("origin") == "npm"]
+    patterns = [row["in"] for row in from_npm] + arbitrary_patterns(2_000)
+    assert len(from_npm) >= 5
+    async with node_js(packages, "ids") as node:
+        for pattern in patterns:
+            node.tell(pattern)
+        for pattern in patterns:
+            ours = Pattern(pattern)
+            assert await node.answer() == {"channel": str(ours), "id": ours.id, "subscription": ours.id}, pattern
+
+
+async def test_what_the_packages_refuse_is_an_error_there_and_not_a_different_channel(packages: Path) -> None:
+    """Ours accepts more; what it accepts beyond must not be something else there."""
+    patterns = [row["in"] for row in VECTORS["valid"] if row.get("origin") != "npm"]
+    assert patterns
+    async with node_js(packages, "ids") as node:
+        for pattern in patterns:
+            node.tell(pattern)
+        for pattern in patterns:
+            answer = await node.answer()
+            assert "error" in answer or answer["channel"] == str(Pattern(pattern)), pattern
+
+
+PAYLOADS = [{"title": "hello"}, "text", 0, False, None, [1, 2.5, {"a": []}], {"question": "é?\u2028"}, "x" * 70_000]
+
+
+async def test_the_publisher_package_reaches_our_clients(packages: Path, tmp_path: Path) -> None:
+    with Valkey(tmp_path, port=free_port()) as valkey:
+        async with (
+            serve(Settings(port=0, redis=valkey.tcp_url)) as server,
+            node_js(packages, "publish", valkey.tcp_url) as node,
+        ):
+            pattern = {"kind": "news", "channel": "CNN"}
+            ws = await RawClient.connect(server.ws_url)
+            ws.act(id="s", act="sub", pat=pattern)
+            await ws.wait_for(1, 20)
+            ws.texts.clear()
+            for payload in PAYLOADS:
+                node.tell({"pattern": pattern, "payload": payload})
+            node.tell({"pattern": {"kind": "other"}, "payload": 1})
+            assert [(await node.answer())["reached"] for _ in PAYLOADS] == [1] * len(PAYLOADS)
+            assert (await node.answer())["reached"] == 0
+            await ws.wait_for(len(PAYLOADS), 20)
+            label = f"{Pattern(pattern).id}?".encode()
+            assert all(text.startswith(label) for text in ws.texts)
+            assert [json.loads(text.removeprefix(label)) for text in ws.texts] == PAYLOADS
+            ws.transport.close()
+            await ws.closed.wait()
+
+
+async def test_our_api_reaches_who_subscribed_as_the_packages_do(packages: Path, tmp_path: Path) -> None:
+    with Valkey(tmp_path, port=free_port()) as valkey:
+        async with (
+            serve(Settings(port=0, redis=valkey.tcp_url, role="api")) as server,
+            httpx2.AsyncClient(base_url=server.api_url) as api,
+            node_js(packages, "listen", valkey.tcp_url) as node,
+        ):
+            pattern = {"kind": "news", "channel": "CNN"}
+            node.tell(pattern)
+            assert await node.answer() == {"subscribed": 1}
+            for payload in PAYLOADS:
+                body = orjson.dumps({"pattern": pattern, "payload": payload})
+                response = await api.post("", content=body, headers={"Content-Type": "application/json"})
+                assert response.json()["nodes"] == 1
+            for payload in PAYLOADS:
+                answer = await node.answer()
+                assert answer["channel"] == "channel:CNN|kind:news"
+                assert json.loads(answer["message"]) == payload
