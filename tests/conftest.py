@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from realizehit import _fanout
 from tests.support import Valkey
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_alive() -> Iterator[None]:
+    """On a debug build, assert that a test leaves no connection, frame, channel or subscription of an engine behind.
+
+    It is set up before all other fixtures of a test, and so comes to its end after their engines have been closed.
+    """
+    before = alive()
+    yield
+    assert alive() == before
+
+
+def alive() -> dict[str, int] | None:
+    """What a debug build counts, but for the ping frame that each engine has as long as it exists, closed or not."""
+    counts = _fanout.debug_counts()
+    if counts is not None:
+        counts["frames"] -= sum(type(it) is _fanout.Engine for it in gc.get_objects())
+    return counts
 
 
 @pytest.fixture(scope="session")
