@@ -9,8 +9,10 @@ The tree::
     +-- SettingsError             a flag, variable or file is wrong
     +-- BrokerError               the broker and what it says
     |   +-- BrokerUnavailable     it cannot be reached (retry later)  unavailable
+    |   |   +-- PublishUnclear    it may have taken the message       unavailable
     |   +-- BrokerRefused         it answered with an error
     |   +-- EmbeddedUnavailable   no Valkey binary for this platform
+    +-- LoadTestError             a load test could not be carried out
     +-- ClientError               what the Python clients raise
         +-- ServerUnavailable     no answer, or 503 (retry later)
         +-- Rejected              the server said no, with a code
@@ -122,6 +124,10 @@ class BrokerUnavailable(BrokerError, ConnectionError):
     code = ErrorCode.UNAVAILABLE
 
 
+class PublishUnclear(BrokerUnavailable):
+    """The connection broke, or the time ran out, after the message was sent: sending it again could deliver it twice."""
+
+
 class BrokerRefused(BrokerError):
     """The broker answered with an error, such as a missing permission or a full memory."""
 
@@ -130,6 +136,10 @@ class BrokerRefused(BrokerError):
 
 class EmbeddedUnavailable(BrokerError):
     """There is no Valkey to embed on this platform; the text says what to set instead."""
+
+
+class LoadTestError(RealizehitError):
+    """A load test could not be carried out: no server, no broker, no connection."""
 
 
 class ClientError(RealizehitError):

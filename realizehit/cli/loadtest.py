@@ -1,0 +1,199 @@
+"""``realizehit loadtest``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from realizehit.errors import RealizehitError, SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from realizehit.loadtest.plan import Plan
+    from realizehit.loadtest.report import Report
+    from realizehit.loadtest.target import Target
+
+_STATUS: Final = """\b
+exit status
+  0  it ran and every expectation holds
+  1  an expectation does not hold, or it could not be carried out
+  2  a flag or an expectation cannot be used
+"""
+
+
+@click.command(epilog=_STATUS)
+@click.option(
+    "--scenario",
+    default="wide",
+    show_default=True,
+    metavar="NAME",
+    help="wide, deep, many, churn or storm; see --list. The flags below change its numbers.",
+)
+@click.option("--list", "list_all", is_flag=True, help="List the scenarios and the figures, and end.")
+@click.option("--url", metavar="URL", help="WebSocket server, ws://host:port/ws; one is started where none is given.")
+@click.option("--api", metavar="URL", help="Its API, where that is elsewhere: http://host:port/")
+@click.option(
+    "--redis", metavar="URL", envvar="REALIZEHIT_LOADTEST_REDIS", help="Its broker, for publishing straight to it."
+)
+@click.option("--connections", type=int, metavar="N", help="Subscribers.")
+@click.option("--patterns", type=int, metavar="N", help="Patterns; messages go to them in turn.")
+@click.option("--subscriptions-per-connection", type=int, metavar="N", help="Patterns that each connection follows.")
+@click.option("--rate", type=float, metavar="N", help="Messages a second, on a schedule that waits for nobody.")
+@click.option("--outstanding", type=int, metavar="N", help="Messages that may be under way at once; instead of --rate.")
+@click.option("--payload-bytes", type=int, metavar="N", help="Size of each payload.")
+@click.option("--duration", type=float, metavar="SECONDS", help="How long to publish.")
+@click.option("--ramp", type=float, metavar="SECONDS", help="Open the connections over so long.")
+@click.option("--processes", type=int, metavar="N", help="Client processes.")
+@click.option(
+    "--publish",
+    type=click.Choice(["api", "batch", "redis"]),
+    help="Publish through the API one by one, through it in batches, or at the broker.",
+)
+@click.option("--reconnects", type=float, metavar="N", help="Connections that leave and come back, a second.")
+@click.option("--resubscribes", type=float, metavar="N", help="Subscriptions that are left and joined again, a second.")
+@click.option("--source-address", multiple=True, metavar="IP", help="Connect from this address; can be repeated.")
+@click.option("--expect", multiple=True, metavar="'p99<50ms'", help="What a figure must be; can be repeated.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - for standard output.")
+@click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with charts.")
+@click.option("--no-live", is_flag=True, help="Print a line now and then instead of a view that is redrawn.")
+def loadtest(
+    *,
+    scenario: str,
+    list_all: bool,
+    url: str | None,
+    api: str | None,
+    redis: str | None,
+    source_address: tuple[str, ...],
+    expect: tuple[str, ...],
+    json_file: str | None,
+    html_file: Path | None,
+    no_live: bool,
+    **numbers: Any,
+) -> None:
+    r"""Measure a server under load.
+
+    Subscribers connect, messages are published on a schedule, and each delivery is checked and timed: every message at
+    every subscriber, in order, none twice. Latency counts from when a message was due, so a server that stalls cannot
+    hide it. Ctrl+C ends it early, with a report of what there is.
+
+    \b
+    realizehit loadtest --scenario deep
+    realizehit loadtest --connections 5000 --rate 100 --expect 'p99<50ms' --expect lost==0
+    realizehit loadtest --url ws://127.0.0.1:8080/ws --publish batch --html report.html
+    """
+    if list_all:
+        _list()
+        return
+    try:
+        _check_platform()
+        from realizehit.loadtest.expect import Expectation
+        from realizehit.loadtest.plan import make_plan
+
+        expectations = [Expectation.parse(text) for text in expect]
+        plan = make_plan(scenario, numbers)
+        report = _run(plan, scenario, url=url, api=api, redis=redis, sources=source_address, no_live=no_live)
+        report.expectations = [(each.text, each.failure(report.figures)) for each in expectations]
+        _tell(report, json_file, html_file)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    except RealizehitError as error:
+        raise click.ClickException(str(error)) from None
+    if any(failure for _, failure in report.expectations):
+        sys.exit(1)
+
+
+def _check_platform() -> None:
+    try:
+        from realizehit._load import HAVE_EPOLL
+    except ImportError:
+        raise click.ClickException(
+            "the load test needs its compiled part, which is missing from this installation"
+        ) from None
+    if not HAVE_EPOLL:
+        raise click.ClickException("the load test needs epoll, that is Linux; run it there against this server")
+
+
+def _run(
+    plan: Plan,
+    scenario: str,
+    *,
+    url: str | None,
+    api: str | None,
+    redis: str | None,
+    sources: tuple[str, ...],
+    no_live: bool,
+) -> Report:
+    from realizehit.loadtest.conductor import Conductor
+    from realizehit.loadtest.live import LiveView
+    from realizehit.loadtest.target import embedded_target, find_target, with_sources
+
+    if url is None and api is not None:
+        raise SettingsError("--api belongs to a server that is given with --url")
+    console = _console(stderr=True, plain=no_live)
+    with contextlib.ExitStack() as stack:
+        if url is None:
+            console.print("starting a server", style="dim")
+            found = stack.enter_context(embedded_target(redis=redis, publish=plan.publish))
+        else:
+            found = find_target(url, api=api, redis=redis, publish=plan.publish)
+        target: Target = with_sources(found, plan.connections, sources)
+        view = stack.enter_context(LiveView(console, plan, target, scenario))
+        conductor = Conductor(plan, target, scenario=scenario, on_point=view.show)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            # The second one ends at once.
+            signal.signal(number, signal.default_int_handler)
+            conductor.stop()
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            return conductor.run()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _tell(report: Report, json_file: str | None, html_file: Path | None) -> None:
+    from realizehit.loadtest.live import show_report
+
+    show_report(_console(stderr=json_file == "-"), report)
+    try:
+        if json_file is not None:
+            text = json.dumps(report.as_json(), indent=1, allow_nan=False) + "\n"
+            if json_file == "-":
+                sys.stdout.write(text)
+            else:
+                Path(json_file).write_text(text, encoding="utf-8")
+        if html_file is not None:
+            from realizehit.loadtest.page import render
+
+            html_file.write_text(render(report), encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{error.filename} cannot be written: {error.strerror}") from None
+
+
+def _console(*, stderr: bool, plain: bool = False) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, force_terminal=False if plain else None)
+    # Lines are for grep where there is no terminal: they are not folded.
+    return console if console.is_terminal else Console(stderr=stderr, force_terminal=False, width=200, soft_wrap=True)
+
+
+def _list() -> None:
+    from realizehit.loadtest.expect import FIGURES
+    from realizehit.loadtest.plan import SCENARIOS
+
+    click.echo("Scenarios:")
+    for name, scenario in SCENARIOS.items():
+        click.echo(f"  {name:8} {scenario.summary}")
+    click.echo("\nFigures, for --expect:")
+    for name, (_, text) in FIGURES.items():
+        click.echo(f"  {name:24} {text}")

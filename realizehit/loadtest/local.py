@@ -1,0 +1,79 @@
+"""What the processes of a server on this machine cost, read from ``/proc``; nothing where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_PROC: Final = Path("/proc")
+_LISTEN: Final = "0A"  # the state, as /proc/net/tcp writes it
+
+
+class Usage(NamedTuple):
+    """What some processes have used.
+
+    Attributes:
+        cpu: processor time in seconds, user and system.
+        rss: resident memory in bytes.
+    """
+
+    cpu: float
+    rss: int
+
+
+def is_local(host: str) -> bool:
+    """Whether a numeric address is one of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+def listening(port: int) -> list[int]:
+    """Return the processes that listen on a TCP port, as far as this user may see them."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (_PROC / "net" / table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(f"socket:[{fields[9]}]")
+    if not inodes:
+        return []
+    return [pid for pid in _pids() if not inodes.isdisjoint(_descriptors(pid))]
+
+
+def usage(pids: Iterable[int]) -> Usage | None:
+    """Return what the processes have used together; ``None`` where none of them can be read."""
+    cpu, rss, found = 0.0, 0, False
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # The second field is the name in parentheses, and may hold blanks and parentheses.
+            fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            rss += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+            found = True
+    return Usage(cpu, rss) if found else None
+
+
+def _pids() -> list[int]:
+    try:
+        return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
+    except OSError:
+        return []
+
+
+def _descriptors(pid: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in (_PROC / str(pid) / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(entry.readlink()))
+    return found

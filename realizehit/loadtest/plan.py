@@ -1,0 +1,163 @@
+"""What a load test does: its scenarios, and the numbers behind each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from realizehit import _load
+from realizehit.errors import SettingsError
+
+Publish = Literal["api", "batch", "redis"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The numbers of a load test.
+
+    Attributes:
+        connections: subscribers, over all processes.
+        patterns: patterns, each a channel of its own; messages go to them in turn.
+        subscriptions_per_connection: patterns that each connection subscribes to, spread evenly.
+        rate: messages a second over all patterns, on a schedule that waits for nobody; 0 to go by `outstanding` alone.
+        outstanding: messages that may be under way at once; 0 for any number.
+        payload_bytes: size of each payload.
+        duration: seconds of publishing.
+        ramp: seconds over which connections are opened; 0 for as fast as the server takes them.
+        processes: client processes.
+        reconnects, resubscribes: connections and subscriptions that go and come back, a second.
+        storm: whether everyone reconnects at once after a third of the duration.
+        publish: how messages are published; chosen by what there is where it is ``None``.
+
+    Raises:
+        SettingsError: the numbers do not go together; the text names the flag.
+    """
+
+    connections: int = 1000
+    patterns: int = 1
+    subscriptions_per_connection: int = 1
+    rate: float = 200.0
+    outstanding: int = 0
+    payload_bytes: int = 128
+    duration: float = 10.0
+    ramp: float = 0.0
+    processes: int = 1
+    reconnects: float = 0.0
+    resubscribes: float = 0.0
+    storm: bool = False
+    publish: Publish | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("connections", "patterns", "subscriptions_per_connection", "processes"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{flag(name)} must be at least 1, not {getattr(self, name)}")
+        for name in ("rate", "outstanding", "ramp", "reconnects", "resubscribes"):
+            if not 0 <= getattr(self, name) <= 1e9:
+                raise SettingsError(f"{flag(name)} must be from 0 to 1e9, not {getattr(self, name)}")
+        if not 0 < self.duration <= 86_400:
+            raise SettingsError(f"--duration must be from 0 to 86400 seconds, not {self.duration:g}")
+        if not _load.STAMPED_MIN <= self.payload_bytes <= 1 << 20:
+            raise SettingsError(
+                f"--payload-bytes must be from {_load.STAMPED_MIN} (the stamp that is checked) to {1 << 20}, "
+                f"not {self.payload_bytes}"
+            )
+        if self.publish is not None and self.publish not in get_args(Publish):
+            raise SettingsError(f"--publish {self.publish!r} is none of {', '.join(get_args(Publish))}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.subscriptions_per_connection > self.patterns:
+            raise SettingsError(
+                f"--subscriptions-per-connection {self.subscriptions_per_connection} needs as many --patterns, "
+                f"of which there are {self.patterns}"
+            )
+        if self.processes > self.connections:
+            raise SettingsError(f"--processes {self.processes} is more than --connections {self.connections}")
+        if not self.rate and not self.outstanding:
+            raise SettingsError("give a --rate, or how many messages may be --outstanding")
+        if self.outstanding and self.processes > 1:
+            raise SettingsError("--outstanding needs --processes 1: one process must see every delivery to count them")
+        if self.outstanding and (self.reconnects or self.resubscribes or self.storm):
+            raise SettingsError("--outstanding needs subscribers that stay: without reconnects, resubscribes and storm")
+        if self.outstanding >= 1 << 20:
+            raise SettingsError(f"--outstanding must be below {1 << 20}, not {self.outstanding}")
+
+    def channels_of(self, connection: int) -> list[int]:
+        """Return the numbers of the patterns that a connection subscribes to."""
+        first = connection * self.subscriptions_per_connection
+        return [(first + k) % self.patterns for k in range(self.subscriptions_per_connection)]
+
+    @property
+    def deliveries_per_message(self) -> float:
+        """How many subscribers a message has, on average."""
+        return self.connections * self.subscriptions_per_connection / self.patterns
+
+
+class Scenario(dict[str, Any]):
+    """A named set of numbers; `summary` says what it is for."""
+
+    def __init__(self, summary: str, **numbers: Any) -> None:
+        super().__init__(numbers)
+        self.summary: Final = summary
+
+
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "wide": Scenario("one pattern, many subscribers: how far one message reaches, and how fast"),
+    "deep": Scenario(
+        "one pattern, 100 subscribers, as fast as they take it: the highest throughput",
+        connections=100,
+        rate=0.0,
+        outstanding=512,
+    ),
+    "many": Scenario(
+        "many patterns with one subscriber each: messages that concern one client",
+        connections=5000,
+        patterns=5000,
+        rate=5_000.0,
+    ),
+    "churn": Scenario(
+        "connections and subscriptions come and go while messages flow",
+        connections=2000,
+        patterns=200,
+        subscriptions_per_connection=4,
+        rate=500.0,
+        reconnects=100.0,
+        resubscribes=200.0,
+    ),
+    "storm": Scenario(
+        "everyone reconnects at once, as after a network failure, while messages flow",
+        connections=5000,
+        patterns=100,
+        rate=200.0,
+        storm=True,
+    ),
+}
+
+
+def make_plan(scenario: str, numbers: Mapping[str, Any]) -> Plan:
+    """Put a scenario's numbers and those that were given together; the latter win.
+
+    A rate alone makes an open-loop test also of a scenario that limits what is outstanding.
+
+    Raises:
+        SettingsError: as `Plan`, or there is no such scenario.
+    """
+    if scenario not in SCENARIOS:
+        raise SettingsError(f"there is no scenario {scenario!r}; use {', '.join(SCENARIOS)}")
+    given = {name: value for name, value in numbers.items() if value is not None}
+    found = {**SCENARIOS[scenario], **given}
+    if given.get("rate") and "outstanding" not in given:
+        found["outstanding"] = 0
+    elif given.get("outstanding") and "rate" not in given:
+        found["rate"] = 0.0
+    return Plan(**found)
+
+
+def flag(name: str) -> str:
+    """Return the command line's name of a number."""
+    return "--" + name.replace("_", "-")
+
+
+NUMBERS: Final = tuple(field.name for field in dataclasses.fields(Plan))

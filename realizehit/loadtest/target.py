@@ -1,0 +1,235 @@
+"""Which server a load test measures: the one at the given addresses, or one that is started for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import hiredis
+from redis.connection import parse_url
+
+from realizehit.address import redacted
+from realizehit.errors import LoadTestError, SettingsError
+from realizehit.loadtest import local
+from realizehit.loadtest.plan import Publish
+
+STOP_TIMEOUT: Final = 15.0  # seconds for the server of the load test to end
+BROKER_TIMEOUT: Final = 10.0  # seconds to connect and to log in
+PORTS_PER_SOURCE: Final = 20_000  # connections from one source address; Linux has about 28,000 ports for them
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something listens.
+
+    Attributes:
+        host: numeric address.
+        port: TCP port.
+        path: of the URL.
+        authority: host and port as they stood in the URL.
+    """
+
+    host: str
+    port: int
+    path: str
+    authority: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A Redis or Valkey to publish to: a Unix socket's path, or host and port; with who to log in as."""
+
+    shown: str
+    path: str | None = None
+    host: str = ""
+    port: int = 0
+    login: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, url: str) -> Broker:
+        """Read a broker's URL.
+
+        Raises:
+            SettingsError: it cannot be used; the text never shows the password.
+        """
+        shown = redacted(url)
+        try:
+            options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        except ValueError:
+            raise SettingsError(f"--redis {shown} is no redis:// or unix:// URL that can be read") from None
+        if url.startswith("rediss:"):
+            raise SettingsError(f"--redis {shown}: the load test does not speak TLS; publish with --publish api")
+        name, password = options.get("username"), options.get("password")
+        login = (name, password or "") if name else (password,) if password else ()
+        if "path" in options:
+            return cls(shown, path=options["path"], login=login)
+        return cls(shown, host=options.get("host", "localhost"), port=options.get("port", 6379), login=login)
+
+    def connect(self) -> int:
+        """Connect and log in; return the descriptor, which is the caller's.
+
+        Raises:
+            LoadTestError: the broker cannot be reached, or refuses the login.
+        """
+        try:
+            with contextlib.ExitStack() as stack:
+                if self.path is not None:
+                    connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    connection.settimeout(BROKER_TIMEOUT)
+                    connection.connect(self.path)
+                else:
+                    connection = stack.enter_context(
+                        socket.create_connection((self.host, self.port), timeout=BROKER_TIMEOUT)
+                    )
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self.login:
+                    self._log_in(connection)
+                connection.setblocking(False)
+                return connection.detach()
+        except OSError as error:
+            raise LoadTestError(f"broker {self.shown} cannot be reached: {error}") from None
+
+    def _log_in(self, connection: socket.socket) -> None:
+        connection.sendall(hiredis.pack_command(("AUTH", *self.login)))  # type: ignore[arg-type]
+        reader = hiredis.Reader()
+        while (reply := reader.gets()) is False:
+            data = connection.recv(4096)
+            if not data:
+                raise LoadTestError(f"broker {self.shown} ended the connection at the login")
+            reader.feed(data)
+        if isinstance(reply, hiredis.ReplyError):
+            raise LoadTestError(f"broker {self.shown} refuses the login: {str(reply).partition(' ')[0]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is measured, and how it is published to.
+
+    Attributes:
+        ws: the WebSocket server.
+        api: the API server.
+        broker: the broker, where it is published to directly.
+        publish: how to publish.
+        embedded: whether the server was started for the load test.
+        pids: the server's processes, where they run on this machine.
+        sources: source addresses to connect from; none for the system's choice.
+    """
+
+    ws: Place
+    api: Place
+    broker: Broker | None
+    publish: Publish
+    embedded: bool = False
+    pids: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """The WebSocket server's URL."""
+        return f"ws://{self.ws.authority}{self.ws.path}"
+
+
+def find_target(
+    url: str, *, api: str | None = None, redis: str | None = None, publish: Publish | None = None
+) -> Target:
+    """Look up the addresses of a server.
+
+    Args:
+        url: the WebSocket server's URL.
+        api: the API's; the root of the same host and port where none is given.
+        redis: the broker's, for publishing directly.
+        publish: how to publish; ``redis`` where a broker is given, ``api`` otherwise.
+
+    Raises:
+        SettingsError: an address cannot be used, or what is published to has none.
+    """
+    publish = publish or ("redis" if redis else "api")
+    if publish == "redis" and not redis:
+        raise SettingsError("--publish redis needs the broker's address: give --redis")
+    ws = _place("--url", url, "ws", "/ws")
+    parts = urlsplit(url)
+    api_place = _place("--api", api or f"http://{parts.netloc}/", "http", "/")
+    broker = Broker.parse(redis) if redis else None
+    pids = tuple(local.listening(ws.port)) if local.is_local(ws.host) else ()
+    return Target(ws, api_place, broker, publish, pids=pids)
+
+
+@contextmanager
+def embedded_target(*, redis: str | None = None, publish: Publish | None = None) -> Iterator[Target]:
+    """Run a server for as long as the context lasts, over a Valkey of its own where no broker is given.
+
+    Raises:
+        LoadTestError: it did not start; the text says why.
+    """
+    environment = {**os.environ, "REALIZEHIT_LOADTEST_REDIS": redis or ""}
+    # A session of its own: Ctrl+C in the terminal is for the load test, which then ends the server.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "realizehit.loadtest.embedded"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        told = json.loads(line) if line else {"error": f"it ended with status {process.wait(STOP_TIMEOUT)}"}
+        if "error" in told:
+            raise LoadTestError(f"the server for the load test did not start: {told['error']}")
+        found = find_target(told["ws"], api=told["api"], redis=told["redis"], publish=publish or "redis")
+        yield replace(found, embedded=True, pids=(process.pid,))
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def with_sources(target: Target, connections: int, given: tuple[str, ...] = ()) -> Target:
+    """Choose source addresses: those given, or further loopback addresses where one has too few ports."""
+    if given:
+        return replace(target, sources=given)
+    if connections > PORTS_PER_SOURCE and target.ws.host.startswith("127."):
+        count = -(-connections // PORTS_PER_SOURCE)
+        return replace(target, sources=tuple(f"127.0.{n // 250}.{n % 250 + 1}" for n in range(1, count + 1)))
+    return target
+
+
+def _place(option: str, url: str, scheme: str, path: str) -> Place:
+    parts = _split(option, url)
+    if parts.scheme == scheme + "s":
+        raise SettingsError(f"{option} {url}: the load test does not speak TLS; give the address behind it")
+    if parts.scheme != scheme:
+        raise SettingsError(f"{option} {url} does not begin with {scheme}://")
+    assert parts.hostname is not None
+    port = parts.port or 80
+    try:
+        host = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise SettingsError(f"{option} {url}: {parts.hostname} has no address: {error.strerror}") from None
+    target = (parts.path or path) + (f"?{parts.query}" if parts.query else "")
+    return Place(str(host), port, target, parts.netloc.rpartition("@")[2])
+
+
+def _split(option: str, url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise SettingsError(f"{option} {url}: {error}") from None
+    if not parts.hostname or any(character <= " " for character in url):
+        raise SettingsError(f"{option} {url}: there is no host in it, or a blank")
+    return parts
