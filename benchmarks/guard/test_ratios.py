@@ -1,0 +1,50 @@
+"""The "must" of those rows that come out the same on a busy machine: ratios of CPU time in one run, and memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from benchmarks.results import Result, Verdict
+from benchmarks.system import deep, growth, harness, idle, many, pattern, wide
+from benchmarks.system.against_floor import measure
+from benchmarks.system.place import pin
+from benchmarks.system.row import Run
+
+ATTEMPTS = 3  # a neighbour may spoil one; what has become slow is slow in all
+
+
+def wide_eight(run: Run) -> list[Result]:
+    return measure(run, "wide", 1000, 1, [wide.EIGHT])
+
+
+def growth_channels(run: Run) -> list[Result]:
+    return [growth.channels(run)]
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """A short run, with this process on the client's core meanwhile."""
+    before = os.sched_getaffinity(0)
+    short = Run(rounds=3, quick=True)
+    pin(short.cores.client)
+    yield short
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [wide_eight, deep.measure, many.measure, idle.measure, pattern.measure, growth_channels, harness.measure],
+    ids=["wide", "deep", "many", "idle", "pattern", "growth", "harness"],
+)
+def test_a_must_is_met(row: Callable[[Run], list[Result]], run: Run) -> None:
+    seen = []
+    for _ in range(ATTEMPTS):
+        results = row(run)
+        missed = [result for result in results if result.verdict is Verdict.MISSED]
+        if results and not missed:
+            return
+        seen += [f"{result.case}: {result.value:.4g} {result.unit}, {result.target}" for result in missed]
+    pytest.fail("\n".join(seen))
