@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from realizehit import _fanout, openapi
 from realizehit.bus.base import Bus, BusState
-from realizehit.errors import BrokerError, BrokerUnavailable, ErrorCode, PatternError, RequestError
+from realizehit.errors import BrokerError, BrokerUnavailable, ErrorCode, PatternError, PublishUnclear, RequestError
 from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication
 from realizehit.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
@@ -144,7 +144,8 @@ class _Endpoint:
             self.metrics.count("invalid")
             await _send(send, *_problem(error.code, str(error)))
         except BrokerUnavailable as error:
-            await _send(send, *_problem(error.code, str(error)))
+            may_repeat = not isinstance(error, PublishUnclear)
+            await _send(send, *_problem(error.code, str(error)), may_repeat=may_repeat)
         except BrokerError as error:
             await _send(send, *_problem(ErrorCode.BROKER_REFUSED, str(error)))
         except Exception:
@@ -250,7 +251,9 @@ class _PublishBatch(_Endpoint):
                 results.append(_failed(index, outcome.code, str(outcome)))
         self.metrics.count("queued", queued)
         if outcomes and all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes):
-            raise outcomes[0]  # type: ignore[misc]  # nothing was published: say so in the status too
+            # Nothing is known to be published: say so in the status too.
+            unclear = (outcome for outcome in outcomes if isinstance(outcome, PublishUnclear))
+            raise next(unclear, outcomes[0])  # type: ignore[misc]
         return {"results": results, "queued": queued, "failed": len(items) - queued}
 
 
@@ -290,9 +293,9 @@ def _problem_response(code: ErrorCode, detail: str) -> Response:
     return Response(body, status, {"Retry-After": str(RETRY_AFTER)}, media_type.decode())
 
 
-async def _send(send: Send, status: HTTPStatus, media_type: bytes, body: bytes) -> None:
+async def _send(send: Send, status: HTTPStatus, media_type: bytes, body: bytes, *, may_repeat: bool = True) -> None:
     headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+    if status is HTTPStatus.SERVICE_UNAVAILABLE and may_repeat:  # a client takes it as leave to send again
         headers.append((b"retry-after", b"%d" % RETRY_AFTER))
     await send({"type": "http.response.start", "status": status.value, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -125,7 +125,7 @@ class BrokerUnavailable(BrokerError, ConnectionError):
 
 
 class PublishUnclear(BrokerUnavailable):
-    """The connection broke, or the time ran out, after the message was sent: sending it again could deliver it twice."""
+    """The connection broke or the time ran out after the message was sent; sending it again could deliver it twice."""
 
 
 class BrokerRefused(BrokerError):

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
-from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.resp import PING, TRANSIENT, CommandConnection, code_of, pack_publish
 
 CHUNK_MESSAGES: Final = 512  # of `publish_many` that are handed over as one
@@ -105,7 +105,8 @@ class Pipeline:
             How many subscribing nodes the broker reached.
 
         Raises:
-            BrokerUnavailable: the broker cannot be reached, or did not answer in time.
+            BrokerUnavailable: the broker cannot be reached, or did not answer in time; as `PublishUnclear` where it
+                may have taken the message.
             BrokerRefused: it answered with an error.
         """
         outcome = (await self._submit(_Chunk(((channel, payload),), len(payload))))[0]
@@ -252,12 +253,13 @@ class Pipeline:
         self._timer = None
         now = loop.time()
         late = False
-        for chunk in chain(self._under_way, self._waiting):
-            if chunk.deadline > now:
-                break
-            if not chunk.done.done():
-                chunk.done.set_result([self._is_late()] * chunk.count)
-                late = True
+        for queue, failure in ((self._under_way, self._unclear(self._is_late())), (self._waiting, self._is_late())):
+            for chunk in queue:
+                if chunk.deadline > now:
+                    break
+                if not chunk.done.done():
+                    chunk.done.set_result([failure] * chunk.count)
+                    late = True
         if self._under_way and now - self._last_progress >= self._timeout:
             self._lose(self._is_late(), "it does not answer")
         elif late:
@@ -272,10 +274,10 @@ class Pipeline:
             self._timer = loop.call_at(min(due), self._expire)
 
     def _fail_all(self, error: BrokerError) -> None:
-        for queue in (self._under_way, self._waiting):
+        for queue, failure in ((self._under_way, self._unclear(error)), (self._waiting, error)):
             for chunk in queue:
                 if not chunk.done.done():
-                    chunk.done.set_result([error] * chunk.count)
+                    chunk.done.set_result([failure] * chunk.count)
             queue.clear()
         self._messages_under_way = self._bytes_under_way = 0
         if self._timer is not None:
@@ -343,6 +345,12 @@ class Pipeline:
 
     def _unavailable(self, text: str) -> BrokerUnavailable:
         return BrokerUnavailable(f"broker {self._broker}: {text}")
+
+    def _unclear(self, error: BrokerError) -> BrokerError:
+        """Say that what was sent already may have been taken."""
+        return (
+            PublishUnclear(f"{error}; it may have taken the message") if isinstance(error, BrokerUnavailable) else error
+        )
 
     def _is_late(self) -> BrokerUnavailable:
         return self._unavailable(f"no answer within {self._timeout:g} seconds")

@@ -62,7 +62,8 @@ class Publisher:
         Raises:
             PatternError: the pattern breaks a rule.
             RequestError: the payload cannot be written as JSON.
-            BrokerUnavailable: the broker cannot be reached, or did not answer in time.
+            BrokerUnavailable: the broker cannot be reached, or did not answer in time; as `PublishUnclear` where it
+                may have taken the message.
             BrokerRefused: it answered with an error.
         """
         channel, text = encode_message(pattern, payload)

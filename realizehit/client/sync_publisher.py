@@ -18,7 +18,7 @@ from realizehit.client.channels import Block, encode_message, publish_in_blocks
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
 from realizehit.client.publisher import DEFAULT_URL
 from realizehit.client.wire import Backoff
-from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.resp import pack_publish
 
 PIPELINE_MESSAGES: Final = 1024  # written before the replies are read, which fit into the socket's buffer
@@ -120,11 +120,13 @@ class Publisher:
     def _exchange(self, block: Block) -> Sequence[int | BrokerError]:
         """Send a block and read what the broker says; where the connection fails, the rest has that error."""
         replies: list[int | BrokerError] = []
+        sent = 0
         try:
             connection = self._connect()
             try:
                 for start in range(0, len(block), PIPELINE_MESSAGES):
                     part = block[start : start + PIPELINE_MESSAGES]
+                    sent += len(part)
                     connection.send_packed_command([pack_publish(part)])
                     for _ in part:
                         replies.append(self._read(connection))  # noqa: PERF401 - those before a failure count
@@ -135,6 +137,9 @@ class Publisher:
                 self._pool.release(connection)
         except (errors.RedisError, OSError, BrokerError) as error:
             failure = error if isinstance(error, BrokerError) else self._translated(error)
+            if isinstance(failure, BrokerUnavailable) and sent > len(replies):
+                unclear = PublishUnclear(f"{failure}; it may have taken the message")
+                replies += [unclear] * (sent - len(replies))
             replies += [failure] * (len(block) - len(replies))
         return replies
 

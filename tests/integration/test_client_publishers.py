@@ -17,6 +17,7 @@ from realizehit.errors import (
     BrokerUnavailable,
     Disconnected,
     PatternError,
+    PublishUnclear,
     Rejected,
     RequestError,
     ResponseTimeout,
@@ -247,6 +248,24 @@ async def test_the_nodes_broker_is_away(valkey: Valkey, in_threads: bool) -> Non
         valkey.start()
 
 
+async def test_the_node_does_not_ask_for_a_repetition_that_could_deliver_twice(valkey: Valkey) -> None:
+    pattern = Pattern(unique("unclear"))
+    async with (
+        serve(Settings(port=0, redis=valkey.url, publish_timeout=0.3)) as node,
+        connect(node.ws_url) as client,
+        APIClient(node.api_url, trust_env=False) as publisher,
+    ):
+        subscription = await client.subscribe(pattern)
+        await publisher.publish(pattern, 1)
+        valkey.pause()
+        with pytest.raises(ServerUnavailable, match="it may have taken the message"):
+            await publisher.publish(pattern, 2)
+        valkey.resume()  # and it had taken it
+        assert await take(subscription, 2) == [1, 2]
+        await publisher.publish(pattern, 3)
+        assert await take(subscription, 1) == [3]
+
+
 async def test_refusals_carry_code_and_status(shared_valkey: Valkey, in_threads: bool) -> None:
     async with (
         serve(Settings(port=0, redis=shared_valkey.url, max_payload_bytes=100)) as node,
@@ -285,7 +304,7 @@ async def test_a_broker_that_does_not_answer(valkey: Valkey, in_threads: bool) -
     async with broker(valkey.url, in_threads, timeout=0.3, retries=0) as publisher:
         await publisher.ping()
         valkey.pause()
-        with pytest.raises(BrokerUnavailable):
+        with pytest.raises(PublishUnclear):
             await publisher.publish({"a": 1}, 1)
         valkey.resume()
 
