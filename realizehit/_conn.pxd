@@ -56,8 +56,9 @@ cdef struct Conn:
     uint16_t flags
     uint8_t state
     uint8_t framing
-    # The queue: a ring of frames, in a pooled block; NULL while empty, which it is most of the time.
-    Frame** ring
+    # The queue: a ring of frames. Most of the time it is empty, else it mostly holds one, which needs no block.
+    Frame** ring                # a pooled block, or the next field where there is room for one; NULL while empty
+    Frame* single
     uint32_t room               # entries of the ring, a power of two; 0 while empty
     uint32_t head
     uint32_t count
@@ -74,6 +75,13 @@ cdef struct Conn:
     uint32_t due                # tick; 0 for never
     PyObject* handler           # who is told what this connection sends; shared by all connections of a transport
     PyObject* transport         # for IS_TRANSPORT
+
+
+cdef extern from *:
+    """
+    #define rh_prefetch(address) __builtin_prefetch(address)
+    """
+    void rh_prefetch(const void* address) noexcept nogil
 
 
 cdef inline uint64_t handle_of(const Conn* c) noexcept nogil:
@@ -185,6 +193,12 @@ cdef inline void list_push(ConnList* l, Conn* c) noexcept nogil:
         l.start = 0
     l.items[l.end] = c
     l.end += 1
+
+
+cdef inline void list_prefetch(const ConnList* l, uint32_t ahead) noexcept nogil:
+    """Have the processor fetch a connection that comes soon, while it is busy with the one before."""
+    if l.start + ahead < l.end:
+        rh_prefetch(l.items[l.start + ahead])
 
 
 cdef inline Conn* list_pop(ConnList* l) noexcept nogil:

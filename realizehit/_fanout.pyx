@@ -26,7 +26,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from realizehit._conn cimport (
     BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, HALF_CLOSED, HARD, IS_TRANSPORT,
     LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, PEER_DONE, PINGED, SEEN, Conn, Subscriber, Subscription, handle_of,
-    list_filled, list_grow, list_pop, list_push, slot_at, slot_find, slot_give, slot_take, slots_clear, slots_grow,
+    list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch, slot_at, slot_find, slot_give, slot_take, slots_clear, slots_grow,
 )
 from realizehit._filters cimport (
     C_MAX_CHANNEL, C_MAX_FILTERS, C_MAX_KEY, C_MAX_VALUE, Filter, compare_keys, encode_filter, shown,
@@ -139,6 +139,7 @@ def channel_id(bytes channel not None):
 cdef enum:
     INBOX = 65536               # bytes read from a socket at once
     EVENTS = 256                # readiness events taken at once; epoll keeps the others
+    AHEAD = 8                   # connections that are fetched into the cache ahead of their turn
     URGENT_MAX = 64             # subscribers; a channel with more is a broadcast, which waits behind the others
     LATE_TICKS = 4              # ticks that are made up for; a longer hold-up is left out of all deadlines
     BULK_SHARE = 4              # every fourth write goes to a broadcast even while urgent ones wait
@@ -836,6 +837,8 @@ cdef class Engine:
         cdef bint urgent = count <= URGENT_MAX
         memset(frames, 0, sizeof(frames))
         for i in range(count):
+            if i + AHEAD < count:
+                rh_prefetch(subs[i + AHEAD].conn)
             c = subs[i].conn
             f = frames[c.framing]
             if f == NULL:
@@ -910,9 +913,11 @@ cdef class Engine:
         self.picked += 1
         if list_filled(&self.lists[URGENT]) and (self.picked % BULK_SHARE or not list_filled(&self.lists[BULK])):
             c = list_pop(&self.lists[URGENT])
+            list_prefetch(&self.lists[URGENT], 1)
             c.flags &= ~ON_URGENT
             return c
         c = list_pop(&self.lists[BULK])
+        list_prefetch(&self.lists[BULK], 1)
         if c != NULL:
             c.flags &= ~ON_BULK
         return c

@@ -20,15 +20,19 @@ cdef inline bint queue_append(Pool* pool, Conn* c, Frame* f) noexcept nogil:
     cdef Frame** ring
     cdef uint32_t room, first
     if c.count == c.room:
-        room = 2 * c.room if c.room else 4
-        ring = <Frame**> pool_take(pool, room * sizeof(Frame*))
-        if ring == NULL:
-            return False
-        if c.room:
+        if c.room == 0:
+            ring = &c.single
+            room = 1
+        else:
+            room = 2 * c.room if c.room > 1 else 4
+            ring = <Frame**> pool_take(pool, room * sizeof(Frame*))
+            if ring == NULL:
+                return False
             first = c.room - c.head
             memcpy(ring, c.ring + c.head, first * sizeof(Frame*))
             memcpy(ring + first, c.ring, c.head * sizeof(Frame*))
-            pool_give(pool, c.ring, c.room * sizeof(Frame*))
+            if c.room > 1:
+                pool_give(pool, c.ring, c.room * sizeof(Frame*))
         c.ring = ring
         c.room = room
         c.head = 0
@@ -42,7 +46,8 @@ cdef inline bint queue_append(Pool* pool, Conn* c, Frame* f) noexcept nogil:
 cdef inline void queue_emptied(Pool* pool, Conn* c) noexcept nogil:
     # The ring goes back at once: the next connection to need one finds it warm, and an idle one keeps none.
     if c.count == 0 and c.room:
-        pool_give(pool, c.ring, c.room * sizeof(Frame*))
+        if c.room > 1:
+            pool_give(pool, c.ring, c.room * sizeof(Frame*))
         c.ring = NULL
         c.room = 0
         c.head = 0
