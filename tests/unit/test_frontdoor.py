@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -374,3 +376,30 @@ async def test_who_has_not_asked_yet_is_let_go_when_the_server_stops(open_door: 
         waiting.shutdown()
         waiting.shutdown()
         assert await asyncio.wait_for(reader.read(), SECONDS) == b""
+
+
+@pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="a connection that keeps its transport needs no second descriptor")
+async def test_without_a_descriptor_left_a_client_is_told_to_come_back(
+    open_door: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = await open_door()
+    async with door.connect() as (reader, writer):
+        async with asyncio.timeout(SECONDS):
+            while not door.server.server_state.connections:
+                await asyncio.sleep(0.001)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            writer.write(HANDSHAKE)
+            answer = await asyncio.wait_for(reader.read(), SECONDS)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: " in answer
+    assert "a connection was refused" in caplog.text
+    assert door.engine.stats()["connections_total"] == 0
+    async with door.connect() as (reader, writer):
+        writer.write(HANDSHAKE)
+        assert (await read_head(reader)).startswith(b"HTTP/1.1 101 ")
