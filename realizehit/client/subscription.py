@@ -1,4 +1,4 @@
-"""One subscription of a WebSocket client, and the topic that joins those to the same pattern."""
+"""One subscription of a WebSocket client: its queue, its callbacks, its events."""
 
 from __future__ import annotations
 
@@ -189,61 +189,3 @@ class Subscription(Emitter):
         if self.state is not state:
             self.state = state
             self._emit(state)
-
-
-class Topic:
-    """One pattern that a client is subscribed to, once on the wire for all its subscriptions here.
-
-    Attributes:
-        label: the pattern's id on this connection, empty while there is none.
-        members: the subscriptions that share it.
-        ready: done when it is in force; fails where the server refuses it.
-        was_in_force: whether it ever was, so that an error now is that of coming back.
-    """
-
-    def __init__(self, key: object, filters: Mapping[str, Any]) -> None:
-        self.key = key
-        self.filters = filters
-        self.label = b""
-        self.members: list[Subscription] = []
-        self.was_in_force = False
-        self.ready = _quiet_future()
-
-    def deliver(self, payload: bytes) -> bool:
-        """Queue one payload for each member; see `Subscription.deliver`."""
-        full = False
-        for member in tuple(self.members):
-            full |= member.deliver(payload)
-        return full
-
-    def in_force(self, label: str, now: float) -> None:
-        """Learn that the server has confirmed it."""
-        self.label = label.encode()
-        self.was_in_force = True
-        if not self.ready.done():
-            self.ready.set_result(None)
-        for member in tuple(self.members):
-            member.in_force(label, now)
-
-    def interrupted(self, since: float) -> None:
-        """Learn that the connection is gone."""
-        self.label = b""
-        if self.ready.done():
-            self.ready = _quiet_future()
-        for member in tuple(self.members):
-            member.interrupted(since)
-
-    def fail(self, error: Exception) -> None:
-        """End all of it with an error."""
-        if not self.ready.done():
-            self.ready.set_exception(error)
-        members, self.members = self.members, []
-        for member in members:
-            member.finish(error)
-
-
-def _quiet_future() -> asyncio.Future[None]:
-    """Return a future whose error may go unseen: those who waited may all have given up."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return future

@@ -1,8 +1,6 @@
 """The WebSocket client: subscribes to patterns, and comes back by itself when the connection is lost.
 
-The rules of this file. One task serves the connection and, when it is gone, makes the next one. A topic is asked for
-once per connection, in the turn in which the connection is there. The reply to ``sub`` carries the label under which
-its payloads come, so none can come earlier.
+One task serves the connection and, when it is gone, makes the next one. What is subscribed to is `Topics`' affair.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 from collections.abc import Mapping
-from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, Self
 
@@ -20,8 +17,9 @@ from websockets.uri import parse_uri
 from realizehit.client.connection import Connection, Lost, open_connection
 from realizehit.client.events import Callback, Emitter
 from realizehit.client.mailbox import Overflow
-from realizehit.client.subscription import Subscription, SubscriptionState, Topic
-from realizehit.client.wire import Backoff, Reply, asked_delay, filters_of, may_return, same_pattern_key
+from realizehit.client.subscription import Subscription, SubscriptionState
+from realizehit.client.topics import Topics
+from realizehit.client.wire import Backoff, asked_delay, filters_of, may_return
 from realizehit.errors import (
     ClientError,
     Disconnected,
@@ -37,7 +35,6 @@ __all__ = ["Overflow", "Subscription", "SubscriptionState", "WSClient"]
 STABLE_AFTER: Final = 10.0
 """Seconds that a connection must last to count as a success: one that is lost sooner does not reset the back-off."""
 
-_TRY_AGAIN: Final = (ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED)
 _NEVER_STATUS: Final = (401, 403)  # HTTP statuses that end a client; others may be a deployment under way
 
 OverflowPolicy = Literal["drop_oldest", "drop_newest", "error"]
@@ -122,15 +119,14 @@ class WSClient(Emitter):
         }
         self._response_timeout = response_timeout
         self._backoff = Backoff(backoff_base, backoff_cap)
-        self._retry = Backoff(backoff_base, backoff_cap)  # of a `sub` that a server cannot serve for now
         self._maxsize = maxsize
         self._overflow = Overflow(overflow)
         self._connection: Connection | None = None
         self._runner: asyncio.Task[None] | None = None
+        self._opened = False
         self._closing = False
         self._ended: asyncio.Future[None] | None = None
-        self._topics: dict[object, Topic] = {}
-        self._by_label: dict[bytes, Topic] = {}
+        self._topics = Topics(Backoff(backoff_base, backoff_cap))
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "closed" if self._closing else "disconnected"
@@ -146,20 +142,30 @@ class WSClient(Emitter):
     @property
     def subscriptions(self) -> list[Subscription]:
         """Those that have not ended."""
-        return [member for topic in self._topics.values() for member in topic.members]
+        return self._topics.members
 
     async def connect(self) -> Self:
-        """Connect; ``async with`` does it. This first attempt is not repeated, so that a wrong address shows.
+        """Connect; ``async with`` does it. A first attempt that fails is not repeated, so that a wrong address shows.
 
         Raises:
             ServerUnavailable: the server cannot be reached, or cannot serve now.
             Rejected: it refused the handshake; ``status`` says how.
         """
-        if self._runner is not None or self._closing:
+        if self._opened or self._closing:
             raise RuntimeError("a client connects once; make another one")
-        self._connection = await open_connection(self.url, **self._options)
+        self._opened = True
+        try:
+            connection = await open_connection(self.url, **self._options)
+        except BaseException:
+            self._opened = False
+            raise
+        if self._closing:
+            await connection.close()
+            raise ClientError("the client was closed")
+        self._connection = connection
+        self._topics.attach(connection)
         self._ended = asyncio.get_running_loop().create_future()
-        self._runner = asyncio.create_task(self._run(self._connection), name="realizehit client")
+        self._runner = asyncio.create_task(self._run(connection), name="realizehit client")
         return self
 
     async def close(self) -> None:
@@ -235,24 +241,19 @@ class WSClient(Emitter):
             maxsize=self._maxsize if maxsize is None else maxsize,
             overflow=self._overflow if overflow is None else Overflow(overflow),
         )
-        key = same_pattern_key(filters)
-        topic = self._topics.get(key)
-        if topic is None:
-            topic = self._topics[key] = Topic(key, filters)
-            self._ask_for(topic)
-        topic.members.append(subscription)
+        topic = self._topics.join(subscription)
         try:
             if callback is not None:
                 subscription.on("payload", callback)
             async with asyncio.timeout(self._response_timeout):
                 await asyncio.shield(topic.ready)
         except TimeoutError:
-            self._leave(subscription)
+            self._topics.leave(subscription)
             subscription.finish()
             away = "" if self.connected else "; the connection is away"
             raise ResponseTimeout(f"no answer to sub within {self._response_timeout:g} seconds{away}") from None
         except BaseException:
-            self._leave(subscription)
+            self._topics.leave(subscription)
             subscription.finish()
             raise
         if subscription.state is SubscriptionState.SUBSCRIBING and topic.label:  # it joined one that is in force
@@ -266,10 +267,10 @@ class WSClient(Emitter):
             Rejected: there are none, code ``not-subscribed``.
             ResponseTimeout: the server did not confirm it in time; they have ended on this side anyway.
         """
-        topic = self._topics.get(same_pattern_key(filters_of(pattern)))
-        if topic is None:
+        subscriptions = self._topics.members_of(pattern)
+        if not subscriptions:
             raise Rejected(f"{dict(pattern)!r} is not subscribed to", ErrorCode.NOT_SUBSCRIBED)
-        for subscription in tuple(topic.members):
+        for subscription in subscriptions:
             await self.end(subscription)
 
     async def ping(self) -> float:
@@ -293,7 +294,7 @@ class WSClient(Emitter):
             return
         subscription.move(SubscriptionState.UNSUBSCRIBING)
         subscription.stop_reading()
-        confirmed = self._leave(subscription)
+        confirmed = self._topics.leave(subscription)
         try:
             async with asyncio.timeout(self._response_timeout):
                 await confirmed
@@ -304,74 +305,8 @@ class WSClient(Emitter):
 
     def fail(self, subscription: Subscription, error: ClientError) -> None:
         """End one subscription because of an error on this side."""
-        self._leave(subscription)
+        self._topics.leave(subscription)
         subscription.finish(error)
-
-    # ---- topics
-
-    def _leave(self, subscription: Subscription) -> asyncio.Future[None]:
-        """Take a subscription out of its topic, and unsubscribe from that if nobody else here wants it.
-
-        Returns:
-            Done when the server has confirmed it, or where there is nothing to confirm.
-        """
-        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        topic = self._topics.get(same_pattern_key(subscription.filters))
-        if topic is not None and subscription in topic.members:
-            topic.members.remove(subscription)
-            if not topic.members:
-                del self._topics[topic.key]
-                if self._connection is not None:
-                    self._connection.act("unsub", topic.filters, partial(self._unsubscribed, topic, confirmed))
-                    return confirmed
-        confirmed.set_result(None)
-        return confirmed
-
-    def _unsubscribed(self, topic: Topic, confirmed: asyncio.Future[None], reply: Reply | Lost) -> None:
-        """Take the reply to ``unsub``; an error says that the server knows of none, which is as good."""
-        self._forget(topic)
-        if not confirmed.done():
-            confirmed.set_result(None)
-
-    def _forget(self, topic: Topic) -> None:
-        if self._by_label.get(topic.label) is topic:
-            del self._by_label[topic.label]
-
-    def _ask_for(self, topic: Topic) -> None:
-        """Send ``sub``, unless the connection is away: then the next one begins with it."""
-        if self._connection is not None and self._topics.get(topic.key) is topic:
-            self._connection.act("sub", topic.filters, partial(self._subscribed, topic))
-
-    def _subscribed(self, topic: Topic, reply: Reply | Lost) -> None:
-        """Take the reply to ``sub``."""
-        if isinstance(reply, Lost) or self._topics.get(topic.key) is not topic:
-            return  # it is asked for again on the next connection; or nobody wants it any more
-        loop = asyncio.get_running_loop()
-        failure: ClientError | None = reply.failure()
-        if failure is not None and topic.was_in_force and reply.code in _TRY_AGAIN:
-            loop.call_later(self._retry.next(), self._ask_again, topic, self._connection)
-            return
-        if failure is None:
-            label = reply.ret if reply.ret is not None else _computed_id(topic.filters)
-            other = self._by_label.get(label.encode(), topic)
-            if other is topic or not other.members:
-                self._retry.reset()
-                self._by_label[label.encode()] = topic
-                topic.in_force(label, loop.time())
-                return
-            # A server that does not know of collisions, or one pattern in two spellings that this side took for two.
-            text = f"{topic.filters!r} has the id of {other.filters!r}, {label}; use another connection for it"
-            failure = Rejected(text, ErrorCode.ID_COLLISION)
-        del self._topics[topic.key]
-        topic.fail(failure)
-
-    def _ask_again(self, topic: Topic, connection: Connection | None) -> None:
-        if self._connection is connection:
-            self._ask_for(topic)
-
-    def _deliver(self, label: bytes, payload: bytes) -> bool | None:
-        topic = self._by_label.get(label)
-        return None if topic is None else topic.deliver(payload)
 
     # ---- the connection
 
@@ -393,7 +328,7 @@ class WSClient(Emitter):
             while True:
                 began = loop.time()
                 self._connected(connection)
-                lost = await connection.serve(self._deliver)
+                lost = await connection.serve(self._topics.deliver)
                 if loop.time() - began >= STABLE_AFTER:
                     self._backoff.reset()
                 self._disconnected(connection, lost)
@@ -412,18 +347,15 @@ class WSClient(Emitter):
             self._finish(error)
 
     def _connected(self, connection: Connection) -> None:
-        if self._connection is None:  # it is not the first one, on which topics are asked for as they come
+        if self._connection is None:
             self._connection = connection
-            for topic in tuple(self._topics.values()):
-                self._ask_for(topic)
+            self._topics.attach(connection)
         self._emit("connected")
 
     def _disconnected(self, connection: Connection, lost: Lost) -> None:
         self._connection = None
-        self._by_label.clear()
         if not self._closing:
-            for topic in tuple(self._topics.values()):
-                topic.interrupted(connection.last_heard)
+            self._topics.detach(connection.last_heard)
         self._emit("disconnect", lost)
 
     async def _come_back(self, delay: float) -> Connection:
@@ -440,12 +372,7 @@ class WSClient(Emitter):
     def _finish(self, error: ClientError | None) -> None:
         """End everything, with an error or because the client was closed."""
         self._connection = None
-        topics, self._topics = self._topics, {}
-        for topic in topics.values():
-            if not topic.ready.done():
-                topic.ready.set_exception(error or ClientError("the client was closed"))
-            for subscription in tuple(topic.members):
-                subscription.finish(error)
+        self._topics.end(error)
         assert self._ended is not None
         if error is None:
             self._ended.set_result(None)
@@ -453,10 +380,3 @@ class WSClient(Emitter):
         self._ended.set_exception(error)
         self._ended.exception()  # seen: the event tells it, and the subscriptions
         self._emit("error", error)
-
-
-def _computed_id(filters: Mapping[str, Any]) -> str:
-    """Return a pattern's id where the server does not tell it. This alone needs the extension."""
-    from realizehit.pattern import Pattern
-
-    return Pattern(filters).id

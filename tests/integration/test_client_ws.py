@@ -395,6 +395,25 @@ async def test_a_subscription_that_waits_for_the_connection_is_bounded(shared_va
     await client.close()
 
 
+async def test_connecting_may_be_tried_again_and_given_up(shared_valkey: Valkey) -> None:
+    port = free_port()
+    client = connect(f"ws://127.0.0.1:{port}/ws")
+    with pytest.raises(ServerUnavailable):
+        await client.connect()
+    async with serve(Settings(port=port, redis=shared_valkey.url)) as node:
+        async with client:
+            with pytest.raises(RuntimeError, match="connects once"):
+                await client.connect()
+            await client.ping()
+        given_up = connect(node.ws_url)
+        connecting = asyncio.create_task(given_up.connect())
+        await asyncio.sleep(0)
+        await given_up.close()
+        with pytest.raises(ClientError, match="closed"):
+            await connecting
+        await until(lambda: node.engine.stats()["connections"] == 0)
+
+
 async def test_addresses_that_cannot_be_used(node: Node) -> None:
     for url in ("http://localhost/ws", "localhost:8080", ""):
         with pytest.raises(SettingsError, match="URL cannot be used"):

@@ -1,0 +1,214 @@
+"""What a WebSocket client is subscribed to: each pattern once on the wire, for any number of subscriptions.
+
+The rules of this file. A topic is asked for once per connection, in the turn in which there is a connection. The reply
+to ``sub`` carries the label under which its payloads come, so none can come earlier. A topic that its last subscription
+has left is forgotten at once; the same pattern asked for again is a new topic, and the server answers in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+from realizehit.client.connection import Connection, Lost
+from realizehit.client.subscription import Subscription
+from realizehit.client.wire import Backoff, Reply, filters_of, same_pattern_key
+from realizehit.errors import ClientError, ErrorCode, Rejected
+
+_TRY_AGAIN: Final = (ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED)
+
+
+class Topic:
+    """One pattern that a client is subscribed to, once on the wire for all its subscriptions here.
+
+    Attributes:
+        key: what tells patterns apart here.
+        filters: the pattern.
+        label: the pattern's id on this connection, empty while there is none.
+        members: the subscriptions that share it.
+        ready: done when it is in force; fails where the server refuses it.
+        was_in_force: whether it ever was, so that an error now is that of coming back.
+    """
+
+    def __init__(self, key: object, filters: Mapping[str, Any]) -> None:
+        self.key = key
+        self.filters = filters
+        self.label = b""
+        self.members: list[Subscription] = []
+        self.was_in_force = False
+        self.ready = _quiet_future()
+
+    def deliver(self, payload: bytes) -> bool:
+        """Queue one payload for each member; see `Subscription.deliver`."""
+        full = False
+        for member in tuple(self.members):
+            full |= member.deliver(payload)
+        return full
+
+    def in_force(self, label: str, now: float) -> None:
+        """Learn that the server has confirmed it."""
+        self.label = label.encode()
+        self.was_in_force = True
+        if not self.ready.done():
+            self.ready.set_result(None)
+        for member in tuple(self.members):
+            member.in_force(label, now)
+
+    def interrupted(self, since: float) -> None:
+        """Learn that the connection is gone."""
+        self.label = b""
+        if self.ready.done():
+            self.ready = _quiet_future()
+        for member in tuple(self.members):
+            member.interrupted(since)
+
+    def end(self, reason: ClientError, error: ClientError | None) -> None:
+        """End all of it.
+
+        Args:
+            reason: what those learn who still wait for it to be in force.
+            error: what its subscriptions raise; ``None`` where the client was closed.
+        """
+        if not self.ready.done():
+            self.ready.set_exception(reason)
+        members, self.members = self.members, []
+        for member in members:
+            member.finish(error)
+
+
+class Topics:
+    """The topics of one client.
+
+    Args:
+        retry: the delays before asking again for a topic that a server cannot serve for now.
+    """
+
+    def __init__(self, retry: Backoff) -> None:
+        self._retry = retry
+        self._connection: Connection | None = None
+        self._by_key: dict[object, Topic] = {}
+        self._by_label: dict[bytes, Topic] = {}
+
+    @property
+    def members(self) -> list[Subscription]:
+        """All subscriptions."""
+        return [member for topic in self._by_key.values() for member in topic.members]
+
+    def members_of(self, pattern: Mapping[str, Any]) -> list[Subscription]:
+        """Return the subscriptions to one pattern."""
+        topic = self._by_key.get(same_pattern_key(filters_of(pattern)))
+        return [] if topic is None else list(topic.members)
+
+    def join(self, subscription: Subscription) -> Topic:
+        """Add a subscription, and ask for its topic if that is new."""
+        key = same_pattern_key(subscription.filters)
+        topic = self._by_key.get(key)
+        if topic is None:
+            topic = self._by_key[key] = Topic(key, subscription.filters)
+            self._ask_for(topic)
+        topic.members.append(subscription)
+        return topic
+
+    def leave(self, subscription: Subscription) -> asyncio.Future[None]:
+        """Take a subscription away, and unsubscribe from its topic if nobody else here wants it.
+
+        Returns:
+            Done when the server has confirmed it, or where there is nothing to confirm.
+        """
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        topic = self._by_key.get(same_pattern_key(subscription.filters))
+        if topic is not None and subscription in topic.members:
+            topic.members.remove(subscription)
+            if not topic.members:
+                del self._by_key[topic.key]
+                if self._connection is not None:
+                    self._connection.act("unsub", topic.filters, partial(self._unsubscribed, topic, confirmed))
+                    return confirmed
+        confirmed.set_result(None)
+        return confirmed
+
+    def attach(self, connection: Connection) -> None:
+        """Learn that there is a connection, and ask for everything on it."""
+        self._connection = connection
+        for topic in tuple(self._by_key.values()):
+            self._ask_for(topic)
+
+    def detach(self, since: float) -> None:
+        """Learn that the connection is gone; messages may be missing from ``since`` on."""
+        self._connection = None
+        self._by_label.clear()
+        for topic in tuple(self._by_key.values()):
+            topic.interrupted(since)
+
+    def deliver(self, label: bytes, payload: bytes) -> bool | None:
+        """Hand a payload on.
+
+        Returns:
+            ``None`` where no topic has this label, otherwise whether a reader should have its turn now.
+        """
+        topic = self._by_label.get(label)
+        return None if topic is None else topic.deliver(payload)
+
+    def end(self, error: ClientError | None) -> None:
+        """End everything, with an error or because the client was closed."""
+        self._connection = None
+        topics, self._by_key = self._by_key, {}
+        self._by_label.clear()
+        for topic in topics.values():
+            topic.end(error or ClientError("the client was closed"), error)
+
+    def _ask_for(self, topic: Topic) -> None:
+        """Send ``sub``, unless the connection is away: then the next one begins with it."""
+        if self._connection is not None and self._by_key.get(topic.key) is topic:
+            self._connection.act("sub", topic.filters, partial(self._subscribed, topic))
+
+    def _ask_again(self, topic: Topic, connection: Connection | None) -> None:
+        if self._connection is connection:
+            self._ask_for(topic)
+
+    def _subscribed(self, topic: Topic, reply: Reply | Lost) -> None:
+        """Take the reply to ``sub``."""
+        if isinstance(reply, Lost) or self._by_key.get(topic.key) is not topic:
+            return  # it is asked for again on the next connection; or nobody wants it any more
+        loop = asyncio.get_running_loop()
+        failure: ClientError | None = reply.failure()
+        if failure is not None and topic.was_in_force and reply.code in _TRY_AGAIN:
+            loop.call_later(self._retry.next(), self._ask_again, topic, self._connection)
+            return
+        if failure is None:
+            label = reply.ret if reply.ret is not None else _computed_id(topic.filters)
+            other = self._by_label.get(label.encode(), topic)
+            if other is topic or not other.members:
+                self._retry.reset()
+                self._by_label[label.encode()] = topic
+                topic.in_force(label, loop.time())
+                return
+            # A server that does not know of collisions, or one pattern in two spellings that this side took for two.
+            text = f"{topic.filters!r} has the id of {other.filters!r}, {label}; use another connection for it"
+            failure = Rejected(text, ErrorCode.ID_COLLISION)
+        del self._by_key[topic.key]
+        topic.end(failure, failure)
+
+    def _unsubscribed(self, topic: Topic, confirmed: asyncio.Future[None], reply: Reply | Lost) -> None:
+        """Take the reply to ``unsub``; an error says that the server knows of none, which is as good."""
+        # Here and not by whoever waits: a new `sub` of this pattern may be answered right behind it.
+        if self._by_label.get(topic.label) is topic:
+            del self._by_label[topic.label]
+        if not confirmed.done():
+            confirmed.set_result(None)
+
+
+def _computed_id(filters: Mapping[str, Any]) -> str:
+    """Return a pattern's id where the server does not tell it. This alone needs the extension."""
+    from realizehit.pattern import Pattern
+
+    return Pattern(filters).id
+
+
+def _quiet_future() -> asyncio.Future[None]:
+    """Return a future whose error may go unseen: those who waited may all have given up."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
