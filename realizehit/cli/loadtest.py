@@ -78,7 +78,7 @@ def loadtest(
     no_live: bool,
     **numbers: Any,
 ) -> None:
-    r"""Measure a server under load.
+    """Measure a server under load.
 
     Subscribers connect, messages are published on a schedule, and each delivery is checked and timed: every message at
     every subscriber, in order, none twice. Latency counts from when a message was due, so a server that stalls cannot
@@ -88,7 +88,7 @@ def loadtest(
     realizehit loadtest --scenario deep
     realizehit loadtest --connections 5000 --rate 100 --expect 'p99<50ms' --expect lost==0
     realizehit loadtest --url ws://127.0.0.1:8080/ws --publish batch --html report.html
-    """
+    """  # noqa: D301 - \b is click's mark for lines that are to stay as they are
     if list_all:
         _list()
         return

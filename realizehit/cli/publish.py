@@ -64,7 +64,7 @@ class Target(NamedTuple):
 def publish(
     arguments: tuple[str, ...], *, url: str, redis: str | None, file: Path | None, timeout: float, as_json: bool
 ) -> None:
-    r"""Publish a payload to a pattern, or a file of them.
+    """Publish a payload to a pattern, or a file of them.
 
     The payload is JSON and stands last; - reads it from standard input. A text is JSON with its quotes: '"hello"'.
 
@@ -78,7 +78,7 @@ def publish(
     \b
     realizehit publish kind=news --file payloads.ndjson
     realizehit publish --file messages.ndjson
-    """
+    """  # noqa: D301 - \b is click's mark for lines that are to stay as they are
     from realizehit.cli.running import run
 
     target = Target(url, redis, timeout)

@@ -36,7 +36,7 @@ _CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after so many payloads.")
 @click.option("--timeout", metavar="SECONDS", type=float, help="End after so many seconds.")
 def subscribe(filters: tuple[str, ...], url: str, as_json: bool, count: int | None, timeout: float | None) -> None:
-    r"""Print what is published to a pattern, as it comes.
+    """Print what is published to a pattern, as it comes.
 
     On a terminal payloads are laid out and coloured; otherwise each is one line of JSON, as it was published. What
     happens to the connection is told on standard error. Ctrl+C ends it.
@@ -45,7 +45,7 @@ def subscribe(filters: tuple[str, ...], url: str, as_json: bool, count: int | No
     realizehit subscribe kind=news channel=CNN
 
     The exit status is 1 where --timeout passed before --count payloads had come.
-    """
+    """  # noqa: D301 - \b is click's mark for lines that are to stay as they are
     from realizehit.cli.running import run
 
     lines = as_json or not sys.stdout.isatty()
