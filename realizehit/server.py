@@ -24,6 +24,7 @@ import uvloop
 from realizehit import _fanout
 from realizehit.api import create_app
 from realizehit.bus.embedded import EmbeddedValkey
+from realizehit.bus.link import LinkSettings
 from realizehit.bus.open import open_bus
 from realizehit.errors import CloseCode, SettingsError
 from realizehit.hub import Hub
@@ -37,6 +38,7 @@ logger: Final = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096  # connections that may wait to be accepted; the system's own limit is the lower one on most
 CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
+RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
 DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away
 
 
@@ -46,15 +48,25 @@ class Node:
     Args:
         settings: what to serve and where.
         broker_url: the broker; what ``settings.redis`` says is not looked at.
+        relay_url: where to subscribe instead, when a relay of this host does so for all its workers.
         reuse_port: whether other processes listen on the same ports.
         epoll: false to leave every connection with its asyncio transport, as on platforms without epoll.
     """
 
-    def __init__(self, settings: Settings, broker_url: str, *, reuse_port: bool = False, epoll: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        broker_url: str,
+        *,
+        relay_url: str | None = None,
+        reuse_port: bool = False,
+        epoll: bool = True,
+    ) -> None:
         self.settings = settings
         self.draining = False
         self.websocket: WebSocketTransport | None = None
         self._broker_url = broker_url
+        self._relay_url = relay_url
         self._reuse_port = reuse_port
         self._epoll = epoll
         self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
@@ -91,7 +103,13 @@ class Node:
             close_timeout=CLOSE_TIMEOUT,
             epoll=self._epoll,
         )
-        self.bus = open_bus(self._broker_url, publish_timeout=settings.publish_timeout)
+        self.bus = open_bus(
+            self._broker_url,
+            subscribe_url=self._relay_url,
+            publish_timeout=settings.publish_timeout,
+            # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again.
+            link=LinkSettings(backoff_most=RELAY_BACKOFF) if self._relay_url else None,
+        )
         self.hub = Hub(
             self.engine,
             self.bus,
@@ -285,6 +303,7 @@ def run(
     settings: Settings,
     broker_url: str,
     *,
+    relay_url: str | None = None,
     reuse_port: bool = False,
     on_started: Callable[[Node], None] = lambda node: None,
     stop_fd: int | None = None,
@@ -294,6 +313,7 @@ def run(
     Args:
         settings: what to serve and where.
         broker_url: the broker.
+        relay_url: where to subscribe instead of at the broker.
         reuse_port: whether other processes listen on the same ports.
         on_started: called once the node listens.
         stop_fd: a descriptor whose end of file also means to stop, so that a worker does not outlive its parent.
@@ -311,7 +331,7 @@ def run(
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
-        node = Node(settings, broker_url, reuse_port=reuse_port)
+        node = Node(settings, broker_url, relay_url=relay_url, reuse_port=reuse_port)
         await node.start()
         try:
             if stop_fd is not None:

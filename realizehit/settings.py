@@ -24,6 +24,10 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 _PREFIX: Final = re.compile(r"/[A-Za-z0-9._~/-]*", re.ASCII)
 
 
+RELAY_FROM: Final = 4
+"""Workers from which on one that hands messages on costs no more than a subscription for each, under load."""
+
+
 def _option(default: Any, help: str, *, env: str | None = None, unit: str = "", secret: bool = False) -> Any:
     """Declare one option; ``env`` defaults to a name made from the field's. A secret one is never shown as it is."""
     return field(default=default, repr=not secret, metadata={"help": help, "env": env, "unit": unit, "secret": secret})
@@ -60,6 +64,9 @@ class Settings:
         secret=True,
     )
     workers: int = _option(1, "processes to run, sharing the port")
+    relay: Literal["auto", "on", "off"] = _option(
+        "auto", f"one subscription at the broker for all workers; auto: from {RELAY_FROM} workers on"
+    )
     log_format: LogFormat = _option("text", "how log lines are written")
     log_level: LogLevel = _option("info", "least severe log lines to write")
     access_log: bool = _option(False, "log every HTTP request")
@@ -110,6 +117,13 @@ class Settings:
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise SettingsError(f"{_names(name)}: {getattr(self, name)} is below {least} seconds")
+
+    @property
+    def uses_relay(self) -> bool:
+        """Whether the workers subscribe through a relay."""
+        if self.workers == 1 or self.role == "api":
+            return False
+        return self.relay == "on" or (self.relay == "auto" and self.workers >= RELAY_FROM)
 
     @property
     def ws_listen(self) -> tuple[str, int]:

@@ -1,7 +1,8 @@
 """From settings to running processes: one that serves by itself, or a parent that keeps N workers alive.
 
 The workers share the port through SO_REUSEPORT, and the embedded Valkey where that is the broker. The parent serves
-nobody; it holds the port, starts the workers, restarts those that die, and drains them all at the end.
+nobody; it holds the port, starts the workers, restarts those that die, and drains them all at the end. From a few
+workers on it also holds the one subscription at the broker that they share (`relay`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import dataclasses
 import logging
 import resource
 import signal
+import tempfile
 from collections.abc import Callable, Generator
+from pathlib import Path
 from types import FrameType
 from typing import Final
+
+import uvloop
 
 from realizehit.bus.embedded import EmbeddedValkey
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
+from realizehit.relay import Relay
 from realizehit.server import CLOSE_TIMEOUT, api_url, bind, run, ws_url
 from realizehit.settings import Settings
 from realizehit.worker import Report, Worker
@@ -75,7 +81,8 @@ def start(settings: Settings, announce: Announce) -> None:
             run(settings, url, on_started=lambda node: announce(node.ws_url, node.api_url))
         else:
             settings = stack.enter_context(_reserved(settings))
-            asyncio.run(_Parent(settings, url, announce).run())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_Parent(settings, url, announce).run())
 
 
 def _raise_file_limit() -> None:
@@ -131,6 +138,7 @@ class _Parent:
     def __init__(self, settings: Settings, broker_url: str, announce: Announce) -> None:
         self._settings = settings
         self._broker_url = broker_url
+        self._relay_url: str | None = None
         self._announce: Announce | None = announce  # until it was called
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._workers: set[Worker] = set()
@@ -139,6 +147,15 @@ class _Parent:
         self._failure: RealizehitError | None = None
 
     async def run(self) -> None:
+        """Keep the workers, and a relay for them where they share one subscription."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self._settings.uses_relay:
+                directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="realizehit-relay-")))
+                relay = await stack.enter_async_context(Relay(self._broker_url, directory / "relay.sock"))
+                self._relay_url = relay.url
+            await self._run()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
@@ -197,7 +214,7 @@ class _Parent:
 
     async def _live(self) -> Report:
         """Run one worker to its end; return what it said at its start."""
-        worker = await Worker.spawn(self._settings, self._broker_url)
+        worker = await Worker.spawn(self._settings, self._broker_url, self._relay_url)
         self._workers.add(worker)
         try:
             if self._stop.is_set():

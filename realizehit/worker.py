@@ -51,7 +51,7 @@ class Worker:
         self._writer = writer
 
     @classmethod
-    async def spawn(cls, settings: Settings, broker_url: str) -> Worker:
+    async def spawn(cls, settings: Settings, broker_url: str, relay_url: str | None) -> Worker:
         """Start a process: a fresh interpreter, not a fork.
 
         Raises:
@@ -69,13 +69,13 @@ class Worker:
                     stdin=DEVNULL,
                     pass_fds=[theirs.fileno()],
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
-                    process_group=0,  # a terminal's Ctrl+C goes to the group; the parent tells its workers
+                    start_new_session=True,  # a terminal's Ctrl+C is for the parent, who tells its workers
                 )
             except BaseException:
                 ours.close()
                 raise
         reader, writer = await asyncio.open_connection(sock=ours)
-        work = {"settings": dataclasses.asdict(settings), "broker": broker_url}
+        work = {"settings": dataclasses.asdict(settings), "broker": broker_url, "relay": relay_url}
         writer.write(json.dumps(work).encode() + b"\n")
         return cls(process, reader, writer)
 
@@ -128,7 +128,14 @@ def work(fd: int) -> int:
             tell(Report(ready=True))
 
         try:
-            run(settings, order["broker"], reuse_port=True, on_started=ready, stop_fd=fd)
+            run(
+                settings,
+                order["broker"],
+                relay_url=order["relay"],
+                reuse_port=True,
+                on_started=ready,
+                stop_fd=fd,
+            )
         except RealizehitError as error:
             kinds: dict[str, type[RealizehitError]] = {"settings": SettingsError, "broker": BrokerError}
             kind = next((name for name, cls in kinds.items() if isinstance(error, cls)), "")

@@ -70,6 +70,35 @@ async def test_a_killed_worker_is_replaced_and_the_others_are_unharmed() -> None
         assert embedded_pids(tmp) == []
 
 
+async def test_workers_with_a_relay_share_one_subscription_and_survive_each_other(valkey: Valkey) -> None:
+    words = ("--redis", valkey.url, "--workers", "2", "--relay", "on", "--drain-seconds", "0.2")
+    with serving(*words) as server:
+        first, _ = worker_pids(server)
+        pattern = {"kind": "relayed"}
+        clients = await subscribed(server, pattern, 40)
+        assert valkey.command("PUBSUB", "NUMSUB", "kind:relayed") == [b"kind:relayed", 1]
+        await publish(server, pattern, 1)
+        for one in clients:
+            await one.wait_for(2)
+
+        os.kill(first, signal.SIGKILL)
+        await asyncio.to_thread(worker_pids, server, 3)
+        kept = [one for one in clients if not one.closed.is_set()]
+        assert 0 < len(kept) < len(clients)
+        new = await subscribed(server, pattern, 20)
+        await publish(server, pattern, 2)
+        for one in kept:
+            await one.wait_for(3)
+
+        for one in (*kept, *new):
+            one.transport.abort()
+        async with asyncio.timeout(10):
+            while valkey.command("PUBSUB", "NUMSUB", "kind:relayed") != [b"kind:relayed", 0]:
+                await asyncio.sleep(0.02)
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.wait) == 0
+
+
 async def test_workers_end_with_a_killed_parent_and_the_valkey_at_the_next_start() -> None:
     with private_tmp() as tmp:
         with serving("--workers", "2", "--drain-seconds", "0.2", env=tmp) as server:
