@@ -90,11 +90,20 @@ class Connection:
         """The loop's time at which anything last came, a pong included."""
         return self._socket.last_heard
 
-    def act(self, act: str, filters: Mapping[str, Any] | None, answered: Answered) -> None:
-        """Send one action. Those of one turn of the loop go out together."""
+    def act(self, act: str, filters: Mapping[str, Any] | None, answered: Answered) -> str:
+        """Send one action. Those of one turn of the loop go out together.
+
+        Returns:
+            The action's id, for `forget`.
+        """
         request_id = str(next(self._numbers))
         self._pending[request_id] = answered
         self._outgoing.put_nowait(action(request_id, act, filters))
+        return request_id
+
+    def forget(self, request_id: str) -> None:
+        """Wait no longer for an answer: a server owes none to a ``sub`` that an ``unsub`` overtook."""
+        self._pending.pop(request_id, None)
 
     async def request(self, act: str, filters: Mapping[str, Any] | None = None, *, timeout: float) -> None:  # noqa: ASYNC109 - the caller's setting
         """Send one action and wait for its reply.
@@ -105,12 +114,14 @@ class Connection:
             Rejected, ServerUnavailable: the server said no.
         """
         answer: asyncio.Future[Reply | Lost] = asyncio.get_running_loop().create_future()
-        self.act(act, filters, lambda reply: None if answer.done() else answer.set_result(reply))
+        request_id = self.act(act, filters, lambda reply: None if answer.done() else answer.set_result(reply))
         try:
             async with asyncio.timeout(timeout):
                 reply = await answer
         except TimeoutError:
             raise ResponseTimeout(f"no answer to {act} within {timeout:g} seconds") from None
+        finally:
+            self.forget(request_id)
         failure = reply if isinstance(reply, Lost) else reply.failure()
         if failure is not None:
             raise failure

@@ -26,6 +26,7 @@ class Topic:
     Attributes:
         key: what tells patterns apart here.
         filters: the pattern.
+        request_id: the id of its last ``sub``.
         label: the pattern's id on this connection, empty while there is none.
         members: the subscriptions that share it.
         ready: done when it is in force; fails where the server refuses it.
@@ -35,6 +36,7 @@ class Topic:
     def __init__(self, key: object, filters: Mapping[str, Any]) -> None:
         self.key = key
         self.filters = filters
+        self.request_id = ""
         self.label = b""
         self.members: list[Subscription] = []
         self.was_in_force = False
@@ -124,6 +126,7 @@ class Topics:
             if not topic.members:
                 del self._by_key[topic.key]
                 if self._connection is not None:
+                    self._connection.forget(topic.request_id)
                     self._connection.act("unsub", topic.filters, partial(self._unsubscribed, topic, confirmed))
                     return confirmed
         confirmed.set_result(None)
@@ -162,7 +165,7 @@ class Topics:
     def _ask_for(self, topic: Topic) -> None:
         """Send ``sub``, unless the connection is away: then the next one begins with it."""
         if self._connection is not None and self._by_key.get(topic.key) is topic:
-            self._connection.act("sub", topic.filters, partial(self._subscribed, topic))
+            topic.request_id = self._connection.act("sub", topic.filters, partial(self._subscribed, topic))
 
     def _ask_again(self, topic: Topic, connection: Connection | None) -> None:
         if self._connection is connection:

@@ -119,6 +119,7 @@ async def test_no_answer() -> None:
     async with scripted(silent) as server, connect(server.url, response_timeout=0.1) as client:
         with pytest.raises(ResponseTimeout, match="no answer to sub within"):
             await client.subscribe({"kind": "news"})
+        assert client.subscriptions == []
         with pytest.raises(ResponseTimeout, match="no answer to ping within"):
             await client.ping()
         await until(lambda: len(server.actions) == 3)
