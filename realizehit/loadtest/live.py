@@ -14,7 +14,7 @@ from rich.text import Text
 
 from realizehit.loadtest.expect import show, show_bytes, show_time
 from realizehit.loadtest.plan import Plan
-from realizehit.loadtest.report import FAULTS, Point, Report
+from realizehit.loadtest.report import Point, Report
 from realizehit.loadtest.target import Target
 
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
@@ -149,11 +149,7 @@ def show_report(console: Console, report: Report) -> None:
     for (name, value), (other, other_value) in zip(left, right, strict=True):
         table.add_row(Text(name, style="dim"), value, Text(other, style="dim"), other_value)
     console.print(table, highlight=False)
-    faults = [f"{name.replace('_', ' ')} {figures[name]:,.0f}" for name in FAULTS if figures[name]]
-    if faults:
-        console.print(Text("errors: " + ", ".join(faults), style="bold red"))
-    else:
-        console.print(Text("every message reached every subscriber, once and in order", style="green"))
+    console.print(Text(report.verdict, style="bold red" if figures["errors"] else "green"))
     for code, count in sorted(report.close_codes.items()):
         console.print(Text(f"  closed with {code or 'no code'}: {count:,} connections"))
     for text in (*report.problems[:5], *report.notes[:5]):

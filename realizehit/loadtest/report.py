@@ -91,6 +91,16 @@ class Report:
     close_codes: dict[int, int]
     expectations: list[tuple[str, str | None]] = field(default_factory=list)
 
+    @property
+    def verdict(self) -> str:
+        """What came of the checks, in words."""
+        faults = [f"{name.replace('_', ' ')} {self.figures[name]:,.0f}" for name in FAULTS if self.figures[name]]
+        if faults:
+            return "errors: " + ", ".join(faults)
+        if not self.figures["deliveries"]:
+            return "nothing was delivered, and nothing was expected"
+        return "every message reached every subscriber of its pattern, once and in order"
+
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values; times are in seconds, sizes in bytes."""
         return {

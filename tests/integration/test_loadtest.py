@@ -1,0 +1,333 @@
+"""The load test end to end: every scenario at a small size, what it finds on bad servers, the command's ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from click.testing import CliRunner, Result
+
+from realizehit import _load
+from realizehit.cli.loadtest import loadtest
+from realizehit.errors import LoadTestError
+from realizehit.loadtest.conductor import Conductor
+from realizehit.loadtest.plan import make_plan
+from realizehit.loadtest.report import FAULTS, Point, Report
+from realizehit.loadtest.target import Target, embedded_target, find_target
+from realizehit.pattern import Pattern
+from tests.scripted import TEXT, ScriptedServer, scripted, server_frame
+from tests.support import Valkey, free_port
+
+pytestmark = pytest.mark.skipif(not _load.HAVE_EPOLL, reason="the load test needs epoll")
+
+SMALL: dict[str, Any] = {"connections": 30, "duration": 0.6}
+
+
+@pytest.fixture(scope="module")
+def server(shared_valkey: Valkey) -> Iterator[Target]:
+    """A server in a process of its own."""
+    with embedded_target(redis=shared_valkey.url) as target:
+        yield target
+
+
+def conduct(target: Target, scenario: str, **numbers: Any) -> Report:
+    return Conductor(make_plan(scenario, {**SMALL, **numbers}), target, scenario=scenario).run()
+
+
+def assert_flawless(report: Report) -> None:
+    assert {name: report.figures[name] for name in FAULTS if report.figures[name]} == {}, report.as_json()
+    assert report.problems == []
+    assert report.figures["connections"] == report.plan.connections
+    assert report.latencies.total == report.figures["deliveries"]
+    assert report.points[-1].connections == report.plan.connections
+
+
+# --- Scenarios --------------------------------------------------------------------------------------------------------
+
+
+def test_wide(server: Target) -> None:
+    report = conduct(server, "wide", rate=200.0)
+    assert_flawless(report)
+    published = report.figures["published"]
+    assert published is not None
+    assert 100 <= published <= 130
+    assert report.figures["deliveries"] == 30 * published
+    assert (report.figures["server_cpu"] or 0) >= 0
+    assert (report.figures["server_rss"] or 0) > 1 << 20
+    assert [point.phase for point in report.points if point.seconds > 0.3][:1] == ["publishing"]
+
+
+def test_deep(server: Target) -> None:
+    report = conduct(server, "deep", outstanding=32)
+    assert_flawless(report)
+    assert report.figures["deliveries"] == 30 * (report.figures["published"] or 0)
+    assert (report.figures["published"] or 0) > 200
+
+
+def test_many_with_two_processes(server: Target) -> None:
+    report = conduct(server, "many", patterns=30, rate=500.0, processes=2)
+    assert_flawless(report)
+    assert report.figures["deliveries"] == report.figures["published"]
+    assert (report.figures["published"] or 0) >= 250
+
+
+def test_one_message_reaches_the_subscribers_of_two_processes(server: Target) -> None:
+    report = conduct(server, "wide", processes=2, patterns=3, subscriptions_per_connection=2)
+    assert_flawless(report)
+    # Each of three patterns has 20 of the 60 subscriptions.
+    assert report.figures["deliveries"] == 20 * (report.figures["published"] or 0)
+
+
+def test_churn(server: Target) -> None:
+    report = conduct(server, "churn", patterns=6, rate=300.0, reconnects=60.0, resubscribes=100.0, duration=1.0)
+    assert_flawless(report)
+    assert (report.figures["reconnects"] or 0) >= 10
+    assert (report.figures["resubscribes"] or 0) >= 10
+    assert report.figures["rejoin_p50"] is not None
+
+
+def test_storm(server: Target) -> None:
+    report = conduct(server, "storm", patterns=5, rate=200.0)
+    assert_flawless(report)
+    assert (report.figures["storm_seconds"] or 0) > 0
+    assert report.figures["rejoin_max"] is not None
+    assert (report.figures["deliveries"] or 0) < 6 * (report.figures["published"] or 0) + 1
+
+
+@pytest.mark.parametrize("publish", ["api", "batch"])
+def test_publishing_through_the_api(server: Target, publish: Any) -> None:
+    target = find_target(server.url, publish=publish)
+    assert target.pids == server.pids
+    report = conduct(target, "wide", patterns=3, rate=300.0)
+    assert_flawless(report)
+    assert report.figures["deliveries"] == 10 * (report.figures["published"] or 0)
+
+
+def test_a_ramp_opens_connections_over_its_time(server: Target) -> None:
+    report = conduct(server, "wide", ramp=0.5)
+    assert_flawless(report)
+    assert 0 < (report.figures["connect_rate"] or 0) < 80
+
+
+# --- Bad servers ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def relaying(valkey: Valkey, relay: Callable[[ScriptedServer, int, bytes], None]) -> Iterator[Target]:
+    """A server that passes publications on as ``relay(server, which one, frame)`` does."""
+    client = redis.Redis(unix_socket_path=str(valkey.socket))
+    subscriber: Any = client.pubsub()  # type: ignore[no-untyped-call]
+    lock = threading.Lock()
+    subscribed: dict[bytes, bytes] = {}
+
+    def pump() -> None:
+        count = 0
+        for message in subscriber.listen():
+            if message["type"] == "message":
+                count += 1
+                label = subscribed[message["channel"]]
+                relay(bad, count, server_frame(TEXT, label + b"?" + message["data"]))
+            elif message["type"] == "unsubscribe":
+                return
+
+    with scripted() as bad:
+        thread = threading.Thread(target=pump, daemon=True)
+
+        def reply(action: dict[str, object]) -> bytes:
+            pattern = Pattern(action["pat"])  # type: ignore[arg-type]
+            with lock:
+                if pattern.channel.encode() not in subscribed:
+                    subscribed[pattern.channel.encode()] = pattern.id.encode()
+                    subscriber.subscribe(pattern.channel)
+                    if not thread.is_alive():
+                        thread.start()
+                    # In force once the broker counts it.
+                    while valkey.command("PUBSUB", "NUMSUB", pattern.channel)[1] == 0:
+                        pass
+            return ScriptedServer.good_reply(action)
+
+        bad.reply = reply
+        host, port = bad.address
+        try:
+            yield find_target(f"ws://{host}:{port}/ws", redis=valkey.url)
+        finally:
+            subscriber.unsubscribe()
+            thread.join(10)
+            assert not thread.is_alive()
+            subscriber.close()
+            client.close()
+
+
+def to_all(server: ScriptedServer, frame: bytes, *, but: int = -1, times: int = 1) -> None:
+    for number, _ in enumerate(list(server.clients)):
+        if number != but:
+            server.send(frame * times, number)
+
+
+def test_a_good_relay_is_flawless(valkey: Valkey) -> None:
+    with relaying(valkey, lambda server, count, frame: to_all(server, frame)) as target:
+        report = conduct(target, "wide", connections=3, rate=100.0)
+    assert_flawless(report)
+    assert report.figures["deliveries"] == 3 * (report.figures["published"] or 0)
+
+
+def test_loss_is_found_and_told(valkey: Valkey) -> None:
+    def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
+        to_all(server, frame, but=1 if count in (5, 6, 20) else -1)
+
+    with relaying(valkey, relay) as target:
+        report = conduct(target, "wide", connections=3, rate=100.0)
+    assert report.figures["lost"] == 3
+    assert report.figures["errors"] == 3
+    assert report.figures["deliveries"] == 3 * (report.figures["published"] or 0) - 3
+    assert report.problems == [
+        "lost: connection 1, pattern 0: expected message 5, then came 7",
+        "lost: connection 1, pattern 0: expected message 20, then came 21",
+    ]
+    assert "lost 3" in report.verdict
+
+
+def test_second_and_late_deliveries_are_found(valkey: Valkey) -> None:
+    held: list[bytes] = []
+
+    def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
+        if count == 4:
+            held.append(frame)
+            return
+        to_all(server, frame, times=2 if count == 10 else 1)
+        if count == 6:
+            to_all(server, held[0])
+
+    with relaying(valkey, relay) as target:
+        report = conduct(target, "wide", connections=2, rate=100.0)
+    found = {name: report.figures[name] for name in FAULTS if report.figures[name]}
+    assert found == {"reordered": 2, "duplicates": 2}
+
+
+@pytest.mark.slow
+def test_what_stops_coming_is_lost(valkey: Valkey) -> None:
+    with relaying(valkey, lambda server, count, frame: to_all(server, frame, but=0 if count > 30 else -1)) as target:
+        report = conduct(target, "wide", connections=2, rate=100.0)
+    assert report.figures["lost"] == (report.figures["published"] or 0) - 30
+    assert "what followed never came" in report.problems[0]
+
+
+def test_a_client_process_that_ends_is_an_error(server: Target) -> None:
+    def kill(point: Point) -> None:
+        os.kill(conductor._processes[0].pid or 0, signal.SIGKILL)
+
+    conductor = Conductor(make_plan("wide", {**SMALL, "duration": 30.0}), server, on_point=kill)
+    with pytest.raises(LoadTestError, match="client process 0 ended unexpectedly, with status -9"):
+        conductor.run()
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(loadtest, ["--no-live", *arguments])
+
+
+def test_a_report_as_json_and_as_a_page(server: Target, tmp_path: Path) -> None:
+    page, file = tmp_path / "report.html", tmp_path / "report.json"
+    result = command(
+        "--url", server.url, "--connections", "20", "--rate", "100", "--duration", "0.5", "--expect", "lost==0",
+        "--expect", "deliveries>100", "--html", str(page), "--json", str(file),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "every message reached every subscriber" in result.stdout
+    assert "held: lost==0" in result.stdout
+    assert "publishing: " in result.stderr
+    found = json.loads(file.read_text())
+    assert found["plan"]["publish"] == "api"
+    assert found["expectations"] == [{"text": "lost==0", "failure": None}, {"text": "deliveries>100", "failure": None}]
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_failed_expectation_is_exit_status_1_and_named(server: Target) -> None:
+    result = command(
+        "--url", server.url, "--connections", "5", "--duration", "0.3", "--expect", "p99<1us", "--expect", "lost==0",
+        "--json", "-",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "failed: p99<1us: p99 is " in result.stderr
+    found = json.loads(result.stdout)
+    assert [each["failure"] is None for each in found["expectations"]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--expect", "p99<50"], "p99 is a time"),
+        (["--scenario", "tall"], "no scenario 'tall'"),
+        (["--connections", "0"], "--connections must be at least 1"),
+        (["--url", "wss://127.0.0.1/ws"], "does not speak TLS"),
+        (["--api", "http://127.0.0.1/"], "--api belongs to a server"),
+    ],
+)
+def test_what_cannot_be_used_is_exit_status_2(arguments: list[str], error: str) -> None:
+    result = command(*arguments)
+    assert result.exit_code == 2
+    assert error in result.stderr
+
+
+def test_a_server_that_is_not_there_is_exit_status_1() -> None:
+    result = command("--url", f"ws://127.0.0.1:{free_port()}/ws", "--connections", "2")
+    assert result.exit_code == 1
+    assert "Connection refused" in result.stderr
+
+
+def test_a_page_that_cannot_be_written_is_told(server: Target, tmp_path: Path) -> None:
+    result = command(
+        "--url", server.url, "--connections", "1", "--duration", "0.1", "--html", str(tmp_path / "no" / "page.html")
+    )
+    assert result.exit_code == 1
+    assert "page.html cannot be written: No such file" in result.stderr
+
+
+def test_scenarios_and_figures_are_listed() -> None:
+    result = command("--list")
+    assert result.exit_code == 0
+    for word in ("storm", "p99.9", "rss_per_connection"):
+        assert word in result.stdout
+
+
+def test_ctrl_c_ends_it_early_with_a_report(server: Target) -> None:
+    main = "from realizehit.cli.loadtest import loadtest; loadtest()"
+    arguments = ["--url", server.url, "--connections", "10", "--duration", "600", "--json", "-"]
+    with subprocess.Popen(
+        [sys.executable, "-c", main, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        for line in process.stderr:
+            if line.startswith("publishing"):
+                break
+        # A line is printed every five seconds: the first one of this phase comes as it begins.
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        found = json.loads(process.stdout.read())
+        assert process.wait(20) == 0, rest
+    assert found["interrupted"] is True
+    assert "stopped early" in found["warnings"][0]
+    assert found["figures"]["connections"] == 10
+    assert found["figures"]["lost"] == 0
+
+
+def test_a_server_is_started_where_none_is_given() -> None:
+    with embedded_target() as target:
+        assert target.embedded
+        assert target.pids
+        report = conduct(target, "wide", connections=5, duration=0.3)
+    assert_flawless(report)
+    assert not Path(f"/proc/{target.pids[0]}").exists()

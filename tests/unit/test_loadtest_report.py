@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from realizehit.loadtest.expect import FIGURES, Expectation
+from realizehit.loadtest.histogram import Histogram
+from realizehit.loadtest.live import LiveView, show_report, spark
+from realizehit.loadtest.local import Usage
+from realizehit.loadtest.page import nice, render
+from realizehit.loadtest.plan import Plan
+from realizehit.loadtest.report import (
+    FAULTS,
+    Moment,
+    Point,
+    Report,
+    describe_problems,
+    errors_of,
+    make_figures,
+    make_warnings,
+)
+from realizehit.loadtest.target import Place, Target
+
+COUNTS = dict.fromkeys(
+    ("ready", "deliveries", "published", "reconnects", "resubscribes", "late", "abandoned", *FAULTS), 0
+)
+
+
+def moment(clock: float, *, cpu: float = 0, server: Usage | None = None, **counts: int) -> Moment:
+    return Moment(clock, {**COUNTS, **counts}, [cpu, cpu / 2], server)
+
+
+def figures(**changes: object) -> dict[str, float | None]:
+    values: dict[str, object] = {
+        "began": moment(10, server=Usage(1, 1000)),
+        "joined": moment(12, ready=100, server=Usage(1.5, 51_000)),
+        "started": moment(13, ready=100, cpu=1, server=Usage(2, 51_000)),
+        "published": moment(23, ready=100, cpu=6, deliveries=200_000, published=2000, server=Usage(4, 51_000)),
+        "last": moment(24, ready=100, cpu=6.2, deliveries=200_100, published=2001, lost=3, closed=1),
+        "latencies": Histogram([(1000, 99), (2000, 1)]),
+        "joins": Histogram([(500, 100)]),
+        "rejoins": Histogram(),
+        "storm_seconds": None,
+        "rss": 60_000,
+    }
+    return make_figures(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def report(**changes: object) -> Report:
+    points = [
+        Point(
+            n / 4 - 1,
+            "connecting" if n < 4 else "publishing",
+            100,
+            200.0,
+            2e4,
+            0.001 if n > 4 else None,
+            0.004,
+            n,
+            0.5,
+            1,
+        )
+        for n in range(20)
+    ]
+    place = Place("127.0.0.1", 80, "/ws", "127.0.0.1")
+    values: dict[str, object] = {
+        "scenario": "wide",
+        "plan": Plan(),
+        "target": Target(place, place, None, "redis", embedded=True, pids=(1,)),
+        "started": datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+        "interrupted": False,
+        "figures": figures(),
+        "latencies": Histogram([(1000, 99), (2000, 1)]),
+        "points": points,
+        "warnings": ["take <care>"],
+        "problems": ["lost: a & b"],
+        "notes": ["<script>alert(1)</script>"],
+        "close_codes": {4002: 1},
+    }
+    return Report(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_figures_are_differences_over_the_time_of_publishing() -> None:
+    found = figures()
+    assert set(found) == set(FIGURES)
+    assert found["rate_in"] == 200
+    assert found["rate_out"] == 20_000
+    assert found["client_cpu"] == 0.5
+    assert found["server_cpu"] == 0.2
+    assert found["server_cpu_per_delivery"] == 1e-5
+    assert found["connect_rate"] == 50
+    assert found["rss_per_connection"] == 500
+    assert found["errors"] == 4
+    assert found["p50"] == 0.001
+    assert found["max"] == 0.002
+    assert found["rejoin_p99"] is None
+
+
+def test_what_could_not_be_measured_is_none() -> None:
+    found = figures(began=None, joined=None, started=None, published=None, rss=None)
+    assert set(found) == set(FIGURES)
+    assert {name for name, value in found.items() if value is None} == {
+        "rate_in", "rate_out", "client_cpu", "server_cpu", "server_cpu_per_delivery", "connect_rate",
+        "rss_per_connection", "server_rss", "storm_seconds", "rejoin_p50", "rejoin_p99", "rejoin_max",
+    }  # fmt: skip
+
+
+def test_every_fault_is_an_error_and_a_figure() -> None:
+    assert errors_of(dict.fromkeys(FAULTS, 1)) == len(FAULTS)
+    assert set(FAULTS) < set(FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"client_cpu": 0.95}, "95% of a core"),
+        ({"late": 100.0}, "more than 10 ms after their time"),
+        ({"rate_in": 150.0}, "150 messages a second were published, and 200 were asked for"),
+        ({"connections": 60.0}, "only 60 of 1,000 connections"),
+    ],
+)
+def test_what_makes_figures_doubtful_is_said(changes: dict[str, float], warning: str) -> None:
+    target = report(target=Target(Place("h", 1, "/", "h"), Place("h", 1, "/", "h"), None, "api")).target
+    calm = {**figures(), "connections": 1000.0}
+    assert make_warnings(Plan(), target, calm, Histogram()) == []
+    (found,) = make_warnings(Plan(), target, {**calm, **changes}, Histogram([(2000, 1)]))
+    assert warning in found
+
+
+def test_json_has_every_part_and_nothing_but_plain_values() -> None:
+    it = report()
+    expectation = Expectation.parse("lost==0")
+    it.expectations = [(expectation.text, expectation.failure(it.figures))]
+    found = json.loads(json.dumps(it.as_json(), allow_nan=False))
+    assert set(found) == {
+        "schema", "realizehit", "started", "interrupted", "scenario", "plan", "target", "machine", "figures", "latency",
+        "timeline", "close_codes", "warnings", "problems", "notes", "expectations",
+    }  # fmt: skip
+    assert found["schema"] == 1
+    assert found["started"] == "2026-01-02T03:04:00+00:00"
+    assert set(found["figures"]) == set(FIGURES)
+    assert found["latency"] == [[0.001, 99], [0.002, 1]]
+    assert len(found["timeline"]) == 20
+    assert set(found["timeline"][0]) == set(Point.__dataclass_fields__)
+    assert found["plan"]["publish"] == "redis"
+    assert found["close_codes"] == {"4002": 1}
+    assert found["expectations"] == [{"text": "lost==0", "failure": "lost==0: lost is 3"}]
+
+
+class Tags(HTMLParser):
+    """Holds a page to balanced tags, and collects what it would load."""
+
+    void = ("meta", "line")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag not in self.void:
+            self.open.append(tag)
+        self.loads += [f"{name}={value}" for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_one_file_that_parses_and_loads_nothing() -> None:
+    page = render(report())
+    tags = Tags()
+    tags.feed(page)
+    tags.close()
+    assert tags.open == []
+    assert tags.loads == []
+    assert not {"script", "link", "img", "iframe", "object"} & set(tags.seen)
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert "&lt;script&gt;" in page
+    for figure in FIGURES:
+        assert f"<td>{figure}</td>" in page
+
+
+def test_the_charts_are_svg_with_their_curves() -> None:
+    charts = [ET.fromstring(text) for text in re.findall(r"<svg.*?</svg>", render(report()), re.DOTALL)]
+    assert [chart.get("aria-label") for chart in charts] == [
+        "latency", "deliveries a second, messages a second", "p99, p50", "ready", "cores busy",
+    ]  # fmt: skip
+    for chart in charts:
+        _, _, width, height = map(float, (chart.get("viewBox") or "").split())
+        paths = [element.get("d") or "" for element in chart.iter("path")]
+        assert paths
+        for path in paths:
+            numbers = [float(number) for number in re.findall(r"[0-9.]+", path)]
+            assert len(numbers) >= 6
+            assert all(0 <= x <= width for x in numbers[::2])
+            assert all(0 <= y <= height for y in numbers[1::2])
+
+
+def test_a_page_without_deliveries_is_still_a_page() -> None:
+    empty = report(latencies=Histogram(), points=[], figures=figures(latencies=Histogram()), warnings=[], notes=[])
+    page = render(empty)
+    assert "Nothing was delivered." in page
+    assert "<svg" not in page
+
+
+@pytest.mark.parametrize(("value", "step"), [(1, 1), (1.1, 2), (2.2, 2.5), (3, 5), (6, 10), (0.03, 0.05), (700, 1000)])
+def test_steps_of_axes_are_round(value: float, step: float) -> None:
+    assert nice(value) == pytest.approx(step)
+
+
+def test_problems_are_sentences() -> None:
+    assert describe_problems([("lost", 1, 2, 3, 9), ("lost", 1, 2, 3, 0), ("duplicate", 0, 0, 5, 4)]) == [
+        "lost: connection 1, pattern 2: expected message 3, then came 9",
+        "lost: connection 1, pattern 2: message 3 and what followed never came",
+        "duplicate: connection 0, pattern 0: message 4 came again, after it 5 was next",
+    ]
+
+
+def test_the_terminal_shows_what_came_of_it() -> None:
+    out = io.StringIO()
+    it = report()
+    it.expectations = [("lost==0", "lost==0: lost is 3"), ("p99<1s", None)]
+    show_report(Console(file=out, width=120), it)
+    text = out.getvalue()
+    for part in (
+        "200,100",
+        "20,000/s",
+        "1.00 ms",
+        "errors: lost 3, closed 1",
+        "closed with 4002: 1",
+        "failed: lost==0",
+    ):
+        assert part in text
+    assert "held: p99<1s" in text
+    assert "warning: take <care>" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_live_view_takes_every_point(terminal: bool) -> None:
+    out = io.StringIO()
+    it = report()
+    with LiveView(Console(file=out, force_terminal=terminal, width=100), it.plan, it.target, "wide") as view:
+        for point in it.points:
+            view.show(point)
+    text = out.getvalue()
+    # A terminal is redrawn a few times a second, which leaves points out.
+    assert terminal or "connecting: 100 of 1,000; 100 connections" in text
+    assert "publishing" in text
+    assert "ws://127.0.0.1/ws" in text
+
+
+def test_small_curves_go_from_zero_to_the_highest() -> None:
+    assert spark([]) == ""
+    assert spark([0.0, 0.0]) == "▁▁"
+    assert spark([0.0, 50.0, 100.0]) == "▁▅█"
+    assert len(spark([1.0] * 100)) == 40
