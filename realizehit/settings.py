@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from realizehit.errors import SettingsError
 
@@ -207,22 +207,19 @@ def _read_file(path: Path) -> dict[str, Any]:
     return values
 
 
-_TYPES: Final[dict[str, type]] = {"int": int, "int | None": int, "float": float, "bool": bool}
-_CHOICES: Final[dict[str, tuple[str, ...]]] = {
-    "Role": get_args(Role),
-    "LogFormat": get_args(LogFormat),
-    "LogLevel": get_args(LogLevel),
-}
+_HINTS: Final[dict[str, Any]] = get_type_hints(Settings)
 
 
 def type_of(name: str) -> type:
-    """Return the type of an option's values: `int`, `float`, `bool` or `str`."""
-    return _TYPES.get(Settings.__annotations__[name], str)
+    """Return the type of an option's values: `bool`, `int`, `float` or `str`."""
+    hint = _HINTS[name]
+    return next((kind for kind in (bool, int, float) if kind is hint or kind in get_args(hint)), str)
 
 
 def choices_of(name: str) -> tuple[str, ...]:
     """Return the values that an option takes, an empty tuple where it is free."""
-    return _CHOICES.get(Settings.__annotations__[name], ())
+    hint = _HINTS[name]
+    return get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def _convert(name: str, value: Any, source: str, file: Path | None) -> Any:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.integration.test_command_server import request
@@ -20,13 +21,13 @@ def worker_pids(server: Server, count: int = 2) -> list[int]:
     return [int(match[1]) for match in server.find(r"worker (\d+) serves", count)]
 
 
-async def publish(server: Server, pattern: dict[str, object], payload: object) -> None:
+async def publish(server: Server, pattern: Mapping[str, object], payload: object) -> None:
     body = json.dumps({"pattern": pattern, "payload": payload})
     status, _ = await asyncio.to_thread(request, server.api, body, {"Content-Type": "application/json"})
     assert status == 200
 
 
-async def subscribed(server: Server, pattern: dict[str, object], count: int) -> list[RawClient]:
+async def subscribed(server: Server, pattern: Mapping[str, object], count: int) -> list[RawClient]:
     clients = [await RawClient.connect(server.ws) for _ in range(count)]
     for one in clients:
         one.act(id="s", act="sub", pat=pattern)

@@ -99,6 +99,7 @@ def test_booleans_in_the_environment(text: str) -> None:
         ),
         ({"REALIZEHIT_ACCESS_LOG": "maybe"}, "REALIZEHIT_ACCESS_LOG: 'maybe' is no yes or no"),
         ({"REALIZEHIT_ROLE": "both"}, "REALIZEHIT_ROLE: 'both' is none of all, ws, api"),
+        ({"REALIZEHIT_RELAY": "maybe"}, "REALIZEHIT_RELAY: 'maybe' is none of auto, on, off"),
         ({"REALIZEHIT_LOG_FORMAT": "xml"}, "REALIZEHIT_LOG_FORMAT: 'xml' is none of text, json"),
         ({"REALIZEHIT_LOG_LEVEL": "loud"}, "REALIZEHIT_LOG_LEVEL: 'loud' is none of debug, info, warning, error"),
         (
