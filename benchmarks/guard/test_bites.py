@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.guard import facts
 
 
@@ -24,6 +26,7 @@ def build(directory: Path, **environment: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.timeout(400)
 def test_a_build_without_coalescing_is_found_out(tmp_path: Path) -> None:
     assert facts.complaints() == []
     build(tmp_path, REALIZEHIT_NO_COALESCE="1")

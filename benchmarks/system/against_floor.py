@@ -42,7 +42,7 @@ def both(run: Run, subscribers: int, channels: int) -> Iterator[tuple[Server, Cr
 
 
 def measure(run: Run, row: str, subscribers: int, channels: int, cases: Sequence[Case]) -> list[Result]:
-    """Measure the floor once and each case once a round; a sample is the ratio of their CPU per delivery."""
+    """Measure the floor before and after each case; a sample is the ratio of their CPU per delivery."""
     results = [Result(row, case.name, "x send loop", [], case.target) for case in cases]
     each = subscribers // channels  # deliveries of a message
     with both(run, subscribers, channels) as (server, crowd, floor, crowd_of_floor):
@@ -52,18 +52,25 @@ def measure(run: Run, row: str, subscribers: int, channels: int, cases: Sequence
             crowd.flow(server, outstanding=case.outstanding, messages=max(5, case.outstanding))
         for n in range(run.rounds):
             run.note(f"{row}, {subscribers:,} subscribers: round {n + 1} of {run.rounds}")
-            messages = max(3, run.scaled(FLOOR_DELIVERIES) // subscribers)
-            least = crowd_of_floor.flow(floor, outstanding=1, messages=messages)
+            before = _least(run, floor, crowd_of_floor)
             for case, result in zip(cases, results, strict=True):
                 messages = max(3, run.scaled(case.deliveries) // each)
                 flow = crowd.flow(server, outstanding=case.outstanding, messages=messages)
-                result.samples.append(flow.cost / least.cost)
+                after = _least(run, floor, crowd_of_floor)
+                least, before = (before + after) / 2, after
+                result.samples.append(flow.cost / least)
                 for name, value in (
                     ("us of CPU a delivery", flow.cost),
-                    ("us of CPU a delivery, send loop", least.cost),
+                    ("us of CPU a delivery, send loop", least),
                     ("deliveries/s", flow.rate),
                     ("server busy", flow.server_cpu / flow.seconds),
                     ("us of the client's CPU a delivery", flow.client_cpu / flow.deliveries * 1e6),
                 ):
                     result.raw.setdefault(name, []).append(value)
     return results
+
+
+def _least(run: Run, floor: Floor, crowd: Crowd) -> float:
+    """Return the send loop's CPU for a delivery, in microseconds."""
+    messages = max(3, run.scaled(FLOOR_DELIVERIES) // crowd.size)
+    return crowd.flow(floor, outstanding=1, messages=messages).cost
