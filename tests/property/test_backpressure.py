@@ -43,7 +43,6 @@ class BackPressureMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.before = _fanout.debug_counts()
         self.bench = Bench(max_queue_bytes=MAX_BYTES, max_queue_messages=MAX_MESSAGES, slice_seconds=0.0)
         self.readers: list[Reader] = []
         self.published = 0
@@ -123,10 +122,6 @@ class BackPressureMachine(RuleBasedStateMachine):
         self.bench.engine.close()
         for peer in self.bench.peers:
             peer.sock.close()
-        after = _fanout.debug_counts()
-        if self.before is not None and after is not None:
-            after["frames"] -= 1  # the engine's ping
-            assert after == self.before
 
 
 TestBackPressure = pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="needs epoll")(BackPressureMachine.TestCase)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from realizehit import _fanout
 from realizehit.errors import ErrorCode
 from realizehit.hub import Hub
 from tests.engines import Bench, Peer
@@ -22,7 +20,6 @@ class HubMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.before = _fanout.debug_counts()
         self.bench = Bench()
         self.bus = ScriptedBus()
         self.now = 0.0
@@ -154,11 +151,7 @@ class HubMachine(RuleBasedStateMachine):
         self.bench.engine.close()
         for peer in self.bench.peers:
             peer.sock.close()
-        after = _fanout.debug_counts()
-        if self.before is not None and after is not None:
-            after["frames"] -= 1  # the engine's ping
-            assert after == self.before
 
 
-TestHub = pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="needs epoll")(HubMachine.TestCase)
+TestHub = HubMachine.TestCase
 TestHub.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -19,8 +19,6 @@ from tests.scripted_bus import ScriptedBus
 NEWS = b"kind:news"
 NEWS_ID = _fanout.channel_id(NEWS)
 
-pytestmark = pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="sockets of the engine's own need epoll")
-
 
 class Desk:
     """A hub with its engine and bus, a clock to turn, and the answers that came."""

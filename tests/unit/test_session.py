@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 import pytest
 
-from realizehit import _fanout
 from realizehit.hub import Hub
 from realizehit.pattern import Pattern
 from realizehit.transports.session import ActionSession
@@ -22,8 +21,6 @@ from tests.scripted_bus import ScriptedBus
 NEWS = {"kind": "news", "channel": "CNN"}
 CHANNEL = b"channel:CNN|kind:news"
 ID = "3bf1d979"
-
-pytestmark = pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="sockets of the engine's own need epoll")
 
 
 class Client:
