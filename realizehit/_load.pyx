@@ -13,14 +13,22 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memchr, memcmp, memcpy, memmove, strerror, strlen
+from libc.string cimport memchr, memcmp, memcpy, strerror, strlen
 
+from realizehit._load_conn cimport (
+    ACTIVE, ASKED, BY_CLOSE_FRAME, BY_ERROR, BY_PEER, BY_US, CONNECTING, HANDSHAKING, IDLE, JOINING, LEAVING, OPEN, OUT,
+    PLANNED, Channel, Conn, Gone, Slot, Sub, Text,
+)
+from realizehit._load_ledger cimport Counts, Ledger, Problem, example, fill_gap, gap, remark
 from realizehit._load_net cimport (
     RL_HAVE_EPOLL, rl_addr, rl_addr_set, rl_close, rl_connect, rl_epoll_create, rl_epoll_set, rl_epoll_wait, rl_event,
     rl_event_in, rl_event_out, rl_event_tag, rl_find, rl_load, rl_no_port, rl_now, rl_recv, rl_send, rl_socket_error,
     rl_store, rl_would_block,
+)
+from realizehit._load_publisher cimport (
+    C_API, C_BATCH, C_REDIS, OUT_ROOM, Publisher, http_answer, publisher_end, publisher_room, redis_answers,
+    request_failed,
 )
 from realizehit._load_wire cimport (
     HDR_SIZE, ID_SIZE, STAMP_AT, STAMP_SIZE, STAMP_TEXT, client_frame_head, frame_head, put_stamp, rl_hdr_index,
@@ -37,11 +45,6 @@ cdef enum:                      # what a run waits for
     C_SENT
     C_DELIVERED
 
-cdef enum:                      # what is published to
-    C_REDIS
-    C_API
-    C_BATCH
-
 TIME = C_TIME
 READY = C_READY
 SENT = C_SENT
@@ -55,131 +58,10 @@ cdef enum:
     LATE_NS = 10000000          # a message that is sent so long after its time counts as late
     STALL_NS = 5000000000       # without a delivery for so long, outstanding messages are given up
     IDLE_NS = 3000000000        # an HTTP connection idle for so long is made anew: the server may be about to close it
-    PROBLEMS = 32               # examples kept
-    NOTES = 8
-    NOTE_SIZE = 200
-    GAPS = 4096                 # gaps remembered, to tell a late message from a second one
     CODES = 5000
     GONE = 16                   # subscriptions that are left at a time while they come and go
-    OUT_ROOM = 1 << 20          # bytes that wait for a publisher's socket at most
     BATCH_BYTES = 3 << 20       # bytes of a batch request
     SLOT_BITS = 20
-
-cdef enum:                      # a connection's life
-    IDLE                        # not wanted
-    PLANNED                     # waits for its turn to connect
-    CONNECTING
-    HANDSHAKING
-    JOINING                     # waits for the replies to its first subscriptions
-    OPEN
-
-cdef enum:                      # a subscription's
-    OUT
-    ASKED
-    ACTIVE
-    LEAVING
-
-cdef enum:                      # why a connection ends
-    BY_US
-    BY_CLOSE_FRAME
-    BY_PEER
-    BY_ERROR
-
-cdef struct Text:
-    const char* at
-    size_t size
-
-cdef struct Channel:
-    char id[8]
-    const char* pattern         # its JSON text
-    size_t pattern_size
-    const char* head            # what comes before the stamp in a publication
-    size_t head_size
-    uint32_t active             # subscriptions in force in this fleet
-
-cdef struct Sub:
-    uint32_t channel
-    uint32_t next               # the sequence number that must come; 0 before the first
-    uint32_t floor              # the first number that must not be missed
-    uint32_t state
-
-cdef struct Conn:
-    int fd
-    uint8_t state
-    bint armed                  # asks epoll for writability
-    uint32_t first              # its subscriptions: `count` from `first`, by channel
-    uint32_t count
-    uint32_t hint               # the one that got the last message
-    uint32_t waiting            # replies to its first subscriptions
-    uint32_t source             # source addresses tried
-    int64_t began
-    char* partial               # bytes of a frame that is not whole yet
-    size_t partial_size
-    char* out                   # bytes that the socket did not take
-    size_t out_start
-    size_t out_end
-
-cdef struct Publisher:
-    int fd
-    int kind
-    bint opening                # its connection is being made
-    bint armed
-    bint busy                   # HTTP: a request is under way
-    uint32_t batch              # BATCH: messages gathered for the next request
-    uint32_t in_flight          # messages without an answer
-    int64_t used
-    char* out
-    size_t room
-    size_t start
-    size_t end
-    char* answers
-    size_t answers_size
-    size_t answers_room
-
-cdef struct Slot:               # one outstanding message
-    uint32_t remaining          # subscribers that have yet to get it
-    uint32_t generation
-
-cdef struct Gap:
-    uint32_t sub
-    uint32_t start
-    uint32_t stop
-
-cdef struct Gone:               # a subscription that was left and will come back
-    uint32_t conn
-    uint32_t sub
-    uint32_t count
-
-cdef struct Problem:
-    const char* kind
-    uint32_t conn
-    uint32_t channel
-    uint32_t expected
-    uint32_t got
-
-cdef struct Counts:
-    int64_t failed
-    int64_t dropped
-    int64_t closed
-    int64_t protocol_errors
-    int64_t refused
-    int64_t pings
-    int64_t bytes_in
-    int64_t expected
-    int64_t deliveries
-    int64_t lost
-    int64_t duplicates
-    int64_t reordered
-    int64_t unexpected
-    int64_t foreign
-    int64_t published
-    int64_t acknowledged
-    int64_t heard
-    int64_t publish_errors
-    int64_t abandoned
-    int64_t late
-    int64_t reconnects
-    int64_t resubscribes
 
 
 # --- 1. The fleet -----------------------------------------------------------------------------------------------------
@@ -229,17 +111,9 @@ cdef class Fleet:
     cdef size_t buffer_room
     cdef char* scratch
     cdef size_t scratch_room
-    cdef Counts n
+    cdef Ledger ledger
+    cdef Counts* n                  # of the ledger
     cdef uint32_t[CODES] codes
-    cdef Problem[PROBLEMS] problem
-    cdef int problem_count
-    cdef char[NOTES][NOTE_SIZE] note
-    cdef int note_count
-    cdef Gap* gaps
-    cdef int gap_count
-    cdef uint64_t* latencies
-    cdef uint64_t* joins
-    cdef uint64_t* lags
     # connecting
     cdef uint32_t* todo             # a ring of connections that wait for their turn
     cdef uint32_t todo_start, todo_count, pending, max_pending, ready_count, open_count
@@ -270,6 +144,7 @@ cdef class Fleet:
 
     def __cinit__(self):
         self.epoll = -1
+        self.n = &self.ledger.n
 
     def __init__(self, address, channels, subscriptions, *, str path="/ws", host=None, sources=(), sent=None,
                  bint stamped=True, int max_pending=512):
@@ -303,10 +178,6 @@ cdef class Fleet:
         self.subs = <Sub*> zeroed(self.sub_count, sizeof(Sub))
         self.todo = <uint32_t*> zeroed(self.conn_count, sizeof(uint32_t))
         self.sources = <rl_addr*> zeroed(self.source_count, sizeof(rl_addr))
-        self.gaps = <Gap*> zeroed(GAPS, sizeof(Gap))
-        self.latencies = <uint64_t*> zeroed(HDR_SIZE, sizeof(uint64_t))
-        self.joins = <uint64_t*> zeroed(HDR_SIZE, sizeof(uint64_t))
-        self.lags = <uint64_t*> zeroed(HDR_SIZE, sizeof(uint64_t))
         for i, source in enumerate(sources):
             if not rl_addr_set(&self.sources[i], source.encode(), 0):
                 raise ValueError(f"{source!r} is no numeric IP address")
@@ -349,10 +220,6 @@ cdef class Fleet:
         free(self.subs)
         free(self.todo)
         free(self.sources)
-        free(self.gaps)
-        free(self.latencies)
-        free(self.joins)
-        free(self.lags)
         free(self.buffer)
         free(self.scratch)
         free(self.publishers)
@@ -377,7 +244,7 @@ cdef class Fleet:
                 if self.conns[i].fd >= 0:
                     self.end(i, BY_US)
         for i in range(self.publisher_count):
-            self.publisher_end(&self.publishers[i])
+            publisher_end(&self.publishers[i])
             free(self.publishers[i].out)
             free(self.publishers[i].answers)
         self.publisher_count = 0
@@ -582,14 +449,14 @@ cdef class Fleet:
                 behind = self.behind(sub)
                 if behind > 0:
                     total += behind
-                    self.example(b"lost", i, sub.channel, sub.next if sub.next else sub.floor, 0)
+                    example(&self.ledger, b"lost", i, sub.channel, sub.next if sub.next else sub.floor, 0)
                     sub.next = rl_load(&self.sent[sub.channel]) + 1
         self.n.lost += total
         return total
 
     def counts(self):
         """Return the figures so far; see `_load.pyi` for what each means."""
-        cdef Counts* n = &self.n
+        cdef Counts* n = self.n
         cdef uint32_t i
         cdef int64_t active = 0
         for i in range(self.channel_count):
@@ -616,27 +483,27 @@ cdef class Fleet:
 
     def problems(self):
         """Return the first few wrong deliveries: kind, connection, channel, number expected, number that came."""
+        cdef Problem* found = self.ledger.problems
         return [
-            (self.problem[i].kind.decode(), self.problem[i].conn, self.problem[i].channel, self.problem[i].expected,
-             self.problem[i].got)
-            for i in range(self.problem_count)
+            (found[i].kind.decode(), found[i].conn, found[i].channel, found[i].expected, found[i].got)
+            for i in range(self.ledger.problem_count)
         ]
 
     def notes(self):
         """Return the first few things that went wrong otherwise, as text: refusals, failed connections, errors."""
-        return [self.note[i].decode("utf-8", "replace") for i in range(self.note_count)]
+        return [self.ledger.notes[i].decode("utf-8", "replace") for i in range(self.ledger.note_count)]
 
     def take_latencies(self):
         """Return the latencies since the last call, in microseconds, and begin anew; see `_load.pyi` for the layout."""
-        return take(self.latencies)
+        return take(self.ledger.latencies)
 
     def take_joins(self):
         """Return how long it took connections from connect to ready; as `take_latencies`."""
-        return take(self.joins)
+        return take(self.ledger.joins)
 
     def take_lags(self):
         """Return by how much messages were sent after their time; as `take_latencies`."""
-        return take(self.lags)
+        return take(self.ledger.lags)
 
     cdef Text text_of(self, bytes text):
         """The text as the loop can use it; it lives as long as the fleet."""
@@ -684,18 +551,6 @@ cdef class Fleet:
             return 0
         next = sub.next if sub.next else sub.floor
         return max(<int64_t> 0, <int64_t> rl_load(&self.sent[sub.channel]) + 1 - next)
-
-    cdef void example(self, const char* kind, uint32_t conn, uint32_t channel, uint32_t expected,
-                      uint32_t got) noexcept nogil:
-        if self.problem_count < PROBLEMS:
-            self.problem[self.problem_count] = Problem(kind, conn, channel, expected, got)
-            self.problem_count += 1
-
-    cdef void remark(self, const char* kind, const char* text, size_t size) noexcept nogil:
-        """Keep a text as one of the first few notes."""
-        if self.note_count < NOTES:
-            snprintf(self.note[self.note_count], NOTE_SIZE, "%s: %.*s", kind, <int> min(size, <size_t> NOTE_SIZE), text)
-            self.note_count += 1
 
     # --- 2. The loop --------------------------------------------------------------------------------------------------
 
@@ -839,7 +694,7 @@ cdef class Fleet:
     cdef void failed(self, uint32_t i, const char* kind, const char* text) noexcept nogil:
         """Count a connection that did not come to be."""
         self.n.failed += 1
-        self.remark(kind, text, strlen(text))
+        remark(&self.ledger, kind, text, strlen(text))
         self.end(i, BY_ERROR)
 
     cdef void end(self, uint32_t i, int why) noexcept nogil:
@@ -974,7 +829,7 @@ cdef class Fleet:
         conn.state = OPEN
         self.pending -= 1
         self.ready_count += 1
-        self.joins[rl_hdr_index((rl_now() - conn.began) // 1000)] += 1
+        self.ledger.joins[rl_hdr_index((rl_now() - conn.began) // 1000)] += 1
 
     # --- 4. Receiving -------------------------------------------------------------------------------------------------
 
@@ -1034,7 +889,7 @@ cdef class Fleet:
         if size < 12 or memcmp(p, b"HTTP/1.1 101", 12) != 0:
             line = <const char*> memchr(p, c'\r', size)
             self.n.failed += 1
-            self.remark(b"handshake refused", p, line - p)
+            remark(&self.ledger, b"handshake refused", p, line - p)
             self.end(i, BY_ERROR)
             return 0
         if rl_find(p, end - p, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") == NULL:
@@ -1060,7 +915,7 @@ cdef class Fleet:
             if head <= 0 or length > FRAME_MAX:
                 if head < 0 or (head and length > FRAME_MAX):
                     self.n.protocol_errors += 1
-                    self.remark(b"protocol", b"a frame that no server of this kind sends", 41)
+                    remark(&self.ledger, b"protocol", b"a frame that no server of this kind sends", 41)
                     self.end(i, BY_ERROR)
                 return used
             if size - used - head < length:
@@ -1093,7 +948,7 @@ cdef class Fleet:
             self.end(i, BY_CLOSE_FRAME)
         elif opcode != 10:
             self.n.protocol_errors += 1
-            self.remark(b"protocol", b"neither text nor a control frame", 32)
+            remark(&self.ledger, b"protocol", b"neither text nor a control frame", 32)
             self.end(i, BY_ERROR)
 
     cdef void text(self, uint32_t i, const char* p, size_t size, int64_t now) noexcept nogil:
@@ -1117,7 +972,7 @@ cdef class Fleet:
             sub = self.find(conn, rl_hex8(id + 7))
         if error != NULL:
             self.n.refused += 1
-            self.remark(b"refused", p, size)
+            remark(&self.ledger, b"refused", p, size)
         if sub == NULL or (sub.state != ASKED and sub.state != LEAVING):
             if error == NULL:
                 self.n.foreign += 1
@@ -1163,27 +1018,27 @@ cdef class Fleet:
         cdef Sub* sub = self.find(&self.conns[i], channel)
         if sub == NULL or sub.state == OUT or memcmp(p, self.channels[channel].id, ID_SIZE) != 0:
             self.n.unexpected += 1
-            self.example(b"unexpected", i, channel, 0, number)
+            example(&self.ledger, b"unexpected", i, channel, 0, number)
             return
         expected = sub.next if sub.next else sub.floor
         if number != sub.next and expected:
             if number > expected:
                 self.n.lost += number - expected
-                self.example(b"lost", i, channel, expected, number)
-                self.gap(sub - self.subs, expected, number)
+                example(&self.ledger, b"lost", i, channel, expected, number)
+                gap(&self.ledger, sub - self.subs, expected, number)
             elif sub.next:
-                if not self.fill_gap(sub - self.subs, number):
+                if not fill_gap(&self.ledger, sub - self.subs, number):
                     self.n.duplicates += 1
-                    self.example(b"duplicate", i, channel, expected, number)
+                    example(&self.ledger, b"duplicate", i, channel, expected, number)
                     return
                 self.n.lost -= 1
                 self.n.reordered += 1
-                self.example(b"reordered", i, channel, expected, number)
+                example(&self.ledger, b"reordered", i, channel, expected, number)
         if number >= sub.next:
             sub.next = number + 1
         self.n.deliveries += 1
         self.progress_ns = now
-        self.latencies[rl_hdr_index((now - stamp_time(p + STAMP_AT)) // 1000)] += 1
+        self.ledger.latencies[rl_hdr_index((now - stamp_time(p + STAMP_AT)) // 1000)] += 1
         if self.slot_count:
             self.arrived(rl_hex8(p + STAMP_AT + 32))
 
@@ -1204,24 +1059,6 @@ cdef class Fleet:
         self.slots[place].generation = (self.slots[place].generation + 1) & ((1 << (32 - SLOT_BITS)) - 1)
         self.free_slots[self.free_count] = place
         self.free_count += 1
-
-    cdef void gap(self, uint32_t sub, uint32_t start, uint32_t stop) noexcept nogil:
-        if self.gap_count < GAPS:
-            self.gaps[self.gap_count] = Gap(sub, start, stop)
-            self.gap_count += 1
-
-    cdef bint fill_gap(self, uint32_t sub, uint32_t number) noexcept nogil:
-        """Whether a number was counted as lost and is not lost after all."""
-        cdef int i
-        cdef uint32_t stop
-        for i in range(self.gap_count):
-            if self.gaps[i].sub == sub and self.gaps[i].start <= number < self.gaps[i].stop:
-                stop = self.gaps[i].stop
-                self.gaps[i].stop = number
-                if number + 1 < stop:
-                    self.gap(sub, number + 1, stop)
-                return True
-        return False
 
     # --- 5. Publishing ------------------------------------------------------------------------------------------------
 
@@ -1266,7 +1103,7 @@ cdef class Fleet:
             self.turn += 1
             if now - due > LATE_NS:
                 self.n.late += 1
-            self.lags[rl_hdr_index((now - due) // 1000)] += 1
+            self.ledger.lags[rl_hdr_index((now - due) // 1000)] += 1
         for i in range(self.publisher_count):
             if self.publishers[i].batch and not self.publishers[i].busy:
                 self.send_batch(&self.publishers[i])
@@ -1285,7 +1122,7 @@ cdef class Fleet:
             if publisher.end == 0:
                 publisher.start = publisher.end = 512
                 size += 13
-        if not self.publisher_room(publisher, size + 16):
+        if not publisher_room(publisher, size + 16):
             return False
         sequence = rl_load(&self.sent[number]) + 1
         if self.slot_count and channel.active:
@@ -1318,22 +1155,6 @@ cdef class Fleet:
         self.n.expected += channel.active
         return True
 
-    cdef bint publisher_room(self, Publisher* publisher, size_t size) noexcept nogil:
-        cdef char* moved
-        if publisher.end + size <= publisher.room:
-            return True
-        if publisher.start and publisher.kind != C_BATCH:
-            memmove(publisher.out, publisher.out + publisher.start, publisher.end - publisher.start)
-            publisher.end -= publisher.start
-            publisher.start = 0
-        if publisher.end + size > publisher.room:
-            moved = <char*> realloc(publisher.out, publisher.end + size + OUT_ROOM)
-            if moved == NULL:
-                return False
-            publisher.out = moved
-            publisher.room = publisher.end + size + OUT_ROOM
-        return True
-
     cdef void send_batch(self, Publisher* publisher) noexcept nogil:
         """Put the head before the messages that were gathered, and send the request."""
         cdef char head[512]
@@ -1357,12 +1178,12 @@ cdef class Fleet:
         if publisher.kind != C_REDIS:
             now = rl_now()
             if publisher.fd >= 0 and not publisher.opening and now - publisher.used > IDLE_NS:
-                self.publisher_end(publisher)
+                publisher_end(publisher)
             publisher.used = now
             if publisher.fd < 0:
                 publisher.fd = rl_connect(&self.publish_address, NULL)
                 if publisher.fd < 0 or rl_epoll_set(self.epoll, True, publisher.fd, tag, True) < 0:
-                    self.request_failed(publisher, strerror(errno))
+                    request_failed(publisher, &self.ledger, strerror(errno))
                     return
                 publisher.opening = publisher.armed = True
         if publisher.fd < 0 or publisher.opening:
@@ -1382,6 +1203,7 @@ cdef class Fleet:
         cdef Py_ssize_t n
         cdef int error
         cdef char* moved
+        cdef const char* why
         if publisher.fd < 0:
             return
         if publisher.opening:
@@ -1410,116 +1232,25 @@ cdef class Fleet:
             return
         publisher.answers_size += n
         if publisher.kind == C_REDIS:
-            self.redis_answers(publisher)
+            redis_answers(publisher, &self.ledger)
         else:
-            self.http_answer(publisher)
-
-    cdef void redis_answers(self, Publisher* publisher) noexcept nogil:
-        """Read `:3`, the receivers of a message, or `-ERR …`, a line each."""
-        cdef char* p = publisher.answers
-        cdef char* end = p + publisher.answers_size
-        cdef char* line_end
-        cdef int64_t value
-        cdef char* digit
-        while p < end:
-            line_end = <char*> memchr(p, c'\n', end - p)
-            if line_end == NULL:
-                break
-            if p[0] == c':':
-                value = 0
-                digit = p + 1
-                while c'0' <= digit[0] <= c'9':
-                    value = value * 10 + digit[0] - c'0'
-                    digit += 1
-                self.n.heard += value
-                self.n.acknowledged += 1
-            else:
-                self.n.publish_errors += 1
-                self.remark(b"publish", p, max(<int64_t> 0, line_end - p - 1))
-            publisher.in_flight -= 1
-            p = line_end + 1
-        publisher.answers_size = end - p
-        memmove(publisher.answers, p, publisher.answers_size)
-
-    cdef void http_answer(self, Publisher* publisher) noexcept nogil:
-        """Read the answer to the request under way, once it is whole."""
-        cdef char* p = publisher.answers
-        cdef size_t size = publisher.answers_size
-        cdef const char* end = rl_find(p, min(size, <size_t> 16384), b"\r\n\r\n")
-        cdef const char* field
-        cdef size_t length = 0
-        cdef uint32_t bad = 0
-        if end == NULL:
-            if size > 16384:
-                self.publisher_failed(publisher, b"the answer is no HTTP")
-            return
-        field = rl_find(p, end - p, b"content-length: ")
-        if field == NULL:
-            field = rl_find(p, end - p, b"Content-Length: ")
-        if field == NULL or memcmp(p, b"HTTP/1.1 ", 9) != 0:
-            self.publisher_failed(publisher, b"the answer has no Content-Length")
-            return
-        length = number_at(field + 16)
-        end += 4
-        if size - (end - p) < length:
-            return
-        if memcmp(p + 9, b"200", 3) != 0:
-            bad = self.sent_in_request(publisher)
-            self.remark(b"publish", p + 9, min(size - 9, <size_t> 3))
-            self.remark(b"publish", end, length)
-        elif publisher.kind == C_BATCH:
-            # {"results":[…],"queued":N,"failed":M}
-            field = rl_find(end + max(<int64_t> 0, <int64_t> length - 40), min(length, <size_t> 40), b'"failed":')
-            if field != NULL and number_at(field + 9):
-                bad = <uint32_t> number_at(field + 9)
-                self.remark(b"publish", end, length)
-        else:
-            field = rl_find(end, length, b'"nodes":')
-            if field != NULL:
-                self.n.heard += number_at(field + 8)
-        self.n.publish_errors += bad
-        self.n.acknowledged += self.sent_in_request(publisher) - bad
-        publisher.in_flight -= self.sent_in_request(publisher)
-        publisher.busy = False
-        publisher.answers_size = 0
-        publisher.used = rl_now()
-        if rl_find(p, end - p, b"onnection: close") != NULL:
-            self.publisher_end(publisher)
-
-    cdef uint32_t sent_in_request(self, Publisher* publisher) noexcept nogil:
-        """Messages of the request under way."""
-        return publisher.in_flight - publisher.batch
-
-    cdef void request_failed(self, Publisher* publisher, const char* why) noexcept nogil:
-        """Count the messages of a request that got no answer; it is not repeated, as it may have been heard."""
-        cdef uint32_t count = self.sent_in_request(publisher)
-        self.remark(b"publish", why, strlen(why))
-        self.n.publish_errors += count
-        publisher.in_flight -= count
-        publisher.busy = False
-        if not publisher.batch:
-            publisher.start = publisher.end = 0
+            why = http_answer(publisher, &self.ledger)
+            if why != NULL:
+                self.publisher_failed(publisher, why)
 
     cdef void publisher_failed(self, Publisher* publisher, const char* why) noexcept nogil:
         cdef bint under_way = publisher.busy
-        self.publisher_end(publisher)
+        publisher_end(publisher)
         if publisher.kind != C_REDIS:
             # An idle connection that the server closes is made anew when it is needed.
             if under_way:
-                self.request_failed(publisher, why)
+                request_failed(publisher, &self.ledger, why)
             return
-        self.remark(b"publish", why, strlen(why))
+        remark(&self.ledger, b"publish", why, strlen(why))
         self.n.publish_errors += publisher.in_flight
         publisher.in_flight = 0
         self.scheduled = False
         self.publisher_lost = True
-
-    cdef void publisher_end(self, Publisher* publisher) noexcept nogil:
-        if publisher.fd >= 0:
-            rl_close(publisher.fd)
-        publisher.fd = -1
-        publisher.opening = publisher.armed = False
-        publisher.answers_size = 0
 
 
 cdef void* zeroed(size_t count, size_t size) except NULL:
@@ -1543,11 +1274,3 @@ cdef const char* why_ended(Py_ssize_t received) noexcept nogil:
     if received < 0:
         return strerror(errno)
     return b"the other end closed the connection"
-
-
-cdef size_t number_at(const char* p) noexcept nogil:
-    cdef size_t value = 0
-    while c'0' <= p[0] <= c'9' and value < <size_t> 1 << 40:
-        value = value * 10 + <size_t> (p[0] - c'0')
-        p += 1
-    return value
