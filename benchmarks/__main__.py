@@ -16,7 +16,7 @@ from benchmarks import chart, machine, report
 from benchmarks.against import installed
 from benchmarks.results import Result, Verdict
 from benchmarks.system import ROWS
-from benchmarks.system.place import pin
+from benchmarks.system.place import pinned
 from benchmarks.system.row import Row, Run
 
 
@@ -55,10 +55,9 @@ def main(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=Console(stderr=True), transient=True,
     )  # fmt: skip
-    with progress, installed(against) as other:
+    run = Run(rounds=rounds, quick=quick, note=lambda text: progress.update(task, description=text))
+    with progress, installed(against) as other, pinned(run.cores.client):
         task = progress.add_task("", total=len(rows))
-        run = Run(rounds=rounds, quick=quick, note=lambda text: progress.update(task, description=text))
-        pin(run.cores.client)
         results: list[Result] = []
         theirs: list[Result] = []
         for name in rows:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from realizehit import _fanout
 
 CHANNEL = b"channel:CNN|kind:news"
+WEBSOCKET = _fanout.WEBSOCKET
+MIXED = (_fanout.WEBSOCKET, _fanout.RESP)
 PAYLOAD = b'{"title":"' + b"x" * 116 + b'"}'  # 128 bytes
 
 _PING = bytes([0x81, 0x80 | 4, 0, 0, 0, 0]) + b"ping"  # a masked text frame, which calls `Null.on_text`
@@ -57,10 +59,10 @@ class Bench:
     def _fail(self, error: Exception) -> None:
         self.null.failed = error
 
-    def null_subscribers(self, count: int, channel: bytes = CHANNEL) -> None:
-        """Add subscribers whose bytes go nowhere."""
-        for _ in range(count):
-            handle = self.engine.attach(self.null, self.null)
+    def null_subscribers(self, count: int, channel: bytes = CHANNEL, *, framings: Sequence[int] = (WEBSOCKET,)) -> None:
+        """Add subscribers whose bytes go nowhere, of each framing in turn."""
+        for n in range(count):
+            handle = self.engine.attach(self.null, self.null, framing=framings[n % len(framings)])
             self.engine.subscribe(handle, channel)
             self.handles.append(handle)
         self.settle()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engines import Bench, batch_of
+from benchmarks.engines import MIXED, Bench, batch_of
 
 SUBSCRIBERS = 200
 MESSAGES = 50  # in a batch, whose frames join into one send
@@ -47,6 +47,17 @@ def frames() -> Figures:
         bench.drain()
     after = bench.engine.stats()
     return {name: after[name] - before[name] for name in ("messages", "frames_built", "deliveries", "sends")}
+
+
+def framings() -> Figures:
+    """Count the frames that messages become where subscribers of two framings wait for them."""
+    bench = Bench()
+    bench.null_subscribers(SUBSCRIBERS, framings=MIXED)
+    before = bench.engine.stats()
+    bench.engine.dispatch(batch_of(MESSAGES))
+    bench.settle()
+    after = bench.engine.stats()
+    return {name: after[name] - before[name] for name in ("messages", "frames_built", "deliveries")}
 
 
 def work() -> Figures:
@@ -102,6 +113,7 @@ def allocations() -> Figures:
 
 FACTS: dict[str, Callable[[], Figures]] = {
     "frames": frames,
+    "framings": framings,
     "work": work,
     "python_calls": python_calls,
     "allocations": allocations,
@@ -165,6 +177,9 @@ def complaints(package: Path | None = None) -> list[str]:
         said.append(f"frames: {seen['frames_built']} were built for {seen['messages']} messages of one framing")
     if seen["sends"] != BATCHES * SUBSCRIBERS:
         said.append(f"sends: {seen['sends']} for {BATCHES} batches to {SUBSCRIBERS} connections")
+    mixed = count("framings", package=package)
+    if mixed["frames_built"] != 2 * mixed["messages"]:
+        said.append(f"frames: {mixed['frames_built']} were built for {mixed['messages']} messages of two framings")
     for name, figures in (
         ("calls", count("python_calls", package=package)),
         ("allocations", count_allocations(package)),

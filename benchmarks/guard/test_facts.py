@@ -17,6 +17,12 @@ def test_a_message_is_one_frame_and_a_batch_one_send_for_each_connection() -> No
     assert seen["sends"] == facts.BATCHES * facts.SUBSCRIBERS
 
 
+def test_a_message_is_one_frame_for_each_framing() -> None:
+    seen = facts.count("framings")
+    assert seen["deliveries"] == seen["messages"] * facts.SUBSCRIBERS > 0
+    assert seen["frames_built"] == 2 * seen["messages"]
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_the_kernel_sees_as_many_sends_as_the_engine_counts() -> None:
     assert facts.count_system_calls() == {"sendto": facts.BATCHES * facts.SUBSCRIBERS}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from benchmarks.results import Result, Verdict
 from benchmarks.system import deep, growth, harness, idle, many, pattern, wide
 from benchmarks.system.against_floor import measure
-from benchmarks.system.place import pin
+from benchmarks.system.place import pinned
 from benchmarks.system.row import Run
 
 ATTEMPTS = 3  # a neighbour may spoil one; what has become slow is slow in all
@@ -27,11 +26,9 @@ def growth_channels(run: Run) -> list[Result]:
 @pytest.fixture
 def run() -> Iterator[Run]:
     """A short run, with this process on the client's core meanwhile."""
-    before = os.sched_getaffinity(0)
     short = Run(rounds=3, quick=True)
-    pin(short.cores.client)
-    yield short
-    os.sched_setaffinity(0, before)
+    with pinned(short.cores.client):
+        yield short
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import ctypes
 import os
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +33,17 @@ def pin(core: int, pid: int = 0) -> None:
     """Keep a process, this one by default, on a core."""
     for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
         os.sched_setaffinity(int(task.name), {core})
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Keep this process on a core for a while."""
+    before = os.sched_getaffinity(0)
+    pin(core)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def cpu_clock(pid: int) -> int:
