@@ -9,7 +9,11 @@ from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from realizehit.openapi import document
+from realizehit.pattern import channel_of
 from realizehit.server import serve
 from realizehit.settings import Settings
 from tests.support import Valkey
@@ -45,3 +49,14 @@ async def test_schemathesis_finds_nothing(shared_valkey: Valkey, tmp_path: Path,
         assert "Tested: 5" in report, report
         assert node.bus.state.value == "up"
         assert "Unsupported" not in report, report
+
+
+_PATTERN = document(Settings(), publish=True)["components"]["schemas"]["Pattern"]
+_KEY = _PATTERN["propertyNames"]
+_VALUE = _PATTERN["additionalProperties"]["anyOf"][0]
+
+
+@given(key=st.from_regex(_KEY["pattern"], fullmatch=True), value=st.from_regex(_VALUE["pattern"], fullmatch=True))
+def test_every_text_that_is_described_fits(key: str, value: str) -> None:
+    if "*" not in (key, value):
+        assert len(channel_of({key: value})) <= 64 + 1 + 256
