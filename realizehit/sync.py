@@ -1,7 +1,8 @@
-"""The publishers for programs without an event loop.
+"""The clients for programs without an event loop.
 
-The same methods, results and errors as their namesakes in `realizehit`, over the synchronous side of the same
-libraries: no thread, no hidden loop. Each may be shared by threads. Names are imported on first use.
+`APIClient` and `Publisher` have the methods, results and errors of their namesakes in `realizehit`, and threads may
+share one. `Subscriber` follows one pattern. All use the synchronous side of the same libraries: there is no hidden
+event loop. Names are imported on first use.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from realizehit.client.messages import PublishOutcome, PublishResult, RawJSON
     from realizehit.client.sync_api import APIClient
     from realizehit.client.sync_publisher import Publisher
+    from realizehit.client.sync_ws import Subscriber
 
-__all__ = ["APIClient", "PublishOutcome", "PublishResult", "Publisher", "RawJSON"]
+__all__ = ["APIClient", "PublishOutcome", "PublishResult", "Publisher", "RawJSON", "Subscriber"]
 
 _HOMES = {
     "APIClient": "realizehit.client.sync_api",
@@ -22,6 +24,7 @@ _HOMES = {
     "PublishOutcome": "realizehit.client.messages",
     "PublishResult": "realizehit.client.messages",
     "RawJSON": "realizehit.client.messages",
+    "Subscriber": "realizehit.client.sync_ws",
 }
 
 

@@ -33,6 +33,13 @@ class Lost(Disconnected):
         super().__init__(message, close_code)
         self.reason = reason
 
+    @classmethod
+    def of(cls, closed: ConnectionClosed) -> Lost:
+        """Return what the library's exception says."""
+        received = closed.rcvd
+        code, reason = (received.code, received.reason) if received is not None else (None, "")
+        return cls(f"the connection was lost: {closed}", code, reason)
+
 
 Answered = Callable[[Reply | Lost], None]
 """Called once, with the reply to an action or with the end of the connection."""
@@ -47,6 +54,16 @@ class _Socket(ClientConnection):
         """Note the time, which tells later from when on messages may be missing."""
         self.last_heard = self.loop.time()
         super().data_received(data)
+
+
+def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected | ServerUnavailable:
+    """Return the error of this package for one of the library's while connecting."""
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        text = f"{url} answered the handshake with HTTP {status}"
+        is_refusal = 400 <= status < 500 and status not in (408, 425, 429)
+        return Rejected(text, status=status) if is_refusal else ServerUnavailable(text)
+    return ServerUnavailable(f"cannot connect to {url}: {str(error) or type(error).__name__}")
 
 
 async def open_connection(url: str, **options: Any) -> Connection:
@@ -64,14 +81,8 @@ async def open_connection(url: str, **options: Any) -> Connection:
         socket = await connect(
             url, compression=None, close_timeout=CLOSE_TIMEOUT, create_connection=_Socket, max_queue=64, **options
         )
-    except InvalidStatus as error:
-        status = error.response.status_code
-        text = f"{url} answered the handshake with HTTP {status}"
-        if 400 <= status < 500 and status not in (408, 425, 429):
-            raise Rejected(text, status=status) from None
-        raise ServerUnavailable(text) from None
     except (OSError, WebSocketException) as error:  # TimeoutError is an OSError
-        raise ServerUnavailable(f"cannot connect to {url}: {str(error) or type(error).__name__}") from error
+        raise handshake_error(url, error) from error
     assert isinstance(socket, _Socket)
     return Connection(socket)
 
@@ -145,9 +156,7 @@ class Connection:
                 elif full:
                     await asyncio.sleep(0)
         except ConnectionClosed as closed:
-            received = closed.rcvd
-            code, reason = (received.code, received.reason) if received is not None else (None, "")
-            lost = Lost(f"the connection was lost: {closed}", code, reason)
+            lost = Lost.of(closed)
             return lost
         finally:
             writer.cancel()

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from realizehit.client.connection import Connection, Lost
 from realizehit.client.subscription import Subscription
-from realizehit.client.wire import Backoff, Reply, filters_of, same_pattern_key
+from realizehit.client.wire import Backoff, Reply, computed_id, filters_of, same_pattern_key
 from realizehit.errors import ClientError, ErrorCode, Rejected
 
 _TRY_AGAIN: Final = (ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED)
@@ -181,7 +181,7 @@ class Topics:
             loop.call_later(self._retry.next(), self._ask_again, topic, self._connection)
             return
         if failure is None:
-            label = reply.ret if reply.ret is not None else _computed_id(topic.filters)
+            label = reply.ret if reply.ret is not None else computed_id(topic.filters)
             other = self._by_label.get(label.encode(), topic)
             if other is topic or not other.members:
                 self._retry.reset()
@@ -201,13 +201,6 @@ class Topics:
             del self._by_label[topic.label]
         if not confirmed.done():
             confirmed.set_result(None)
-
-
-def _computed_id(filters: Mapping[str, Any]) -> str:
-    """Return a pattern's id where the server does not tell it. This alone needs the extension."""
-    from realizehit.pattern import Pattern
-
-    return Pattern(filters).id
 
 
 def _quiet_future() -> asyncio.Future[None]:

@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
+from websockets.exceptions import InvalidURI
+from websockets.uri import parse_uri
 
-from realizehit.errors import CloseCode, ErrorCode, PatternError, Rejected, ServerUnavailable
+from realizehit.errors import CloseCode, ErrorCode, PatternError, Rejected, ServerUnavailable, SettingsError
 
 _DELAY: Final = re.compile(r"delay=(\d{1,9})")  # milliseconds, in the reason of close code 4001
 _DO_NOT_RETURN: Final = range(4500, 5000)
+_NEVER_STATUS: Final = (401, 403)  # of a handshake; others may be a deployment under way
 
 
 class Reply(NamedTuple):
@@ -92,6 +95,13 @@ def same_pattern_key(filters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, _text(value)) for key, value in filters.items()))
 
 
+def computed_id(filters: Mapping[str, Any]) -> str:
+    """Return a pattern's id where the server does not tell it. This alone needs the extension."""
+    from realizehit.pattern import Pattern
+
+    return Pattern(filters).id
+
+
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -103,6 +113,26 @@ def _text(value: object) -> str:
 def may_return(close_code: int | None) -> bool:
     """Whether a client may reconnect after this close code; ``None`` is a connection that broke."""
     return close_code not in _DO_NOT_RETURN
+
+
+def may_try_again(failure: Rejected | ServerUnavailable) -> bool:
+    """Whether a client that cannot come back now may come back later."""
+    return isinstance(failure, ServerUnavailable) or failure.status not in (*_NEVER_STATUS, None)
+
+
+def checked_ws_url(url: str) -> bool:
+    """Hold a URL to what a WebSocket client can use.
+
+    Returns:
+        Whether it is ``wss://``.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    try:
+        return parse_uri(url).secure
+    except InvalidURI as error:
+        raise SettingsError(f"the URL cannot be used; write ws://host:port/ws: {error}") from None
 
 
 def asked_delay(close_code: int | None, reason: str) -> float | None:

@@ -11,15 +11,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, Self
 
-from websockets.exceptions import InvalidURI
-from websockets.uri import parse_uri
-
 from realizehit.client.connection import Connection, Lost, open_connection
 from realizehit.client.events import Callback, Emitter
 from realizehit.client.mailbox import Overflow
 from realizehit.client.subscription import Subscription, SubscriptionState
 from realizehit.client.topics import Topics
-from realizehit.client.wire import Backoff, asked_delay, filters_of, may_return
+from realizehit.client.wire import Backoff, asked_delay, checked_ws_url, filters_of, may_return, may_try_again
 from realizehit.errors import (
     ClientError,
     Disconnected,
@@ -34,8 +31,6 @@ __all__ = ["Overflow", "Subscription", "SubscriptionState", "WSClient"]
 
 STABLE_AFTER: Final = 10.0
 """Seconds that a connection must last to count as a success: one that is lost sooner does not reset the back-off."""
-
-_NEVER_STATUS: Final = (401, 403)  # HTTP statuses that end a client; others may be a deployment under way
 
 OverflowPolicy = Literal["drop_oldest", "drop_newest", "error"]
 
@@ -101,11 +96,7 @@ class WSClient(Emitter):
         max_message: int = 16 << 20,
     ) -> None:
         super().__init__()
-        try:
-            secure = parse_uri(url).secure
-        except InvalidURI as error:
-            raise SettingsError(f"the URL cannot be used; write ws://host:port/ws: {error}") from None
-        if ssl is not None and not secure:
+        if not checked_ws_url(url) and ssl is not None:
             raise SettingsError("TLS settings were given, but the URL is not wss://")
         self.url = url
         self._options: dict[str, Any] = {
@@ -364,7 +355,7 @@ class WSClient(Emitter):
             try:
                 return await open_connection(self.url, **self._options)
             except (Rejected, ServerUnavailable) as error:
-                if isinstance(error, Rejected) and error.status in _NEVER_STATUS:
+                if not may_try_again(error):
                     raise
                 self._emit("error", error)
             delay = self._backoff.next()

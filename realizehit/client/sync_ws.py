@@ -1,0 +1,239 @@
+"""Follow a pattern from a plain ``for`` loop, without an event loop."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import orjson
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.protocol import Event
+from websockets.sync.client import ClientConnection, connect
+
+from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error
+from realizehit.client.wire import (
+    Backoff,
+    action,
+    asked_delay,
+    checked_ws_url,
+    computed_id,
+    filters_of,
+    may_return,
+    may_try_again,
+    parse_reply,
+)
+from realizehit.errors import ClientError, Rejected, ResponseTimeout, ServerUnavailable, SettingsError
+
+STABLE_AFTER: Final = 10.0  # seconds that a connection must last to reset the back-off
+
+
+class _Socket(ClientConnection):
+    """The library's connection, which also remembers when it last heard anything."""
+
+    last_heard = 0.0
+
+    def process_event(self, event: Event) -> None:
+        """Note the time, which tells later from when on messages may be missing."""
+        self.last_heard = time.monotonic()
+        super().process_event(event)
+
+
+class Subscriber:
+    """Subscribe to one pattern over a connection of its own.
+
+    For example::
+
+        with Subscriber("ws://127.0.0.1:8080/ws", {"kind": "news"}) as news:
+            for payload in news:
+                print(payload)
+
+    It comes back as `realizehit.WSClient` does, while the loop waits for the next payload. There is no queue on this
+    side: a loop that is too slow is the server's slow consumer, which is disconnected, and comes back with a gap.
+
+    Args:
+        url: ``ws://`` or ``wss://``.
+        pattern: a mapping of filters, or a `Pattern`.
+        raw: whether payloads come as the JSON text they were published as, ``bytes``.
+        on_gap: called with seconds each time it is back; what was published in them may be missing.
+        headers: sent with the opening handshake.
+        ssl: TLS settings of a ``wss://`` connection; the system's where none are given.
+        proxy: URL of a proxy; ``True`` for what the environment says, ``None`` for none.
+        open_timeout: seconds for connecting and the handshake.
+        response_timeout: seconds for the reply to the subscription.
+        heartbeat: seconds between this side's pings, and again for the answer.
+        backoff_base: seconds, the first bound of the delay before reconnecting.
+        backoff_cap: seconds, the last bound of it.
+        max_message: bytes of the largest message that is accepted.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+        PatternError: the pattern is no mapping, or cannot be written as JSON.
+
+    Attributes:
+        id: the pattern's label on the wire, empty until it was subscribed once.
+        gaps: how often it came back.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        pattern: Mapping[str, Any],
+        *,
+        raw: bool = False,
+        on_gap: Callable[[float], object] = lambda seconds: None,
+        headers: Mapping[str, str] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        proxy: str | Literal[True] | None = True,
+        open_timeout: float = 10.0,
+        response_timeout: float = 10.0,
+        heartbeat: float = 20.0,
+        backoff_base: float = 0.5,
+        backoff_cap: float = 30.0,
+        max_message: int = 16 << 20,
+    ) -> None:
+        if not checked_ws_url(url) and ssl is not None:
+            raise SettingsError("TLS settings were given, but the URL is not wss://")
+        self.id = ""
+        self.gaps = 0
+        self._url = url
+        self._filters = filters_of(pattern)
+        self._raw = raw
+        self._on_gap = on_gap
+        self._options: dict[str, Any] = {
+            "additional_headers": headers,
+            "proxy": proxy,
+            "open_timeout": open_timeout,
+            "ping_interval": heartbeat,
+            "ping_timeout": heartbeat,
+            "max_size": max_message,
+            "ssl": ssl,
+        }
+        self._response_timeout = response_timeout
+        self._backoff = Backoff(backoff_base, backoff_cap)
+        self._socket: _Socket | None = None
+        self._began = 0.0
+        self._closing = threading.Event()
+
+    def connect(self) -> Self:
+        """Connect and subscribe; ``with`` does it. Nothing published from then on is missed.
+
+        Raises:
+            ServerUnavailable: the server or its broker cannot be reached.
+            Rejected: the server refuses the handshake or the pattern.
+            ResponseTimeout: no answer in time.
+        """
+        if self._socket is not None or self._closing.is_set():
+            raise RuntimeError("a subscriber connects once; make another one")
+        self._socket = self._open()
+        return self
+
+    def close(self) -> None:
+        """Disconnect, which ends the loop; any thread may call it, and again."""
+        self._closing.set()
+        if self._socket is not None:
+            self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self.connect()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        """Return the next payload; wait for it, and for the connection where that was lost.
+
+        Raises:
+            Disconnected, Rejected: the server will not have this subscriber any more.
+            ClientError: a payload was no JSON; the next call goes on behind it.
+        """
+        if self._socket is None:
+            raise ClientError("the subscriber is not connected; use `with` or `connect`")
+        while not self._closing.is_set():
+            try:
+                message = self._socket.recv(decode=False)
+            except ConnectionClosed as closed:
+                self._come_back(Lost.of(closed), self._socket.last_heard)
+                continue
+            label, mark, payload = message.partition(b"?")
+            if mark and label == self.id.encode():
+                return payload if self._raw else self._decoded(payload)
+        raise StopIteration
+
+    def _decoded(self, payload: bytes) -> Any:
+        try:
+            return orjson.loads(payload)
+        except orjson.JSONDecodeError as error:
+            raise ClientError(f"a payload of {self._filters!r} is no JSON: {error}") from None
+
+    def _open(self) -> _Socket:
+        with ExitStack() as stack:
+            try:
+                socket = stack.enter_context(
+                    connect(
+                        self._url,
+                        compression=None,
+                        close_timeout=CLOSE_TIMEOUT,
+                        create_connection=_Socket,
+                        **self._options,
+                    )
+                )
+            except (OSError, WebSocketException) as error:
+                raise handshake_error(self._url, error) from error
+            assert isinstance(socket, _Socket)
+            self._subscribe(socket)
+            stack.pop_all()  # it stays open
+        self._began = time.monotonic()
+        return socket
+
+    def _subscribe(self, socket: ClientConnection) -> None:
+        deadline = time.monotonic() + self._response_timeout
+        reply = None
+        try:
+            socket.send(action("1", "sub", self._filters))
+            while reply is None or reply.id != "1":
+                reply = parse_reply(socket.recv(max(0.0, deadline - time.monotonic()), decode=False))
+        except TimeoutError:
+            raise ResponseTimeout(f"no answer to sub within {self._response_timeout:g} seconds") from None
+        except ConnectionClosed as closed:
+            lost = Lost.of(closed)
+            raise (ServerUnavailable(str(lost)) if may_return(lost.close_code) else lost) from None
+        failure = reply.failure()
+        if failure is not None:
+            raise failure
+        self.id = reply.ret if reply.ret is not None else computed_id(self._filters)
+
+    def _come_back(self, lost: Lost, since: float) -> None:
+        """Connect again, however long that takes; return at once when this side is closing."""
+        if self._closing.is_set():
+            return
+        if not may_return(lost.close_code):
+            raise lost
+        if since - self._began >= STABLE_AFTER:
+            self._backoff.reset()
+        delay = asked_delay(lost.close_code, lost.reason)
+        while not self._closing.wait(self._backoff.next() if delay is None else delay):
+            delay = None
+            try:
+                self._socket = self._open()
+            except (ServerUnavailable, ResponseTimeout):
+                continue
+            except Rejected as error:
+                if may_try_again(error):
+                    continue
+                raise
+            if self._closing.is_set():
+                self._socket.close()
+                return
+            self.gaps += 1
+            self._on_gap(time.monotonic() - since)
+            return
