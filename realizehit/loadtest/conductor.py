@@ -265,19 +265,20 @@ class Conductor:
         self._latencies.merge(self._recent)
         last = [each for each in self._last if each is not None]
         storms = [each.storm_seconds for each in last if each.storm_seconds is not None]
+        end = self._moment()
         figures = make_figures(
             began=self._moments.get("begun"),
             joined=self._moments.get("joined"),
             started=self._moments.get("started"),
             published=self._moments.get("published"),
-            last=self._moment(),
+            last=end,
             latencies=self._latencies,
             joins=self._joins,
             rejoins=self._rejoins,
             storm_seconds=max(storms) if storms else None,
             rss=self._rss,
         )
-        warnings = make_warnings(self.plan, self.target, figures, self._lags)
+        warnings = make_warnings(self.plan, self.target, figures, self._lags, end.counts["abandoned"])
         if self._interrupted:
             warnings.insert(0, "stopped early: the figures are of a part of the load test")
         codes: dict[int, int] = {}

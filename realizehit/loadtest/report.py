@@ -208,8 +208,10 @@ def make_figures(
     return figures
 
 
-def make_warnings(plan: Plan, target: Target, figures: Mapping[str, float | None], lags: Histogram) -> list[str]:
-    """Say what makes the figures doubtful."""
+def make_warnings(
+    plan: Plan, target: Target, figures: Mapping[str, float | None], lags: Histogram, abandoned: int = 0
+) -> list[str]:
+    """Say what makes the figures doubtful; ``abandoned`` messages were not waited for any longer."""
     found = []
     busy, published, late = figures["client_cpu"], figures["published"] or 0, figures["late"] or 0
     if busy is not None and busy >= BUSY:
@@ -227,6 +229,8 @@ def make_warnings(plan: Plan, target: Target, figures: Mapping[str, float | None
     rate = figures["rate_in"]
     if not plan.outstanding and rate is not None and rate < SHORT_SHARE * plan.rate:
         found.append(f"{rate:,.0f} messages a second were published, and {plan.rate:,.0f} were asked for")
+    if abandoned:
+        found.append(f"{abandoned:,} outstanding messages were given up after 5 s in which nothing was delivered")
     if figures["connections"] is not None and figures["connections"] < plan.connections:
         found.append(f"only {figures['connections']:,.0f} of {plan.connections:,} connections were ready in time")
     cpus = machine()["cpus"]

@@ -295,6 +295,13 @@ def test_a_page_that_cannot_be_written_is_told(server: Target, tmp_path: Path) -
     assert "page.html cannot be written: No such file" in result.stderr
 
 
+def test_without_epoll_it_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_load, "HAVE_EPOLL", False)
+    result = command("--connections", "2")
+    assert result.exit_code == 1
+    assert "needs epoll, that is Linux" in result.stderr
+
+
 def test_scenarios_and_figures_are_listed() -> None:
     result = command("--list")
     assert result.exit_code == 0
