@@ -14,8 +14,8 @@ from realizehit.settings import Settings
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 
-# A key or value is bounded by its percent-encoded length, which a regular expression cannot count. This one says what is
-# certain to fit: it cuts a text into pieces of at most 12 encoded bytes, which is what one character can take.
+# A key or value is bounded by its percent-encoded length, which a regular expression cannot count. This one says what
+# is certain to fit: it cuts a text into pieces of at most 12 encoded bytes, which is what one character can take.
 _PIECE: Final = r"([0-9A-Za-z._~\-]{1,12}|[\u0001-\u007F]{1,4}|[\u0001-\u07FF]{1,2}|[\s\S])"
 _KEY: Final = {"pattern": f"^{_PIECE}{{1,5}}$", "not": {"const": "*"}}
 _VALUE: Final = {"type": "string", "pattern": f"^{_PIECE}{{1,21}}$", "not": {"const": "*"}}
