@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import re
 import types
+from inspect import CO_COROUTINE
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8")
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 9
+    assert len(EXAMPLES) == 10
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
@@ -36,11 +37,11 @@ async def test_example(number: int, node: Node, shared_valkey: Valkey) -> None:
     printed: list[str] = []
     names = {"print": lambda *values: printed.append(" ".join(map(str, values)))}
     code = compile(source, str(PAGE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    if not code.co_flags & 0x80:  # CO_COROUTINE
-        await asyncio.to_thread(exec, code, names)
-        assert printed
-        return
-    running: asyncio.Task[Any] = asyncio.ensure_future(types.FunctionType(code, names)())
+    running: asyncio.Future[Any]
+    if code.co_flags & CO_COROUTINE:
+        running = asyncio.ensure_future(types.FunctionType(code, names)())
+    else:
+        running = asyncio.ensure_future(asyncio.to_thread(exec, code, names))
     async with asyncio.timeout(20), APIClient(node.api_url, trust_env=False) as api:
         while not printed and not running.done():
             await api.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
