@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.uri import parse_uri
 
 from realizehit.client.wire import Reply, action, parse_reply
-from realizehit.errors import Disconnected, Rejected, ResponseTimeout, ServerUnavailable
+from realizehit.errors import Disconnected, Rejected, ResponseTimeout, ServerUnavailable, SettingsError
 
 CLOSE_TIMEOUT = 5.0  # seconds for the server to answer a close frame
 
@@ -54,6 +55,21 @@ class _Socket(ClientConnection):
         """Note the time, which tells later from when on messages may be missing."""
         self.last_heard = self.loop.time()
         super().data_received(data)
+
+
+def is_secure(url: str) -> bool:
+    """Hold a URL to what a WebSocket client can use.
+
+    Returns:
+        Whether it is ``wss://``.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    try:
+        return parse_uri(url).secure
+    except InvalidURI as error:
+        raise SettingsError(f"the URL cannot be used; write ws://host:port/ws: {error}") from None
 
 
 def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected | ServerUnavailable:

@@ -15,12 +15,11 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.protocol import Event
 from websockets.sync.client import ClientConnection, connect
 
-from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error
+from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error, is_secure
 from realizehit.client.wire import (
     Backoff,
     action,
     asked_delay,
-    checked_ws_url,
     computed_id,
     filters_of,
     may_return,
@@ -96,7 +95,7 @@ class Subscriber:
         backoff_cap: float = 30.0,
         max_message: int = 16 << 20,
     ) -> None:
-        if not checked_ws_url(url) and ssl is not None:
+        if not is_secure(url) and ssl is not None:
             raise SettingsError("TLS settings were given, but the URL is not wss://")
         self.id = ""
         self.gaps = 0

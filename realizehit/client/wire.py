@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
-from websockets.exceptions import InvalidURI
-from websockets.uri import parse_uri
 
-from realizehit.errors import CloseCode, ErrorCode, PatternError, Rejected, ServerUnavailable, SettingsError
+from realizehit.errors import CloseCode, ErrorCode, PatternError, Rejected, ServerUnavailable
 
 _DELAY: Final = re.compile(r"delay=(\d{1,9})")  # milliseconds, in the reason of close code 4001
 _DO_NOT_RETURN: Final = range(4500, 5000)
@@ -118,21 +116,6 @@ def may_return(close_code: int | None) -> bool:
 def may_try_again(failure: Rejected | ServerUnavailable) -> bool:
     """Whether a client that cannot come back now may come back later."""
     return isinstance(failure, ServerUnavailable) or failure.status not in (*_NEVER_STATUS, None)
-
-
-def checked_ws_url(url: str) -> bool:
-    """Hold a URL to what a WebSocket client can use.
-
-    Returns:
-        Whether it is ``wss://``.
-
-    Raises:
-        SettingsError: it cannot be used.
-    """
-    try:
-        return parse_uri(url).secure
-    except InvalidURI as error:
-        raise SettingsError(f"the URL cannot be used; write ws://host:port/ws: {error}") from None
 
 
 def asked_delay(close_code: int | None, reason: str) -> float | None:

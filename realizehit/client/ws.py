@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, Self
 
-from realizehit.client.connection import Connection, Lost, open_connection
+from realizehit.client.connection import Connection, Lost, is_secure, open_connection
 from realizehit.client.events import Callback, Emitter
 from realizehit.client.mailbox import Overflow
 from realizehit.client.subscription import Subscription, SubscriptionState
 from realizehit.client.topics import Topics
-from realizehit.client.wire import Backoff, asked_delay, checked_ws_url, filters_of, may_return, may_try_again
+from realizehit.client.wire import Backoff, asked_delay, filters_of, may_return, may_try_again
 from realizehit.errors import (
     ClientError,
     Disconnected,
@@ -96,7 +96,7 @@ class WSClient(Emitter):
         max_message: int = 16 << 20,
     ) -> None:
         super().__init__()
-        if not checked_ws_url(url) and ssl is not None:
+        if not is_secure(url) and ssl is not None:
             raise SettingsError("TLS settings were given, but the URL is not wss://")
         self.url = url
         self._options: dict[str, Any] = {
