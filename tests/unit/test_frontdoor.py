@@ -7,13 +7,14 @@ import logging
 import os
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 import orjson
 import pytest
 import uvicorn
+import uvloop
 
 from realizehit import _fanout
 from realizehit.transports.frontdoor import FrontDoor
@@ -98,57 +99,58 @@ class Door:
             return await asyncio.wait_for(reader.read(), SECONDS)
 
 
+@asynccontextmanager
+async def opened(
+    *, epoll: bool = _fanout.HAVE_EPOLL, websocket: bool = True, seconds: float = SECONDS
+) -> AsyncIterator[Door]:
+    """Listen."""
+    loop = asyncio.get_running_loop()
+    errors: list[Exception] = []
+    engine = _fanout.Engine(loop.call_soon, errors.append, epoll=epoll)
+    if engine.owns_sockets:
+        loop.add_reader(engine.fileno(), engine.poll)
+    transport = WebSocketTransport(engine, EchoSession(engine), max_message=1 << 20) if websocket else None
+    door: Any = partial(FrontDoor, websocket=transport, timeout=seconds)
+    config = uvicorn.Config(
+        app,
+        http=door,
+        ws=door if websocket else "none",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    listener = await loop.create_server(
+        lambda: config.http_protocol_class(config=config, server_state=server.server_state, app_state={}),  # type: ignore[call-arg]
+        "127.0.0.1",
+        0,
+    )
+    try:
+        yield Door(listener.sockets[0].getsockname()[1], engine, server)
+        assert errors == []
+    finally:
+        listener.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        if engine.owns_sockets:
+            loop.remove_reader(engine.fileno())
+        engine.close()
+        async with asyncio.timeout(SECONDS):
+            while server.server_state.connections or server.server_state.tasks:
+                await asyncio.sleep(0.001)
+
+
 Open = Callable[..., Awaitable[Door]]
 
 
 @pytest.fixture
 async def open_door() -> AsyncIterator[Open]:
     """Listen, with the options of the test."""
-    undo: list[Callable[[], Awaitable[None]]] = []
-
-    async def open_one(*, epoll: bool = _fanout.HAVE_EPOLL, websocket: bool = True, seconds: float = SECONDS) -> Door:
-        loop = asyncio.get_running_loop()
-        errors: list[Exception] = []
-        engine = _fanout.Engine(loop.call_soon, errors.append, epoll=epoll)
-        if engine.owns_sockets:
-            loop.add_reader(engine.fileno(), engine.poll)
-        transport = WebSocketTransport(engine, EchoSession(engine), max_message=1 << 20) if websocket else None
-        door: Any = partial(FrontDoor, websocket=transport, timeout=seconds)
-        config = uvicorn.Config(
-            app,
-            http=door,
-            ws=door if websocket else "none",
-            loop="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-        )
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
-        listener = await loop.create_server(
-            lambda: config.http_protocol_class(config=config, server_state=server.server_state, app_state={}),  # type: ignore[call-arg]
-            "127.0.0.1",
-            0,
-        )
-
-        async def close() -> None:
-            listener.close()
-            for connection in list(server.server_state.connections):
-                connection.shutdown()
-            if engine.owns_sockets:
-                loop.remove_reader(engine.fileno())
-            engine.close()
-            while server.server_state.connections or server.server_state.tasks:
-                await asyncio.sleep(0.001)
-            assert errors == []
-
-        undo.append(close)
-        return Door(listener.sockets[0].getsockname()[1], engine, server)
-
-    yield open_one
-    for close in undo:
-        await asyncio.wait_for(close(), SECONDS)
+    async with AsyncExitStack() as stack:
+        yield lambda **options: stack.enter_async_context(opened(**options))
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:
@@ -254,6 +256,32 @@ async def test_a_listener_without_websockets_answers_http_only(open_door: Open) 
         writer.write(HANDSHAKE)
         assert (await read_answer(reader))["path"] == "/ws"
     assert door.engine.stats()["connections_total"] == 0
+
+
+@BOTH_KINDS
+def test_all_of_it_on_the_products_event_loop(epoll: bool) -> None:
+    async def main() -> None:
+        async with opened(epoll=epoll) as door:
+            async with door.connect() as (reader, writer):
+                writer.write(HANDSHAKE[:30])
+                await asyncio.sleep(0)
+                writer.write(HANDSHAKE[30:] + client_frame(TEXT, b"early"))
+                assert (await read_head(reader)).startswith(b"HTTP/1.1 101 ")
+                assert await asyncio.wait_for(reader.readexactly(7), SECONDS) == b"\x81\x05early"
+                assert await echo(reader, writer, b"later") == b"later"
+            async with door.connect() as (reader, writer):
+                writer.write(POST)
+                assert (await read_answer(reader))["body"] == "{\r\n\r\n }"
+                writer.write(HANDSHAKE)
+                assert (await read_head(reader)).startswith(b"HTTP/1.1 101 ")
+                assert await echo(reader, writer, b"after http") == b"after http"
+            assert (await door.exchange(HANDSHAKE.replace(b"Host: x\r\n", b""))).startswith(b"HTTP/1.1 400 ")
+            assert (await door.exchange(b"GET /ws HTTP/1.1\r\nX: " + b"x" * MAX_HEAD)).startswith(b"HTTP/1.1 431 ")
+            async with asyncio.timeout(SECONDS):
+                while door.engine.stats()["connections"]:
+                    await asyncio.sleep(0.005)
+
+    uvloop.run(main())
 
 
 # --- what is served to nobody
