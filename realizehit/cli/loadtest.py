@@ -43,6 +43,7 @@ exit status
 @click.option(
     "--redis", metavar="URL", envvar="REALIZEHIT_LOADTEST_REDIS", help="Its broker, for publishing straight to it."
 )
+@click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Processes of the server that is started.")
 @click.option("--connections", type=int, metavar="N", help="Subscribers.")
 @click.option("--patterns", type=int, metavar="N", help="Patterns; messages go to them in turn.")
 @click.option("--subscriptions-per-connection", type=int, metavar="N", help="Patterns that each connection follows.")
@@ -71,6 +72,7 @@ def loadtest(
     url: str | None,
     api: str | None,
     redis: str | None,
+    workers: int | None,
     source_address: tuple[str, ...],
     expect: tuple[str, ...],
     json_file: str | None,
@@ -96,10 +98,23 @@ def loadtest(
         _check_platform()
         from realizehit.loadtest.expect import Expectation
         from realizehit.loadtest.plan import make_plan
+        from realizehit.loadtest.target import embedded_target, find_target, with_sources
 
         expectations = [Expectation.parse(text) for text in expect]
         plan = make_plan(scenario, numbers)
-        report = _run(plan, scenario, url=url, api=api, redis=redis, sources=source_address, no_live=no_live)
+        if url is None and api is not None:
+            raise click.UsageError("--api belongs to a server that is given with --url")
+        if url is not None and workers is not None:
+            raise click.UsageError("--workers is for the server that is started where there is no --url")
+        with contextlib.ExitStack() as stack:
+            console = _console(stderr=True, plain=no_live)
+            if url is None:
+                console.print("starting a server", style="dim")
+                server = embedded_target(redis=redis, publish=plan.publish, workers=workers or 1)
+                target = stack.enter_context(server)
+            else:
+                target = find_target(url, api=api, redis=redis, publish=plan.publish)
+            report = _run(plan, with_sources(target, plan.connections, source_address), scenario, console)
         report.expectations = [(each.text, each.failure(report.figures)) for each in expectations]
         _tell(report, json_file, html_file)
     except SettingsError as error:
@@ -121,31 +136,11 @@ def _check_platform() -> None:
         raise click.ClickException("the load test needs epoll, that is Linux; run it there against this server")
 
 
-def _run(
-    plan: Plan,
-    scenario: str,
-    *,
-    url: str | None,
-    api: str | None,
-    redis: str | None,
-    sources: tuple[str, ...],
-    no_live: bool,
-) -> Report:
+def _run(plan: Plan, target: Target, scenario: str, console: Console) -> Report:
     from realizehit.loadtest.conductor import Conductor
     from realizehit.loadtest.live import LiveView
-    from realizehit.loadtest.target import embedded_target, find_target, with_sources
 
-    if url is None and api is not None:
-        raise SettingsError("--api belongs to a server that is given with --url")
-    console = _console(stderr=True, plain=no_live)
-    with contextlib.ExitStack() as stack:
-        if url is None:
-            console.print("starting a server", style="dim")
-            found = stack.enter_context(embedded_target(redis=redis, publish=plan.publish))
-        else:
-            found = find_target(url, api=api, redis=redis, publish=plan.publish)
-        target: Target = with_sources(found, plan.connections, sources)
-        view = stack.enter_context(LiveView(console, plan, target, scenario))
+    with LiveView(console, plan, target, scenario) as view:
         conductor = Conductor(plan, target, scenario=scenario, on_point=view.show)
 
         def stop(number: int, frame: FrameType | None) -> None:

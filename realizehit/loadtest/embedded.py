@@ -1,7 +1,7 @@
-"""The server that a load test starts for itself: ``python -m realizehit.loadtest.embedded``.
+"""The server that a load test starts for itself: ``python -m realizehit.loadtest.embedded [WORKERS]``.
 
 It prints one line of JSON with its addresses, and ends when its standard input does, so that it never outlives the
-load test.
+load test. The broker comes in the environment, as it may hold a password; without one it is a Valkey of its own.
 """
 
 from __future__ import annotations
@@ -10,32 +10,39 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from typing import Any
 
 from realizehit.bus.embedded import EmbeddedValkey
 from realizehit.errors import RealizehitError
-from realizehit.loadtest.limits import raise_open_files
-from realizehit.server import Node, run
+from realizehit.loadtest.target import REDIS_VARIABLE
 from realizehit.settings import Settings
+from realizehit.supervisor import start
 
 
 def main() -> int:
     """Serve until standard input ends; the exit status is 1 where the server did not start."""
     logging.basicConfig(level=logging.WARNING, format="server: %(message)s")
-    raise_open_files()
+    workers = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         with contextlib.ExitStack() as stack:
-            url = os.environ.get("REALIZEHIT_LOADTEST_REDIS") or stack.enter_context(EmbeddedValkey()).url
-
-            def started(node: Node) -> None:
-                _tell(ws=node.ws_url, api=node.api_url, redis=url)
-
-            run(Settings(port=0, drain_seconds=0.0), url, on_started=started, stop_fd=sys.stdin.fileno())
+            url = os.environ.get(REDIS_VARIABLE) or stack.enter_context(EmbeddedValkey()).url
+            settings = Settings(port=0, redis=url, workers=workers, drain_seconds=0.0)
+            start(settings, lambda ws, api: _tell(ws=ws, api=api, redis=url))
     except RealizehitError as error:
         _tell(error=str(error))
         return 1
     return 0
+
+
+def _end_with_input() -> None:
+    # Straight from the descriptor: at exit the interpreter would wait for the lock of a buffered reader.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _tell(**fields: Any) -> None:

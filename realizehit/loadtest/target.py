@@ -22,6 +22,7 @@ from realizehit.errors import LoadTestError, SettingsError
 from realizehit.loadtest import local
 from realizehit.loadtest.plan import Publish
 
+REDIS_VARIABLE: Final = "REALIZEHIT_LOADTEST_REDIS"  # a URL may hold a password: it is no argument
 STOP_TIMEOUT: Final = 15.0  # seconds for the server of the load test to end
 BROKER_TIMEOUT: Final = 10.0  # seconds to connect and to log in
 PORTS_PER_SOURCE: Final = 20_000  # connections from one source address; Linux has about 28,000 ports for them
@@ -164,16 +165,21 @@ def find_target(
 
 
 @contextmanager
-def embedded_target(*, redis: str | None = None, publish: Publish | None = None) -> Iterator[Target]:
+def embedded_target(*, redis: str | None = None, publish: Publish | None = None, workers: int = 1) -> Iterator[Target]:
     """Run a server for as long as the context lasts, over a Valkey of its own where no broker is given.
+
+    Args:
+        redis: the broker's URL.
+        publish: how to publish; straight to the broker where it is not said.
+        workers: processes of the server.
 
     Raises:
         LoadTestError: it did not start; the text says why.
     """
-    environment = {**os.environ, "REALIZEHIT_LOADTEST_REDIS": redis or ""}
+    environment = {**os.environ, REDIS_VARIABLE: redis or ""}
     # A session of its own: Ctrl+C in the terminal is for the load test, which then ends the server.
-    process = subprocess.Popen(
-        [sys.executable, "-m", "realizehit.loadtest.embedded"],
+    process = subprocess.Popen(  # noqa: S603 - this package's own module
+        [sys.executable, "-m", "realizehit.loadtest.embedded", str(workers)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
@@ -187,7 +193,8 @@ def embedded_target(*, redis: str | None = None, publish: Publish | None = None)
         if "error" in told:
             raise LoadTestError(f"the server for the load test did not start: {told['error']}")
         found = find_target(told["ws"], api=told["api"], redis=told["redis"], publish=publish or "redis")
-        yield replace(found, embedded=True, pids=(process.pid,))
+        # The parent of several workers counts too: it may hold their subscription at the broker.
+        yield replace(found, embedded=True, pids=tuple({process.pid, *found.pids}))
     finally:
         process.stdin.close()
         try:

@@ -273,6 +273,7 @@ def test_a_failed_expectation_is_exit_status_1_and_named(server: Target) -> None
         (["--connections", "0"], "--connections must be at least 1"),
         (["--url", "wss://127.0.0.1/ws"], "does not speak TLS"),
         (["--api", "http://127.0.0.1/"], "--api belongs to a server"),
+        (["--url", "ws://127.0.0.1/ws", "--workers", "2"], "--workers is for the server that is started"),
     ],
 )
 def test_what_cannot_be_used_is_exit_status_2(arguments: list[str], error: str) -> None:
@@ -331,10 +332,11 @@ def test_ctrl_c_ends_it_early_with_a_report(server: Target) -> None:
     assert found["figures"]["lost"] == 0
 
 
-def test_a_server_is_started_where_none_is_given() -> None:
-    with embedded_target() as target:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_is_started_where_none_is_given(workers: int) -> None:
+    with embedded_target(workers=workers) as target:
         assert target.embedded
-        assert target.pids
+        assert len(target.pids) == (1 if workers == 1 else 3)
         report = conduct(target, "wide", connections=5, duration=0.3)
     assert_flawless(report)
-    assert not Path(f"/proc/{target.pids[0]}").exists()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in target.pids)
