@@ -9,8 +9,8 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``; RFC 9457 for the e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from email.message import Message
+from collections.abc import Callable, Iterable
+from email.message import Message as Headers
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from realizehit import _fanout, openapi
 from realizehit.bus.base import Bus, BusState
@@ -136,7 +136,12 @@ class _Endpoint:
         headers = dict(scope["headers"])
         try:
             media_type = self._media_type(headers.get(b"content-type", b""))
-            body = await self._read(headers.get(b"content-length"), receive)
+            self._check_size(headers.get(b"content-length"))
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                body: bytes | None = message.get("body", b"")
+            else:
+                body = await self._read_rest(message, receive)
             if body is None:
                 return  # the publisher went away
             answer = await self.publish(body, media_type)
@@ -152,7 +157,7 @@ class _Endpoint:
             await _send(send, HTTPStatus.INTERNAL_SERVER_ERROR, _PROBLEM, _DEFECT)
             raise  # whoever serves this logs it
         else:
-            await _send(send, HTTPStatus.OK, _JSON, orjson.dumps(answer))
+            await _send_bytes(send, 200, _JSON, orjson.dumps(answer))
 
     def _media_type(self, header: bytes) -> str:
         # Insisting on the type keeps web pages of strangers from publishing: what a form or a plain request of another
@@ -164,22 +169,23 @@ class _Endpoint:
             raise RequestError(f"{shown}; send the header {wanted}", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
         return media_type
 
-    async def _read(self, length: bytes | None, receive: Receive) -> bytes | None:
+    def _check_size(self, length: bytes | None) -> None:
         if length is not None and length.isdigit() and int(length) > self.max_body:
             raise self._too_large(f"the body has {int(length)} bytes")
+
+    async def _read_rest(self, message: Message, receive: Receive) -> bytes | None:
+        """Read a body that comes in parts, as a large one does, or one that does not say how large it is."""
         parts: list[bytes] = []
         size = 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return None
-            part = message.get("body", b"")
-            parts.append(part)
-            size += len(part)
+        while message["type"] == "http.request":
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
             if size > self.max_body:
                 raise self._too_large("the body has more bytes")
             if not message.get("more_body", False):
-                return part if len(parts) == 1 else b"".join(parts)
+                return b"".join(parts)
+            message = await receive()
+        return None
 
     def _too_large(self, what: str) -> RequestError:
         return RequestError(f"{what}; at most {self.max_body} are taken", ErrorCode.TOO_LARGE)
@@ -260,7 +266,7 @@ class _PublishBatch(_Endpoint):
 @lru_cache(maxsize=256)
 def _media_type(header: bytes) -> str:
     """Return the media type that a Content-Type names; an empty text where its charset is not UTF-8."""
-    message = Message()
+    message = Headers()
     message["content-type"] = header.decode("latin-1") or "none/none"
     return message.get_content_type() if message.get_content_charset("utf-8") in ("utf-8", "us-ascii") else ""
 
@@ -294,10 +300,15 @@ def _problem_response(code: ErrorCode, detail: str) -> Response:
 
 
 async def _send(send: Send, status: HTTPStatus, media_type: bytes, body: bytes, *, may_repeat: bool = True) -> None:
-    headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
-    if status is HTTPStatus.SERVICE_UNAVAILABLE and may_repeat:  # a client takes it as leave to send again
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER))
-    await send({"type": "http.response.start", "status": status.value, "headers": headers})
+    repeat = status is HTTPStatus.SERVICE_UNAVAILABLE and may_repeat  # a client takes it as leave to send again
+    await _send_bytes(send, status.value, media_type, body, [(b"retry-after", b"%d" % RETRY_AFTER)] if repeat else ())
+
+
+async def _send_bytes(
+    send: Send, status: int, media_type: bytes, body: bytes, more: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -118,32 +118,28 @@ class Pipeline:
         """Publish messages in order, in chunks that each have the whole ``timeout``.
 
         Returns:
-            For each message what `publish` would have returned or raised, in the same order. Where the connection is
-            lost, what follows is not sent; the outcomes say which messages that concerns, all with one error object.
+            For each message what `publish` would have returned or raised, in the same order. Where a chunk fails as a
+            whole, what follows is not sent, and has that failure as its outcome.
         """
         outcomes: list[Outcome] = []
-        pending: deque[asyncio.Future[list[Outcome]]] = deque()
+        pending: deque[_Chunk] = deque()
         end = 0
+        failure: BrokerError | None = None
         try:
-            while end < len(messages) or pending:
-                if end < len(messages) and len(pending) < CHUNKS:
+            while pending or (end < len(messages) and failure is None):
+                if end < len(messages) and failure is None and len(pending) < CHUNKS:
                     chunk = _chunk(messages, end)
                     end += chunk.count
-                    pending.append(self._submit(chunk))
+                    self._submit(chunk)
+                    pending.append(chunk)
                     continue
-                done = await pending.popleft()
-                outcomes += done
-                failure = done[0]
-                if isinstance(failure, BrokerUnavailable) and all(outcome is failure for outcome in done):
-                    break
-            else:
-                return outcomes
-            while pending:
-                outcomes += await pending.popleft()
+                chunk = pending.popleft()
+                outcomes += await chunk.done
+                failure = failure or chunk.failure
         finally:
-            for future in pending:  # whoever published was cancelled: what has not been sent shall not be
-                future.cancel()
-        return outcomes + [failure] * (len(messages) - end)
+            for chunk in pending:  # whoever published was cancelled: what has not been sent shall not be
+                chunk.done.cancel()
+        return outcomes if failure is None else [*outcomes, *[failure] * (len(messages) - end)]
 
     async def ping(self) -> None:
         """Check that the broker answers.
@@ -177,7 +173,7 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         chunk.done = loop.create_future()
         if self._closed:
-            chunk.done.set_result([self._is_closed()] * chunk.count)
+            self._fail(chunk, self._is_closed(), sent=False)
             return chunk.done
         chunk.deadline = loop.time() + self._timeout
         self._waiting.append(chunk)
@@ -253,12 +249,12 @@ class Pipeline:
         self._timer = None
         now = loop.time()
         late = False
-        for queue, failure in ((self._under_way, self._unclear(self._is_late())), (self._waiting, self._is_late())):
+        for queue, sent in ((self._under_way, True), (self._waiting, False)):
             for chunk in queue:
                 if chunk.deadline > now:
                     break
                 if not chunk.done.done():
-                    chunk.done.set_result([failure] * chunk.count)
+                    self._fail(chunk, self._is_late(), sent)
                     late = True
         if self._under_way and now - self._last_progress >= self._timeout:
             self._lose(self._is_late(), "it does not answer")
@@ -273,11 +269,18 @@ class Pipeline:
         if due:
             self._timer = loop.call_at(min(due), self._expire)
 
+    def _fail(self, chunk: _Chunk, error: BrokerError, sent: bool) -> None:
+        """Fail what of a chunk has no reply yet."""
+        chunk.failure = error
+        known = self._outcomes(chunk)
+        missing = chunk.count - len(known)
+        chunk.done.set_result([*known, *[self._unclear(error) if sent else error] * missing])
+
     def _fail_all(self, error: BrokerError) -> None:
-        for queue, failure in ((self._under_way, self._unclear(error)), (self._waiting, error)):
+        for queue, sent in ((self._under_way, True), (self._waiting, False)):
             for chunk in queue:
                 if not chunk.done.done():
-                    chunk.done.set_result([failure] * chunk.count)
+                    self._fail(chunk, error, sent)
             queue.clear()
         self._messages_under_way = self._bytes_under_way = 0
         if self._timer is not None:
@@ -362,7 +365,7 @@ class Pipeline:
 class _Chunk:
     """Messages that are answered together; none at all stands for a PING."""
 
-    __slots__ = ("count", "deadline", "done", "messages", "refusal", "replies", "size")
+    __slots__ = ("count", "deadline", "done", "failure", "messages", "refusal", "replies", "size")
 
     done: asyncio.Future[list[Outcome]]
 
@@ -373,6 +376,7 @@ class _Chunk:
         self.deadline = 0.0
         self.replies: list[Any] = []
         self.refusal = ""
+        self.failure: BrokerError | None = None  # of the chunk as a whole
 
 
 def _chunk(messages: Sequence[Message], start: int) -> _Chunk:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from realizehit.address import Address
 from realizehit.bus.base import Bus, BusListener, BusState
@@ -138,9 +139,9 @@ class RedisBus(Bus):
 
     # ---- publishing
 
-    async def publish(self, channel: bytes, payload: bytes) -> int:
+    def publish(self, channel: bytes, payload: bytes) -> Coroutine[Any, Any, int]:
         """Publish one message. See `Bus.publish`."""
-        return await self._publisher().publish(channel, payload)
+        return self._publisher().publish(channel, payload)
 
     async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
         """Publish messages in order. See `Bus.publish_many`, and `Pipeline.publish_many` for its times."""

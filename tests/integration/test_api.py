@@ -18,6 +18,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 
 from realizehit.api import PATTERN_ROOM, create_app
+from realizehit.bus.base import BusState
 from realizehit.bus.open import open_bus
 from realizehit.errors import ErrorCode
 from realizehit.pattern import Pattern
@@ -368,6 +369,9 @@ async def test_without_a_broker_publishing_answers_503_until_it_is_back(valkey: 
         assert (await api.post("", content=HELLO, headers=JSON)).status_code == 200
         assert (await api.get("readyz")).status_code == 200
         valkey.kill()
+        async with asyncio.timeout(20):
+            while node.bus.state is not BusState.DOWN:
+                await asyncio.sleep(0.01)
         batch = b'{"messages": [' + HELLO + b', {"pattern": {}}]}'
         for _ in range(2):
             assert "broker" in problem(await api.post("", content=HELLO, headers=JSON), 503, "unavailable")
@@ -386,6 +390,20 @@ async def test_without_a_broker_publishing_answers_503_until_it_is_back(valkey: 
         assert after['realizehit_publications_total{outcome="unavailable"}'] == 4
         assert after['realizehit_publications_total{outcome="invalid"}'] == 3
         assert after['realizehit_publications_total{outcome="queued"}'] == 2
+
+
+async def test_a_publication_whose_fate_is_unclear_is_no_invitation_to_repeat_it(valkey: Valkey) -> None:
+    async with serve(Settings(port=0, redis=valkey.url, role="api", publish_timeout=0.3)) as node, http(node) as api:
+        assert (await api.post("", content=HELLO, headers=JSON)).status_code == 200
+        valkey.pause()
+        try:
+            response = await api.post("", content=HELLO, headers=JSON)
+        finally:
+            valkey.resume()
+        assert response.status_code == 503
+        assert response.json()["code"] == "unavailable"
+        assert response.json()["detail"].endswith("no answer within 0.3 seconds; it may have taken the message")
+        assert "retry-after" not in response.headers
 
 
 async def test_a_broker_that_says_no_is_a_bad_gateway(valkey: Valkey) -> None:
