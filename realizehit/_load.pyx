@@ -105,8 +105,8 @@ cdef class Fleet:
     cdef bint sent_shared
     cdef list keep                  # bytes objects that the channels point into
     cdef list heads
-    cdef list texts                 # and those that these point into
-    cdef Text handshake, tail, request
+    cdef bytes handshake_bytes, request_bytes, tail_bytes
+    cdef Text handshake, request, tail      # the same, for the loop
     cdef char* buffer
     cdef size_t buffer_room
     cdef char* scratch
@@ -159,11 +159,12 @@ cdef class Fleet:
             raise ValueError(f"{name!r} is no numeric IP address")
         if host is None:
             host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-        self.keep, self.heads, self.texts = [], [], []
-        self.handshake = self.text_of((
+        self.keep, self.heads = [], []
+        self.handshake_bytes = (
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        ).encode("latin-1"))
+        ).encode("latin-1")
+        self.handshake = text_of(self.handshake_bytes)
         self.stamped = stamped
         self.max_pending = max(1, max_pending)
         self.chance = 0x9E3779B97F4A7C15
@@ -317,9 +318,10 @@ cdef class Fleet:
             raise ValueError("at least one connection, and one message in a batch")
         if host is None:
             host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-        self.request = self.text_of((
+        self.request_bytes = (
             f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
-        ).encode("latin-1"))
+        ).encode("latin-1")
+        self.request = text_of(self.request_bytes)
         if self.request.size > 400:
             raise ValueError("path and host are too long")
         self.batch_max = batch_max
@@ -369,13 +371,12 @@ cdef class Fleet:
                 head = b'{"pattern":%b,"payload":"' % pattern
                 if kind == C_API:
                     body = len(head) - 1 + payload_bytes + 1
-                    head = b"%b%d\r\n\r\n%b" % (self.texts[-1], body, head)
+                    head = b"%b%d\r\n\r\n%b" % (self.request_bytes, body, head)
             self.heads[number] = head
             self.channels[<uint32_t> number].head = PyBytes_AS_STRING(head)
             self.channels[<uint32_t> number].head_size = len(head)
-        # Before the tail, as the request's text must stay the last one.
-        self.texts.insert(0, b"x" * (payload_bytes - STAMP_SIZE - 2) + (b'"\r\n' if kind == C_REDIS else b'"}'))
-        self.tail = Text(PyBytes_AS_STRING(self.texts[0]), len(self.texts[0]))
+        self.tail_bytes = b"x" * (payload_bytes - STAMP_SIZE - 2) + (b'"\r\n' if kind == C_REDIS else b'"}')
+        self.tail = text_of(self.tail_bytes)
         self.reset_slots(outstanding)
         self.interval_ns = 1e9 / rate if rate > 0 else 0.0
         self.start_ns = rl_now() if start is None else <int64_t> (start * 1e9)
@@ -505,11 +506,6 @@ cdef class Fleet:
         """Return by how much messages were sent after their time; as `take_latencies`."""
         return take(self.ledger.lags)
 
-    cdef Text text_of(self, bytes text):
-        """The text as the loop can use it; it lives as long as the fleet."""
-        self.texts.append(text)
-        return Text(PyBytes_AS_STRING(text), len(text))
-
     cdef int check(self) except -1:
         if self.running:
             raise RuntimeError("the fleet is running")
@@ -566,6 +562,8 @@ cdef class Fleet:
                 self.come_and_go(now)
             if self.scheduled:
                 self.publish(now)
+            for i in range(<int> self.publisher_count):
+                self.send_waiting(&self.publishers[i])
             if self.done(until, deliveries):
                 return 1
             if now >= deadline:
@@ -630,6 +628,9 @@ cdef class Fleet:
             self.resubscribe_due += <int64_t> (1e9 / self.resubscribe_rate)
             # The one that left a few turns ago comes back: in between, nothing may come for it.
             gone = &self.gone[self.gone_turn % GONE]
+            if gone.count and self.subs[gone.sub].state == LEAVING:
+                self.gone_turn += 1     # the server has yet to answer
+                continue
             if gone.count:
                 i, k = gone.conn, gone.sub
                 if self.conns[i].state == OPEN and self.subs[k].state == OUT:
@@ -1077,7 +1078,7 @@ cdef class Fleet:
         return publisher.busy and publisher.end > 0     # the last request is still being sent
 
     cdef void publish(self, int64_t now) noexcept nogil:
-        """Write what is due to the publishers' buffers, and send it."""
+        """Write what is due to the publishers' buffers."""
         cdef int64_t due
         cdef uint32_t i, number
         if self.slot_count and not self.free_count and now - self.progress_ns > STALL_NS:
@@ -1104,12 +1105,14 @@ cdef class Fleet:
             if now - due > LATE_NS:
                 self.n.late += 1
             self.ledger.lags[rl_hdr_index((now - due) // 1000)] += 1
-        for i in range(self.publisher_count):
-            if self.publishers[i].batch and not self.publishers[i].busy:
-                self.send_batch(&self.publishers[i])
-            elif self.publishers[i].start < self.publishers[i].end and not self.publishers[i].armed:
-                if self.publishers[i].kind != C_BATCH:
-                    self.publisher_flush(&self.publishers[i])
+
+    cdef void send_waiting(self, Publisher* publisher) noexcept nogil:
+        """Send what was written, as far as nothing that epoll will report stands in the way."""
+        if publisher.kind == C_BATCH:
+            if publisher.batch and not publisher.busy:
+                self.send_batch(publisher)
+        elif publisher.start < publisher.end and not publisher.armed:
+            self.publisher_flush(publisher)
 
     cdef bint write_message(self, Publisher* publisher, uint32_t number, int64_t due) noexcept nogil:
         """Append one message to a publisher's buffer; false where there is no room."""
@@ -1251,6 +1254,11 @@ cdef class Fleet:
         publisher.in_flight = 0
         self.scheduled = False
         self.publisher_lost = True
+
+
+cdef Text text_of(bytes text):
+    """The text as the loop can use it, for as long as the object lives."""
+    return Text(PyBytes_AS_STRING(text), len(text))
 
 
 cdef void* zeroed(size_t count, size_t size) except NULL:

@@ -97,3 +97,21 @@ async def test_what_the_api_refuses_is_an_error_and_told(node: Node, shared_valk
     assert (counts["published"], counts["acknowledged"], counts["publish_errors"]) == (20, 0, 20)
     assert any("bad-pattern" in note for note in fleet.notes())
     fleet.close()
+
+
+@pytest.mark.parametrize("how", ["redis", "api", "batch"])
+async def test_what_was_published_is_sent_also_after_the_end_of_the_schedule(
+    node: Node, shared_valkey: Valkey, how: str
+) -> None:
+    fleet = fleet_of(node, 4, [[0, 1, 2, 3]])
+    publish(fleet, node, shared_valkey, how)
+    fleet.connect()
+    assert await asyncio.to_thread(fleet.run, 15, READY)
+    for _ in range(5):
+        fleet.schedule(rate=20_000)
+        await asyncio.to_thread(fleet.run, 0.02, TIME)
+        fleet.unschedule()
+        assert await asyncio.to_thread(fleet.run, 15, DELIVERED), fleet.counts()
+    counts = fleet.counts()
+    assert counts["published"] == counts["acknowledged"] == counts["deliveries"] > 0
+    fleet.close()
