@@ -78,7 +78,7 @@ class APIClient:
         Returns:
             For each message what `publish` would have returned or raised, in the same order: one that is refused does
             not spoil the others. Once the server cannot be reached or does not answer, the rest is not sent, and its
-            outcome is that error too.
+            outcome is `ServerUnavailable`.
         """
         work = publish_in_batches(messages)
         try:

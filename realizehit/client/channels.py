@@ -53,7 +53,7 @@ def publish_in_blocks(
         if failure is None:
             replies = yield block
             if isinstance(replies[-1], BrokerUnavailable):
-                failure = replies[-1]
+                failure = BrokerUnavailable(f"not sent, since an earlier message failed: {replies[-1]}")
         else:
             replies = [failure] * len(block)
         results: dict[tuple[bytes, int], PublishResult] = {}  # most messages of a block share few channels

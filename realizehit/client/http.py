@@ -120,18 +120,19 @@ def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAns
     failure: ClientError | None = None
     for body, places in _batches(messages, outcomes):
         answers: Sequence[PublishOutcome]
-        if failure is None:
+        if failure is not None:
+            answers = [failure] * len(places)
+        else:
             answer = yield body
             try:
                 if isinstance(answer, ClientError):
                     raise answer
                 answers = read_results(answer, len(places))
             except (ServerUnavailable, Disconnected, ResponseTimeout) as error:
-                failure = error
+                answers = [error] * len(places)
+                failure = ServerUnavailable(f"not sent, since an earlier batch failed: {error}")
             except ClientError as error:
                 answers = [error] * len(places)
-        if failure is not None:
-            answers = [failure] * len(places)
         for place, result in zip(places, answers, strict=True):
             outcomes[place] = result
     return [outcome for outcome in outcomes if outcome is not None]

@@ -78,8 +78,8 @@ class Publisher:
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order: one that is refused does
-            not spoil the others. Once the broker cannot be reached, the rest is not sent, and its outcome is that
-            error too.
+            not spoil the others. Once the broker cannot be reached, the rest is not sent, and its outcome is
+            `BrokerUnavailable`, never `PublishUnclear`.
         """
         work = publish_in_blocks(messages)
         try:

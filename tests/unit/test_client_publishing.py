@@ -18,6 +18,7 @@ from realizehit.errors import (
     ClientError,
     Disconnected,
     PatternError,
+    PublishUnclear,
     RealizehitError,
     Rejected,
     RequestError,
@@ -131,7 +132,9 @@ def test_after_a_failed_batch_the_rest_is_not_sent(failure: ClientError) -> None
     answers = iter([queued(10_000), failure])
     outcomes, sent = drive(((NEWS, n) for n in range(30_000)), lambda _: next(answers))
     assert len(sent) == 2
-    assert outcomes == [PublishResult("x", 1)] * 10_000 + [failure] * 20_000
+    assert outcomes[:20_000] == [PublishResult("x", 1)] * 10_000 + [failure] * 10_000
+    assert {type(outcome) for outcome in outcomes[20_000:]} == {ServerUnavailable}
+    assert str(outcomes[-1]).startswith("not sent")
 
 
 def test_a_batch_that_is_refused_as_a_whole_does_not_end_the_others() -> None:
@@ -272,10 +275,12 @@ def test_patterns_are_checked_before_anything_is_sent() -> None:
 
 
 def test_after_a_broker_that_is_away_the_rest_is_not_sent() -> None:
-    away = BrokerUnavailable("away")
+    away = PublishUnclear("away")
     outcomes, sent = blocks_of(((NEWS, n) for n in range(9000)), iter([1, away]))
     assert len(sent) == 2
-    assert outcomes[4096:] == [away] * (9000 - 4096)
+    assert outcomes[4096:8192] == [away] * 4096
+    assert {type(outcome) for outcome in outcomes[8192:]} == {BrokerUnavailable}
+    assert len(outcomes) == 9000
     refused = BrokerRefused("NOPERM")
     outcomes, sent = blocks_of(((NEWS, n) for n in range(9000)), iter([refused, 1, 1]))
     assert len(sent) == 3
