@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -9,6 +12,8 @@ from realizehit import __version__, _fanout
 from realizehit.bus.base import BusState
 from realizehit.bus.memory import MemoryBus
 from realizehit.metrics import CONTENT_TYPE, Metrics
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "http-api.md"
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -121,3 +126,12 @@ def test_an_unknown_outcome_is_a_defect() -> None:
 
 def test_the_media_type_is_prometheus_own() -> None:
     assert CONTENT_TYPE.startswith("text/plain; version=")
+
+
+def test_the_documentation_names_every_metric() -> None:
+    node = engine()
+    text = Metrics(bus=MemoryBus(), engine_stats=node.stats).render().decode()
+    node.close()
+    shown = {name for name in re.findall(r"^# TYPE (realizehit_\w+)", text, re.MULTILINE) if name}
+    documented = re.findall(r"^\| `(realizehit_\w+)", DOCUMENTATION.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(documented) == sorted(shown)
