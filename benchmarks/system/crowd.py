@@ -69,6 +69,7 @@ class Crowd:
         patterns: the channels.
         subscriptions: for each connection its channels, as places in ``patterns``.
         sources: source addresses.
+        others: connections that this process has besides.
     """
 
     def __init__(
@@ -79,8 +80,9 @@ class Crowd:
         subscriptions: Sequence[Sequence[int]],
         *,
         sources: Sequence[str] = (),
+        others: int = 0,
     ) -> None:
-        raise_file_limit(len(subscriptions) + SPARE)
+        raise_file_limit(len(subscriptions) + others + SPARE)
         url = urlsplit(ws_url)
         assert url.hostname is not None
         assert url.port is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from benchmarks.results import Result, Target
@@ -33,33 +34,42 @@ def subscribers(run: Run) -> list[Result]:
     case = f"a delivery, {MOST:,} subscribers beside 1,000"
     whole = Result("growth", case, "x", [], SUBSCRIBERS)
     own = Result("growth", f"{case}, beside the send loop's", "x send loop's", [], SUBSCRIBERS)
-    for n in range(run.rounds):
-        grown = []
-        with run.valkey() as valkey:
-            for name in ("", "send loop, "):
-                costs = []
-                for size in (1000, MOST):
-                    run.note(f"growth, {name}{size:,} subscribers: round {n + 1} of {run.rounds}")
-                    costs.append(_delivery(run, valkey, size, floor=bool(name)))
-                    whole.raw.setdefault(f"us of CPU, {name}{size:,} subscribers", []).append(costs[-1])
-                grown.append(costs[1] / costs[0])
-        whole.samples.append(grown[0])
-        own.samples.append(grown[0] / grown[1])
-        own.raw.setdefault("x, the send loop's growth", []).append(grown[1])
+    whole.samples = _growth(run, whole, "", lambda valkey, size: run.server(valkey))
+    least = _growth(run, whole, "send loop, ", lambda valkey, size: Floor(valkey, size, core=run.cores.server))
+    own.raw["x, the send loop's growth"] = least
+    own.samples = [ours / loops for ours, loops in zip(whole.samples, least, strict=True)]
     return [whole, own]
 
 
-def _delivery(run: Run, valkey: Valkey, size: int, *, floor: bool) -> float:
+def _growth(run: Run, result: Result, name: str, start: Callable[[Valkey, int], Server | Floor]) -> list[float]:
+    """Return for each round what a delivery to many costs beside one to 1,000."""
+    grown = []
     with ExitStack() as stack:
-        child: Floor | Server
-        child = Floor(valkey, size, core=run.cores.server) if floor else run.server(valkey)
-        stack.push(child)
-        crowd = stack.enter_context(Crowd(child.ws_url, valkey, [{"size": size}], [[0]] * size, sources=SOURCES))
-        crowd.join()
-        if isinstance(child, Floor):
-            child.ready()
-        crowd.flow(child, outstanding=1, messages=3)
-        return crowd.flow(child, outstanding=1, messages=max(3, run.scaled(150_000) // size)).cost
+        valkey = stack.enter_context(run.valkey())
+        sides: list[tuple[Server | Floor, Crowd]] = []
+        for size in (1000, MOST):
+            run.note(f"growth, {name}{size:,} subscribers")
+            child = start(valkey, size)
+            stack.push(child)
+            patterns: list[dict[str, object]] = [{"size": size}]
+            others = sum(crowd.size for _, crowd in sides)
+            crowd = stack.enter_context(
+                Crowd(child.ws_url, valkey, patterns, [[0]] * size, sources=SOURCES, others=others)
+            )
+            crowd.join()
+            if isinstance(child, Floor):
+                child.ready()
+            crowd.flow(child, outstanding=1, messages=3)
+            sides.append((child, crowd))
+        for n in range(run.rounds):
+            run.note(f"growth, {name or 'node, '}round {n + 1} of {run.rounds}")
+            costs = []
+            for child, crowd in sides:
+                messages = max(3, run.scaled(150_000) // crowd.size)
+                costs.append(crowd.flow(child, outstanding=1, messages=messages).cost)
+                result.raw.setdefault(f"us of CPU, {name}{crowd.size:,} subscribers", []).append(costs[-1])
+            grown.append(costs[1] / costs[0])
+    return grown
 
 
 def channels(run: Run) -> Result:
