@@ -70,6 +70,7 @@ FIGURES: Final[dict[str, tuple[Kind, str]]] = {
     "client_cpu": (Kind.SHARE, "busiest client process, as a share of a core"),
     "server_cpu": (Kind.CORES, "cores that the server kept busy"),
     "server_cpu_per_delivery": (Kind.TIME, "processor time of the server for each delivery"),
+    "server_cpu_per_connection": (Kind.TIME, "processor time of the server for opening and subscribing a connection"),
     "server_rss": (Kind.BYTES, "resident memory of the server, highest"),
     "rss_per_connection": (Kind.BYTES, "by how much opening a connection and subscribing it made the server grow"),
 }

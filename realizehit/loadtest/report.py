@@ -182,7 +182,7 @@ def make_figures(
     figures["errors"] = errors_of(counts)
     figures["connections"] = (started or last).counts["ready"]
     figures["connect_rate"] = None
-    figures["rss_per_connection"] = None
+    figures |= dict.fromkeys(("rss_per_connection", "server_cpu_per_connection"))
     for name, histogram in (("join", joins), ("rejoin", rejoins)):
         for percent in ("p50", "p99", "max"):
             figures[f"{name}_{percent}"] = histogram.percentiles()[percent]
@@ -195,6 +195,7 @@ def make_figures(
         figures["connect_rate"] = ready / (joined.clock - began.clock)
         if began.server and joined.server and ready:
             figures["rss_per_connection"] = (joined.server.rss - began.server.rss) / ready
+            figures["server_cpu_per_connection"] = (joined.server.cpu - began.server.cpu) / ready
     if started and published and published.clock > started.clock:
         seconds = published.clock - started.clock
         deliveries = published.counts["deliveries"] - started.counts["deliveries"]

@@ -97,6 +97,7 @@ def test_figures_are_differences_over_the_time_of_publishing() -> None:
     assert found["server_cpu_per_delivery"] == 1e-5
     assert found["connect_rate"] == 50
     assert found["rss_per_connection"] == 500
+    assert found["server_cpu_per_connection"] == 0.005
     assert found["errors"] == 4
     assert found["p50"] == 0.001
     assert found["max"] == 0.002
@@ -108,7 +109,8 @@ def test_what_could_not_be_measured_is_none() -> None:
     assert set(found) == set(FIGURES)
     assert {name for name, value in found.items() if value is None} == {
         "rate_in", "rate_out", "client_cpu", "server_cpu", "server_cpu_per_delivery", "connect_rate",
-        "rss_per_connection", "server_rss", "storm_seconds", "rejoin_p50", "rejoin_p99", "rejoin_max",
+        "rss_per_connection", "server_cpu_per_connection", "server_rss", "storm_seconds", "rejoin_p50", "rejoin_p99",
+        "rejoin_max",
     }  # fmt: skip
 
 
