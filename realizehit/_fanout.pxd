@@ -6,7 +6,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from realizehit._conn cimport Conn, ConnList, Slots, Subscriber
-from realizehit._frames cimport Frame
+from realizehit._frames cimport FRAMINGS, Frame
 from realizehit._memory cimport Pool
 from realizehit._sockets cimport rh_event
 from realizehit._wheel cimport Wheel
@@ -53,6 +53,7 @@ cdef class Engine:
     cdef object on_error
     cdef public object on_vacant
     cdef list pending           # callbacks to run: (what, handler, handle, data)
+    cdef dict moved             # handles that `splice` ended while callbacks wait -> the ones that go on
     # limits
     cdef uint32_t max_queue_bytes
     cdef uint32_t max_queue_messages
@@ -74,7 +75,7 @@ cdef class Engine:
     cdef ConnList lists[LISTS]
     cdef uint32_t picked
     cdef Writer writer
-    cdef Frame* ping_frame
+    cdef Frame* pings[FRAMINGS]     # the heartbeat of each framing that has one
     # input
     cdef int epoll
     cdef rh_event* events
@@ -95,6 +96,9 @@ cdef class Engine:
     cdef Conn* create(self, object handler, int framing) except NULL
     cdef object begin(self, Conn* c, bytes head, bytes rest)
     cdef int leave(self, Conn* c) except -1             # out of every channel
+    cdef Frame* farewell(self, int framing, int code, bytes reason) except? NULL    # NULL where there is none
+    cdef void start_heartbeat(self, Conn* c) noexcept nogil
+    cdef void count_pings(self, int sign) noexcept
     cdef int close_with(self, Conn* c, int code, bytes reason) except -1
     cdef void doom(self, Conn* c) noexcept nogil        # its socket is of no use any more
     cdef int bury(self) except -1                       # closes what was doomed
@@ -107,7 +111,9 @@ cdef class Engine:
     # Dispatch. `enqueue` says whether the frame was queued: a connection whose queue is full becomes CONN_SLOW, one
     # for which there is no memory is doomed. `send_frame` takes the caller's hold on the frame.
     cdef int dispatch_one(self, bytes name, bytes payload) except -1
-    cdef Frame* message_frame(self, int framing, Channel channel, const char* payload, size_t size) except NULL
+    # `build` makes a message of a framing: with `id` a publication, which RESP names by its channel, without one a reply.
+    cdef Frame* build(self, int framing, const char* id, bytes channel, const char* text, size_t size) except NULL
+    cdef Frame* build_deflated(self, const char* head, size_t head_size, const char* text, size_t size) except NULL
     cdef int fan_out(self, Channel channel, Subscriber* subs, uint32_t count,
                      const char* payload, size_t size) except -1
     cdef bint enqueue(self, Conn* c, Frame* f, bint urgent) noexcept nogil

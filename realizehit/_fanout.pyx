@@ -18,7 +18,7 @@ from cpython.unicode cimport PyUnicode_FromStringAndSize
 
 cimport cython
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -28,24 +28,29 @@ from realizehit._conn cimport (
     LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, PEER_DONE, PINGED, SEEN, Conn, Subscriber, Subscription, handle_of,
     list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch, slot_at, slot_find, slot_give, slot_take, slots_clear, slots_grow,
 )
+from realizehit._engineio cimport engineio_frame, polling_3_frame, polling_4_frame
 from realizehit._filters cimport (
     C_MAX_CHANNEL, C_MAX_FILTERS, C_MAX_KEY, C_MAX_VALUE, Filter, compare_keys, encode_filter, shown,
 )
 from realizehit._frames cimport (
-    FRAMING_RESP, FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, Frame, Incoming,
-    frame_build, frame_bytes, frame_new, frame_release, is_close_code, parse_incoming, resp_message,
+    FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_RESP,
+    FRAMING_SSE, FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, Frame, Incoming,
+    frame_build, frame_bytes, frame_new, frame_release, is_close_code, is_websocket, parse_incoming,
 )
 from realizehit._memory cimport RH_DEBUG, Pool, alive, pool_clear, pool_give, pool_take
-from realizehit._queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, queue_written
+from realizehit._queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, queue_move, queue_written
+from realizehit._resp cimport resp_message
 from realizehit._sockets cimport (
     RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
     rh_event_out, rh_event_tag, rh_half_close, rh_recv, rh_would_block,
 )
+from realizehit._sse cimport sse_frame
 from realizehit._text cimport is_utf8, rh_id
 from realizehit._wheel cimport NIL, WHEEL, wheel_set, wheel_unset
 from realizehit._writer cimport write_some, writer_clear, writer_forget, writer_init
 
 import os
+import zlib
 
 
 # --- 1. Patterns ------------------------------------------------------------------------------------------------------
@@ -143,9 +148,16 @@ cdef enum:
     URGENT_MAX = 64             # subscribers; a channel with more is a broadcast, which waits behind the others
     LATE_TICKS = 4              # ticks that are made up for; a longer hold-up is left out of all deadlines
     BULK_SHARE = 4              # every fourth write goes to a broadcast even while urgent ones wait
+    DEFLATE_MIN = 64            # bytes; a shorter message goes uncompressed, which the extension allows
 
 HAVE_EPOLL = bool(RH_HAVE_EPOLL)
 WEBSOCKET = FRAMING_WEBSOCKET
+DEFLATE = FRAMING_DEFLATE
+ENGINEIO_4 = FRAMING_ENGINEIO_4
+ENGINEIO_3 = FRAMING_ENGINEIO_3
+POLLING_4 = FRAMING_POLLING_4
+POLLING_3 = FRAMING_POLLING_3
+SSE = FRAMING_SSE
 RESP = FRAMING_RESP
 MAX_QUEUE_MESSAGES = QUEUE_MAX
 
@@ -238,6 +250,7 @@ cdef class Engine:
     def __cinit__(self):
         memset(&self.pool, 0, sizeof(self.pool))
         memset(&self.n, 0, sizeof(self.n))
+        memset(self.pings, 0, sizeof(self.pings))
         self.epoll = -1
 
     def __init__(self, call_soon, on_error, *, max_queue_bytes=1 << 20, max_queue_messages=4096, max_message=16384,
@@ -250,6 +263,7 @@ cdef class Engine:
         self.on_error = on_error
         self.on_vacant = None
         self.pending = []
+        self.moved = {}
         self.channels = {}
         self.max_queue_bytes = max_queue_bytes
         self.max_queue_messages = max_queue_messages
@@ -265,9 +279,14 @@ cdef class Engine:
             self.wheel.buckets[i] = NIL
         self.inbox = <uint8_t*> malloc(INBOX)
         self.events = <rh_event*> malloc(EVENTS * sizeof(rh_event))
-        self.ping_frame = frame_build(&self.pool, OP_PING, b"", 0, b"", 0)
-        if not (writer_init(&self.writer) and self.inbox and self.events and self.ping_frame):
+        if not (writer_init(&self.writer) and self.inbox and self.events):
             raise MemoryError()
+        self.pings[FRAMING_WEBSOCKET] = frame_build(&self.pool, OP_PING, b"", 0, b"", 0)
+        self.pings[FRAMING_DEFLATE] = frame_build(&self.pool, OP_PING, b"", 0, b"", 0)
+        self.pings[FRAMING_ENGINEIO_4] = frame_build(&self.pool, OP_TEXT, b"2", 1, b"", 0)
+        self.pings[FRAMING_POLLING_4] = frame_of(&self.pool, b"2\x1e")
+        self.pings[FRAMING_SSE] = frame_of(&self.pool, b":\n\n")
+        self.count_pings(-1)
         if epoll and RH_HAVE_EPOLL:
             self.epoll = rh_epoll_create()
             if self.epoll < 0:
@@ -279,14 +298,23 @@ cdef class Engine:
         slots_clear(&self.slots)
         for i in range(LISTS):
             free(self.lists[i].items)
-        if self.ping_frame != NULL:
-            frame_release(&self.pool, self.ping_frame)
+        self.count_pings(1)
+        for i in range(FRAMINGS):
+            if self.pings[i] != NULL:
+                frame_release(&self.pool, self.pings[i])
         writer_clear(&self.writer)
         free(self.inbox)
         free(self.events)
         pool_clear(&self.pool)
         if self.epoll >= 0:
             rh_close(self.epoll)
+
+    cdef void count_pings(self, int sign) noexcept:
+        # What an engine has for as long as it exists does not count as alive.
+        cdef int i
+        for i in range(FRAMINGS):
+            if RH_DEBUG and self.pings[i] != NULL:
+                alive.frames += sign
 
     @property
     def owns_sockets(self):
@@ -403,7 +431,11 @@ cdef class Engine:
                 self.later()
 
     def send(self, uint64_t handle, bytes data not None, bint binary=False):
-        """Send a message to one connection, such as the reply to an action.
+        """Send a message to one connection, such as the reply to an action, in the connection's framing.
+
+        Args:
+            data: for a text message valid UTF-8.
+            binary: whether it goes out as binary, which only plain WebSockets have.
 
         Returns:
             False when the connection is gone or going.
@@ -413,8 +445,12 @@ cdef class Engine:
         cdef Conn* c = self.find(handle)
         if c == NULL or c.state != CONN_OPEN:
             return False
-        self.send_frame(c, frame_build(&self.pool, OP_BINARY if binary else OP_TEXT, PyBytes_AS_STRING(data),
-                                       len(data), b"", 0))
+        if binary:
+            self.send_frame(c, frame_build(&self.pool, OP_BINARY, PyBytes_AS_STRING(data), len(data), b"", 0))
+        else:
+            if c.framing == FRAMING_POLLING_3 and not is_utf8(<const uint8_t*> PyBytes_AS_STRING(data), len(data)):
+                raise ValueError("the text is not UTF-8")
+            self.send_frame(c, self.build(c.framing, NULL, b"", PyBytes_AS_STRING(data), len(data)))
         self.later()
         return True
 
@@ -456,6 +492,61 @@ cdef class Engine:
         cdef Conn* c = self.find(handle)
         if c != NULL:
             c.flags &= ~HARD
+
+    def seen(self, uint64_t handle):
+        """Note that a client showed itself where the engine does not read its input, as a polling request does."""
+        cdef Conn* c = self.find(handle)
+        if c != NULL:
+            c.flags |= SEEN
+
+    def splice(self, uint64_t handle, uint64_t other):
+        """Let a connection go on over the socket or transport of another one, whose framing and handler it takes.
+
+        The first keeps its handle and its subscriptions. What is queued on it is dropped, so it is emptied before; what is
+        queued on the other stays queued. The other must have no subscriptions; its handle is not valid any more, and
+        nobody is told of its end.
+
+        Args:
+            handle: the connection that goes on, which has a transport of its own; that one is closed.
+            other: the connection that ends.
+
+        Raises:
+            ValueError: one of them is not open, or not as described.
+            OSError: the other one's descriptor cannot be watched.
+        """
+        cdef Conn* c = self.find(handle)
+        cdef Conn* o = self.find(other)
+        if c == NULL or o == NULL or c == o or c.state != CONN_OPEN or o.state != CONN_OPEN:
+            raise ValueError("both connections must be open")
+        if not c.flags & IS_TRANSPORT or o.sub_count:
+            raise ValueError("the first must have a transport, and the second no subscriptions")
+        if not o.flags & IS_TRANSPORT and rh_epoll_arm(self.epoll, o.fd, handle, (o.flags & BLOCKED) != 0) < 0:
+            raise OSError(errno, os.strerror(errno))
+        transport = <object> c.transport
+        Py_DECREF(transport)
+        Py_DECREF(<object> c.handler)
+        queue_drop(&self.pool, c, 0)
+        c.fd, c.transport, c.handler, c.framing = o.fd, o.transport, o.handler, o.framing
+        c.flags = (c.flags & (ON_URGENT | ON_BULK | ON_PYTHON)) | (o.flags & (IS_TRANSPORT | BLOCKED | HARD | SEEN))
+        queue_move(c, o)
+        wheel_unset(&self.wheel, &self.slots, o)
+        self.start_heartbeat(c)
+        # The other's slot is given back as at a burial, without its end being told.
+        o.fd, o.transport, o.handler = -1, NULL, NULL
+        o.state = CONN_DEAD
+        self.open_count -= 1
+        self.used_count -= 1
+        if RH_DEBUG:
+            alive.connections -= 1
+        if o.flags & (ON_URGENT | ON_BULK):
+            o.flags |= BURIED
+        else:
+            slot_give(&self.slots, o)
+        if c.count and not c.flags & BLOCKED:
+            self.make_dirty(c, True)
+        self.moved[other] = handle      # what it sent and has not been told yet
+        self.later()
+        transport.close()
 
     def is_open(self, uint64_t handle):
         """Tell whether a connection takes messages."""
@@ -697,6 +788,7 @@ cdef class Engine:
         while self.pending:
             pending, self.pending = self.pending, []
             for what, handler, handle, data in pending:
+                handle = self.moved.get(handle, handle)
                 try:
                     if what == "vacant":
                         if self.on_vacant is not None:
@@ -709,6 +801,7 @@ cdef class Engine:
                         getattr(handler, what)(handle, data)
                 except Exception as error:
                     self.on_error(error)
+        self.moved.clear()
         return 0
 
     cdef int tell(self, str what, Conn* c, object data) except -1:
@@ -814,18 +907,41 @@ cdef class Engine:
         return self.fan_out(channel, channel.subs, channel.count, PyBytes_AS_STRING(payload),
                             PyBytes_GET_SIZE(payload))
 
-    cdef Frame* message_frame(self, int framing, Channel channel, const char* payload, size_t size) except NULL:
+    cdef Frame* build(self, int framing, const char* id, bytes channel, const char* text, size_t size) except NULL:
         cdef Frame* f
         cdef char head[9]
-        if framing == FRAMING_RESP:
-            f = resp_message(&self.pool, PyBytes_AS_STRING(channel.name), PyBytes_GET_SIZE(channel.name), payload, size)
+        cdef size_t head_size = 0
+        if framing == FRAMING_WEBSOCKET or framing == FRAMING_DEFLATE:
+            if id != NULL:
+                memcpy(head, id, 8)
+                head[8] = c'?'
+                head_size = 9
+            if framing == FRAMING_DEFLATE and head_size + size >= DEFLATE_MIN:
+                return self.build_deflated(head, head_size, text, size)
+            f = frame_build(&self.pool, OP_TEXT, head, head_size, text, size)
+        elif framing == FRAMING_ENGINEIO_4 or framing == FRAMING_ENGINEIO_3:
+            f = engineio_frame(&self.pool, id, text, size)
+        elif framing == FRAMING_POLLING_4:
+            f = polling_4_frame(&self.pool, id, text, size)
+        elif framing == FRAMING_POLLING_3:
+            f = polling_3_frame(&self.pool, id, text, size)
+        elif framing == FRAMING_SSE:
+            f = sse_frame(&self.pool, id, text, size)
         else:
-            memcpy(head, channel.id, 8)
-            head[8] = c'?'
-            f = frame_build(&self.pool, OP_TEXT, head, 9, payload, size)
+            f = resp_message(&self.pool, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel), text, size)
         if f == NULL:
             raise MemoryError()
-        self.n.frames_built += 1
+        return f
+
+    cdef Frame* build_deflated(self, const char* head, size_t head_size, const char* text, size_t size) except NULL:
+        # RFC 7692, sections 7.2.1 and 8: a flushed raw stream without its last four bytes. Without context takeover each
+        # message stands for itself, so that this frame too is the same for everyone.
+        compressor = zlib.compressobj(wbits=-15)
+        cdef bytes data = compressor.compress(PyBytes_FromStringAndSize(head, head_size))
+        data += compressor.compress(PyBytes_FromStringAndSize(text, size)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        cdef Frame* f = frame_build(&self.pool, OP_TEXT | RSV1, PyBytes_AS_STRING(data), len(data) - 4, b"", 0)
+        if f == NULL:
+            raise MemoryError()
         return f
 
     cdef int fan_out(self, Channel channel, Subscriber* subs, uint32_t count,
@@ -834,15 +950,20 @@ cdef class Engine:
         cdef uint32_t i
         cdef Conn* c
         cdef Frame* f
+        cdef int framing
         cdef bint urgent = count <= URGENT_MAX
         memset(frames, 0, sizeof(frames))
         for i in range(count):
             if i + AHEAD < count:
                 rh_prefetch(subs[i + AHEAD].conn)
             c = subs[i].conn
-            f = frames[c.framing]
+            framing = c.framing
+            if framing == FRAMING_ENGINEIO_3:
+                framing = FRAMING_ENGINEIO_4    # their messages are the same
+            f = frames[framing]
             if f == NULL:
-                f = frames[c.framing] = self.message_frame(c.framing, channel, payload, size)
+                f = frames[framing] = self.build(framing, channel.id, channel.name, payload, size)
+                self.n.frames_built += 1
             if c.state == CONN_OPEN:
                 self.n.deliveries += self.enqueue(c, f, urgent)
         for i in range(FRAMINGS):
@@ -1033,12 +1154,12 @@ cdef class Engine:
         cdef int code = 1005
         if size:
             code = (data[0] << 8) | data[1] if size >= 2 else 0
+            if size > 2 and not is_utf8(data + 2, size - 2):
+                self.n.protocol_errors += 1
+                return self.close_with(c, 1007, b"the close reason is not UTF-8")
             if size < 2 or not is_close_code(code):
                 self.n.protocol_errors += 1
                 return self.close_with(c, 1002, b"invalid close frame")
-            if not is_utf8(data + 2, size - 2):
-                self.n.protocol_errors += 1
-                return self.close_with(c, 1007, b"the close reason is not UTF-8")
         # What the client sent before its close frame is acted on before the connection goes.
         c.flags |= PEER_DONE
         self.pending.append(("closed_by_peer", None, handle_of(c), code))
@@ -1053,9 +1174,20 @@ cdef class Engine:
         if c.state == CONN_CLOSING:
             self.doom(c)
         elif c.state == CONN_OPEN:
-            if not c.flags & PINGED:
+            if c.framing == FRAMING_ENGINEIO_3 or c.framing == FRAMING_POLLING_3:
+                # The client sends the pings, one in each interval.
+                if c.flags & SEEN:
+                    c.flags &= ~SEEN
+                    wheel_set(&self.wheel, &self.slots, c, self.ping_ticks + self.pong_ticks)
+                else:
+                    self.n.heartbeat_disconnects += 1
+                    self.close_with(c, 4003, b"heartbeat missed")
+            elif c.framing == FRAMING_SSE:
+                self.enqueue(c, self.pings[c.framing], False)   # nothing can come back; a dead peer's queue fills
+                wheel_set(&self.wheel, &self.slots, c, self.ping_ticks)
+            elif not c.flags & PINGED:
                 c.flags = (c.flags | PINGED) & ~SEEN
-                self.enqueue(c, self.ping_frame, False)
+                self.enqueue(c, self.pings[c.framing], False)
                 wheel_set(&self.wheel, &self.slots, c, self.pong_ticks)
             elif c.flags & SEEN:
                 c.flags &= ~PINGED
@@ -1091,18 +1223,23 @@ cdef class Engine:
         c.framing = <uint8_t> framing
         Py_INCREF(handler)
         c.handler = <PyObject*> handler
-        if framing == FRAMING_WEBSOCKET:
-            # The first ping comes after half an interval to a whole one: a crowd that came together is spread out.
-            self.spread = self.spread * 1103515245 + 12345
-            wheel_set(&self.wheel, &self.slots, c, self.ping_ticks - (self.spread >> 16) % (self.ping_ticks // 2 + 1))
-        else:
-            c.flags |= HARD     # what comes in is no WebSocket frame, and silence is no fault
+        if not is_websocket(framing):
+            c.flags |= HARD     # what comes in is no WebSocket frame
+        self.start_heartbeat(c)
         self.open_count += 1
         self.used_count += 1
         self.n.connections_total += 1
         if RH_DEBUG:
             alive.connections += 1
         return c
+
+    cdef void start_heartbeat(self, Conn* c) noexcept nogil:
+        if c.framing == FRAMING_ENGINEIO_3 or c.framing == FRAMING_POLLING_3:
+            wheel_set(&self.wheel, &self.slots, c, self.ping_ticks + self.pong_ticks)
+        elif c.framing != FRAMING_RESP:   # a neighbour's silence is no fault
+            # The first ping comes after half an interval to a whole one: a crowd that came together is spread out.
+            self.spread = self.spread * 1103515245 + 12345
+            wheel_set(&self.wheel, &self.slots, c, self.ping_ticks - (self.spread >> 16) % (self.ping_ticks // 2 + 1))
 
     cdef int leave(self, Conn* c) except -1:
         while c.sub_count:
@@ -1113,30 +1250,41 @@ cdef class Engine:
         c.sub_room = 0
         return 0
 
-    cdef int close_with(self, Conn* c, int code, bytes reason) except -1:
+    cdef Frame* farewell(self, int framing, int code, bytes reason) except? NULL:
         cdef char body[125]
         cdef size_t size = 0
-        cdef Frame* f
-        if c.state != CONN_OPEN and c.state != CONN_SLOW:
-            return 0
-        if c.framing != FRAMING_WEBSOCKET:
-            self.doom(c)    # it has no frame that says farewell
-            return 0
-        self.leave(c)
-        self.tell("on_gone", c, None)
-        self.open_count -= 1
-        c.state = CONN_CLOSING
+        if framing == FRAMING_SSE:
+            return NULL
+        if framing == FRAMING_POLLING_4:
+            return frame_of(&self.pool, b"1\x1e")
+        if framing == FRAMING_POLLING_3:
+            return frame_of(&self.pool, b"1:1")
         if code != 1005:
             body[0] = <char> (code >> 8)
             body[1] = <char> code
             memcpy(body + 2, PyBytes_AS_STRING(reason), len(reason))
             size = 2 + len(reason)
-        f = frame_build(&self.pool, OP_CLOSE, body, size, b"", 0)
+        cdef Frame* f = frame_build(&self.pool, OP_CLOSE, body, size, b"", 0)
         if f == NULL:
             raise MemoryError()
-        if not queue_append(&self.pool, c, f):
-            self.doom(c)
-        frame_release(&self.pool, f)
+        return f
+
+    cdef int close_with(self, Conn* c, int code, bytes reason) except -1:
+        cdef Frame* f
+        if c.state != CONN_OPEN and c.state != CONN_SLOW:
+            return 0
+        if c.framing == FRAMING_RESP:
+            self.doom(c)    # it has nothing that says farewell
+            return 0
+        self.leave(c)
+        self.tell("on_gone", c, None)
+        self.open_count -= 1
+        c.state = CONN_CLOSING
+        f = self.farewell(c.framing, code, reason)
+        if f != NULL:
+            if not queue_append(&self.pool, c, f):
+                self.doom(c)
+            frame_release(&self.pool, f)
         c.flags |= LAST_FRAME
         if not c.flags & BLOCKED:
             self.make_dirty(c, True)

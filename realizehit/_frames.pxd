@@ -12,16 +12,29 @@ cdef enum Opcode:  # RFC 6455, section 5.2
     OP_CLOSE = 8
     OP_PING = 9
     OP_PONG = 10
+    RSV1 = 0x40             # compressed (RFC 7692); stands in the same byte as the opcode
 
-cdef enum Framing:
+cdef enum:  # framings
+    # Over WebSocket frames:
     FRAMING_WEBSOCKET = 0
-    FRAMING_RESP = 1        # a broker's own protocol: how one node hands messages on to its workers
-    FRAMINGS = 2            # how many there are
+    FRAMING_DEFLATE = 1     # with permessage-deflate
+    FRAMING_ENGINEIO_4 = 2  # Engine.IO packets, protocol revision 4
+    FRAMING_ENGINEIO_3 = 3  # revision 3: the same messages, another heartbeat
+    # Over something else:
+    FRAMING_POLLING_4 = 4   # Engine.IO payloads for HTTP long-polling
+    FRAMING_POLLING_3 = 5
+    FRAMING_SSE = 6         # Server-Sent Events
+    FRAMING_RESP = 7        # a broker's own protocol: how one node hands messages on to its workers
+    FRAMINGS = 8            # how many there are
 
 cdef struct Frame:
     # Immutable bytes, shared by every connection that waits for them; the bytes follow the struct.
     uint32_t refs
     uint32_t size           # bytes
+
+
+cdef inline bint is_websocket(int framing) noexcept nogil:
+    return framing <= FRAMING_ENGINEIO_3
 
 
 cdef inline char* frame_bytes(Frame* f) noexcept nogil:
@@ -78,58 +91,6 @@ cdef inline Frame* frame_build(Pool* pool, uint8_t opcode, const char* first, si
     memcpy(out, header, n)
     memcpy(out + n, first, first_size)
     memcpy(out + n + first_size, rest, rest_size)
-    return f
-
-
-cdef inline int decimal(char* out, size_t value) noexcept nogil:
-    """Write a number in decimal; return its length, at most 20."""
-    cdef char digits[20]
-    cdef int n = 0, i
-    while True:
-        digits[n] = <char> (c'0' + value % 10)
-        n += 1
-        value //= 10
-        if value == 0:
-            break
-    for i in range(n):
-        out[i] = digits[n - 1 - i]
-    return n
-
-
-cdef inline int bulk_header(char* out, size_t size) noexcept nogil:
-    """Write the header of a RESP bulk string; return its length, at most 23."""
-    cdef int n
-    out[0] = c'$'
-    n = 1 + decimal(out + 1, size)
-    out[n] = c'\r'
-    out[n + 1] = c'\n'
-    return n + 2
-
-
-cdef inline Frame* resp_message(Pool* pool, const char* channel, size_t channel_size,
-                                const char* payload, size_t size) noexcept nogil:
-    """Build what a broker sends a subscriber: ``*3``, ``message``, the channel, the payload."""
-    cdef const char* start = b"*3\r\n$7\r\nmessage\r\n"
-    cdef char first[23]
-    cdef char second[23]
-    cdef int m = bulk_header(first, channel_size), n = bulk_header(second, size)
-    cdef Frame* f = frame_new(pool, 17 + m + channel_size + 2 + n + size + 2)
-    cdef char* out
-    if f == NULL:
-        return NULL
-    out = frame_bytes(f)
-    memcpy(out, start, 17)
-    out += 17
-    memcpy(out, first, m)
-    out += m
-    memcpy(out, channel, channel_size)
-    out += channel_size
-    memcpy(out, b"\r\n", 2)
-    out += 2
-    memcpy(out, second, n)
-    out += n
-    memcpy(out, payload, size)
-    memcpy(out + size, b"\r\n", 2)
     return f
 
 

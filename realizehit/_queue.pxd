@@ -54,6 +54,16 @@ cdef inline void queue_emptied(Pool* pool, Conn* c) noexcept nogil:
         c.offset = 0
 
 
+cdef inline void queue_move(Conn* to, Conn* source) noexcept nogil:
+    """Give a connection whose queue is empty the queue of another one."""
+    to.ring, to.single, to.room, to.head = source.ring, source.single, source.room, source.head
+    to.count, to.offset, to.queued = source.count, source.offset, source.queued
+    if to.room == 1:
+        to.ring = &to.single
+    source.ring = NULL
+    source.room = source.head = source.count = source.offset = source.queued = 0
+
+
 cdef inline void queue_written(Pool* pool, Conn* c, size_t size) noexcept nogil:
     """Let go of `size` bytes from the front."""
     cdef Frame* f

@@ -1,4 +1,4 @@
-# Bytes in, bytes out: percent-encoding, UTF-8, MD5 and ECMAScript's number format.
+# Bytes in, bytes out: percent-encoding, UTF-8, MD5, decimals, JSON escapes and ECMAScript's number format.
 # Inline functions for `_fanout.pyx`; no state, no Python objects, nothing that can raise.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -168,6 +168,82 @@ cdef inline int number_to_text(char* out, const char* shortest) noexcept nogil:
             n += 1
         out[n] = <char> (c'0' + exponent % 10)
         n += 1
+    return n
+
+
+cdef inline int decimal(char* out, size_t value) noexcept nogil:
+    """Write a number in decimal; return its length, at most 20."""
+    cdef char digits[20]
+    cdef int n = 0, i
+    while True:
+        digits[n] = <char> (c'0' + value % 10)
+        n += 1
+        value //= 10
+        if value == 0:
+            break
+    for i in range(n):
+        out[i] = digits[n - 1 - i]
+    return n
+
+
+cdef inline size_t escaped_size(const char* text, size_t size, bint ascii_only) noexcept nogil:
+    """How many bytes `escape` writes."""
+    cdef size_t i, n = 0
+    cdef uint8_t c
+    for i in range(size):
+        c = <uint8_t> text[i]
+        if c == c'?':
+            n += 6
+        elif c < 0x80 or not ascii_only:
+            n += 1
+        elif c >= 0xF0:
+            n += 12     # a surrogate pair
+        elif c >= 0xC0:
+            n += 6
+    return n
+
+
+cdef inline size_t hex_escape(char* out, uint32_t unit) noexcept nogil:
+    cdef const char* hexits = b"0123456789abcdef"
+    out[0] = c'\\'
+    out[1] = c'u'
+    out[2] = hexits[unit >> 12]
+    out[3] = hexits[(unit >> 8) & 15]
+    out[4] = hexits[(unit >> 4) & 15]
+    out[5] = hexits[unit & 15]
+    return 6
+
+
+cdef inline size_t escape(char* out, const char* text, size_t size, bint ascii_only) noexcept nogil:
+    """Write JSON text, which must be valid UTF-8, with every ``?`` as ``\\u003f``; return the length.
+
+    Args:
+        ascii_only: escape what is not ASCII too. Outside of strings JSON has neither.
+    """
+    cdef size_t i = 0, n = 0
+    cdef uint8_t c
+    cdef uint32_t code
+    while i < size:
+        c = <uint8_t> text[i]
+        if c == c'?':
+            n += hex_escape(out + n, c)
+            i += 1
+        elif c < 0x80 or not ascii_only:
+            out[n] = <char> c
+            n += 1
+            i += 1
+        elif c < 0xE0:
+            n += hex_escape(out + n, ((c & 0x1F) << 6) | (text[i + 1] & 0x3F))
+            i += 2
+        elif c < 0xF0:
+            n += hex_escape(out + n, ((c & 0x0F) << 12) | ((text[i + 1] & 0x3F) << 6) | (text[i + 2] & 0x3F))
+            i += 3
+        else:
+            code = (((c & 0x07) << 18) | ((text[i + 1] & 0x3F) << 12) | ((text[i + 2] & 0x3F) << 6)
+                    | (text[i + 3] & 0x3F)) - 0x10000
+            n += hex_escape(out + n, 0xD800 + (code >> 10))
+            n += hex_escape(out + n, 0xDC00 + (code & 0x3FF))
+            i += 4
     return n
 
 
