@@ -34,6 +34,8 @@ cdef enum ConnFlag:
     PEER_DONE = 512             # the peer's close frame came: after the last frame the socket can be closed at once
     HALF_CLOSED = 1024          # our side of the socket is shut
     BURIED = 2048               # its socket is closed; the slot is free again once no dirty list names it
+    OVERDUE = 4096              # the time to end is over
+    DEAF = 8192                 # it broke the protocol: nothing more of it is read
 
 
 cdef struct Subscription:

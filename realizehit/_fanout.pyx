@@ -24,8 +24,8 @@ from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from realizehit._conn cimport (
-    BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, HALF_CLOSED, HARD, IS_TRANSPORT,
-    LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, PEER_DONE, PINGED, SEEN, Conn, Subscriber, Subscription, handle_of,
+    BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DEAF, HALF_CLOSED, HARD,
+    IS_TRANSPORT, LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, OVERDUE, PEER_DONE, PINGED, SEEN, Conn, Subscriber, Subscription, handle_of,
     list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch, slot_at, slot_find, slot_give, slot_take, slots_clear, slots_grow,
 )
 from realizehit._engineio cimport engineio_frame, polling_3_frame, polling_4_frame
@@ -795,8 +795,8 @@ cdef class Engine:
                             self.on_vacant(data)
                     elif what == "on_gone":
                         handler.on_gone(handle)
-                    elif what == "closed_by_peer":
-                        self.disconnect(handle, data)
+                    elif what == "end":
+                        self.disconnect(handle, data[0], data[1])
                     elif self.is_open(handle):  # it may have left in a callback before this one
                         getattr(handler, what)(handle, data)
                 except Exception as error:
@@ -1092,6 +1092,9 @@ cdef class Engine:
             c.flags &= ~ON_PYTHON
             if c.state == CONN_DEAD or c.flags & BLOCKED:
                 continue
+            if not c.flags & IS_TRANSPORT:  # spliced onto a socket meanwhile
+                self.make_dirty(c, True)
+                continue
             if c.count:
                 data = PyBytes_FromStringAndSize(NULL, c.queued)   # a transport takes whole frames
                 out = PyBytes_AS_STRING(data)
@@ -1129,7 +1132,7 @@ cdef class Engine:
 
     cdef int consume(self, Conn* c, uint8_t* data, size_t size) except -1:
         cdef Incoming frame
-        while size and c.state == CONN_OPEN and not c.flags & PEER_DONE:
+        while size and c.state == CONN_OPEN and not c.flags & (PEER_DONE | DEAF):
             if c.flags & HARD or not parse_incoming(&frame, data, size, self.max_message):
                 c.flags |= HARD
                 self.tell("on_bytes", c, PyBytes_FromStringAndSize(<char*> data, size))
@@ -1138,8 +1141,7 @@ cdef class Engine:
             size -= frame.consumed
             if frame.opcode == OP_TEXT:
                 if not is_utf8(frame.payload, frame.size):
-                    self.n.protocol_errors += 1
-                    return self.close_with(c, 1007, b"the text is not UTF-8")
+                    return self.break_off(c, 1007, "the text is not UTF-8")
                 self.tell("on_text", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
             elif frame.opcode == OP_BINARY:
                 self.tell("on_binary", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
@@ -1155,14 +1157,20 @@ cdef class Engine:
         if size:
             code = (data[0] << 8) | data[1] if size >= 2 else 0
             if size > 2 and not is_utf8(data + 2, size - 2):
-                self.n.protocol_errors += 1
-                return self.close_with(c, 1007, b"the close reason is not UTF-8")
+                return self.break_off(c, 1007, "the close reason is not UTF-8")
             if size < 2 or not is_close_code(code):
-                self.n.protocol_errors += 1
-                return self.close_with(c, 1002, b"invalid close frame")
-        # What the client sent before its close frame is acted on before the connection goes.
+                return self.break_off(c, 1002, "invalid close frame")
         c.flags |= PEER_DONE
-        self.pending.append(("closed_by_peer", None, handle_of(c), code))
+        return self.end_after_callbacks(c, code, "")
+
+    cdef int break_off(self, Conn* c, int code, str reason) except -1:
+        self.n.protocol_errors += 1
+        c.flags |= DEAF
+        return self.end_after_callbacks(c, code, reason)
+
+    cdef int end_after_callbacks(self, Conn* c, int code, str reason) except -1:
+        # What the client sent before is acted on before the connection goes.
+        self.pending.append(("end", None, handle_of(c), (code, reason)))
         return 0
 
 
@@ -1172,6 +1180,7 @@ cdef class Engine:
 
     cdef int timer_fired(self, Conn* c) except -1:
         if c.state == CONN_CLOSING:
+            c.flags |= OVERDUE
             self.doom(c)
         elif c.state == CONN_OPEN:
             if c.framing == FRAMING_ENGINEIO_3 or c.framing == FRAMING_POLLING_3:
@@ -1313,7 +1322,7 @@ cdef class Engine:
             if c.flags & IS_TRANSPORT:
                 transport = <object> c.transport
                 try:
-                    if c.flags & LAST_FRAME:
+                    if c.flags & LAST_FRAME and not c.flags & OVERDUE:
                         transport.close()
                     else:
                         transport.abort()

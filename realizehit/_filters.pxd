@@ -44,7 +44,7 @@ cdef inline str shown(object key):
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-cdef inline int encode_text(char* out, int room, str text, object key, bint is_key) except -1:
+cdef inline int encode_text(char* out, int room, object text, object key, bint is_key) except -1:
     cdef Py_ssize_t size
     cdef const char* utf8
     cdef int n

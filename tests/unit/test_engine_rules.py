@@ -346,7 +346,6 @@ def past(b: Bench, seconds: float) -> None:
         now += b.engine.tick_interval
 
 
-@pytest.mark.xfail(strict=True, reason="the engine closes a transport whose time is over, and does not abort it")
 def test_a_transport_that_does_not_end_in_time_is_aborted() -> None:
     with bench(close_timeout=1.0) as b:
         transport = StuckTransport()
