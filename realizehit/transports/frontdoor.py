@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from realizehit.transports.handshake import MAX_HEAD, parse_head, refusal
+from realizehit.transports.joined import JoinedWrites
 from realizehit.transports.websocket import WebSocketTransport
 
 _UPGRADE: Final = b"\r\nupgrade:"
@@ -54,6 +55,8 @@ class FrontDoor(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, JoinedWrites):  # an upgrade on a connection that served HTTP before
+            transport = transport.unwrap()
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
         self._timer = self._loop.call_later(self._timeout, self._too_late)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # all it needs is `shutdown`
@@ -85,7 +88,7 @@ class FrontDoor(asyncio.Protocol):
         transport, received = self._leave()
         protocol = HttpToolsProtocol(self._config, self._server_state, self._app_state, self._loop)
         transport.set_protocol(protocol)
-        protocol.connection_made(transport)
+        protocol.connection_made(JoinedWrites(transport, self._loop))
         protocol.data_received(received)
 
     def connection_lost(self, exc: Exception | None) -> None:
