@@ -22,6 +22,7 @@ from pathlib import Path
 import click
 
 from benchmarks import _counted, machine
+from realizehit import _fanout
 
 RECORD = Path(__file__).with_name("instructions.json")
 ROOT = Path(__file__).parents[1]
@@ -39,8 +40,10 @@ Counts = dict[str, float]
 
 def combination() -> str:
     """Name what the counts depend on."""
-    version = ".".join(map(str, sys.version_info[:2]))
-    return f"{machine.compiler()}; {sysconfig.get_config_var('OPT') or ''}; CPython {version}; {platform.machine()}"
+    python = ".".join(map(str, sys.version_info[:2]))
+    cython = type(_fanout.canonical).__module__.strip("_").replace("_", ".")  # its type says which Cython made it
+    flags = sysconfig.get_config_var("OPT") or ""
+    return f"{machine.compiler()}; {flags}; {cython}; CPython {python}; {platform.machine()}"
 
 
 def instructions(kind: str, rounds: int) -> int:
