@@ -1,0 +1,98 @@
+/**
+ * Patterns and their channels: for those who talk to the broker themselves, or want to compare patterns. A client needs
+ * none of this, the server does it.
+ *
+ * The rules are those of every realizehit: each filter is percent-encoded, the filters are sorted by key, joined with `|`.
+ *
+ * @license MIT
+ * @module
+ */
+
+const MAX_FILTERS = 16;
+const MAX_KEY = 64; // bytes, encoded
+const MAX_VALUE = 256; // bytes, encoded
+const MAX_CHANNEL = 1024; // bytes
+
+/** A pattern that breaks a rule; the text names the filter and the bound. */
+export class PatternError extends Error {
+  name = "PatternError";
+
+  /**
+   * @param {string} message
+   * @param {"bad-pattern" | "wildcard-unsupported"} [code]
+   */
+  constructor(message, code = "bad-pattern") {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** @param {unknown} value */
+const shown = (value) => {
+  const text = typeof value === "string" ? JSON.stringify(value) : String(value);
+  return text.length > 40 ? `${text.slice(0, 40)}…` : text;
+};
+
+/**
+ * Percent-encode everything outside RFC 3986's unreserved characters.
+ *
+ * @param {string} text
+ * @param {string} what
+ * @param {number} most
+ */
+const encoded = (text, what, most) => {
+  if (!text) throw new PatternError(`${what} is empty`);
+  let result;
+  try {
+    result = encodeURIComponent(text);
+  } catch {
+    throw new PatternError(`${what} ${shown(text)} holds a lone surrogate`);
+  }
+  result = result.replace(/[!*'()]/g, (each) => `%${each.charCodeAt(0).toString(16).toUpperCase()}`);
+  if (result.length > most) throw new PatternError(`${what} ${shown(text)} has ${result.length} bytes, at most ${most}`);
+  return result;
+};
+
+/**
+ * @param {string} key
+ * @param {unknown} value
+ */
+const textOf = (key, value) => {
+  if (typeof value === "string") return value;
+  if (typeof value === "boolean" || (typeof value === "number" && Number.isFinite(value))) return String(value);
+  // Beyond 64 bits, as every JSON reader does: the nearest double.
+  if (typeof value === "bigint") return String(value >= -(2n ** 63n) && value < 2n ** 64n ? value : Number(value));
+  throw new PatternError(`the value of ${shown(key)} is ${shown(value)}; a value is a text, a finite number, true or false`);
+};
+
+/**
+ * Return a pattern's canonical text, which is the channel at the broker.
+ *
+ * @param {Record<string, string | number | bigint | boolean>} pattern
+ * @param {{wildcard?: boolean}} [options] wildcard: whether the reserved `*` may stand in it, as in a subscription.
+ * @throws {PatternError} it breaks a rule.
+ */
+export function channel(pattern, { wildcard = false } = {}) {
+  if (typeof pattern !== "object" || pattern === null || Array.isArray(pattern)) {
+    throw new PatternError(`a pattern is an object of filters, not ${shown(pattern)}`);
+  }
+  const filters = Object.entries(pattern);
+  if (!filters.length) throw new PatternError("the pattern is empty");
+  if (filters.length > MAX_FILTERS) {
+    throw new PatternError(`the pattern has ${filters.length} filters, at most ${MAX_FILTERS}`);
+  }
+  const parts = filters.map(([key, value]) => {
+    const any = value === "*";
+    if (key === "*" && !any) throw new PatternError('the key "*" takes only the value "*"');
+    if (any && !wildcard) throw new PatternError(`the filter ${shown(key)} is the reserved "*"`, "wildcard-unsupported");
+    return [
+      key === "*" ? key : encoded(key, "the key", MAX_KEY),
+      any ? "*" : encoded(textOf(key, value), `the value of ${shown(key)}`, MAX_VALUE),
+    ];
+  });
+  // Encoded keys are ASCII, so that the order of UTF-16 is that of bytes.
+  parts.sort(([one], [other]) => (one < other ? -1 : 1));
+  const text = parts.map((part) => part.join(":")).join("|");
+  if (text.length > MAX_CHANNEL) throw new PatternError(`the channel has ${text.length} bytes, at most ${MAX_CHANNEL}`);
+  return text;
+}

@@ -1,0 +1,940 @@
+/**
+ * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. One file, no dependencies; it runs in
+ * browsers, Node.js, Deno and Bun.
+ *
+ * The rules of this file. A client has at most one link to a server: a WebSocket, or a stream of events over HTTP where
+ * WebSockets do not get through. A link tells three things, `up`, `message` and `down`, and is never used again after
+ * `down`; what comes from a link that is not the client's any more is ignored. Each pattern stands once on the wire.
+ * The server names the id under which a pattern's payloads come, so none can come before its answer.
+ *
+ * @license MIT
+ * @module
+ */
+
+const STABLE_AFTER = 10_000; // ms that a link must last to count as a success, as in every realizehit client
+const FOR_NOW = /^(unavailable|rate-limited)$/; // codes of a refusal that may not be the last word
+
+/** An error that a server gave, or the loss of a connection. */
+export class RealizehitError extends Error {
+  name = "RealizehitError";
+
+  /**
+   * @param {string} message for people.
+   * @param {string} [code] the server's stable code, for programs; empty where it gave none.
+   * @param {number} [status] the HTTP status, or the close code of a WebSocket.
+   */
+  constructor(message, code = "", status = 0) {
+    super(message);
+    /** The server's stable code, or an empty string. */
+    this.code = code;
+    /** The HTTP status, or the WebSocket's close code; 0 where there was none. */
+    this.status = status;
+  }
+}
+
+/**
+ * Something that callbacks can be attached to. A callback that fails harms nobody here: its error is thrown where the
+ * platform reports uncaught ones. An `error` that nobody listens to is written to the console.
+ *
+ * @template {Record<string, any[]>} Events
+ */
+class Emitter {
+  /** @type {Map<keyof Events, Function[]>} */
+  #callbacks = new Map();
+
+  /**
+   * Call `callback` at each such event.
+   *
+   * @template {keyof Events} Name
+   * @param {Name} event
+   * @param {(...values: Events[Name]) => void} callback
+   */
+  on(event, callback) {
+    this.#callbacks.set(event, [...(this.#callbacks.get(event) ?? []), callback]);
+    return this;
+  }
+
+  /**
+   * Call `callback` at the next such event only.
+   *
+   * @template {keyof Events} Name
+   * @param {Name} event
+   * @param {(...values: Events[Name]) => void} callback
+   */
+  once(event, callback) {
+    /** @param {Events[Name]} values */
+    const first = (...values) => {
+      this.off(event, first);
+      callback(...values);
+    };
+    return this.on(event, first);
+  }
+
+  /**
+   * Call `callback` no more.
+   *
+   * @template {keyof Events} Name
+   * @param {Name} event
+   * @param {(...values: Events[Name]) => void} callback
+   */
+  off(event, callback) {
+    this.#callbacks.set(event, (this.#callbacks.get(event) ?? []).filter((each) => each !== callback));
+    return this;
+  }
+
+  /**
+   * @internal
+   * @template {keyof Events} Name
+   * @param {Name} event
+   * @param {Events[Name]} values
+   */
+  _emit(event, ...values) {
+    const callbacks = this.#callbacks.get(event) ?? [];
+    if (event === "error" && !callbacks.length) console.error(values[0]);
+    for (const callback of callbacks) {
+      try {
+        callback(...values);
+      } catch (error) {
+        setTimeout(() => {
+          throw error;
+        });
+      }
+    }
+  }
+}
+
+/**
+ * @typedef {Record<string, string | number | boolean>} Pattern a set of filters, such as `{kind: "news"}`
+ * @typedef {"subscribing" | "subscribed" | "unsubscribing" | "unsubscribed"} SubscriptionState
+ *
+ * @typedef {{
+ *   payload: [payload: any], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
+ *   gap: [seconds: number], error: [error: Error],
+ * }} SubscriptionEvents
+ */
+
+/**
+ * What a client asked for. Made by `WSClient.subscribe`.
+ *
+ * Events: `payload` (payload); `subscribing`, `subscribed`, `unsubscribing`, `unsubscribed` when the state changed; `gap`
+ * (seconds) when it is in force again after the connection was away, so that messages may be missing; `error` (error)
+ * when it ended by itself, or a payload could not be parsed and was left out.
+ *
+ * @extends {Emitter<SubscriptionEvents>}
+ */
+export class Subscription extends Emitter {
+  /** Its label on the wire, empty until it was in force once. */
+  id = "";
+  /** @type {SubscriptionState} */
+  state = "unsubscribed";
+  /** How many payloads came. */
+  payloads = 0;
+  /** How many gaps there were. */
+  gaps = 0;
+  /** How many payloads were lost because an iterator was read too slowly. */
+  dropped = 0;
+  /** @internal @type {string} what tells patterns apart */
+  _key;
+  /** @internal how often it was asked for since it was last in force */
+  _attempts = 0;
+  /** @internal the id of its last `sub` */
+  _request = "";
+
+  #client;
+  /** @type {Set<{waiting: any[], wake: () => void}>} */
+  #readers = new Set();
+  /** @type {Error | undefined} why it ended by itself */
+  #error;
+  /** @type {number | undefined} when messages began to be missing, a `Date.now()` */
+  #awaySince;
+
+  /**
+   * @internal
+   * @param {WSClient} client
+   * @param {Pattern} pattern
+   * @param {string} key
+   */
+  constructor(client, pattern, key) {
+    super();
+    this.#client = client;
+    /** The pattern as it was given. */
+    this.pattern = { ...pattern };
+    this._key = key;
+  }
+
+  /** Whether the state is `subscribing`. */
+  subscribing() {
+    return this.state === "subscribing";
+  }
+  /** Whether the state is `subscribed`. */
+  subscribed() {
+    return this.state === "subscribed";
+  }
+  /** Whether the state is `unsubscribing`. */
+  unsubscribing() {
+    return this.state === "unsubscribing";
+  }
+  /** Whether the state is `unsubscribed`. */
+  unsubscribed() {
+    return this.state === "unsubscribed";
+  }
+
+  /**
+   * Subscribe, again if it has ended, and wait until that is in force: nothing published from then on is missed.
+   *
+   * @returns {Promise<void>} rejected where the server refuses it, or it is ended meanwhile.
+   */
+  async subscribe() {
+    this.#client._join(this);
+    await this.#until("subscribed", "unsubscribed");
+    if (!this.subscribed()) throw this.#error ?? new RealizehitError("it was unsubscribed");
+  }
+
+  /**
+   * End the subscription. Nothing is handed out any more; what waits is thrown away.
+   *
+   * @returns {Promise<void>} resolved when the server has confirmed it, or there is none to confirm it.
+   */
+  async unsubscribe() {
+    if (this.subscribed() || this.subscribing()) {
+      this._move("unsubscribing");
+      this.#wake(true);
+      this.#client._leave(this);
+    }
+    await this.#until("unsubscribed");
+  }
+
+  /**
+   * Hand out payloads from now on. Each loop has a queue of its own, which drops its oldest payload when it is full.
+   *
+   * @returns {AsyncGenerator<any, void, void>} ends with the subscription; throws where that ended by itself.
+   */
+  async *[Symbol.asyncIterator]() {
+    const reader = { waiting: /** @type {any[]} */ ([]), wake() {} };
+    this.#readers.add(reader);
+    try {
+      for (;;) {
+        while (reader.waiting.length) yield reader.waiting.shift();
+        if (this.#error) throw this.#error;
+        if (this.unsubscribed() || this.unsubscribing()) return;
+        await new Promise((resolve) => (reader.wake = () => resolve(undefined)));
+      }
+    } finally {
+      this.#readers.delete(reader);
+    }
+  }
+
+  /** @param {SubscriptionState[]} states @returns {Promise<void>} */
+  #until(...states) {
+    return new Promise((resolve) => {
+      if (states.includes(this.state)) resolve();
+      else for (const state of states) this.once(state, resolve);
+    });
+  }
+
+  #wake(discard = false) {
+    for (const reader of this.#readers) {
+      if (discard) reader.waiting.length = 0;
+      reader.wake();
+    }
+  }
+
+  /** @internal @param {SubscriptionState} state */
+  _move(state) {
+    if (this.state === state) return;
+    this.state = state;
+    this._emit(state);
+  }
+
+  /** @internal */
+  _begin() {
+    this.#error = this.#awaySince = undefined;
+    this.state = "subscribing";
+    // Whoever asked has yet to attach its callbacks.
+    queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
+  }
+
+  /** @internal @param {string} text @param {(text: string) => any} parse @param {number} maxsize */
+  _deliver(text, parse, maxsize) {
+    if (!this.subscribed()) return;
+    let payload;
+    try {
+      payload = parse(text);
+    } catch (error) {
+      this._emit("error", new RealizehitError(`a payload could not be parsed and was left out: ${error}`));
+      return;
+    }
+    this.payloads++;
+    for (const { waiting } of this.#readers) {
+      if (waiting.push(payload) > maxsize) {
+        waiting.shift();
+        this.dropped++;
+      }
+    }
+    this.#wake();
+    this._emit("payload", payload);
+  }
+
+  /** @internal @param {string} id */
+  _inForce(id) {
+    this.id = id;
+    this._attempts = 0;
+    this._move("subscribed");
+    if (this.#awaySince !== undefined && this.subscribed()) {
+      const seconds = Math.max(0, Date.now() - this.#awaySince) / 1000; // the clock may have been set back
+      this.#awaySince = undefined;
+      this.gaps++;
+      this._emit("gap", seconds);
+    }
+  }
+
+  /** @internal @param {number} since */
+  _interrupted(since) {
+    if (!this.subscribed()) return;
+    this.#awaySince ??= since;
+    this._move("subscribing");
+  }
+
+  /** @internal @param {Error} [error] */
+  _finish(error) {
+    this.#error = error;
+    this._move("unsubscribed");
+    this.#wake(!error);
+    if (error) this._emit("error", error);
+  }
+}
+
+/**
+ * @typedef {object} SocketLike what is used of a WebSocket
+ * @property {(text: string) => void} send
+ * @property {() => void} close
+ * @property {any} onopen
+ * @property {any} onmessage
+ * @property {any} onclose
+ * @property {any} onerror
+ *
+ * @typedef {object} Options times are in milliseconds
+ * @property {new (url: string) => SocketLike} [WebSocket] in place of the platform's; Node.js before 22 has none.
+ * @property {(url: URL, request: RequestInit) => Promise<Response>} [fetch] in place of the platform's.
+ * @property {string | URL | false} [sse] where the stream of events is, `sse` beside the WebSocket's address where it
+ *   is not given; false to use WebSockets only.
+ * @property {(text: string) => any} [parse] makes a payload of its JSON text, in place of `JSON.parse`.
+ * @property {number} [maxsize] how many payloads may wait in an iterator, 1024.
+ * @property {number} [backoffBase] the first bound of the delay before reconnecting, 500.
+ * @property {number} [backoffCap] the last bound of it, 30000.
+ * @property {number} [heartbeat] silence after which a ping is sent, 60000.
+ * @property {number} [responseTimeout] for connecting, and for an answer to a ping, 10000.
+ * @property {number} [webSocketRetry] between attempts to leave the stream of events for a WebSocket, 120000.
+ *
+ * @typedef {object} Link
+ * @property {"websocket" | "sse"} kind
+ * @property {(message: object) => void} [send] a WebSocket's
+ * @property {() => void} close ends it without a word
+ * @property {(error: RealizehitError) => void} lose ends it, and tells the client
+ *
+ * @typedef {object} Lost how a link ended
+ * @property {RealizehitError} error
+ * @property {boolean} [clean] whether the other side ended it in order, so that nothing it had sent is missing
+ * @property {number} [delay] ms after which it asked to come back
+ */
+
+/**
+ * Read what a server says instead of what was asked for.
+ *
+ * @param {Response} response
+ */
+const problem = async (response) => {
+  const { code, detail } = (await response.json().catch(() => null)) ?? {};
+  return new RealizehitError(`${detail ?? `${response.url} answered ${response.status}`}`, code, response.status);
+};
+
+/**
+ * Return what is equal for two spellings of one pattern, such as `3` and `"3"`.
+ *
+ * @param {Pattern} pattern
+ */
+const keyOf = (pattern) => {
+  if (typeof pattern !== "object" || !pattern) throw new TypeError("a pattern is an object of filters");
+  const filters = Object.entries(pattern).map(([key, value]) => {
+    // JSON would leave it out, and the pattern would be a wider one.
+    if (JSON.stringify(value) === undefined) throw new TypeError(`the filter ${key} is ${String(value)}`);
+    return [key, String(value)];
+  });
+  return JSON.stringify(filters.sort());
+};
+
+/**
+ * Subscribe over a WebSocket, or over a stream of events where WebSockets do not get through, and stay subscribed.
+ *
+ *     const client = new WSClient("wss://example.org/ws");
+ *     client.subscribe({ kind: "news" }).on("payload", (payload) => console.log(payload));
+ *
+ * It connects by itself, and reconnects with a full-jitter back-off or after the delay that a server asked for. A server
+ * that closes with 4500 to 4999 is not bothered again.
+ *
+ * Events: `connected` (kind) each time a connection is there; `disconnect` (error) when it is gone; `error` (error) when
+ * an attempt failed, or the server will not have the client.
+ *
+ * @extends {Emitter<{connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], error: [error: Error]}>}
+ */
+export class WSClient extends Emitter {
+  /** The WebSocket's address. */
+  url;
+  /** @type {Required<Omit<Options, "sse">>} */
+  #options;
+  /** @type {URL | undefined} */
+  #sse;
+  /** @type {Map<string, Subscription>} what is wanted, by key */
+  #wanted = new Map();
+  /** @type {Map<string, Subscription>} what is in force, by id */
+  #inForce = new Map();
+  /** @type {Map<Subscription, "sub" | "unsub">} what this turn of the event loop asked for */
+  #turn = new Map();
+  /** @type {Map<string, (reply?: any) => void>} called with each reply, or without where none will come */
+  #replies = new Map();
+  #lastId = 0;
+
+  /** @type {Link | undefined} the link that is used or being opened */
+  #link;
+  #isUp = false;
+  #count = 0; // of what came over it
+  #upAt = 0;
+  #heard = 0; // when the last of it came
+  #attempts = 0; // since there was a link that lasted
+  #failures = 0; // of WebSockets, since there was one over which anything came
+  #asked = false; // whether the server named the time to come back
+  /** @type {RealizehitError | undefined} */
+  #ended;
+
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #reconnect;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #flush;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #watch;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #probe;
+  #page = new AbortController();
+
+  /**
+   * @param {string | URL} url where the WebSocket is: `wss://host/ws`, or relative to the page.
+   * @param {Options} [options]
+   */
+  constructor(url, options = {}) {
+    super();
+    const address = new URL(url, globalThis.location?.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`${url} is no address of a WebSocket`);
+    if (address.pathname === "/") address.pathname = "/ws";
+    this.url = address.href;
+    this.#options = {
+      WebSocket: globalThis.WebSocket,
+      fetch: (url, request) => fetch(url, request),
+      parse: JSON.parse,
+      maxsize: 1024,
+      backoffBase: 500,
+      backoffCap: 30_000,
+      heartbeat: 60_000,
+      responseTimeout: 10_000,
+      webSocketRetry: 120_000,
+      ...options,
+    };
+    if (options.sse === false) {
+      if (!this.#options.WebSocket) throw new TypeError("there is no WebSocket here; pass one as an option");
+    } else {
+      if (!this.#options.WebSocket) this.#failures = 2;
+      this.#sse = new URL(options.sse ?? "sse", address);
+      this.#sse.protocol = this.#sse.protocol.replace("ws", "http");
+      if (options.sse === undefined) this.#sse.search = address.search;
+    }
+    const on = { signal: this.#page.signal };
+    globalThis.addEventListener?.("online", () => this.#wake(), on);
+    const page = globalThis.document;
+    page?.addEventListener("visibilitychange", () => page.visibilityState === "visible" && this.#wake(), on);
+    // What is subscribed to in this turn goes out at once when the connection is there.
+    this.#later(0);
+  }
+
+  /** Whether a connection is there. */
+  get connected() {
+    return this.#isUp;
+  }
+
+  /** Whether no connection is there. */
+  get disconnected() {
+    return !this.#isUp;
+  }
+
+  /** What the connection is, `websocket` or `sse`; undefined while there is none. */
+  get transport() {
+    return this.#isUp ? this.#link?.kind : undefined;
+  }
+
+  /** Those that have not ended. */
+  get subscriptions() {
+    return [...this.#wanted.values()];
+  }
+
+  /**
+   * Subscribe to a pattern. Asked again for the same pattern, it returns the same subscription.
+   *
+   * @param {Pattern} pattern
+   * @param {(payload: any) => void} [callback] for its `payload` event.
+   */
+  subscribe(pattern, callback) {
+    const subscription = this.getSubscription(pattern) ?? new Subscription(this, pattern, keyOf(pattern));
+    if (callback) subscription.on("payload", callback);
+    this._join(subscription);
+    return subscription;
+  }
+
+  /**
+   * End the subscription to a pattern, if there is one.
+   *
+   * @param {Pattern} pattern
+   */
+  async unsubscribe(pattern) {
+    await this.getSubscription(pattern)?.unsubscribe();
+  }
+
+  /**
+   * Return the subscription to a pattern, if there is one.
+   *
+   * @param {Pattern} pattern
+   */
+  getSubscription(pattern) {
+    return this.#wanted.get(keyOf(pattern));
+  }
+
+  /** End all subscriptions and the connection, for good. */
+  close() {
+    this.#end();
+  }
+
+  /** The same as `close`. */
+  disconnect() {
+    this.close();
+  }
+
+  /** @internal @param {Subscription} subscription */
+  _join(subscription) {
+    const { _key } = subscription;
+    if (this.#ended) throw this.#ended;
+    if (this.#wanted.get(_key) === subscription) return;
+    if (this.#wanted.has(_key)) throw new Error("another subscription to this pattern is there");
+    if (!subscription.unsubscribed()) throw new Error("it is still unsubscribing");
+    this.#wanted.set(_key, subscription);
+    subscription._begin();
+    this.#ask(subscription, "sub");
+  }
+
+  /** @internal @param {Subscription} subscription */
+  _leave(subscription) {
+    this.#wanted.delete(subscription._key);
+    const unsaid = this.#turn.delete(subscription);
+    if (!unsaid && this.#isUp && this.#link?.send) this.#ask(subscription, "unsub");
+    else this.#forget(subscription);
+  }
+
+  // ---- what is asked for
+
+  /** @param {Subscription} subscription @param {"sub" | "unsub"} act */
+  #ask(subscription, act) {
+    this.#turn.set(subscription, act);
+    this.#flush ??= setTimeout(() => this.#send());
+  }
+
+  /** Send what one turn of the event loop asked for. */
+  #send() {
+    this.#flush = undefined;
+    const turn = [...this.#turn];
+    this.#turn.clear();
+    for (const [subscription, act] of turn) {
+      if (this.#isUp && this.#link?.send) this.#act(act, subscription);
+      else if (act === "unsub") this.#forget(subscription);
+    }
+    if (this.#link?.send || !turn.length) return;
+    if (this.#link) {
+      // What a stream of events is about cannot be changed under way: open another one.
+      this.#link.close();
+      this.#interrupt(Date.now());
+      this.#connect(true);
+    } else if (this.#failures > 1 && this.#sse && !this.#asked) this.#connect(true);
+  }
+
+  /** @param {"sub" | "unsub" | "ping"} act @param {Subscription} [subscription] */
+  #act(act, subscription) {
+    const id = `${++this.#lastId}`;
+    if (subscription) {
+      this.#replies.delete(subscription._request); // a server owes none to a `sub` that an `unsub` overtook
+      subscription._request = id;
+      this.#replies.set(id, (reply) => {
+        if (act === "unsub") this.#forget(subscription);
+        else if (reply) this.#answered(subscription, reply.ret, reply.code, reply.err);
+      });
+    }
+    this.#link?.send?.({ id, act, pat: subscription?.pattern });
+  }
+
+  /**
+   * Take the answer to a `sub`.
+   *
+   * @param {Subscription} subscription
+   * @param {unknown} id
+   * @param {string} [code]
+   * @param {string} [detail]
+   */
+  #answered(subscription, id, code = "", detail = "the server named no id") {
+    if (this.#wanted.get(subscription._key) !== subscription) return; // nobody wants it any more
+    if (typeof id === "string") {
+      this.#inForce.set(id, subscription);
+      subscription._inForce(id);
+    } else if (FOR_NOW.test(code)) {
+      setTimeout(() => {
+        if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription, "sub");
+      }, this.#jitter(subscription._attempts++));
+    } else {
+      this.#wanted.delete(subscription._key);
+      subscription._finish(new RealizehitError(detail, code));
+    }
+  }
+
+  /** Be done with a subscription that was ended. @param {Subscription} subscription */
+  #forget(subscription) {
+    if (this.#inForce.get(subscription.id) === subscription) this.#inForce.delete(subscription.id);
+    subscription._finish();
+  }
+
+  /** @param {number} since */
+  #interrupt(since) {
+    this.#inForce.clear();
+    for (const subscription of this.subscriptions) subscription._interrupted(since);
+  }
+
+  // ---- the link
+
+  /** Open a link. @param {boolean} events whether to leave WebSockets alone */
+  #connect(events = !this.#options.WebSocket) {
+    clearTimeout(this.#reconnect);
+    this.#reconnect = undefined;
+    this.#asked = false;
+    this.#count = 0;
+    if (events && !this.#wanted.size) this.#later(); // there is nothing to ask for
+    else this.#link = events ? this.#openEvents() : this.#openSocket();
+  }
+
+  /** Open a link after a delay in ms. @param {number} delay */
+  #later(delay = this.#jitter(this.#attempts++)) {
+    this.#reconnect = setTimeout(() => this.#connect(), delay);
+  }
+
+  /** @returns {Link} */
+  #openSocket() {
+    const { url } = this;
+    const { WebSocket, responseTimeout } = this.#options;
+    /** @type {SocketLike | undefined} */
+    let socket;
+    /** @type {Link} */
+    const link = {
+      kind: "websocket",
+      send: (message) => socket?.send(JSON.stringify(message)),
+      close() {
+        clearTimeout(timer);
+        if (!socket) return;
+        socket.onopen = socket.onmessage = socket.onclose = null;
+        socket.close();
+      },
+      lose: (error) => end({ error }),
+    };
+    /** @param {Lost} lost */
+    const end = (lost) => {
+      link.close();
+      this.#down(link, lost);
+    };
+    let timer = setTimeout(() => link.lose(new RealizehitError(`no connection to ${url} in time`)), responseTimeout);
+    try {
+      socket = new WebSocket(url);
+      socket.onopen = () => {
+        clearTimeout(timer);
+        this.#up(link);
+      };
+      socket.onmessage = (/** @type {{data: string}} */ { data }) => {
+        const [, id, payload] = /^(\w+)\?(.*)/s.exec(data) ?? [];
+        this.#message(link, payload ?? data, id);
+      };
+      socket.onerror = () => {}; // a close follows, and tells more
+      socket.onclose = (/** @type {{code: number, reason: string, wasClean: boolean}} */ { code, reason, wasClean }) => {
+        const asked = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
+        const error = new RealizehitError(`the connection to ${url} ended: ${code} ${reason}`, "", code);
+        end({ error, clean: wasClean, delay: asked ? +asked[1] : undefined });
+      };
+    } catch (error) {
+      clearTimeout(timer);
+      timer = setTimeout(() => link.lose(new RealizehitError(`no WebSocket to ${url}: ${error}`)));
+    }
+    return link;
+  }
+
+  /**
+   * Open a stream of events. It is read with `fetch` and not with `EventSource`, which shows neither why a server refuses
+   * nor the heartbeats, and would reconnect by rules of its own.
+   *
+   * @returns {Link}
+   */
+  #openEvents() {
+    const { fetch, responseTimeout } = this.#options;
+    const asked = this.subscriptions;
+    const url = new URL(/** @type {URL} */ (this.#sse));
+    for (const { pattern } of asked) url.searchParams.append("pat", JSON.stringify(pattern));
+    const abort = new AbortController();
+    const { signal } = abort;
+    /** @type {Link} */
+    const link = {
+      kind: "sse",
+      close() {
+        clearTimeout(timer);
+        abort.abort();
+      },
+      lose: (error) => end({ error }),
+    };
+    /** @param {Lost} lost */
+    const end = (lost) => {
+      if (signal.aborted) return;
+      link.close();
+      this.#down(link, lost);
+    };
+    const timer = setTimeout(() => link.lose(new RealizehitError(`no events from ${url} in time`)), responseTimeout);
+    /** @type {number | undefined} */
+    let delay;
+
+    const read = async () => {
+      const response = await fetch(url, { headers: { Accept: "text/event-stream" }, cache: "no-store", signal });
+      if (!response.ok || !response.body || !/^text\/event-stream/.test(response.headers.get("content-type") ?? "")) {
+        const error = await problem(response);
+        if (error.status === 400) for (const each of asked) this.#answered(each, null, error.code, error.message);
+        throw error;
+      }
+      const reader = response.body.getReader();
+      const decoder = new TextDecoder();
+      let text = "";
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done || signal.aborted) return;
+        this.#message(link); // whatever comes, a heartbeat too, is a sign of life
+        const blocks = (text + decoder.decode(value, { stream: true })).split(/\r?\n\r?\n/);
+        text = blocks.pop() ?? "";
+        for (const block of blocks) {
+          /** @type {Record<string, string>} */
+          const fields = {};
+          for (const line of block.split(/\r?\n/)) {
+            const [, name, rest] = /** @type {string[]} */ (/^(\w*):? ?(.*)/s.exec(line));
+            fields[name] = name in fields ? `${fields[name]}\n${rest}` : rest;
+          }
+          const { id, event, data } = fields;
+          if (signal.aborted) return;
+          if (event === "subscribed") {
+            clearTimeout(timer);
+            this.#up(link);
+            const { ids, errors } = JSON.parse(data);
+            asked.forEach((each, at) => this.#answered(each, ids[at], errors?.[at]?.code, errors?.[at]?.detail));
+          } else if (event === "drain") ({ delay } = JSON.parse(data));
+          else if (data) this.#message(link, data, id);
+        }
+      }
+    };
+    read().then(
+      () => end({ error: new RealizehitError(`the events from ${url} ended`), clean: true, delay }),
+      (error) => link.lose(error.status ? error : new RealizehitError(`no events from ${url}: ${error}`)),
+    );
+    return link;
+  }
+
+  /** Begin to use a link. @param {Link} link */
+  #up(link) {
+    if (this.#ended) return link.close();
+    const before = this.transport;
+    if (this.#link !== link) {
+      // A WebSocket got through while there were events.
+      this.#halt();
+      this.#interrupt(Date.now());
+      this.#link = link;
+      this.#count = 0;
+    }
+    clearInterval(this.#probe);
+    this.#isUp = true;
+    this.#upAt = this.#heard = Date.now();
+    if (link.send) {
+      for (const subscription of this.subscriptions) {
+        this.#turn.delete(subscription);
+        this.#act("sub", subscription);
+      }
+      if (this.#wanted.size) this.#guard(link, this.#count);
+      else this.#ping(link); // so that something comes back
+    } else {
+      this.#probe = setInterval(() => this.#openSocket(), this.#options.webSocketRetry);
+      this.#guard(link);
+    }
+    if (before !== link.kind) this._emit("connected", link.kind);
+  }
+
+  /**
+   * Take what came over a link.
+   *
+   * @param {Link} link
+   * @param {string} [text] none where it is but a sign of life
+   * @param {string} [id] whose payload it is; a reply has none
+   */
+  #message(link, text, id) {
+    if (link !== this.#link) return;
+    this.#heard = Date.now();
+    this.#count++;
+    if (text === undefined) return;
+    if (link.send) this.#failures = 0;
+    const { parse, maxsize } = this.#options;
+    if (id) this.#inForce.get(id)?._deliver(text, parse, maxsize);
+    else this.#reply(text);
+  }
+
+  /** Learn that a link is gone, and come back. @param {Link} link @param {Lost} lost */
+  #down(link, { error, clean, delay }) {
+    if (link !== this.#link) return; // an attempt to leave the events failed
+    const { status } = error;
+    if (link.send ? status >= 4500 && status < 5000 : status === 401 || status === 403) return this.#end(error);
+    const wasUp = this.#isUp;
+    this.#halt();
+    if (wasUp) {
+      this.#interrupt(clean ? Date.now() : this.#heard);
+      if (Date.now() - this.#upAt >= STABLE_AFTER) this.#attempts = 0;
+    }
+    if (link.send && !clean && !this.#count && ++this.#failures > 1 && this.#sse) this.#connect(true);
+    else {
+      this.#asked = delay !== undefined;
+      this.#later(delay);
+    }
+    if (wasUp) this._emit("disconnect", error);
+    else if (status !== 400) this._emit("error", error); // 400 is about the patterns, and told to them
+  }
+
+  /** @param {string} text */
+  #reply(text) {
+    let reply;
+    try {
+      reply = JSON.parse(text);
+    } catch {
+      return; // no message that this client knows
+    }
+    const replied = this.#replies.get(reply?.id);
+    this.#replies.delete(reply?.id);
+    replied?.(reply);
+  }
+
+  /**
+   * Hold the link to its heartbeat: a connection can be gone without a word.
+   *
+   * @param {Link} link
+   * @param {number} [count] what had come when something was sent that must be answered
+   */
+  #guard(link, count) {
+    const { heartbeat, responseTimeout } = this.#options;
+    clearTimeout(this.#watch);
+    this.#watch = setTimeout(
+      () => {
+        if (count === this.#count) link.lose(new RealizehitError("the server did not answer"));
+        else if (Date.now() - this.#heard < heartbeat) this.#guard(link);
+        else if (link.send) this.#ping(link);
+        else link.lose(new RealizehitError("the server went silent"));
+      },
+      count === undefined ? this.#heard + heartbeat - Date.now() : responseTimeout,
+    );
+  }
+
+  /** @param {Link} link */
+  #ping(link) {
+    this.#act("ping");
+    this.#guard(link, this.#count);
+  }
+
+  /** Come back, or look whether the connection is still there: the network or the page has just come back. */
+  #wake() {
+    if (this.#reconnect !== undefined && !this.#asked) this.#connect();
+    else if (this.#isUp && this.#link?.send) this.#ping(this.#link);
+  }
+
+  /** Return a delay in ms, drawn evenly from zero to a bound that doubles. @param {number} attempts */
+  #jitter(attempts) {
+    const { backoffBase, backoffCap } = this.#options;
+    return Math.random() * Math.min(backoffCap, backoffBase * 2 ** attempts);
+  }
+
+  /** Be without a link. */
+  #halt() {
+    this.#link?.close();
+    this.#link = undefined;
+    this.#isUp = false;
+    clearTimeout(this.#reconnect);
+    clearTimeout(this.#watch);
+    clearInterval(this.#probe);
+    this.#reconnect = undefined;
+    const replies = [...this.#replies.values()];
+    this.#replies.clear();
+    for (const replied of replies) replied();
+  }
+
+  /** End for good. @param {RealizehitError} [error] why, where it was not asked for */
+  #end(error) {
+    if (this.#ended) return;
+    this.#ended = error ?? new RealizehitError("the client was closed");
+    const wasUp = this.#isUp;
+    const subscriptions = this.subscriptions;
+    this.#halt();
+    this.#page.abort();
+    this.#wanted.clear();
+    if (wasUp) this._emit("disconnect", this.#ended);
+    for (const subscription of subscriptions) subscription._finish(error);
+    if (error) this._emit("error", error);
+  }
+}
+
+/**
+ * Publish over HTTP.
+ *
+ *     const { nodes } = await new APIClient("https://example.org/").publish({ kind: "news" }, { title: "hello" });
+ */
+export class APIClient {
+  #url;
+  #key;
+  /** @type {NonNullable<Options["fetch"]>} */
+  #fetch;
+
+  /**
+   * @param {string | URL} url the API's address with its prefix.
+   * @param {{key?: string, fetch?: Options["fetch"]}} [options] key: sent as `Authorization: Bearer`; fetch: in place of the
+   *   platform's.
+   */
+  constructor(url, { key, fetch } = {}) {
+    this.#url = new URL(url, globalThis.location?.href);
+    this.#key = key;
+    this.#fetch = fetch ?? ((url, request) => globalThis.fetch(url, request));
+  }
+
+  /**
+   * Publish one message.
+   *
+   * @param {Pattern} pattern
+   * @param {any} payload what JSON can hold.
+   * @returns {Promise<{status: string, id: string, nodes: number}>} nodes: how many the broker reached.
+   * @throws {RealizehitError} the server refused it; `code` and `status` say why. Where the server was not reached, it is
+   *   the error of `fetch`; whether it was published is not known then.
+   */
+  async publish(pattern, payload) {
+    keyOf(pattern);
+    if (JSON.stringify(payload) === undefined) throw new TypeError(`the payload is ${String(payload)}`);
+    const response = await this.#fetch(this.#url, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", ...(this.#key && { Authorization: `Bearer ${this.#key}` }) },
+      body: JSON.stringify({ pattern, payload }),
+    });
+    if (!response.ok) throw await problem(response);
+    return response.json();
+  }
+}
