@@ -4,7 +4,7 @@ Environment:
     REALIZEHIT_DEBUG=1          count live connections, frames, channels and subscriptions (the test suite asserts zero)
     REALIZEHIT_NO_EXTENSION=1   build without the extension: the clients work, the server and `Pattern` do not
     REALIZEHIT_NO_EPOLL=1       build as on a platform without epoll, to test that side on Linux
-    REALIZEHIT_NO_COALESCE=1    build so that each frame is a send of its own, to test that the benchmarks' guard notices
+    REALIZEHIT_NO_COALESCE=1    build so that each frame is a send of its own: the benchmarks' guard must notice
 """
 
 import os

@@ -1,7 +1,7 @@
 """Sphinx builds the pages of this folder: ``tox -e docs``."""
 
 project = "realizehit"
-author = copyright = "The realizehit authors"
+author = "The realizehit authors"
 extensions = ["myst_parser"]
 html_theme = "furo"
 exclude_patterns = ["_build"]

@@ -1,9 +1,9 @@
 # Messages as Engine.IO packets: in WebSocket frames, and in the payloads of its long-polling.
 # Inline functions for `_fanout.pyx`.
 #
-# A message is a packet of type 4. The JavaScript realizehit client cuts a payload at its second "?", so there is none in
-# the payload's JSON but as an escape. In polling payloads of revision 3 each packet has its length before it, counted by
-# some clients in UTF-16 units of the text and by others in bytes of its UTF-8; in ASCII the two are the same.
+# A message is a packet of type 4. The JavaScript realizehit client cuts a payload at its second "?", so there is none
+# in the payload's JSON but as an escape. In polling payloads of revision 3 each packet has its length before it, counted
+# by some clients in UTF-16 units of the text and by others in bytes of its UTF-8; in ASCII the two are the same.
 #
 # Source: the Engine.IO protocol, revisions 3 and 4.
 
@@ -16,7 +16,7 @@ from realizehit._text cimport decimal, escape, escaped_size
 
 cdef enum:
     MESSAGE = c'4'
-    SEPARATOR = 0x1E            # ends each packet of a polling payload of revision 4; whoever sends it cuts off the last
+    SEPARATOR = 0x1E            # ends each packet of a polling payload of revision 4; the sender cuts off the last
 
 
 cdef inline size_t write_packet(char* out, const char* id, const char* text, size_t size,

@@ -111,7 +111,8 @@ cdef class Engine:
     # Dispatch. `enqueue` says whether the frame was queued: a connection whose queue is full becomes CONN_SLOW, one
     # for which there is no memory is doomed. `send_frame` takes the caller's hold on the frame.
     cdef int dispatch_one(self, bytes name, bytes payload) except -1
-    # `build` makes a message of a framing: with `id` a publication, which RESP names by its channel, without one a reply.
+    # `build` makes a message of a framing: with `id` a publication, which RESP names by its channel, without one a
+    # reply.
     cdef Frame* build(self, int framing, const char* id, bytes channel, const char* text, size_t size) except NULL
     cdef Frame* build_deflated(self, const char* head, size_t head_size, const char* text, size_t size) except NULL
     cdef int fan_out(self, Channel channel, Subscriber* subs, uint32_t count,

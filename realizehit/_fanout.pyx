@@ -25,8 +25,9 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from realizehit._conn cimport (
     BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DEAF, HALF_CLOSED, HARD,
-    IS_TRANSPORT, LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, OVERDUE, PEER_DONE, PINGED, SEEN, Conn, Subscriber, Subscription, handle_of,
-    list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch, slot_at, slot_find, slot_give, slot_take, slots_clear, slots_grow,
+    IS_TRANSPORT, LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, OVERDUE, PEER_DONE, PINGED, SEEN, Conn, Subscriber,
+    Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch, slot_at, slot_find,
+    slot_give, slot_take, slots_clear, slots_grow,
 )
 from realizehit._engineio cimport engineio_frame, polling_3_frame, polling_4_frame
 from realizehit._filters cimport (
@@ -502,8 +503,8 @@ cdef class Engine:
     def splice(self, uint64_t handle, uint64_t other):
         """Let a connection go on over the socket or transport of another one, whose framing and handler it takes.
 
-        The first keeps its handle and its subscriptions. What is queued on it is dropped, so it is emptied before; what is
-        queued on the other stays queued. The other must have no subscriptions; its handle is not valid any more, and
+        The first keeps its handle and its subscriptions. What is queued on it is dropped, so it is emptied before; what
+        is queued on the other stays queued. The other must have no subscriptions; its handle is not valid any more, and
         nobody is told of its end.
 
         Args:
@@ -934,8 +935,8 @@ cdef class Engine:
         return f
 
     cdef Frame* build_deflated(self, const char* head, size_t head_size, const char* text, size_t size) except NULL:
-        # RFC 7692, sections 7.2.1 and 8: a flushed raw stream without its last four bytes. Without context takeover each
-        # message stands for itself, so that this frame too is the same for everyone.
+        # RFC 7692, sections 7.2.1 and 8: a flushed raw stream without its last four bytes. Without context takeover
+        # each message stands for itself, so that this frame too is the same for everyone.
         compressor = zlib.compressobj(wbits=-15)
         cdef bytes data = compressor.compress(PyBytes_FromStringAndSize(head, head_size))
         data += compressor.compress(PyBytes_FromStringAndSize(text, size)) + compressor.flush(zlib.Z_SYNC_FLUSH)
@@ -1175,8 +1176,8 @@ cdef class Engine:
 
 
     # --- 7. Timers ----------------------------------------------------------------------------------------------------
-    # A connection is due for one thing at a time: its next ping, the answer to the last one, or, once its close frame is
-    # queued, its end.
+    # A connection is due for one thing at a time: its next ping, the answer to the last one, or, once its close frame
+    # is queued, its end.
 
     cdef int timer_fired(self, Conn* c) except -1:
         if c.state == CONN_CLOSING:

@@ -57,7 +57,7 @@ cdef inline int encode_text(char* out, int room, object text, object key, bint i
     n = percent_encode(out, room, utf8, size)
     if n < 0:
         raise ValueError(f"{'the key' if is_key else 'the value of'} {shown(key)} is longer than {room} bytes "
-                             "when percent-encoded")
+                         "when percent-encoded")
     return n
 
 

@@ -89,7 +89,7 @@ cdef inline int number_to_text(char* out, const char* shortest) noexcept nogil:
     cdef int point = 0      # where the decimal point stands, counted from before the first digit
     cdef int exponent = 0
     cdef int n = 0
-    cdef int i
+    cdef int i, _i
     cdef bint negative = False, seen_point = False, exponent_negative = False
     cdef const char* p = shortest
     if p[0] == c'-':
@@ -139,7 +139,7 @@ cdef inline int number_to_text(char* out, const char* shortest) noexcept nogil:
         out[n] = c'0'
         out[n + 1] = c'.'
         n += 2
-        for i in range(-point):
+        for _i in range(-point):
             out[n] = c'0'
             n += 1
         for i in range(k):

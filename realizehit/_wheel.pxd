@@ -18,7 +18,7 @@ cdef extern from *:
     """
     #define RH_NIL 0xFFFFFFFFu
     """
-    const uint32_t NIL "RH_NIL" # no slot
+    const uint32_t NIL "RH_NIL"  # no slot
 
 
 cdef inline void wheel_unset(Wheel* wheel, Slots* slots, Conn* c) noexcept nogil:

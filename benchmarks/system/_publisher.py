@@ -9,6 +9,7 @@ import sys
 import time
 
 import uvloop
+
 from realizehit.client.publisher import Publisher
 
 PATTERN = {"kind": "news", "channel": "CNN"}

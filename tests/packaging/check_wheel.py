@@ -1,7 +1,7 @@
 """Check an sdist and the wheel made from it: what they contain, and that the wheel works in a clean environment.
 
-``python tests/packaging/check_wheel.py DIST``, where DIST holds one of each. The smoke test runs the commands that a user
-runs, in a directory away from the sources.
+``python tests/packaging/check_wheel.py DIST``, where DIST holds one of each. The smoke test runs the commands that a
+user runs, in a directory away from the sources.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(dist: Path) -> None:
     check_contents(sdist, wheel)
     with tempfile.TemporaryDirectory(prefix="realizehit-wheel-") as directory:
         smoke(wheel, Path(directory))
-    print(f"{wheel.name}: contents and smoke test are right")
+    print(f"{wheel.name}: contents and smoke test are right")  # noqa: T201 - what whoever calls it wants to read
 
 
 def check_contents(sdist: Path, wheel: Path) -> None:
