@@ -26,8 +26,8 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from realizehit._conn cimport (
     BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DEAF, HALF_CLOSED, HARD,
     IS_TRANSPORT, LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, OVERDUE, PEER_DONE, PINGED, SEEN, Conn, Subscriber,
-    Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch, slot_at, slot_find,
-    slot_give, slot_take, slots_clear, slots_grow,
+    Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch, slot_at,
+    slot_find, slot_give, slot_take, slots_clear, slots_grow,
 )
 from realizehit._engineio cimport engineio_frame, polling_3_frame, polling_4_frame
 from realizehit._filters cimport (

@@ -1,8 +1,8 @@
 # Memory of the engine: blocks by size class that are kept for the next message, and counts of what is alive.
 #
 # A burst frees as many frames as it made; given back to the allocator they go back to the kernel and come again with
-# the next burst, page fault by page fault, which was half the time of a prototype. A pool belongs to one engine and so to
-# one thread.
+# the next burst, page fault by page fault, which was half the time of a prototype. A pool belongs to one engine and so
+# to one thread.
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free, malloc
