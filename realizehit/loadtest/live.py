@@ -113,15 +113,7 @@ def spark(values: list[float]) -> str:
 def show_report(console: Console, report: Report) -> None:
     """Print what came of a load test."""
     figures = report.figures
-    plan = report.plan
-    outstanding = f"{plan.outstanding} outstanding" if plan.outstanding else f"{plan.rate:,.0f} messages/s"
-    console.print(
-        Text(
-            f"{report.scenario}: {plan.connections:,} connections, {plan.patterns:,} patterns, {outstanding}, "
-            f"{plan.payload_bytes} bytes, published by {report.target.publish}",
-            style="bold",
-        )
-    )
+    console.print(Text(f"{report.scenario}: {report.summary}", style="bold"))
     table = Table.grid(padding=(0, 3))
     for _ in range(4):
         table.add_column()

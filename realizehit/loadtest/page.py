@@ -55,13 +55,8 @@ def render(report: Report) -> str:
     """Return the page."""
     figures = report.figures
     tiles = ("rate_out", "rate_in", "p50", "p99", "max", "connections", "errors", "server_cpu")
-    plan, made = report.plan, machine()
-    load = f"{plan.outstanding} messages outstanding" if plan.outstanding else f"{plan.rate:,.0f} messages a second"
-    first_line = (
-        f"{plan.connections:,} connections · {plan.patterns:,} patterns · {load} · {plan.payload_bytes} bytes · "
-        f"published by {report.target.publish} · {plan.processes} client process{'es' if plan.processes > 1 else ''}"
-    )
-    second_line = (
+    made = machine()
+    place = (
         f"{report.target.url} · {report.started:%Y-%m-%d %H:%M} UTC · {made['model']}, {made['cpus']} cores · "
         f"{made['system']}"
     )
@@ -70,8 +65,8 @@ def render(report: Report) -> str:
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>Load test: {escape(report.scenario)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>Load test: {escape(report.scenario)}</h1>",
-        f'<p class="dim">{escape(first_line)}</p>',
-        f'<p class="dim">{escape(second_line)}</p>',
+        f'<p class="dim">{escape(report.summary)}</p>',
+        f'<p class="dim">{escape(place)}</p>',
         '<div class="tiles">',
         *(
             f'<div class="tile"><b>{escape(show(name, figures[name]))}</b><span>{name.replace("_", " ")}</span></div>'

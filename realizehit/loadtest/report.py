@@ -92,6 +92,21 @@ class Report:
     expectations: list[tuple[str, str | None]] = field(default_factory=list)
 
     @property
+    def summary(self) -> str:
+        """What was done, in one line."""
+        plan = self.plan
+        load = f"{plan.outstanding:,} outstanding" if plan.outstanding else f"{plan.rate:,g} messages/s"
+        parts = (
+            counted(plan.connections, "connection"),
+            counted(plan.patterns, "pattern"),
+            load,
+            f"{plan.payload_bytes:,} bytes",
+            f"published by {self.target.publish}",
+            *([counted(plan.processes, "client process", "client processes")] if plan.processes > 1 else []),
+        )
+        return ", ".join(parts)
+
+    @property
     def verdict(self) -> str:
         """What came of the checks, in words."""
         faults = [f"{name.replace('_', ' ')} {self.figures[name]:,.0f}" for name in FAULTS if self.figures[name]]
@@ -238,10 +253,16 @@ def make_warnings(
     needed = plan.processes + 1 + (1 if target.embedded else 0)
     if target.pids and cpus is not None and cpus < needed:
         found.append(
-            f"server{', broker' if target.embedded else ''} and {plan.processes} client "
-            f"process{'es' if plan.processes > 1 else ''} share {cpus} cores: each has less than it would have alone"
+            f"server{', broker' if target.embedded else ''} and "
+            f"{counted(plan.processes, 'client process', 'client processes')} share {counted(cpus, 'core')}: "
+            "each has less than it would have alone"
         )
     return found
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number of things."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def describe_problems(found: Sequence[tuple[str, int, int, int, int]]) -> list[str]:

@@ -225,6 +225,13 @@ def test_steps_of_axes_are_round(value: float, step: float) -> None:
     assert nice(value) == pytest.approx(step)
 
 
+def test_what_was_done_is_one_line() -> None:
+    assert report().summary == "1,000 connections, 1 pattern, 200 messages/s, 128 bytes, published by redis"
+    plan = Plan(connections=1, patterns=1, outstanding=512)
+    assert report(plan=plan).summary == "1 connection, 1 pattern, 512 outstanding, 128 bytes, published by redis"
+    assert report(plan=Plan(processes=2)).summary.endswith("published by redis, 2 client processes")
+
+
 def test_problems_are_sentences() -> None:
     assert describe_problems([("lost", 1, 2, 3, 9), ("lost", 1, 2, 3, 0), ("duplicate", 0, 0, 5, 4)]) == [
         "lost: connection 1, pattern 2: expected message 3, then came 9",
