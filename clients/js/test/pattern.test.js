@@ -1,0 +1,43 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { channel, PatternError } from "realizehit/pattern";
+
+const vectors = JSON.parse(readFileSync(new URL("../../../tests/vectors.json", import.meta.url), "utf8"));
+const id = (text) => createHash("md5").update(text).digest("hex").slice(0, 8);
+
+test("the shared vectors", () => {
+  assert.ok(vectors.valid.length > 30 && vectors.subscription_only.length && vectors.invalid.length > 10);
+  for (const row of vectors.valid) {
+    assert.equal(channel(row.in), row.channel);
+    assert.equal(id(channel(row.in)), row.id);
+  }
+  for (const row of vectors.subscription_only) {
+    assert.equal(channel(row.in, { wildcard: true }), row.channel);
+    assert.equal(id(row.channel), row.id);
+    assert.throws(() => channel(row.in), { code: "wildcard-unsupported" });
+  }
+  for (const row of vectors.invalid) {
+    assert.throws(() => channel(row.in, { wildcard: true }), { code: "bad-pattern" }, JSON.stringify(row.in));
+  }
+});
+
+test("what JSON cannot hold", () => {
+  assert.equal(channel({ n: 2n ** 64n - 1n }), "n:18446744073709551615");
+  assert.equal(channel({ n: 2n ** 64n }), "n:18446744073709552000");
+  assert.equal(channel({ n: -(2n ** 63n) }), "n:-9223372036854775808");
+  for (const value of [NaN, Infinity, undefined, Symbol("s"), () => 1, "\ud800"]) {
+    assert.throws(() => channel({ key: value }), (error) => error instanceof PatternError && /"key"/.test(error.message));
+  }
+  assert.throws(() => channel({ "\udc00": 1 }), PatternError);
+});
+
+test("what encodeURIComponent leaves alone", () => {
+  assert.equal(channel({ k: "!*'()-._~" }), "k:%21%2A%27%28%29-._~");
+});
+
+test("an error names the filter and the bound", () => {
+  assert.throws(() => channel({ city: "é".repeat(100) }), /"city".* has 600 bytes, at most 256/);
+});

@@ -1,0 +1,186 @@
+// What the tests share: waiting, a real server, a WebSocket server and a server of events that do as a test says.
+import { spawn } from "node:child_process";
+import { createServer } from "node:http";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+
+import { WebSocket, WebSocketServer } from "ws";
+
+import { WSClient } from "../realizehit.js";
+
+const PATIENCE = 20_000; // ms for what takes a few on an idle machine
+
+/** Wait until something is so. */
+export async function until(condition, what = `${condition}`) {
+  const deadline = Date.now() + PATIENCE;
+  for (;;) {
+    const value = condition();
+    if (value) return value;
+    if (Date.now() > deadline) throw new Error(`not within ${PATIENCE} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** Wait for an event of a client or a subscription; return what it carries. */
+export function event(emitter, name) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`no event ${name} within ${PATIENCE} ms`)), PATIENCE);
+    emitter.once(name, (...values) => {
+      clearTimeout(timer);
+      resolve(values[0]);
+    });
+  });
+}
+
+/** Keep what an event carries, each time. */
+export function record(emitter, name) {
+  const values = [];
+  emitter.on(name, (value) => values.push(value));
+  return values;
+}
+
+/** Read so many payloads. */
+export async function take(subscription, count) {
+  const payloads = [];
+  if (count) {
+    for await (const payload of subscription) if (payloads.push(payload) === count) break;
+  }
+  return payloads;
+}
+
+/** Make a client that the test closes; its errors are kept in `client.errors`. */
+export function connect(t, url, options = {}) {
+  const client = new WSClient(url, { WebSocket, backoffBase: 20, backoffCap: 100, ...options });
+  client.errors = record(client, "error");
+  t.after(() => client.close());
+  return client;
+}
+
+/** A realizehit server in a process of its own. */
+export class Server {
+  static async start(t, port = 0) {
+    const command = process.env.REALIZEHIT_SERVER ?? "realizehit-server";
+    const words = ["--host", "127.0.0.1", "--port", `${port}`, "--redis", "memory://", "--drain-seconds", "0.1"];
+    const child = spawn(command, words, { stdio: ["ignore", "pipe", "inherit"] });
+    const server = new Server();
+    server.child = child;
+    server.ended = once(child, "exit");
+    t.after(() => server.stop("SIGKILL"));
+    let text = "";
+    for await (const line of createInterface({ input: child.stdout })) {
+      text += `${line}\n`;
+      server.ws ??= /ws:\/\/127\.0\.0\.1:\d+\/ws/.exec(text)?.[0];
+      server.api ??= /http:\/\/127\.0\.0\.1:\d+\//.exec(text)?.[0];
+      if (server.ws && server.api) break;
+    }
+    if (!server.ws) throw new Error(`${command} ended and printed no addresses: ${text}`);
+    child.stdout.resume();
+    server.port = Number(new URL(server.ws).port);
+    return server;
+  }
+
+  async stop(signal = "SIGTERM") {
+    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill(signal);
+    await this.ended;
+  }
+}
+
+/**
+ * Run a WebSocket server whose n-th connection follows the n-th script, later ones the last.
+ *
+ * A script takes `(socket, next)`, where `next()` waits for the next action.
+ */
+export async function scripted(t, ...scripts) {
+  const http = createServer((request, response) => server.plain(request, response));
+  const sockets = new WebSocketServer({ noServer: true });
+  const server = {
+    arrivals: [],
+    actions: [],
+    refuse: false, // whether handshakes are refused
+    refused: 0,
+    plain: (_request, response) => response.writeHead(404).end(),
+  };
+  http.on("upgrade", (request, socket, head) => {
+    if (server.refuse) {
+      server.refused++;
+      socket.end("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+      return;
+    }
+    sockets.handleUpgrade(request, socket, head, (opened) => {
+      const arrived = [];
+      const waiting = [];
+      opened.on("message", (data) => {
+        const action = JSON.parse(data);
+        server.actions.push(action);
+        if (waiting.length) waiting.shift()(action);
+        else arrived.push(action);
+      });
+      const next = () => new Promise((resolve) => (arrived.length ? resolve(arrived.shift()) : waiting.push(resolve)));
+      server.arrivals.push(Date.now());
+      scripts[Math.min(server.arrivals.length, scripts.length) - 1](opened, next);
+    });
+  });
+  http.listen(0, "127.0.0.1");
+  await once(http, "listening");
+  server.url = `ws://127.0.0.1:${http.address().port}/ws`;
+  t.after(() => {
+    for (const socket of sockets.clients) socket.terminate();
+    http.close();
+    http.closeAllConnections();
+  });
+  return server;
+}
+
+export const reply = (socket, action, more) => socket.send(JSON.stringify({ id: action.id, ...more }));
+
+/** Answer each action as a node would, with an id made of the pattern's first value. */
+export async function answerAll(socket, next) {
+  for (;;) {
+    const action = await next();
+    reply(socket, action, { ret: action.act === "ping" ? "pong" : `${Object.values(action.pat)[0]}` });
+  }
+}
+
+/** Answer so many actions, then close. */
+export const answerThenClose = (count, code, reason) => async (socket, next) => {
+  for (let n = 0; n < count; n++) {
+    const action = await next();
+    reply(socket, action, { ret: `${Object.values(action.pat)[0]}` });
+  }
+  socket.close(code, reason);
+};
+
+/** A stream of events at a scripted server, as the documented contract has it. */
+export class Events {
+  constructor(request, response) {
+    this.patterns = new URL(request.url, "http://host").searchParams.getAll("pat").map((text) => JSON.parse(text));
+    this.ids = this.patterns.map((pattern) => `${Object.values(pattern)[0]}`);
+    this.response = response;
+    this.closed = false;
+    response.on("close", () => (this.closed = true));
+  }
+  /** Answer; `errors` holds an error for each pattern that is refused. */
+  open(errors) {
+    this.response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store" });
+    const ids = this.ids.map((id, at) => (errors?.[at] ? null : id));
+    this.write(`retry: 2000\n\nevent: subscribed\ndata: ${JSON.stringify({ ids, ...(errors && { errors }) })}\n\n`);
+  }
+  write(text) {
+    this.response.write(text);
+  }
+  payload(id, value) {
+    this.write(`id: ${id}\ndata: ${JSON.stringify(value)}\n\n`);
+  }
+}
+
+/** Let a scripted server refuse WebSockets and serve events; `server.streams` holds them. */
+export function serveEvents(server, opened = (stream) => stream.open()) {
+  server.refuse = true;
+  server.streams = [];
+  server.plain = (request, response) => {
+    if (!request.url.startsWith("/sse?")) return response.writeHead(404).end();
+    const stream = new Events(request, response);
+    server.streams.push(stream);
+    opened(stream, server.streams.length);
+  };
+}
