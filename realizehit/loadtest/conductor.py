@@ -72,6 +72,7 @@ class Conductor:
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
         self._samples: list[Sample | None] = [None] * plan.processes
+        self._fresh: set[int] = set()
         self._events: list[str] = [""] * plan.processes
         self._last: list[Last | None] = [None] * plan.processes
         self._latencies, self._recent = Histogram(), Histogram()
@@ -171,9 +172,12 @@ class Conductor:
             if stoppable and self._interrupted and not stopped:
                 stopped = True
                 self._say("stop")
-            for pipe in wait(self._pipes, timeout=max(0.0, next_point - now)):
+            due = next_point if now < next_point else next_point + self._interval
+            for pipe in wait(self._pipes, timeout=max(0.0, due - now)):
                 self._hear(self._pipes.index(pipe))  # type: ignore[arg-type]  # pipes are all it was given
-            if time.monotonic() >= next_point:
+            # A point of what all processes said since the last one; one that keeps silent is not waited for long.
+            late = time.monotonic() - next_point
+            if late >= self._interval or (late >= 0 and len(self._fresh) == self.plan.processes):
                 next_point = time.monotonic() + self._interval
                 if "begun" in self._moments:
                     self._point()
@@ -202,6 +206,7 @@ class Conductor:
 
     def _take(self, number: int, sample: Sample) -> None:
         self._samples[number] = sample
+        self._fresh.add(number)
         self._recent.add(sample.latencies)
         self._lags.add(sample.lags)
         joined = _reached(self._events[number], "joined")
@@ -226,18 +231,22 @@ class Conductor:
         server = local.usage(self.target.pids) if self.target.pids else None
         if server is not None:
             self._rss = max(self._rss or 0, server.rss)
-        return Moment(time.monotonic(), counts, cpu, server)
+        sampled = sum(sample.clock for sample in samples) / len(samples) if samples else 0.0
+        return Moment(time.monotonic(), sampled, counts, cpu, server)
 
     def _point(self) -> None:
         now, before = self._moment(), self._previous or self._moments["begun"]
         self._previous = now
         seconds = max(now.clock - before.clock, 1e-3)
+        # Processes say what they counted at moments of their own.
+        counted = max(now.sampled - before.sampled, 1e-3)
+        self._fresh.clear()
         point = Point(
             seconds=now.clock - (self._start if self._start is not None else now.clock),
             phase=self.phase,
             connections=now.counts["ready"],
-            rate_in=(now.counts["published"] - before.counts["published"]) / seconds,
-            rate_out=(now.counts["deliveries"] - before.counts["deliveries"]) / seconds,
+            rate_in=(now.counts["published"] - before.counts["published"]) / counted,
+            rate_out=(now.counts["deliveries"] - before.counts["deliveries"]) / counted,
             p50=self._recent.percentile(50),
             p99=self._recent.percentile(99),
             errors=errors_of(now.counts),

@@ -62,12 +62,14 @@ class Moment:
 
     Attributes:
         clock: ``time.monotonic()``.
+        sampled: when the processes counted, on average, by the same clock.
         counts: as ``Fleet.counts``, added up.
         cpu: processor time of each client process.
         server: what the server has used, where that is known.
     """
 
     clock: float
+    sampled: float
     counts: dict[str, int]
     cpu: list[float]
     server: Usage | None
@@ -211,8 +213,8 @@ def make_figures(
         if began.server and joined.server and ready:
             figures["rss_per_connection"] = (joined.server.rss - began.server.rss) / ready
             figures["server_cpu_per_connection"] = (joined.server.cpu - began.server.cpu) / ready
-    if started and published and published.clock > started.clock:
-        seconds = published.clock - started.clock
+    if started and published and published.sampled > started.sampled:
+        seconds = published.sampled - started.sampled
         deliveries = published.counts["deliveries"] - started.counts["deliveries"]
         figures["rate_in"] = (published.counts["published"] - started.counts["published"]) / seconds
         figures["rate_out"] = deliveries / seconds

@@ -34,7 +34,7 @@ COUNTS = dict.fromkeys(
 
 
 def moment(clock: float, *, cpu: float = 0, server: Usage | None = None, **counts: int) -> Moment:
-    return Moment(clock, {**COUNTS, **counts}, [cpu, cpu / 2], server)
+    return Moment(clock + 0.1, clock, {**COUNTS, **counts}, [cpu, cpu / 2], server)
 
 
 def figures(**changes: object) -> dict[str, float | None]:
