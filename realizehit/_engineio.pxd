@@ -3,7 +3,7 @@
 #
 # A message is a packet of type 4. The JavaScript realizehit client cuts a payload at its second "?", so there is none
 # in the payload's JSON but as an escape. In polling payloads of revision 3 each packet has its length before it,
-# counted by some clients in UTF-16 units of the text and by others in bytes of its UTF-8; in ASCII the two are the same.
+# counted by some clients in UTF-16 units of the text, by others in bytes of its UTF-8; in ASCII the two are the same.
 #
 # Source: the Engine.IO protocol, revisions 3 and 4.
 
