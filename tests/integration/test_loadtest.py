@@ -215,6 +215,15 @@ def test_second_and_late_deliveries_are_found(valkey: Valkey) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["churn", "storm"])
+def test_thousands_come_and_go(server: Target, scenario: str) -> None:
+    report = conduct(server, scenario, connections=4000, duration=8.0, processes=2)
+    assert_flawless(report)
+    assert scenario == "churn" or (report.figures["storm_seconds"] or 0) > 0
+    assert scenario == "storm" or (report.figures["reconnects"] or 0) > 400
+
+
+@pytest.mark.slow
 def test_what_stops_coming_is_lost(valkey: Valkey) -> None:
     with relaying(valkey, lambda server, count, frame: to_all(server, frame, but=0 if count > 30 else -1)) as target:
         report = conduct(target, "wide", connections=2, rate=100.0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import array
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -297,6 +298,24 @@ def test_without_stamps_every_text_counts() -> None:
         assert fleet.run(15, deliveries=6)
         assert fleet.deliveries == 6
         assert faults(fleet) == {}
+
+
+@pytest.mark.slow
+def test_one_process_checks_and_times_two_million_deliveries_a_second() -> None:
+    # By the processor time of the receiving thread alone, whatever else the machine does meanwhile.
+    data = b"".join(message(0, number, size=128) for number in range(1, 20_001))
+    with joined([[0]] * 50) as (server, fleet):
+        senders = [threading.Thread(target=client.sendall, args=(data,)) for client in server.clients]
+        for sender in senders:
+            sender.start()
+        began = time.thread_time()
+        assert fleet.run(60, deliveries=50 * 20_000)
+        spent = time.thread_time() - began
+        for sender in senders:
+            sender.join()
+        assert faults(fleet) == {}
+        assert sum(count for _, count in fleet.take_latencies()) == fleet.deliveries
+        assert fleet.deliveries / spent > 2_000_000
 
 
 def lowest(index: int) -> int:
