@@ -266,10 +266,11 @@ export class Subscription extends Emitter {
     }
     this.payloads++;
     for (const { waiting } of this.#readers) {
-      if (waiting.push(payload) > maxsize) {
-        waiting.shift();
-        this.dropped++;
-      }
+      if (waiting.push(payload) !== maxsize + 1) continue;
+      // Not at once: many payloads may come in one turn of the event loop, in which no reader has its own.
+      setTimeout(() => {
+        this.dropped += waiting.splice(0, Math.max(0, waiting.length - maxsize)).length;
+      });
     }
     this.#wake();
     this._emit("payload", payload);

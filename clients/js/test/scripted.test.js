@@ -1,0 +1,383 @@
+// The client and WebSocket servers that close, stall or answer oddly.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { APIClient, RealizehitError, WSClient } from "realizehit";
+import { WebSocket } from "ws";
+
+import { answerAll, answerThenClose, connect, event, record, reply, scripted, take, until } from "./support.js";
+
+const kinds = (actions) => actions.filter(({ act }) => act === "sub").map(({ pat }) => pat.kind);
+
+test("what one turn asks for goes out together, and opposite wishes cancel", async (t) => {
+  const collect = async (socket, next) => {
+    const actions = [];
+    while (actions.length < 200) actions.push(await next()); // nothing is answered before all is there
+    for (const action of actions) reply(socket, action, { ret: action.pat.kind });
+    await answerAll(socket, next);
+  };
+  const server = await scripted(t, collect);
+  const client = connect(t, server.url);
+  const subscriptions = Array.from({ length: 200 }, (_, n) => client.subscribe({ kind: `${n}` }));
+  client.subscribe({ kind: "not meant" }).unsubscribe();
+  await until(() => subscriptions.every((each) => each.subscribed()));
+  assert.deepEqual(kinds(server.actions), subscriptions.map(({ pattern }) => pattern.kind));
+  const before = server.actions.length;
+  const [one, other] = [client.subscribe({ kind: "one" }), client.subscribe({ kind: "other" })];
+  await Promise.resolve(); // a later moment of the same turn
+  const third = client.subscribe({ kind: "third" });
+  other.unsubscribe();
+  await Promise.all([one.subscribe(), third.subscribe()]);
+  assert.deepEqual(kinds(server.actions.slice(before)), ["one", "third"]);
+  assert.equal(other.state, "unsubscribed");
+});
+
+for (const [backoffBase, delay] of [[1, 600], [60_000, 50]]) {
+  test(`the delay of 4001 is obeyed, ${delay} ms against a back-off of ${backoffBase}`, async (t) => {
+    const server = await scripted(t, answerThenClose(1, 4001, `delay=${delay}`), answerAll);
+    const client = connect(t, server.url, { backoffBase, backoffCap: 60_000 });
+    const subscription = client.subscribe({ kind: "news" });
+    await event(subscription, "gap");
+    const away = server.arrivals[1] - server.arrivals[0];
+    assert.ok(away >= delay - 2 && away < delay + 15_000, `${away}`);
+  });
+}
+
+for (const code of [4500, 4501, 4503, 4999]) {
+  test(`it never comes back after ${code}`, async (t) => {
+    const server = await scripted(t, answerThenClose(2, code, "no more"), answerAll);
+    const client = connect(t, server.url, { backoffBase: 0 });
+    const subscription = client.subscribe({ kind: "news" });
+    const other = client.subscribe({ kind: "other" });
+    const told = record(subscription, "error");
+    other.on("error", () => {});
+    await assert.rejects(take(subscription, 1), (error) => error instanceof RealizehitError && error.status === code);
+    await until(() => client.errors.length);
+    assert.deepEqual([...client.errors, ...told].map(({ status }) => status), [code, code]);
+    assert.match(client.errors[0].message, /no more/);
+    assert.deepEqual([subscription.state, other.state, client.connected], ["unsubscribed", "unsubscribed", false]);
+    assert.throws(() => client.subscribe({ kind: "third" }), { status: code });
+    await new Promise((resolve) => setTimeout(resolve, 50)); // time enough to come back, were it to
+    assert.equal(server.arrivals.length, 1);
+  });
+}
+
+for (const code of [1000, 1001, 1011, 4002, 4003]) {
+  test(`it comes back after ${code} and asks for everything in order`, async (t) => {
+    const server = await scripted(t, answerThenClose(3, code), answerAll);
+    const client = connect(t, server.url);
+    const lost = record(client, "disconnect");
+    const subscriptions = ["a", "b", "c"].map((kind) => client.subscribe({ kind }));
+    await until(() => subscriptions.every(({ gaps }) => gaps));
+    assert.deepEqual(kinds(server.actions), ["a", "b", "c", "a", "b", "c"]);
+    assert.deepEqual(lost.map(({ status }) => status), [code]);
+  });
+}
+
+test("the back-off is drawn evenly below a bound that doubles up to the cap", async (t) => {
+  const delays = [];
+  t.mock.method(Math, "random", () => 1);
+  const real = globalThis.setTimeout;
+  t.mock.method(globalThis, "setTimeout", (call, delay, ...rest) => {
+    if (delay > 0 && delay < 10_000) delays.push(delay);
+    return real(call, delay > 0 && delay < 10_000 ? 0 : delay, ...rest);
+  });
+  class Nowhere {
+    send() {}
+    close() {}
+    constructor() {
+      real(() => this.onclose?.({ code: 1006, reason: "", wasClean: false }));
+    }
+  }
+  const client = new WSClient("ws://127.0.0.1/", { WebSocket: Nowhere, sse: false, backoffBase: 100, backoffCap: 1500 });
+  client.on("error", () => {});
+  const deadline = Date.now() + 15_000;
+  while (delays.length < 6 && Date.now() < deadline) await new Promise((resolve) => real(resolve, 1));
+  client.close();
+  assert.deepEqual(delays.slice(0, 6), [100, 200, 400, 800, 1500, 1500]);
+});
+
+test("a gap counts from the last sign of life where the connection broke", async (t) => {
+  const server = await scripted(
+    t,
+    async (socket, next) => {
+      reply(socket, await next(), { ret: "x" });
+      await next();
+      socket.terminate();
+    },
+    answerAll,
+  );
+  const client = connect(t, server.url, { heartbeat: 300, responseTimeout: 300 }); // the ping comes after that silence
+  const seconds = await event(client.subscribe({ kind: "news" }), "gap");
+  assert.ok(seconds >= 0.29 && seconds < 20, `${seconds}`);
+});
+
+test("a subscribe under way is taken along to the next connection, without a gap", async (t) => {
+  const server = await scripted(
+    t,
+    async (socket, next) => {
+      await next();
+      socket.terminate();
+    },
+    answerAll,
+  );
+  const client = connect(t, server.url, { sse: false });
+  const subscription = client.subscribe({ kind: "news" });
+  await subscription.subscribe();
+  assert.equal(subscription.gaps, 0);
+  assert.deepEqual(kinds(server.actions), ["news", "news"]);
+});
+
+test("an unsubscribe under way ends with the connection", async (t) => {
+  const server = await scripted(
+    t,
+    async (socket, next) => {
+      reply(socket, await next(), { ret: "x" });
+      await next();
+      socket.send("x?1");
+      socket.terminate();
+    },
+    answerAll,
+  );
+  const client = connect(t, server.url);
+  const subscription = client.subscribe({ kind: "news" });
+  await subscription.subscribe();
+  await subscription.unsubscribe();
+  assert.deepEqual([subscription.state, subscription.payloads], ["unsubscribed", 0]);
+  await until(() => server.arrivals.length === 2);
+});
+
+test("a refusal for now is asked again, one for good ends the subscription", async (t) => {
+  const server = await scripted(t, async (socket, next) => {
+    reply(socket, await next(), { err: "no broker", code: "unavailable" });
+    reply(socket, await next(), { err: "two patterns with one id", code: "id-collision" });
+    await answerAll(socket, next);
+  });
+  const client = connect(t, server.url);
+  const later = client.subscribe({ kind: "later" });
+  const never = client.subscribe({ kind: "never" });
+  const told = record(never, "error");
+  await later.subscribe();
+  assert.equal(never.state, "unsubscribed");
+  assert.deepEqual(told.map(({ code, message }) => [code, message]), [["id-collision", "two patterns with one id"]]);
+  assert.deepEqual(kinds(server.actions), ["later", "never", "later"]);
+  await assert.rejects(take(never, 1), { code: "id-collision" });
+  assert.deepEqual(client.subscriptions, [later]);
+  await never.subscribe();
+  assert.equal(never.state, "subscribed");
+});
+
+test("what it does not know is ignored; what is no JSON is told", async (t) => {
+  const server = await scripted(t, async (socket, next) => {
+    const action = await next();
+    for (const odd of ["", "?", "nobody?1", "[]", "{", "null", '{"id":"unknown","ret":"x"}', "x@o=1?1", "x?early"]) {
+      socket.send(odd);
+    }
+    reply(socket, action, { ret: "x" });
+    for (const text of ['x?{"question":"a?b\u2028"}', "x?{", "x?null"]) socket.send(text);
+    await answerAll(socket, next);
+  });
+  const client = connect(t, server.url);
+  const subscription = client.subscribe({ kind: "news" });
+  const told = record(subscription, "error");
+  assert.deepEqual(await take(subscription, 2), [{ question: "a?b\u2028" }, null]);
+  assert.equal(told.length, 1);
+  assert.match(told[0].message, /could not be parsed/);
+});
+
+test("a server that names no id is told of", async (t) => {
+  const server = await scripted(t, async (socket, next) => reply(socket, await next(), {}));
+  const client = connect(t, server.url);
+  const error = await event(client.subscribe({ kind: "news" }), "error");
+  assert.match(error.message, /named no id/);
+});
+
+test("a connection that went silent is given up", async (t) => {
+  const server = await scripted(
+    t,
+    async (socket, next) => {
+      reply(socket, await next(), { ret: "x" }); // and nothing any more
+    },
+    answerAll,
+  );
+  const client = connect(t, server.url, { heartbeat: 100, responseTimeout: 100 });
+  await event(client.subscribe({ kind: "news" }), "gap");
+  assert.equal(server.actions[1].act, "ping");
+});
+
+test("a server that never answers the handshake is given up, and events are tried", async (t) => {
+  const server = await scripted(t, answerAll);
+  const asked = [];
+  class Silent {
+    close() {}
+  }
+  const client = connect(t, server.url, { WebSocket: Silent, responseTimeout: 50, fetch: async (url) => {
+    asked.push(url.href);
+    throw new TypeError("nothing there");
+  } });
+  client.subscribe({ kind: "news" });
+  await until(() => asked.length);
+  assert.match(client.errors[0].message, /no connection .* in time/);
+  assert.equal(decodeURIComponent(asked[0]), `${server.url.replace("ws:", "http:").replace(/ws$/, "sse")}?pat={"kind":"news"}`);
+});
+
+test("it wakes when the network or the page comes back, but keeps to a delay that was asked for", async (t) => {
+  const target = new EventTarget();
+  const page = Object.assign(new EventTarget(), { visibilityState: "hidden" });
+  globalThis.document = page;
+  globalThis.addEventListener = target.addEventListener.bind(target);
+  t.after(() => {
+    delete globalThis.document;
+    delete globalThis.addEventListener;
+  });
+  t.mock.method(Math, "random", () => 1);
+  const scripts = [answerThenClose(1, 1001), answerThenClose(1, 1001), answerThenClose(1, 4001, "delay=400"), answerAll];
+  const server = await scripted(t, ...scripts);
+  const client = connect(t, server.url, { backoffBase: 60_000, backoffCap: 60_000 }); // it would never come back in time
+  const subscription = client.subscribe({ kind: "news" });
+  await event(client, "disconnect");
+  page.dispatchEvent(new Event("visibilitychange")); // hidden
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(server.arrivals.length, 1);
+  page.visibilityState = "visible";
+  page.dispatchEvent(new Event("visibilitychange"));
+  await event(client, "disconnect");
+  target.dispatchEvent(new Event("online"));
+  await event(client, "disconnect");
+  const closed = Date.now();
+  target.dispatchEvent(new Event("online"));
+  await until(() => server.arrivals.length === 4);
+  assert.ok(server.arrivals[3] - closed >= 390, `${server.arrivals[3] - closed}`);
+  await until(() => subscription.gaps === 3);
+  const before = server.actions.length;
+  page.dispatchEvent(new Event("visibilitychange")); // is the connection still there?
+  await until(() => server.actions.length > before);
+  assert.equal(server.actions.at(-1).act, "ping");
+  client.close();
+  target.dispatchEvent(new Event("online"));
+});
+
+test("an iterator that is read too slowly loses the oldest", async (t) => {
+  const server = await scripted(t, async (socket, next) => {
+    reply(socket, await next(), { ret: "x" });
+    await next(); // it reads
+    for (let n = 0; n < 10; n++) socket.send(`x?${n}`);
+    await answerAll(socket, next);
+  });
+  const client = connect(t, server.url, { maxsize: 3 });
+  const subscription = client.subscribe({ kind: "news" });
+  await subscription.subscribe();
+  const first = subscription[Symbol.asyncIterator]();
+  const reading = first.next();
+  client.subscribe({ kind: "other" });
+  assert.equal((await reading).value, 0);
+  await until(() => subscription.dropped === 10 - 1 - 3);
+  const rest = [];
+  while (rest.length < 3) rest.push((await first.next()).value);
+  assert.deepEqual(rest, [7, 8, 9]);
+});
+
+test("an iterator that keeps up loses nothing, however much comes at once", async (t) => {
+  const server = await scripted(t, async (socket, next) => {
+    reply(socket, await next(), { ret: "x" });
+    for (let n = 0; n < 500; n++) socket.send(`x?${n}`);
+    await answerAll(socket, next);
+  });
+  const client = connect(t, server.url, { maxsize: 3 });
+  const subscription = client.subscribe({ kind: "news" });
+  assert.deepEqual(await take(subscription, 500), Array.from({ length: 500 }, (_, n) => n));
+  assert.equal(subscription.dropped, 0);
+});
+
+test("a callback that fails harms nobody else", async (t) => {
+  const server = await scripted(t, async (socket, next) => {
+    reply(socket, await next(), { ret: "x" });
+    socket.send("x?1");
+    await answerAll(socket, next);
+  });
+  const thrown = [];
+  const real = globalThis.setTimeout;
+  t.mock.method(globalThis, "setTimeout", (call, delay, ...rest) =>
+    real(() => {
+      try {
+        call(...rest);
+      } catch (error) {
+        thrown.push(error.message);
+      }
+    }, delay),
+  );
+  const client = connect(t, server.url);
+  const subscription = client.subscribe({ kind: "news" }, () => {
+    throw new Error("mine");
+  });
+  assert.equal(await event(subscription, "payload"), 1);
+  await until(() => thrown.length);
+  assert.deepEqual(thrown, ["mine"]);
+});
+
+test("an error that nobody listens to is written to the console", async (t) => {
+  const server = await scripted(t, async (socket, next) => reply(socket, await next(), { err: "no", code: "forbidden" }));
+  const written = [];
+  t.mock.method(console, "error", (value) => written.push(value));
+  const client = connect(t, server.url);
+  client.subscribe({ kind: "news" });
+  await until(() => written.length);
+  assert.equal(written[0].code, "forbidden");
+});
+
+test("addresses", () => {
+  const look = (url, options) => {
+    const client = new WSClient(url, { WebSocket, ...options });
+    client.close();
+    return client.url;
+  };
+  assert.equal(look("ws://example.org"), "ws://example.org/ws");
+  assert.equal(look("https://example.org/rt/ws?k=1"), "wss://example.org/rt/ws?k=1");
+  globalThis.location = { href: "https://example.org/page" };
+  try {
+    assert.equal(look("/ws"), "wss://example.org/ws");
+  } finally {
+    delete globalThis.location;
+  }
+  assert.throws(() => look("ftp://example.org/"), /no address of a WebSocket/);
+  assert.throws(() => look("ws"), TypeError);
+  assert.throws(() => look("ws://example.org/", { WebSocket: undefined, sse: false }), /there is no WebSocket here/);
+});
+
+test("patterns that would become other patterns are refused at once", async (t) => {
+  const server = await scripted(t, answerAll);
+  const client = connect(t, server.url);
+  assert.throws(() => client.subscribe({ kind: "news", user: undefined }), /the filter user is undefined/);
+  assert.throws(() => client.subscribe(null), TypeError);
+  assert.throws(() => client.subscribe("kind=news"), TypeError);
+  const one = client.subscribe({ a: 3, b: true });
+  assert.equal(client.subscribe({ b: "true", a: "3" }), one);
+  assert.equal(client.getSubscription({ b: true, a: 3.0 }), one);
+  await assert.rejects(new APIClient("http://127.0.0.1:1/").publish({ kind: undefined }, 1), /the filter kind is undefined/);
+  await assert.rejects(new APIClient("http://127.0.0.1:1/").publish({ kind: "x" }, undefined), /the payload is undefined/);
+});
+
+test("states, numbers and names", async (t) => {
+  const server = await scripted(t, answerAll);
+  const client = connect(t, server.url);
+  assert.deepEqual([client.connected, client.disconnected, client.transport], [false, true, undefined]);
+  const subscription = client.subscribe({ kind: "news" });
+  const seen = [];
+  for (const name of ["subscribing", "subscribed", "unsubscribing", "unsubscribed"]) {
+    subscription.on(name, () => seen.push([name, subscription[name]()]));
+  }
+  assert.equal(await event(client, "connected"), "websocket");
+  await subscription.subscribe();
+  assert.deepEqual([client.connected, client.disconnected, client.transport], [true, false, "websocket"]);
+  const ended = client.unsubscribe({ kind: "news" });
+  await assert.rejects(subscription.subscribe(), /still unsubscribing/);
+  await ended;
+  assert.deepEqual(seen, [["subscribing", true], ["subscribed", true], ["unsubscribing", true], ["unsubscribed", true]]);
+  await subscription.subscribe(); // again
+  const other = event(client, "disconnect");
+  client.disconnect();
+  await other;
+  assert.equal(subscription.state, "unsubscribed");
+  assert.throws(() => client.subscribe({ kind: "news" }), /the client was closed/);
+  client.close();
+});
