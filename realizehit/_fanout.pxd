@@ -44,6 +44,7 @@ cdef class Channel:
     cdef uint32_t count
     cdef uint32_t room
     cdef uint32_t number    # the id as a number
+    cdef uint32_t recent    # publications since `busiest` was last asked
     cdef char id[8]
 
 

@@ -736,6 +736,59 @@ cdef class Engine:
             "protocol_errors": self.n.protocol_errors,
         }
 
+    def queues(self):
+        """Return what waits for connections now.
+
+        Returns:
+            Messages and bytes in all queues, then messages and bytes of the queue that holds the most bytes.
+
+        Cost: a look at each slot; about 2 ms for 100,000 connections.
+        """
+        cdef uint64_t messages = 0, size = 0
+        cdef uint32_t i, most = 0, most_messages = 0, waiting
+        cdef Conn* c
+        for i in range(self.slots.count):
+            c = slot_at(&self.slots, i)
+            if c.count == 0:
+                continue
+            waiting = c.queued - c.offset
+            messages += c.count
+            size += waiting
+            if waiting > most:
+                most = waiting
+                most_messages = c.count
+        return messages, size, most_messages, most
+
+    def busiest(self, int count):
+        """Return the channels with the most publications since the last call, which starts the counting anew.
+
+        Returns:
+            At most `count` of ``(channel, subscribers, publications)``, the busiest first; idle ones are left out.
+
+        Raises:
+            ValueError: `count` is below 1.
+
+        Cost: a look at each channel.
+        """
+        cdef PyObject* value
+        cdef Py_ssize_t position = 0
+        cdef Channel channel
+        cdef list top = []
+        cdef uint32_t least = 0     # what a channel must pass to come in
+        if count < 1:
+            raise ValueError(f"count must be 1 or more, not {count}")
+        while PyDict_Next(self.channels, &position, NULL, &value):
+            channel = <Channel> value
+            if channel.recent > least:
+                top.append((channel.recent, channel.name, channel.count))
+                if len(top) >= 2 * count:
+                    top.sort(reverse=True)
+                    del top[count:]
+                    least = top[count - 1][0]
+            channel.recent = 0
+        top.sort(reverse=True)
+        return [(name, subscribers, recent) for recent, name, subscribers in top[:count]]
+
     def close(self):
         """End every connection at once, without a close frame, and release what they held."""
         cdef uint32_t i
@@ -905,6 +958,7 @@ cdef class Engine:
             self.n.dropped_invalid_utf8 += 1
             return 0
         channel = <Channel> known
+        channel.recent += 1
         return self.fan_out(channel, channel.subs, channel.count, PyBytes_AS_STRING(payload),
                             PyBytes_GET_SIZE(payload))
 
