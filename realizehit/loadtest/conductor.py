@@ -201,7 +201,10 @@ class Conductor:
             self._take(number, value)
         if event != "sample":
             self._events[number] = event
-            if event in ("begun", "started") and all(_reached(said, event) for said in self._events):
+            # Connecting begins with the first process, and publishing when all do.
+            if event == "begun":
+                self._moments.setdefault(event, self._moment())
+            elif event == "started" and all(_reached(said, event) for said in self._events):
                 self._moments[event] = self._moment()
 
     def _take(self, number: int, sample: Sample) -> None:
