@@ -33,7 +33,7 @@ def subscribers(run: Run) -> list[Result]:
     """
     case = f"a delivery, {MOST:,} subscribers beside 1,000"
     whole = Result("growth", case, "x", [], SUBSCRIBERS)
-    own = Result("growth", f"{case}, beside the send loop's", "x send loop's", [], SUBSCRIBERS)
+    own = Result("growth", "the same, beside the send loop's own growth", "x send loop's", [], SUBSCRIBERS)
     whole.samples = _growth(run, whole, "", lambda valkey, size: run.server(valkey))
     least = _growth(run, whole, "send loop, ", lambda valkey, size: Floor(valkey, size, core=run.cores.server))
     own.raw["x, the send loop's growth"] = least
