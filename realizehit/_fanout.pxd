@@ -128,6 +128,7 @@ cdef class Engine:
     cdef void write_out(self, Conn* c) noexcept nogil
     cdef void block(self, Conn* c) noexcept nogil
     cdef void finish(self, Conn* c) noexcept nogil
+    cdef bytes joined(self, Conn* c)
     cdef int write_through_python(self) except -1
 
     # Input.

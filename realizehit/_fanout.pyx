@@ -418,7 +418,7 @@ cdef class Engine:
     def pause(self, uint64_t handle):
         """Stop writing to a transport whose buffer is full."""
         cdef Conn* c = self.find(handle)
-        if c != NULL:
+        if c != NULL and not c.flags & BLOCKED:
             c.flags |= BLOCKED
             self.n.blocked += 1
 
@@ -430,6 +430,17 @@ cdef class Engine:
             if c.count:
                 self.make_dirty(c, True)
                 self.later()
+
+    def take(self, uint64_t handle):
+        """Take what waits for a connection with a transport, instead of having it written there.
+
+        Returns:
+            Whole frames, joined; empty where nothing waits or the connection is gone.
+        """
+        cdef Conn* c = self.find(handle)
+        if c == NULL or not c.flags & IS_TRANSPORT or c.count == 0:
+            return b""
+        return self.joined(c)
 
     def send(self, uint64_t handle, bytes data not None, bint binary=False):
         """Send a message to one connection, such as the reply to an action, in the connection's framing.
@@ -1133,13 +1144,25 @@ cdef class Engine:
                 c.flags |= HALF_CLOSED
                 rh_half_close(c.fd)
 
+    cdef bytes joined(self, Conn* c):
+        # A transport takes whole frames, so that no offset stands in the way.
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, c.queued)
+        cdef char* out = PyBytes_AS_STRING(data)
+        cdef Frame* f
+        cdef uint32_t i
+        cdef size_t done = 0
+        for i in range(c.count):
+            f = queue_at(c, i)
+            memcpy(out + done, frame_bytes(f), f.size)
+            done += f.size
+        self.n.sends += 1
+        self.n.bytes_out += len(data)
+        queue_written(&self.pool, c, len(data))
+        return data
+
     cdef int write_through_python(self) except -1:
         cdef Conn* c
         cdef bytes data
-        cdef char* out
-        cdef Frame* f
-        cdef uint32_t i
-        cdef size_t done
         while True:
             c = list_pop(&self.lists[THROUGH_PYTHON])
             if c == NULL:
@@ -1151,16 +1174,7 @@ cdef class Engine:
                 self.make_dirty(c, True)
                 continue
             if c.count:
-                data = PyBytes_FromStringAndSize(NULL, c.queued)   # a transport takes whole frames
-                out = PyBytes_AS_STRING(data)
-                done = 0
-                for i in range(c.count):
-                    f = queue_at(c, i)
-                    memcpy(out + done, frame_bytes(f), f.size)
-                    done += f.size
-                self.n.sends += 1
-                self.n.bytes_out += len(data)
-                queue_written(&self.pool, c, len(data))
+                data = self.joined(c)
                 try:
                     (<object> c.transport).write(data)
                 except Exception as error:

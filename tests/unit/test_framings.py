@@ -321,6 +321,29 @@ def test_a_connection_goes_on_over_another_socket_and_keeps_what_it_has() -> Non
         assert upgraded.gone == []
 
 
+def test_what_waits_for_a_transport_can_be_taken() -> None:
+    with bench(max_queue_messages=2) as b:
+        sink = Sink()
+        polling = b.engine.attach(sink, b.handler, framing=_fanout.POLLING_4)
+        b.engine.pause(polling)
+        b.engine.subscribe(polling, CHANNEL)
+        b.publish((CHANNEL, b"1"), (CHANNEL, b"2"))
+        assert b.engine.take(polling) == b"4" + ID + b"?1\x1e4" + ID + b"?2\x1e"
+        assert b.engine.take(polling) == b""
+        b.publish((CHANNEL, b"3"))  # there is room again
+        b.engine.resume(polling)
+        b.loop.run()
+        assert sink.written == b"4" + ID + b"?3\x1e"
+        assert b.engine.take(polling) == b""
+        b.publish((CHANNEL, b"4"))
+        b.engine.pause(polling)
+        b.engine.disconnect(polling, 4001)
+        assert b.engine.take(polling) == b"1\x1e"
+        b.engine.lost(polling)
+        assert b.engine.take(polling) == b""
+        assert b.engine.stats()["closing"] == 0
+
+
 def test_what_came_behind_the_packet_that_upgrades_is_not_lost() -> None:
     class Upgrading(Recorder):
         def on_text(self, handle: int, data: bytes) -> None:
