@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def measure(run: Run) -> list[Result]:
     result = Result("pattern", "3 filters to channel and id", "x plain Python", [], TARGET)
     run.note("pattern")
     command = [run.python, "-P", str(_SCRIPT), str(run.cores.server), str(run.rounds), str(run.scaled(10_000))]
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "benchmarks")}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "benchmarks")}
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout
     for engine, model in json.loads(output):
         result.samples.append(model / engine)

@@ -82,11 +82,12 @@ def raise_file_limit(wanted: int) -> None:
     """Let this process, and those that it starts, have `wanted` descriptors.
 
     Raises:
-        RuntimeError: the hard limit is lower; the text says what to do.
+        RuntimeError: it may not; the text says what to do.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted:
         return
-    if hard < wanted:
-        raise RuntimeError(f"this needs {wanted} open files, and the limit is {hard}: raise it with 'ulimit -Hn'")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    except (ValueError, PermissionError):
+        raise RuntimeError(f"this needs {wanted} open files and may have {hard}: raise it with 'ulimit -Hn'") from None
