@@ -138,7 +138,7 @@ cdef class Fleet:
     cdef uint32_t batch_max
     cdef Slot* slots
     cdef uint32_t* free_slots
-    cdef uint32_t slot_count, free_count
+    cdef uint32_t slot_count, free_count, schedules
     cdef int64_t progress_ns        # when the last delivery came
     cdef bint publisher_lost
 
@@ -538,6 +538,9 @@ cdef class Fleet:
         self.free_slots = <uint32_t*> zeroed(count, sizeof(uint32_t))
         for i in range(count):
             self.free_slots[i] = count - 1 - i
+            # What is left of an earlier schedule must not be taken for a message of this one.
+            self.slots[i].generation = (self.schedules * 61) & ((1 << (32 - SLOT_BITS)) - 1)
+        self.schedules += 1
         self.slot_count = self.free_count = count
         return 0
 

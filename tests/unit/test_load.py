@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import array
+import signal
 import socket
 import threading
 import time
@@ -500,6 +501,60 @@ def test_a_broker_that_takes_nothing_holds_up_the_publisher_and_nothing_else() -
             return received >= 100 << 17 and fleet.counts()["published"] == 100
 
         run_until(fleet, drain)
+
+
+@pytest.mark.slow
+def test_outstanding_messages_that_never_come_are_given_up() -> None:
+    with joined([[0]], count=1) as (_, fleet), broker(fleet) as connection:
+        fleet.schedule(outstanding=2, messages=4)
+        run_until(fleet, lambda: fleet.counts()["abandoned"] == 2)
+        run_until(fleet, lambda: fleet.counts()["published"] == 4)
+        assert len(commands(connection)) == 4
+        assert fleet.missing() == 4
+
+
+# --- Runs -------------------------------------------------------------------------------------------------------------
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_signal_ends_a_run_which_can_go_on() -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    with joined([[0]]) as (server, fleet):
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(Interrupted):
+                fleet.run(60)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        deliver(server, fleet, message(0, 1))
+        assert fleet.deliveries == 1
+
+
+def test_nothing_may_be_changed_while_it_runs() -> None:
+    with joined([[0]]) as (server, fleet):
+        running = threading.Thread(target=fleet.run, args=(60,), kwargs={"deliveries": 1})
+        running.start()
+        try:
+            deadline = time.monotonic() + 10
+            with pytest.raises(RuntimeError, match="is running"):
+                while time.monotonic() < deadline:
+                    fleet.unschedule()
+            for change in (fleet.connect, fleet.disconnect, fleet.churn, fleet.unschedule, fleet.close):
+                with pytest.raises(RuntimeError, match="is running"):
+                    change()
+            with pytest.raises(RuntimeError, match="is running"):
+                fleet.run(0)
+        finally:
+            server.send(message(0, 1))
+            running.join(10)
+        assert not running.is_alive()
+        assert fleet.deliveries == 1
 
 
 # --- Arguments --------------------------------------------------------------------------------------------------------
