@@ -6,6 +6,7 @@ The tree::
     +-- PatternError              a pattern breaks a rule             bad-pattern
     |   +-- WildcardUnsupported   it carries the reserved "*"         wildcard-unsupported
     +-- RequestError              an action or a body is malformed    bad-json, bad-request, ...
+    +-- AccessDenied              who asks may not do this            forbidden, not-authenticated, ...
     +-- SettingsError             a flag, variable or file is wrong
     +-- BrokerError               the broker and what it says
     |   +-- BrokerUnavailable     it cannot be reached (retry later)  unavailable
@@ -41,6 +42,8 @@ class ErrorCode(StrEnum):
     NOT_SUBSCRIBED = "not-subscribed"
     ID_COLLISION = "id-collision"
     TOO_MANY_SUBSCRIPTIONS = "too-many-subscriptions"
+    TOO_MANY_CHANNELS = "too-many-channels"
+    NOT_AUTHENTICATED = "not-authenticated"
     FORBIDDEN = "forbidden"
     RATE_LIMITED = "rate-limited"
     UNAVAILABLE = "unavailable"
@@ -48,6 +51,8 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "too-large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
     BROKER_REFUSED = "broker-refused"
+    TOO_MANY_CONNECTIONS = "too-many-connections"
+    TIMEOUT = "timeout"
 
 
 class CloseCode(IntEnum):
@@ -108,6 +113,23 @@ class RequestError(RealizehitError, ValueError):
     def __init__(self, message: str, code: str = ErrorCode.BAD_REQUEST) -> None:
         super().__init__(message)
         self.code = code
+
+
+class AccessDenied(RealizehitError):
+    """Who asks may not do this, or not now.
+
+    Args:
+        message: what is missing, for a person; it gives nothing away.
+        code: one of `ErrorCode`.
+        reason: what metrics call it.
+        retry_after: seconds after which the same request may work, where it may at all.
+    """
+
+    def __init__(self, message: str, code: str, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 class SettingsError(RealizehitError, ValueError):

@@ -28,9 +28,21 @@ RELAY_FROM: Final = 4
 """Workers from which on one that hands messages on costs no more than a subscription for each, under load."""
 
 
-def _option(default: Any, help: str, *, env: str | None = None, unit: str = "", secret: bool = False) -> Any:
-    """Declare one option; ``env`` defaults to a name made from the field's. A secret one is never shown as it is."""
-    return field(default=default, repr=not secret, metadata={"help": help, "env": env, "unit": unit, "secret": secret})
+def _option(
+    default: Any, help: str, *, env: str | None = None, unit: str = "", secret: bool = False, flag: str | None = None
+) -> Any:
+    """Declare one option.
+
+    Args:
+        default: what it is where nothing is said.
+        help: one line.
+        env: its variable; by default a name made from the field's.
+        unit: of its value.
+        secret: it is never shown as it is.
+        flag: the flag's name where it is not the field's; an empty one for what must not stand in a command line.
+    """
+    metadata = {"help": help, "env": env, "unit": unit, "secret": secret, "flag": flag}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 _LEAST: Final = {
@@ -39,7 +51,11 @@ _LEAST: Final = {
     "heartbeat_timeout": 0.05,
     "subscribe_timeout": 0.01,
     "publish_timeout": 0.01,
+    "request_timeout": 0.05,
 }  # seconds
+
+_UNLIMITED: Final = ("max_connections", "max_per_address", "max_handshakes", "max_actions", "max_channels")
+"""Limits that may be 0, which is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +86,9 @@ class Settings:
     log_format: LogFormat = _option("text", "how log lines are written")
     log_level: LogLevel = _option("info", "least severe log lines to write")
     access_log: bool = _option(False, "log every HTTP request")
+    console: bool = _option(
+        False, "serve the page /console to browsers on this machine, and publish the figures it shows"
+    )
     endpoint: str | None = _option(None, "public address of the server, printed at start", env="ENDPOINT")
     endpoint_ws: str | None = _option(
         None, "public address of the WebSocket server, printed at start", env="ENDPOINT_WS"
@@ -91,7 +110,33 @@ class Settings:
     max_batch_bytes: int = _option(4 << 20, "largest body of a batch", unit="bytes")
     max_batch_messages: int = _option(10_000, "messages in one batch")
 
-    def __post_init__(self) -> None:
+    identify: tuple[str, ...] = _option((), "identity key and the header that a trusted proxy says it in: user=X-User")
+    trusted_proxies: tuple[str, ...] = _option((), "networks, or unix, whose identity headers are believed")
+    jwt_key_file: str | None = _option(
+        None, "public key in PEM, JWKS or secret of JWTs (a file; REALIZEHIT_JWT_SECRET for a secret)"
+    )
+    jwt_secret: str | None = _option(None, "the JWT secret itself, where there is no file", secret=True, flag="")
+    jwt_algorithms: tuple[str, ...] = _option((), "algorithm that a JWT may use, such as HS256", flag="--jwt-algorithm")
+    jwt_claims: tuple[str, ...] = _option((), "identity key and the claim that holds it: user=sub", flag="--jwt-claim")
+    jwt_audience: str | None = _option(None, "audience (aud) that a token must be for")
+    jwt_issuer: str | None = _option(None, "issuer (iss) that a token must be from")
+    jwt_leeway: float = _option(0.0, "time by which clocks may differ", unit="s")
+    expiry_warning: float = _option(30.0, "time before a token's end at which its client is told", unit="s")
+    grants: str | None = _option(None, "TOML file that says what may be subscribed to; without it everything may")
+    keys: str | None = _option(None, "TOML file of the API keys; without it only this machine may publish")
+    insecure_publish: bool = _option(False, "let everybody publish, without a key")
+    allow_origin: tuple[str, ...] = _option((), "origin of further web pages that may use the server; * for any")
+    tls_cert: str | None = _option(None, "certificate chain in PEM (a file); everything is then served over TLS")
+    tls_key: str | None = _option(None, "private key of the certificate in PEM (a file)")
+
+    max_connections: int = _option(0, "clients connected at once, 0 for any number")
+    max_per_address: int = _option(0, "connections of one address, 0 for any number; trusted proxies are not counted")
+    max_handshakes: int = _option(0, "opening handshakes per second, 0 for any number")
+    max_actions: int = _option(100, "actions per second of a connection, 0 for any number")
+    max_channels: int = _option(0, "channels with a subscriber at once, 0 for any number")
+    request_timeout: float = _option(30.0, "time for an HTTP request to arrive whole", unit="s")
+
+    def __post_init__(self) -> None:  # noqa: PLR0912 - one check after the other
         for name in ("port", "ws_port", "api_port"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65535:
@@ -110,13 +155,21 @@ class Settings:
             value = getattr(self, option.name)
             if option.metadata["unit"] == "s" and not 0 <= value <= 86_400:
                 raise SettingsError(f"{_names(option.name)}: {value} is out of range; use 0 to 86400 seconds")
-            if option.name.startswith("max_") and not 1 <= value <= 1 << 30:
-                raise SettingsError(f"{_names(option.name)}: {value} is out of range; use 1 to {1 << 30}")
+            fewest = 0 if option.name in _UNLIMITED else 1
+            if option.name.startswith("max_") and not fewest <= value <= 1 << 30:
+                raise SettingsError(f"{_names(option.name)}: {value} is out of range; use {fewest} to {1 << 30}")
+            if isinstance(value, list):  # as JSON has it, on the way to a worker
+                object.__setattr__(self, option.name, tuple(value))
         if self.max_queue_messages > 65_535:
             raise SettingsError(f"{_names('max_queue_messages')}: {self.max_queue_messages} is over 65535")
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise SettingsError(f"{_names(name)}: {getattr(self, name)} is below {least} seconds")
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether TLS ends in this server."""
+        return self.tls_cert is not None or self.tls_key is not None
 
     @property
     def uses_relay(self) -> bool:
@@ -145,8 +198,9 @@ OPTIONS: Final = dataclasses.fields(Settings)
 
 
 def flag_of(name: str) -> str:
-    """Return the command line's flag of an option: ``--ws-port``."""
-    return "--" + name.replace("_", "-")
+    """Return the command line's flag of an option: ``--ws-port``; an empty text where it has none."""
+    flag = next(option for option in OPTIONS if option.name == name).metadata["flag"]
+    return "--" + name.replace("_", "-") if flag is None else str(flag)
 
 
 def variable_of(name: str) -> str:
@@ -156,7 +210,7 @@ def variable_of(name: str) -> str:
 
 
 def _names(name: str) -> str:
-    return f"{flag_of(name)} ({variable_of(name)})"
+    return f"{flag_of(name)} ({variable_of(name)})" if flag_of(name) else variable_of(name)
 
 
 def load(
@@ -167,7 +221,7 @@ def load(
     """Put the settings together: a flag wins over the environment, that over the file, that over the default.
 
     Args:
-        flags: values by field name, already of the right type; ``None`` means not given.
+        flags: values by field name, already of the right type; ``None`` and an empty tuple mean not given.
         environ: the environment, usually ``os.environ``; an empty value means not given.
         file: a TOML file whose keys are the fields' names, with ``-`` or ``_``.
 
@@ -184,7 +238,7 @@ def load(
         layers.append(("file", _read_file(file)))
     variables = {option.name: (environ or {}).get(variable_of(option.name), "") for option in OPTIONS}
     layers.append(("environment", {name: text for name, text in variables.items() if text != ""}))
-    layers.append(("flag", {name: value for name, value in (flags or {}).items() if value is not None}))
+    layers.append(("flag", {name: value for name, value in (flags or {}).items() if value not in (None, ())}))
     for source, layer in layers:
         for name, value in layer.items():
             values[name] = _convert(name, value, source, file)
@@ -211,9 +265,14 @@ _HINTS: Final[dict[str, Any]] = get_type_hints(Settings)
 
 
 def type_of(name: str) -> type:
-    """Return the type of an option's values: `bool`, `int`, `float` or `str`."""
+    """Return the type of an option's values, or of each where it is a list: `bool`, `int`, `float` or `str`."""
     hint = _HINTS[name]
     return next((kind for kind in (bool, int, float) if kind is hint or kind in get_args(hint)), str)
+
+
+def is_list(name: str) -> bool:
+    """Whether an option takes any number of values: a flag that may be repeated, a list, or a text with commas."""
+    return get_origin(_HINTS[name]) is tuple
 
 
 def choices_of(name: str) -> tuple[str, ...]:
@@ -225,6 +284,12 @@ def choices_of(name: str) -> tuple[str, ...]:
 def _convert(name: str, value: Any, source: str, file: Path | None) -> Any:
     where = {"flag": flag_of(name), "environment": variable_of(name), "file": f"{file}: {name}"}[source]
     wanted, choices = type_of(name), choices_of(name)
+    if is_list(name):
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+            raise SettingsError(f"{where}: {value!r} is no list of texts")
+        # A flag's value may hold several too: a list looks the same everywhere.
+        return tuple(part.strip() for item in items for part in item.split(",") if part.strip())
     if isinstance(value, str) and wanted is not str:
         try:
             return _BOOLEANS[value.lower()] if wanted is bool else wanted(value)

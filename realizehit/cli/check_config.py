@@ -41,7 +41,7 @@ def check_config(ctx: click.Context, /, **flags: Any) -> None:
     for option in OPTIONS:
         name, place = option.name, origin[option.name]
         style = "dim" if place == "default" else ""
-        table.add_row(flag_of(name), _shown(settings, name), place, variable_of(name), style=style)
+        table.add_row(flag_of(name) or "-", _shown(settings, name), place, variable_of(name), style=style)
     console.print(table, markup=False, highlight=False)
 
 
@@ -53,4 +53,8 @@ def _shown(settings: Settings, name: str) -> str:
         return "-"
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ", ".join(value) or "-"
+    if name == "jwt_secret":
+        return "set"
     return redacted(value) if "://" in str(value) else str(value)

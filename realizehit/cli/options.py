@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from realizehit.errors import SettingsError
-from realizehit.settings import OPTIONS, Settings, choices_of, flag_of, load, type_of, variable_of
+from realizehit.settings import OPTIONS, Settings, choices_of, flag_of, is_list, load, type_of, variable_of
 
 CONFIG_VARIABLE: Final = "REALIZEHIT_CONFIG"
 
@@ -21,6 +21,8 @@ def settings_options(function: _Function) -> _Function:
     """Add a flag for each option, and ``--config``; the function gets them as keyword arguments."""
     # Decorators add from the last to the first.
     for option in reversed(OPTIONS):
+        if not flag_of(option.name):
+            continue  # a secret: other users of the machine can read a command line
         function = _flag(option.name, option.default, option.metadata["help"], option.metadata["unit"])(function)
     return click.option(
         "--config",
@@ -33,7 +35,7 @@ def settings_options(function: _Function) -> _Function:
 def _flag(name: str, default: Any, text: str, unit: str) -> Callable[[_Function], _Function]:
     kind, choices = type_of(name), choices_of(name)
     notes = [f"env: {variable_of(name)}"]
-    if default is not None:
+    if default not in (None, ()):
         shown = (
             ("on" if default else "off")
             if kind is bool
@@ -45,6 +47,8 @@ def _flag(name: str, default: Any, text: str, unit: str) -> Callable[[_Function]
     help = f"{text}.  [{'; '.join(notes)}]"
     if kind is bool:
         return click.option(f"{flag_of(name)}/--no-{flag_of(name)[2:]}", name, default=None, help=help)
+    if is_list(name):
+        return click.option(flag_of(name), name, multiple=True, metavar="TEXT", help=f"{help}  May be repeated.")
     metavar = None if choices else {int: "N", float: "SECONDS"}.get(kind, "TEXT")
     return click.option(
         flag_of(name), name, default=None, type=click.Choice(choices) if choices else kind, metavar=metavar, help=help
@@ -60,7 +64,7 @@ def settings_from(*flags: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
     Raises:
         click.UsageError: the settings cannot be used.
     """
-    given = {name: value for found in flags for name, value in found.items() if value is not None}
+    given = {name: value for found in flags for name, value in found.items() if value not in (None, ())}
     file = given.pop("config", None)
     if file is None and os.environ.get(CONFIG_VARIABLE):
         file = Path(os.environ[CONFIG_VARIABLE])

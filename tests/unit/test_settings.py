@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from realizehit.errors import SettingsError
-from realizehit.settings import OPTIONS, Settings, choices_of, flag_of, load, type_of, variable_of
+from realizehit.settings import OPTIONS, Settings, choices_of, flag_of, is_list, load, type_of, variable_of
 
 NAMES = [option.name for option in OPTIONS]
 
@@ -69,6 +69,8 @@ def test_each_option_is_read_from_the_environment(name: str) -> None:
     text, value = texts[type_of(name)]
     if choices_of(name):
         text = value = choices_of(name)[-1]
+    if is_list(name):
+        text, value = "a=b, c", ("a=b", "c")
     settings, origin = load({}, {variable_of(name): text})
     assert getattr(settings, name) == value
     assert origin[name] == "environment"
@@ -144,7 +146,7 @@ def test_what_an_error_says(environ: dict[str, str], message: str) -> None:
     ("text", "message"),
     [
         ("port = ", "{file}: is not TOML: Invalid value (at end of document)"),
-        ("colour = 1", "{file}: unknown key 'colour'; known are access_log, api_port, "),
+        ("colour = 1", "{file}: unknown key 'colour'; known are access_log, allow_origin, api_port, "),
         ("[server]\nport = 1", "{file}: unknown key 'server'; known are "),
         ('port = "1x"', "{file}: port: '1x' is no whole number"),
         ("port = 1.0", "{file}: port: 1.0 is of the wrong type"),
@@ -169,6 +171,32 @@ def test_a_file_that_cannot_be_read(toml: Path) -> None:
     toml.write_bytes(b"host = '\xff'")
     with pytest.raises(SettingsError, match="is not TOML: 'utf-8' codec can't decode"):
         load({}, {}, toml)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('trusted-proxies = ["10.0.0.0/8", "unix"]', ("10.0.0.0/8", "unix")),
+        ('trusted-proxies = "10.0.0.0/8,unix"', ("10.0.0.0/8", "unix")),
+        ("trusted-proxies = []", ()),
+    ],
+)
+def test_lists_in_the_file(toml: Path, text: str, wanted: tuple[str, ...]) -> None:
+    toml.write_text(text)
+    assert load({"trusted_proxies": ()}, {}, toml)[0].trusted_proxies == wanted
+    toml.write_text("trusted-proxies = [1]")
+    with pytest.raises(SettingsError, match=r"trusted_proxies: \[1\] is no list of texts"):
+        load({}, {}, toml)
+
+
+def test_a_list_survives_json() -> None:
+    settings = Settings(identify=["user=X-User"])  # type: ignore[arg-type]
+    assert settings == Settings(identify=("user=X-User",))
+
+
+def test_a_secret_has_no_flag() -> None:
+    assert [name for name in NAMES if not flag_of(name)] == ["jwt_secret"]
+    assert "s3cret" not in repr(Settings(jwt_secret="s3cret"))
 
 
 def test_the_prefix_ends_with_a_slash() -> None:

@@ -1,0 +1,162 @@
+"""Who a client is: values such as its user and device, said by a trusted proxy or a token.
+
+An identity is one small object, shared by all connections that have the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from realizehit.errors import AccessDenied, ErrorCode, PatternError, SettingsError
+from realizehit.pattern import channel_of
+
+_known: Final[WeakValueDictionary[tuple[tuple[str, str], ...], Identity]] = WeakValueDictionary()
+
+
+class Identity(Mapping[str, str]):
+    """An identity's values by key, both in the canonical text of patterns; `identity_of` makes it.
+
+    Two that hold the same are one object, for as long as somebody has it.
+    """
+
+    __slots__ = ("__weakref__", "_values")
+
+    _values: dict[str, str]
+
+    def __new__(cls, values: Mapping[str, str]) -> Identity:
+        key = tuple(sorted(values.items()))
+        identity = _known.get(key)
+        if identity is None:
+            identity = super().__new__(cls)
+            identity._values = dict(key)
+            _known[key] = identity
+        return identity
+
+    def __getitem__(self, key: str) -> str:
+        return self._values[key]
+
+    def __iter__(self) -> Any:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other if isinstance(other, Identity) else Mapping.__eq__(self, other)
+
+    def __repr__(self) -> str:
+        return f"Identity({self._values!r})"
+
+
+NOBODY: Final = Identity({})
+"""The identity of a client that has none."""
+
+
+def canonical_filter(key: str, value: object) -> tuple[str, str]:
+    """Return one filter as it stands in a channel: key and value percent-encoded, ``3.0`` as ``3``.
+
+    Raises:
+        PatternError: it breaks a rule of patterns, or carries the reserved ``*``.
+    """
+    name, _, text = channel_of({key: value}).decode("ascii").partition(":")
+    return name, text
+
+
+def canonical_key(key: str) -> str:
+    """Return a key as it stands in a channel.
+
+    Raises:
+        PatternError: it breaks a rule of patterns, or is the reserved ``*``.
+    """
+    return canonical_filter(key, "x")[0]
+
+
+def identity_of(values: Mapping[str, object], source: str) -> Identity:
+    """Make the identity of values as they came.
+
+    Args:
+        values: what was said, by key.
+        source: who said it, for the error's text.
+
+    Raises:
+        AccessDenied: ``bad-request``; a value cannot stand in a pattern, and so could never be granted anything.
+    """
+    canonical: dict[str, str] = {}
+    for key, value in values.items():
+        try:
+            name, text = canonical_filter(key, value)
+        except PatternError as error:
+            raise AccessDenied(f"{source}: {error}", ErrorCode.BAD_REQUEST, "bad_identity") from None
+        canonical[name] = text
+    return Identity(canonical)
+
+
+def pairs(texts: Iterable[str], option: str, example: str) -> dict[str, str]:
+    """Read ``key=value`` settings.
+
+    Raises:
+        SettingsError: one is no pair, a key comes twice or breaks a rule of patterns.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key or not value:
+            raise SettingsError(f"{option}: {text!r} is no pair; write {example}")
+        if key in found:
+            raise SettingsError(f"{option}: the key {key!r} is given twice")
+        try:
+            canonical_key(key)
+        except PatternError as error:
+            raise SettingsError(f"{option}: {error}") from None
+        found[key] = value
+    return found
+
+
+class IdentityHeaders:
+    """Reads identities from the headers of an opening request.
+
+    Args:
+        names: the header for each identity key, such as ``{"user": "X-User"}``.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = {key: name.lower().encode("latin-1") for key, name in names.items()}
+
+    def present(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether any of the headers is there, whoever sent it."""
+        return any(name in headers for name in self._names.values())
+
+    def read(self, headers: Mapping[bytes, bytes], repeated: frozenset[bytes]) -> dict[str, str]:
+        """Return what a trusted proxy says.
+
+        Args:
+            headers: values by lower-case name.
+            repeated: the names that came more than once.
+
+        Raises:
+            AccessDenied: ``bad-request``; a header is doubled, empty or no UTF-8.
+        """
+        found: dict[str, str] = {}
+        for key, name in self._names.items():
+            value = headers.get(name)
+            if value is None:
+                continue
+            shown = name.decode("latin-1")
+            if name in repeated:
+                raise _bad(f"the header {shown} came twice; a proxy has to replace what a client sent")
+            if not value:
+                raise _bad(f"the header {shown} is empty")
+            try:
+                found[key] = value.decode()
+            except UnicodeDecodeError:
+                raise _bad(f"the header {shown} is not UTF-8") from None
+        return found
+
+
+def _bad(text: str) -> AccessDenied:
+    return AccessDenied(text, ErrorCode.BAD_REQUEST, "bad_identity")

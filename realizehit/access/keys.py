@@ -1,0 +1,137 @@
+"""API keys: who may publish, what, and how fast. A file holds their SHA-256, never the keys.
+
+A key has 256 random bits, so that a plain hash of it cannot be searched.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Any, Final, NamedTuple
+
+from realizehit.access.grants import Grants, read_grant
+from realizehit.errors import SettingsError
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_RATE_MOST: Final = 1e9  # messages per second
+
+
+class Key(NamedTuple):
+    """What is known of a key.
+
+    Attributes:
+        name: for logs and messages.
+        digest: SHA-256 of the key, in hexadecimal.
+        grants: what may be published with it; ``None`` for everything.
+        rate: messages per second; 0 for any number.
+    """
+
+    name: str
+    digest: str
+    grants: Grants | None = None
+    rate: float = 0.0
+
+
+class Keys:
+    """All keys of a server.
+
+    Args:
+        keys: in any order; names and digests are their own.
+    """
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._keys = tuple(keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, presented: bytes) -> Key | None:
+        """Return the key that somebody presents, ``None`` for one that is not known.
+
+        Cost: compares with every key, so that the time it takes tells nothing.
+        """
+        digest = digest_of(presented)
+        found = None
+        for key in self._keys:
+            if compare_digest(digest, key.digest):
+                found = key
+        return found
+
+
+def digest_of(key: bytes) -> str:
+    """Return what the file holds of a key."""
+    return sha256(key).hexdigest()
+
+
+def generate(name: str) -> tuple[str, str]:
+    """Make a new key.
+
+    Returns:
+        The key, and the TOML table for the file.
+
+    Raises:
+        SettingsError: the name cannot be used.
+    """
+    _check_name(name, "the key's name")
+    key = "rh_" + secrets.token_urlsafe(32)
+    return key, f'[[key]]\nname = "{name}"\nsha256 = "{digest_of(key.encode())}"\n'
+
+
+def read_keys(table: Mapping[str, Any], where: str) -> Keys:
+    """Read the content of a file of keys.
+
+    Args:
+        table: what TOML made of it.
+        where: the file, for errors.
+
+    Raises:
+        SettingsError: something in it is wrong; the text says what and where.
+    """
+    unknown = set(table) - {"key"}
+    if unknown:
+        raise SettingsError(f"{where}: unknown key {min(unknown)!r}; a file of keys has [[key]] tables")
+    entries = table.get("key", [])
+    if not isinstance(entries, list):
+        raise SettingsError(f"{where}: write [[key]], with two brackets")
+    keys: list[Key] = []
+    for number, entry in enumerate(entries, 1):
+        key = _read_key(entry, f"{where}: key {number}")
+        for other in keys:
+            if other.name == key.name or other.digest == key.digest:
+                raise SettingsError(f"{where}: key {number}: its name or its sha256 is that of {other.name!r} too")
+        keys.append(key)
+    return Keys(keys)
+
+
+def _read_key(entry: object, place: str) -> Key:
+    if not isinstance(entry, dict):
+        raise SettingsError(f"{place}: it is no table")
+    unknown = set(entry) - {"name", "sha256", "grants", "rate"}
+    if unknown:
+        raise SettingsError(f"{place}: unknown key {min(unknown)!r}; known are name, sha256, grants and rate")
+    name, digest, rate = entry.get("name"), entry.get("sha256"), entry.get("rate", 0.0)
+    _check_name(name, f"{place}: name")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise SettingsError(f"{place}: sha256 is not 64 lower-case hexadecimal digits; realizehit gen-key prints it")
+    if "rate" in entry and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= _RATE_MOST):
+        raise SettingsError(f"{place}: rate is no number of messages per second over 0")
+    grants = None
+    if "grants" in entry:
+        if not isinstance(entry["grants"], list):
+            raise SettingsError(f'{place}: grants is no list of patterns; write [{{kind = "news"}}]')
+        grants = Grants(
+            [
+                read_grant(pattern, f"{place}: grants", frozenset(), f"pattern {n} of the key")
+                for n, pattern in enumerate(entry["grants"], 1)
+            ]
+        )
+    return Key(str(name), digest, grants, float(rate))
+
+
+def _check_name(name: object, place: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise SettingsError(f"{place}: {name!r} cannot be used; write 1 to 64 letters, digits, . _ or -")

@@ -1,0 +1,75 @@
+"""Which web pages may use the server: those that it serves itself, and those that were allowed.
+
+A browser says in ``Origin`` which page a request comes from, and no page can change that. Who sends none is no browser.
+
+Source: RFC 6454, and RFC 6455, section 10.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+from urllib.parse import urlsplit
+
+from realizehit.errors import SettingsError
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+@lru_cache(maxsize=1024)
+def _split(origin: str) -> tuple[str, str, int] | None:
+    """Return scheme, host and port of an origin; ``None`` for what names no server, such as ``null``."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return None
+    default = _DEFAULT_PORTS.get(parts.scheme)
+    if default is None or not parts.hostname or parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        return None
+    return parts.scheme, parts.hostname, default if port is None else port
+
+
+class Origins:
+    """Decides about origins.
+
+    Args:
+        allowed: origins such as ``https://example.org``, or ``*`` for any.
+
+    Raises:
+        SettingsError: one is no origin.
+    """
+
+    def __init__(self, allowed: Iterable[str] = ()) -> None:
+        texts = [text.rstrip("/").lower() for text in allowed]
+        self._any = "*" in texts
+        self._allowed = set()
+        for text in texts:
+            if text == "*":
+                continue
+            parts = _split(text)
+            if parts is None:
+                raise SettingsError(f"--allow-origin: {text!r} is no origin; write https://example.org")
+            self._allowed.add(parts)
+
+    def allows(self, origin: bytes | None, host: bytes | None) -> bool:
+        """Whether a request may be served.
+
+        Args:
+            origin: its ``Origin`` header, ``None`` where there is none.
+            host: its ``Host`` header.
+        """
+        if origin is None or self._any:
+            return True
+        parts = _split(origin.decode("latin-1").lower())
+        if parts is None:
+            return False
+        if parts in self._allowed:
+            return True
+        # The Host has no scheme: a proxy may have ended the TLS that the browser sees.
+        return host is not None and _split(f"{parts[0]}://{host.decode('latin-1').lower()}") == parts
+
+    def listed(self, origin: bytes) -> bool:
+        """Whether an origin was allowed by name."""
+        return _split(origin.decode("latin-1").lower()) in self._allowed

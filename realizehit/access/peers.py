@@ -1,0 +1,69 @@
+"""Where a connection comes from: an address, or a Unix socket of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, Final
+
+from realizehit.errors import SettingsError
+
+UNIX: Final = "unix"
+"""The peer of a connection over a Unix socket."""
+
+_USUAL_LOOPBACK: Final = frozenset(("127.0.0.1", "::1", UNIX))
+
+
+def peer_of(peername: Any) -> str:
+    """Return the host of a socket's peer name, `UNIX` where it has no address."""
+    return str(peername[0]) if isinstance(peername, tuple | list) and peername else UNIX
+
+
+@lru_cache(maxsize=4096)
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(host.partition("%")[0])  # a link-local address names its interface
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_loopback(peer: str) -> bool:
+    """Whether a peer is on this machine: a loopback address or a Unix socket."""
+    if peer in _USUAL_LOOPBACK:
+        return True
+    address = _address(peer)
+    return address is not None and address.is_loopback
+
+
+class Networks:
+    """A set of networks, and whether Unix sockets belong to it.
+
+    Args:
+        texts: CIDRs or single addresses, or ``unix``.
+
+    Raises:
+        SettingsError: one is neither.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._networks: list[IPv4Network | IPv6Network] = []
+        self._unix = False
+        for text in texts:
+            if text == UNIX:
+                self._unix = True
+                continue
+            try:
+                self._networks.append(ip_network(text))
+            except ValueError as error:
+                raise SettingsError(f"{text!r} is no network such as 10.0.0.0/8, and not unix: {error}") from None
+
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
+
+    def __contains__(self, peer: str) -> bool:
+        if peer == UNIX:
+            return self._unix
+        address = _address(peer)
+        return address is not None and any(address in network for network in self._networks)
