@@ -58,14 +58,16 @@ export function connect(t, url, options = {}) {
 
 /** A realizehit server in a process of its own. */
 export class Server {
+  /** Start one and wait until it serves; it ends with the test `t`, or is to be stopped. */
   static async start(t, port = 0) {
     const command = process.env.REALIZEHIT_SERVER ?? "realizehit-server";
-    const words = ["--host", "127.0.0.1", "--port", `${port}`, "--redis", "memory://", "--drain-seconds", "0.1"];
+    const words = ["--host", "127.0.0.1", "--port", `${port}`, "--redis", "memory://"];
+    words.push("--drain-seconds", "0.1", "--log-level", "warning");
     const child = spawn(command, words, { stdio: ["ignore", "pipe", "inherit"] });
     const server = new Server();
     server.child = child;
     server.ended = once(child, "exit");
-    t.after(() => server.stop("SIGKILL"));
+    t?.after(() => server.stop("SIGKILL"));
     let text = "";
     for await (const line of createInterface({ input: child.stdout })) {
       text += `${line}\n`;

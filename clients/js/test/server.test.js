@@ -1,0 +1,177 @@
+// The client and a real server: REALIZEHIT_SERVER, or `realizehit-server` on the path.
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { before, after, describe, test } from "node:test";
+
+import { APIClient, RealizehitError } from "realizehit";
+import { connect, event, record, Server, take, until } from "./support.js";
+
+const NEWS = { kind: "news", channel: "CNN" };
+
+for (const transport of ["websocket", "sse"]) {
+  describe(`over ${transport}`, () => {
+    const options = transport === "sse" ? { WebSocket: undefined } : {};
+    let server;
+    let api;
+    let absent = false; // whether the server has no such transport
+
+    before(async () => {
+      server = await Server.start();
+      api = new APIClient(server.api);
+      if (transport === "sse") {
+        const url = new URL("sse", server.api);
+        url.searchParams.append("pat", JSON.stringify(NEWS));
+        const response = await fetch(url);
+        absent = response.status === 404;
+        await response.body?.cancel();
+      }
+    });
+
+    after(() => server.stop());
+
+    /** Run a test, unless the server lacks the transport. */
+    const scenario = (name, run) =>
+      test(name, async (t) => {
+        if (absent) t.skip("this server serves no events over HTTP");
+        else await run(t);
+      });
+
+    scenario("what is published arrives, in order, at those who subscribed", async (t) => {
+      const client = connect(t, server.ws, options);
+      const news = client.subscribe(NEWS);
+      const other = client.subscribe({ kind: "other" });
+      const called = record(news, "payload");
+      await Promise.all([news.subscribe(), other.subscribe()]);
+      assert.deepEqual([news.id, client.transport], ["3bf1d979", transport]);
+      const reading = take(news, 1000);
+      const payloads = Array.from({ length: 1000 }, (_, n) => ({ n, title: "é?\u2028\n" }));
+      for (const payload of payloads) {
+        const { status, id, nodes } = await api.publish(NEWS, payload);
+        assert.deepEqual([status, id, nodes], ["queued", "3bf1d979", 1]);
+      }
+      assert.deepEqual(await reading, payloads);
+      assert.deepEqual(called, payloads);
+      assert.deepEqual([other.payloads, client.errors], [0, []]);
+    });
+
+    scenario("every JSON value, as the text that was published where that is wanted", async (t) => {
+      const client = connect(t, server.ws, { ...options, parse: (text) => text });
+      const subscription = client.subscribe({ kind: "raw" });
+      await subscription.subscribe();
+      const reading = take(subscription, 6);
+      const texts = ["null", "false", "0", '""', '{"n":12345678901234567890123,"f":1.10}', `"${"x".repeat(100_000)}"`];
+      for (const text of texts) {
+        const response = await fetch(server.api, {
+          method: "POST",
+          headers: { "Content-Type": "application/json" },
+          body: `{"pattern":{"kind":"raw"},"payload":${text}}`,
+        });
+        assert.equal(response.status, 200);
+      }
+      assert.deepEqual(await reading, texts);
+    });
+
+    scenario("after unsubscribing nothing comes any more, and a new subscription works", async (t) => {
+      const client = connect(t, server.ws, options);
+      const witness = client.subscribe({ kind: "gone", who: "witness" });
+      const subscription = client.subscribe({ kind: "gone" });
+      const called = record(subscription, "payload");
+      await Promise.all([witness.subscribe(), subscription.subscribe()]);
+      const loop = take(subscription, 2);
+      await api.publish({ kind: "gone" }, 1);
+      await until(() => called.length);
+      await subscription.unsubscribe();
+      assert.deepEqual(await loop, [1]); // the loop ends
+      await api.publish({ kind: "gone" }, 2);
+      await api.publish(witness.pattern, 3);
+      await until(() => witness.payloads);
+      const again = client.subscribe({ kind: "gone" });
+      assert.notEqual(again, subscription);
+      await again.subscribe();
+      const received = event(again, "payload");
+      await api.publish({ kind: "gone" }, 4);
+      assert.equal(await received, 4);
+      assert.deepEqual(called, [1]);
+    });
+
+    scenario("two patterns with one id", async (t) => {
+      const client = connect(t, server.ws, options);
+      const one = client.subscribe({ user: 25442 });
+      const other = client.subscribe({ user: 28322 });
+      const error = await event(other, "error");
+      assert.ok(error instanceof RealizehitError);
+      assert.equal(error.code, "id-collision");
+      await one.subscribe();
+      assert.deepEqual([one.id, other.state], ["8ca68b72", "unsubscribed"]);
+      const elsewhere = connect(t, server.ws, options).subscribe({ user: 28322 });
+      await elsewhere.subscribe();
+      const received = Promise.all([event(one, "payload"), event(elsewhere, "payload")]);
+      await api.publish({ user: 25442 }, "for 25442");
+      await api.publish({ user: 28322 }, "for 28322");
+      assert.deepEqual(await received, ["for 25442", "for 28322"]);
+    });
+
+    scenario("patterns that the server refuses", async (t) => {
+      const client = connect(t, server.ws, options);
+      for (const [pattern, code] of [[{ kind: "" }, "bad-pattern"], [{ kind: "*" }, "wildcard-unsupported"]]) {
+        const subscription = client.subscribe(pattern);
+        assert.equal((await event(subscription, "error")).code, code);
+        await assert.rejects(take(subscription, 1), { code });
+      }
+      await client.subscribe({ kind: "fine" }).subscribe();
+    });
+
+    for (const [signal, what] of [["SIGKILL", "killed"], ["SIGTERM", "drained"]]) {
+      scenario(`it comes back to a server that was ${what} and started again on its port`, async (t) => {
+        const first = await Server.start(t);
+        const client = connect(t, first.ws, options);
+        const lost = record(client, "disconnect");
+        const subscriptions = ["a", "b"].map((kind) => client.subscribe({ kind }));
+        await Promise.all(subscriptions.map((each) => each.subscribe()));
+        await first.stop(signal);
+        await until(() => lost.length);
+        assert.deepEqual(subscriptions.map(({ state }) => state), ["subscribing", "subscribing"]);
+        if (signal === "SIGTERM" && transport === "websocket") assert.equal(lost[0].status, 4001);
+        const gaps = Promise.all(subscriptions.map((each) => event(each, "gap")));
+        const second = await Server.start(t, first.port);
+        for (const seconds of await gaps) assert.ok(seconds > 0 && seconds < 60, `${seconds}`);
+        const received = Promise.all(subscriptions.map((each) => event(each, "payload")));
+        for (const kind of ["a", "b"]) await new APIClient(second.api).publish({ kind }, kind);
+        assert.deepEqual(await received, ["a", "b"]);
+        assert.deepEqual(subscriptions.map(({ gaps }) => gaps), [1, 1]);
+        await second.stop();
+      });
+    }
+  });
+}
+
+describe("publishing", () => {
+  test("what the server refuses is an error with its code", async (t) => {
+    const server = await Server.start(t);
+    const api = new APIClient(server.api);
+    for (const pattern of [{}, { kind: "" }]) {
+      await assert.rejects(api.publish(pattern, 1), (error) => {
+        assert.ok(error instanceof RealizehitError);
+        assert.deepEqual([error.code, error.status], ["bad-pattern", 400]);
+        return error.message.length > 10;
+      });
+    }
+    await assert.rejects(new APIClient(new URL("nowhere", server.api)).publish(NEWS, 1), { status: 404 });
+  });
+
+  test("the key is sent, and an answer that is no problem document is told of", async (t) => {
+    const requests = [];
+    const http = createServer((request, response) => {
+      requests.push(request.headers);
+      response.writeHead(502, { "Content-Type": "text/html" }).end("<p>a proxy");
+    });
+    t.after(() => http.close());
+    http.listen(0, "127.0.0.1");
+    await once(http, "listening");
+    const url = `http://127.0.0.1:${http.address().port}/`;
+    await assert.rejects(new APIClient(url, { key: "secret" }).publish(NEWS, null), { status: 502, code: "" });
+    await assert.rejects(new APIClient(url).publish(NEWS, null), { message: `${url} answered 502` });
+    assert.deepEqual(requests.map(({ authorization }) => authorization), ["Bearer secret", undefined]);
+  });
+});
