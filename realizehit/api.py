@@ -23,7 +23,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from realizehit import _fanout, openapi
+from realizehit import _fanout, assets, openapi
 from realizehit.bus.base import Bus, BusState
 from realizehit.errors import BrokerError, BrokerUnavailable, ErrorCode, PatternError, PublishUnclear, RequestError
 from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication
@@ -91,6 +91,8 @@ def create_app(
         Route("/metrics", show_metrics),
         Route("/openapi.json", describe),
     ]
+    if settings.role != "api":
+        routes += assets.routes()
     endpoints: dict[str, _Endpoint] = {}
     if publish:
         single = _Publish(bus, settings, metrics)

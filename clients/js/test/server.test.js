@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { before, after, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 
 import { APIClient, RealizehitError } from "realizehit";
+
 import { connect, event, record, Server, take, until } from "./support.js";
 
 const NEWS = { kind: "news", channel: "CNN" };

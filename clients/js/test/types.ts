@@ -29,8 +29,6 @@ const errors: Error[] = [new RealizehitError("no", "forbidden", 403), new Patter
 client.on("message", () => {});
 // @ts-expect-error no such value in a pattern
 client.subscribe({ kind: null });
-// @ts-expect-error what is internal is not declared
-client._join(subscription);
 // @ts-expect-error a subscription's payload event carries one value
 subscription.on("payload", (one, two) => [one, two]);
 
