@@ -122,24 +122,28 @@ class IdentityHeaders:
 
     Args:
         names: the header for each identity key, such as ``{"user": "X-User"}``.
+
+    Attributes:
+        keys: the identity's keys in canonical text.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = {key: name.lower().encode("latin-1") for key, name in names.items()}
+        self.keys: Final = tuple(map(canonical_key, names))
 
     def present(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether any of the headers is there, whoever sent it."""
         return any(name in headers for name in self._names.values())
 
-    def read(self, headers: Mapping[bytes, bytes], repeated: frozenset[bytes]) -> dict[str, str]:
-        """Return what a trusted proxy says.
+    def read(self, headers: Mapping[bytes, bytes], repeated: frozenset[bytes]) -> Identity:
+        """Return who a trusted proxy says that the client is.
 
         Args:
             headers: values by lower-case name.
             repeated: the names that came more than once.
 
         Raises:
-            AccessDenied: ``bad-request``; a header is doubled, empty or no UTF-8.
+            AccessDenied: ``bad-request``; a header is doubled, empty, too long or no UTF-8.
         """
         found: dict[str, str] = {}
         for key, name in self._names.items():
@@ -155,7 +159,7 @@ class IdentityHeaders:
                 found[key] = value.decode()
             except UnicodeDecodeError:
                 raise _bad(f"the header {shown} is not UTF-8") from None
-        return found
+        return identity_of(found, "the identity headers")
 
 
 def _bad(text: str) -> AccessDenied:

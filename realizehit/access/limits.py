@@ -102,6 +102,10 @@ class AddressLimit:
     def __len__(self) -> int:
         return len(self._counts)
 
+    def is_full(self, address: str) -> bool:
+        """Whether an address has as many as it may."""
+        return self._counts.get(address, 0) >= self._most
+
     def enter(self, address: str) -> bool:
         """Count a connection; false, and not counted, where it is one too many."""
         count = self._counts.get(address, 0)

@@ -1,0 +1,325 @@
+"""Who is connected as whom, and whether they may: the one place that transports, sessions and the API ask.
+
+Nothing is kept for a connection that has no identity, no end and no counted address.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from realizehit.access.expiry import Deadlines
+from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
+from realizehit.access.keys import Key
+from realizehit.access.limits import ActionRates, AddressLimit, Bucket
+from realizehit.access.origins import Origins
+from realizehit.access.peers import Networks, is_loopback
+from realizehit.access.policy import header_names, load_policy
+from realizehit.access.tokens import Token
+from realizehit.errors import AccessDenied, ErrorCode
+from realizehit.settings import Settings
+
+RETRY_AFTER: Final = 5.0  # seconds, where a server is full
+
+REASONS: Final = (
+    "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "bad_identity", "bad_token",
+    "not_granted", "too_many_actions", "expired", "no_longer_granted",
+    "protected", "bad_key", "key_not_granted", "key_rate",
+)  # fmt: skip
+"""Why somebody was refused, or put out, as metrics call it."""
+
+_FORWARDED: Final = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+_LOCAL_HOST: Final = re.compile(rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
+_TOKEN: Final = re.compile(rb"(?:^|&)token=([^&]*)")
+_BEARER: Final = re.compile(rb"bearer +([!-~]+)", re.IGNORECASE)  # RFC 6750, section 2.1
+_PROTECTED: Final = (
+    "no API key is configured, so only this machine may do this; make a key with 'realizehit gen-key NAME', put its "
+    "lines into a file and name that with --keys (or let everybody in with --insecure-publish)"
+)
+
+
+class Opening(NamedTuple):
+    """A connection that was let in.
+
+    Attributes:
+        identity: who it is; `NOBODY` where nothing says so.
+        end: until when, on the gate's clock; ``None`` for ever.
+        address: where from, where that is counted.
+    """
+
+    identity: Identity = NOBODY
+    end: float | None = None
+    address: str | None = None
+
+
+_ANONYMOUS: Final = Opening()
+
+
+class Gate:
+    """Decides about connections, subscriptions and publications.
+
+    Args:
+        settings: what was configured.
+        clock: seconds of a clock that never goes back.
+        connected: how many clients there are.
+
+    Attributes:
+        refusals: how often somebody was refused, by reason.
+        ignored_headers: opening requests with identity headers from peers that are no trusted proxies.
+        rates: bounds the actions of each connection; ``None`` where they are not bounded.
+        addresses: bounds the connections of each address, likewise.
+        origins: decides about web pages.
+
+    Raises:
+        SettingsError: something that was configured cannot be used.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float], connected: Callable[[], int] = int) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._connected = connected
+        self._policy = load_policy(settings)
+        self._headers = IdentityHeaders(header_names(settings)) if settings.identify else None
+        self._trusted = Networks(settings.trusted_proxies)
+        self.origins: Final = Origins(settings.allow_origin)
+        burst = 2 * settings.max_subscriptions  # who comes back asks for all of it at once
+        self.rates: Final = ActionRates(settings.max_actions, burst, clock) if settings.max_actions else None
+        self.addresses: Final = AddressLimit(settings.max_per_address) if settings.max_per_address else None
+        rate = settings.max_handshakes
+        self._handshakes = Bucket(rate, rate, clock()) if rate else None
+        self._identities: dict[int, Identity] = {}
+        self._counted: dict[int, str] = {}
+        self._deadlines = Deadlines(settings.expiry_warning)
+        self._buckets: dict[str, tuple[float, Bucket]] = {}
+        self.refusals: Final = dict.fromkeys(REASONS, 0)
+        self.ignored_headers = 0
+
+    # Connections
+
+    def open(self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes) -> Opening:
+        """Decide about an opening request, of whatever transport.
+
+        Args:
+            peer: where the TCP connection comes from, see `peer_of`.
+            headers: values by lower-case name.
+            repeated: the names that came more than once.
+            query: the target from its question mark on.
+
+        Raises:
+            AccessDenied: it is not let in.
+        """
+        try:
+            return self._open(peer, headers, repeated, query)
+        except AccessDenied as error:
+            self.refusals[error.reason] += 1
+            raise
+
+    def _open(self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes) -> Opening:
+        most = self._settings.max_connections
+        if most and self._connected() >= most:
+            raise _busy("the server has as many clients as it may", "too_many_connections")
+        address = None
+        if self.addresses is not None and peer not in self._trusted:
+            if self.addresses.is_full(peer):
+                raise _busy("this address has as many connections as it may", "too_many_per_address")
+            address = peer
+        if self._handshakes is not None:
+            if self._handshakes.wait(self._clock()):
+                raise _busy("too many clients are connecting at once", "too_many_handshakes")
+            self._handshakes.take()
+        self.check_origin(headers)
+        values: Mapping[str, str] = {}
+        end = None
+        if self._headers is not None:
+            if peer in self._trusted:
+                values = self._headers.read(headers, repeated)
+            elif self._headers.present(headers):
+                self.ignored_headers += 1
+        if self._policy.tokens is not None:
+            text = _token_of(headers, query)
+            if text is not None:
+                token = self._policy.tokens.verify(text)
+                values = {**values, **token.identity}
+                end = self._end_of(token.expires)
+        if not values and end is None and address is None:
+            return _ANONYMOUS
+        return Opening(Identity(values), end, address)
+
+    def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse a web page that is neither this server's nor allowed.
+
+        Raises:
+            AccessDenied: ``forbidden``.
+        """
+        origin = headers.get(b"origin")
+        if origin is not None and not self.origins.allows(origin, headers.get(b"host")):
+            text = "web pages of this origin may not use the server; --allow-origin names those that may"
+            raise AccessDenied(text, ErrorCode.FORBIDDEN, "origin")
+
+    def joined(self, conn: int, opening: Opening) -> None:
+        """Remember a connection that was let in, under its handle."""
+        if opening.identity:
+            self._identities[conn] = opening.identity
+        if opening.end is not None:
+            self._deadlines.set(conn, opening.end, self._clock())
+        if opening.address is not None and self.addresses is not None and self.addresses.enter(opening.address):
+            self._counted[conn] = opening.address
+
+    def left(self, conn: int) -> None:
+        """Forget a connection."""
+        self._identities.pop(conn, None)
+        self._deadlines.clear(conn)
+        address = self._counted.pop(conn, None)
+        if address is not None and self.addresses is not None:
+            self.addresses.leave(address)
+        if self.rates is not None:
+            self.rates.forget(conn)
+
+    def identity(self, conn: int) -> Identity:
+        """Return who a connection is."""
+        return self._identities.get(conn, NOBODY)
+
+    def authenticate(self, conn: int, text: str) -> bool:
+        """Take a token for a connection, its first or a newer one.
+
+        Returns:
+            Whether the connection is somebody else from now on.
+
+        Raises:
+            AccessDenied: the token proves nothing; the connection stays who it was.
+        """
+        try:
+            token = self._verify(text)
+        except AccessDenied as error:
+            self.refusals[error.reason] += 1
+            raise
+        before = self.identity(conn)
+        # What headers said stays; the keys of the two sources are never the same.
+        said = {} if self._headers is None else {key: before[key] for key in self._headers.keys if key in before}
+        identity = Identity({**said, **token.identity})
+        if identity:
+            self._identities[conn] = identity
+        else:
+            self._identities.pop(conn, None)
+        self._deadlines.set(conn, self._end_of(token.expires), self._clock())
+        return identity is not before
+
+    def _verify(self, text: str) -> Token:
+        if self._policy.tokens is None:
+            raise AccessDenied("this server takes no tokens", ErrorCode.NOT_AUTHENTICATED, "bad_token")
+        return self._policy.tokens.verify(text)
+
+    def due(self) -> tuple[list[tuple[int, float]], list[int]]:
+        """Return the connections to warn that they end, with the seconds left, and those that end now."""
+        warned, ended = self._deadlines.due(self._clock())
+        self.refusals["expired"] += len(ended)
+        return warned, ended
+
+    def _end_of(self, expires: float) -> float:
+        # Kept on the clock that never goes back: setting the machine's time moves no end.
+        return self._clock() + expires - time.time()
+
+    # Subscriptions
+
+    @property
+    def restricts(self) -> bool:
+        """Whether anything is not allowed to somebody."""
+        return self._policy.rules is not None
+
+    def may_subscribe(self, conn: int, channel: bytes) -> bool:
+        """Whether a connection may have a subscription."""
+        rules = self._policy.rules
+        return rules is None or rules.allows(channel, self._identities.get(conn, NOBODY))
+
+    # Publications
+
+    def publisher(self, peer: str, headers: Mapping[bytes, bytes]) -> Key | None:
+        """Decide who publishes, or uses what only publishers may.
+
+        Args:
+            peer: where the TCP connection comes from.
+            headers: values by lower-case name.
+
+        Returns:
+            The key that was presented; ``None`` where none is needed.
+
+        Raises:
+            AccessDenied: there is no key, a wrong one, or one that has sent enough for now.
+        """
+        try:
+            return self._publisher(peer, headers)
+        except AccessDenied as error:
+            self.refusals[error.reason] += 1
+            raise
+
+    def _publisher(self, peer: str, headers: Mapping[bytes, bytes]) -> Key | None:
+        self.check_origin(headers)
+        keys = self._policy.keys
+        if keys is None:
+            if not self._settings.insecure_publish and not self._is_local(peer, headers):
+                raise AccessDenied(_PROTECTED, ErrorCode.FORBIDDEN, "protected")
+            return None
+        match = _BEARER.fullmatch(headers.get(b"authorization", b""))
+        key = keys.find(match[1]) if match else None
+        if key is None:
+            what = "the API key is not known" if match else "an API key is needed: send Authorization: Bearer KEY"
+            raise AccessDenied(what, ErrorCode.NOT_AUTHENTICATED, "bad_key")
+        if key.rate:
+            now = self._clock()
+            wait = self._bucket(key, now).wait(now)
+            if wait:
+                text = f"the key {key.name} may publish {key.rate:g} messages per second"
+                raise AccessDenied(text, ErrorCode.RATE_LIMITED, "key_rate", wait)
+        return key
+
+    def publishes(self, key: Key, channels: list[bytes]) -> list[AccessDenied | None]:
+        """Count what a key publishes, and say for each message whether it may."""
+        if key.rate:
+            self._bucket(key, self._clock()).take(len(channels))
+        if key.grants is None:
+            return [None] * len(channels)
+        text = f"the key {key.name} may not publish to this pattern"
+        denied = AccessDenied(text, ErrorCode.FORBIDDEN, "key_not_granted")
+        answers = [None if key.grants.allows(channel, NOBODY) else denied for channel in channels]
+        self.refusals["key_not_granted"] += len(answers) - answers.count(None)
+        return answers
+
+    def _is_local(self, peer: str, headers: Mapping[bytes, bytes]) -> bool:
+        if not is_loopback(peer) or any(name in headers for name in _FORWARDED):
+            return False  # a proxy on this machine speaks for others
+        origin = headers.get(b"origin")
+        # A page whose name was made to point to this machine is its Host's own; a real local page has a local name.
+        host = headers.get(b"host", b"")
+        return origin is None or self.origins.listed(origin) or _LOCAL_HOST.fullmatch(host) is not None
+
+    def _bucket(self, key: Key, now: float) -> Bucket:
+        known = self._buckets.get(key.name)
+        if known is None or known[0] != key.rate:
+            known = self._buckets[key.name] = (key.rate, Bucket(key.rate, max(1.0, key.rate), now))
+        return known[1]
+
+    # Changes
+
+    def reload(self) -> None:
+        """Read the files anew; connections and their identities stay.
+
+        Raises:
+            SettingsError: something is wrong, and everything stays as it was.
+        """
+        self._policy = load_policy(self._settings)
+
+    def tick(self) -> None:
+        """Forget what is idle; to be called now and then."""
+        if self.rates is not None:
+            self.rates.tick()
+
+
+def _token_of(headers: Mapping[bytes, bytes], query: bytes) -> str | None:
+    match = _BEARER.fullmatch(headers.get(b"authorization", b"")) or _TOKEN.search(query)
+    return match[1].decode("latin-1") if match else None
+
+
+def _busy(text: str, reason: str) -> AccessDenied:
+    return AccessDenied(text, ErrorCode.TOO_MANY_CONNECTIONS, reason, RETRY_AFTER)

@@ -1,0 +1,99 @@
+"""What the files of a server say about access, read as a whole: a reload has all of it or nothing."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from realizehit.access.grants import OwnOnly, Rules, read_grants
+from realizehit.access.identity import pairs
+from realizehit.access.keys import Keys, read_keys
+from realizehit.access.tokens import TokenVerifier
+from realizehit.errors import SettingsError
+from realizehit.settings import Settings
+
+
+class Policy(NamedTuple):
+    """Everything that a reload may change.
+
+    Attributes:
+        rules: what may be subscribed to; ``None`` for everything.
+        tokens: checks tokens; ``None`` where none are taken.
+        keys: who may publish; ``None`` where no key is configured.
+    """
+
+    rules: Rules | None
+    tokens: TokenVerifier | None
+    keys: Keys | None
+
+
+def load_policy(settings: Settings) -> Policy:
+    """Read the files that the settings name.
+
+    Raises:
+        SettingsError: a file cannot be read or is wrong, or settings contradict each other.
+    """
+    headers = header_names(settings)
+    claims = pairs(settings.jwt_claims, "--jwt-claim", "user=sub")
+    twice = sorted(headers.keys() & claims.keys())
+    if twice:
+        raise SettingsError(f"the identity key {twice[0]!r} comes from a header (--identify) and a claim (--jwt-claim)")
+    identity_keys = headers.keys() | claims.keys()
+    rules: Rules | None = OwnOnly(identity_keys) if identity_keys else None
+    if settings.grants is not None:
+        rules = read_grants(_read_toml(settings.grants), settings.grants, identity_keys)
+    keys = None if settings.keys is None else read_keys(_read_toml(settings.keys), settings.keys)
+    if settings.insecure_publish and keys:
+        raise SettingsError("--insecure-publish lets everybody publish, and --keys only those with a key; choose one")
+    return Policy(rules, _tokens(settings, claims), keys or None)
+
+
+def header_names(settings: Settings) -> dict[str, str]:
+    """Return the header for each identity key.
+
+    Raises:
+        SettingsError: a pair or a header's name cannot be used.
+    """
+    names = pairs(settings.identify, "--identify", "user=X-User")
+    for name in names.values():
+        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+            raise SettingsError(f"--identify: {name!r} is no header's name")
+    return names
+
+
+def _tokens(settings: Settings, claims: dict[str, str]) -> TokenVerifier | None:
+    if settings.jwt_key_file is None and settings.jwt_secret is None:
+        if claims or settings.jwt_algorithms:
+            raise SettingsError("tokens need a key: set --jwt-key-file or the variable REALIZEHIT_JWT_SECRET")
+        return None
+    if settings.jwt_secret is not None and settings.jwt_key_file is not None:
+        raise SettingsError("--jwt-key-file and REALIZEHIT_JWT_SECRET are both set; choose one")
+    if not settings.jwt_algorithms or not claims:
+        raise SettingsError("tokens need --jwt-algorithm, such as HS256, and --jwt-claim, such as user=sub")
+    if settings.jwt_key_file is None:
+        material = (settings.jwt_secret or "").encode()
+    else:
+        material = _read(settings.jwt_key_file).rstrip(b"\r\n")  # as an editor leaves it
+    return TokenVerifier(
+        material,
+        settings.jwt_algorithms,
+        claims,
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+        leeway=settings.jwt_leeway,
+    )
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from None
