@@ -21,6 +21,9 @@ TRANSIENT: Final = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN"
 LOGIN_NEEDED: Final = frozenset({"NOAUTH", "WRONGPASS", "DENIED"})
 """Codes of error replies that ask for another login."""
 
+LOST: Final = "LOST"
+"""Code of the error that a relay ends a worker's connection with; how long it had not heard of the broker follows."""
+
 _NO_MORE: Final = object()  # what the reader says when no whole reply is left
 
 pack: Final[Callable[[tuple[bytes | str, ...]], bytes]] = cast("Any", hiredis.pack_command)  # its stub says one word

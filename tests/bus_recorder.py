@@ -20,6 +20,7 @@ class Recorder:
         self.confirmed: list[bytes] = []
         self.refusals: dict[bytes, BrokerError] = {}
         self.states: list[BusState] = []
+        self.gaps: list[float] = []
         self._changed = asyncio.Event()
 
     @property
@@ -40,6 +41,10 @@ class Recorder:
 
     def state_changed(self, state: BusState) -> None:
         self.states.append(state)
+        self._changed.set()
+
+    def restored(self, seconds: float) -> None:
+        self.gaps.append(seconds)
         self._changed.set()
 
     async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:

@@ -60,6 +60,15 @@ class ScriptedBus(Bus):
         self.state = BusState.DOWN
         self.listener.state_changed(self.state)
 
+    def restore(self, seconds: float) -> None:
+        """Put all that is asked for in force again, as a link does after the broker came back."""
+        assert self.listener is not None
+        self.state = BusState.UP
+        self.listener.state_changed(self.state)
+        for channel in sorted(self.wanted):
+            self.confirm(channel)
+        self.listener.restored(seconds)
+
     async def close(self) -> None:
         self.state = BusState.CLOSED
 

@@ -43,6 +43,14 @@ class BusListener(Protocol):
     def state_changed(self, state: BusState) -> None:
         """Learn that the broker came or went."""
 
+    def restored(self, seconds: float) -> None:
+        """Learn that the broker was lost, is back, and that every channel that had been in force is so again.
+
+        Args:
+            seconds: from the last sign of the connection that was lost to now; what was published in them may be
+                missing, and nothing else.
+        """
+
 
 class Bus(ABC):
     """One broker, seen from one process.
@@ -62,6 +70,11 @@ class Bus(ABC):
     def bytes_received(self) -> int:
         """Bytes read from the broker's socket by the subscriber connection so far; 0 where there is no socket."""
         return 0
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the subscriber connection, perhaps lost by now, last showed a sign of the broker."""
+        return 0.0
 
     @abstractmethod
     async def start(self, listener: BusListener | None) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import hiredis
 
 from realizehit.errors import BrokerUnavailable
-from realizehit.resp import LOGIN_NEEDED, code_of, login_error, pack
+from realizehit.resp import LOGIN_NEEDED, LOST, code_of, login_error, pack
 
 SUBSCRIBE: Final = b"subscribe"
 UNSUBSCRIBE: Final = b"unsubscribe"
@@ -95,6 +95,7 @@ class SubscriberConnection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._reason = ""
         self._last_read = 0.0
+        self._lost_before = 0.0  # seconds before the last read that the broker was last heard of, where a relay says so
         self._timer: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.closed: asyncio.Future[str] = self._loop.create_future()
@@ -118,6 +119,11 @@ class SubscriberConnection(asyncio.Protocol):
         if self._transport is not None and self._out:
             self._transport.write(b"".join(self._out))
         self._out.clear()
+
+    @property
+    def last_heard(self) -> float:
+        """The loop's time of the last certain sign of the broker."""
+        return self._last_read - self._lost_before
 
     def drop(self, reason: str) -> None:
         """End the connection now; what arrives from here on is not looked at."""
@@ -198,6 +204,9 @@ class SubscriberConnection(asyncio.Protocol):
     def _match(self, reply: Any) -> None:
         if self._reason:
             return
+        if isinstance(reply, hiredis.ReplyError) and code_of(str(reply)) == LOST:
+            self._lost(str(reply))
+            return
         if not self._in_flight:
             raise _GarbageError(f"a reply that nothing asked for: {_excerpt(reply)}")
         command = self._in_flight[0]
@@ -219,6 +228,14 @@ class SubscriberConnection(asyncio.Protocol):
             if command.answered == len(command.channels):
                 self._in_flight.popleft()
             self._owner.confirmed(command.kind, channel)
+
+    def _lost(self, text: str) -> None:
+        """Take a relay's last words: it lost the broker, which was silent for so many seconds before."""
+        try:
+            self._lost_before = max(0.0, float(text.removeprefix(LOST)))
+        except ValueError:
+            raise _GarbageError(f"not a time: {text[:100]}") from None
+        self.drop("the relay has lost the broker")
 
     def _logged_in(self) -> None:
         if not self.ready.done():

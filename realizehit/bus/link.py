@@ -10,10 +10,12 @@ BUSY    that command is not answered yet; nothing else is sent for the channel u
 WAITING the listener was promised a word when the channel is in force
 QUEUED  it stands in the queue of channels to look at when the next commands go out
 ALONE   a command of many channels that held it was refused, so it goes in one of its own
+LAPSED  it was in force on an earlier connection, and has not been again
 ======= ==========================================================================================
 
 A channel is in force when it is WANTED and ON, not BUSY. When WANTED and ON differ and it is not BUSY, it is QUEUED,
-and the next flush sends what makes them equal. A lost connection clears all but WANTED and WAITING.
+and the next flush sends what makes them equal. A lost connection clears all but WANTED, WAITING and LAPSED, which it
+sets where the channel was in force. Once there is a connection and no channel is LAPSED any more, all is restored.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ BUSY: Final = 4
 WAITING: Final = 8
 QUEUED: Final = 16
 ALONE: Final = 32
+LAPSED: Final = 64
 
 BATCH: Final = 512  # channels in one command
 WINDOW: Final = 16  # commands in flight; bounds what the broker must buffer in replies when everything is resubscribed
@@ -49,21 +52,29 @@ WINDOW: Final = 16  # commands in flight; bounds what the broker must buffer in 
 class LinkSettings:
     """Times of a link, in seconds.
 
-    A dead peer behind a live TCP connection is noticed after ``probe_after + probe_timeout`` and a little.
+    A dead peer behind a live TCP connection is noticed after ``probe_after + probe_timeout`` and a little. A broker
+    that is back is noticed within two seconds: the pause between two attempts is at most one, and an attempt to reach a
+    host that swallows what it is sent ends before the system's third try, which would come after three.
+
+    Attributes:
+        dial_timeout: for reaching the broker, TLS included.
+        connect_timeout: for that and the login, which a broker that is busy may take its time for.
     """
 
+    dial_timeout: float = 2.0
     connect_timeout: float = 5.0
     probe_after: float = 3.0
     probe_timeout: float = 5.0
     backoff_first: float = 0.05
-    backoff_most: float = 5.0
+    backoff_most: float = 1.0
 
 
 class Link:
     """Keep one subscriber connection to the broker, and on it exactly the channels that are wanted.
 
     After a reconnect everything wanted is subscribed again; ``listener.subscribed`` is called only for the channels
-    that somebody is still waiting for. The listener learns of the interruption from ``state_changed``.
+    that somebody is still waiting for. The listener learns of the interruption from ``state_changed``, and of its end,
+    when everything is in force again, from ``restored``.
 
     Args:
         address: where the broker is.
@@ -94,6 +105,9 @@ class Link:
         self._earlier_messages = 0
         self._earlier_bytes = 0
         self._last_trouble = ""
+        self._lapsed = 0  # channels that are LAPSED
+        self._last_heard = 0.0  # of the connection before this one
+        self._gap_since: float | None = None  # while what was in force is not so again
         # The connection hands its batches straight to the listener: nothing of this class is on the way of a message.
         self.deliver = listener.deliver
 
@@ -143,6 +157,12 @@ class Link:
         """How often the connection was made again after it was lost."""
         return max(0, self.connects - 1)
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the last sign of the broker, on this connection or the one before."""
+        last_heard = self._connection.last_heard if self._connection else self._last_heard
+        return self._loop.time() - last_heard
+
     # ---- what the node wants
 
     def subscribe(self, channel: bytes) -> bool:
@@ -158,7 +178,8 @@ class Link:
         """Want a channel no longer. See `Bus.unsubscribe`."""
         flags = self._channels.get(channel, 0)
         if flags & WANTED:
-            self._put(channel, flags & ~(WANTED | WAITING | ALONE))
+            self._put(channel, flags & ~(WANTED | WAITING | ALONE | LAPSED))
+            self._recover(flags)
 
     def _put(self, channel: bytes, flags: int) -> None:
         """Store a channel's state, queue it where a command is due, forget it where nothing is left to say."""
@@ -218,9 +239,11 @@ class Link:
         flags = self._channels[channel] & ~BUSY
         in_force = kind == SUBSCRIBE and flags & WANTED
         tell = in_force and flags & WAITING
-        self._put(channel, flags & ~WAITING if in_force else flags)
+        self._put(channel, flags & ~(WAITING | LAPSED) if in_force else flags)
         if tell:
             self._listener.subscribed(channel)
+        if in_force:
+            self._recover(flags)
 
     def failed(self, command: Command, text: str) -> None:
         """Take an error: it fails this command, and no channel that could have been subscribed without the others."""
@@ -238,9 +261,11 @@ class Link:
                 self._put(channel, flags | ALONE if flags & WANTED else flags)
         else:
             channel = command.channels[0]
-            if self._channels.pop(channel) & WANTED:
+            flags = self._channels.pop(channel)
+            if flags & WANTED:
                 error = BrokerRefused(f"the broker refused channel {channel.decode('ascii', 'replace')}: {text}")
                 self._listener.refused(channel, error)
+            self._recover(flags)
 
     def answered(self) -> None:
         """Send what waited for room in the window."""
@@ -253,9 +278,24 @@ class Link:
         if connection is not None:
             self._earlier_messages += connection.messages_received
             self._earlier_bytes += connection.bytes_received
+            self._last_heard = connection.last_heard
+            if self._gap_since is None:
+                self._gap_since = self._last_heard
         self._queue.clear()
-        self._channels = {name: flags & (WANTED | WAITING) for name, flags in self._channels.items() if flags & WANTED}
+        self._channels = {name: _after_loss(flags) for name, flags in self._channels.items() if flags & WANTED}
+        self._lapsed = sum(1 for flags in self._channels.values() if flags & LAPSED)
         self._set_state(BusState.DOWN)
+
+    def _recover(self, flags: int) -> None:
+        """Count a channel that had these flags and is not LAPSED any more; the last one ends the gap."""
+        if flags & LAPSED:
+            self._lapsed -= 1
+            self._end_gap()
+
+    def _end_gap(self) -> None:
+        if self._gap_since is not None and not self._lapsed and self._connection is not None:
+            seconds, self._gap_since = self._loop.time() - self._gap_since, None
+            self._listener.restored(seconds)
 
     # ---- keeping a connection
 
@@ -288,11 +328,12 @@ class Link:
         )
         try:
             async with asyncio.timeout(settings.connect_timeout):
-                await self._address.connect(lambda: connection)
+                async with asyncio.timeout(settings.dial_timeout):
+                    await self._address.connect(lambda: connection)
                 await connection.ready
         except TimeoutError:
             connection.drop("no answer in time")
-            raise BrokerUnavailable(f"no answer within {settings.connect_timeout:g} seconds") from None
+            raise BrokerUnavailable("no answer in time") from None
         except ssl.SSLCertVerificationError as error:
             raise BrokerRefused(f"broker {self._address}: its certificate is not accepted: {error}") from None
         except BrokerRefused as error:
@@ -312,6 +353,7 @@ class Link:
             if self._queue:
                 self._schedule_flush()
             self._set_state(BusState.UP)
+            self._end_gap()
             if self._last_trouble:
                 logger.info("broker %s is back, %d channels to subscribe again", self._address, len(self._channels))
                 self._last_trouble = ""
@@ -333,6 +375,12 @@ class Link:
         level = logging.DEBUG if trouble == self._last_trouble else logging.WARNING
         logger.log(level, "broker %s is away: %s; trying again", self._address, trouble)
         self._last_trouble = trouble
+
+
+def _after_loss(flags: int) -> int:
+    """Return what is left of a channel's flags when its connection is lost."""
+    lapsed = flags & LAPSED or (LAPSED if flags & (ON | BUSY) == ON else 0)
+    return flags & (WANTED | WAITING) | lapsed
 
 
 def _report_defect(task: asyncio.Task[None]) -> None:

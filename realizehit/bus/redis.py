@@ -22,6 +22,7 @@ class _Reports:
         self.deliver = listener.deliver
         self.subscribed = listener.subscribed
         self.refused = listener.refused
+        self.restored = listener.restored
 
     def state_changed(self, state: BusState) -> None:
         """Take over the link's state."""
@@ -73,6 +74,11 @@ class RedisBus(Bus):
     def bytes_received(self) -> int:
         """Bytes that the subscriber connection read so far."""
         return self._link.bytes_received if self._link else 0
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last sign of the broker. See `Bus.silence`."""
+        return self._link.silence if self._link else 0.0
 
     # ---- life
 

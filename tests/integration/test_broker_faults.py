@@ -87,6 +87,13 @@ async def test_a_killed_broker(valkey: Valkey) -> None:
         # Everything was subscribed again in a few commands of many channels.
         assert valkey.calls("subscribe") == 3
         assert (await api.get("readyz")).status_code == 200
+        for number, ws in enumerate(clients):
+            await ws.wait_for(1)
+            event = orjson.loads(ws.texts.pop())
+            assert event.keys() == {"evt", "ids", "seconds"}
+            kept = [Pattern(pattern).id for pattern in patterns[number::4] if pattern is not patterns[1]]
+            assert (event["evt"], sorted(event["ids"])) == ("gap", sorted(kept))
+            assert 0 < event["seconds"] < 20
         for number, pattern in enumerate(patterns):
             if number % 100 == 1:
                 nodes = 0 if number == 1 else 1
@@ -136,6 +143,13 @@ async def test_a_stopped_broker_is_noticed_within_ten_seconds_and_clients_stay(v
             valkey.resume()
         await state(node, BusState.UP)
         await in_force(valkey, 1)
+        async with asyncio.timeout(20):
+            while not (told := [text for text in ws.texts if text.startswith(b"{")]):
+                await ws.wait_for(len(ws.texts) + 1)
+        event = orjson.loads(told[0])
+        assert (event["evt"], event["ids"]) == ("gap", [Pattern(pattern).id])
+        assert event["seconds"] > 3  # nothing was certain from the last sign of the stopped broker on
+        ws.texts.remove(told[0])
         async with asyncio.timeout(20):
             while (await publish(api, pattern, 3)).status_code != 200:
                 pass

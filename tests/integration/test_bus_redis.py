@@ -287,6 +287,45 @@ async def test_killed_and_started_again_everything_wanted_is_subscribed_again(va
         assert recorder.states == [BusState.UP, BusState.DOWN, BusState.UP]
 
 
+async def test_the_end_of_a_gap_is_told_when_all_that_was_in_force_is_so_again(valkey: Valkey) -> None:
+    async with started(valkey.url) as (bus, recorder):
+        count = 2 * BATCH
+        for number in range(count):
+            bus.subscribe(b"gap:%d" % number)
+        await recorder.until(lambda: len(recorder.confirmed) == count)
+        heard = bus.silence
+        assert heard < 10
+        valkey.kill()
+        await recorder.until(lambda: recorder.states[-1] is BusState.DOWN)
+        bus.unsubscribe(b"gap:0")
+        bus.subscribe(b"gap:new")
+        await asyncio.sleep(0.1)
+        assert bus.silence > heard
+        assert recorder.gaps == []
+        valkey.start()
+        await recorder.until(lambda: recorder.gaps)
+        in_force = set(valkey.command("PUBSUB", "CHANNELS"))
+        assert in_force >= {b"gap:%d" % number for number in range(1, count)}
+        assert 0.1 < recorder.gaps[0] < 20
+        cut(valkey)
+        await recorder.until(lambda: len(recorder.gaps) == 2)
+        assert recorder.gaps[1] < recorder.gaps[0] + 20
+        assert len(recorder.confirmed) == count + 1  # nobody waited for the others
+
+
+async def test_a_gap_without_channels_is_over_with_the_connection(valkey: Valkey) -> None:
+    async with started(valkey.url) as (bus, recorder):
+        bus.subscribe(b"gone")
+        await recorder.until(lambda: recorder.confirmed)
+        valkey.kill()
+        await recorder.until(lambda: recorder.states[-1] is BusState.DOWN)
+        bus.unsubscribe(b"gone")
+        assert recorder.gaps == []
+        valkey.start()
+        await recorder.until(lambda: recorder.gaps)
+        assert recorder.states[-1] is BusState.UP
+
+
 async def test_a_broker_that_is_away_at_the_start_is_waited_for(valkey: Valkey) -> None:
     valkey.kill()
     async with started(valkey.url) as (bus, recorder):

@@ -120,6 +120,24 @@ async def test_when_the_broker_goes_the_workers_see_it_and_when_it_is_back_all_i
             await recorder.until(lambda recorder=recorder: (b"a", b"again") in recorder.delivered)  # type: ignore[misc]
 
 
+async def test_the_gap_that_workers_measure_is_the_broker_s_and_not_the_relay_s(valkey: Valkey) -> None:
+    async with relayed(valkey, 2) as (relay, workers):
+        for bus, recorder in workers:
+            bus.subscribe(b"a")
+            await recorder.until(lambda recorder=recorder: recorder.confirmed == [b"a"])  # type: ignore[misc]
+        # Workers hear from the relay all the time; the broker was last heard of by the relay.
+        await asyncio.sleep(1.0)
+        silence = relay._bus.silence
+        assert silence > 0.9
+        assert all(bus.silence < silence for bus, _ in workers)
+        valkey.kill()
+        valkey.start()
+        for _, recorder in workers:
+            await recorder.until(lambda recorder=recorder: recorder.gaps)  # type: ignore[misc]
+            assert silence < recorder.gaps[0] < 20
+        assert subscribed(valkey) == {b"a": 1}
+
+
 async def test_a_channel_that_the_broker_refuses_is_refused_to_the_worker_alone(valkey: Valkey) -> None:
     valkey.command("ACL", "SETUSER", "few", "on", ">pw", "resetchannels", "&ok:*", "+@all")
     url = valkey.url.replace("unix://", "unix://few:pw@")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from realizehit._fanout import channel_id
+from realizehit.bus.base import BusState
 from realizehit.errors import ErrorCode
 from realizehit.hub import Hub
 from tests.engines import Bench, Peer
@@ -23,7 +26,13 @@ class HubMachine(RuleBasedStateMachine):
         self.bench = Bench()
         self.bus = ScriptedBus()
         self.now = 0.0
-        self.hub = Hub(self.bench.engine, self.bus, clock=lambda: self.now, subscribe_timeout=TIMEOUT)
+        self.hub = Hub(
+            self.bench.engine,
+            self.bus,
+            clock=lambda: self.now,
+            call_soon=self.bench.loop.soon.append,
+            subscribe_timeout=TIMEOUT,
+        )
         self.bus.listen(self.hub)
         self.peers: dict[int, Peer] = {}
         self.granted: set[tuple[int, bytes]] = set()  # who was told that it is subscribed, and did not leave
@@ -31,6 +40,7 @@ class HubMachine(RuleBasedStateMachine):
         self.answers: dict[int, ErrorCode | None] = {}
         self.requests = 0
         self.forgotten: set[bytes] = set()  # refused by the broker while somebody held it
+        self.owed: set[tuple[int, bytes]] = set()  # who had it when the broker went, and has had it since
         for _ in range(3):
             self.connect()
 
@@ -82,6 +92,7 @@ class HubMachine(RuleBasedStateMachine):
         self.leaving = None
         assert all((c, ch) != (conn, channel) for c, ch, _ in self.asked.values())
         self.granted.discard((conn, channel))
+        self.owed.discard((conn, channel))
 
     @rule(n=st.integers(0, 3))
     def leave(self, n: int) -> None:
@@ -109,6 +120,30 @@ class HubMachine(RuleBasedStateMachine):
     @rule()
     def broker_goes_away(self) -> None:
         self.bus.go_away()
+        self.owed |= self.granted
+
+    @precondition(lambda self: self.bus.state is BusState.DOWN)
+    @rule(seconds=st.sampled_from([0.25, 90.0]))
+    def broker_is_back(self, seconds: float) -> None:
+        self.bench.loop.run()
+        for peer in self.peers.values():
+            peer.frames()
+        ended = {(conn, channel) for conn, channel in self.granted if channel not in self.bus.wanted}
+        assert ended <= self.owed
+        self.granted -= ended
+        told = {(conn, channel) for conn, channel in self.owed - ended if conn in self.peers}
+        self.owed = set()
+        self.forgotten.clear()
+        self.bus.restore(seconds)
+        self.bench.loop.run()
+        events = [(conn, orjson.loads(text)) for conn, peer in self.peers.items() for text in peer.texts()]
+        gaps = [(conn, label) for conn, event in events if event["evt"] == "gap" for label in event["ids"]]
+        assert sorted(gaps) == sorted((conn, channel_id(channel)) for conn, channel in told)
+        assert all(event["seconds"] == seconds for _, event in events if event["evt"] == "gap")
+        assert {(conn, event["id"]) for conn, event in events if event["evt"] == "unsubscribed"} == {
+            (conn, channel_id(channel)) for conn, channel in ended
+        }
+        assert len({conn for conn, event in events if event["evt"] == "gap"}) == len({conn for conn, _ in told})
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 6.0]))
     def time_passes(self, seconds: float) -> None:

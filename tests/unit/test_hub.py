@@ -27,7 +27,13 @@ class Desk:
         self.bench = b
         self.bus = ScriptedBus()
         self.now = 100.0
-        self.hub = Hub(b.engine, self.bus, clock=lambda: self.now, **options)  # type: ignore[arg-type]
+        self.hub = Hub(
+            b.engine,
+            self.bus,
+            clock=lambda: self.now,
+            call_soon=b.loop.soon.append,
+            **options,  # type: ignore[arg-type]
+        )
         self.bus.listen(self.hub)
         self.answers: list[tuple[str, ErrorCode | None]] = []
 
@@ -281,7 +287,10 @@ async def test_two_nodes_over_one_bus() -> None:
     with bench() as b, bench() as c:
         buses = [MemoryBus("hub-test"), MemoryBus("hub-test")]
         loop = asyncio.get_running_loop()
-        hubs = [Hub(node.engine, bus, clock=loop.time) for node, bus in zip((b, c), buses, strict=True)]
+        hubs = [
+            Hub(node.engine, bus, clock=loop.time, call_soon=loop.call_soon)
+            for node, bus in zip((b, c), buses, strict=True)
+        ]
         for hub, bus in zip(hubs, buses, strict=True):
             await bus.start(hub)
         answers: list[object] = []

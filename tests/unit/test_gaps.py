@@ -1,0 +1,126 @@
+"""Who is told of a gap, in which words, and that telling many holds nobody up.
+
+Every order of events is tried by ``tests/property/test_hub.py``.
+"""
+
+from __future__ import annotations
+
+import time
+
+import orjson
+import pytest
+
+from realizehit import _fanout, gaps
+from realizehit.errors import ErrorCode
+from tests.unit.test_hub import NEWS, NEWS_ID, Desk, desk
+
+CHAT = b"kind:chat"
+CHAT_ID = _fanout.channel_id(CHAT)
+
+
+def granted(d: Desk, conn: int, *channels: bytes) -> None:
+    for channel in channels:
+        d.sub(conn, channel)
+        if channel not in d.bus.in_force:
+            d.bus.confirm(channel)
+    d.take()
+
+
+def test_who_had_a_subscription_is_told_and_nobody_else() -> None:
+    with desk() as (d, b):
+        (one, first), (two, second), (_, third), (four, fourth) = (b.connect() for _ in range(4))
+        granted(d, one, NEWS, CHAT)
+        granted(d, two, CHAT)
+        d.bus.go_away()
+        d.sub(two, NEWS)  # waits for the broker: it is promised what comes from the answer on
+        d.sub(four, CHAT)
+        d.bus.restore(2.00049)
+        assert [name for name, _ in d.take()] == [str(four), str(two)]
+        told = orjson.loads(first.texts()[0])
+        assert (told["evt"], sorted(told["ids"]), told["seconds"]) == ("gap", sorted([NEWS_ID, CHAT_ID]), 2.0)
+        assert [orjson.loads(text)["ids"] for text in second.texts()] == [[CHAT_ID]]
+        assert third.texts() == fourth.texts() == []
+        assert d.hub.gaps.told == 2
+        d.hub.deliver([[b"message", NEWS, b"1"]])
+        b.loop.run()
+        assert first.texts() == second.texts() == [NEWS_ID.encode() + b"?1"]
+
+
+def test_a_gap_that_grows_is_told_once_and_to_those_who_came_in_its_middle() -> None:
+    with desk() as (d, b):
+        (one, first), (two, second) = b.connect(), b.connect()
+        granted(d, one, NEWS)
+        d.bus.go_away()
+        d.sub(two, NEWS)
+        d.bus.confirm(NEWS)  # the broker is back, but goes again before all is in force
+        d.bus.go_away()
+        d.bus.restore(7.5)
+        d.take()
+        for peer in (first, second):
+            assert [orjson.loads(text) for text in peer.texts()] == [{"evt": "gap", "ids": [NEWS_ID], "seconds": 7.5}]
+        d.bus.go_away()
+        d.bus.restore(1)
+        d.take()
+        assert [orjson.loads(text)["seconds"] for text in first.texts()] == [1]
+
+
+def test_what_is_made_while_others_are_told_has_missed_nothing() -> None:
+    with desk() as (d, b):
+        one, first = b.connect()
+        granted(d, one, NEWS)
+        d.bus.go_away()
+        d.bus.restore(1)
+        d.sub(one, CHAT)
+        d.bus.confirm(CHAT)
+        d.take()
+        assert [orjson.loads(text)["ids"] for text in first.texts()] == [[NEWS_ID]]
+
+
+def test_a_channel_that_the_broker_allows_no_more_ends_with_a_reason() -> None:
+    with desk() as (d, b):
+        one, first = b.connect()
+        granted(d, one, NEWS, CHAT)
+        d.bus.go_away()
+        d.bus.refuse(NEWS)
+        d.bus.restore(1)
+        d.take()
+        ended, told = (orjson.loads(text) for text in first.texts())
+        assert ended == {"evt": "unsubscribed", "id": NEWS_ID, "code": ErrorCode.FORBIDDEN, "reason": gaps.REFUSED}
+        assert told == {"evt": "gap", "ids": [CHAT_ID], "seconds": 1}
+        assert b.engine.subscriptions(one) == [CHAT]
+
+
+def test_an_event_stream_has_the_name_beside_the_data() -> None:
+    with desk() as (d, b):
+        one, peer = b.connect(framing=_fanout.SSE)
+        d.hub.events.named.add(one)
+        granted(d, one, NEWS)
+        d.bus.go_away()
+        d.bus.restore(1.5)
+        d.take()
+        head, data, *rest = peer.read().split(b"\n")
+        assert head == b"event: gap"
+        assert orjson.loads(data.removeprefix(b"data: ")) == {"ids": [NEWS_ID], "seconds": 1.5}
+        assert rest == [b"", b""]
+
+
+def test_many_are_told_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaps, "SLICE", 0.0005)
+    count = 300
+    with desk() as (d, b):
+        peers = []
+        for _ in range(count):
+            conn, peer = b.connect()
+            granted(d, conn, NEWS, CHAT)
+            peers.append(peer)
+        d.bus.go_away()
+        d.bus.restore(1)
+        turns, longest = 0, 0.0
+        while b.loop.soon:
+            began = time.perf_counter()
+            b.loop.soon.pop(0)()
+            longest = max(longest, time.perf_counter() - began)
+            turns += 1
+        assert turns > 3
+        assert longest < 0.25  # of 0.0005 that a slice has: a machine with other work takes its time
+        assert [len(peer.texts()) for peer in peers] == [1] * count
