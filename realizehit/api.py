@@ -9,7 +9,7 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``; RFC 9457 for the e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from email.message import Message as Headers
 from functools import lru_cache
 from http import HTTPStatus
@@ -37,6 +37,7 @@ _JSON: Final = b"application/json"
 _PROBLEM: Final = b"application/problem+json"
 
 _STATUS: Final = {
+    ErrorCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
     ErrorCode.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ErrorCode.BROKER_REFUSED: HTTPStatus.BAD_GATEWAY,
@@ -51,6 +52,7 @@ def create_app(
     metrics: Metrics | None = None,
     draining: Callable[[], bool] = lambda: False,
     publish: bool = True,
+    more: Sequence[Route] = (),
 ) -> Starlette:
     """Build the application.
 
@@ -60,6 +62,7 @@ def create_app(
         metrics: what ``/metrics`` shows; of the bus alone where none is given.
         draining: whether the server is going away, which makes it not ready.
         publish: whether messages can be published here; health and metrics are served anyway.
+        more: further routes.
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(bus=bus)
@@ -90,6 +93,7 @@ def create_app(
         Route("/readyz", readyz),
         Route("/metrics", show_metrics),
         Route("/openapi.json", describe),
+        *more,
     ]
     if settings.role != "api":
         routes += assets.routes()

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final, NamedTuple
 
 from realizehit import _fanout
 from realizehit.bus.base import Bus, BusListener, BusState
 from realizehit.errors import BrokerError, ErrorCode
+from realizehit.pattern import is_reserved
 
 logger: Final = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Hub(BusListener):
         clock: seconds of a clock that never goes back.
         subscribe_timeout: seconds that a subscription may wait for the broker.
         max_subscriptions: subscriptions that a connection may hold.
+        reserved: channels with the reserved key that can be subscribed to; ``None`` for all of them.
 
     Reentrancy: everything here is for the event loop's thread.
     """
@@ -58,12 +60,14 @@ class Hub(BusListener):
         clock: Callable[[], float],
         subscribe_timeout: float = 5.0,
         max_subscriptions: int = 1024,
+        reserved: Container[bytes] | None = (),
     ) -> None:
         self._engine = engine
         self._bus = bus
         self._clock = clock
         self._subscribe_timeout = subscribe_timeout
         self._max_subscriptions = max_subscriptions
+        self._reserved = reserved
         # Channels that the broker has yet to confirm, with those who wait; and the same in order of their deadlines.
         self._waiting: dict[bytes, list[_Waiter]] = {}
         self._deadlines: deque[tuple[float, bytes]] = deque()
@@ -80,6 +84,9 @@ class Hub(BusListener):
             answer: called once, now or later: when the channel is in force at the broker, so that nothing published
                 from then on is missed, or when that failed. It is not called for a connection that leaves first.
         """
+        if self._reserved is not None and is_reserved(channel) and channel not in self._reserved:
+            answer(ErrorCode.FORBIDDEN, "this pattern is reserved, and not served here")
+            return
         outcome = self._engine.subscribe(conn, channel, self._max_subscriptions)
         if outcome in _REFUSALS:
             answer(*_REFUSALS[outcome])

@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from realizehit.errors import ErrorCode, PatternError, RequestError
-from realizehit.pattern import channel_of
+from realizehit.pattern import RESERVED_KEY, channel_of
 
 MAX_REQUEST_ID: Final = 128  # characters of an action's id
 
@@ -117,7 +117,8 @@ def parse_publication(body: bytes | msgspec.Raw) -> Publication:
     """Read ``{"pattern": {...}, "payload": <any JSON>}``.
 
     Raises:
-        RequestError: ``bad-json`` where it is no JSON or no UTF-8, ``bad-request`` where a part is missing.
+        RequestError: ``bad-json`` where it is no JSON or no UTF-8, ``bad-request`` where a part is missing,
+            ``forbidden`` where the pattern has the reserved key.
         PatternError: the pattern breaks a rule.
     """
     _check_utf8(body)
@@ -133,7 +134,14 @@ def parse_publication(body: bytes | msgspec.Raw) -> Publication:
         raise RequestError("pattern is missing")
     if isinstance(message.payload, msgspec.UnsetType):
         raise RequestError("payload is missing")
-    return Publication(channel_of(message.pattern), bytes(message.payload))
+    return Publication(_channel_of(message.pattern), bytes(message.payload))
+
+
+def _channel_of(pattern: Any) -> bytes:
+    channel = channel_of(pattern)
+    if RESERVED_KEY in pattern:
+        raise RequestError(f"the key {RESERVED_KEY} is reserved: only servers publish under it", ErrorCode.FORBIDDEN)
+    return channel
 
 
 def parse_batch(body: bytes, most: int) -> list[Publication | RequestError | PatternError]:
@@ -185,15 +193,15 @@ def parse_lines(body: bytes, most: int) -> list[Publication | RequestError | Pat
 def _publications(bodies: list[_GoodBody], most: int) -> list[Publication | RequestError | PatternError]:
     _check_count(len(bodies), most)
     try:
-        return [Publication(channel_of(body.pattern), bytes(body.payload)) for body in bodies]
-    except PatternError:
+        return [Publication(_channel_of(body.pattern), bytes(body.payload)) for body in bodies]
+    except (PatternError, RequestError):
         return [_publication(body) for body in bodies]
 
 
-def _publication(body: _GoodBody) -> Publication | PatternError:
+def _publication(body: _GoodBody) -> Publication | RequestError | PatternError:
     try:
-        return Publication(channel_of(body.pattern), bytes(body.payload))
-    except PatternError as error:
+        return Publication(_channel_of(body.pattern), bytes(body.payload))
+    except (PatternError, RequestError) as error:
         return error
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from realizehit import __version__
 from realizehit.errors import ErrorCode
+from realizehit.pattern import RESERVED_KEY
 from realizehit.settings import Settings
 
 _JSON: Final = "application/json"
@@ -17,7 +18,7 @@ _PROBLEM: Final = "application/problem+json"
 # A key or value is bounded by its percent-encoded length, which a regular expression cannot count. This one says what
 # is certain to fit: it cuts a text into pieces of at most 12 encoded bytes, which is what one character can take.
 _PIECE: Final = r"([0-9A-Za-z._~\-]{1,12}|[\u0001-\u007F]{1,4}|[\u0001-\u07FF]{1,2}|[\s\S])"
-_KEY: Final = {"pattern": f"^{_PIECE}{{1,5}}$", "not": {"const": "*"}}
+_KEY: Final = {"pattern": f"^{_PIECE}{{1,5}}$", "not": {"enum": ["*", RESERVED_KEY]}}
 _VALUE: Final = {"type": "string", "pattern": f"^{_PIECE}{{1,21}}$", "not": {"const": "*"}}
 
 _SCHEMAS: Final[dict[str, Any]] = {
@@ -26,7 +27,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
         "description": (
             'Filters. Numbers and booleans count as their text: 3, 3.0 and "3" are the same value. Percent-encoded, '
             "a key has at most 64 bytes, a value 256, and all of it 1,024; texts longer than described here fit where "
-            "they stay below that."
+            f"they stay below that. The key {RESERVED_KEY} is reserved for what servers publish themselves."
         ),
         "minProperties": 1,
         "maxProperties": 16,
@@ -131,7 +132,7 @@ def _publish() -> dict[str, Any]:
             "publish",
             "Publish one message to a pattern",
             _content("The broker took it.", _JSON, "Queued"),
-            **_problems(400, 413, 415, 502, 503),
+            **_problems(400, 403, 413, 415, 502, 503),
         ),
         "requestBody": {
             "required": True,
@@ -160,6 +161,7 @@ def _batch(settings: Settings) -> dict[str, Any]:
 
 _MEANINGS: Final = {
     400: "The body is not what is asked for.",
+    403: f"The pattern has the key {RESERVED_KEY}, which is reserved for servers.",
     413: "It is too large.",
     415: "It is not sent as JSON.",
     502: "The broker refused it.",

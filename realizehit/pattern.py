@@ -12,6 +12,9 @@ from realizehit.errors import PatternError, WildcardUnsupported
 FilterValue = str | int | float | bool
 """What a filter's value may be; ``3``, ``3.0`` and ``"3"`` are the same value."""
 
+RESERVED_KEY: Final = "realizehit"
+"""Only servers publish to patterns that have this key."""
+
 MAX_FILTERS: Final = _fanout.MAX_FILTERS
 MAX_KEY: Final = _fanout.MAX_KEY  # bytes, percent-encoded
 MAX_VALUE: Final = _fanout.MAX_VALUE  # bytes, percent-encoded
@@ -42,6 +45,11 @@ def channel_of(filters: object, *, wildcards: bool = False) -> bytes:
         return _fanout.canonical(filters, wildcards)
     except _fanout.InvalidPattern as error:
         raise (WildcardUnsupported if error.wildcard else PatternError)(str(error)) from None
+
+
+def is_reserved(channel: bytes) -> bool:
+    """Tell whether a channel is that of a pattern with the reserved key."""
+    return channel.startswith(b"realizehit:") or b"|realizehit:" in channel
 
 
 def _json_name(value: object) -> str:

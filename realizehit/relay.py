@@ -137,7 +137,14 @@ class _RelayHub(Hub):
     def __init__(
         self, engine: _fanout.Engine, bus: Any, *, clock: Callable[[], float], workers_away: Callable[[], None]
     ) -> None:
-        super().__init__(engine, bus, clock=clock, subscribe_timeout=CONFIRM_TIMEOUT, max_subscriptions=0xFFFFFFFF)
+        super().__init__(
+            engine,
+            bus,
+            clock=clock,
+            subscribe_timeout=CONFIRM_TIMEOUT,
+            max_subscriptions=0xFFFFFFFF,
+            reserved=None,
+        )
         self._workers_away = workers_away
 
     def state_changed(self, state: BusState) -> None:

@@ -21,12 +21,13 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 
-from realizehit import _fanout
+from realizehit import _fanout, console
 from realizehit.api import create_app
 from realizehit.bus.embedded import EmbeddedValkey
 from realizehit.bus.link import LinkSettings
 from realizehit.bus.open import open_bus
 from realizehit.errors import CloseCode, SettingsError
+from realizehit.figures import STATS_CHANNEL, Figures
 from realizehit.hub import Hub
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
@@ -71,6 +72,7 @@ class Node:
         self._epoll = epoll
         self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._figures: asyncio.Task[None] | None = None
         self._ports: dict[str, int] = {}
 
     @property
@@ -116,6 +118,7 @@ class Node:
             clock=loop.time,
             subscribe_timeout=settings.subscribe_timeout,
             max_subscriptions=settings.max_subscriptions,
+            reserved=(STATS_CHANNEL,) if settings.console else (),
         )
         if settings.role != "api":
             session = ActionSession(self.engine, self.hub)
@@ -131,11 +134,20 @@ class Node:
                 metrics=metrics,
                 draining=lambda: self.draining,
                 publish=settings.role != "ws",
+                more=console.routes(settings, lambda: self._ports["ws"])
+                if settings.console and settings.role != "api"
+                else (),
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
             self._tick()
             await self._listen(app)
+            if settings.console:
+                figures = Figures(
+                    self.engine, self.bus, role=settings.role, published=lambda: metrics.outcomes["queued"]
+                )
+                self._figures = asyncio.create_task(figures.run(), name="realizehit figures")
+                self._figures.add_done_callback(self._figures_ended)
         except BaseException:
             await self.close()
             raise
@@ -146,6 +158,7 @@ class Node:
         Each is closed with 4001 and a delay of its own in the reason, so that they do not come back all at once.
         """
         self.draining = True
+        await self._end_figures()
         seconds = self.settings.drain_seconds
         handles = self.engine.handles()
         if handles:
@@ -168,6 +181,7 @@ class Node:
     async def close(self) -> None:
         """Stop listening, leave the broker and end what is left; calling it again does nothing."""
         self.draining = True
+        await self._end_figures()
         for server, _ in self._servers:
             server.should_exit = True
         servers, self._servers = self._servers, []
@@ -179,6 +193,17 @@ class Node:
             self._loop.remove_reader(self.engine.fileno())
         self.engine.close()
         await self.bus.close()
+
+    async def _end_figures(self) -> None:
+        task, self._figures = self._figures, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _figures_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._callback_failed(error)
 
     async def _listen(self, app: Any) -> None:
         settings = self.settings

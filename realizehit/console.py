@@ -1,0 +1,103 @@
+"""The page ``/console``: what it consists of, and who may have it.
+
+It shows this server and publishes to it, so until there is access control only browsers on the same machine get it:
+the peer must be a loopback address, and the request must not have come through a proxy or under a name of somebody
+else's, which a stranger's page could let point here (DNS rebinding).
+
+Source: the console, ``docs/console.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib.resources import files
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from realizehit import __version__
+from realizehit.settings import Settings
+
+PATH: Final = "/console"
+
+_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+
+HEADERS: Final = {
+    # Nothing from elsewhere, nothing inline, nobody else's frame; 'self' covers the WebSocket of the same port.
+    "Content-Security-Policy": (
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+_HOW: Final = (
+    "there is no access control yet, so the console is for browsers on the server's own machine; from elsewhere use a "
+    "tunnel: ssh -L 8080:127.0.0.1:8080 SERVER, then open http://127.0.0.1:8080/console (with the server's port)"
+)
+
+
+def routes(settings: Settings, ws_port: Callable[[], int]) -> list[Route]:
+    """Return the page's routes.
+
+    Args:
+        settings: where publishers are served, if they are.
+        ws_port: returns the port of the WebSocket server, to which a page that was asked for on another one moves.
+    """
+    folder = files("realizehit") / "static" / "console"
+    page = (folder / "console.html").read_text(encoding="utf-8")
+    api = "" if settings.role == "ws" else settings.prefix
+    page = page.replace('data-api="/"', f'data-api="{api}"').replace("{version}", __version__)
+    texts = {PATH: ("text/html", page)}
+    for file in folder.iterdir():
+        media_type = _TYPES.get(file.name.rpartition(".")[2])
+        if media_type is not None:
+            texts[f"{PATH}/{file.name}"] = (media_type, file.read_text(encoding="utf-8"))
+
+    async def show(media_type: str, text: str, request: Request) -> Response:
+        host = check(request)
+        if (request.scope.get("server") or ("", None))[1] not in (None, ws_port()):
+            return RedirectResponse(f"http://{host}:{ws_port()}{PATH}", 307)
+        return Response(text, headers={**HEADERS, "Content-Type": f"{media_type}; charset=utf-8"})
+
+    return [Route(path, partial(show, media_type, text)) for path, (media_type, text) in texts.items()]
+
+
+def check(request: Request) -> str:
+    """Let a request pass that comes from a browser on this machine.
+
+    Returns:
+        The name under which the browser knows this machine, as it stands in an address.
+
+    Raises:
+        HTTPException: 403, with what to do instead.
+    """
+    if request.client is None or not is_loopback(request.client.host):
+        raise HTTPException(403, _HOW)
+    host = request.headers.get("host", "")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name.lower() != "localhost" and not is_loopback(name):
+        raise HTTPException(403, f"the Host is {host[:100]!r}, which is not this machine's own name for itself; {_HOW}")
+    if any(header in request.headers for header in _FORWARDED):
+        raise HTTPException(403, f"the request came through a proxy; {_HOW}")
+    return f"[{name}]" if ":" in name else name
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a text is an address of this machine's loopback interface."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback

@@ -1,0 +1,240 @@
+// The console: subscribes, publishes, and shows what the nodes tell of themselves.
+
+import { APIClient, WSClient } from "../realizehit.js";
+import { Chart } from "./chart.js";
+import { Feed } from "./feed.js";
+import { Nodes } from "./nodes.js";
+import { patternText, problemOf, readPattern } from "./json.js";
+
+const STATS = { realizehit: "stats" }; // what the nodes publish their figures to
+const COLOURS = 8;
+const KEPT = "realizehit-console"; // in the tab's storage: patterns, so that a reload keeps them
+
+const $ = (id) => document.getElementById(id);
+const count = (value) =>
+  value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : Number(value.toFixed(value < 10 ? 1 : 0)).toLocaleString("en");
+
+// ---- the theme
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
+const showTheme = () => $("theme").setAttribute("aria-pressed", isDark());
+const chosen = localStorage.getItem("realizehit-theme");
+if (chosen) document.documentElement.dataset.theme = chosen;
+$("theme").addEventListener("click", () => {
+  const theme = isDark() ? "light" : "dark";
+  document.documentElement.dataset.theme = theme;
+  localStorage.setItem("realizehit-theme", theme);
+  showTheme();
+});
+dark.addEventListener("change", showTheme);
+showTheme();
+
+// ---- the connection
+
+// Payloads stay text: what is shown is what was published, number for number.
+const client = new WSClient("ws", { parse: (text) => text, backoffCap: 5000 });
+const feed = new Feed();
+
+function showLink(state, text) {
+  $("link").dataset.state = state;
+  $("link").querySelector(".text").textContent = text;
+}
+client.on("connected", (kind) => {
+  showLink(kind, kind === "sse" ? "Connected by events over HTTP" : "Connected by WebSocket");
+});
+client.on("disconnect", () => showLink("waiting", "Reconnecting"));
+client.on("error", (error) => {
+  if (error.status >= 4500) showLink("refused", `Refused: ${error.message}`);
+  else if (client.disconnected) showLink("waiting", "Reconnecting");
+});
+
+// ---- subscribing
+
+const subscribed = new Map(); // pattern text -> {subscription, row, colour}
+let nextColour = 0;
+
+function fail(id, text, ...inputs) {
+  $(id).textContent = text;
+  for (const input of inputs) input.setAttribute("aria-invalid", Boolean(text));
+}
+
+function keep() {
+  const patterns = [...subscribed.values()].map(({ subscription }) => subscription.pattern);
+  sessionStorage.setItem(KEPT, JSON.stringify(patterns));
+}
+
+function subscribe(pattern) {
+  const name = patternText(pattern);
+  if (subscribed.has(name)) return;
+  const subscription = client.subscribe(pattern);
+  const colour = nextColour++ % COLOURS;
+  const row = document.createElement("li");
+  row.innerHTML =
+    '<span class="dot" aria-hidden="true"></span><span class="mono"></span><span class="state"></span>' +
+    '<span class="tally"></span><button class="plain" type="button"><span aria-hidden="true">×</span></button>';
+  const [dot, label, state, tally, button] = row.children;
+  dot.classList.add(`c${colour}`);
+  label.textContent = name;
+  button.setAttribute("aria-label", `Unsubscribe from ${name}`);
+  const show = () => {
+    state.textContent = subscription.state === "subscribed" ? "" : subscription.state;
+    row.dataset.state = subscription.state;
+    tally.textContent = subscription.payloads ? count(subscription.payloads) : "";
+  };
+  const remove = () => {
+    row.remove();
+    subscribed.delete(name);
+    keep();
+  };
+  subscription.on("subscribing", show).on("subscribed", show).on("unsubscribing", show);
+  subscription.on("unsubscribed", remove);
+  subscription.on("error", (error) => fail("subscribe-error", `${name}: ${error.message}`));
+  subscription.on("payload", (text) => feed.payload(text, name, colour));
+  subscription.on("gap", (seconds) => {
+    feed.note(`The connection was away for ${seconds.toFixed(1)} s; messages may be missing here.`, name, colour);
+  });
+  button.addEventListener("click", () => {
+    const others = [...$("subscriptions").querySelectorAll("button")];
+    (others[others.indexOf(button) + 1] ?? others[others.indexOf(button) - 1] ?? firstInput()).focus();
+    subscription.unsubscribe();
+  });
+  subscribed.set(name, { subscription, show });
+  $("subscriptions").append(row);
+  keep();
+  show();
+}
+setInterval(() => subscribed.forEach(({ show }) => show()), 500);
+
+let rows = 0;
+function addFilter(key = "", value = "") {
+  const number = ++rows;
+  const row = document.createElement("li");
+  row.innerHTML =
+    `<label class="hidden" for="key-${number}">Key</label><input id="key-${number}" class="mono key" placeholder="key">` +
+    `<span aria-hidden="true">=</span><label class="hidden" for="value-${number}">Value</label>` +
+    `<input id="value-${number}" class="mono" placeholder="value">` +
+    '<button class="plain" type="button" aria-label="Remove this filter"><span aria-hidden="true">×</span></button>';
+  const [keyInput, valueInput] = row.querySelectorAll("input");
+  for (const input of [keyInput, valueInput]) {
+    input.autocomplete = "off";
+    input.autocapitalize = "none";
+    input.spellcheck = false;
+  }
+  keyInput.value = key;
+  valueInput.value = value;
+  row.querySelector("button").addEventListener("click", () => {
+    row.remove();
+    if (!$("filters").children.length) addFilter();
+    $("filters").querySelector("input").focus();
+  });
+  $("filters").append(row);
+  return keyInput;
+}
+
+const byText = () => $("subscribe").elements.mode.value === "text";
+const firstInput = () => (byText() ? $("pattern-text") : $("filters").querySelector("input"));
+
+function readFilters() {
+  const pattern = {};
+  for (const row of $("filters").children) {
+    const [key, value] = [...row.querySelectorAll("input")].map((input) => input.value.trim());
+    if (!key && !value) continue;
+    if (!key || !value) throw new Error(`a filter has a key and a value; the ${key ? "value" : "key"} is empty`);
+    if (key in pattern) throw new Error(`the key “${key}” stands twice`);
+    pattern[key] = value;
+  }
+  if (!Object.keys(pattern).length) throw new Error("write at least one filter, such as kind = news");
+  return pattern;
+}
+
+/** What is written one way is kept when the way is changed. */
+function changeMode() {
+  $("by-filters").hidden = byText();
+  $("by-text").hidden = !byText();
+  fail("subscribe-error", "", $("pattern-text"));
+  try {
+    if (byText()) $("pattern-text").value = patternText(readFilters());
+    else {
+      const filters = Object.entries(readPattern($("pattern-text").value));
+      $("filters").replaceChildren();
+      for (const [key, value] of filters) addFilter(key, value);
+    }
+  } catch {
+    // It is not finished yet.
+  }
+}
+for (const radio of $("subscribe").elements.mode) radio.addEventListener("change", changeMode);
+$("add-filter").addEventListener("click", () => addFilter().focus());
+$("subscribe").addEventListener("submit", (event) => {
+  event.preventDefault();
+  fail("subscribe-error", "", $("pattern-text"));
+  try {
+    subscribe(byText() ? readPattern($("pattern-text").value) : readFilters());
+  } catch (error) {
+    fail("subscribe-error", error.message);
+    if (byText()) $("pattern-text").setAttribute("aria-invalid", true);
+    firstInput().focus();
+  }
+});
+addFilter();
+
+// ---- publishing
+
+const { api } = document.documentElement.dataset;
+const publisher = new APIClient(new URL(api || "/", location.href));
+$("publish").hidden = !api;
+$("publish-off").hidden = Boolean(api);
+
+function checkPattern() {
+  try {
+    const pattern = readPattern($("publish-pattern").value);
+    fail("publish-pattern-error", "", $("publish-pattern"));
+    return pattern;
+  } catch (error) {
+    fail("publish-pattern-error", error.message, $("publish-pattern"));
+    return undefined;
+  }
+}
+const checkPayload = () => fail("payload-error", problemOf($("payload").value), $("payload"));
+
+$("publish-pattern").addEventListener("change", checkPattern);
+$("payload").addEventListener("input", checkPayload);
+$("payload").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("publish").requestSubmit();
+});
+$("publish").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const pattern = checkPattern();
+  checkPayload();
+  const wrong = $("publish").querySelector("[aria-invalid=true]");
+  if (wrong) {
+    wrong.focus();
+    return;
+  }
+  const answer = $("answer");
+  const began = performance.now();
+  try {
+    const { status, id, nodes } = await publisher.publish(pattern, JSON.parse($("payload").value));
+    const took = `${Math.max(1, Math.round(performance.now() - began))} ms`;
+    answer.className = "answer good";
+    answer.textContent = `${status} · id ${id} · ${nodes ? `reached ${nodes} ${nodes === 1 ? "node" : "nodes"}` : "nobody subscribes to it"} · ${took}`;
+  } catch (error) {
+    answer.className = "answer bad";
+    answer.textContent = error.code ? `${error.code} (${error.status}): ${error.message}` : `not published: ${error.message}`;
+  }
+});
+
+// ---- figures
+
+const milliseconds = (value) => `${value < 10 ? value.toFixed(2) : value.toFixed(0)} ms`;
+const charts = {
+  connections: new Chart($("charts"), { title: "Connections", kind: "c0", format: count, least: 5 }),
+  deliveries: new Chart($("charts"), { title: "Deliveries per second", kind: "c1", format: count, least: 5 }),
+  latency: new Chart($("charts"), { title: "Publish to deliver", kind: "c2", format: milliseconds, least: 1 }),
+  queued: new Chart($("charts"), { title: "Messages in queues", kind: "c3", format: count, least: 5 }),
+};
+const nodes = new Nodes(charts, count, milliseconds, subscribe);
+client.subscribe(STATS).on("payload", (text) => nodes.take(JSON.parse(text))).on("error", (error) => nodes.fail(error));
+
+for (const pattern of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) subscribe(pattern);

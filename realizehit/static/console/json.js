@@ -1,0 +1,102 @@
+// Patterns and JSON as text: read, written and shown.
+
+const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
+const LONGEST = 20_000; // characters of a payload that are laid out; more is shown as it came, and cut
+
+/** Say what is wrong with a JSON text; an empty text where nothing is. */
+export function problemOf(text) {
+  if (!text.trim()) return "write JSON, such as {\"title\": \"hello\"}, 42 or \"text\"";
+  try {
+    JSON.parse(text);
+    return "";
+  } catch (error) {
+    return error.message.replace(/^JSON\.parse: /, "").replace(/^Unexpected/, "unexpected");
+  }
+}
+
+/**
+ * Read a pattern: JSON, or `kind=news,channel=CNN` with `%2C`, `%3D` and `%25` for what separates.
+ *
+ * @throws {Error} whose message says what is wrong.
+ */
+export function readPattern(text) {
+  if (!text.trim()) throw new Error("write a pattern, such as kind=news,channel=CNN");
+  if (text.trimStart().startsWith("{")) {
+    const problem = problemOf(text);
+    if (problem) throw new Error(`the pattern is not JSON: ${problem}`);
+    return JSON.parse(text);
+  }
+  const pattern = {};
+  for (const pair of text.split(",")) {
+    const at = pair.indexOf("=");
+    if (at < 0) throw new Error(`“${pair.trim()}” is no filter; write key=value`);
+    let key, value;
+    try {
+      [key, value] = [pair.slice(0, at), pair.slice(at + 1)].map((part) => decodeURIComponent(part.trim()));
+    } catch {
+      throw new Error(`“${pair.trim()}” has a % that no two hex digits follow; write %25`);
+    }
+    if (!key || !value) throw new Error(`“${pair.trim()}” has an empty ${key ? "value" : "key"}`);
+    if (key in pattern) throw new Error(`the key “${key}” stands twice`);
+    pattern[key] = value;
+  }
+  return pattern;
+}
+
+const escaped = (text) => String(text).replace(/[%,=]/g, (character) => encodeURIComponent(character));
+
+/** Write a pattern as `readPattern` reads it. */
+export function patternText(pattern) {
+  return Object.entries(pattern)
+    .map(([key, value]) => `${escaped(key)}=${escaped(value)}`)
+    .join(",");
+}
+
+/** Return the pattern of a channel, `channel:CNN|kind:news`. */
+export function patternOf(channel) {
+  return Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map(decodeURIComponent)));
+}
+
+/**
+ * Lay out a JSON text, token by token: numbers stay as they were written, whatever their size.
+ *
+ * @returns {DocumentFragment} with a `span` for each token that has a colour.
+ */
+export function pretty(text) {
+  const fragment = document.createDocumentFragment();
+  if (text.length > LONGEST) {
+    fragment.append(`${text.slice(0, LONGEST)}… (${text.length.toLocaleString()} characters)`);
+    return fragment;
+  }
+  const tokens = text.match(TOKEN) ?? [];
+  const flat = text.length <= 60; // short enough for one line
+  let depth = 0;
+  const line = () => (flat ? " " : `\n${"  ".repeat(depth)}`);
+  const put = (token, kind) => {
+    const span = document.createElement("span");
+    span.className = kind;
+    span.textContent = token;
+    fragment.append(span);
+  };
+  tokens.forEach((token, at) => {
+    const next = tokens[at + 1];
+    if (token === "{" || token === "[") {
+      fragment.append(token);
+      if (next !== "}" && next !== "]") {
+        depth++;
+        fragment.append(flat ? "" : line());
+      }
+    } else if (token === "}" || token === "]") {
+      const before = tokens[at - 1];
+      if (before !== "{" && before !== "[") {
+        depth--;
+        fragment.append(flat ? "" : line());
+      }
+      fragment.append(token);
+    } else if (token === ",") fragment.append(token, line());
+    else if (token === ":") fragment.append(": ");
+    else if (token[0] === '"') put(token, next === ":" ? "key" : "string");
+    else put(token, /^[tfn]/.test(token) ? "word" : "digits");
+  });
+  return fragment;
+}
