@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 from realizehit import _fanout
 from realizehit.bus.base import Bus, BusListener, BusState
 from realizehit.errors import BrokerError, ErrorCode
+from realizehit.events import Events
+from realizehit.gaps import Gaps
 from realizehit.pattern import is_reserved
 
 logger: Final = logging.getLogger(__name__)
@@ -45,9 +47,14 @@ class Hub(BusListener):
         engine: holds the connections and their subscriptions.
         bus: the broker; the hub is its listener.
         clock: seconds of a clock that never goes back.
+        call_soon: has a function called in the loop's next turn.
         subscribe_timeout: seconds that a subscription may wait for the broker.
         max_subscriptions: subscriptions that a connection may hold.
         reserved: channels with the reserved key that can be subscribed to; ``None`` for all of them.
+
+    Attributes:
+        events: sends clients what they did not ask for.
+        gaps: tells them what they may have missed while the broker was away.
 
     Reentrancy: everything here is for the event loop's thread.
     """
@@ -58,10 +65,13 @@ class Hub(BusListener):
         bus: Bus,
         *,
         clock: Callable[[], float],
+        call_soon: Callable[[Callable[[], None]], object],
         subscribe_timeout: float = 5.0,
         max_subscriptions: int = 1024,
         reserved: Container[bytes] | None = (),
     ) -> None:
+        self.events = Events(engine)
+        self.gaps = Gaps(engine, self.events, call_soon)
         self._engine = engine
         self._bus = bus
         self._clock = clock
@@ -91,6 +101,8 @@ class Hub(BusListener):
         if outcome in _REFUSALS:
             answer(*_REFUSALS[outcome])
             return
+        if outcome == _fanout.ADDED:
+            self.gaps.joined(conn, channel)
         waiting = self._waiting.get(channel)
         # A subscription that was answered once stays answered, also while the broker is away and others wait for it.
         if outcome == _fanout.ALREADY and all(waiter.conn != conn for waiter in waiting or ()):
@@ -117,6 +129,7 @@ class Hub(BusListener):
             for waiter in [waiter for waiter in waiting if waiter.conn == conn]:
                 waiting.remove(waiter)
                 waiter.answer(None, "")
+        self.gaps.left(conn, channel)
         return self._engine.unsubscribe(conn, channel)
 
     def tick(self, now: float) -> None:
@@ -142,15 +155,22 @@ class Hub(BusListener):
 
     def refused(self, channel: bytes, error: BrokerError) -> None:
         waiting = self._waiting.pop(channel, ())
-        if not waiting and self._engine.subscribers(channel):
+        if self._engine.subscribers(channel) > len({waiter.conn for waiter in waiting}):
             logger.error("the broker refused %s, which was in force before: %s", channel.decode(), error)
+            self.gaps.refused(channel)
         for waiter in waiting:
             self._refuse(waiter, channel, ErrorCode.FORBIDDEN, "the broker does not allow this channel")
 
     def state_changed(self, state: BusState) -> None:
         logger.info("broker: %s", state.value)
+        if state is BusState.DOWN:
+            self.gaps.begin((waiter.conn, channel) for channel, waiting in self._waiting.items() for waiter in waiting)
+
+    def restored(self, seconds: float) -> None:
+        self.gaps.end(seconds)
 
     def _refuse(self, waiter: _Waiter, channel: bytes, code: ErrorCode, text: str) -> None:
+        self.gaps.left(waiter.conn, channel)
         self._engine.unsubscribe(waiter.conn, channel)
         if self._engine.is_open(waiter.conn):
             waiter.answer(code, text)
@@ -158,5 +178,6 @@ class Hub(BusListener):
     def _vacant(self, channel: bytes) -> None:
         # Told between two turns of the engine: somebody may have come meanwhile.
         if self._engine.subscribers(channel) == 0:
-            self._waiting.pop(channel, None)
+            for waiter in self._waiting.pop(channel, ()):
+                self.gaps.left(waiter.conn, channel)
             self._bus.unsubscribe(channel)

@@ -24,6 +24,7 @@ from realizehit.bus.base import BusState
 from realizehit.bus.open import open_bus
 from realizehit.errors import ErrorCode
 from realizehit.hub import Hub
+from realizehit.resp import LOST
 from realizehit.transports.adoption import adopt
 
 logger: Final = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Relay:
             max_queue_messages=_fanout.MAX_QUEUE_MESSAGES,
             check_utf8=False,
         )
-        self._hub = _RelayHub(engine, self._bus, clock=loop.time, workers_away=self._turn_away)
+        self._hub = _RelayHub(engine, self._bus, loop=loop, workers_away=self._turn_away)
         self._workers: dict[int, _Worker] = {}
         if engine.owns_sockets:
             loop.add_reader(engine.fileno(), engine.poll)
@@ -109,6 +110,11 @@ class Relay:
         self._workers[handle] = _Worker(self._engine, self._hub, handle)
 
     def _turn_away(self) -> None:
+        # The workers' own connections were fine: how long the broker has been silent they learn from here.
+        farewell = f"-{LOST} {self._bus.silence:.3f}\r\n".encode()
+        for handle in self._workers:
+            self._engine.send_bytes(handle, farewell)
+        self._engine.flush()
         for handle in list(self._workers):
             self._engine.disconnect(handle, 0)
 
@@ -135,12 +141,18 @@ class _RelayHub(Hub):
     """A hub whose subscribers are workers, who are to learn when the broker goes."""
 
     def __init__(
-        self, engine: _fanout.Engine, bus: Any, *, clock: Callable[[], float], workers_away: Callable[[], None]
+        self,
+        engine: _fanout.Engine,
+        bus: Any,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        workers_away: Callable[[], None],
     ) -> None:
         super().__init__(
             engine,
             bus,
-            clock=clock,
+            clock=loop.time,
+            call_soon=loop.call_soon,
             subscribe_timeout=CONFIRM_TIMEOUT,
             max_subscriptions=0xFFFFFFFF,
             reserved=None,
@@ -151,6 +163,9 @@ class _RelayHub(Hub):
         super().state_changed(state)
         if state is not BusState.UP:
             self._workers_away()
+
+    def restored(self, seconds: float) -> None:
+        """Tell nobody: the workers were turned away and measure the gap themselves, from what they were told then."""
 
 
 class _Door(asyncio.Protocol):

@@ -116,6 +116,7 @@ class Node:
             self.engine,
             self.bus,
             clock=loop.time,
+            call_soon=loop.call_soon,
             subscribe_timeout=settings.subscribe_timeout,
             max_subscriptions=settings.max_subscriptions,
             reserved=(STATS_CHANNEL,) if settings.console else (),
