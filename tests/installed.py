@@ -23,7 +23,8 @@ def main() -> int:
             if item.name in LEFT_OUT or item.name.startswith(".") or item.name.endswith(".egg-info"):
                 continue
             if item.is_dir():
-                shutil.copytree(item, Path(directory, item.name), ignore=shutil.ignore_patterns("__pycache__"))
+                left_out = shutil.ignore_patterns("__pycache__", "node_modules")
+                shutil.copytree(item, Path(directory, item.name), ignore=left_out)
             else:
                 shutil.copy(item, directory)
         os.chdir(directory)

@@ -34,10 +34,12 @@ def check_contents(sdist: Path, wheel: Path) -> None:
     sources = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "realizehit").rglob("*")
-        if path.suffix in (".py", ".pyi", ".pyx", ".pxd") or path.name == "py.typed"
+        if path.suffix in (".py", ".pyi", ".pyx", ".pxd", ".js", ".css", ".html", ".svg") or path.name == "py.typed"
     }
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = set(archive.namelist())
+        script = archive.read("realizehit/static/realizehit.js")
+    assert script == (ROOT / "clients/js/realizehit.js").read_bytes(), "the wheel's JavaScript client is not the source"
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
     for name, contents in (("wheel", in_wheel), ("sdist", in_sdist)):

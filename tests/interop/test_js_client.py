@@ -1,0 +1,54 @@
+"""The JavaScript client's own checks, as CI runs them: its tests on this server, its types, its size."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import realizehit
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIENT = ROOT / "clients" / "js"
+
+
+def npm(directory: Path, *words: str) -> None:
+    """Run one command of npm, with the server of this environment."""
+    server = Path(sys.executable).with_name("realizehit-server")
+    assert server.exists()
+    done = subprocess.run(
+        ["npm", *words],
+        cwd=directory,
+        env={**os.environ, "REALIZEHIT_SERVER": str(server)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_versions_are_the_same() -> None:
+    package = json.loads((CLIENT / "package.json").read_text(encoding="utf-8"))
+    assert package["version"] == realizehit.__version__
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_everything_that_npm_checks(tmp_path: Path) -> None:
+    for tool in ("node", "npm"):
+        if shutil.which(tool) is None:
+            pytest.fail(f"{tool} is not installed; this test needs Node.js 20 with npm, and a network to install from")
+    directory = tmp_path / "clients" / "js"
+    shutil.copytree(CLIENT, directory, ignore=shutil.ignore_patterns("node_modules", "types"))
+    (tmp_path / "tests").mkdir()
+    for shared in ("LICENSE", "tests/vectors.json"):
+        shutil.copy(ROOT / shared, tmp_path / shared)
+    npm(directory, "ci", "--no-audit", "--no-fund")
+    for words in (["run", "check"], ["run", "size"], ["test"]):
+        npm(directory, *words)
