@@ -48,5 +48,5 @@ class Events:
         """
         ended = self._engine.unsubscribe(conn, channel)
         if ended:
-            self.send(conn, "unsubscribed", id=_fanout.channel_id(channel), code=code, reason=reason)
+            self.send(conn, "unsubscribed", ids=[_fanout.channel_id(channel)], code=code, reason=reason)
         return ended

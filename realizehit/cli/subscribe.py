@@ -60,7 +60,7 @@ async def _follow(pattern: Pattern, url: str, *, lines: bool, count: int | None,
             client.on("disconnect", _tell_disconnect)
             client.on("error", lambda error: _say(f"not connected: {error}"))
             subscription = await client.subscribe(pattern, raw=True)
-            subscription.on("gap", lambda away: _say(f"connected again after {away:.1f} s: messages may be missing"))
+            subscription.on("gap", lambda away: _say(f"a gap of {away:.1f} s has ended: messages may be missing"))
             _say(f"subscribed to {pattern} ({subscription.id}) at {url}")
             try:
                 await _print_all(subscription, lines, count)

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 from websockets.uri import parse_uri
 
-from realizehit.client.wire import Reply, action, parse_reply
+from realizehit.client.wire import Notice, Reply, action, parse_event, parse_reply
 from realizehit.errors import Disconnected, Rejected, ResponseTimeout, ServerUnavailable, SettingsError
 
 CLOSE_TIMEOUT = 5.0  # seconds for the server to answer a close frame
@@ -153,12 +153,15 @@ class Connection:
         if failure is not None:
             raise failure
 
-    async def serve(self, deliver: Callable[[bytes, bytes], bool | None]) -> Lost:
+    async def serve(
+        self, deliver: Callable[[bytes, bytes], bool | None], notice: Callable[[Notice], None] = lambda event: None
+    ) -> Lost:
         """Read until the connection is gone, and answer what is pending then.
 
         Args:
             deliver: takes the label and the payload of a publication; returns ``None`` where it knows no such label,
                 otherwise whether a reader should have its turn before the next message.
+            notice: takes what the server tells without having been asked.
         """
         lost = Lost("the client was closed")
         writer = asyncio.create_task(self._write(), name="realizehit client writer")
@@ -168,7 +171,7 @@ class Connection:
                 label, mark, payload = message.partition(b"?")
                 full = deliver(label, payload) if mark else None
                 if full is None:
-                    self._take_reply(message)
+                    self._take_other(message, notice)
                 elif full:
                     await asyncio.sleep(0)
         except ConnectionClosed as closed:
@@ -185,10 +188,17 @@ class Connection:
         """End the connection; `serve` returns then."""
         await self._socket.close()
 
-    def _take_reply(self, message: bytes) -> None:
-        reply = parse_reply(message) if message.startswith(b"{") else None
-        answered = self._pending.pop(reply.id, None) if reply is not None else None
-        if reply is not None and answered is not None:
+    def _take_other(self, message: bytes, notice: Callable[[Notice], None]) -> None:
+        if not message.startswith(b"{"):
+            return
+        reply = parse_reply(message)
+        if reply is None:
+            event = parse_event(message)
+            if event is not None:
+                notice(event)
+            return
+        answered = self._pending.pop(reply.id, None)
+        if answered is not None:
             answered(reply)
 
     async def _write(self) -> None:

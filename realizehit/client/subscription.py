@@ -38,8 +38,9 @@ class Subscription(Emitter):
 
     - ``payload`` (payload): something was published.
     - ``subscribing``, ``subscribed``, ``unsubscribing``, ``unsubscribed``: the state changed.
-    - ``gap`` (seconds): the connection had been away and the subscription is in force again. Messages that were
-      published meanwhile are missing. The seconds count from the last sign of life, so what is older has arrived.
+    - ``gap`` (seconds): the connection, or the server's broker, had been away and the subscription is in force again.
+      Messages that were published meanwhile are missing. The seconds count from the last sign of life, so what is
+      older has arrived.
     - ``error`` (exception): the subscription ended by itself, or a payload was no JSON and was left out.
 
     Attributes:
@@ -155,8 +156,12 @@ class Subscription(Emitter):
         self.move(SubscriptionState.SUBSCRIBED)
         if self._away_since is not None:
             seconds, self._away_since = now - self._away_since, None
-            self.gaps += 1
-            self._emit("gap", seconds)
+            self.gap(seconds)
+
+    def gap(self, seconds: float) -> None:
+        """Learn that something may be missing."""
+        self.gaps += 1
+        self._emit("gap", seconds)
 
     def interrupted(self, since: float) -> None:
         """Learn that the connection is gone."""

@@ -18,12 +18,14 @@ from websockets.sync.client import ClientConnection, connect
 from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error, is_secure
 from realizehit.client.wire import (
     Backoff,
+    Notice,
     action,
     asked_delay,
     computed_id,
     filters_of,
     may_return,
     may_try_again,
+    parse_event,
     parse_reply,
 )
 from realizehit.errors import ClientError, Rejected, ResponseTimeout, ServerUnavailable, SettingsError
@@ -58,7 +60,8 @@ class Subscriber:
         url: ``ws://`` or ``wss://``.
         pattern: a mapping of filters, or a `Pattern`.
         raw: whether payloads come as the JSON text they were published as, ``bytes``.
-        on_gap: called with seconds each time it is back; what was published in them may be missing.
+        on_gap: called with seconds each time it is back, or the server's broker is; what was published in them may be
+            missing.
         headers: sent with the opening handshake.
         ssl: TLS settings of a ``wss://`` connection; the system's where none are given.
         proxy: URL of a proxy; ``True`` for what the environment says, ``None`` for none.
@@ -75,7 +78,7 @@ class Subscriber:
 
     Attributes:
         id: the pattern's label on the wire, empty until it was subscribed once.
-        gaps: how often it came back.
+        gaps: how often that happened.
     """
 
     def __init__(
@@ -166,7 +169,19 @@ class Subscriber:
             label, mark, payload = message.partition(b"?")
             if mark and label == self.id.encode():
                 return payload if self._raw else self._decoded(payload)
+            if message.startswith(b"{"):
+                self._notice(parse_event(message))
         raise StopIteration
+
+    def _notice(self, event: Notice | None) -> None:
+        if event is None or self.id not in event.labels:
+            return
+        if event.name == "gap":
+            self.gaps += 1
+            self._on_gap(event.seconds)
+        elif event.name == "unsubscribed":
+            self.close()
+            raise Rejected(event.reason or "the server ended the subscription", event.code)
 
     def _decoded(self, payload: bytes) -> Any:
         try:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from realizehit.client.connection import Connection, Lost
 from realizehit.client.subscription import Subscription
-from realizehit.client.wire import Backoff, Reply, computed_id, filters_of, same_pattern_key
+from realizehit.client.wire import Backoff, Notice, Reply, computed_id, filters_of, same_pattern_key
 from realizehit.errors import ClientError, ErrorCode, Rejected
 
 _TRY_AGAIN: Final = (ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED)
@@ -153,6 +153,22 @@ class Topics:
         """
         topic = self._by_label.get(label)
         return None if topic is None else topic.deliver(payload)
+
+    def notice(self, event: Notice) -> None:
+        """Take what the server tells of subscriptions: a gap, or that it ended them."""
+        for label in event.labels:
+            topic = self._by_label.get(label.encode())
+            if topic is None:
+                continue
+            if event.name == "gap":
+                for member in tuple(topic.members):
+                    member.gap(event.seconds)
+            elif event.name == "unsubscribed":
+                del self._by_label[topic.label]
+                if self._by_key.get(topic.key) is topic:
+                    del self._by_key[topic.key]
+                error = Rejected(event.reason or "the server ended the subscription", event.code)
+                topic.end(error, error)
 
     def end(self, error: ClientError | None) -> None:
         """End everything, with an error or because the client was closed."""

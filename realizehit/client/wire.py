@@ -68,6 +68,42 @@ def parse_reply(message: bytes) -> Reply | None:
     )
 
 
+class Notice(NamedTuple):
+    """What a server tells of subscriptions without having been asked.
+
+    Attributes:
+        name: ``gap`` or ``unsubscribed``; there may be others, which a client ignores.
+        labels: the ids of the subscriptions that it concerns.
+        seconds: of a gap, how long it was.
+        reason: why a subscription was ended, for a person.
+        code: the same for programs.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    seconds: float = 0.0
+    reason: str = ""
+    code: str = ""
+
+
+def parse_event(message: bytes) -> Notice | None:
+    """Read a message that is neither a payload nor a reply; ``None`` where it is no event either."""
+    try:
+        values = orjson.loads(message)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("evt"), str):
+        return None
+    labels, seconds = values.get("ids"), values.get("seconds")
+    return Notice(
+        values["evt"],
+        tuple(label for label in labels if isinstance(label, str)) if isinstance(labels, list) else (),
+        float(seconds) if isinstance(seconds, int | float) else 0.0,
+        str(values.get("reason", "")),
+        str(values.get("code", "")),
+    )
+
+
 def filters_of(pattern: object) -> dict[str, Any]:
     """Return a pattern's filters as a plain dict that can be written as JSON; the server judges them.
 

@@ -46,9 +46,10 @@ class WSClient(Emitter):
                 print(payload)
 
     When the connection is lost it is made again, after a capped exponential back-off with full jitter or after the
-    delay that a server asks for as it goes away, and everything is subscribed to again. What was published meanwhile is
-    missing: each subscription tells it by its ``gap`` event. A server that closes with 4500 to 4999, or refuses the
-    handshake with 401 or 403, is not bothered again: the client ends, and its subscriptions raise the error.
+    delay that a server asks for as it goes away, and everything is subscribed to again. What was published meanwhile
+    is missing: each subscription tells it by its ``gap`` event, as it does when the server's broker was away. A
+    server that closes with 4500 to 4999, or refuses the handshake with 401 or 403, is not bothered again: the client
+    ends, and its subscriptions raise the error.
 
     Events:
 
@@ -319,7 +320,7 @@ class WSClient(Emitter):
             while True:
                 began = loop.time()
                 self._connected(connection)
-                lost = await connection.serve(self._topics.deliver)
+                lost = await connection.serve(self._topics.deliver, self._topics.notice)
                 if loop.time() - began >= STABLE_AFTER:
                     self._backoff.reset()
                 self._disconnected(connection, lost)

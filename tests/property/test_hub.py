@@ -140,7 +140,7 @@ class HubMachine(RuleBasedStateMachine):
         gaps = [(conn, label) for conn, event in events if event["evt"] == "gap" for label in event["ids"]]
         assert sorted(gaps) == sorted((conn, channel_id(channel)) for conn, channel in told)
         assert all(event["seconds"] == seconds for _, event in events if event["evt"] == "gap")
-        assert {(conn, event["id"]) for conn, event in events if event["evt"] == "unsubscribed"} == {
+        assert {(conn, event["ids"][0]) for conn, event in events if event["evt"] == "unsubscribed"} == {
             (conn, channel_id(channel)) for conn, channel in ended
         }
         assert len({conn for conn, event in events if event["evt"] == "gap"}) == len({conn for conn, _ in told})

@@ -13,6 +13,7 @@ from realizehit.client.wire import (
     asked_delay,
     filters_of,
     may_return,
+    parse_event,
     parse_reply,
     same_pattern_key,
 )
@@ -109,3 +110,17 @@ def test_back_off_uses_the_whole_range() -> None:
     drawn = [backoff.next() for _ in range(500)]
     assert min(drawn) < 0.1
     assert max(drawn) > 0.9
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"{oops", b"[]", b'{"evt":1}', b'{"id":"a1","ret":"pong"}', b'"evt"', b"\xff"]
+)
+def test_what_is_no_event(message: bytes) -> None:
+    assert parse_event(message) is None
+
+
+def test_events() -> None:
+    assert parse_event(b'{"evt":"gap","ids":["a","b"],"seconds":1.5}') == ("gap", ("a", "b"), 1.5, "", "")
+    assert parse_event(b'{"evt":"gap","ids":[1,null],"seconds":"x"}') == ("gap", (), 0.0, "", "")
+    event = parse_event(b'{"evt":"unsubscribed","ids":["a"],"code":"forbidden","reason":"because"}')
+    assert event == ("unsubscribed", ("a",), 0.0, "because", "forbidden")

@@ -85,7 +85,7 @@ def test_a_channel_that_the_broker_allows_no_more_ends_with_a_reason() -> None:
         d.bus.restore(1)
         d.take()
         ended, told = (orjson.loads(text) for text in first.texts())
-        assert ended == {"evt": "unsubscribed", "id": NEWS_ID, "code": ErrorCode.FORBIDDEN, "reason": gaps.REFUSED}
+        assert ended == {"evt": "unsubscribed", "ids": [NEWS_ID], "code": ErrorCode.FORBIDDEN, "reason": gaps.REFUSED}
         assert told == {"evt": "gap", "ids": [CHAT_ID], "seconds": 1}
         assert b.engine.subscriptions(one) == [CHAT]
 

@@ -1,0 +1,84 @@
+"""What the Python clients make of events: a broker that was away, and a subscription that the server ended."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from realizehit import Pattern
+from realizehit.bus.base import BusState
+from realizehit.errors import Rejected
+from realizehit.server import serve
+from realizehit.settings import Settings
+from tests.integration.scripted_server import Scripted, reply, scripted
+from tests.integration.test_client_sync_ws import call, make
+from tests.integration.test_client_sync_ws import take as take_sync
+from tests.integration.test_client_ws import connect, record, take, until
+from tests.integration.wire import publisher, unique
+from tests.processes import running
+from tests.support import Valkey
+
+
+async def test_a_broker_that_was_away_is_a_gap_for_every_client(valkey: Valkey) -> None:
+    gaps: list[float] = []
+    pattern, other = Pattern(unique("gaps")), Pattern(unique("gaps"))
+    async with serve(Settings(port=0, redis=valkey.url)) as node, connect(node.ws_url) as client:
+        news, twin = await client.subscribe(pattern), await client.subscribe(pattern)
+        told = record(news, "gap")
+        subscriber = make(node.ws_url, pattern, on_gap=gaps.append)
+        await call(subscriber.connect)
+        words = [f"{key}={value}" for key, value in pattern.items()]
+        with running("realizehit", "subscribe", "--url", node.ws_url, "--count", "1", *words) as process:
+            await asyncio.to_thread(process.find, "^subscribed to")
+            valkey.kill()
+            await until(lambda: node.bus.state is BusState.DOWN)
+            waiting = asyncio.create_task(client.subscribe(other))
+            valkey.start()
+            late = await waiting
+            await until(lambda: told)
+            await asyncio.to_thread(process.find, r"^a gap of \d+\.\d s has ended: messages may be missing$")
+            async with publisher(valkey) as redis:
+                await redis.publish(pattern.channel, b"1")
+                await redis.publish(other.channel, b"2")
+            assert await call(take_sync, subscriber, 1) == [1]
+            assert (await take(news, 1), await take(twin, 1), await take(late, 1)) == ([1], [1], [2])
+            assert await asyncio.to_thread(process.wait) == 0
+            assert process.out == ["1"]
+        assert [event for event, _ in told] == ["gap"]
+        assert (news.gaps, twin.gaps, late.gaps, subscriber.gaps) == (1, 1, 0, 1)
+        assert gaps == [told[0][1]]
+        assert 0 < gaps[0] < 30
+        await call(subscriber.close)
+
+
+async def end_the_first(server: Scripted, socket: ServerConnection) -> None:
+    """Grant a subscription, then end it with an event; other actions are answered."""
+    action = await server.next_action(socket)
+    await reply(socket, action, ret="aaaaaaaa")
+    await socket.send('{"evt":"news-of-a-later-version","ids":["aaaaaaaa"]}')
+    event = {"evt": "unsubscribed", "ids": ["aaaaaaaa", "bbbbbbbb"], "code": "forbidden", "reason": "no more of this"}
+    await socket.send(orjson.dumps(event).decode())
+    while True:
+        await reply(socket, await server.next_action(socket), ret="pong")
+
+
+async def test_a_subscription_that_the_server_ends_raises_why() -> None:
+    async with scripted(end_the_first) as server, connect(server.url) as client:
+        news = await client.subscribe({"kind": "news"})
+        with pytest.raises(Rejected, match="no more of this") as caught:
+            await asyncio.wait_for(anext(news), 15)
+        assert caught.value.code == "forbidden"
+        assert news.state == "unsubscribed"
+        assert client.subscriptions == []
+        assert await client.ping() > 0  # the connection goes on
+
+
+async def test_a_subscriber_that_the_server_ends_raises_why() -> None:
+    async with scripted(end_the_first) as server:
+        subscriber = make(server.url, {"kind": "news"})
+        await call(subscriber.connect)
+        with pytest.raises(Rejected, match="no more of this"):
+            await call(take_sync, subscriber, 1)
