@@ -88,7 +88,7 @@ export class Nodes {
     const measured = nodes.map(({ latency_ms }) => latency_ms).filter((value) => value !== null);
     latency.push(
       measured.length ? Math.max(...measured) : null,
-      several ? `the slowest of ${nodes.length} nodes` : "through the broker and back",
+      several ? `the slowest of ${nodes.length} nodes` : "through the broker",
     );
     const largest = Math.max(...nodes.map(({ largest_queue }) => largest_queue.bytes));
     queued.push(sum(nodes, "queued_messages"), largest ? `the largest holds ${bytes(largest)}` : "no client is behind");
@@ -147,7 +147,8 @@ export class Nodes {
       button.className = "link mono";
       button.dataset.channel = channel;
       button.title = "Subscribe to it";
-      button.textContent = patternText(pattern);
+      // A long one breaks between its filters.
+      patternText(pattern).split(/(?<=,)/).forEach((filter, at) => button.append(...(at ? [document.createElement("wbr"), filter] : [filter])));
       button.addEventListener("click", () => this.#subscribe(pattern));
       name.append(button);
       row.append(name);

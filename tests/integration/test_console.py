@@ -1,0 +1,270 @@
+"""The console's page and who gets it, the reserved patterns, and the figures that nodes publish."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+from starlette.applications import Starlette
+
+from realizehit import console
+from realizehit.api import create_app
+from realizehit.bus.memory import MemoryBus
+from realizehit.console import is_loopback
+from realizehit.figures import STATS
+from realizehit.pattern import Pattern
+from realizehit.server import Node, serve
+from realizehit.settings import Settings
+from tests.integration.wire import RawClient, unique
+from tests.support import Valkey
+
+JSON = {"Content-Type": "application/json"}
+PATIENCE = 20.0
+
+
+@contextlib.asynccontextmanager
+async def node(valkey: Valkey, **settings: Any) -> AsyncIterator[Node]:
+    async with serve(Settings(port=0, redis=valkey.url, **{"console": True, **settings})) as node:
+        yield node
+
+
+@contextlib.asynccontextmanager
+async def http(node: Node) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=node.api_url, timeout=PATIENCE) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def subscribed(node: Node, *patterns: dict[str, Any]) -> AsyncIterator[RawClient]:
+    client = await RawClient.connect(node.ws_url)
+    try:
+        for pattern in patterns:
+            client.act(id="s", act="sub", pat=pattern)
+        await client.wait_for(len(patterns), PATIENCE)
+        yield client
+    finally:
+        client.transport.abort()
+        await client.closed.wait()
+
+
+async def figures(client: RawClient, wanted: Any) -> dict[str, Any]:
+    """Wait until figures come that are as wanted, and return them."""
+    label = Pattern(STATS).id.encode() + b"?"
+    async with asyncio.timeout(PATIENCE):
+        seen = 0
+        while True:
+            for text in client.texts[seen:]:
+                if text.startswith(label):
+                    told: dict[str, Any] = orjson.loads(text.removeprefix(label))
+                    if wanted(told):
+                        return told
+            seen = len(client.texts)
+            await client.wait_for(seen + 1, PATIENCE)
+
+
+def said_no(response: httpx2.Response) -> str:
+    assert response.status_code == 403
+    assert response.headers["content-type"] == "application/problem+json"
+    detail = response.json()["detail"]
+    assert isinstance(detail, str)
+    return detail
+
+
+# --- the page
+
+
+async def test_there_is_no_console_unless_it_is_asked_for(shared_valkey: Valkey) -> None:
+    async with node(shared_valkey, console=False) as off, http(off) as client:
+        assert (await client.get("/console")).status_code == 404
+        assert (await client.get("/console/console.js")).status_code == 404
+
+
+async def test_the_page_and_all_that_it_names_is_served_and_nothing_is_inline_or_from_elsewhere(
+    shared_valkey: Valkey,
+) -> None:
+    async with node(shared_valkey) as on, http(on) as client:
+        page = await client.get("/console")
+        assert page.status_code == 200
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        named = set(re.findall(r'(?:src|href)="([^"#]+)"', page.text))
+        assert named == {"console/icon.svg", "console/console.css", "console/console.js"}
+        assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=|javascript:", page.text)
+        types = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+        for file in (files("realizehit") / "static" / "console").iterdir():
+            if file.name == "console.html":
+                continue
+            response = await client.get(f"/console/{file.name}")
+            assert response.status_code == 200, file.name
+            assert response.headers["content-type"] == f"{types[file.name.split('.')[1]]}; charset=utf-8"
+            text = response.text.replace("http://www.w3.org/2000/svg", "")
+            assert not re.search(r"https?://|url\(", text), file.name
+            for module in re.findall(r'from "([^"]+)"', text):
+                assert (await client.get(f"/console/{module}".replace("/console/../", "/"))).status_code == 200, module
+        for response in (page, await client.get("/console/console.js")):
+            policy = response.headers["content-security-policy"].split("; ")
+            assert "default-src 'self'" in policy
+            assert not any("unsafe" in part or part.startswith(("script-src", "style-src")) for part in policy)
+            assert "frame-ancestors 'none'" in policy
+            assert response.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "localhost", "LOCALHOST:80", "[::1]:8080", "127.1.2.3"])
+async def test_the_names_of_this_machine_are_let_in(shared_valkey: Valkey, host: str) -> None:
+    async with node(shared_valkey) as on, http(on) as client:
+        assert (await client.get("/console", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example:8080", "localhost.evil.example", "192.0.2.7", "[::2]", "x@127.0.0.1"],
+)
+async def test_a_name_of_somebody_elses_is_refused(shared_valkey: Valkey, host: str) -> None:
+    async with node(shared_valkey) as on, http(on) as client:
+        for path in ("/console", "/console/console.js"):
+            detail = said_no(await client.get(path, headers={"Host": host}))
+            assert host in detail
+            assert "ssh -L" in detail
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
+async def test_what_comes_through_a_proxy_is_refused(shared_valkey: Valkey, header: str) -> None:
+    async with node(shared_valkey) as on, http(on) as client:
+        assert "proxy" in said_no(await client.get("/console", headers={header: "192.0.2.7"}))
+
+
+async def test_a_peer_from_elsewhere_is_refused() -> None:
+    settings = Settings(console=True)
+    app: Starlette = create_app(MemoryBus(), settings, more=console.routes(settings, lambda: 8080))
+    for peer, status in (("192.0.2.7", 403), ("::ffff:192.0.2.7", 403), ("127.0.0.1", 200), ("::ffff:127.0.0.1", 200)):
+        transport = httpx2.ASGITransport(app, client=(peer, 1234))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+            response = await client.get("/console")
+            assert response.status_code == status, peer
+            if status == 403:
+                assert "ssh -L" in said_no(response)
+
+
+def test_what_is_loopback() -> None:
+    assert all(map(is_loopback, ["127.0.0.1", "127.255.0.1", "::1", "::ffff:127.0.0.1"]))
+    assert not any(map(is_loopback, ["", "localhost", "0.0.0.0", "::", "10.0.0.1", "::ffff:10.0.0.1", "testclient"]))
+
+
+async def test_the_page_moves_to_the_port_of_the_websocket_server(shared_valkey: Valkey) -> None:
+    async with node(shared_valkey, ws_port=0, api_port=0) as on, http(on) as client:
+        port = on.ws_url.removesuffix("/ws").rpartition(":")[2]
+        response = await client.get("/console")
+        assert response.status_code == 307
+        assert response.headers["location"] == f"http://127.0.0.1:{port}/console"
+        page = await client.get(response.headers["location"])
+        assert 'data-api="/"' in page.text
+
+
+@pytest.mark.parametrize(("settings", "api"), [({"prefix": "/publish"}, "/publish/"), ({"role": "ws"}, "")])
+async def test_the_page_is_told_where_to_publish(shared_valkey: Valkey, settings: dict[str, Any], api: str) -> None:
+    async with node(shared_valkey, **settings) as on, httpx2.AsyncClient(timeout=PATIENCE) as client:
+        page = await client.get(on.ws_url.replace("ws://", "http://").removesuffix("/ws") + "/console")
+        assert f'data-api="{api}"' in page.text
+
+
+async def test_a_server_without_clients_has_no_page(shared_valkey: Valkey) -> None:
+    async with node(shared_valkey, role="api") as on, http(on) as client:
+        assert (await client.get("/console")).status_code == 404
+
+
+# --- the reserved patterns
+
+
+async def test_nobody_publishes_to_a_reserved_pattern(shared_valkey: Valkey) -> None:
+    reserved = [STATS, {"realizehit": 1}, {"a": "b", "realizehit": "x", "z": "y"}]
+    fine = [unique("reserved"), {"not-realizehit": "stats"}, {"a": "realizehit:stats"}, {"Realizehit": "stats"}]
+    async with node(shared_valkey) as on, http(on) as client:
+        for pattern in reserved:
+            response = await client.post("/", json={"pattern": pattern, "payload": 1})
+            assert "reserved" in said_no(response)
+            assert response.json()["code"] == "forbidden"
+        for pattern in fine:
+            assert (await client.post("/", json={"pattern": pattern, "payload": 1})).status_code == 200, pattern
+        items = [{"pattern": pattern, "payload": 1} for pattern in [fine[0], reserved[0], fine[1]]]
+        expected = ["queued", "forbidden", "queued"]
+        batch = await client.post("/batch", json={"messages": items})
+        assert [item.get("code", item["status"]) for item in batch.json()["results"]] == expected
+        lines = b"\n".join(map(orjson.dumps, items))
+        batch = await client.post("/batch", content=lines, headers={"Content-Type": "application/x-ndjson"})
+        assert [item.get("code", item["status"]) for item in batch.json()["results"]] == expected
+
+
+async def test_of_the_reserved_patterns_only_the_figures_are_served_and_only_with_the_console(
+    shared_valkey: Valkey,
+) -> None:
+    async with node(shared_valkey, console=False) as off, subscribed(off, STATS, {"realizehit": "x"}) as client:
+        assert [orjson.loads(text)["code"] for text in client.texts] == ["forbidden", "forbidden"]
+    async with node(shared_valkey) as on, subscribed(on, STATS, {"realizehit": "x"}, {"a": "b", **STATS}) as client:
+        replies = [orjson.loads(text) for text in client.texts[:3]]
+        # The refusals are known at once; the broker is asked first for the other one.
+        assert [reply.get("code") for reply in replies] == ["forbidden", "forbidden", None]
+        assert replies[2] == {"id": "s", "ret": Pattern(STATS).id}
+
+
+# --- the figures
+
+
+async def test_a_node_tells_what_it_does_while_somebody_listens(shared_valkey: Valkey) -> None:
+    mine = unique("figures")
+    channel = Pattern(mine).channel
+    async with node(shared_valkey) as on, http(on) as api, subscribed(on, STATS, mine) as client:
+        ours = next(iter(on.engine.handles()))
+        told = await figures(client, lambda told: told["latency_ms"] is not None and told["pid"])
+        assert told["role"] == "all"
+        assert told["broker"] == "up"
+        assert told["interval"] == 1.0
+        assert 0 < told["latency_ms"] < PATIENCE * 1000
+        assert told["uptime"] > 0
+        # The node's own connection, over which it measures, is not among what it tells.
+        assert len(on.engine.handles()) == 2
+        assert (told["connections"], told["subscriptions"], told["channels"]) == (1, 2, 2)
+        assert (told["queued_messages"], told["queued_bytes"]) == (0, 0)
+        published = told["published"]
+        for n in range(5):
+            await api.post("/", json={"pattern": mine, "payload": n})
+        told = await figures(client, lambda told: any(busy["channel"] == channel for busy in told["busiest"]))
+        assert all(not busy["channel"].startswith("realizehit") for busy in told["busiest"])
+        (busy,) = [busy for busy in told["busiest"] if busy["channel"] == channel]
+        assert busy["subscribers"] == 1
+        assert 0 < busy["rate"] <= 5.5
+        told = await figures(client, lambda told: told["published"] == published + 5)
+        assert told["messages"] >= 5
+        assert told["deliveries"] >= 5
+        assert on.engine.is_open(ours)
+
+
+async def test_the_figures_of_each_node_reach_the_subscribers_of_every_other(shared_valkey: Valkey) -> None:
+    async with node(shared_valkey) as one, node(shared_valkey, role="api") as other, subscribed(one, STATS) as client:
+        told = await figures(client, lambda told: told["role"] == "api" and told["interval"] == 1.0)
+        assert told["connections"] == 0
+        assert told["latency_ms"] is None
+        assert other.engine.handles() == []
+
+
+async def test_when_nobody_listens_any_more_the_node_measures_no_more(shared_valkey: Valkey) -> None:
+    async with node(shared_valkey) as on:
+        async with subscribed(on, STATS) as client:
+            await figures(client, lambda told: told["latency_ms"] is not None)
+        async with asyncio.timeout(PATIENCE):
+            while on.engine.handles():
+                await asyncio.sleep(0.01)
+
+
+async def test_a_drain_counts_the_clients_only(shared_valkey: Valkey) -> None:
+    async with node(shared_valkey, drain_seconds=0.1) as on, subscribed(on, STATS) as client:
+        await figures(client, lambda told: told["latency_ms"] is not None)
+        await on.drain()
+        await asyncio.wait_for(client.closed.wait(), PATIENCE)
+        assert client.close_code == 4001
+        assert on.engine.handles() == []
