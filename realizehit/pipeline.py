@@ -237,7 +237,8 @@ class Pipeline:
                     chunk.refusal = str(reply)
                     chunk.replies[index] = self._error_of(chunk.refusal)
                 elif type(reply) is not int and chunk.messages:
-                    chunk.replies[index] = BrokerRefused(f"broker {self._broker}: PUBLISH answered {str(reply)[:100]}")
+                    shown = self._broker.scrub(str(reply))[:100]
+                    chunk.replies[index] = BrokerRefused(f"broker {self._broker}: PUBLISH answered {shown}")
         return chunk.replies
 
     def _expire(self, looked_again: bool = False) -> None:
@@ -299,7 +300,7 @@ class Pipeline:
         finally:
             self._connecting = None
         if failure is None and connection.closed.done():
-            failure = self._unavailable(connection.closed.result())
+            failure = self._unavailable(self._broker.scrub(connection.closed.result()))
         if failure is None:
             self.connects += 1
             self._connection = connection
@@ -328,7 +329,7 @@ class Pipeline:
     def lost(self, connection: CommandConnection, reason: str) -> None:
         """Learn that the connection is gone."""
         if self._connection is connection:
-            self._lose(self._unavailable(reason), "")
+            self._lose(self._unavailable(self._broker.scrub(reason)), "")
 
     def _lose(self, error: BrokerError, reason: str) -> None:
         connection, self._connection = self._connection, None

@@ -180,7 +180,10 @@ class SubscriberConnection(asyncio.Protocol):
             self._owner.answered()
         if batch:
             self.messages_received += len(batch)
-            self._owner.deliver(batch)
+            try:
+                self._owner.deliver(batch)
+            except (IndexError, TypeError) as error:  # too few parts, or something else than text in them
+                garbage = garbage or f"a message that is none: {error}"
         if garbage:
             self.drop(garbage)
 
