@@ -179,15 +179,14 @@ def parse_lines(body: bytes, most: int) -> list[Publication | RequestError | Pat
     Raises:
         RequestError: ``too-large`` where it has too many lines. A line that is no JSON is that message's own error.
     """
+    lines = [line for line in body.split(b"\n") if line and not line.isspace()]
+    _check_count(len(lines), most)
     try:
         _check_utf8(body)
-        return _publications(_good_decoder.decode_lines(body), most)
-    except (msgspec.DecodeError, RecursionError):
-        pass
-    except RequestError as error:
-        if error.code == ErrorCode.TOO_LARGE:
-            raise
-    return _one_by_one([line for line in body.split(b"\n") if line and not line.isspace()], most)
+        # One by one: msgspec's `decode_lines` also takes two publications on a line, or one on two lines.
+        return _publications([_good_decoder.decode(line) for line in lines], most)
+    except (msgspec.DecodeError, RecursionError, RequestError):
+        return _one_by_one(lines, most)
 
 
 def _publications(bodies: list[_GoodBody], most: int) -> list[Publication | RequestError | PatternError]:
