@@ -5,11 +5,15 @@ Environment:
     REALIZEHIT_NO_EXTENSION=1   build without the extension: the clients work, the server and `Pattern` do not
     REALIZEHIT_NO_EPOLL=1       build as on a platform without epoll, to test that side on Linux
     REALIZEHIT_NO_COALESCE=1    build so that each frame is a send of its own: the benchmarks' guard must notice
+    REALIZEHIT_SANITIZE=1       build with AddressSanitizer and UndefinedBehaviorSanitizer; see tests/sanitize.py
 """
 
 import os
 
 from setuptools import Extension, setup
+
+# The last -O wins: what a sanitizer reports must still be found in the source.
+_SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g", "-O1"]
 
 
 def extensions() -> list[Extension]:
@@ -20,12 +24,14 @@ def extensions() -> list[Extension]:
 
     flags = ("REALIZEHIT_DEBUG", "REALIZEHIT_NO_EPOLL", "REALIZEHIT_NO_COALESCE")
     macros = [(flag, "1") for flag in flags if os.environ.get(flag) == "1"]
+    sanitize = _SANITIZE if os.environ.get("REALIZEHIT_SANITIZE") == "1" else []
     modules = [
         Extension(
             f"realizehit.{name}",
             [f"realizehit/{name}.pyx"],
             define_macros=macros,
-            extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code"],
+            extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code", *sanitize],
+            extra_link_args=sanitize,
         )
         for name in ("_fanout", "_load")
     ]

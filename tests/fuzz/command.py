@@ -1,0 +1,32 @@
+"""The command line of one fuzzer: ``python -m tests.fuzz.NAME [--seconds N] [--blind] [corpus directory]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.fuzz.targets import CORPUS
+
+
+def main(module: str) -> None:
+    """Run the fuzzer whose module was started, and exit as it did."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to look (60)")
+    parser.add_argument("--blind", action="store_true", help="change cases at random, without atheris")
+    parser.add_argument("corpus", type=Path, nargs="?", help="where to keep the cases that reach new code")
+    arguments = parser.parse_args()
+    sys.exit(run(module.rpartition(".")[2], arguments.seconds, blind=arguments.blind, corpus=arguments.corpus))
+
+
+def run(name: str, seconds: float, *, blind: bool = False, corpus: Path | None = None) -> int:
+    """Run a fuzzer in a process of its own, which must watch every import, and return that one's exit status."""
+    blind = blind or importlib.util.find_spec("atheris") is None
+    with tempfile.TemporaryDirectory(prefix="realizehit-fuzz-") as scratch:
+        found = corpus or Path(scratch)
+        found.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "tests.fuzz.watched", name, str(seconds), str(found), str(CORPUS / name)]
+        return subprocess.run([*command, "blind"] if blind else command, check=False).returncode

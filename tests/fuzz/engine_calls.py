@@ -1,0 +1,316 @@
+"""Calls of the engine in any order, also from inside its callbacks: connections of every framing, over sockets and
+transports, that come, subscribe, are spliced, stall, say anything and go.
+
+Invariant: nothing raises but what is documented; after every call the gauges equal what the registry says; who left
+was told so once, and so was the owner for each channel that lost its last subscriber; at the end nothing is alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import Counter
+
+from realizehit import _fanout
+from tests.engines import Loop, client_frame
+from tests.fuzz.command import main
+
+CHANNELS = [b"a:1", b"a:2", b"b:1|c:2", b"user:25442", b"user:28322"]  # the last two have the same id
+FRAMINGS = 8
+TEXTS = [b"", b"1", b'"a?b"', '"é€😀?"'.encode(), b"[1,\r\n2]", b'"' + b"x" * 5000 + b'"', b'"' + b"?" * 40_000 + b'"']
+DEPTH = 3  # callbacks inside callbacks
+
+
+class Ended(Exception):
+    """The case has no more bytes."""
+
+
+class Case:
+    """The bytes of a case, one at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def byte(self, below: int = 256) -> int:
+        if self.at >= len(self.data):
+            raise Ended
+        self.at += 1
+        return self.data[self.at - 1] % below
+
+    def bytes(self) -> bytes:
+        size = self.byte(32)
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+
+class Wire:
+    """A transport, and at the same time its client; each call may run some of the case."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.ended = 0
+
+    def write(self, data: bytes) -> None:
+        self.run.inside()
+
+    def close(self) -> None:
+        self.ended += 1
+        self.run.inside()
+
+    abort = close
+
+
+class Run:
+    """One engine, what was done to it, and what it must say."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.loop = Loop()
+        kind = case.byte()
+        self.epoll = bool(kind & 1) and _fanout.HAVE_EPOLL
+        self.now = 0.0
+        self.depth = 0
+        self.engine = _fanout.Engine(
+            self.loop.soon.append,
+            self.loop.errors.append,
+            max_queue_bytes=6000 if kind & 2 else 1 << 20,
+            max_queue_messages=4 if kind & 4 else 100,
+            max_message=64 if kind & 8 else 16384,
+            heartbeat_interval=1.0,
+            heartbeat_timeout=0.5,
+            close_timeout=0.5,
+            slice_seconds=0.0 if kind & 16 else 0.002,
+            epoll=self.epoll,
+        )
+        self.engine.on_vacant = self.on_vacant
+        self.handles: list[int] = []
+        self.peers: dict[int, socket.socket] = {}
+        self.wires: list[Wire] = []
+        self.spliced: set[int] = set()
+        self.gone: Counter[int] = Counter()
+        self.begun: Counter[bytes] = Counter()
+        self.vacant: Counter[bytes] = Counter()
+
+    # ---- what the engine calls
+
+    def on_text(self, handle: int, data: bytes) -> None:
+        data.decode()
+        self.inside()
+
+    def on_binary(self, handle: int, data: bytes) -> None:
+        self.inside()
+
+    def on_bytes(self, handle: int, data: bytes) -> None:
+        assert data
+        self.inside()
+
+    def on_gone(self, handle: int) -> None:
+        self.gone[handle] += 1
+        assert handle not in self.spliced
+        assert not self.engine.is_open(handle)
+        self.inside()
+
+    def on_vacant(self, channel: bytes) -> None:
+        self.vacant[channel] += 1
+        self.inside()
+
+    def inside(self) -> None:
+        """Do some of the case where the engine has called."""
+        if self.depth < DEPTH:
+            self.depth += 1
+            with contextlib.suppress(Ended):
+                for _ in range(self.case.byte(4)):
+                    self.step()
+            self.depth -= 1
+
+    # ---- what is done to it
+
+    def some(self) -> int:
+        which = self.case.byte()
+        return self.handles[which % len(self.handles)] if self.handles else which
+
+    def channel(self) -> bytes:
+        return CHANNELS[self.case.byte(len(CHANNELS))]
+
+    def text(self) -> bytes:
+        return TEXTS[self.case.byte(len(TEXTS))]
+
+    def step(self) -> None:
+        STEPS[self.case.byte(len(STEPS))](self)
+
+    def connect(self) -> None:
+        framing = self.case.byte(FRAMINGS)
+        how = self.case.byte(8)
+        rest = client_frame(1, b"at once") if how & 4 else b""
+        if how & 1 and self.epoll:
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            if how & 2:
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            handle = self.engine.adopt(ours.detach(), self, b"head", rest, framing)
+            theirs.setblocking(False)
+            self.peers[handle] = theirs
+        else:
+            self.wires.append(Wire(self))
+            handle = self.engine.attach(self.wires[-1], self, b"head" if how & 2 else b"", rest, framing)
+        self.handles.append(handle)
+
+    def subscribe(self) -> None:
+        channel = self.channel()
+        fresh = not self.engine.subscribers(channel)
+        if self.engine.subscribe(self.some(), channel, 3) == _fanout.ADDED:
+            self.begun[channel] += fresh
+
+    def unsubscribe(self) -> None:
+        self.engine.unsubscribe(self.some(), self.channel())
+
+    def dispatch(self) -> None:
+        batch = [(b"message", self.channel(), self.text()) for _ in range(self.case.byte(6))]
+        if self.case.byte(8) == 0:
+            batch.append((b"message", self.channel(), b"\xff"))
+        self.engine.dispatch(batch)
+
+    def send(self) -> None:
+        how = self.case.byte(4)
+        if how == 0:
+            self.engine.send(self.some(), self.text(), binary=True)
+        elif how == 1:
+            self.engine.send_bytes(self.some(), self.text())
+        else:
+            self.engine.send(self.some(), self.text())
+
+    def disconnect(self) -> None:
+        code = (1000, 1005, 4001, 4501)[self.case.byte(4)]
+        self.engine.disconnect(self.some(), code, "é" * self.case.byte(), peer_done=self.case.byte(2) == 1)
+
+    def splice(self) -> None:
+        first, other = self.some(), self.some()
+        try:
+            self.engine.splice(first, other)
+        except ValueError as error:
+            assert str(error).startswith(("both connections", "the first must"))
+        else:
+            self.spliced.add(other)
+
+    def say(self) -> None:
+        handle, data = self.some(), self.case.bytes()
+        kind = self.case.byte(16)
+        data = data if kind == 15 else client_frame(kind, data)
+        if handle in self.peers:
+            with contextlib.suppress(OSError):
+                self.peers[handle].send(data)
+        else:
+            self.engine.feed(handle, data)
+
+    def read(self) -> None:
+        for peer in self.peers.values():
+            with contextlib.suppress(OSError):
+                while peer.recv(1 << 20):
+                    pass
+
+    def leave(self) -> None:
+        peer = self.peers.pop(self.some(), None)
+        if peer is not None:
+            peer.close()
+
+    def poll(self) -> None:
+        self.engine.poll()
+
+    def tick(self) -> None:
+        self.now += self.case.byte(8) * self.engine.tick_interval
+        self.engine.tick(self.now)
+
+    def soon(self) -> None:
+        if self.loop.soon:
+            self.loop.soon.pop(0)()
+
+    def transport(self) -> None:
+        # An owner calls these for connections with a transport only.
+        handle, what = self.some(), self.case.byte(4)
+        if handle in self.peers:
+            return
+        if what == 0:
+            self.engine.pause(handle)
+        elif what == 1:
+            self.engine.resume(handle)
+        elif what == 2:
+            self.engine.lost(handle)
+        else:
+            self.engine.take(handle)
+
+    def note(self) -> None:
+        what = self.case.byte(4)
+        if what == 0:
+            self.engine.soften(self.some())
+        elif what == 1:
+            self.engine.seen(self.some())
+        elif what == 2:
+            self.engine.queues()
+        else:
+            self.engine.busiest(1 + self.case.byte(4))
+
+    def flush(self) -> None:
+        self.engine.flush()
+
+    # ---- what must hold
+
+    def check(self) -> None:
+        engine = self.engine
+        opened = engine.handles()
+        stats = engine.stats()
+        assert stats["connections"] >= len(opened)  # those that are too slow count until they are sent away
+        held = [(handle, channel) for handle in self.handles for channel in engine.subscriptions(handle)]
+        # What has ended without a farewell leaves its channels when it is buried, at the end of the next call.
+        if stats["connections"] == len(opened) and not stats["closing"]:
+            assert stats["subscriptions"] == len(held)
+            assert Counter(channel for _, channel in held) == {
+                channel: engine.subscribers(channel) for channel in engine.channel_names()
+            }
+        assert stats["channels"] == len(engine.channel_names())
+        self.raise_errors()
+
+    def end(self) -> None:
+        self.depth = DEPTH  # callbacks do nothing more
+        self.engine.close()
+        self.loop.run()
+        for peer in self.peers.values():
+            peer.close()
+        stats = self.engine.stats()
+        assert (stats["connections"], stats["closing"], stats["subscriptions"], stats["channels"]) == (0, 0, 0, 0)
+        assert self.gone == Counter(set(self.handles) - self.spliced), (self.gone, self.handles, self.spliced)
+        assert self.vacant == +self.begun
+        assert all(wire.ended == 1 for wire in self.wires)
+        self.raise_errors()
+
+    def raise_errors(self) -> None:
+        for error in self.loop.errors:
+            raise error
+
+
+STEPS = (
+    Run.connect, Run.connect, Run.subscribe, Run.subscribe, Run.unsubscribe, Run.dispatch, Run.dispatch, Run.send,
+    Run.disconnect, Run.splice, Run.say, Run.read, Run.leave, Run.poll, Run.tick, Run.soon, Run.transport, Run.note,
+    Run.flush,
+)  # fmt: skip
+
+
+def one(data: bytes) -> None:
+    """Take a case as an engine's bounds and a run of calls."""
+    before = _fanout.debug_counts()
+    try:
+        run = Run(Case(data))
+    except Ended:
+        return
+    try:
+        while True:
+            run.step()
+            run.check()
+    except Ended:
+        pass
+    run.end()
+    del run
+    assert _fanout.debug_counts() == before
+
+
+if __name__ == "__main__":
+    main(__spec__.name)
