@@ -17,7 +17,7 @@ RATE = 2.0  # broadcasts a second
 def main() -> None:
     options: dict[str, Any] = json.loads(sys.argv[1])
     os.sched_setaffinity(0, {options["core"]})
-    os.setpriority(os.PRIO_PROCESS, 0, 19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     valkey: Any = SimpleNamespace(path=Path(options["broker"]))
     with Crowd(options["ws"], valkey, [{"large": 1}], [[0]] * options["size"]) as crowd:
         crowd.join()

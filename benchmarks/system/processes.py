@@ -103,6 +103,11 @@ class Child:
         return cpu_seconds(self._clock)
 
     @property
+    def waited(self) -> float:
+        """Seconds that it was ready to run while something else had its core."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+
+    @property
     def resident(self) -> int:
         """Bytes of its own memory."""
         return resident_bytes(self.pid)
