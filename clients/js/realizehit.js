@@ -550,11 +550,13 @@ export class WSClient extends Emitter {
     this.#flush = undefined;
     const turn = [...this.#turn];
     this.#turn.clear();
+    let waits = false;
     for (const [subscription, act] of turn) {
       if (this.#isUp && this.#link?.send) this.#act(act, subscription);
       else if (act === "unsub") this.#forget(subscription);
+      else waits = true;
     }
-    if (this.#link?.send || !turn.length) return;
+    if (!waits || this.#link?.send) return; // what waits for a WebSocket is asked for when that is up
     if (this.#link) {
       // What a stream of events is about cannot be changed under way: open another one.
       this.#link.close();
@@ -616,6 +618,7 @@ export class WSClient extends Emitter {
 
   /** Open a link. @param {boolean} events whether to leave WebSockets alone */
   #connect(events = !this.#options.WebSocket) {
+    if (this.#ended) return; // by a callback, a moment ago
     clearTimeout(this.#reconnect);
     this.#reconnect = undefined;
     this.#asked = false;
@@ -643,6 +646,7 @@ export class WSClient extends Emitter {
         clearTimeout(timer);
         if (!socket) return;
         socket.onopen = socket.onmessage = socket.onclose = null;
+        socket.onerror = () => {}; // one that is closed too early complains
         socket.close();
       },
       lose: (error) => end({ error }),
@@ -663,7 +667,11 @@ export class WSClient extends Emitter {
         const [, id, payload] = /^(\w+)\?(.*)/s.exec(data) ?? [];
         this.#message(link, payload ?? data, id);
       };
-      socket.onerror = () => {}; // a close follows, and tells more
+      socket.onerror = () => {
+        // A close follows at once, and tells more; but not on every platform.
+        clearTimeout(timer);
+        timer = setTimeout(() => link.lose(new RealizehitError(`no connection to ${url}`)));
+      };
       socket.onclose = (/** @type {{code: number, reason: string, wasClean: boolean}} */ { code, reason, wasClean }) => {
         const asked = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
         const error = new RealizehitError(`the connection to ${url} ended: ${code} ${reason}`, "", code);
@@ -752,14 +760,15 @@ export class WSClient extends Emitter {
 
   /** Begin to use a link. @param {Link} link */
   #up(link) {
-    if (this.#ended) return link.close();
     const before = this.transport;
     if (this.#link !== link) {
+      if (this.#ended || this.#link?.send) return link.close();
       // A WebSocket got through while there were events.
       this.#halt();
-      this.#interrupt(Date.now());
       this.#link = link;
       this.#count = 0;
+      this.#interrupt(Date.now());
+      if (this.#ended) return;
     }
     clearInterval(this.#probe);
     this.#isUp = true;

@@ -221,6 +221,37 @@ test("a server that never answers the handshake is given up, and events are trie
   assert.equal(decodeURIComponent(asked[0]), `${server.url.replace("ws:", "http:").replace(/ws$/, "sse")}?pat={"kind":"news"}`);
 });
 
+test("an error without a close, as some platforms have it", async (t) => {
+  let made = 0;
+  class Quiet {
+    constructor() {
+      made++;
+      setTimeout(() => this.onerror?.());
+    }
+    close() {}
+  }
+  const client = connect(t, "ws://127.0.0.1:1/ws", { WebSocket: Quiet, sse: false });
+  await until(() => made >= 3);
+  assert.match(client.errors[0].message, /no connection/);
+});
+
+test("a client that a callback closes stays closed", async (t) => {
+  const server = await scripted(t, answerThenClose(1, 1001), answerAll);
+  for (const [emitter, name] of [["client", "disconnect"], ["subscription", "subscribing"], ["client", "connected"]]) {
+    server.arrivals.length = 0;
+    const client = connect(t, server.url, { backoffBase: 1 });
+    const subscription = client.subscribe({ kind: "news" });
+    if (name === "subscribing") await event(subscription, "subscribed");
+    const closed = event({ client, subscription }[emitter], name).then(() => client.connected);
+    ({ client, subscription })[emitter].on(name, () => client.close());
+    assert.equal(await closed, false);
+    assert.equal(subscription.state, "unsubscribed");
+    client.errors.length = 0;
+    await new Promise((resolve) => setTimeout(resolve, 50)); // time enough to come back, were it to
+    assert.deepEqual([server.arrivals.length, client.connected, client.errors], [1, false, []]);
+  }
+});
+
 test("it wakes when the network or the page comes back, but keeps to a delay that was asked for", async (t) => {
   const target = new EventTarget();
   const page = Object.assign(new EventTarget(), { visibilityState: "hidden" });

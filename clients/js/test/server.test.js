@@ -29,7 +29,7 @@ for (const transport of ["websocket", "sse"]) {
       }
     });
 
-    after(() => server.stop());
+    after(() => server?.stop());
 
     /** Run a test, unless the server lacks the transport. */
     const scenario = (name, run) =>

@@ -181,6 +181,20 @@ test("a client with nothing to ask for waits, and subscribes at once when there 
   assert.equal(client.transport, "sse");
 });
 
+test("a client that is closed in the turn in which it is asked for more stays closed", async (t) => {
+  const server = await scripted(t, answerAll);
+  serveEvents(server);
+  const client = connect(t, server.url);
+  const subscription = client.subscribe({ kind: "a" });
+  await subscription.subscribe();
+  const more = client.subscribe({ kind: "b" });
+  client.close();
+  await until(() => server.streams[0].closed);
+  const refused = server.refused;
+  await new Promise((resolve) => setTimeout(resolve, 150)); // time enough to come back, were it to
+  assert.deepEqual([server.streams.length, server.refused, more.state], [1, refused, "unsubscribed"]);
+});
+
 test("with sse: false there are only WebSockets", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
