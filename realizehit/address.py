@@ -23,7 +23,7 @@ from realizehit.errors import SettingsError
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 
-_SECRET_OPTION: Final = re.compile(r"([?&](?:ssl_)?password=)[^&#]*", re.IGNORECASE)
+_SECRET_OPTION: Final = re.compile(r"([?&](?:ssl_|sentinel_)?password=)[^&#]*", re.IGNORECASE)
 
 
 def redacted(url: str) -> str:
@@ -49,13 +49,14 @@ class Address:
     Args:
         url: as redis-py reads it: ``redis://user:password@host:port/db``, ``unix:///path?db=0``, options such as
             ``ssl_ca_certs`` in the query.
+        shown: what stands for the URL in texts for people; the URL itself without its secrets where it is not given.
 
     Raises:
         SettingsError: the URL cannot be used; the text names what is wrong and never the password.
     """
 
-    def __init__(self, url: str) -> None:
-        self._shown = redacted(url)
+    def __init__(self, url: str, *, shown: str | None = None) -> None:
+        self._shown = redacted(url) if shown is None else shown
         try:
             self._options = cast("dict[str, Any]", parse_url(url))
         except ValueError as error:
@@ -111,8 +112,11 @@ class Address:
             return [username, password or ""]
         return [password] if password else []
 
-    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> None:
+    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> str:
         """Open one connection, with TLS where the URL asks for it.
+
+        Returns:
+            Where it leads, for addresses that move; empty for those that do not.
 
         Raises:
             OSError: the broker cannot be reached, or TLS failed.
@@ -123,3 +127,4 @@ class Address:
             await loop.create_unix_connection(factory, broker.path)
         elif isinstance(broker, Connection):
             await loop.create_connection(factory, broker.host, broker.port, ssl=self._tls)
+        return ""

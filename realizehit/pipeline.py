@@ -46,8 +46,8 @@ class Broker(Protocol):
     def login(self) -> list[str]:
         """Return the arguments of AUTH, an empty list for none."""
 
-    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> None:
-        """Open one connection; an `OSError` says that the broker cannot be reached."""
+    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> str:
+        """Open one connection and return where it leads; an `OSError` says that the broker cannot be reached."""
 
     def scrub(self, text: str) -> str:
         """Return a text of the broker's without secrets."""
@@ -87,6 +87,7 @@ class Pipeline:
         self._closed = False
         self._connection: CommandConnection | None = None  # only while it is ready
         self._connecting: asyncio.Task[None] | None = None
+        self._place = ""  # where the connection leads
         self._waiting: deque[_Chunk] = deque()
         self._under_way: deque[_Chunk] = deque()
         self._messages_under_way = 0
@@ -154,6 +155,12 @@ class Pipeline:
             return  # an answer all the same
         if isinstance(outcome, BrokerError):
             raise outcome
+
+    def leave(self, place: str) -> None:
+        """Learn that the broker is at ``place`` now; a connection to another one is given up."""
+        if self._connection is not None and self._place != place:
+            reason = f"it is no longer the master, which is {place} now"
+            self._lose(self._unavailable(reason), reason)
 
     async def close(self) -> None:
         """Fail what is under way, and disconnect; calling it again does nothing."""
@@ -314,7 +321,7 @@ class Pipeline:
     async def _open(self, connection: CommandConnection) -> BrokerError | None:
         try:
             async with asyncio.timeout(self._timeout):
-                await self._broker.connect(lambda: connection)
+                self._place = await self._broker.connect(lambda: connection)
                 await connection.ready
         except TimeoutError:
             return self._is_late()

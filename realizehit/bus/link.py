@@ -101,6 +101,7 @@ class Link:
         self._queue: deque[bytes] = deque()
         self._flush_handle: asyncio.Handle | None = None
         self._connection: SubscriberConnection | None = None  # only while it is ready
+        self._place = ""  # where the connection leads
         self._task: asyncio.Task[None] | None = None
         self._earlier_messages = 0
         self._earlier_bytes = 0
@@ -162,6 +163,11 @@ class Link:
         """Seconds since the last sign of the broker, on this connection or the one before."""
         last_heard = self._connection.last_heard if self._connection else self._last_heard
         return self._loop.time() - last_heard
+
+    def leave(self, place: str) -> None:
+        """Learn that the broker is at ``place`` now; a connection to another one is given up."""
+        if self._connection is not None and self._place != place:
+            self._connection.drop(f"it is no longer the master, which is {place} now")
 
     # ---- what the node wants
 
@@ -329,7 +335,7 @@ class Link:
         try:
             async with asyncio.timeout(settings.connect_timeout):
                 async with asyncio.timeout(settings.dial_timeout):
-                    await self._address.connect(lambda: connection)
+                    self._place = await self._address.connect(lambda: connection)
                 await connection.ready
         except TimeoutError:
             connection.drop("no answer in time")

@@ -8,6 +8,7 @@ from realizehit.bus.link import LinkSettings
 from realizehit.bus.memory import MemoryBus
 from realizehit.bus.redis import RedisBus
 from realizehit.errors import SettingsError
+from realizehit.sentinel import SCHEMES as SENTINEL_SCHEMES
 
 __all__ = ["open_bus", "redacted"]
 
@@ -23,7 +24,8 @@ def open_bus(
     """Make the bus for a broker's URL. Nothing is connected before its ``start``.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://`` of a Redis or Valkey, or ``memory://`` with an optional name.
+        url: ``redis://``, ``rediss://`` or ``unix://`` of a Redis or Valkey, ``redis+sentinel://`` or
+            ``rediss+sentinel://`` where sentinels look after it, or ``memory://`` with an optional name.
         subscribe_url: where to subscribe, when that is another place than the broker itself, such as a relay.
         publish_timeout: seconds until a publish fails.
         client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``.
@@ -35,9 +37,9 @@ def open_bus(
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "memory":
         return MemoryBus(rest)
-    if separator and scheme in SCHEMES:
+    if separator and scheme in SCHEMES + SENTINEL_SCHEMES:
         return RedisBus(
             url, subscribe_url=subscribe_url, publish_timeout=publish_timeout, client_name=client_name, link=link
         )
-    known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES))
+    known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES))
     raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

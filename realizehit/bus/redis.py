@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from realizehit.bus.base import Bus, BusListener, BusState
 from realizehit.bus.link import Link, LinkSettings
 from realizehit.errors import BrokerError, BrokerUnavailable
 from realizehit.pipeline import Pipeline
+from realizehit.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 
 
 class _Reports:
@@ -37,7 +39,8 @@ class RedisBus(Bus):
     the more messages share a write.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
+        url: ``redis://``, ``rediss://`` or ``unix://``; ``redis+sentinel://`` or ``rediss+sentinel://`` for one that
+            sentinels look after.
         publish_timeout: seconds until a publish fails.
         client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``; the publishing one is
             called the same with ``-publisher`` behind it.
@@ -57,13 +60,14 @@ class RedisBus(Bus):
         client_name: str = "realizehit",
         link: LinkSettings | None = None,
     ) -> None:
-        self._address = Address(url)
+        self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
         self._subscribe_address = self._address if subscribe_url is None else Address(subscribe_url)
         self._publish_timeout = publish_timeout
         self._client_name = client_name
         self._link_settings = link
         self._link: Link | None = None
         self._pipeline: Pipeline | None = None
+        self._watch_task: asyncio.Task[None] | None = None
 
     @property
     def messages_received(self) -> int:
@@ -106,14 +110,37 @@ class RedisBus(Bus):
         except BaseException:
             await self.close()
             raise
+        if isinstance(self._address, SentinelAddress):
+            watch = self._watch(self._address, self._pipeline)
+            self._watch_task = asyncio.create_task(watch, name="realizehit sentinels")
+
+    async def _watch(self, address: SentinelAddress, pipeline: Pipeline) -> None:
+        """Leave a broker that is not the master any more.
+
+        A demoted one may be alive and answer: to subscribers it has nothing to say, and what is published there reaches
+        nobody. The subscriber connection cannot ask it, so the sentinels are asked.
+        """
+        while True:
+            place = await address.current()
+            if place:
+                pipeline.leave(place)
+                if self._link is not None and self._subscribe_address is address:
+                    self._link.leave(place)
+            await asyncio.sleep(WATCH_INTERVAL)
 
     async def close(self) -> None:
         """Leave the broker. See `Bus.close`."""
         self.state = BusState.CLOSED
+        watch, self._watch_task = self._watch_task, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait({watch})
         if self._pipeline is not None:
             await self._pipeline.close()
         if self._link is not None:
             await self._link.close()
+        if isinstance(self._address, SentinelAddress):
+            await self._address.close()
 
     def take_state(self, state: BusState) -> None:
         """Take what the link, or without one the publishing connection, showed of the broker."""

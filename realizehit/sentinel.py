@@ -1,0 +1,141 @@
+"""A broker that sentinels look after: its address is whatever they name as the master at the moment."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import ConnectionPool, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from realizehit.address import Address, redacted
+from realizehit.errors import BrokerUnavailable, SettingsError
+
+SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
+PORT: Final = 26379  # of a sentinel whose address has none
+
+ASK_TIMEOUT: Final = 0.5  # seconds for a sentinel to answer
+WATCH_INTERVAL: Final = 0.5  # seconds between two questions while everything is fine
+
+_DOWN: Final = frozenset({"s_down", "o_down", "disconnected"})
+_HOST: Final = re.compile(r"\[[^]]+\]|[^:\[\]]+")
+
+
+class SentinelAddress(Address):
+    """A broker named by its sentinels: ``redis+sentinel://user:password@s1:26379,s2:26379,s3:26379/mymaster/0``.
+
+    User and password, the database and the options are the broker's own; ``sentinel_username`` and
+    ``sentinel_password`` among the options are for the sentinels. With ``rediss+sentinel://`` all of them speak TLS.
+
+    Raises:
+        SettingsError: the URL cannot be used; the text names what is wrong and never a password.
+    """
+
+    def __init__(self, url: str) -> None:
+        shown = redacted(url)
+        scheme, _, rest = url.partition("://")
+        rest, _, query = rest.partition("?")
+        login, at, rest = rest.rpartition("@")
+        hosts, _, path = rest.partition("/")
+        name, _, database = path.partition("/")
+        if not name:
+            raise SettingsError(f"broker URL {shown}: the master's name is missing; use {scheme}://host:port/name")
+        if not database.isdecimal() and database:
+            raise SettingsError(f"broker URL {shown}: the database {database[:20]!r} is no number")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        sentinel_login = {
+            key: value for key in ("username", "password") if (value := options.pop(f"sentinel_{key}", None))
+        }
+        self._secret = sentinel_login.get("password")
+        # The place in it is looked at by nobody: `connect` asks.
+        inner = f"{scheme.partition('+')[0]}://{login}{at}sentinels/{database}"
+        super().__init__(inner + (f"?{urlencode(options)}" if options else ""), shown=shown)
+        self.name: Final = unquote(name)
+        self._sentinels = [self._client(host, port, sentinel_login) for host, port in _places(hosts, shown)]
+
+    def _client(self, host: str, port: int, login: dict[str, str]) -> Redis:
+        options: dict[str, Any] = {key: value for key, value in self._options.items() if key.startswith("ssl_")}
+        if isinstance(self._template, SSLConnection):
+            options["connection_class"] = SSLConnection
+        options.update(login)
+        return Redis.from_pool(
+            ConnectionPool(
+                host=host,
+                port=port,
+                protocol=2,
+                decode_responses=True,
+                socket_timeout=ASK_TIMEOUT,
+                socket_connect_timeout=ASK_TIMEOUT,
+                retry=Retry(NoBackoff(), 0),
+                **options,
+            )
+        )
+
+    def scrub(self, text: str) -> str:
+        """Return a text without secrets; see `Address.scrub`."""
+        text = super().scrub(text)
+        return text.replace(self._secret, "***") if self._secret else text
+
+    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> str:
+        """Open one connection to the master of the moment; see `Address.connect`."""
+        place = await self.master()
+        if place is None:
+            raise BrokerUnavailable(f"no sentinel knows a master {self.name!r} that is up")
+        host, port = place
+        await asyncio.get_running_loop().create_connection(factory, host, port, ssl=self._tls)
+        return _text(place)
+
+    async def current(self) -> str:
+        """Return where the master is, as `connect` does; empty where nobody knows."""
+        place = await self.master()
+        return "" if place is None else _text(place)
+
+    async def master(self) -> tuple[str, int] | None:
+        """Ask all sentinels, and believe the one that knows of the latest failover.
+
+        One that was cut off from the others may go on naming a master that was replaced long ago.
+        """
+        answers = await asyncio.gather(*(self._ask(sentinel) for sentinel in self._sentinels))
+        known = [answer for answer in answers if answer is not None]
+        if not known:
+            return None
+        latest = max(known, key=lambda answer: int(answer.get("config-epoch", 0)))
+        if _DOWN & set(latest.get("flags", "").split(",")):
+            return None
+        return latest["ip"], int(latest["port"])
+
+    async def _ask(self, sentinel: Redis) -> dict[str, str] | None:
+        try:
+            answer: Any = await sentinel.execute_command("SENTINEL", "MASTER", self.name)  # type: ignore[no-untyped-call]
+        except (RedisError, OSError):  # TimeoutError is an OSError
+            return None
+        return dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else None
+
+    async def close(self) -> None:
+        """End the connections to the sentinels."""
+        for sentinel in self._sentinels:
+            await sentinel.aclose()
+
+
+def _places(hosts: str, shown: str) -> list[tuple[str, int]]:
+    places = []
+    for text in hosts.split(","):
+        try:
+            parts = urlsplit(f"//{text}")
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit("//"), None
+        if not parts.hostname or not _HOST.match(text) or parts.path or parts.username is not None:
+            raise SettingsError(f"broker URL {shown}: {text!r} is no sentinel's host:port")
+        places.append((parts.hostname, port or PORT))
+    return places
+
+
+def _text(place: tuple[str, int]) -> str:
+    return f"{place[0]}:{place[1]}"
