@@ -74,8 +74,8 @@ class Settings:
     prefix: str = _option("/", "path that the API's routes stand under", env="SERVER_API_PREFIX")
     redis: str | None = _option(
         None,
-        "broker: redis://, rediss:// or unix:// of a Redis 6.2+ or Valkey, memory:// for a single process; "
-        "without it an embedded Valkey is started",
+        "broker: redis://, rediss:// or unix:// of a Redis 6.2+ or Valkey, redis+sentinel:// with its sentinels, "
+        "memory:// for a single process; without it an embedded Valkey is started",
         env="REDIS_URI",
         secret=True,
     )
