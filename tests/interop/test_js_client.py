@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,14 @@ def npm(directory: Path, *words: str) -> None:
 def test_the_versions_are_the_same() -> None:
     package = json.loads((CLIENT / "package.json").read_text(encoding="utf-8"))
     assert package["version"] == realizehit.__version__
+
+
+def test_the_page_is_the_same_wherever_it_stands() -> None:
+    page = re.compile(r"```html\n.*?```", re.DOTALL)
+    texts = [path.read_text(encoding="utf-8") for path in (CLIENT / "README.md", ROOT / "docs" / "javascript.md")]
+    pages = [page.findall(text) for text in texts]
+    assert len(pages[0]) == 1
+    assert pages[0] == pages[1]
 
 
 @pytest.mark.slow

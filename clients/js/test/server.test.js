@@ -1,10 +1,15 @@
 // The client and a real server: REALIZEHIT_SERVER, or `realizehit-server` on the path.
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { after, before, describe, test } from "node:test";
 
 import { APIClient, RealizehitError } from "realizehit";
+import { WebSocket } from "ws";
 
 import { connect, event, record, Server, take, until } from "./support.js";
 
@@ -175,4 +180,44 @@ describe("publishing", () => {
     await assert.rejects(new APIClient(url).publish(NEWS, null), { message: `${url} answered 502` });
     assert.deepEqual(requests.map(({ authorization }) => authorization), ["Bearer secret", undefined]);
   });
+});
+
+test("the page in the README, with the client that the server gives out", async (t) => {
+  const server = await Server.start(t);
+  const directory = await mkdtemp(join(tmpdir(), "realizehit-page-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
+  const [, page] = /<script type="module">(.*?)<\/script>/s.exec(readme);
+  const [, address] = /from "(.*?)"/.exec(page);
+  const response = await fetch(address.replace("http://127.0.0.1:8080/", server.api));
+  assert.equal(response.headers.get("content-type"), "text/javascript; charset=utf-8");
+  const given = join(directory, "given.mjs");
+  await writeFile(given, await response.text());
+  // Node.js imports no module over HTTP, so that it stands in a file; and the clients that the page makes must end.
+  const text = page
+    .replace(address, pathToFileURL(given).href)
+    .replace("ws://127.0.0.1:8080/ws", server.ws)
+    .replace(/new WSClient\(.*?\)/, (made) => `made(${made})`);
+  const script = join(directory, "page.mjs");
+  await writeFile(script, text);
+  const shown = [];
+  const clients = [];
+  const globals = {
+    WebSocket,
+    document: Object.assign(new EventTarget(), {
+      querySelector: () => ({ append: (title) => shown.push(title) }),
+      createElement: () => "",
+    }),
+    made: (client) => clients.push(client) && client,
+  };
+  Object.assign(globalThis, globals);
+  t.after(() => {
+    for (const name of Object.keys(globals)) delete globalThis[name];
+    for (const client of clients) client.close();
+  });
+  await import(pathToFileURL(script).href);
+  await clients[0].getSubscription(NEWS).subscribe();
+  await new APIClient(server.api).publish(NEWS, { title: "hello" });
+  await until(() => shown.length);
+  assert.deepEqual(shown, ["hello"]);
 });
