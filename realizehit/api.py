@@ -13,19 +13,33 @@ from collections.abc import Callable, Iterable, Sequence
 from email.message import Message as Headers
 from functools import lru_cache
 from http import HTTPStatus
+from math import ceil
 from typing import Any, Final
 
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from realizehit import _fanout, assets, openapi
+from realizehit.access.gate import Gate
+from realizehit.access.keys import Key
+from realizehit.access.peers import peer_of
 from realizehit.bus.base import Bus, BusState
-from realizehit.errors import BrokerError, BrokerUnavailable, ErrorCode, PatternError, PublishUnclear, RequestError
+from realizehit.errors import (
+    AccessDenied,
+    BrokerError,
+    BrokerUnavailable,
+    ErrorCode,
+    PatternError,
+    PublishUnclear,
+    RequestError,
+)
 from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication
 from realizehit.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
@@ -37,7 +51,9 @@ _JSON: Final = b"application/json"
 _PROBLEM: Final = b"application/problem+json"
 
 _STATUS: Final = {
+    ErrorCode.NOT_AUTHENTICATED: HTTPStatus.UNAUTHORIZED,
     ErrorCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
+    ErrorCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
     ErrorCode.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ErrorCode.BROKER_REFUSED: HTTPStatus.BAD_GATEWAY,
@@ -53,6 +69,7 @@ def create_app(
     draining: Callable[[], bool] = lambda: False,
     publish: bool = True,
     more: Sequence[Route] = (),
+    gate: Gate | None = None,
 ) -> Starlette:
     """Build the application.
 
@@ -63,6 +80,7 @@ def create_app(
         draining: whether the server is going away, which makes it not ready.
         publish: whether messages can be published here; health and metrics are served anyway.
         more: further routes.
+        gate: decides who may publish; whoever gives none decides elsewhere.
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(bus=bus)
@@ -99,11 +117,28 @@ def create_app(
         routes += assets.routes()
     endpoints: dict[str, _Endpoint] = {}
     if publish:
-        single = _Publish(bus, settings, metrics)
+        single = _Publish(bus, settings, metrics, gate)
         endpoints[settings.prefix] = endpoints[settings.prefix.rstrip("/") or "/"] = single
-        endpoints[settings.prefix + "batch"] = _PublishBatch(bus, settings, metrics)
+        endpoints[settings.prefix + "batch"] = _PublishBatch(bus, settings, metrics, gate)
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
-    return _Application(endpoints, routes=routes, exception_handlers={HTTPException: _http_exception, 500: _defect})
+    middleware = []
+    if gate is not None and settings.allow_origin:
+        # So that the browsers of those pages ask at all, and show them the answer.
+        middleware = [
+            Middleware(
+                CORSMiddleware,
+                allow_origins=[origin.rstrip("/").lower() for origin in settings.allow_origin],
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization", "Content-Type"],
+                expose_headers=["Retry-After"],
+            )
+        ]
+    return _Application(
+        endpoints,
+        routes=routes,
+        middleware=middleware,
+        exception_handlers={HTTPException: _http_exception, 500: _defect},
+    )
 
 
 class _Application(Starlette):
@@ -128,19 +163,21 @@ class _Endpoint:
 
     media_types: tuple[str, ...] = ("application/json",)
 
-    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics, gate: Gate | None) -> None:
         self.bus = bus
+        self.gate = gate
         self.metrics = metrics
         self.max_payload = settings.max_payload_bytes
         self.max_body = settings.max_payload_bytes + PATTERN_ROOM
 
-    async def publish(self, body: bytes, media_type: str) -> Any:
-        """Publish what a body holds, and return the answer."""
+    async def publish(self, body: bytes, media_type: str, key: Key | None) -> Any:
+        """Publish what a body holds, as far as the key may, and return the answer."""
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
+            key = None if self.gate is None else self.gate.publisher(peer_of(scope.get("client")), headers)
             media_type = self._media_type(headers.get(b"content-type", b""))
             self._check_size(headers.get(b"content-length"))
             message = await receive()
@@ -150,10 +187,16 @@ class _Endpoint:
                 body = await self._read_rest(message, receive)
             if body is None:
                 return  # the publisher went away
-            answer = await self.publish(body, media_type)
+            answer = await self.publish(body, media_type, key)
         except (RequestError, PatternError) as error:
             self.metrics.count("invalid")
             await _send(send, *_problem(error.code, str(error)))
+        except AccessDenied as error:
+            status, media, text = _problem(error.code, str(error))
+            more = [] if error.retry_after is None else [(b"retry-after", b"%d" % ceil(error.retry_after))]
+            if status is HTTPStatus.UNAUTHORIZED:
+                more.append((b"www-authenticate", b"Bearer"))
+            await _send_bytes(send, status.value, media, text, more)
         except BrokerUnavailable as error:
             may_repeat = not isinstance(error, PublishUnclear)
             await _send(send, *_problem(error.code, str(error)), may_repeat=may_repeat)
@@ -196,6 +239,11 @@ class _Endpoint:
     def _too_large(self, what: str) -> RequestError:
         return RequestError(f"{what}; at most {self.max_body} are taken", ErrorCode.TOO_LARGE)
 
+    def denials(self, key: Key, publications: Sequence[Publication]) -> list[AccessDenied | None]:
+        """Say for each publication whether the key may, and count them all."""
+        assert self.gate is not None
+        return self.gate.publishes(key, [publication.channel for publication in publications])
+
     def payload_error(self, publication: Publication) -> RequestError | None:
         """Hold a publication to the bound of a payload."""
         size = len(publication.payload)
@@ -208,11 +256,13 @@ class _Endpoint:
 class _Publish(_Endpoint):
     """``POST {prefix}``."""
 
-    async def publish(self, body: bytes, media_type: str) -> Any:
+    async def publish(self, body: bytes, media_type: str, key: Key | None) -> Any:
         publication = parse_publication(body)
         if (too_large := self.payload_error(publication)) is not None:
             raise too_large
         channel, payload = publication
+        if key is not None and (denied := self.denials(key, [publication])[0]) is not None:
+            raise denied
         began = time.perf_counter()
         try:
             nodes = await self.bus.publish(channel, payload)
@@ -229,14 +279,14 @@ class _PublishBatch(_Endpoint):
 
     media_types = ("application/json", "application/x-ndjson")
 
-    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics) -> None:
-        super().__init__(bus, settings, metrics)
+    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics, gate: Gate | None) -> None:
+        super().__init__(bus, settings, metrics, gate)
         self.max_body = settings.max_batch_bytes
         self._most = settings.max_batch_messages
 
-    async def publish(self, body: bytes, media_type: str) -> Any:
+    async def publish(self, body: bytes, media_type: str, key: Key | None) -> Any:
         parse = parse_lines if media_type == "application/x-ndjson" else parse_batch
-        items = parse(body, self._most)
+        items: list[Publication | RequestError | PatternError | AccessDenied] = [*parse(body, self._most)]
         good: list[Publication] = []
         for index, item in enumerate(items):
             if isinstance(item, Publication):
@@ -245,6 +295,13 @@ class _PublishBatch(_Endpoint):
                     good.append(item)
                 else:
                     items[index] = too_large
+        if key is not None:
+            denials = iter(self.denials(key, good))
+            places = [index for index, item in enumerate(items) if isinstance(item, Publication)]
+            for index, denied in zip(places, denials, strict=True):
+                if denied is not None:
+                    items[index] = denied
+            good = [item for item in items if isinstance(item, Publication)]
         self.metrics.count("invalid", len(items) - len(good))
         began = time.perf_counter()
         outcomes = await self.bus.publish_many(good)

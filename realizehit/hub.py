@@ -50,6 +50,7 @@ class Hub(BusListener):
         call_soon: has a function called in the loop's next turn.
         subscribe_timeout: seconds that a subscription may wait for the broker.
         max_subscriptions: subscriptions that a connection may hold.
+        max_channels: channels that may have subscribers here, 0 for any number.
         reserved: channels with the reserved key that can be subscribed to; ``None`` for all of them.
 
     Attributes:
@@ -68,6 +69,7 @@ class Hub(BusListener):
         call_soon: Callable[[Callable[[], None]], object],
         subscribe_timeout: float = 5.0,
         max_subscriptions: int = 1024,
+        max_channels: int = 0,
         reserved: Container[bytes] | None = (),
     ) -> None:
         self.events = Events(engine)
@@ -77,6 +79,7 @@ class Hub(BusListener):
         self._clock = clock
         self._subscribe_timeout = subscribe_timeout
         self._max_subscriptions = max_subscriptions
+        self._max_channels = max_channels
         self._reserved = reserved
         # Channels that the broker has yet to confirm, with those who wait; and the same in order of their deadlines.
         self._waiting: dict[bytes, list[_Waiter]] = {}
@@ -96,6 +99,13 @@ class Hub(BusListener):
         """
         if self._reserved is not None and is_reserved(channel) and channel not in self._reserved:
             answer(ErrorCode.FORBIDDEN, "this pattern is reserved, and not served here")
+            return
+        if (
+            self._max_channels
+            and self._engine.subscribers(channel) == 0
+            and self._engine.stats()["channels"] >= self._max_channels
+        ):
+            answer(ErrorCode.TOO_MANY_CHANNELS, "this server has as many channels as it may")
             return
         outcome = self._engine.subscribe(conn, channel, self._max_subscriptions)
         if outcome in _REFUSALS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from types import TracebackType
@@ -11,6 +12,9 @@ from typing import Any, Final
 
 # A line break in a message would forge a line of its own, and a terminal obeys escape sequences.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
+
+
+_TOKEN: Final = re.compile(r"([?&][^=&\s]*token[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 
 
 def configure(style: str, level: str) -> None:
@@ -27,8 +31,19 @@ def configure(style: str, level: str) -> None:
     root.setLevel(level.upper())
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
+    logging.getLogger("uvicorn.access").filters[:] = [HideTokens()]
     # What uvicorn tells about its own start and end is said better elsewhere.
     logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+
+
+class HideTokens(logging.Filter):
+    """Takes tokens out of the targets in access logs: a browser has no other place for one."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change a record, and let it pass."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(_TOKEN.sub(r"\1***", arg) if isinstance(arg, str) else arg for arg in record.args)
+        return True
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -22,7 +22,7 @@ class Action(NamedTuple):
 
     Attributes:
         id: the client's label for it, or ``None`` where it gave none.
-        act: what to do: ``sub``, ``unsub`` or ``ping``.
+        act: what to do: ``sub``, ``unsub``, ``ping`` or ``auth``.
         pattern: the filters as they came, not yet checked; ``None`` where there were none.
     """
 
@@ -63,8 +63,22 @@ def parse_action(text: bytes) -> Action:
         )
     act = message.get("act")
     if not isinstance(act, str):
-        raise ActionError("act is missing or no string; use sub, unsub or ping", ErrorCode.BAD_REQUEST, request_id)
+        raise ActionError(
+            "act is missing or no string; use sub, unsub, ping or auth", ErrorCode.BAD_REQUEST, request_id
+        )
     return Action(request_id, act, message.get("pat"))
+
+
+def token_of(text: bytes) -> str:
+    """Return the token of an ``auth`` action that `parse_action` has read.
+
+    Raises:
+        RequestError: ``bad-request``; there is none.
+    """
+    token = orjson.loads(text).get("token")
+    if not isinstance(token, str) or not token:
+        raise RequestError('token is missing or no string; write {"act": "auth", "token": "..."}')
+    return token
 
 
 def reply(request_id: str | int, ret: str) -> bytes:
@@ -247,4 +261,5 @@ __all__ = [
     "parse_lines",
     "parse_publication",
     "reply",
+    "token_of",
 ]

@@ -25,6 +25,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from realizehit import __version__
+from realizehit.access.gate import Gate
 from realizehit.bus.base import Bus, BusState
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -58,6 +59,7 @@ class Metrics:
     Args:
         bus: the broker, whose state is shown.
         engine_stats: returns the engine's counters; ``None`` for a process without WebSocket clients.
+        gate: has counted whom it refused.
 
     Attributes:
         outcomes: publications by what became of them.
@@ -65,11 +67,15 @@ class Metrics:
         buckets: publish requests by how long they took.
     """
 
-    def __init__(self, *, bus: Bus, engine_stats: Callable[[], dict[str, int]] | None = None) -> None:
+    def __init__(
+        self, *, bus: Bus, engine_stats: Callable[[], dict[str, int]] | None = None, gate: Gate | None = None
+    ) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(_NodeCollector(bus, engine_stats))
         self._registry.register(_PublishCollector(self))
+        if gate is not None:
+            self._registry.register(_GateCollector(gate))
         self.outcomes = dict.fromkeys(("queued", "invalid", "refused", "unavailable"), 0)
         self.seconds = 0.0
         self.buckets = [0] * (len(_BUCKETS) + 1)  # requests by how long they took, each in one bucket
@@ -109,6 +115,26 @@ class _PublishCollector(Collector):
             "Time from a publish request's whole body to the broker's answer.",
             buckets=list(zip(bounds, accumulate(self._metrics.buckets), strict=True)),
             sum_value=self._metrics.seconds,
+        )
+
+
+class _GateCollector(Collector):
+    """Shows who was refused."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def collect(self) -> Iterator[Metric]:
+        yield _labelled(
+            "refusals",
+            "Connections, actions and publications that were not allowed, or no longer, by why.",
+            {reason: reason for reason in self._gate.refusals},
+            self._gate.refusals,
+        )
+        yield CounterMetricFamily(
+            "realizehit_ignored_identity_headers",
+            "Opening requests with identity headers from peers that are no trusted proxies.",
+            self._gate.ignored_headers,
         )
 
 

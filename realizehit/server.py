@@ -12,6 +12,7 @@ import logging
 import random
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ import uvicorn
 import uvloop
 
 from realizehit import _fanout, console
+from realizehit.access.gate import Gate
 from realizehit.api import create_app
 from realizehit.bus.embedded import EmbeddedValkey
 from realizehit.bus.link import LinkSettings
@@ -32,6 +34,7 @@ from realizehit.hub import Hub
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.frontdoor import FrontDoor
+from realizehit.transports.guard import Guard
 from realizehit.transports.session import DRAIN_REASON, ActionSession
 from realizehit.transports.websocket import WebSocketTransport
 
@@ -73,17 +76,18 @@ class Node:
         self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._figures: asyncio.Task[None] | None = None
+        self._reload: asyncio.Task[None] | None = None
         self._ports: dict[str, int] = {}
 
     @property
     def ws_url(self) -> str:
         """Address for WebSocket clients, on the interface that the node listens on."""
-        return ws_url(self.settings.host, self._ports["ws"])
+        return ws_url(self.settings, self._ports["ws"])
 
     @property
     def api_url(self) -> str:
         """Address for publishers, on the interface that the node listens on."""
-        return api_url(self.settings.host, self._ports["api"], self.settings.prefix)
+        return api_url(self.settings, self._ports["api"])
 
     async def start(self) -> None:
         """Connect to the broker and listen.
@@ -94,6 +98,7 @@ class Node:
         """
         settings = self.settings
         loop = self._loop = asyncio.get_running_loop()
+        gate = Gate(settings, clock=loop.time, connected=lambda: self.engine.stats()["connections"])
         self.engine = _fanout.Engine(
             loop.call_soon,
             self._callback_failed,
@@ -119,22 +124,29 @@ class Node:
             call_soon=loop.call_soon,
             subscribe_timeout=settings.subscribe_timeout,
             max_subscriptions=settings.max_subscriptions,
+            max_channels=settings.max_channels,
             reserved=(STATS_CHANNEL,) if settings.console else (),
         )
+        self.guard = Guard(self.engine, self.hub, gate)
         if settings.role != "api":
-            session = ActionSession(self.engine, self.hub)
+            session = ActionSession(self.engine, self.hub, self.guard)
             self.websocket = WebSocketTransport(
-                self.engine, session, max_message=settings.max_message_bytes, draining=lambda: self.draining
+                self.engine,
+                session,
+                max_message=settings.max_message_bytes,
+                draining=lambda: self.draining,
+                guard=self.guard,
             )
         try:
             await self.bus.start(None if settings.role == "api" else self.hub)
-            metrics = Metrics(engine_stats=self.engine.stats if self.websocket else None, bus=self.bus)
+            metrics = Metrics(engine_stats=self.engine.stats if self.websocket else None, bus=self.bus, gate=gate)
             app = create_app(
                 self.bus,
                 settings,
                 metrics=metrics,
                 draining=lambda: self.draining,
                 publish=settings.role != "ws",
+                gate=gate,
                 more=console.routes(settings, lambda: self._ports["ws"])
                 if settings.console and settings.role != "api"
                 else (),
@@ -152,6 +164,10 @@ class Node:
         except BaseException:
             await self.close()
             raise
+
+    def reload(self) -> None:
+        """Read the files of grants, keys and tokens anew; what is no longer granted ends in the loop's next turns."""
+        self._reload = self.guard.reload() or self._reload
 
     async def drain(self) -> None:
         """Send the clients away, spread over ``drain_seconds``, and take no new ones meanwhile.
@@ -218,7 +234,14 @@ class Node:
 
     async def _serve(self, listen: tuple[str, int], app: Any, websocket: WebSocketTransport | None) -> int:
         sock = bind(*listen, reuse_port=self._reuse_port)
-        door: Any = partial(FrontDoor, websocket=websocket, timeout=self.settings.handshake_timeout)
+        settings = self.settings
+        door: Any = partial(
+            FrontDoor,
+            websocket=websocket,
+            timeout=settings.handshake_timeout,
+            request_timeout=settings.request_timeout,
+            guard=self.guard,
+        )
         config = uvicorn.Config(
             app,
             http=door,
@@ -226,12 +249,14 @@ class Node:
             loop="none",
             lifespan="off",
             log_config=None,
-            access_log=self.settings.access_log,
+            access_log=settings.access_log,
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
             timeout_graceful_shutdown=5,
         )
+        config.load()
+        config.ssl = tls_context(settings)
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         self._servers.append((server, task))
@@ -249,6 +274,7 @@ class Node:
         now = self._loop.time()
         self.engine.tick(now)
         self.hub.tick(now)
+        self.guard.tick()
         self._timer = self._loop.call_later(min(self.engine.tick_interval, 0.25), self._tick)
 
     def _callback_failed(self, error: Exception) -> None:
@@ -261,6 +287,11 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
+
+
+def reloads(settings: Settings) -> bool:
+    """Whether there is anything that SIGHUP reads anew; otherwise it ends the server, as a closed terminal does."""
+    return any((settings.grants, settings.keys, settings.jwt_key_file))
 
 
 def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
@@ -288,14 +319,33 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     return sock
 
 
-def ws_url(host: str, port: int) -> str:
-    """Return the address for WebSocket clients of a server that listens there."""
-    return f"ws://{_in_url(host)}:{port}/ws"
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Load a server's certificate, where it has one; versions of TLS before 1.2 are not spoken.
+
+    Raises:
+        SettingsError: the certificate or its key is missing or cannot be used.
+    """
+    if not settings.uses_tls:
+        return None
+    if settings.tls_cert is None or settings.tls_key is None:
+        raise SettingsError("--tls-cert and --tls-key go together; one of them is missing")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:  # an SSLError is one too
+        raise SettingsError(f"--tls-cert, --tls-key: the certificate cannot be used: {error}") from None
+    return context
 
 
-def api_url(host: str, port: int, prefix: str) -> str:
-    """Return the address for publishers of a server that listens there."""
-    return f"http://{_in_url(host)}:{port}{prefix}"
+def ws_url(settings: Settings, port: int) -> str:
+    """Return the address for WebSocket clients of a server that listens on that port."""
+    return f"{'wss' if settings.uses_tls else 'ws'}://{_in_url(settings.host)}:{port}/ws"
+
+
+def api_url(settings: Settings, port: int) -> str:
+    """Return the address for publishers of a server that listens on that port."""
+    return f"{'https' if settings.uses_tls else 'http'}://{_in_url(settings.host)}:{port}{settings.prefix}"
 
 
 def _in_url(host: str) -> str:
@@ -334,7 +384,7 @@ def run(
     on_started: Callable[[Node], None] = lambda node: None,
     stop_fd: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, drain, and return; a second signal ends the drain.
+    """Serve until SIGTERM or SIGINT, drain, and return; a second signal ends the drain. SIGHUP reads the files anew.
 
     Args:
         settings: what to serve and where.
@@ -359,6 +409,8 @@ def run(
             loop.add_signal_handler(number, on_signal)
         node = Node(settings, broker_url, relay_url=relay_url, reuse_port=reuse_port)
         await node.start()
+        if reloads(settings):
+            loop.add_signal_handler(signal.SIGHUP, node.reload)
         try:
             if stop_fd is not None:
                 loop.add_reader(stop_fd, stop.set)

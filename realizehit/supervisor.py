@@ -13,17 +13,19 @@ import dataclasses
 import logging
 import resource
 import signal
+import time
 from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Final
 
 import uvloop
 
+from realizehit.access.gate import Gate
 from realizehit.bus.embedded import EmbeddedValkey, private_directory
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.relay import Relay
-from realizehit.server import CLOSE_TIMEOUT, api_url, bind, run, ws_url
+from realizehit.server import CLOSE_TIMEOUT, api_url, bind, reloads, run, tls_context, ws_url
 from realizehit.settings import Settings
 from realizehit.worker import Report, Worker
 
@@ -45,8 +47,11 @@ def check(settings: Settings) -> None:
     """Find out what can be known to be wrong before anything starts.
 
     Raises:
-        SettingsError: the broker's URL cannot be used, or not with this role.
+        SettingsError: the broker's URL cannot be used, or not with this role; a file of grants, keys or tokens, or the
+            certificate, cannot be used.
     """
+    Gate(settings, clock=time.monotonic)
+    tls_context(settings)
     if settings.redis is not None:
         open_bus(settings.redis)
     if settings.role != "all" and (settings.redis is None or settings.redis.startswith("memory:")):
@@ -142,6 +147,7 @@ class _Parent:
         self._workers: set[Worker] = set()
         self._serving: set[Worker] = set()
         self._failed_starts = 0
+        self._reloads = 0
         self._failure: RealizehitError | None = None
 
     async def run(self) -> None:
@@ -157,6 +163,8 @@ class _Parent:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
+        if reloads(self._settings):
+            loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         keepers = asyncio.create_task(self._keep_all())
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait({keepers, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -185,6 +193,11 @@ class _Parent:
     def _on_signal(self) -> None:
         (self._stop_now if self._stop.is_set() else self._stop).set()
 
+    def _on_reload(self) -> None:
+        self._reloads += 1
+        for worker in self._serving:
+            worker.signal(signal.SIGHUP)
+
     async def _keep_all(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._settings.workers):
@@ -212,6 +225,7 @@ class _Parent:
 
     async def _live(self) -> Report:
         """Run one worker to its end; return what it said at its start."""
+        reloads_before = self._reloads
         worker = await Worker.spawn(self._settings, self._broker_url, self._relay_url)
         self._workers.add(worker)
         try:
@@ -220,6 +234,8 @@ class _Parent:
             report = await worker.report()
             if report.ready:
                 self._serves(worker)
+                if self._reloads != reloads_before:  # it may have read the files before they changed
+                    worker.signal(signal.SIGHUP)
             status = await worker.process.wait()
         finally:
             self._workers.discard(worker)
@@ -239,8 +255,8 @@ class _Parent:
             announce, self._announce = self._announce, None
             settings = self._settings
             announce(
-                ws_url(settings.host, settings.ws_listen[1]),
-                api_url(settings.host, settings.api_listen[1], settings.prefix),
+                ws_url(settings, settings.ws_listen[1]),
+                api_url(settings, settings.api_listen[1]),
             )
 
     def _gives_up(self, report: Report) -> bool:

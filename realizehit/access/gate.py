@@ -158,6 +158,27 @@ class Gate:
             text = "web pages of this origin may not use the server; --allow-origin names those that may"
             raise AccessDenied(text, ErrorCode.FORBIDDEN, "origin")
 
+    def arrive(self, peer: str) -> str | None:
+        """Count a connection before its first request.
+
+        Returns:
+            Its address, for `depart`; ``None`` where it is not counted.
+
+        Raises:
+            AccessDenied: the address has as many as it may.
+        """
+        if self.addresses is None or peer in self._trusted:
+            return None
+        if not self.addresses.enter(peer):
+            self.refusals["too_many_per_address"] += 1
+            raise _busy("this address has as many connections as it may", "too_many_per_address")
+        return peer
+
+    def depart(self, address: str | None) -> None:
+        """Take out a connection that `arrive` counted: it has ended, or is counted under its handle."""
+        if address is not None and self.addresses is not None:
+            self.addresses.leave(address)
+
     def joined(self, conn: int, opening: Opening) -> None:
         """Remember a connection that was let in, under its handle."""
         if opening.identity:
@@ -172,8 +193,7 @@ class Gate:
         self._identities.pop(conn, None)
         self._deadlines.clear(conn)
         address = self._counted.pop(conn, None)
-        if address is not None and self.addresses is not None:
-            self.addresses.leave(address)
+        self.depart(address)
         if self.rates is not None:
             self.rates.forget(conn)
 

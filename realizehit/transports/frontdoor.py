@@ -8,14 +8,16 @@ large a head may be, which uvicorn does not.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from realizehit.transports.guard import Guard
 from realizehit.transports.handshake import MAX_HEAD, parse_head, refusal
 from realizehit.transports.joined import JoinedWrites
+from realizehit.transports.requests import BoundedRequests
 from realizehit.transports.websocket import WebSocketTransport
 
 _UPGRADE: Final = b"\r\nupgrade:"
@@ -31,6 +33,8 @@ class FrontDoor(asyncio.Protocol):
         config, server_state, app_state, _loop: what uvicorn gives each protocol.
         websocket: takes the WebSocket handshakes; ``None`` on a listener that has none.
         timeout: seconds for the head to arrive.
+        request_timeout: seconds for a request to arrive whole that is not for a WebSocket.
+        guard: counts the connections of each address; ``None`` where nobody does.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class FrontDoor(asyncio.Protocol):
         *,
         websocket: WebSocketTransport | None,
         timeout: float,
+        request_timeout: float = 30.0,
+        guard: Guard | None = None,
     ) -> None:
         self._config = config
         self._server_state = server_state
@@ -49,6 +55,9 @@ class FrontDoor(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._websocket = websocket
         self._timeout = timeout
+        self._request_timeout = request_timeout
+        self._guard = guard
+        self._release: Callable[[], None] = _nothing
         self._received = b""
         self._transport: asyncio.Transport | None = None
         self._heir: asyncio.Protocol | None = None
@@ -60,6 +69,12 @@ class FrontDoor(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
         self._timer = self._loop.call_later(self._timeout, self._too_late)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # all it needs is `shutdown`
+        if self._guard is not None:
+            counted = self._guard.arrived(transport)
+            if isinstance(counted, bytes):
+                self._turn_away(counted)
+            else:
+                self._release = counted
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None:
@@ -85,8 +100,11 @@ class FrontDoor(asyncio.Protocol):
                 # For an upgrade uvicorn makes this protocol the transport's once more, when all is done.
                 self._heir = cast(asyncio.Protocol, transport.get_protocol())
                 return
+        release, self._release = self._release, _nothing  # it is counted until that protocol ends
         transport, received = self._leave()
-        protocol = HttpToolsProtocol(self._config, self._server_state, self._app_state, self._loop)
+        protocol = BoundedRequests(
+            self._config, self._server_state, self._app_state, self._loop, timeout=self._request_timeout, gone=release
+        )
         transport.set_protocol(protocol)
         protocol.connection_made(JoinedWrites(transport, self._loop))
         protocol.data_received(received)
@@ -114,6 +132,7 @@ class FrontDoor(asyncio.Protocol):
         assert self._transport is not None
         assert self._timer is not None
         self._timer.cancel()
+        self._release()
         self._server_state.connections.discard(self)
         transport, received = self._transport, self._received
         self._transport, self._timer, self._received = None, None, b""
@@ -126,6 +145,13 @@ class FrontDoor(asyncio.Protocol):
             self.shutdown()
 
     def _refuse(self, status: int, phrase: str, text: str) -> None:
+        self._turn_away(refusal(status, phrase, text))
+
+    def _turn_away(self, response: bytes) -> None:
         transport, _ = self._leave()
-        transport.write(refusal(status, phrase, text))
+        transport.write(response)
         transport.close()
+
+
+def _nothing() -> None:
+    """Release nothing."""

@@ -11,10 +11,11 @@ from functools import partial
 from typing import Final, Protocol
 
 from realizehit import _fanout
-from realizehit.errors import CloseCode, ErrorCode, PatternError
+from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError, RequestError
 from realizehit.hub import Hub
-from realizehit.messages import ActionError, error_reply, parse_action, reply
+from realizehit.messages import ActionError, error_reply, parse_action, reply, token_of
 from realizehit.pattern import channel_of
+from realizehit.transports.guard import Guard
 
 
 class Session(Protocol):
@@ -34,27 +35,34 @@ class Session(Protocol):
 
 
 class ActionSession(Session):
-    """Serves ``sub``, ``unsub`` and ``ping``.
+    """Serves ``sub``, ``unsub``, ``ping`` and ``auth``.
 
     Args:
         engine: sends the replies.
         hub: keeps the subscriptions.
+        guard: says who may do what; ``None`` where everybody may do everything.
 
     Source: section 1 of the wire protocol, ``docs/protocol.md``.
     """
 
     accepts_binary = False
 
-    def __init__(self, engine: _fanout.Engine, hub: Hub) -> None:
+    def __init__(self, engine: _fanout.Engine, hub: Hub, guard: Guard | None = None) -> None:
         self._engine = engine
         self._hub = hub
+        self._guard = guard
+        self._gate = None if guard is None else guard.gate
+        self._rates = None if self._gate is None else self._gate.rates
 
-    def receive(self, conn: int, data: bytes) -> None:
+    def receive(self, conn: int, data: bytes) -> None:  # noqa: PLR0912 - one branch for each action
         """Carry out one action and reply to it; a bad one is answered with an error and changes nothing."""
         try:
             request_id, act, pattern = parse_action(data)
         except ActionError as error:
-            self._refuse(conn, error.request_id, error.code, str(error))
+            if not self._is_too_fast(conn, error.request_id):
+                self._refuse(conn, error.request_id, error.code, str(error))
+            return
+        if self._rates is not None and self._is_too_fast(conn, request_id):
             return
         if act == "ping":
             self._reply(conn, request_id, "pong")
@@ -65,19 +73,49 @@ class ActionSession(Session):
                 self._refuse(conn, request_id, error.code, str(error))
                 return
             if act == "sub":
-                self._hub.subscribe(conn, channel, partial(self._subscribed, conn, request_id, channel))
+                if self._gate is None or self._gate.may_subscribe(conn, channel):
+                    self._hub.subscribe(conn, channel, partial(self._subscribed, conn, request_id, channel))
+                else:
+                    self._gate.refusals["not_granted"] += 1
+                    self._refuse(conn, request_id, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             elif self._hub.unsubscribe(conn, channel):
                 self._reply(conn, request_id, _fanout.channel_id(channel))
             else:
                 self._refuse(conn, request_id, ErrorCode.NOT_SUBSCRIBED, "this pattern is not subscribed to")
+        elif act == "auth":
+            self._authenticate(conn, request_id, data)
         else:
             self._refuse(
-                conn, request_id, ErrorCode.UNKNOWN_ACTION, f"{act[:32]!r} is no action; use sub, unsub or ping"
+                conn, request_id, ErrorCode.UNKNOWN_ACTION, f"{act[:32]!r} is no action; use sub, unsub, ping or auth"
             )
 
     def receive_binary(self, conn: int, data: bytes) -> None:
         """Close the connection: all of the wire is text."""
         self._engine.disconnect(conn, CloseCode.UNSUPPORTED_DATA, "binary messages are not used here")
+
+    def _authenticate(self, conn: int, request_id: str | int | None, data: bytes) -> None:
+        if self._guard is None:
+            self._refuse(conn, request_id, ErrorCode.NOT_AUTHENTICATED, "this server takes no tokens")
+            return
+        try:
+            changed = self._guard.gate.authenticate(conn, token_of(data))
+        except (RequestError, AccessDenied) as error:
+            self._refuse(conn, request_id, error.code, str(error))
+            return
+        self._reply(conn, request_id, "ok")
+        if changed:
+            self._guard.recheck(conn)  # somebody else may not have what the one before had
+
+    def _is_too_fast(self, conn: int, request_id: str | int | None) -> bool:
+        """Count an action, and refuse it where it is one too many."""
+        if self._rates is None or self._rates.allow(conn):
+            return False
+        assert self._gate is not None
+        self._gate.refusals["too_many_actions"] += 1
+        self._refuse(conn, request_id, ErrorCode.RATE_LIMITED, "this connection asks too often")
+        if self._rates.hopeless(conn):
+            self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED)
+        return True
 
     def _subscribed(
         self, conn: int, request_id: str | int | None, channel: bytes, code: ErrorCode | None, text: str

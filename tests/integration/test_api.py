@@ -603,6 +603,9 @@ def test_every_code_that_http_can_carry_has_a_status() -> None:
     from realizehit.api import _STATUS
 
     assert set(_STATUS) == {
+        ErrorCode.NOT_AUTHENTICATED,
+        ErrorCode.FORBIDDEN,
+        ErrorCode.RATE_LIMITED,
         ErrorCode.TOO_LARGE,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,
         ErrorCode.BROKER_REFUSED,

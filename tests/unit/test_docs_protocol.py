@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from realizehit.access.limits import STRIKES
 from realizehit.errors import CloseCode, ErrorCode
 from realizehit.messages import MAX_REQUEST_ID, parse_action
 from realizehit.pattern import Pattern
@@ -23,7 +24,13 @@ def first_column(heading: str) -> list[str]:
 
 
 def test_every_error_code_is_explained() -> None:
-    of_http = {ErrorCode.TOO_LARGE, ErrorCode.UNSUPPORTED_MEDIA_TYPE, ErrorCode.BROKER_REFUSED}
+    of_http = {
+        ErrorCode.TOO_LARGE,
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode.BROKER_REFUSED,
+        ErrorCode.TOO_MANY_CONNECTIONS,
+        ErrorCode.TIMEOUT,
+    }
     assert set(first_column("Errors")) == set(ErrorCode) - of_http
     for code in of_http:
         assert f"`{code}`" in PAGE
@@ -42,6 +49,8 @@ def test_the_defaults_are_told() -> None:
     assert (settings.handshake_timeout, settings.subscribe_timeout) == (10, 5)
     for said in (
         "| 16 KiB |",
+        f"| {settings.max_actions} a second; {2 * settings.max_subscriptions:,} at once |",
+        f"after {STRIKES} refused",
         "| 1,024 |",
         "| 1 MiB or 4,096 messages |",
         "after 25 seconds",

@@ -9,9 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from realizehit import __version__, _fanout
+from realizehit.access.gate import Gate
 from realizehit.bus.base import BusState
 from realizehit.bus.memory import MemoryBus
 from realizehit.metrics import CONTENT_TYPE, Metrics
+from realizehit.settings import Settings
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "http-api.md"
 
@@ -130,8 +132,11 @@ def test_the_media_type_is_prometheus_own() -> None:
 
 def test_the_documentation_names_every_metric() -> None:
     node = engine()
-    text = Metrics(bus=MemoryBus(), engine_stats=node.stats).render().decode()
+    gate = Gate(Settings(), clock=lambda: 0.0)
+    text = Metrics(bus=MemoryBus(), engine_stats=node.stats, gate=gate).render().decode()
     node.close()
+    page = DOCUMENTATION.read_text(encoding="utf-8")
+    assert [reason for reason in gate.refusals if f"`{reason}`" not in page] == []
     shown = {name for name in re.findall(r"^# TYPE (realizehit_\w+)", text, re.MULTILINE) if name}
-    documented = re.findall(r"^\| `(realizehit_\w+)", DOCUMENTATION.read_text(encoding="utf-8"), re.MULTILINE)
+    documented = re.findall(r"^\| `(realizehit_\w+)", page, re.MULTILINE)
     assert sorted(documented) == sorted(shown)

@@ -1,0 +1,165 @@
+"""Carries out what the gate decides: turns connections away, warns them, ends them, and takes subscriptions back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from math import ceil
+from typing import Final
+
+from starlette.types import Scope
+
+from realizehit import _fanout
+from realizehit.access.gate import Gate, Opening
+from realizehit.access.peers import peer_of
+from realizehit.errors import AccessDenied, CloseCode, ErrorCode, SettingsError
+from realizehit.hub import Hub
+from realizehit.transports.handshake import Head, refusal
+
+logger: Final = logging.getLogger(__name__)
+
+SLICE: Final = 500  # connections looked at in one turn of the loop after a reload
+
+STATUS: Final = {
+    ErrorCode.BAD_REQUEST: HTTPStatus.BAD_REQUEST,
+    ErrorCode.NOT_AUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    ErrorCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
+    ErrorCode.TOO_MANY_CONNECTIONS: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""How an opening request is answered that is not let in."""
+
+
+class Guard:
+    """Stands between a node's transports and its gate.
+
+    Args:
+        engine: holds the connections.
+        hub: holds their subscriptions.
+        gate: decides.
+    """
+
+    def __init__(self, engine: _fanout.Engine, hub: Hub, gate: Gate) -> None:
+        self.gate: Final = gate
+        self._engine = engine
+        self._hub = hub
+        self.joined: Final = gate.joined
+        self.left: Final = gate.left
+
+    def arrived(self, transport: asyncio.BaseTransport) -> Callable[[], None] | bytes:
+        """Count a connection that has said nothing yet.
+
+        Returns:
+            What is to be called once when it ends or is handed to the engine; or the response that turns it away.
+        """
+        if self.gate.addresses is None:
+            return _nothing
+        try:
+            address = self.gate.arrive(peer_of(transport.get_extra_info("peername")))
+        except AccessDenied as error:
+            return refusal_of(error)
+        return partial(self.gate.depart, address)
+
+    def admit(self, transport: asyncio.BaseTransport, head: Head) -> Opening | bytes:
+        """Decide about an opening request.
+
+        Args:
+            transport: the connection that it came on.
+            head: the request.
+
+        Returns:
+            What `joined` is to be told with the connection's handle; or the whole response that says no.
+        """
+        try:
+            return self.gate.open(
+                peer_of(transport.get_extra_info("peername")), head.headers, head.repeated, head.query
+            )
+        except AccessDenied as error:
+            return refusal_of(error)
+
+    def admit_request(self, scope: Scope) -> Opening:
+        """Decide about an opening request that the API's server has read.
+
+        Raises:
+            AccessDenied: it is not let in.
+        """
+        headers, repeated = headers_of(scope)
+        return self.gate.open(peer_of(scope.get("client")), headers, repeated, scope["query_string"])
+
+    def tick(self) -> None:
+        """Warn and end the connections whose time has come; to be called now and then."""
+        warned, ended = self.gate.due()
+        for conn, seconds in warned:
+            self._hub.events.send(conn, "expiring", seconds=max(1, round(seconds)))
+        for conn in ended:
+            self._engine.disconnect(conn, CloseCode.NOT_AUTHENTICATED, "the token has expired")
+        self.gate.tick()
+
+    def reload(self) -> asyncio.Task[None] | None:
+        """Read grants and keys anew, and take back what is no longer granted.
+
+        Returns:
+            The work that is left to do; ``None`` where the files are wrong, and all stays as it was.
+        """
+        try:
+            self.gate.reload()
+        except SettingsError as error:
+            logger.error("nothing is reloaded: %s", error)  # noqa: TRY400 - the text says it all
+            return None
+        logger.info("grants and keys are reloaded")
+        return asyncio.create_task(self._recheck_all(), name="realizehit grants")
+
+    def recheck(self, conn: int) -> int:
+        """End the subscriptions that a connection may no longer have, and tell it which.
+
+        Returns:
+            How many they were.
+        """
+        ended = [
+            _fanout.channel_id(channel)
+            for channel in self._engine.subscriptions(conn)
+            if not self.gate.may_subscribe(conn, channel) and self._hub.unsubscribe(conn, channel)
+        ]
+        if ended:
+            self.gate.refusals["no_longer_granted"] += len(ended)
+            self._hub.events.send(
+                conn, "unsubscribed", ids=ended, code=ErrorCode.FORBIDDEN, reason="this is no longer granted"
+            )
+        return len(ended)
+
+    async def _recheck_all(self) -> None:
+        if not self.gate.restricts:
+            return
+        ended = 0
+        for count, conn in enumerate(self._engine.handles(), 1):
+            ended += self.recheck(conn)
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+        if ended:
+            logger.info("subscriptions that are no longer granted were ended: %d", ended)
+
+
+def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
+    """Return a request's headers by lower-case name, and the names that came more than once."""
+    headers: dict[bytes, bytes] = {}
+    repeated = set()
+    for name, value in scope["headers"]:
+        if name in headers:
+            repeated.add(name)
+        headers[name] = value
+    return headers, frozenset(repeated)
+
+
+def refusal_of(error: AccessDenied) -> bytes:
+    """Return the response to an opening request that is not let in; the stable code stands at its end."""
+    status = STATUS[ErrorCode(error.code)]
+    more = [] if error.retry_after is None else [f"Retry-After: {ceil(error.retry_after)}"]
+    if status is HTTPStatus.UNAUTHORIZED:
+        more.append("WWW-Authenticate: Bearer")
+    return refusal(status.value, status.phrase, f"{error} ({error.code})", *more)
+
+
+def _nothing() -> None:
+    """Release nothing."""

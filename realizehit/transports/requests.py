@@ -1,0 +1,86 @@
+"""uvicorn's HTTP protocol with a bound on how long a request may take to arrive, which uvicorn does not have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from realizehit.transports.handshake import refusal
+
+
+class BoundedRequests(HttpToolsProtocol):
+    """Serves HTTP on one connection; a request that dribbles in is answered with 408.
+
+    Args:
+        config, server_state, app_state, _loop: what uvicorn gives each protocol.
+        timeout: seconds for a request, its head and body, to arrive.
+        gone: called once when the connection has ended or goes on as a WebSocket.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        timeout: float,
+        gone: Callable[[], None],
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._timeout = timeout
+        self._gone: Callable[[], None] | None = gone
+        self._arriving = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def on_message_begin(self) -> None:
+        """Note that a request has begun."""
+        self._arriving = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Note that it is here."""
+        self._arriving = False
+        super().on_message_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # A request that comes at once, as most do, costs no timer.
+        if self._arriving:
+            if self._timer is None:
+                self._timer = self.loop.call_later(self._timeout, self._too_late)
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def handle_websocket_upgrade(self) -> None:
+        """Let go of the connection."""
+        self._end()
+        super().handle_websocket_upgrade()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        super().connection_lost(exc)
+
+    def _end(self) -> None:
+        self._arriving = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            gone()
+
+    def _too_late(self) -> None:
+        self._timer = None
+        cycle: RequestResponseCycle | None = self.cycle
+        answering = cycle is not None and cycle.response_started and not cycle.response_complete
+        if not answering:
+            text = f"the request did not arrive within {self._timeout:g} seconds (timeout)"
+            self.transport.write(refusal(408, "Request Timeout", text))
+        self.transport.close()
