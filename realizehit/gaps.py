@@ -11,6 +11,7 @@ had them is told on the same occasion.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -20,8 +21,6 @@ from realizehit.errors import ErrorCode
 from realizehit.events import Events
 
 SLICE: Final = 0.002  # seconds of telling in one turn of the loop
-DECIMALS: Final = 3  # of the seconds that are told
-
 REFUSED: Final = "the broker does not allow this channel any more"
 
 Place = tuple[int, bytes]
@@ -30,6 +29,8 @@ Place = tuple[int, bytes]
 
 class _Gap:
     """What tells those whom a gap concerns from the others."""
+
+    began: float  # by the clock of `time.monotonic`
 
     def __init__(self, exceptions: Iterable[Place]) -> None:
         self.exceptions = set(exceptions)  # subscriptions that lost nothing
@@ -101,10 +102,14 @@ class Gaps:
         gap, self._open = self._open, None
         self._ending.append(gap)
         left = iter(self._engine.handles())
-        self._call_soon(lambda: self._tell(left, gap, round(seconds, DECIMALS)))
+        gap.began = time.monotonic() - seconds
+        self._call_soon(lambda: self._tell(left, gap))
 
-    def _tell(self, left: Iterator[int], gap: _Gap, seconds: float) -> None:
-        deadline = time.monotonic() + SLICE  # a loop's own clock may stand still within one of its turns
+    def _tell(self, left: Iterator[int], gap: _Gap) -> None:
+        now = time.monotonic()  # a loop's own clock may stand still within one of its turns
+        deadline = now + SLICE
+        # Up to now and not to the gap's end: whoever is told late must not look back too little.
+        seconds = math.ceil((now - gap.began) * 1000) / 1000
         for conn in left:
             lost = [channel for channel in self._engine.subscriptions(conn) if (conn, channel) not in gap.exceptions]
             if gap.refused:
@@ -115,6 +120,6 @@ class Gaps:
             if ids and self._events.send(conn, "gap", ids=ids, seconds=seconds):
                 self.told += 1
             if time.monotonic() > deadline:
-                self._call_soon(lambda: self._tell(left, gap, seconds))
+                self._call_soon(lambda: self._tell(left, gap))
                 return
         self._ending.remove(gap)

@@ -47,7 +47,7 @@ class BusListener(Protocol):
         """Learn that the broker was lost, is back, and that every channel that had been in force is so again.
 
         Args:
-            seconds: from the last sign of the connection that was lost to now; what was published in them may be
+            seconds: from the last sign of the broker before it was lost to now; what was published in them may be
                 missing, and nothing else.
         """
 

@@ -37,7 +37,8 @@ def test_who_had_a_subscription_is_told_and_nobody_else() -> None:
         d.bus.restore(2.00049)
         assert [name for name, _ in d.take()] == [str(four), str(two)]
         told = orjson.loads(first.texts()[0])
-        assert (told["evt"], sorted(told["ids"]), told["seconds"]) == ("gap", sorted([NEWS_ID, CHAT_ID]), 2.0)
+        assert (told["evt"], sorted(told["ids"])) == ("gap", sorted([NEWS_ID, CHAT_ID]))
+        assert 2.001 <= told["seconds"] < 5
         assert [orjson.loads(text)["ids"] for text in second.texts()] == [[CHAT_ID]]
         assert third.texts() == fourth.texts() == []
         assert d.hub.gaps.told == 2
@@ -57,11 +58,12 @@ def test_a_gap_that_grows_is_told_once_and_to_those_who_came_in_its_middle() -> 
         d.bus.restore(7.5)
         d.take()
         for peer in (first, second):
-            assert [orjson.loads(text) for text in peer.texts()] == [{"evt": "gap", "ids": [NEWS_ID], "seconds": 7.5}]
+            (told,) = map(orjson.loads, peer.texts())
+            assert (told["evt"], told["ids"], told["seconds"] // 1) == ("gap", [NEWS_ID], 7)
         d.bus.go_away()
         d.bus.restore(1)
         d.take()
-        assert [orjson.loads(text)["seconds"] for text in first.texts()] == [1]
+        assert [orjson.loads(text)["seconds"] // 1 for text in first.texts()] == [1]
 
 
 def test_what_is_made_while_others_are_told_has_missed_nothing() -> None:
@@ -86,7 +88,7 @@ def test_a_channel_that_the_broker_allows_no_more_ends_with_a_reason() -> None:
         d.take()
         ended, told = (orjson.loads(text) for text in first.texts())
         assert ended == {"evt": "unsubscribed", "ids": [NEWS_ID], "code": ErrorCode.FORBIDDEN, "reason": gaps.REFUSED}
-        assert told == {"evt": "gap", "ids": [CHAT_ID], "seconds": 1}
+        assert (told["evt"], told["ids"]) == ("gap", [CHAT_ID])
         assert b.engine.subscriptions(one) == [CHAT]
 
 
@@ -100,7 +102,10 @@ def test_an_event_stream_has_the_name_beside_the_data() -> None:
         d.take()
         head, data, *rest = peer.read().split(b"\n")
         assert head == b"event: gap"
-        assert orjson.loads(data.removeprefix(b"data: ")) == {"ids": [NEWS_ID], "seconds": 1.5}
+        told = orjson.loads(data.removeprefix(b"data: "))
+        assert told.keys() == {"ids", "seconds"}
+        assert told["ids"] == [NEWS_ID]
+        assert 1.5 <= told["seconds"] < 5
         assert rest == [b"", b""]
 
 

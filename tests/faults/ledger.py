@@ -1,0 +1,123 @@
+"""Every publication accounted for: what came, in order and once, and for what did not come a gap that covers it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from realizehit.bus.base import Bus
+from realizehit.errors import BrokerError
+from realizehit.pattern import Pattern
+from tests.integration.wire import RawClient
+
+SLACK = 0.05  # seconds of rounding, and of a loop's clock that is read before an event is handled
+
+
+@dataclass
+class Publication:
+    """One message: when it was handed to the broker, when that was answered, and whether the broker took it."""
+
+    began: float
+    ended: float = 0.0
+    taken: bool | None = None  # None where nobody knows
+
+
+@dataclass
+class Source:
+    """Publishes numbers to channels, one at a time each, and remembers what became of each."""
+
+    bus: Bus
+    sent: dict[str, list[Publication]] = field(default_factory=lambda: defaultdict(list))
+    refused: int = 0
+
+    async def publish(self, pattern: Pattern) -> bool:
+        """Publish the next number of a channel; whether the broker took it."""
+        publications = self.sent[pattern.id]
+        publication = Publication(time.monotonic())
+        number = len(publications)
+        publications.append(publication)
+        try:
+            await self.bus.publish(pattern.channel.encode(), b"%d" % number)
+            publication.taken = True
+        except BrokerError:
+            self.refused += 1
+        publication.ended = time.monotonic()
+        return publication.taken is True
+
+    async def run(self, patterns: Iterable[Pattern], pause: float = 0.002) -> None:
+        """Publish to all patterns in turn until cancelled."""
+        patterns = list(patterns)
+        while True:
+            for pattern in patterns:
+                await self.publish(pattern)
+            await asyncio.sleep(pause)
+
+
+class Witness(RawClient):
+    """A client that notes when each message came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[float, bytes]] = []
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        now = time.monotonic()
+        self.seen += [(now, text) for text in self.texts]
+        self.count = getattr(self, "count", 0) + len(self.texts)
+        self.texts.clear()
+
+    async def ask(self, act: str, pattern: Pattern, seconds: float = 30) -> dict[str, Any]:
+        """Send one action, and return the reply to it."""
+        label = f"{act}-{pattern.id}-{len(self.seen)}"
+        start = len(self.seen)
+        self.act(id=label, act=act, pat=dict(pattern))
+        async with asyncio.timeout(seconds):
+            while True:
+                for _, text in self.seen[start:]:
+                    if text.startswith(b'{"id"'):
+                        reply: dict[str, Any] = orjson.loads(text)
+                        if reply["id"] == label:
+                            return reply
+                start = len(self.seen)
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    @property
+    def gaps(self) -> list[tuple[float, dict[str, Any]]]:
+        """The gap events with their times."""
+        return [(when, orjson.loads(text)) for when, text in self.seen if text.startswith(b'{"evt":"gap"')]
+
+    def check(self, source: Source, pattern: Pattern, since: float, until: float) -> tuple[int, int]:
+        """Hold what came for one pattern against what was published while it was in force.
+
+        Args:
+            source: what published.
+            pattern: the one.
+            since: when its `sub` was answered.
+            until: when it was left, or the time of the look.
+
+        Returns:
+            How many numbers came, and how many did not and are covered by a gap.
+        """
+        label = pattern.id.encode() + b"?"
+        came = [int(text[len(label) :]) for when, text in self.seen if text.startswith(label) and when >= since]
+        assert came == sorted(set(came)), f"out of order or twice: {came}"
+        told = [(when - event["seconds"], when) for when, event in self.gaps if pattern.id in event["ids"]]
+        have = set(came)
+        missing = [
+            number
+            for number, one in enumerate(source.sent[pattern.id])
+            if one.taken and one.began >= since and one.ended and one.ended <= until and number not in have
+        ]
+        for number in missing:
+            one = source.sent[pattern.id][number]
+            covered = any(start - SLACK <= one.ended and one.began <= end + SLACK for start, end in told)
+            assert covered, f"{number}, published at {one.began:.3f}, is missing and no gap of {told} covers it"
+        return len(came), len(missing)
