@@ -170,13 +170,13 @@ class OwnOnly(Rules):
         return Decision(True, "there is no file of grants, and no filter is on another client's identity")
 
 
-def read_grants(table: Mapping[str, Any], where: str, keys: Iterable[str]) -> Grants:
+def read_grants(table: Mapping[str, Any], where: str, keys: Iterable[str] | None) -> Grants:
     """Read the content of a file of grants.
 
     Args:
         table: what TOML made of it.
         where: the file, for errors.
-        keys: the identity's keys, which ``$`` may name.
+        keys: the identity's keys, which ``$`` may name; ``None`` where they are not known, and any may be named.
 
     Raises:
         SettingsError: something in it is wrong; the text says what and where.
@@ -188,7 +188,7 @@ def read_grants(table: Mapping[str, Any], where: str, keys: Iterable[str]) -> Gr
     if not isinstance(entries, list):
         raise SettingsError(f"{where}: write [[grant]], with two brackets")
     grants = []
-    known = frozenset(keys)
+    known = None if keys is None else frozenset(keys)
     for number, entry in enumerate(entries, 1):
         place = f"{where}: grant {number}"
         if not isinstance(entry, dict) or "pattern" not in entry or set(entry) - {"pattern", "name"}:
@@ -200,13 +200,13 @@ def read_grants(table: Mapping[str, Any], where: str, keys: Iterable[str]) -> Gr
     return Grants(grants)
 
 
-def read_grant(pattern: object, place: str, keys: frozenset[str], name: str) -> Grant:
+def read_grant(pattern: object, place: str, keys: frozenset[str] | None, name: str) -> Grant:
     """Read one grant's pattern.
 
     Args:
         pattern: a table of filters; a value may be a list of those allowed, ``$key`` for the identity's own, and ``*``.
         place: where it stands, for errors.
-        keys: the identity's keys.
+        keys: the identity's keys, ``None`` where they are not known.
         name: what explanations call it.
 
     Raises:
@@ -236,8 +236,8 @@ def read_grant(pattern: object, place: str, keys: frozenset[str], name: str) -> 
     return Grant(name, tuple(conditions))
 
 
-def _identity_key(text: str, place: str, keys: frozenset[str]) -> str:
-    if text[1:] not in keys:
+def _identity_key(text: str, place: str, keys: frozenset[str] | None) -> str:
+    if keys is not None and text[1:] not in keys:
         known = f"known are {', '.join('$' + key for key in sorted(keys))}" if keys else "there is none here"
         raise SettingsError(f"{place}: {text} is no key of an identity ({known}); write ${text} for the text itself")
     return canonical_key(text[1:])

@@ -42,8 +42,8 @@ def load_policy(settings: Settings) -> Policy:
     identity_keys = headers.keys() | claims.keys()
     rules: Rules | None = OwnOnly(identity_keys) if identity_keys else None
     if settings.grants is not None:
-        rules = read_grants(_read_toml(settings.grants), settings.grants, identity_keys)
-    keys = None if settings.keys is None else read_keys(_read_toml(settings.keys), settings.keys)
+        rules = read_grants(read_toml(settings.grants), settings.grants, identity_keys)
+    keys = None if settings.keys is None else read_keys(read_toml(settings.keys), settings.keys)
     if settings.insecure_publish and keys:
         raise SettingsError("--insecure-publish lets everybody publish, and --keys only those with a key; choose one")
     return Policy(rules, _tokens(settings, claims), keys or None)
@@ -92,7 +92,12 @@ def _read(path: str) -> bytes:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+def read_toml(path: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        SettingsError: it cannot be read, or is no TOML.
+    """
     try:
         return tomllib.loads(_read(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

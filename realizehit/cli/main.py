@@ -10,6 +10,8 @@ import realizehit
 from realizehit.cli.group import LazyCommand, LazyGroup
 
 _COMMANDS: Final = {
+    "can": LazyCommand("realizehit.cli.can", "can", "Tell whether a client may subscribe to a pattern, and why."),
+    "gen-key": LazyCommand("realizehit.cli.gen_key", "gen_key", "Make an API key for publishing."),
     "id": LazyCommand("realizehit.cli.id", "show_id", "Show the channel and the id of a pattern."),
     "loadtest": LazyCommand("realizehit.cli.loadtest", "loadtest", "Measure a server under load."),
     "publish": LazyCommand("realizehit.cli.publish", "publish", "Publish a payload, or a file of them."),

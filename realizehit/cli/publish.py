@@ -31,6 +31,7 @@ class Target(NamedTuple):
     url: str
     redis: str | None
     timeout: float
+    key: str | None = None
 
     def open(self) -> APIClient | Publisher:
         """Make the client; it connects when it is used.
@@ -44,7 +45,7 @@ class Target(NamedTuple):
             return Publisher(self.redis, timeout=self.timeout)
         from realizehit.client.api import APIClient
 
-        return APIClient(api_endpoint(self.url), timeout=self.timeout)
+        return APIClient(api_endpoint(self.url), timeout=self.timeout, key=self.key)
 
 
 @click.command()
@@ -60,9 +61,19 @@ class Target(NamedTuple):
 @click.option("--redis", metavar="URL", help="Publish straight to this Redis or Valkey, without an API server.")
 @click.option("--file", metavar="FILE", type=click.Path(path_type=Path), help="Publish a file's lines; - is stdin.")
 @click.option("--timeout", metavar="SECONDS", type=float, default=10.0, show_default=True, help="Time for an answer.")
+@click.option(
+    "--key", metavar="KEY", envvar="REALIZEHIT_KEY", show_envvar=True, help="API key; safer in the variable than here."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each message.")
 def publish(
-    arguments: tuple[str, ...], *, url: str, redis: str | None, file: Path | None, timeout: float, as_json: bool
+    arguments: tuple[str, ...],
+    *,
+    url: str,
+    redis: str | None,
+    file: Path | None,
+    timeout: float,
+    key: str | None,
+    as_json: bool,
 ) -> None:
     """Publish a payload to a pattern, or a file of them.
 
@@ -81,7 +92,7 @@ def publish(
     """  # noqa: D301 - \b is click's mark for lines that are to stay as they are
     from realizehit.cli.running import run
 
-    target = Target(url, redis, timeout)
+    target = Target(url, redis, timeout, key)
     if file is not None:
         from realizehit.cli.publish_file import publish_file
 

@@ -25,13 +25,13 @@ class APIClient:
             await api.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
 
     A request is repeated only where nothing can have been published: the connection could not be made, or the server
-    answered 503 with ``Retry-After``. Once a request may have been taken it is never sent again.
+    answered 503 or 429 with ``Retry-After``. Once a request may have been taken it is never sent again.
 
     Args:
         url: the API's address with its prefix.
         timeout: seconds without progress until a request fails.
         retries: how often a request is repeated at most.
-        key: sent as ``Authorization: Bearer``, for what stands before the server.
+        key: sent as ``Authorization: Bearer``, where the server asks for an API key.
         headers: sent with each request.
         **options: further options of ``httpx2.AsyncClient``, such as ``verify`` or ``proxy``.
 

@@ -223,10 +223,14 @@ def raise_for_refusal(response: httpx2.Response) -> None:
 def retry_after(response: httpx2.Response) -> float | None:
     """Return the seconds after which a request may be sent again, ``None`` where it may not.
 
-    A server that answers 503 with ``Retry-After`` has published nothing.
+    A server that answers 503 or 429 with ``Retry-After`` has published nothing.
     """
     value = response.headers.get("retry-after", "")
-    may = response.status_code == httpx2.codes.SERVICE_UNAVAILABLE and value.isascii() and value.isdigit()
+    may = (
+        response.status_code in (httpx2.codes.SERVICE_UNAVAILABLE, httpx2.codes.TOO_MANY_REQUESTS)
+        and value.isascii()
+        and value.isdigit()
+    )
     return float(value) if may else None
 
 

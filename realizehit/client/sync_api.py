@@ -26,7 +26,7 @@ class APIClient:
         url: the API's address with its prefix.
         timeout: seconds without progress until a request fails.
         retries: how often a request is repeated at most, where nothing can have been published.
-        key: sent as ``Authorization: Bearer``, for what stands before the server.
+        key: sent as ``Authorization: Bearer``, where the server asks for an API key.
         headers: sent with each request.
         **options: further options of ``httpx2.Client``, such as ``verify`` or ``proxy``.
 
