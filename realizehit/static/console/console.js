@@ -51,7 +51,7 @@ client.on("error", (error) => {
 
 // ---- subscribing
 
-const subscribed = new Map(); // pattern text -> {subscription, row, colour}
+const subscribed = new Map(); // by the pattern's text in one order -> {subscription, show}
 let nextColour = 0;
 
 function fail(id, text, ...inputs) {
@@ -66,7 +66,8 @@ function keep() {
 
 function subscribe(pattern) {
   const name = patternText(pattern);
-  if (subscribed.has(name)) return;
+  const key = name.split(",").sort().join();
+  if (subscribed.has(key)) return;
   const subscription = client.subscribe(pattern);
   const colour = nextColour++ % COLOURS;
   const row = document.createElement("li");
@@ -84,7 +85,7 @@ function subscribe(pattern) {
   };
   const remove = () => {
     row.remove();
-    subscribed.delete(name);
+    subscribed.delete(key);
     keep();
   };
   subscription.on("subscribing", show).on("subscribed", show).on("unsubscribing", show);
@@ -99,7 +100,7 @@ function subscribe(pattern) {
     (others[others.indexOf(button) + 1] ?? others[others.indexOf(button) - 1] ?? firstInput()).focus();
     subscription.unsubscribe();
   });
-  subscribed.set(name, { subscription, show });
+  subscribed.set(key, { subscription, show });
   $("subscriptions").append(row);
   keep();
   show();

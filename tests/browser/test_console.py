@@ -1,0 +1,254 @@
+"""The console in a real browser: what a person does with it, and what it must not do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.blocking_proxy import blocking_proxy
+from tests.browser.chromium import PATIENCE, chromium, opened, publish
+from tests.processes import Server, serving
+from tests.support import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+NEWS = {"kind": "news", "channel": "CNN"}
+TEXT = "kind=news,channel=CNN"
+OPTIONS = ("--console", "--redis", "memory://", "--drain-seconds", "0.1")
+
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(*OPTIONS) as server:
+        yield server
+
+
+def subscribe(page: Page, text: str = TEXT) -> None:
+    page.get_by_text("Text", exact=True).click()
+    page.get_by_label("Pattern", exact=True).first.fill(text)
+    page.get_by_role("button", name="Subscribe", exact=True).click()
+    expect(row(page, text)).to_have_attribute("data-state", "subscribed")
+
+
+def row(page: Page, text: str = TEXT):  # type: ignore[no-untyped-def]  # a Locator
+    return page.locator("#subscriptions li").filter(has_text=text)
+
+
+def payloads(page: Page):  # type: ignore[no-untyped-def]  # a Locator
+    return page.locator("#feed pre")
+
+
+def test_what_is_published_over_http_appears_and_nothing_else_is_asked_for(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        expect(page.get_by_text("Connected by WebSocket")).to_be_visible()
+        subscribe(page)
+        publish(server.api, (NEWS, {"title": "hello", "n": 12345678901234567890}), ({"kind": "other"}, "not for us"))
+        expect(payloads(page)).to_have_text('{"title": "hello", "n": 12345678901234567890}')
+        expect(page.locator("#feed .pattern")).to_have_text(TEXT)
+        expect(row(page).locator(".tally")).to_have_text("1")
+        page.get_by_role("button", name=f"Unsubscribe from {TEXT}").click()
+        expect(row(page)).to_have_count(0)
+        assert publish(server.api, (NEWS, 1))["results"][0]["nodes"] == 0
+        assert watched.errors == []
+        own = urlsplit(server.api).netloc
+        assert {urlsplit(url).netloc for url in watched.requests} == {own}
+
+
+def test_figures_of_the_node_come_alive(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        subscribe(page)
+        node = page.locator("#nodes tbody tr")
+        expect(node).to_have_count(1)
+        expect(node.locator("td").last).to_have_text("up")
+        expect(page.locator(".chart .value").first).to_have_text("1")
+        # Measured from publishing to delivery, once somebody looks.
+        expect(page.locator(".chart .value").nth(2)).to_have_text(re.compile(r"^[\d.]+ ms$"))
+        expect(page.get_by_role("img", name="Connections in the last 60 seconds: 1 now")).to_be_visible()
+        busiest = page.locator("#busiest tbody tr")
+        deadline = 100
+        while not busiest.count() and deadline:
+            publish(server.api, (NEWS, 1), (NEWS, 2))
+            page.wait_for_timeout(200)
+            deadline -= 1
+        channel = busiest.first.get_by_role("button")
+        expect(channel).to_have_text("channel=CNN,kind=news")
+        channel.click()
+        expect(page.locator("#subscriptions li")).to_have_count(1)  # it is subscribed to already, written otherwise
+        assert watched.errors == []
+
+
+def test_what_is_written_wrongly_is_said_and_what_is_right_is_published(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        subscribe(page)
+        pattern, payload = page.locator("#publish-pattern"), page.get_by_label("Payload, JSON")
+        answer, button = page.locator("#answer"), page.get_by_role("button", name="Publish")
+        pattern.fill("kind=news,channel")
+        payload.fill('{"title": }')
+        button.click()
+        expect(pattern).to_be_focused()
+        expect(pattern).to_have_attribute("aria-invalid", "true")
+        expect(page.locator("#publish-pattern-error")).to_contain_text("“channel” is no filter")
+        expect(page.locator("#payload-error")).to_contain_text("unexpected")
+        expect(answer).to_be_hidden()
+        pattern.fill('{"kind": "news", "channel": "CNN"}')
+        payload.fill('{"title": "from the page"}')
+        payload.press("Control+Enter")
+        expect(answer).to_contain_text("reached 1 node")
+        expect(payloads(page)).to_have_text('{"title": "from the page"}')
+        pattern.fill("kind=nobody")
+        button.click()
+        expect(answer).to_contain_text("nobody subscribes to it")
+        assert watched.errors == []
+        # What the server refuses is shown with its code; a browser writes the status to its console by itself.
+        pattern.fill("realizehit=stats")
+        button.click()
+        expect(answer).to_contain_text("forbidden (403)")
+        page.get_by_label("Pattern", exact=True).first.fill("realizehit=other")
+        page.get_by_role("button", name="Subscribe", exact=True).click()
+        expect(page.locator("#subscribe-error")).to_contain_text("reserved")
+        expect(row(page, "realizehit=other")).to_have_count(0)
+
+
+def test_the_list_is_bounded_and_can_be_held_still(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        subscribe(page)
+        publish(server.api, *[(NEWS, n) for n in range(450)])
+        expect(page.locator("#feed-count")).to_have_text("the last 200 of 450")
+        expect(payloads(page)).to_have_count(200)
+        expect(payloads(page).first).to_have_text("449")
+        page.get_by_role("button", name="Pause").click()
+        publish(server.api, *[(NEWS, n) for n in range(1000, 1003)])
+        expect(page.locator("#feed-count")).to_have_text("paused, 3 more came")
+        expect(payloads(page).first).to_have_text("449")
+        page.get_by_role("button", name="Resume").click()
+        expect(payloads(page).first).to_have_text("1002")
+        # Screen readers are told of many at once, and of none one by one.
+        expect(page.get_by_role("status").filter(has_text="new payloads")).to_have_count(1)
+        page.get_by_role("button", name="Clear").click()
+        expect(payloads(page)).to_have_count(0)
+        assert watched.errors == []
+
+
+def test_all_of_it_works_by_keyboard_and_shows_where_the_focus_is(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        focus = "[document.activeElement.id, document.activeElement.matches(':focus-visible')]"
+
+        def press(*keys: str) -> None:
+            for key in keys:
+                page.keyboard.press(key)
+
+        press("Tab", "Enter")  # the link over the figures and the theme
+        for _ in range(10):
+            if page.evaluate("document.activeElement.classList.contains('key')"):
+                break
+            press("Tab")
+        page.keyboard.type("kind")
+        press("Tab")
+        page.keyboard.type("news")
+        identity, visible = page.evaluate(focus)
+        assert visible, identity
+        for _ in range(3):
+            press("Tab")
+            if page.evaluate("document.activeElement.id") == "add-filter":
+                break
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+        press("Enter")
+        page.keyboard.type("channel")
+        press("Tab")
+        page.keyboard.type("CNN")
+        press("Enter")
+        expect(row(page)).to_have_attribute("data-state", "subscribed")
+        publish(server.api, (NEWS, "by keyboard"))
+        expect(payloads(page)).to_have_text('"by keyboard"')
+        for _ in range(10):
+            if page.evaluate("document.activeElement.getAttribute('aria-label')") == f"Unsubscribe from {TEXT}":
+                break
+            press("Tab")
+        press("Enter")
+        expect(row(page)).to_have_count(0)
+        assert page.evaluate("document.activeElement !== document.body")
+        # Whatever can be focused has a name.
+        nameless = page.evaluate(
+            """[...document.querySelectorAll("button, input, textarea, [tabindex], a")].filter(e => e.checkVisibility()
+            && !(e.ariaLabel || e.textContent.trim() || e.labels?.length || e.getAttribute("aria-labelledby")))
+            .map(e => e.outerHTML)"""
+        )
+        assert nameless == []
+        assert watched.errors == []
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_it_fits_a_narrow_screen_in_both_themes(browser: Browser, server: Server, theme: str) -> None:
+    with opened(browser, f"{server.api}console", width=360, height=740, theme=theme) as watched:  # type: ignore[arg-type]
+        page = watched.page
+        subscribe(page)
+        long = {"kind": "a" * 200, "channel": "b" * 90}
+        subscribe(page, f"kind={long['kind']},channel={long['channel']}")
+        publish(server.api, (NEWS, {"text": "x" * 2000, "list": list(range(40))}), (long, "y" * 500))
+        expect(payloads(page)).to_have_count(2)
+        expect(page.locator("#nodes tbody tr")).to_have_count(1)
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        dark = "matchMedia('(prefers-color-scheme: dark)').matches"
+        light = "getComputedStyle(document.body).backgroundColor"
+        assert page.evaluate(dark) == (theme == "dark")
+        before = page.evaluate(light)
+        page.get_by_role("button", name="Dark theme").click()
+        assert page.evaluate(light) != before
+        page.reload()
+        expect(page.get_by_role("button", name="Dark theme", pressed=theme == "light")).to_be_visible()
+        assert page.evaluate(light) != before
+        # What was subscribed to is so again.
+        expect(row(page)).to_have_attribute("data-state", "subscribed")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        assert watched.errors == []
+
+
+def test_after_a_restart_of_the_server_it_arrives_again(browser: Browser) -> None:
+    port = free_port()
+    with serving("--port", str(port), *OPTIONS) as server, opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        subscribe(page)
+        publish(server.api, (NEWS, "before"))
+        expect(payloads(page)).to_have_text('"before"')
+        assert watched.errors == []
+        server.stop()
+        expect(page.get_by_text("Reconnecting")).to_be_visible()
+        with serving("--port", str(port), *OPTIONS) as again:
+            expect(page.get_by_text("Connected by WebSocket")).to_be_visible()
+            expect(row(page)).to_have_attribute("data-state", "subscribed")
+            expect(page.locator("#feed .gap")).to_contain_text("messages may be missing")
+            publish(again.api, (NEWS, "after"))
+            expect(payloads(page).first).to_have_text('"after"')
+            # The old process falls silent in the table, and the new one is there.
+            expect(page.locator("#nodes tbody tr:not(.silent)")).to_have_count(1)
+
+
+def test_where_websockets_are_blocked_it_arrives_as_events(browser: Browser, server: Server) -> None:
+    port = urlsplit(server.api).port
+    assert port is not None
+    with blocking_proxy(port) as proxy, opened(browser, f"http://127.0.0.1:{proxy.port}/console") as watched:
+        page = watched.page
+        expect(page.get_by_text("Connected by events over HTTP")).to_be_visible()
+        assert proxy.refused >= 2
+        subscribe(page)
+        publish(server.api, (NEWS, {"over": "events"}))
+        expect(payloads(page)).to_have_text('{"over": "events"}')
+        expect(page.locator("#nodes tbody tr")).to_have_count(1)
