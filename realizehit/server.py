@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import uvicorn
 import uvloop
+from starlette.routing import Route
 
 from realizehit import _fanout, console
 from realizehit.access.gate import Gate
@@ -33,10 +34,12 @@ from realizehit.figures import STATS_CHANNEL, Figures
 from realizehit.hub import Hub
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
+from realizehit.transports.engineio import EngineIO
 from realizehit.transports.frontdoor import FrontDoor
 from realizehit.transports.guard import Guard
 from realizehit.transports.session import DRAIN_REASON, ActionSession
-from realizehit.transports.websocket import WebSocketTransport
+from realizehit.transports.sse import SSE_PATH, EventStreams
+from realizehit.transports.websocket import WS_PATH, WebSocketTransport
 
 logger: Final = logging.getLogger(__name__)
 
@@ -69,6 +72,8 @@ class Node:
         self.settings = settings
         self.draining = False
         self.websocket: WebSocketTransport | None = None
+        self.engineio: EngineIO | None = None
+        self.streams: EventStreams | None = None
         self._broker_url = broker_url
         self._relay_url = relay_url
         self._reuse_port = reuse_port
@@ -128,15 +133,9 @@ class Node:
             reserved=(STATS_CHANNEL,) if settings.console else (),
         )
         self.guard = Guard(self.engine, self.hub, gate)
+        routes: list[Route] = []
         if settings.role != "api":
-            session = ActionSession(self.engine, self.hub, self.guard)
-            self.websocket = WebSocketTransport(
-                self.engine,
-                session,
-                max_message=settings.max_message_bytes,
-                draining=lambda: self.draining,
-                guard=self.guard,
-            )
+            routes = self._open_transports()
         try:
             await self.bus.start(None if settings.role == "api" else self.hub)
             metrics = Metrics(engine_stats=self.engine.stats if self.websocket else None, bus=self.bus, gate=gate)
@@ -147,9 +146,7 @@ class Node:
                 draining=lambda: self.draining,
                 publish=settings.role != "ws",
                 gate=gate,
-                more=console.routes(settings, lambda: self._ports["ws"])
-                if settings.console and settings.role != "api"
-                else (),
+                more=routes,
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
@@ -164,6 +161,34 @@ class Node:
         except BaseException:
             await self.close()
             raise
+
+    def _open_transports(self) -> list[Route]:
+        """Build what serves clients, and return the routes of what of it is HTTP."""
+        settings = self.settings
+        session = ActionSession(self.engine, self.hub, self.guard)
+        self.engineio = EngineIO(
+            self.engine,
+            session,
+            max_message=settings.max_message_bytes,
+            ping_interval=settings.heartbeat_interval,
+            ping_timeout=settings.heartbeat_timeout,
+            draining=lambda: self.draining,
+            guard=self.guard,
+        )
+        self.websocket = WebSocketTransport(
+            self.engine,
+            session,
+            max_message=settings.max_message_bytes,
+            draining=lambda: self.draining,
+            compress=settings.compress,
+            engineio=self.engineio,
+            guard=self.guard,
+        )
+        self.streams = EventStreams(self.engine, self.hub, guard=self.guard, draining=lambda: self.draining)
+        routes = [Route(path, self.engineio) for path in (WS_PATH, WS_PATH + "/")] + [Route(SSE_PATH, self.streams)]
+        if settings.console:
+            routes += console.routes(settings, lambda: self._ports["ws"])
+        return routes
 
     def reload(self) -> None:
         """Read the files of grants, keys and tokens anew; what is no longer granted ends in the loop's next turns."""
@@ -185,20 +210,28 @@ class Node:
         for step in range(steps):
             for handle in handles[step::steps]:
                 delay = random.randint(0, max(1000, round(seconds * 1000)))  # noqa: S311 - no secret, a spread
-                self.engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=delay))
+                self._send_away(handle, delay)
             if step + 1 < steps and step < len(handles):
                 await asyncio.sleep(DRAIN_STEP)
         # Who connected in the meantime, and those whose close frame has yet to go out.
         for handle in self.engine.handles():
-            self.engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=0))
+            self._send_away(handle, 0)
         deadline = self._loop.time() + CLOSE_TIMEOUT
         while self.engine.stats()["closing"] and self._loop.time() < deadline:
             await asyncio.sleep(DRAIN_STEP / 5)
+
+    def _send_away(self, handle: int, delay: int) -> None:
+        if handle in self.hub.events.named:  # there is no close frame whose reason could say it
+            self.hub.events.send(handle, "drain", delay=delay)
+        self.engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=delay))
 
     async def close(self) -> None:
         """Stop listening, leave the broker and end what is left; calling it again does nothing."""
         self.draining = True
         await self._end_figures()
+        for transport in (self.engineio, self.streams):
+            if transport is not None:
+                transport.close()
         for server, _ in self._servers:
             server.should_exit = True
         servers, self._servers = self._servers, []

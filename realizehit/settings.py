@@ -102,6 +102,7 @@ class Settings:
     subscribe_timeout: float = _option(5.0, "time to wait for the broker before a sub answers 'unavailable'", unit="s")
     publish_timeout: float = _option(5.0, "time to wait for the broker before a publish answers 503", unit="s")
 
+    compress: bool = _option(False, "compress messages (permessage-deflate) for WebSocket clients that offer it")
     max_message_bytes: int = _option(16 * 1024, "largest message a client may send", unit="bytes")
     max_subscriptions: int = _option(1024, "subscriptions a connection may hold")
     max_queue_bytes: int = _option(1 << 20, "bytes that may wait for a slow client before it is closed", unit="bytes")

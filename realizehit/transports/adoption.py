@@ -45,6 +45,13 @@ def adopt(
     return protocol.handle
 
 
+def rename(transport: asyncio.Transport, handle: int) -> None:
+    """Tell a transport that was given to `adopt` that its connection has another handle now."""
+    protocol = transport.get_protocol()
+    if isinstance(protocol, _TransportProtocol):
+        protocol.handle = handle
+
+
 class _TransportProtocol(asyncio.Protocol):
     """Ties a connection that keeps its asyncio transport to the engine."""
 

@@ -130,12 +130,12 @@ def _accept_by_library(head: Head) -> tuple[bool, bytes]:
     return response.status_code == 101, response.serialize()
 
 
-def refusal(status: int, phrase: str, text: str, *headers: str) -> bytes:
+def refusal(status: int, phrase: str, text: str, *headers: str, media_type: str = "text/plain; charset=utf-8") -> bytes:
     """Build a whole HTTP response that says no and closes the connection."""
     body = text.encode() + b"\n"
     head = [
         f"HTTP/1.1 {status} {phrase}",
-        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Type: {media_type}",
         f"Content-Length: {len(body)}",
         "Connection: close",
         *headers,

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
 from realizehit.transports.handshake import refusal
+from realizehit.transports.joined import JoinedWrites
+
+TAKE_OVER: Final = "realizehit.take_over"
+"""The extension of an ASGI scope by which an endpoint can have the connection, see `BoundedRequests.take_over`."""
 
 
 class BoundedRequests(HttpToolsProtocol):
@@ -37,11 +42,13 @@ class BoundedRequests(HttpToolsProtocol):
         self._gone: Callable[[], None] | None = gone
         self._arriving = False
         self._timer: asyncio.TimerHandle | None = None
+        self._extensions = {TAKE_OVER: self.take_over}
 
     def on_message_begin(self) -> None:
         """Note that a request has begun."""
         self._arriving = True
         super().on_message_begin()
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]  # a callable is what is offered
 
     def on_message_complete(self) -> None:
         """Note that it is here."""
@@ -57,6 +64,30 @@ class BoundedRequests(HttpToolsProtocol):
         elif self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def take_over(self) -> tuple[asyncio.Transport, list[tuple[bytes, bytes]]] | None:
+        """Give the connection away in the middle of a request; the endpoint then returns without having answered.
+
+        Returns:
+            The transport, which is the caller's from here on, and the headers that each response has; ``None`` where
+            the connection cannot be had, because it is going or further requests wait on it.
+        """
+        if self.pipeline or self.cycle.response_started or self.cycle.disconnected or self.transport.is_closing():
+            return None
+        self.cycle.disconnected = True  # so that nothing is written on its behalf
+        self.connections.discard(self)
+        self._unset_keepalive_if_required()
+        self._end()
+        if self.access_log:
+            path = get_path_with_query_string(self.scope)
+            self.access_logger.info(
+                '%s - "%s %s HTTP/%s" %d',
+                get_client_addr(self.scope), self.scope["method"], path, self.scope["http_version"], 200,
+            )  # fmt: skip
+        transport = self.transport
+        if isinstance(transport, JoinedWrites):
+            transport = transport.unwrap()
+        return transport, self.server_state.default_headers
 
     def handle_websocket_upgrade(self) -> None:
         """Let go of the connection."""

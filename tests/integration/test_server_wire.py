@@ -194,9 +194,9 @@ async def test_who_may_not_connect(node: Node) -> None:
             pass
     assert refused.value.response.status_code == 404
     with pytest.raises(InvalidStatus) as refused:
-        async with client(node.ws_url + "?EIO=4&transport=websocket"):
+        async with client(node.ws_url + "?EIO=5&transport=websocket"):
             pass
-    assert refused.value.response.status_code == 501
+    assert refused.value.response.status_code == 400
 
 
 async def exchange(node: Node, request: bytes) -> bytes:

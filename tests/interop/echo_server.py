@@ -36,7 +36,7 @@ class EchoSession(Session):
         self._engine.send(conn, data, binary=True)
 
 
-async def serve(port: int, *, epoll: bool = True) -> None:
+async def serve(port: int, *, epoll: bool = True, compress: bool = False) -> None:
     loop = asyncio.get_running_loop()
     engine = _fanout.Engine(
         loop.call_soon,
@@ -45,7 +45,7 @@ async def serve(port: int, *, epoll: bool = True) -> None:
         max_queue_bytes=256 << 20,
         epoll=epoll,
     )
-    transport = WebSocketTransport(engine, EchoSession(engine), max_message=MAX_MESSAGE, path=None)
+    transport = WebSocketTransport(engine, EchoSession(engine), max_message=MAX_MESSAGE, path=None, compress=compress)
     if engine.owns_sockets:
         loop.add_reader(engine.fileno(), engine.poll)
 
@@ -71,8 +71,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=9001)
     parser.add_argument("--no-epoll", action="store_true", help="leave each connection with its asyncio transport")
+    parser.add_argument("--compress", action="store_true", help="negotiate permessage-deflate")
     options = parser.parse_args()
-    uvloop.run(serve(options.port, epoll=not options.no_epoll))
+    uvloop.run(serve(options.port, epoll=not options.no_epoll, compress=options.compress))
 
 
 if __name__ == "__main__":

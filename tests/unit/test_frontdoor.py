@@ -340,7 +340,6 @@ async def test_ambiguous_and_broken_heads_open_nothing(
         (request(first=b"GET /ws HTTP/1.0"), b"505"),
         (request(first=b"POST /ws HTTP/1.1"), b"405"),
         (request(first=b"GET /elsewhere HTTP/1.1"), b"404"),
-        (request(first=b"GET /ws?EIO=4 HTTP/1.1"), b"501"),
     ],
 )
 async def test_a_first_request_that_is_no_good_handshake(open_door: Open, data: bytes, status: bytes) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from realizehit.hub import Hub
 from realizehit.pattern import Pattern
+from realizehit.transports.intake import Intake
 from realizehit.transports.session import ActionSession
-from realizehit.transports.websocket import WebSocketTransport
 from tests.engines import BINARY, CLOSE, TEXT, Bench, Peer, bench
 from tests.scripted_bus import ScriptedBus
 
@@ -26,7 +26,7 @@ ID = "3bf1d979"
 class Client:
     """A connection to the session, and what it is told."""
 
-    def __init__(self, b: Bench, bus: ScriptedBus, hub: Hub, transport: WebSocketTransport) -> None:
+    def __init__(self, b: Bench, bus: ScriptedBus, hub: Hub, transport: Intake) -> None:
         self.bench, self.bus, self.hub = b, bus, hub
         self.transport = transport
         self.conn, self.peer = self.connect()
@@ -52,12 +52,12 @@ def client(*, confirmed: bytes | None = CHANNEL, **options: Any) -> Iterator[Cli
     """A client of a node whose broker has `confirmed` in force for somebody else already."""
     with bench() as b:
         bus = ScriptedBus()
-        hub = Hub(b.engine, bus, clock=lambda: 0.0, **options)
+        hub = Hub(b.engine, bus, clock=lambda: 0.0, call_soon=b.loop.soon.append, **options)
         bus.listen(hub)
         if confirmed is not None:
             bus.wanted.add(confirmed)
             bus.in_force.add(confirmed)
-        yield Client(b, bus, hub, WebSocketTransport(b.engine, ActionSession(b.engine, hub), max_message=16384))
+        yield Client(b, bus, hub, Intake(b.engine, ActionSession(b.engine, hub), max_message=16384))
 
 
 def test_sub_unsub_ping() -> None:

@@ -1,0 +1,176 @@
+"""What WebSocket clients send: the engine's handler, and the input that the engine leaves to Python.
+
+The engine reads whole, unfragmented frames itself. Everything else of a connection comes here as bytes and goes to a
+parser of the `websockets` library, made for that connection when it is needed and dropped as soon as it holds no part
+of a message any more; so the protocol's hard cases, and which error closes with which code, are the library's.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast
+
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from realizehit import _fanout
+from realizehit.errors import CloseCode
+from realizehit.transports.session import Session
+
+WINDOW_BITS: Final = 15  # the window of DEFLATE that both sides use; RFC 7692, section 7.1.2
+
+
+class Intake:
+    """The engine's handler for WebSocket connections of one kind.
+
+    Args:
+        engine: owns the connections.
+        session: is handed whole messages.
+        max_message: largest message that a client may send, in bytes, after decompression.
+        compressed: whether permessage-deflate was negotiated, without context takeover.
+        gone: told of each connection's end.
+    """
+
+    def __init__(
+        self,
+        engine: _fanout.Engine,
+        session: Session,
+        *,
+        max_message: int,
+        compressed: bool = False,
+        gone: Callable[[int], None] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._session = session
+        self._max_message = max_message
+        self._compressed = compressed
+        self._gone = gone
+        self._parsers: dict[int, _Parser] = {}
+        self._reading = 0  # whose bytes are being taken in
+        # What comes whole goes to the session without a step between.
+        self.on_text = session.receive
+        self.on_binary = session.receive_binary
+
+    @property
+    def parsers(self) -> int:
+        """How many connections have a parser of their own now."""
+        return len(self._parsers)
+
+    def on_bytes(self, handle: int, data: bytes) -> None:
+        """Take input that is not a run of whole, plain frames."""
+        parser = self._parsers.get(handle)
+        if parser is None:
+            parser = self._parsers[handle] = _Parser(
+                self._max_message, binary=self._session.accepts_binary, compressed=self._compressed
+            )
+        self._reading = handle
+        for event in parser.feed(data):
+            if isinstance(event, str):
+                self._session.receive(self._reading, event.encode())
+            elif isinstance(event, _Pong):
+                self._engine.send_bytes(self._reading, event.frame)
+            else:
+                self._session.receive_binary(self._reading, event)
+            if not self._engine.is_open(self._reading):
+                return
+        handle = self._reading
+        if parser.end is not None:
+            code, reason, peer_done = parser.end
+            self._engine.disconnect(handle, code, reason, peer_done=peer_done)
+        elif parser.is_empty():
+            del self._parsers[handle]
+            self._engine.soften(handle)
+
+    def moved(self, handle: int, other: int) -> None:
+        """Learn that a connection goes on under another handle, also in the middle of what it sent."""
+        parser = self._parsers.pop(handle, None)
+        if parser is not None:
+            self._parsers[other] = parser
+        if self._reading == handle:
+            self._reading = other
+
+    def on_gone(self, handle: int) -> None:
+        """Forget a connection."""
+        self._parsers.pop(handle, None)
+        if self._gone is not None:
+            self._gone(handle)
+
+
+class _Pong:
+    """The answer to a ping, as a frame."""
+
+    def __init__(self, data: bytes) -> None:
+        self.frame = Frame(Opcode.PONG, data).serialize(mask=False)
+
+
+class _Parser:
+    """Whole messages out of any valid run of bytes; the library's state machine with the fragments put together.
+
+    Args:
+        max_message: largest message, in bytes.
+        binary: whether binary messages are collected; otherwise one ends the connection at its first frame.
+        compressed: whether messages may be compressed, each by itself.
+
+    Attributes:
+        end: close code, reason, and whether the peer's close frame came, once the connection is to end.
+    """
+
+    def __init__(self, max_message: int, *, binary: bool, compressed: bool) -> None:
+        self._protocol = ServerProtocol(state=State.OPEN, max_size=max_message)
+        if compressed:
+            self._protocol.extensions = [PerMessageDeflate(True, True, WINDOW_BITS, WINDOW_BITS)]
+        self._binary = binary
+        self._parts: list[bytes | str] = []
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self.end: tuple[int, str, bool] | None = None
+
+    def feed(self, data: bytes) -> Iterator[str | bytes | _Pong]:
+        """Take bytes, and give out in their order the messages that they complete and the answers to pings."""
+        self._protocol.receive_data(data)
+        self._protocol.data_to_send()  # the answers are made here, to go out in their place; the close frame elsewhere
+        for event in self._protocol.events_received():
+            frame = cast(Frame, event)  # the handshake is over, so it is no request
+            if frame.opcode is Opcode.TEXT:
+                self._decoder = codecs.getincrementaldecoder("utf-8")()
+            elif frame.opcode is Opcode.BINARY:
+                if not self._binary:
+                    self.end = (CloseCode.UNSUPPORTED_DATA, "binary messages are not used here", False)
+                    return
+                self._decoder = None
+            elif frame.opcode is Opcode.PING:
+                yield _Pong(bytes(frame.data))
+                continue
+            elif frame.opcode is not Opcode.CONT:
+                continue
+            # Each fragment is checked when it comes: wrong text fails at once, not at its end.
+            try:
+                part = bytes(frame.data) if self._decoder is None else self._decoder.decode(frame.data, frame.fin)
+            except UnicodeDecodeError:
+                self.end = (CloseCode.INVALID_DATA, "the text is not UTF-8", False)
+                return
+            self._parts.append(part)
+            if frame.fin:
+                parts, self._parts = self._parts, []
+                yield b"".join(parts) if self._decoder is None else "".join(parts)  # type: ignore[arg-type]
+        close, theirs = self._protocol.close_sent, self._protocol.close_rcvd
+        if theirs is not None:
+            # A client may end in the middle of a fragmented message, where the library sees an error.
+            self.end = (theirs.code, "", True)
+        elif close is not None:
+            self.end = (close.code, close.reason, False)
+
+    def is_empty(self) -> bool:
+        """Tell whether no part of a frame or message is held, so that the engine can read on by itself."""
+        # Between frames, and only there, the innermost of the library's parsing generators waits to see whether the
+        # stream ends. Were it to change that, connections would keep their parser: a cost, and no error.
+        waiting: Any = self._protocol.parser
+        while getattr(waiting, "gi_yieldfrom", None) is not None:
+            waiting = waiting.gi_yieldfrom
+        return (
+            self._protocol.current_size is None
+            and not self._protocol.reader.buffer
+            and getattr(waiting, "__name__", "") == "at_eof"
+        )
