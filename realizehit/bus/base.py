@@ -47,8 +47,8 @@ class BusListener(Protocol):
         """Learn that the broker was lost, is back, and that every channel that had been in force is so again.
 
         Args:
-            seconds: from the last sign of the broker before it was lost to now; what was published in them may be
-                missing, and nothing else.
+            seconds: from the last certain sign of the broker before it was lost to now; what was published in them
+                may be missing, and nothing else.
         """
 
 
@@ -73,7 +73,7 @@ class Bus(ABC):
 
     @property
     def silence(self) -> float:
-        """Seconds since the subscriber connection, perhaps lost by now, last showed a sign of the broker."""
+        """Seconds since the time up to which everything that was published has certainly arrived here."""
         return 0.0
 
     @abstractmethod

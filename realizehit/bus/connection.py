@@ -4,6 +4,10 @@ The rules of this file. Commands are answered in their order, so a queue of what
 reply belongs to; a SUBSCRIBE of many channels is answered channel by channel, an error answers the whole command.
 Messages are answers to nothing. Anything else is garbage: the connection is dropped, and no exception leaves a
 callback.
+
+What arrives says little about the time: it may have waited at the broker, or on the way. But replies and messages come
+in one order, so once a command is answered, all has arrived that was published before the command was sent. A PING
+every now and then keeps that time recent, and tells at the same time whether the broker is there.
 """
 
 from __future__ import annotations
@@ -34,12 +38,13 @@ has long arrived; this lets it read first."""
 
 
 class Command:
-    """A command whose reply is awaited; ``answered`` counts its channels that have one."""
+    """A command whose reply is awaited since ``sent``; ``answered`` counts its channels that have one."""
 
-    __slots__ = ("answered", "channels", "kind")
+    __slots__ = ("answered", "channels", "kind", "sent")
 
-    def __init__(self, kind: bytes, channels: Sequence[bytes] = ()) -> None:
+    def __init__(self, kind: bytes, sent: float, channels: Sequence[bytes] = ()) -> None:
         self.kind = kind
+        self.sent = sent
         self.channels = channels
         self.answered = 0
 
@@ -74,8 +79,8 @@ class SubscriberConnection(asyncio.Protocol):
         owner: told of everything once the connection is ready.
         login: arguments of AUTH, an empty list for none.
         name: how the connection is called in the broker's ``CLIENT LIST``.
-        probe_after: seconds of silence after which the broker is sent a PING.
-        probe_timeout: seconds of further silence after which it counts as dead.
+        probe_after: seconds between two PINGs.
+        probe_timeout: seconds of silence after a PING, after which the broker counts as dead.
 
     Attributes:
         ready: done when the login was accepted; fails with a `BrokerError` where it was not or the connection broke.
@@ -95,7 +100,8 @@ class SubscriberConnection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._reason = ""
         self._last_read = 0.0
-        self._lost_before = 0.0  # seconds before the last read that the broker was last heard of, where a relay says so
+        self._certain = 0.0
+        self._probed: float | None = None  # when the first PING was sent since something was read
         self._timer: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.closed: asyncio.Future[str] = self._loop.create_future()
@@ -112,7 +118,7 @@ class SubscriberConnection(asyncio.Protocol):
     def send(self, kind: bytes, channels: Sequence[bytes]) -> None:
         """Put one SUBSCRIBE or UNSUBSCRIBE into the buffer that `flush` writes."""
         self._out.append(pack((kind, *channels)))
-        self._in_flight.append(Command(kind, channels))
+        self._in_flight.append(Command(kind, self._loop.time(), channels))
 
     def flush(self) -> None:
         """Write what `send` gathered, with one call of the transport."""
@@ -121,9 +127,9 @@ class SubscriberConnection(asyncio.Protocol):
         self._out.clear()
 
     @property
-    def last_heard(self) -> float:
-        """The loop's time of the last certain sign of the broker."""
-        return self._last_read - self._lost_before
+    def certain(self) -> float:
+        """The loop's time up to which everything that was published has certainly arrived."""
+        return self._certain
 
     def drop(self, reason: str) -> None:
         """End the connection now; what arrives from here on is not looked at."""
@@ -145,7 +151,7 @@ class SubscriberConnection(asyncio.Protocol):
 
     def _command(self, kind: bytes, *arguments: str) -> None:
         self._out.append(pack((kind, *arguments)))
-        self._in_flight.append(Command(kind))
+        self._in_flight.append(Command(kind, self._loop.time()))
 
     def data_received(self, data: bytes) -> None:
         """Hand the publications of this read to the owner in one list, after the replies to commands.
@@ -158,6 +164,7 @@ class SubscriberConnection(asyncio.Protocol):
         if self._reason:
             return
         self._last_read = self._loop.time()
+        self._probed = None
         self.bytes_received += len(data)
         batch: list[Any] = []
         replies: list[Any] = []
@@ -214,13 +221,13 @@ class SubscriberConnection(asyncio.Protocol):
             raise _GarbageError(f"a reply that nothing asked for: {_excerpt(reply)}")
         command = self._in_flight[0]
         if isinstance(reply, hiredis.ReplyError):
-            self._in_flight.popleft()
+            self._done(command)
             if command.channels:
                 self._owner.failed(command, str(reply))
             elif not self.ready.done():
                 self._login_failed(command.kind, str(reply))
         elif not command.channels:
-            self._in_flight.popleft()
+            self._done(command)
             if command.kind == _PING:
                 self._logged_in()
         else:
@@ -229,13 +236,17 @@ class SubscriberConnection(asyncio.Protocol):
                 raise _GarbageError(f"not the reply to {command.kind.decode()} {channel!r}: {_excerpt(reply)}")
             command.answered += 1
             if command.answered == len(command.channels):
-                self._in_flight.popleft()
+                self._done(command)
             self._owner.confirmed(command.kind, channel)
 
+    def _done(self, command: Command) -> None:
+        self._in_flight.popleft()
+        self._certain = command.sent
+
     def _lost(self, text: str) -> None:
-        """Take a relay's last words: it lost the broker, which was silent for so many seconds before."""
+        """Take a relay's last words: it lost the broker, and is certain of what came until so many seconds ago."""
         try:
-            self._lost_before = max(0.0, float(text.removeprefix(LOST)))
+            self._certain = min(self._certain, self._last_read - float(text.removeprefix(LOST)))
         except ValueError:
             raise _GarbageError(f"not a time: {text[:100]}") from None
         self.drop("the relay has lost the broker")
@@ -243,7 +254,7 @@ class SubscriberConnection(asyncio.Protocol):
     def _logged_in(self) -> None:
         if not self.ready.done():
             self.ready.set_result(None)
-            self._watch()
+            self._timer = self._loop.call_later(self._probe_after, self._watch)
 
     def _login_failed(self, kind: bytes, text: str) -> None:
         code = code_of(text)
@@ -255,22 +266,27 @@ class SubscriberConnection(asyncio.Protocol):
         self.ready.set_exception(login_error(text, about_password=kind == _AUTH))
         self.drop(text)
 
-    # ---- the idle probe
+    # ---- the probe
 
     def _watch(self) -> None:
-        due = self._last_read + self._probe_after
-        if self._loop.time() < due:
-            self._timer = self._loop.call_at(due, self._watch)
-            return
-        self._command(_PING)
-        self.flush()
-        self._timer = self._loop.call_later(self._probe_timeout, self._judge, self._loop.time(), False)
+        now = self._loop.time()
+        due = now + self._probe_after
+        if self._probed is not None:
+            verdict = self._probed + self._probe_timeout
+            if now >= verdict:
+                self._timer = self._loop.call_later(_LAST_LOOK, self._judge)
+                return
+            due = min(due, verdict)
+        if all(command.kind != _PING for command in self._in_flight):
+            self._command(_PING)
+            self.flush()
+        if self._probed is None:
+            self._probed = now
+        self._timer = self._loop.call_at(due, self._watch)
 
-    def _judge(self, probed: float, looked_again: bool) -> None:
-        if self._last_read >= probed:
+    def _judge(self) -> None:
+        if self._probed is None:
             self._watch()
-        elif not looked_again:
-            self._timer = self._loop.call_later(_LAST_LOOK, self._judge, probed, True)
         else:
             self.drop(f"it was silent for {self._loop.time() - self._last_read:.1f} seconds, a PING included")
 

@@ -57,13 +57,14 @@ class LinkSettings:
     host that swallows what it is sent ends before the system's third try, which would come after three.
 
     Attributes:
+        probe_after: between two PINGs, which also bound what is counted too much as a gap.
         dial_timeout: for reaching the broker, TLS included.
         connect_timeout: for that and the login, which a broker that is busy may take its time for.
     """
 
     dial_timeout: float = 2.0
     connect_timeout: float = 5.0
-    probe_after: float = 3.0
+    probe_after: float = 1.0
     probe_timeout: float = 5.0
     backoff_first: float = 0.05
     backoff_most: float = 1.0
@@ -107,7 +108,7 @@ class Link:
         self._earlier_bytes = 0
         self._last_trouble = ""
         self._lapsed = 0  # channels that are LAPSED
-        self._last_heard = 0.0  # of the connection before this one
+        self._certain = 0.0  # of the connection before this one
         self._gap_since: float | None = None  # while what was in force is not so again
         # The connection hands its batches straight to the listener: nothing of this class is on the way of a message.
         self.deliver = listener.deliver
@@ -160,9 +161,9 @@ class Link:
 
     @property
     def silence(self) -> float:
-        """Seconds since the last sign of the broker, on this connection or the one before."""
-        last_heard = self._connection.last_heard if self._connection else self._last_heard
-        return self._loop.time() - last_heard
+        """Seconds since the last certain sign of the broker. See `Bus.silence`."""
+        certain = self._connection.certain if self._connection else self._certain
+        return self._loop.time() - certain
 
     def leave(self, place: str) -> None:
         """Learn that the broker is at ``place`` now; a connection to another one is given up."""
@@ -284,9 +285,9 @@ class Link:
         if connection is not None:
             self._earlier_messages += connection.messages_received
             self._earlier_bytes += connection.bytes_received
-            self._last_heard = connection.last_heard
+            self._certain = connection.certain
             if self._gap_since is None:
-                self._gap_since = self._last_heard
+                self._gap_since = self._certain
         self._queue.clear()
         self._channels = {name: _after_loss(flags) for name, flags in self._channels.items() if flags & WANTED}
         self._lapsed = sum(1 for flags in self._channels.values() if flags & LAPSED)

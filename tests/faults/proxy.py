@@ -77,9 +77,7 @@ class Proxy:
                 if end is not None:
                     end.transport.abort()
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, downwards: bool
-    ) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, downwards: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if self.swallow:
