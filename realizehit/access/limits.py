@@ -52,7 +52,7 @@ class ActionRates:
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
         self._step = 1.0 / rate
-        self._room = burst / rate
+        self._most = (burst - 0.5) / rate  # from here to full; the half is for sums of steps, which are not exact
         self._clock = clock
         self._full: dict[int, float] = {}
         self._strikes: dict[int, int] = {}
@@ -66,7 +66,7 @@ class ActionRates:
         full = self._full.get(conn, now)
         if full < now:  # noqa: PLR1730 - a call of max() costs more
             full = now
-        if full - now > self._room - self._step:
+        if full - now > self._most:
             self._strikes[conn] = self._strikes.get(conn, 0) + 1
             return False
         self._full[conn] = full + self._step

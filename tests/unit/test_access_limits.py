@@ -1,0 +1,132 @@
+"""Rates, counts and deadlines, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import random
+
+from realizehit.access.expiry import Deadlines
+from realizehit.access.limits import STRIKES, ActionRates, AddressLimit, Bucket
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_actions_come_in_a_burst_and_then_at_the_rate() -> None:
+    clock = Clock()
+    rates = ActionRates(10, 20, clock)
+    assert [rates.allow(1) for _ in range(21)] == [True] * 20 + [False]
+    assert rates.allow(2)
+    clock.now += 0.5
+    assert [rates.allow(1) for _ in range(6)] == [True] * 5 + [False]
+    clock.now += 100
+    assert sum(rates.allow(1) for _ in range(100)) == 20
+
+
+def test_what_is_idle_is_forgotten() -> None:
+    clock = Clock()
+    rates = ActionRates(10, 20, clock)
+    for conn in range(1000):
+        rates.allow(conn)
+    clock.now += 0.05
+    rates.tick()
+    assert len(rates) == 1000
+    clock.now += 0.06
+    rates.tick()
+    assert len(rates) == 0
+    rates.allow(1)
+    rates.forget(1)
+    rates.forget(1)
+    assert len(rates) == 0
+
+
+def test_who_goes_on_although_refused_is_hopeless() -> None:
+    clock = Clock()
+    rates = ActionRates(1, 1, clock)
+    rates.allow(1)
+    for _ in range(STRIKES):
+        assert not rates.hopeless(1)
+        assert not rates.allow(1)
+    assert rates.hopeless(1)
+    clock.now += 2
+    rates.tick()
+    assert not rates.hopeless(1)
+
+
+def test_a_bucket_may_be_overdrawn_and_is_paid_back() -> None:
+    bucket = Bucket(10, 10, 0.0)
+    assert bucket.wait(0.0) == 0
+    bucket.take(30)
+    assert 2.0 < bucket.wait(0.0) < 2.01
+    assert 1.0 < bucket.wait(1.0) < 1.01
+    assert bucket.wait(2.1) == 0
+    assert bucket.wait(1000.0) == 0
+    bucket.take(10)
+    assert bucket.wait(1000.0) > 0
+
+
+def test_addresses() -> None:
+    limit = AddressLimit(2)
+    assert [limit.enter("a") for _ in range(3)] == [True, True, False]
+    assert limit.is_full("a")
+    assert limit.enter("b")
+    limit.leave("a")
+    assert limit.enter("a")
+    for address in "aab":
+        limit.leave(address)
+    assert len(limit) == 0
+
+
+def test_deadlines_warn_once_and_end_once() -> None:
+    deadlines = Deadlines(30)
+    deadlines.set(1, 100, 0)
+    deadlines.set(2, 90, 65)  # within the warning: told at once
+    assert deadlines.due(64) == ([], [])
+    assert deadlines.due(65) == ([(2, 25)], [])
+    assert deadlines.due(70) == ([(1, 30)], [])
+    assert deadlines.due(89.9) == ([], [])
+    assert deadlines.due(95) == ([], [2])
+    assert deadlines.due(1000) == ([], [1])
+    assert deadlines.due(2000) == ([], [])
+    assert len(deadlines) == 0
+
+
+def test_a_renewal_puts_the_end_off_and_a_departure_ends_it() -> None:
+    deadlines = Deadlines(30)
+    deadlines.set(1, 100, 0)
+    deadlines.set(2, 100, 0)
+    assert sorted(deadlines.due(75)[0]) == [(1, 25), (2, 25)]
+    deadlines.set(1, 200, 80)
+    deadlines.clear(2)
+    assert deadlines.due(150) == ([], [])
+    assert deadlines.due(180) == ([(1, 20)], [])
+    assert deadlines.due(200) == ([], [1])
+
+
+def test_renewing_all_the_time_does_not_fill_the_memory() -> None:
+    deadlines = Deadlines(30)
+    for n in range(10_000):
+        deadlines.set(n % 10, 1e6 + n, 0)
+    assert len(deadlines._heap) < 200
+    assert len(deadlines.due(2e6)[1]) == 10
+
+
+def test_deadlines_against_a_model() -> None:
+    chance = random.Random(5)
+    deadlines, model = Deadlines(10), {}
+    now = 0.0
+    for _ in range(3000):
+        conn, now = chance.randrange(20), now + chance.random()
+        if chance.random() < 0.2:
+            deadlines.clear(conn)
+            model.pop(conn, None)
+        else:
+            model[conn] = now + 1 + 30 * chance.random()
+            deadlines.set(conn, model[conn], now)
+        ended = {conn for conn, end in model.items() if end <= now}
+        assert set(deadlines.due(now)[1]) == ended
+        for conn in ended:
+            del model[conn]

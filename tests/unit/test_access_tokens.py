@@ -1,0 +1,160 @@
+"""Tokens: which prove who a client is, and which do not, with keys made here."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from realizehit.access.tokens import TokenVerifier
+from realizehit.errors import AccessDenied, SettingsError
+
+SECRET = b"s" * 64
+CLAIMS = {"user": "sub", "zone": "zone"}
+
+
+UNSIGNED = jwt.encode({"sub": "42", "exp": 99999999999}, "", "none")
+
+
+def in_ten_minutes() -> int:
+    return int(time.time()) + 600
+
+
+def signed(key: Any = SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **claims: Any) -> str:
+    return jwt.encode({"sub": "42", "exp": in_ten_minutes(), **claims}, key, algorithm, headers)
+
+
+def public_pem(key: Any) -> bytes:
+    return key.public_key().public_bytes(  # type: ignore[no-any-return]
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def reason(verifier: TokenVerifier, text: str) -> str:
+    with pytest.raises(AccessDenied) as raised:
+        verifier.verify(text)
+    assert (raised.value.code, raised.value.reason) == ("not-authenticated", "bad_token")
+    assert len(text) < 10 or text[-10:] not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_secrets(algorithm: str) -> None:
+    verifier = TokenVerifier(SECRET, [algorithm], CLAIMS)
+    end = in_ten_minutes()
+    token = verifier.verify(signed(algorithm=algorithm, zone=3.0, exp=end))
+    assert token.identity == {"user": "42", "zone": "3"}
+    assert token.expires == end
+    assert reason(verifier, signed(b"t" * 64, algorithm)) == "the token's signature is wrong"
+
+
+def test_public_keys(rsa_key: rsa.RSAPrivateKey) -> None:
+    for key, algorithm in (
+        (rsa_key, "RS256"),
+        (rsa_key, "PS512"),
+        (ec.generate_private_key(ec.SECP256R1()), "ES256"),
+        (ed25519.Ed25519PrivateKey.generate(), "EdDSA"),
+    ):
+        verifier = TokenVerifier(public_pem(key), [algorithm], CLAIMS)
+        assert verifier.verify(signed(key, algorithm)).identity == {"user": "42"}
+        # The classic forgery: the public key taken for a secret.
+        head, body, _ = signed(algorithm="HS256").split(".")
+        mac = hmac.new(public_pem(key), f"{head}.{body}".encode(), hashlib.sha256).digest()
+        forged = f"{head}.{body}.{jwt.utils.base64url_encode(mac).decode()}"
+        assert reason(verifier, forged) == "the token's algorithm is not allowed"
+
+
+def test_a_set_of_keys(rsa_key: rsa.RSAPrivateKey) -> None:
+    other = rsa.generate_private_key(65537, 2048)
+    keys = []
+    for kid, key in (("one", rsa_key), ("two", other)):
+        keys.append({**jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "alg": "RS256"})
+    verifier = TokenVerifier(json.dumps({"keys": keys}).encode(), ["RS256"], CLAIMS)
+    assert verifier.verify(signed(other, "RS256", {"kid": "two"})).identity == {"user": "42"}
+    assert reason(verifier, signed(other, "RS256", {"kid": "one"})) == "the token's signature is wrong"
+    for headers in ({"kid": "three"}, None):
+        assert reason(verifier, signed(other, "RS256", headers)) == "no key has the kid that the token names"
+    with pytest.raises(SettingsError, match="no public key for ES256"):
+        TokenVerifier(json.dumps({"keys": keys}).encode(), ["ES256"], CLAIMS)
+    del keys[0]["kid"]
+    with pytest.raises(SettingsError, match="one of them no kid"):
+        TokenVerifier(json.dumps({"keys": keys}).encode(), ["RS256"], CLAIMS)
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ({"exp": 1}, "the token has expired"),
+        ({"exp": "soon"}, "the token is malformed"),
+        ({"nbf": 99999999999}, "the token is not valid yet"),
+        ({"aud": "others"}, "the token is for another audience"),
+        ({"iss": "others"}, "the token is from another issuer"),
+    ],
+)
+def test_claims_that_do_not_hold(claims: dict[str, Any], said: str) -> None:
+    verifier = TokenVerifier(SECRET, ["HS256"], CLAIMS, audience="us", issuer="them")
+    good: dict[str, Any] = {"aud": "us", "iss": "them"}
+    assert verifier.verify(signed(**good)).identity == {"user": "42"}
+    assert reason(verifier, signed(**{**good, **claims})) == said
+    for missing in ("aud", "iss", "exp"):
+        kept = {"exp": in_ten_minutes(), **good}
+        del kept[missing]
+        assert "lacks a claim" in reason(verifier, jwt.encode(kept, SECRET))
+
+
+def test_leeway() -> None:
+    verifier = TokenVerifier(SECRET, ["HS256"], CLAIMS, leeway=60)
+    now = int(time.time())
+    assert verifier.verify(signed(exp=now - 30)).expires == now + 30
+    assert reason(verifier, signed(exp=now - 90)) == "the token has expired"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "a.b.c", "é.é.é", "." * 5000, "x" * 9000, UNSIGNED],
+)
+def test_what_is_no_token(text: str) -> None:
+    reason(TokenVerifier(SECRET, ["HS256"], CLAIMS), text)
+
+
+def test_claims_that_are_no_identity() -> None:
+    verifier = TokenVerifier(SECRET, ["HS256"], CLAIMS)
+    assert verifier.verify(signed(zone=None)).identity == {"user": "42"}
+    for zone in ("", "*", [1], {"a": 1}, "v" * 300):
+        with pytest.raises(AccessDenied, match="the token: "):
+            verifier.verify(signed(zone=zone))
+
+
+def test_keys_that_cannot_be_used(rsa_key: rsa.RSAPrivateKey) -> None:
+    private = rsa_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for material, algorithms, said in (
+        (SECRET, ["HS257"], "HS257 is none of"),
+        (SECRET, [], "nothing is none of"),
+        (SECRET, ["none"], "none is none of"),
+        (SECRET, ["HS256", "RS256"], "do not mix"),
+        (b"short", ["HS256"], "has 5 bytes; HS256 needs 32"),
+        (b"s" * 32, ["HS256", "HS512"], "has 32 bytes; HS512 needs 64"),
+        (public_pem(rsa_key), ["HS256"], "is a key in PEM"),
+        (private, ["RS256"], "is a private key"),
+        (b"rubbish", ["RS256"], "neither a public key in PEM"),
+        (public_pem(rsa_key), ["ES256"], "neither a public key in PEM"),
+        (b'{"keys": 1}', ["RS256"], "nor a JWKS"),
+    ):
+        with pytest.raises(SettingsError) as raised:
+            TokenVerifier(material, algorithms, CLAIMS)
+        assert said in str(raised.value), algorithms
+        assert "PRIVATE" not in str(raised.value)
