@@ -20,8 +20,8 @@ def main() -> None:
         try:
             url = f"{server.api}console"
             with (
-                opened(browser, url, height=1130, theme="dark") as dark,
-                opened(browser, url, height=1130, theme="light") as light,
+                opened(browser, url, height=1215, theme="dark") as dark,
+                opened(browser, url, height=1215, theme="light") as light,
             ):
                 for watched in (dark, light):
                     page = watched.page
