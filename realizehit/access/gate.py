@@ -98,7 +98,15 @@ class Gate:
 
     # Connections
 
-    def open(self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes) -> Opening:
+    def open(
+        self,
+        peer: str,
+        headers: Mapping[bytes, bytes],
+        repeated: frozenset[bytes],
+        query: bytes,
+        *,
+        counted: bool = False,
+    ) -> Opening:
         """Decide about an opening request, of whatever transport.
 
         Args:
@@ -106,23 +114,26 @@ class Gate:
             headers: values by lower-case name.
             repeated: the names that came more than once.
             query: the target from its question mark on.
+            counted: whether `arrive` has counted the connection, and it is not over yet.
 
         Raises:
             AccessDenied: it is not let in.
         """
         try:
-            return self._open(peer, headers, repeated, query)
+            return self._open(peer, headers, repeated, query, counted=counted)
         except AccessDenied as error:
             self.refusals[error.reason] += 1
             raise
 
-    def _open(self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes) -> Opening:
+    def _open(
+        self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes, *, counted: bool
+    ) -> Opening:
         most = self._settings.max_connections
         if most and self._connected() >= most:
             raise _busy("the server has as many clients as it may", "too_many_connections")
         address = None
         if self.addresses is not None and peer not in self._trusted:
-            if self.addresses.is_full(peer):
+            if not counted and self.addresses.is_full(peer):
                 raise _busy("this address has as many connections as it may", "too_many_per_address")
             address = peer
         if self._handshakes is not None:
@@ -185,7 +196,8 @@ class Gate:
             self._identities[conn] = opening.identity
         if opening.end is not None:
             self._deadlines.set(conn, opening.end, self._clock())
-        if opening.address is not None and self.addresses is not None and self.addresses.enter(opening.address):
+        if opening.address is not None and self.addresses is not None:
+            self.addresses.add(opening.address)
             self._counted[conn] = opening.address
 
     def left(self, conn: int) -> None:

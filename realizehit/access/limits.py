@@ -108,11 +108,14 @@ class AddressLimit:
 
     def enter(self, address: str) -> bool:
         """Count a connection; false, and not counted, where it is one too many."""
-        count = self._counts.get(address, 0)
-        if count >= self._most:
+        if self.is_full(address):
             return False
-        self._counts[address] = count + 1
+        self.add(address)
         return True
+
+    def add(self, address: str) -> None:
+        """Count a connection that was let in."""
+        self._counts[address] = self._counts.get(address, 0) + 1
 
     def leave(self, address: str) -> None:
         """Take a connection out that was counted."""

@@ -25,4 +25,6 @@ def opening_of(scope: Scope, gate: Gate) -> Opening:
             headers[name] += b", " + value
         else:
             headers[name] = value
-    return gate.open(peer_of(scope.get("client")), headers, frozenset(repeated), scope["query_string"])
+    peer = peer_of(scope.get("client"))
+    # The connection that the request came on is among its address's already.
+    return gate.open(peer, headers, frozenset(repeated), scope["query_string"], counted=True)

@@ -10,8 +10,6 @@ from http import HTTPStatus
 from math import ceil
 from typing import Final
 
-from starlette.types import Scope
-
 from realizehit import _fanout
 from realizehit.access.gate import Gate, Opening
 from realizehit.access.peers import peer_of
@@ -79,15 +77,6 @@ class Guard:
         except AccessDenied as error:
             return refusal_of(error)
 
-    def admit_request(self, scope: Scope) -> Opening:
-        """Decide about an opening request that the API's server has read.
-
-        Raises:
-            AccessDenied: it is not let in.
-        """
-        headers, repeated = headers_of(scope)
-        return self.gate.open(peer_of(scope.get("client")), headers, repeated, scope["query_string"])
-
     def tick(self) -> None:
         """Warn and end the connections whose time has come; to be called now and then."""
         warned, ended = self.gate.due()
@@ -139,17 +128,6 @@ class Guard:
                 await asyncio.sleep(0)
         if ended:
             logger.info("subscriptions that are no longer granted were ended: %d", ended)
-
-
-def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
-    """Return a request's headers by lower-case name, and the names that came more than once."""
-    headers: dict[bytes, bytes] = {}
-    repeated = set()
-    for name, value in scope["headers"]:
-        if name in headers:
-            repeated.add(name)
-        headers[name] = value
-    return headers, frozenset(repeated)
 
 
 def refusal_of(error: AccessDenied) -> bytes:

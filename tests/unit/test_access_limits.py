@@ -116,7 +116,8 @@ def test_renewing_all_the_time_does_not_fill_the_memory() -> None:
 
 def test_deadlines_against_a_model() -> None:
     chance = random.Random(5)
-    deadlines, model = Deadlines(10), {}
+    deadlines = Deadlines(10)
+    model: dict[int, float] = {}
     now = 0.0
     for _ in range(3000):
         conn, now = chance.randrange(20), now + chance.random()
