@@ -74,11 +74,14 @@ class Figures:
         try:
             for turn in range(1 << 62):
                 await asyncio.sleep(self._interval)
-                # Who listens here is known at once, who listens elsewhere from the last message's count.
-                if self._watched or turn % IDLE == 0 or self._engine.subscribers(STATS_CHANNEL):
+                if self._listened() or turn % IDLE == 0:
                     await self._publish()
         finally:
             self._probe.end()
+
+    def _listened(self) -> bool:
+        # Who listens here is known at once, who listens elsewhere from the last message's count.
+        return self._watched or self._engine.subscribers(STATS_CHANNEL) > 0
 
     async def _publish(self) -> None:
         messages = [(STATS_CHANNEL, orjson.dumps(self.take()))]
@@ -117,7 +120,7 @@ class Figures:
             "version": __version__,
             "time": time.time(),
             "uptime": round(now - self._started, 1),
-            "interval": self._interval * (1 if self._watched else IDLE),
+            "interval": self._interval * (1 if self._listened() else IDLE),
             "broker": self._bus.state.value,
             "connections": stats["connections"] - probing,
             "subscriptions": stats["subscriptions"] - probing,
