@@ -33,9 +33,11 @@ cdef enum ConnFlag:
     LAST_FRAME = 256            # a close frame is queued; nothing may follow it
     PEER_DONE = 512             # the peer's close frame came: after the last frame the socket can be closed at once
     HALF_CLOSED = 1024          # our side of the socket is shut
-    BURIED = 2048               # its socket is closed; the slot is free again once no dirty list names it
+    BURIED = 2048               # its socket is closed; the slot is free again once no list names it
     OVERDUE = 4096              # the time to end is over
     DEAF = 8192                 # it broke the protocol: nothing more of it is read
+    ON_SLOW = 16384             # stands in the list of those to be sent away
+    LISTED = 16398              # ON_URGENT, ON_BULK, ON_PYTHON and ON_SLOW: a list names it
 
 
 cdef struct Subscription:
@@ -156,6 +158,14 @@ cdef inline void slot_give(Slots* slots, Conn* c) noexcept nogil:
     c.flags = 0
     slots.unused[slots.unused_count] = c.slot
     slots.unused_count += 1
+
+
+cdef inline void slot_release(Slots* slots, Conn* c) noexcept nogil:
+    """Give a slot back now, or when the last list that names it lets go of it."""
+    if c.flags & LISTED:
+        c.flags |= BURIED
+    else:
+        slot_give(slots, c)
 
 
 cdef inline void slots_clear(Slots* slots) noexcept nogil:

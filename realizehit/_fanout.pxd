@@ -147,4 +147,5 @@ cdef class Engine:
     # with `later`.
     cdef int settle(self) except -1
     cdef int run_pending(self) except -1
+    cdef int broke_off(self) except -1              # an entry point raises: what it leaves behind is for the next flush
     cdef int later(self) except -1

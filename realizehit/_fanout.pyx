@@ -25,9 +25,9 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from realizehit._conn cimport (
     BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DEAF, HALF_CLOSED, HARD,
-    IS_TRANSPORT, LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, OVERDUE, PEER_DONE, PINGED, SEEN, Conn, Subscriber,
-    Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch, slot_at,
-    slot_find, slot_give, slot_take, slots_clear, slots_grow,
+    IS_TRANSPORT, LAST_FRAME, LISTED, ON_BULK, ON_PYTHON, ON_SLOW, ON_URGENT, OVERDUE, PEER_DONE, PINGED, SEEN, Conn,
+    Subscriber, Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch,
+    slot_at, slot_find, slot_release, slot_take, slots_clear, slots_grow,
 )
 from realizehit._engineio cimport engineio_frame, polling_3_frame, polling_4_frame
 from realizehit._filters cimport (
@@ -202,6 +202,16 @@ cdef Frame* frame_of(Pool* pool, bytes data) except NULL:
     return f
 
 
+cdef void* shrunk(Pool* pool, void* items, size_t room, size_t count, size_t item) noexcept:
+    """Move `count` entries to an array of half the room, more than one; the same array when there is no memory."""
+    cdef void* moved = pool_take(pool, room // 2 * item)
+    if moved == NULL:
+        return items
+    memcpy(moved, items, count * item)
+    pool_give(pool, items, room * item)
+    return moved
+
+
 cdef void* resize(Pool* pool, void* items, void* only, size_t room, size_t wanted, size_t count,
                   size_t item) except NULL:
     """Move `count` entries to an array with `wanted` of them; one entry lives in `only`, inside its owner."""
@@ -258,6 +268,8 @@ cdef class Engine:
                  heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.002,
                  check_utf8=True, epoll=True):
         cdef int i
+        if not 1 <= max_queue_bytes <= 1 << 30:
+            raise ValueError(f"max_queue_bytes must be 1 to {1 << 30}, not {max_queue_bytes}")
         if not 1 <= max_queue_messages <= QUEUE_MAX:
             raise ValueError(f"max_queue_messages must be 1 to {QUEUE_MAX}, not {max_queue_messages}")
         self.call_soon = call_soon
@@ -282,12 +294,14 @@ cdef class Engine:
         self.events = <rh_event*> malloc(EVENTS * sizeof(rh_event))
         if not (writer_init(&self.writer) and self.inbox and self.events):
             raise MemoryError()
-        self.pings[FRAMING_WEBSOCKET] = frame_build(&self.pool, OP_PING, b"", 0, b"", 0)
-        self.pings[FRAMING_DEFLATE] = frame_build(&self.pool, OP_PING, b"", 0, b"", 0)
-        self.pings[FRAMING_ENGINEIO_4] = frame_build(&self.pool, OP_TEXT, b"2", 1, b"", 0)
-        self.pings[FRAMING_POLLING_4] = frame_of(&self.pool, b"2\x1e")
-        self.pings[FRAMING_SSE] = frame_of(&self.pool, b":\n\n")
-        self.count_pings(-1)
+        try:
+            self.pings[FRAMING_WEBSOCKET] = frame_of(&self.pool, b"\x89\0")
+            self.pings[FRAMING_DEFLATE] = frame_of(&self.pool, b"\x89\0")
+            self.pings[FRAMING_ENGINEIO_4] = frame_of(&self.pool, b"\x81\x012")
+            self.pings[FRAMING_POLLING_4] = frame_of(&self.pool, b"2\x1e")
+            self.pings[FRAMING_SSE] = frame_of(&self.pool, b":\n\n")
+        finally:
+            self.count_pings(-1)
         if epoll and RH_HAVE_EPOLL:
             self.epoll = rh_epoll_create()
             if self.epoll < 0:
@@ -375,15 +389,20 @@ cdef class Engine:
 
     cdef object begin(self, Conn* c, bytes head, bytes rest):
         cdef uint64_t handle = handle_of(c)
-        if head:
-            self.send_frame(c, frame_of(&self.pool, head))
-        if rest:
-            self.depth += 1     # no callback before the caller knows the handle
-            try:
-                self.feed(handle, rest)
-            finally:
-                self.depth -= 1
-        self.later()
+        try:
+            if head:
+                self.send_frame(c, frame_of(&self.pool, head))
+            if rest:
+                self.depth += 1     # no callback before the caller knows the handle
+                try:
+                    self.feed(handle, rest)
+                finally:
+                    self.depth -= 1
+            self.later()
+        except BaseException:
+            self.doom(c)    # nobody will ever know its handle
+            self.broke_off()
+            raise
         return handle
 
     def feed(self, uint64_t handle, bytes data not None):
@@ -404,8 +423,12 @@ cdef class Engine:
                     # Without a half-close the peer's answer to our close frame is what ends the connection.
                     self.doom(c)
                     break
-        finally:
+        except BaseException:
+            self.doom(c)    # a part of what it sent is lost
             self.depth -= 1
+            self.broke_off()
+            raise
+        self.depth -= 1
         self.settle()
 
     def lost(self, uint64_t handle):
@@ -491,11 +514,13 @@ cdef class Engine:
             False when the connection is gone or going.
         """
         cdef Conn* c = self.find(handle)
+        cdef bytes text
         if c == NULL or c.state != CONN_OPEN:
             return False
+        text = reason.encode(errors="replace")[:123].decode(errors="ignore").encode()
         if peer_done:
             c.flags |= PEER_DONE
-        self.close_with(c, code, reason.encode()[:123].decode(errors="ignore").encode())
+        self.close_with(c, code, text)
         self.later()
         return True
 
@@ -532,14 +557,17 @@ cdef class Engine:
             raise ValueError("both connections must be open")
         if not c.flags & IS_TRANSPORT or o.sub_count:
             raise ValueError("the first must have a transport, and the second no subscriptions")
+        self.moved[other] = handle      # what it sent and has not been told yet
         if not o.flags & IS_TRANSPORT and rh_epoll_arm(self.epoll, o.fd, handle, (o.flags & BLOCKED) != 0) < 0:
+            del self.moved[other]
             raise OSError(errno, os.strerror(errno))
-        transport = <object> c.transport
+        # Held to the end: what goes with the last reference may call the engine.
+        transport, handler = <object> c.transport, <object> c.handler
         Py_DECREF(transport)
-        Py_DECREF(<object> c.handler)
+        Py_DECREF(handler)
         queue_drop(&self.pool, c, 0)
         c.fd, c.transport, c.handler, c.framing = o.fd, o.transport, o.handler, o.framing
-        c.flags = (c.flags & (ON_URGENT | ON_BULK | ON_PYTHON)) | (o.flags & (IS_TRANSPORT | BLOCKED | HARD | SEEN))
+        c.flags = (c.flags & LISTED) | (o.flags & (IS_TRANSPORT | BLOCKED | HARD | SEEN))
         queue_move(c, o)
         wheel_unset(&self.wheel, &self.slots, o)
         self.start_heartbeat(c)
@@ -550,13 +578,9 @@ cdef class Engine:
         self.used_count -= 1
         if RH_DEBUG:
             alive.connections -= 1
-        if o.flags & (ON_URGENT | ON_BULK):
-            o.flags |= BURIED
-        else:
-            slot_give(&self.slots, o)
+        slot_release(&self.slots, o)
         if c.count and not c.flags & BLOCKED:
             self.make_dirty(c, True)
-        self.moved[other] = handle      # what it sent and has not been told yet
         self.later()
         transport.close()
 
@@ -612,11 +636,16 @@ cdef class Engine:
                     return ALREADY if <PyObject*> ch == c.subs[i].channel else COLLISION
         if c.sub_count >= limit:
             return FULL
-        self.add_subscription(c, ch)
         if fresh:
-            self.channels[channel] = ch
-            if RH_DEBUG:
-                alive.channels += 1
+            self.channels[channel] = ch     # before anything refers to it: this may raise, too
+        try:
+            self.add_subscription(c, ch)
+        except MemoryError:
+            if fresh:
+                del self.channels[channel]
+            raise
+        if RH_DEBUG and fresh:
+            alive.channels += 1
         return ADDED
 
     def unsubscribe(self, uint64_t handle, bytes channel not None):
@@ -659,6 +688,10 @@ cdef class Engine:
         Args:
             batch: items of three, ``(kind, channel, payload)``, of which the last two are ``bytes``.
 
+        Raises:
+            IndexError, TypeError: an item is none; those before it are delivered, those behind it are not.
+            MemoryError: there is no memory for a message, or it is larger than 2 GB as a frame; likewise.
+
         Cost:
             For each publication one hash look-up, one frame per framing in use, and a pointer per subscriber: no
             Python call and no allocation for each subscriber.
@@ -669,8 +702,11 @@ cdef class Engine:
             for entry in batch:
                 item = entry if isinstance(entry, list) else list(entry)
                 self.dispatch_one(<bytes?> item[1], <bytes?> item[2])
-        finally:
+        except BaseException:
             self.depth -= 1
+            self.broke_off()
+            raise
+        self.depth -= 1
         self.settle()
 
     def poll(self):
@@ -696,8 +732,11 @@ cdef class Engine:
                         self.make_dirty(c, True)
                 if rh_event_in(&self.events[i]) and c.state != CONN_DEAD:
                     self.receive(c)
-        finally:
+        except BaseException:
             self.depth -= 1
+            self.broke_off()
+            raise
+        self.depth -= 1
         self.settle()
 
     def flush(self):
@@ -730,8 +769,11 @@ cdef class Engine:
                     slot = c.timer_next
                     if c.due <= self.wheel.now:
                         self.timer_fired(c)
-        finally:
+        except BaseException:
             self.depth -= 1
+            self.broke_off()
+            raise
+        self.depth -= 1
         self.settle()
 
     def stats(self):
@@ -792,7 +834,7 @@ cdef class Engine:
             channel = <Channel> value
             if channel.recent > least:
                 top.append((channel.recent, channel.name, channel.count))
-                if len(top) >= 2 * count:
+                if len(top) >= 2 * <Py_ssize_t> count:
                     top.sort(reverse=True)
                     del top[count:]
                     least = top[count - 1][0]
@@ -804,19 +846,27 @@ cdef class Engine:
         """End every connection at once, without a close frame, and release what they held."""
         cdef uint32_t i
         cdef Conn* c
-        if self.closed:
+        if self.closed and self.used_count == 0:
             return
+        self.closed = True      # first, so that a callback adds none
         for i in range(self.slots.count):
             c = slot_at(&self.slots, i)
             if c.state != CONN_FREE:
                 self.doom(c)
         self.settle()
-        self.closed = True
 
     cdef int later(self) except -1:
         if self.depth == 0 and not self.flush_scheduled and not self.closed:
-            self.flush_scheduled = True
             self.call_soon(self.flush)
+            self.flush_scheduled = True
+        return 0
+
+    cdef int broke_off(self) except -1:
+        # Connections may wait to be written, told or buried, and nothing else may come that would see to it.
+        try:
+            self.later()
+        except Exception as error:
+            self.on_error(error)
         return 0
 
     cdef int settle(self) except -1:
@@ -830,7 +880,10 @@ cdef class Engine:
                     c = list_pop(&self.lists[SLOW])
                     if c == NULL:
                         break
-                    if c.state == CONN_SLOW:
+                    c.flags &= ~ON_SLOW
+                    if c.flags & BURIED:
+                        slot_release(&self.slots, c)
+                    elif c.state == CONN_SLOW:
                         self.n.slow_disconnects += 1
                         # A frame that is out in part must be finished, or the close frame would stand inside it.
                         queue_drop(&self.pool, c, 1 if c.offset > 0 else 0)
@@ -842,30 +895,43 @@ cdef class Engine:
                 self.bury()
                 if not self.pending and not list_filled(&self.lists[SLOW]):
                     break
-        finally:
+        except BaseException:
             self.depth = 0
+            self.broke_off()
+            raise
+        self.depth = 0
         if list_filled(&self.lists[URGENT]) or list_filled(&self.lists[BULK]):
             self.later()
         return 0
 
     cdef int run_pending(self) except -1:
         cdef list pending
+        cdef Py_ssize_t done
         while self.pending:
             pending, self.pending = self.pending, []
-            for what, handler, handle, data in pending:
-                handle = self.moved.get(handle, handle)
-                try:
-                    if what == "vacant":
-                        if self.on_vacant is not None:
-                            self.on_vacant(data)
-                    elif what == "on_gone":
-                        handler.on_gone(handle)
-                    elif what == "end":
-                        self.disconnect(handle, data[0], data[1])
-                    elif self.is_open(handle):  # it may have left in a callback before this one
-                        getattr(handler, what)(handle, data)
-                except Exception as error:
-                    self.on_error(error)
+            done = 0
+            try:
+                for what, handler, handle, data in pending:
+                    done += 1
+                    while handle in self.moved:
+                        handle = self.moved[handle]
+                    try:
+                        if what == "vacant":
+                            if self.on_vacant is not None:
+                                self.on_vacant(data)
+                        elif what == "on_gone":
+                            handler.on_gone(handle)
+                        elif what == "end":
+                            self.disconnect(handle, data[0], data[1])
+                        elif self.is_open(handle):  # it may have left in a callback before this one
+                            getattr(handler, what)(handle, data)
+                    except Exception as error:
+                        self.on_error(error)
+            except BaseException:   # a signal's, or from `on_error`: the others are told all the same
+                del pending[:done]
+                pending += self.pending
+                self.pending = pending
+                raise
         self.moved.clear()
         return 0
 
@@ -920,6 +986,11 @@ cdef class Engine:
         cdef uint32_t position = c.subs[index].position
         cdef Subscriber* moved
         cdef Subscription* own
+        cdef Subscriber* others
+        cdef Subscription* subs
+        # Only this can raise, and then nothing has changed.
+        if channel.count == 1:
+            self.pending.append(("vacant", None, 0, channel.name))
         channel.count -= 1
         if position != channel.count:
             channel.subs[position] = channel.subs[channel.count]
@@ -935,13 +1006,15 @@ cdef class Engine:
             alive.subscriptions -= 1
         # Shrink at a quarter, to a half: what a burst of subscribers took is given back, without going to and fro.
         if channel.room > 4 and channel.count <= channel.room // 4:
-            channel.subs = <Subscriber*> resize(&self.pool, channel.subs, &channel.only, channel.room,
-                                                channel.room // 2, channel.count, sizeof(Subscriber))
-            channel.room //= 2
+            others = <Subscriber*> shrunk(&self.pool, channel.subs, channel.room, channel.count, sizeof(Subscriber))
+            if others != channel.subs:
+                channel.subs = others
+                channel.room //= 2
         if c.sub_room > 4 and c.sub_count <= c.sub_room // 4:
-            c.subs = <Subscription*> resize(&self.pool, c.subs, &c.only, c.sub_room,
-                                            c.sub_room // 2, c.sub_count, sizeof(Subscription))
-            c.sub_room //= 2
+            subs = <Subscription*> shrunk(&self.pool, c.subs, c.sub_room, c.sub_count, sizeof(Subscription))
+            if subs != c.subs:
+                c.subs = subs
+                c.sub_room //= 2
         if channel.count == 0:
             if channel.room > 1:
                 pool_give(&self.pool, channel.subs, channel.room * sizeof(Subscriber))
@@ -950,7 +1023,6 @@ cdef class Engine:
             del self.channels[channel.name]
             if RH_DEBUG:
                 alive.channels -= 1
-            self.pending.append(("vacant", None, 0, channel.name))
         return 0
 
 
@@ -1019,27 +1091,30 @@ cdef class Engine:
         cdef int framing
         cdef bint urgent = count <= URGENT_MAX
         memset(frames, 0, sizeof(frames))
-        for i in range(count):
-            if i + AHEAD < count:
-                rh_prefetch(subs[i + AHEAD].conn)
-            c = subs[i].conn
-            framing = c.framing
-            if framing == FRAMING_ENGINEIO_3:
-                framing = FRAMING_ENGINEIO_4    # their messages are the same
-            f = frames[framing]
-            if f == NULL:
-                f = frames[framing] = self.build(framing, channel.id, channel.name, payload, size)
-                self.n.frames_built += 1
-            if c.state == CONN_OPEN:
-                self.n.deliveries += self.enqueue(c, f, urgent)
-        for i in range(FRAMINGS):
-            if frames[i] != NULL:
-                frame_release(&self.pool, frames[i])
+        try:
+            for i in range(count):
+                if i + AHEAD < count:
+                    rh_prefetch(subs[i + AHEAD].conn)
+                c = subs[i].conn
+                framing = c.framing
+                if framing == FRAMING_ENGINEIO_3:
+                    framing = FRAMING_ENGINEIO_4    # their messages are the same
+                f = frames[framing]
+                if f == NULL:
+                    f = frames[framing] = self.build(framing, channel.id, channel.name, payload, size)
+                    self.n.frames_built += 1
+                if c.state == CONN_OPEN:
+                    self.n.deliveries += self.enqueue(c, f, urgent)
+        finally:
+            for i in range(FRAMINGS):
+                if frames[i] != NULL:
+                    frame_release(&self.pool, frames[i])
         return 0
 
     cdef bint enqueue(self, Conn* c, Frame* f, bint urgent) noexcept nogil:
-        if c.count >= self.max_queue_messages or (c.count and c.queued + f.size > self.max_queue_bytes):
+        if c.count >= self.max_queue_messages or (c.count and <uint64_t> c.queued + f.size > self.max_queue_bytes):
             c.state = CONN_SLOW
+            c.flags |= ON_SLOW
             list_push(&self.lists[SLOW], c)
             return False
         if not queue_append(&self.pool, c, f):
@@ -1080,8 +1155,7 @@ cdef class Engine:
             if c == NULL:
                 return
             if c.flags & BURIED:
-                if not c.flags & (ON_URGENT | ON_BULK):
-                    slot_give(&self.slots, c)
+                slot_release(&self.slots, c)
                 continue
             if c.state == CONN_DEAD or c.flags & BLOCKED:
                 continue
@@ -1163,25 +1237,31 @@ cdef class Engine:
     cdef int write_through_python(self) except -1:
         cdef Conn* c
         cdef bytes data
+        cdef uint64_t handle
         while True:
             c = list_pop(&self.lists[THROUGH_PYTHON])
             if c == NULL:
                 return 0
             c.flags &= ~ON_PYTHON
+            if c.flags & BURIED:
+                slot_release(&self.slots, c)
+                continue
             if c.state == CONN_DEAD or c.flags & BLOCKED:
                 continue
             if not c.flags & IS_TRANSPORT:  # spliced onto a socket meanwhile
                 self.make_dirty(c, True)
                 continue
+            handle = handle_of(c)
             if c.count:
-                data = self.joined(c)
+                transport = <object> c.transport
                 try:
-                    (<object> c.transport).write(data)
+                    data = self.joined(c)
+                    transport.write(data)
                 except Exception as error:
+                    if self.find(handle) != NULL:   # it may have been spliced away in the call
+                        self.doom(c)
                     self.on_error(error)
-                    self.doom(c)
-                    continue
-            if c.state != CONN_DEAD:
+            if self.find(handle) != NULL:
                 self.finish(c)
 
 
@@ -1194,7 +1274,11 @@ cdef class Engine:
         if n > 0:
             c.flags |= SEEN
             if c.state == CONN_OPEN:
-                self.consume(c, self.inbox, n)
+                try:
+                    self.consume(c, self.inbox, n)
+                except BaseException:
+                    self.doom(c)    # a part of what it sent is lost
+                    raise
         elif n == 0 or not rh_would_block():
             self.doom(c)
         return 0
@@ -1290,6 +1374,8 @@ cdef class Engine:
             raise RuntimeError("the engine is closed")
         if not 0 <= framing < FRAMINGS:
             raise ValueError(f"{framing} is no framing")
+        if framing == FRAMING_POLLING_3 and not self.check_utf8:
+            raise ValueError("this framing needs check_utf8: its lengths hold for valid UTF-8 only")
         if self.slots.unused_count == 0:
             for i in range(LISTS):
                 if not list_grow(&self.lists[i], self.slots.count + CHUNK):
@@ -1318,6 +1404,8 @@ cdef class Engine:
             # The first ping comes after half an interval to a whole one: a crowd that came together is spread out.
             self.spread = self.spread * 1103515245 + 12345
             wheel_set(&self.wheel, &self.slots, c, self.ping_ticks - (self.spread >> 16) % (self.ping_ticks // 2 + 1))
+        else:
+            wheel_unset(&self.wheel, &self.slots, c)
 
     cdef int leave(self, Conn* c) except -1:
         while c.sub_count:
@@ -1354,16 +1442,26 @@ cdef class Engine:
         if c.framing == FRAMING_RESP:
             self.doom(c)    # it has nothing that says farewell
             return 0
-        self.leave(c)
-        self.tell("on_gone", c, None)
+        try:
+            f = self.farewell(c.framing, code, reason)
+        except MemoryError:
+            self.doom(c)    # without one, then
+            return 0
+        try:
+            self.leave(c)
+            self.tell("on_gone", c, None)
+        except BaseException:
+            if f != NULL:
+                frame_release(&self.pool, f)
+            self.doom(c)
+            raise
         self.open_count -= 1
         c.state = CONN_CLOSING
-        f = self.farewell(c.framing, code, reason)
+        c.flags |= LAST_FRAME
         if f != NULL:
             if not queue_append(&self.pool, c, f):
                 self.doom(c)
             frame_release(&self.pool, f)
-        c.flags |= LAST_FRAME
         if not c.flags & BLOCKED:
             self.make_dirty(c, True)
         wheel_set(&self.wheel, &self.slots, c, self.close_ticks)
@@ -1383,31 +1481,36 @@ cdef class Engine:
             c = list_pop(&self.lists[DOOMED])
             if c == NULL:
                 return 0
-            self.leave(c)
-            if not c.flags & LAST_FRAME:  # otherwise it was told when it began to close
-                self.tell("on_gone", c, None)
+            try:
+                self.leave(c)
+                if not c.flags & LAST_FRAME:  # otherwise it was told when it began to close
+                    self.tell("on_gone", c, None)
+            except BaseException:
+                list_push(&self.lists[DOOMED], c)   # to be tried again
+                raise
             wheel_unset(&self.wheel, &self.slots, c)
             queue_drop(&self.pool, c, 0)
+            # Held to the end: what goes with the last reference may call the engine.
+            transport, handler = None, <object> c.handler
+            Py_DECREF(handler)
+            c.handler = NULL
             if c.flags & IS_TRANSPORT:
                 transport = <object> c.transport
-                try:
-                    if c.flags & LAST_FRAME and not c.flags & OVERDUE:
-                        transport.close()
-                    else:
-                        transport.abort()
-                except Exception as error:
-                    self.on_error(error)
                 Py_DECREF(transport)
                 c.transport = NULL
             elif c.fd >= 0:
                 rh_close(c.fd)
                 c.fd = -1
-            Py_DECREF(<object> c.handler)
-            c.handler = NULL
+            farewell = c.flags & LAST_FRAME and not c.flags & OVERDUE
             self.used_count -= 1
             if RH_DEBUG:
                 alive.connections -= 1
-            if c.flags & (ON_URGENT | ON_BULK):
-                c.flags |= BURIED
-            else:
-                slot_give(&self.slots, c)
+            slot_release(&self.slots, c)
+            if transport is not None:
+                try:
+                    if farewell:
+                        transport.close()
+                    else:
+                        transport.abort()
+                except Exception as error:
+                    self.on_error(error)

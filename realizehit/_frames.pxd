@@ -27,6 +27,9 @@ cdef enum:  # framings
     FRAMING_RESP = 7        # a broker's own protocol: how one node hands messages on to its workers
     FRAMINGS = 8            # how many there are
 
+cdef enum:
+    FRAME_MAX = 0x7FFF0000      # bytes; sums of two sizes, which are 32 bits, do not overflow
+
 cdef struct Frame:
     # Immutable bytes, shared by every connection that waits for them; the bytes follow the struct.
     uint32_t refs
@@ -42,8 +45,11 @@ cdef inline char* frame_bytes(Frame* f) noexcept nogil:
 
 
 cdef inline Frame* frame_new(Pool* pool, size_t size) noexcept nogil:
-    """Return a frame of `size` bytes yet to be written, held once by the caller; NULL when there is no memory."""
-    cdef Frame* f = <Frame*> pool_take(pool, sizeof(Frame) + size)
+    """Return a frame of `size` bytes yet to be written, held once by the caller.
+
+    NULL when there is no memory, or when it would be larger than `FRAME_MAX`.
+    """
+    cdef Frame* f = <Frame*> pool_take(pool, sizeof(Frame) + size) if size <= FRAME_MAX else NULL
     if f != NULL:
         f.refs = 1
         f.size = <uint32_t> size

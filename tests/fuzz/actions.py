@@ -13,8 +13,8 @@ import orjson
 from realizehit.errors import ErrorCode
 from realizehit.hub import Hub
 from realizehit.messages import ActionError, parse_action
+from realizehit.transports.intake import Intake
 from realizehit.transports.session import ActionSession
-from realizehit.transports.websocket import WebSocketTransport
 from tests.engines import BINARY, CLOSE, TEXT, bench
 from tests.fuzz.command import main
 from tests.scripted_bus import ScriptedBus
@@ -37,7 +37,7 @@ def one(data: bytes) -> None:
         hub = Hub(b.engine, bus, clock=lambda: 0.0, call_soon=b.loop.soon.append)
         bus.listen(hub)
         session = ActionSession(b.engine, hub)
-        b.handler = WebSocketTransport(b.engine, session, max_message=16384)  # type: ignore[assignment]
+        b.handler = Intake(b.engine, session, max_message=16384)  # type: ignore[assignment]
         conn, peer = b.connect()
         for line in data.split(b"\n"):
             peer.send(TEXT, line)
