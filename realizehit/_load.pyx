@@ -1019,6 +1019,7 @@ cdef class Fleet:
         cdef uint32_t channel = rl_hex8(p + STAMP_AT)
         cdef uint32_t number = rl_hex8(p + STAMP_AT + 8)
         cdef uint32_t expected
+        cdef int64_t age
         cdef Sub* sub = self.find(&self.conns[i], channel)
         if sub == NULL or sub.state == OUT or memcmp(p, self.channels[channel].id, ID_SIZE) != 0:
             self.n.unexpected += 1
@@ -1042,7 +1043,9 @@ cdef class Fleet:
             sub.next = number + 1
         self.n.deliveries += 1
         self.progress_ns = now
-        self.ledger.latencies[rl_hdr_index((now - stamp_time(p + STAMP_AT)) // 1000)] += 1
+        # A stamp may hold any number.
+        age = <int64_t> (<uint64_t> now - <uint64_t> stamp_time(p + STAMP_AT))
+        self.ledger.latencies[rl_hdr_index(age // 1000)] += 1
         if self.slot_count:
             self.arrived(rl_hex8(p + STAMP_AT + 32))
 

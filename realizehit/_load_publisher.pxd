@@ -34,9 +34,10 @@ cdef struct Publisher:
     size_t answers_room
 
 
-cdef inline size_t number_at(const char* p) noexcept nogil:
+cdef inline size_t number_at(const char* p, const char* end) noexcept nogil:
+    """The number whose digits begin at `p` and end before `end` at the latest."""
     cdef size_t value = 0
-    while c'0' <= p[0] <= c'9' and value < <size_t> 1 << 40:
+    while p < end and c'0' <= p[0] <= c'9' and value < <size_t> 1 << 40:
         value = value * 10 + <size_t> (p[0] - c'0')
         p += 1
     return value
@@ -77,24 +78,18 @@ cdef inline void redis_answers(Publisher* publisher, Ledger* ledger) noexcept no
     cdef char* p = publisher.answers
     cdef char* end = p + publisher.answers_size
     cdef char* line_end
-    cdef int64_t value
-    cdef char* digit
     while p < end:
         line_end = <char*> memchr(p, c'\n', end - p)
         if line_end == NULL:
             break
         if p[0] == c':':
-            value = 0
-            digit = p + 1
-            while c'0' <= digit[0] <= c'9':
-                value = value * 10 + digit[0] - c'0'
-                digit += 1
-            ledger.n.heard += value
+            ledger.n.heard += <int64_t> number_at(p + 1, line_end)
             ledger.n.acknowledged += 1
         else:
             ledger.n.publish_errors += 1
             remark(ledger, b"publish", p, max(<int64_t> 0, line_end - p - 1))
-        publisher.in_flight -= 1
+        if publisher.in_flight:     # a server may say more than it was asked
+            publisher.in_flight -= 1
         p = line_end + 1
     publisher.answers_size = end - p
     memmove(publisher.answers, p, publisher.answers_size)
@@ -117,7 +112,7 @@ cdef inline const char* http_answer(Publisher* publisher, Ledger* ledger) noexce
         field = rl_find(p, end - p, b"Content-Length: ")
     if field == NULL or memcmp(p, b"HTTP/1.1 ", 9) != 0:
         return b"the answer has no Content-Length"
-    length = number_at(field + 16)
+    length = number_at(field + 16, end)
     end += 4
     if size - (end - p) < length:
         return NULL
@@ -128,13 +123,13 @@ cdef inline const char* http_answer(Publisher* publisher, Ledger* ledger) noexce
     elif publisher.kind == C_BATCH:
         # {"results":[…],"queued":N,"failed":M}
         field = rl_find(end + max(<int64_t> 0, <int64_t> length - 40), min(length, <size_t> 40), b'"failed":')
-        if field != NULL and number_at(field + 9):
-            bad = <uint32_t> number_at(field + 9)
+        if field != NULL and number_at(field + 9, end + length):
+            bad = <uint32_t> min(<size_t> sent_in_request(publisher), number_at(field + 9, end + length))
             remark(ledger, b"publish", end, length)
     else:
         field = rl_find(end, length, b'"nodes":')
         if field != NULL:
-            ledger.n.heard += number_at(field + 8)
+            ledger.n.heard += number_at(field + 8, end + length)
     ledger.n.publish_errors += bad
     ledger.n.acknowledged += sent_in_request(publisher) - bad
     publisher.in_flight -= sent_in_request(publisher)
