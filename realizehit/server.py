@@ -37,6 +37,7 @@ from realizehit.settings import Settings
 from realizehit.transports.engineio import EngineIO
 from realizehit.transports.frontdoor import FrontDoor
 from realizehit.transports.guard import Guard
+from realizehit.transports.room import Room
 from realizehit.transports.session import DRAIN_REASON, ActionSession
 from realizehit.transports.sse import SSE_PATH, EventStreams
 from realizehit.transports.websocket import WS_PATH, WebSocketTransport
@@ -71,6 +72,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.draining = False
+        self.room = Room()
         self.websocket: WebSocketTransport | None = None
         self.engineio: EngineIO | None = None
         self.streams: EventStreams | None = None
@@ -99,10 +101,11 @@ class Node:
 
         Raises:
             BrokerError: the broker's address or credentials can never work.
-            SettingsError: a port cannot be listened on.
+            SettingsError: a port cannot be listened on; a file about access or the certificate cannot be used.
         """
         settings = self.settings
         loop = self._loop = asyncio.get_running_loop()
+        self._tls = tls_context(settings)
         gate = Gate(settings, clock=loop.time, connected=lambda: self.engine.stats()["connections"])
         self.engine = _fanout.Engine(
             loop.call_soon,
@@ -183,6 +186,7 @@ class Node:
             compress=settings.compress,
             engineio=self.engineio,
             guard=self.guard,
+            room=self.room,
         )
         self.streams = EventStreams(self.engine, self.hub, guard=self.guard, draining=lambda: self.draining)
         routes = [Route(path, self.engineio) for path in (WS_PATH, WS_PATH + "/")] + [Route(SSE_PATH, self.streams)]
@@ -274,6 +278,7 @@ class Node:
             timeout=settings.handshake_timeout,
             request_timeout=settings.request_timeout,
             guard=self.guard,
+            room=self.room,
         )
         config = uvicorn.Config(
             app,
@@ -289,7 +294,7 @@ class Node:
             timeout_graceful_shutdown=5,
         )
         config.load()
-        config.ssl = tls_context(settings)
+        config.ssl = self._tls
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         self._servers.append((server, task))

@@ -12,11 +12,11 @@ STRIKES: Final = 100  # refused actions, without a pause to recover in, after wh
 
 
 class Bucket:
-    """A token bucket that may be overdrawn: who has anything left may go on, and pays afterwards.
+    """A token bucket that may be overdrawn: where one whole token is left, any number may be taken.
 
     Args:
         rate: what comes back per second.
-        burst: what it holds at most.
+        burst: what it holds at most, 1 or more.
         now: the time of a clock that never goes back.
     """
 
@@ -29,10 +29,10 @@ class Bucket:
         self._then = now
 
     def wait(self, now: float) -> float:
-        """Return the seconds until something is left, 0 where something is."""
+        """Return the seconds until a token is left, 0 where one is."""
         self._left = min(self._burst, self._left + (now - self._then) * self._rate)
         self._then = now
-        return 0.0 if self._left > 0 else (1e-3 - self._left) / self._rate
+        return 0.0 if self._left >= 1.0 else (1.0 - self._left) / self._rate
 
     def take(self, amount: float = 1.0) -> None:
         """Pay."""

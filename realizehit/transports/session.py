@@ -114,7 +114,7 @@ class ActionSession(Session):
         self._gate.refusals["too_many_actions"] += 1
         self._refuse(conn, request_id, ErrorCode.RATE_LIMITED, "this connection asks too often")
         if self._rates.hopeless(conn):
-            self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED)
+            self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED.value)
         return True
 
     def _subscribed(

@@ -1,0 +1,449 @@
+"""Who may do what, on a real server: identities, tokens, grants, keys, origins and limits."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+import orjson
+import pytest
+import trustme
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from realizehit.access.keys import generate
+from realizehit.client.api import APIClient
+from realizehit.client.ws import WSClient
+from realizehit.errors import Rejected, SettingsError
+from realizehit.server import Node, serve
+from realizehit.settings import Settings
+from tests.integration.wire import act, client, unique
+from tests.support import Valkey
+
+SECRET = "s" * 32
+SECONDS = 15
+OWN = {"identify": ("user=X-User",), "trusted_proxies": ("127.0.0.1",)}
+TOKENS = {"jwt_secret": SECRET, "jwt_algorithms": ("HS256",), "jwt_claims": ("user=sub",)}
+
+
+@asynccontextmanager
+async def serving(valkey: Valkey, **options: Any) -> AsyncIterator[Node]:
+    async with serve(Settings(port=0, redis=valkey.url, **options)) as node:
+        yield node
+
+
+def token(user: str, seconds: float = 600) -> str:
+    return jwt.encode({"sub": user, "exp": int(time.time() + seconds)}, SECRET)
+
+
+async def code(ws: ClientConnection, pattern: Any, what: str = "sub") -> str:
+    """What a subscription is answered: its error's code, or ``ok``."""
+    answer = await act(ws, what, pattern)
+    return answer.get("code", "ok") if "err" in answer else "ok"
+
+
+async def status(url: str, **options: Any) -> tuple[int, str]:
+    """How a handshake is answered that is refused."""
+    with pytest.raises(InvalidStatus) as refused:
+        async with client(url, **options):
+            pass
+    response = refused.value.response
+    return response.status_code, (response.body or b"").decode()
+
+
+async def event(ws: ClientConnection) -> Any:
+    async with asyncio.timeout(SECONDS):
+        return orjson.loads(await ws.recv())
+
+
+def metric(node: Node, reason: str) -> int:
+    return node.guard.gate.refusals[reason]
+
+
+async def test_a_trusted_proxy_says_who_a_client_is(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, **OWN) as node:
+        headers = {"X-User": "42"}
+        async with client(node.ws_url, additional_headers=headers) as ws, client(node.ws_url) as other:
+            assert await code(ws, {"user": 42, **unique("own")}) == "ok"
+            assert await code(ws, {"user": "43"}) == "forbidden"
+            assert await code(ws, unique("anything")) == "ok"
+            assert await code(other, {"user": "42"}) == "forbidden"
+            assert await code(other, unique("anything")) == "ok"
+        assert metric(node, "not_granted") == 2
+        for wrong in ([("X-User", "1"), ("X-User", "2")], [("X-User", "")], [("X-User", "v" * 300)]):
+            answered, text = await status(node.ws_url, additional_headers=wrong)
+            assert answered == 400, wrong
+            assert "bad-request" in text
+        assert metric(node, "bad_identity") == 3
+
+
+async def test_what_others_say_of_themselves_is_ignored_and_counted(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, identify=("user=X-User",), trusted_proxies=("10.0.0.0/8", "unix")) as node:
+        async with client(node.ws_url, additional_headers=[("X-User", "42"), ("X-User", "43")]) as ws:
+            assert await code(ws, {"user": "42"}) == "forbidden"
+            assert await code(ws, {"user": "43"}) == "forbidden"
+        assert node.guard.gate.ignored_headers == 1
+        async with httpx2.AsyncClient() as http:
+            shown = (await http.get(node.api_url + "metrics")).text
+        assert "realizehit_ignored_identity_headers_total 1.0" in shown
+        assert 'realizehit_refusals_total{reason="not_granted"} 2.0' in shown
+
+
+async def test_connections_share_an_identity_and_leave_nothing_behind(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, **OWN) as node:
+        gate = node.guard.gate
+        async with (
+            client(node.ws_url, additional_headers={"X-User": "42"}) as one,
+            client(node.ws_url, additional_headers={"X-User": "42"}) as two,
+            client(node.ws_url) as nobody,
+        ):
+            for ws in (one, two, nobody):
+                await act(ws, "ping")
+            identities = list(gate._identities.values())
+            assert len(identities) == 2
+            assert identities[0] is identities[1]
+        async with asyncio.timeout(SECONDS):
+            while node.engine.stats()["connections"]:
+                await asyncio.sleep(0.01)
+        assert not gate._identities
+        assert gate.rates is not None
+
+
+@pytest.mark.parametrize("way", ["header", "query", "action"])
+async def test_a_token_says_who_a_client_is(shared_valkey: Valkey, way: str) -> None:
+    async with serving(shared_valkey, **TOKENS) as node:
+        mine = {"user": "42", **unique("token")}
+        url = node.ws_url + (f"?x=1&token={token('42')}" if way == "query" else "")
+        headers = {"Authorization": f"Bearer {token('42')}"} if way == "header" else {}
+        async with client(url, additional_headers=headers) as ws:
+            if way == "action":
+                assert await code(ws, mine) == "forbidden"
+                await ws.send(orjson.dumps({"id": "t", "act": "auth", "token": token("42")}).decode())
+                assert await event(ws) == {"id": "t", "ret": "ok"}
+            assert await code(ws, mine) == "ok"
+            assert await code(ws, {"user": "43"}) == "forbidden"
+
+
+async def test_tokens_that_prove_nothing(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, **TOKENS) as node:
+        expired = token("42", -10)
+        answered, text = await status(node.ws_url + "?token=" + expired)
+        assert (answered, text) == (401, "the token has expired (not-authenticated)\n")
+        assert (await status(node.ws_url, additional_headers={"Authorization": "Bearer x.y.z"}))[0] == 401
+        async with client(node.ws_url + "?token=" + token("42")) as ws:
+            await ws.send(orjson.dumps({"id": 1, "act": "auth", "token": expired}).decode())
+            answer = await event(ws)
+            assert (answer["id"], answer["code"]) == (1, "not-authenticated")
+            assert expired not in answer["err"]
+            await ws.send('{"id": 2, "act": "auth"}')
+            assert (await event(ws))["code"] == "bad-request"
+            assert await code(ws, {"user": "42", **unique("still")}) == "ok"
+        assert metric(node, "bad_token") == 3
+
+
+async def test_an_expiring_token_is_told_of_renewed_and_ends(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, **TOKENS, expiry_warning=600) as node:
+        async with client(node.ws_url + "?token=" + token("42", 2)) as ws:
+            told = await event(ws)
+            assert told["evt"] == "expiring"
+            assert 1 <= told["seconds"] <= 2
+            await ws.send(orjson.dumps({"id": 1, "act": "auth", "token": token("42", 3)}).decode())
+            assert await event(ws) == {"id": 1, "ret": "ok"}
+            began = time.monotonic()
+            assert (await event(ws))["evt"] == "expiring"
+            with pytest.raises(ConnectionClosed):
+                await event(ws)
+            assert ws.close_code == 4501
+            assert time.monotonic() - began > 1  # the first token's end has passed by
+        assert metric(node, "expired") == 1
+
+
+async def test_a_token_of_somebody_else_ends_what_is_not_theirs(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, **TOKENS) as node, client(node.ws_url + "?token=" + token("42")) as ws:
+        mine, everybodys = {"user": "42", **unique("mine")}, unique("everybodys")
+        label = (await act(ws, "sub", mine))["ret"]
+        await act(ws, "sub", everybodys)
+        await ws.send(orjson.dumps({"id": "t", "act": "auth", "token": token("43")}).decode())
+        assert await event(ws) == {"id": "t", "ret": "ok"}
+        ended = await event(ws)
+        assert (ended["evt"], ended["ids"], ended["code"]) == ("unsubscribed", [label], "forbidden")
+        assert await code(ws, mine, "unsub") == "not-subscribed"
+        assert await code(ws, everybodys, "unsub") == "ok"
+
+
+async def test_headers_and_tokens_together(shared_valkey: Valkey) -> None:
+    options = {**TOKENS, "identify": ("device=X-Device",), "trusted_proxies": ("127.0.0.0/8",)}
+    async with serving(shared_valkey, **options) as node:
+        async with client(node.ws_url, additional_headers={"X-Device": "d"}) as ws:
+            await ws.send(orjson.dumps({"id": 1, "act": "auth", "token": token("42")}).decode())
+            await event(ws)
+            assert await code(ws, {"user": "42", "device": "d"}) == "ok"
+            assert await code(ws, {"user": "42", "device": "e"}) == "forbidden"
+
+
+async def test_grants_and_their_reload(shared_valkey: Valkey, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "grants.toml"
+    file.write_text(
+        '[[grant]]\npattern = {user = "$user", kind = ["news", "chat"]}\n[[grant]]\npattern = {open = true}\n'
+    )
+    async with serving(shared_valkey, **OWN, grants=str(file)) as node:
+        async with client(node.ws_url, additional_headers={"X-User": "42"}) as ws, client(node.ws_url) as other:
+            label = (await act(ws, "sub", {"user": 42, "kind": "news"}))["ret"]
+            assert await code(ws, {"user": 42, "kind": "chat", "room": 1}) == "ok"
+            assert await code(ws, {"user": 42}) == "forbidden"
+            assert await code(other, {"open": "true"}) == "ok"
+            assert await code(other, {"kind": "news"}) == "forbidden"
+
+            file.write_text("[[grant]]\npattern = 1\n")
+            node.reload()
+            assert "grant 1: pattern is no table" in caplog.text
+            assert await code(ws, {"user": 42, "kind": "news"}) == "ok"
+
+            file.write_text('[[grant]]\npattern = {user = "$user", kind = "chat"}\n')
+            node.reload()
+            ended = await event(ws)
+            assert (ended["evt"], ended["ids"]) == ("unsubscribed", [label])
+            assert (await event(other))["evt"] == "unsubscribed"
+            assert await code(ws, {"user": 42, "kind": "chat", "room": 1}, "unsub") == "ok"
+            assert await code(ws, {"user": 42, "kind": "news"}) == "forbidden"
+            assert metric(node, "no_longer_granted") == 2
+
+
+async def test_keys(shared_valkey: Valkey, tmp_path: Path) -> None:
+    (full, full_lines), (desk, desk_lines), (slow, slow_lines) = map(generate, ("full", "desk", "slow"))
+    file = tmp_path / "keys.toml"
+    file.write_text(full_lines + desk_lines + 'grants = [{kind = ["news", "weather"]}]\n' + slow_lines + "rate = 0.5\n")
+    async with serving(shared_valkey, keys=str(file)) as node:
+        for wrong in (None, "rh_wrong", full + "x"):
+            async with APIClient(node.api_url, key=wrong) as api:
+                with pytest.raises(Rejected) as refused:
+                    await api.publish({"kind": "news"}, 1)
+                assert (refused.value.status, refused.value.code) == (401, "not-authenticated")
+        async with APIClient(node.api_url, key=full) as api:
+            assert (await api.publish({"kind": "sport"}, 1)).nodes == 0
+        async with APIClient(node.api_url, key=desk) as api:
+            await api.publish({"kind": "news", "n": 1}, 1)
+            with pytest.raises(Rejected) as refused:
+                await api.publish({"kind": "sport"}, 1)
+            assert (refused.value.status, refused.value.code) == (403, "forbidden")
+            outcomes = await api.publish_many([({"kind": "weather"}, 1), ({"kind": "sport"}, 2), ({"kind": "news"}, 3)])
+            assert [getattr(outcome, "code", "ok") for outcome in outcomes] == ["ok", "forbidden", "ok"]
+        async with APIClient(node.api_url, key=slow, retries=0) as api:
+            await api.publish({"kind": "news"}, 1)
+            with pytest.raises(Rejected) as refused:
+                await api.publish({"kind": "news"}, 1)
+            assert (refused.value.status, refused.value.code) == (429, "rate-limited")
+        async with httpx2.AsyncClient() as http:
+            answer = await http.post(node.api_url, json={}, headers={"Authorization": f"Bearer {slow}"})
+            assert answer.status_code == 429
+            assert 1 <= int(answer.headers["retry-after"]) <= 2
+        assert {name: metric(node, name) for name in ("bad_key", "key_not_granted", "key_rate")} == {
+            "bad_key": 3, "key_not_granted": 2, "key_rate": 2,
+        }  # fmt: skip
+        file.write_text(desk_lines)
+        node.reload()
+        async with APIClient(node.api_url, key=full) as api:
+            with pytest.raises(Rejected, match="not known"):
+                await api.publish({"kind": "sport"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        ({}, 200),
+        ({"X-Forwarded-For": "203.0.113.7"}, 403),
+        ({"Forwarded": "for=203.0.113.7"}, 403),
+        ({"Origin": "http://127.0.0.1:{port}"}, 200),
+        ({"Origin": "http://evil.example:{port}", "Host": "evil.example:{port}"}, 403),  # a name that points here
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+async def test_without_keys_only_this_machine_publishes(
+    shared_valkey: Valkey, headers: dict[str, str], wanted: int
+) -> None:
+    async with serving(shared_valkey) as node, httpx2.AsyncClient() as http:
+        port = node.api_url.rstrip("/").rpartition(":")[2]
+        sent = {name: value.format(port=port) for name, value in headers.items()}
+        answer = await http.post(node.api_url, json={"pattern": {"a": 1}, "payload": 1}, headers=sent)
+        assert answer.status_code == wanted, answer.text
+        if wanted == 403:
+            assert answer.json()["code"] == "forbidden"
+            assert "--" in answer.json()["detail"]  # how to configure it
+
+
+async def test_origins(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, allow_origin=("https://App.example/",)) as node, httpx2.AsyncClient() as http:
+        own = node.ws_url.replace("ws:", "http:").removesuffix("/ws")
+        for origin in (own, "https://app.example", "https://app.example:443"):
+            async with client(node.ws_url, additional_headers={"Origin": origin}) as ws:
+                await act(ws, "ping")
+        for origin in (
+            "http://app.example",
+            "https://evil.example",
+            "null",
+            "https://app.example.evil.example",
+            own + "0",
+        ):
+            answered, text = await status(node.ws_url, additional_headers={"Origin": origin})
+            assert (answered, "forbidden" in text) == (403, True), origin
+            for path in ("sse?pat=a=1", "ws/?EIO=4&transport=polling"):
+                answer = await http.get(f"{own}/{path}", headers={"Origin": origin})
+                assert answer.status_code == 403, (path, origin)
+        message = {"pattern": {"a": 1}, "payload": 1}
+        answer = await http.post(node.api_url, json=message, headers={"Origin": "https://app.example"})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://app.example")
+        preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+        assert (await http.options(node.api_url, headers=preflight)).status_code == 200
+    async with serving(shared_valkey, allow_origin=("*",)) as node:
+        async with client(node.ws_url, additional_headers={"Origin": "https://whoever.example"}) as ws:
+            await act(ws, "ping")
+
+
+async def test_the_other_transports_have_identities_too(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, **OWN, **{**TOKENS, "jwt_claims": ("device=sub",)}) as node:
+        base = node.ws_url.replace("ws:", "http:").removesuffix("/ws")
+        async with httpx2.AsyncClient(timeout=SECONDS) as http:
+            for pattern, wanted in (("user=42,device=d", 200), ("user=43", 400), ("device=e", 400)):
+                url = f"{base}/sse?pat={pattern}&token={token('d')}"
+                async with http.stream("GET", url, headers={"X-User": "42"}) as answer:
+                    assert answer.status_code == wanted, pattern
+            for url in (f"{base}/sse?pat=a=1&token=x", f"{base}/ws/?EIO=4&transport=polling&token=x"):
+                assert (await http.get(url)).status_code in (400, 401), url
+            opened = await http.get(f"{base}/ws/?EIO=4&transport=polling", headers={"X-User": "42"})
+            sid = orjson.loads(opened.content[1:])["sid"]
+            for n, (user, wanted) in enumerate((("42", "ret"), ("43", "err"))):
+                action = orjson.dumps({"id": n, "act": "sub", "pat": {"user": user, "kind": "polled"}})
+                await http.post(f"{base}/ws/?EIO=4&transport=polling&sid={sid}", content=b"4" + action)
+                polled = await http.get(f"{base}/ws/?EIO=4&transport=polling&sid={sid}")
+                assert wanted in orjson.loads(polled.content.split(b"\x1e")[-1][1:]), user
+
+
+async def test_how_many_connections(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, max_connections=2) as node:
+        async with client(node.ws_url), client(node.ws_url):
+            answered, text = await status(node.ws_url)
+            assert (answered, "too-many-connections" in text) == (503, True)
+            async with httpx2.AsyncClient() as http:
+                assert (await http.get(node.api_url + "healthz")).status_code == 200
+        async with asyncio.timeout(SECONDS):
+            while node.engine.stats()["connections"]:
+                await asyncio.sleep(0.01)
+        async with client(node.ws_url) as ws:
+            await act(ws, "ping")
+        assert metric(node, "too_many_connections") == 1
+
+
+async def test_how_many_of_an_address(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, max_per_address=2) as node:
+        gate = node.guard.gate
+        async with client(node.ws_url), httpx2.AsyncClient() as http:
+            assert (await http.get(node.api_url + "healthz")).status_code == 200  # and stays connected
+            assert (await status(node.ws_url))[0] == 503
+        async with asyncio.timeout(SECONDS):
+            while gate.addresses:
+                await asyncio.sleep(0.01)
+        async with client(node.ws_url), client(node.ws_url):
+            pass
+        assert metric(node, "too_many_per_address") == 1
+    async with serving(shared_valkey, max_per_address=1, trusted_proxies=("127.0.0.1",)) as node:
+        async with client(node.ws_url), client(node.ws_url):
+            pass
+    async with serving(shared_valkey, max_per_address=1) as node, httpx2.AsyncClient(timeout=SECONDS) as http:
+        url = node.ws_url.replace("ws:", "http:").removesuffix("/ws") + "/sse?pat=a=1"
+        async with http.stream("GET", url) as answer:
+            assert answer.status_code == 200
+            assert (await status(node.ws_url))[0] == 503
+
+
+async def test_how_many_handshakes_a_second(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, max_handshakes=2) as node:
+        for _ in range(2):
+            async with client(node.ws_url):
+                pass
+        assert (await status(node.ws_url))[0] == 503
+        await asyncio.sleep(1.2)
+        async with client(node.ws_url):
+            pass
+
+
+async def test_actions_a_second(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, max_actions=1, max_subscriptions=2) as node, client(node.ws_url) as ws:
+        assert [await code(ws, None, "ping") for _ in range(4)] == ["ok"] * 4
+        assert await code(ws, None, "ping") == "rate-limited"
+        with pytest.raises(ConnectionClosed):
+            for _ in range(150):
+                await ws.send("no json is an action too")
+            async with asyncio.timeout(SECONDS):
+                while True:
+                    await ws.recv()
+        assert (ws.close_code, ws.close_reason) == (4502, "rate-limited")
+
+
+async def test_how_many_channels(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, max_channels=2) as node:
+        async with client(node.ws_url) as ws, client(node.ws_url) as other:
+            one, two, three = (unique("channels") for _ in range(3))
+            assert [await code(ws, pattern) for pattern in (one, two, three)] == ["ok", "ok", "too-many-channels"]
+            assert await code(other, one) == "ok"
+            await act(ws, "unsub", two)
+            assert await code(ws, three) == "ok"
+
+
+async def test_a_request_that_dribbles_in(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, request_timeout=0.3) as node:
+        port = int(node.api_url.rstrip("/").rpartition(":")[2])
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+        for first, second in ((head, b"{"), (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /hea")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(first)
+            if first.startswith(b"GET"):
+                assert b"200 OK" in await reader.readuntil(b"ok\n")
+            writer.write(second)
+            async with asyncio.timeout(SECONDS):
+                answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 408 "), answer
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.private_key_pem.write_to_path(key)
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(cert, append=True)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with serving(shared_valkey, tls_cert=str(cert), tls_key=str(key)) as node:
+        assert (node.ws_url[:6], node.api_url[:8]) == ("wss://", "https://")
+        pattern = unique("tls")
+        async with WSClient(node.ws_url, ssl=trusting) as ws, APIClient(node.api_url, verify=trusting) as api:
+            subscription = await ws.subscribe(pattern)
+            for n in range(100):
+                await api.publish(pattern, n)
+            async with asyncio.timeout(SECONDS):
+                assert [await anext(aiter(subscription)) for _ in range(100)] == list(range(100))
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        authority.configure_trust(old)
+        old.set_ciphers("DEFAULT@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning):
+            old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises((ssl.SSLError, ConnectionResetError)):
+            await asyncio.open_connection("127.0.0.1", int(node.ws_url.split(":")[2].partition("/")[0]), ssl=old)
+    for options, said in (
+        ({"tls_cert": str(cert)}, "go together"),
+        ({"tls_cert": str(key), "tls_key": str(key)}, "cannot be used"),
+        ({"tls_cert": str(tmp_path / "none"), "tls_key": str(key)}, "No such file"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            async with serving(shared_valkey, **options):
+                pass
