@@ -18,6 +18,7 @@ from realizehit.transports.guard import Guard
 from realizehit.transports.handshake import MAX_HEAD, parse_head, refusal
 from realizehit.transports.joined import JoinedWrites
 from realizehit.transports.requests import BoundedRequests
+from realizehit.transports.room import NO_ROOM, Room
 from realizehit.transports.websocket import WebSocketTransport
 
 _UPGRADE: Final = b"\r\nupgrade:"
@@ -35,6 +36,7 @@ class FrontDoor(asyncio.Protocol):
         timeout: seconds for the head to arrive.
         request_timeout: seconds for a request to arrive whole that is not for a WebSocket.
         guard: counts the connections of each address; ``None`` where nobody does.
+        room: knows whether there is room for another connection; ``None`` where nobody looks.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class FrontDoor(asyncio.Protocol):
         timeout: float,
         request_timeout: float = 30.0,
         guard: Guard | None = None,
+        room: Room | None = None,
     ) -> None:
         self._config = config
         self._server_state = server_state
@@ -57,6 +60,7 @@ class FrontDoor(asyncio.Protocol):
         self._timeout = timeout
         self._request_timeout = request_timeout
         self._guard = guard
+        self._room = room
         self._release: Callable[[], None] = _nothing
         self._received = b""
         self._transport: asyncio.Transport | None = None
@@ -69,7 +73,9 @@ class FrontDoor(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
         self._timer = self._loop.call_later(self._timeout, self._too_late)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # all it needs is `shutdown`
-        if self._guard is not None:
+        if self._room is not None and self._room.is_full(self._transport):
+            self._turn_away(NO_ROOM)
+        elif self._guard is not None:
             counted = self._guard.arrived(transport)
             if isinstance(counted, bytes):
                 self._turn_away(counted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -14,13 +13,10 @@ from realizehit.transports.compression import negotiate
 from realizehit.transports.guard import Guard
 from realizehit.transports.handshake import Head, accept, refusal
 from realizehit.transports.intake import Intake
+from realizehit.transports.room import NO_ROOM, Room
 from realizehit.transports.session import Session
 
-logger: Final = logging.getLogger(__name__)
-
 WS_PATH: Final = "/ws"
-
-_NO_ROOM: Final = refusal(503, "Service Unavailable", "no room for another connection", "Retry-After: 5")
 
 
 class Dialect(Protocol):
@@ -49,6 +45,7 @@ class WebSocketTransport:
         compress: whether messages are compressed for clients that offer it.
         engineio: serves the clients whose query has ``EIO``.
         guard: says who is let in; ``None`` for everybody.
+        room: is told of connections that there is no room for.
     """
 
     def __init__(
@@ -62,7 +59,9 @@ class WebSocketTransport:
         compress: bool = False,
         engineio: Dialect | None = None,
         guard: Guard | None = None,
+        room: Room | None = None,
     ) -> None:
+        self._room = room or Room()
         self._engine = engine
         self._path = None if path is None else path.encode()
         self._draining = draining
@@ -116,8 +115,8 @@ class WebSocketTransport:
             if self._guard is not None and opening is not None:
                 self._guard.joined(handle, opening)
         except OSError as error:
-            logger.error("a connection was refused: %s", error.strerror)  # noqa: TRY400 - no traceback for a full table
-            _turn_away(transport, _NO_ROOM)
+            self._room.refused(error.strerror or str(error))
+            _turn_away(transport, NO_ROOM)
 
     def _dialect(self, head: Head) -> Dialect | None:
         if self._engineio is not None and any(pair.startswith(b"EIO=") for pair in head.query.split(b"&")):
