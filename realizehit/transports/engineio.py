@@ -222,6 +222,8 @@ class EngineIO:
 
     def _forget(self, session: PollingSession) -> None:
         self._sessions.pop(session.sid, None)
+        if not self._sessions:
+            self._sessions.clear()  # which gives back the room that a crowd took
 
     def _take(self, session: PollingSession, packet: bytes) -> None:
         if len(packet) > self._max_message + 1:  # the packet's type is not counted
