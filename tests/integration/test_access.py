@@ -180,12 +180,14 @@ async def test_a_token_of_somebody_else_ends_what_is_not_theirs(shared_valkey: V
 
 async def test_headers_and_tokens_together(shared_valkey: Valkey) -> None:
     options = {**TOKENS, "identify": ("device=X-Device",), "trusted_proxies": ("127.0.0.0/8",)}
-    async with serving(shared_valkey, **options) as node:
-        async with client(node.ws_url, additional_headers={"X-Device": "d"}) as ws:
-            await ws.send(orjson.dumps({"id": 1, "act": "auth", "token": token("42")}).decode())
-            await event(ws)
-            assert await code(ws, {"user": "42", "device": "d"}) == "ok"
-            assert await code(ws, {"user": "42", "device": "e"}) == "forbidden"
+    async with (
+        serving(shared_valkey, **options) as node,
+        client(node.ws_url, additional_headers={"X-Device": "d"}) as ws,
+    ):
+        await ws.send(orjson.dumps({"id": 1, "act": "auth", "token": token("42")}).decode())
+        await event(ws)
+        assert await code(ws, {"user": "42", "device": "d"}) == "ok"
+        assert await code(ws, {"user": "42", "device": "e"}) == "forbidden"
 
 
 async def test_grants_and_their_reload(shared_valkey: Valkey, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -193,27 +195,30 @@ async def test_grants_and_their_reload(shared_valkey: Valkey, tmp_path: Path, ca
     file.write_text(
         '[[grant]]\npattern = {user = "$user", kind = ["news", "chat"]}\n[[grant]]\npattern = {open = true}\n'
     )
-    async with serving(shared_valkey, **OWN, grants=str(file)) as node:
-        async with client(node.ws_url, additional_headers={"X-User": "42"}) as ws, client(node.ws_url) as other:
-            label = (await act(ws, "sub", {"user": 42, "kind": "news"}))["ret"]
-            assert await code(ws, {"user": 42, "kind": "chat", "room": 1}) == "ok"
-            assert await code(ws, {"user": 42}) == "forbidden"
-            assert await code(other, {"open": "true"}) == "ok"
-            assert await code(other, {"kind": "news"}) == "forbidden"
+    async with (
+        serving(shared_valkey, **OWN, grants=str(file)) as node,
+        client(node.ws_url, additional_headers={"X-User": "42"}) as ws,
+        client(node.ws_url) as other,
+    ):
+        label = (await act(ws, "sub", {"user": 42, "kind": "news"}))["ret"]
+        assert await code(ws, {"user": 42, "kind": "chat", "room": 1}) == "ok"
+        assert await code(ws, {"user": 42}) == "forbidden"
+        assert await code(other, {"open": "true"}) == "ok"
+        assert await code(other, {"kind": "news"}) == "forbidden"
 
-            file.write_text("[[grant]]\npattern = 1\n")
-            node.reload()
-            assert "grant 1: pattern is no table" in caplog.text
-            assert await code(ws, {"user": 42, "kind": "news"}) == "ok"
+        file.write_text("[[grant]]\npattern = 1\n")
+        node.reload()
+        assert "grant 1: pattern is no table" in caplog.text
+        assert await code(ws, {"user": 42, "kind": "news"}) == "ok"
 
-            file.write_text('[[grant]]\npattern = {user = "$user", kind = "chat"}\n')
-            node.reload()
-            ended = await event(ws)
-            assert (ended["evt"], ended["ids"]) == ("unsubscribed", [label])
-            assert (await event(other))["evt"] == "unsubscribed"
-            assert await code(ws, {"user": 42, "kind": "chat", "room": 1}, "unsub") == "ok"
-            assert await code(ws, {"user": 42, "kind": "news"}) == "forbidden"
-            assert metric(node, "no_longer_granted") == 2
+        file.write_text('[[grant]]\npattern = {user = "$user", kind = "chat"}\n')
+        node.reload()
+        ended = await event(ws)
+        assert (ended["evt"], ended["ids"]) == ("unsubscribed", [label])
+        assert (await event(other))["evt"] == "unsubscribed"
+        assert await code(ws, {"user": 42, "kind": "chat", "room": 1}, "unsub") == "ok"
+        assert await code(ws, {"user": 42, "kind": "news"}) == "forbidden"
+        assert metric(node, "no_longer_granted") == 2
 
 
 async def test_keys(shared_valkey: Valkey, tmp_path: Path) -> None:
@@ -302,9 +307,11 @@ async def test_origins(shared_valkey: Valkey) -> None:
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://app.example")
         preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
         assert (await http.options(node.api_url, headers=preflight)).status_code == 200
-    async with serving(shared_valkey, allow_origin=("*",)) as node:
-        async with client(node.ws_url, additional_headers={"Origin": "https://whoever.example"}) as ws:
-            await act(ws, "ping")
+    async with (
+        serving(shared_valkey, allow_origin=("*",)) as node,
+        client(node.ws_url, additional_headers={"Origin": "https://whoever.example"}) as ws,
+    ):
+        await act(ws, "ping")
 
 
 async def test_the_other_transports_have_identities_too(shared_valkey: Valkey) -> None:
@@ -319,11 +326,11 @@ async def test_the_other_transports_have_identities_too(shared_valkey: Valkey) -
                 assert (await http.get(url)).status_code in (400, 401), url
             opened = await http.get(f"{base}/ws/?EIO=4&transport=polling", headers={"X-User": "42"})
             sid = orjson.loads(opened.content[1:])["sid"]
-            for n, (user, wanted) in enumerate((("42", "ret"), ("43", "err"))):
+            for n, (user, key) in enumerate((("42", "ret"), ("43", "err"))):
                 action = orjson.dumps({"id": n, "act": "sub", "pat": {"user": user, "kind": "polled"}})
                 await http.post(f"{base}/ws/?EIO=4&transport=polling&sid={sid}", content=b"4" + action)
                 polled = await http.get(f"{base}/ws/?EIO=4&transport=polling&sid={sid}")
-                assert wanted in orjson.loads(polled.content.split(b"\x1e")[-1][1:]), user
+                assert key in orjson.loads(polled.content.split(b"\x1e")[-1][1:]), user
 
 
 async def test_how_many_connections(shared_valkey: Valkey) -> None:
@@ -353,9 +360,12 @@ async def test_how_many_of_an_address(shared_valkey: Valkey) -> None:
         async with client(node.ws_url), client(node.ws_url):
             pass
         assert metric(node, "too_many_per_address") == 1
-    async with serving(shared_valkey, max_per_address=1, trusted_proxies=("127.0.0.1",)) as node:
-        async with client(node.ws_url), client(node.ws_url):
-            pass
+    async with (
+        serving(shared_valkey, max_per_address=1, trusted_proxies=("127.0.0.1",)) as node,
+        client(node.ws_url),
+        client(node.ws_url),
+    ):
+        pass
     async with serving(shared_valkey, max_per_address=1) as node, httpx2.AsyncClient(timeout=SECONDS) as http:
         url = node.ws_url.replace("ws:", "http:").removesuffix("/ws") + "/sse?pat=a=1"
         async with http.stream("GET", url) as answer:
@@ -388,13 +398,16 @@ async def test_actions_a_second(shared_valkey: Valkey) -> None:
 
 
 async def test_how_many_channels(shared_valkey: Valkey) -> None:
-    async with serving(shared_valkey, max_channels=2) as node:
-        async with client(node.ws_url) as ws, client(node.ws_url) as other:
-            one, two, three = (unique("channels") for _ in range(3))
-            assert [await code(ws, pattern) for pattern in (one, two, three)] == ["ok", "ok", "too-many-channels"]
-            assert await code(other, one) == "ok"
-            await act(ws, "unsub", two)
-            assert await code(ws, three) == "ok"
+    async with (
+        serving(shared_valkey, max_channels=2) as node,
+        client(node.ws_url) as ws,
+        client(node.ws_url) as other,
+    ):
+        one, two, three = (unique("channels") for _ in range(3))
+        assert [await code(ws, pattern) for pattern in (one, two, three)] == ["ok", "ok", "too-many-channels"]
+        assert await code(other, one) == "ok"
+        await act(ws, "unsub", two)
+        assert await code(ws, three) == "ok"
 
 
 async def test_a_request_that_dribbles_in(shared_valkey: Valkey) -> None:
@@ -435,7 +448,7 @@ async def test_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
         old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         authority.configure_trust(old)
         old.set_ciphers("DEFAULT@SECLEVEL=0")
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises((ssl.SSLError, ConnectionResetError)):
             await asyncio.open_connection("127.0.0.1", int(node.ws_url.split(":")[2].partition("/")[0]), ssl=old)

@@ -1,0 +1,224 @@
+"""What can be configured about access, and what an error says; origins; keys; explanations; tokens in logs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from realizehit.access.gate import Gate
+from realizehit.access.grants import read_grants
+from realizehit.access.keys import Keys, digest_of, generate, read_keys
+from realizehit.access.origins import Origins
+from realizehit.cli.main import main
+from realizehit.cli.serve import serve
+from realizehit.errors import SettingsError
+from realizehit.logs import HideTokens
+from realizehit.settings import Settings
+
+TOKENS: dict[str, Any] = {"jwt_secret": "s" * 32, "jwt_algorithms": ("HS256",), "jwt_claims": ("user=sub",)}
+GRANTS = """
+[[grant]]
+name = "own"
+pattern = {user = "$user", kind = ["news", "chat"]}
+[[grant]]
+pattern = {kind = "weather", place = "*"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"identify": ("user",)}, "--identify: 'user' is no pair"),
+        ({"identify": ("user=X User",)}, "'X User' is no header's name"),
+        ({"identify": ("user=X-User",), **TOKENS}, "'user' comes from a header (--identify) and a claim"),
+        ({"trusted_proxies": ("10.0.0.0/33",)}, "'10.0.0.0/33' is no network"),
+        ({"jwt_claims": ("user=sub",)}, "tokens need a key"),
+        ({"jwt_algorithms": ("HS256",)}, "tokens need a key"),
+        ({**TOKENS, "jwt_algorithms": ()}, "tokens need --jwt-algorithm"),
+        ({**TOKENS, "jwt_claims": ()}, "tokens need --jwt-algorithm, such as HS256, and --jwt-claim"),
+        ({**TOKENS, "jwt_key_file": "x"}, "are both set"),
+        ({**TOKENS, "jwt_secret": "short"}, "has 5 bytes"),
+        ({**TOKENS, "jwt_secret": None, "jwt_key_file": "{dir}/none"}, "{dir}/none: cannot be read: No such file"),
+        ({"grants": "{dir}/none"}, "{dir}/none: cannot be read: No such file"),
+        ({"keys": "{dir}/broken"}, "{dir}/broken: is not TOML"),
+        ({"keys": "{dir}/keys", "insecure_publish": True}, "choose one"),
+        ({"allow_origin": ("example.org",)}, "'example.org' is no origin"),
+        ({"allow_origin": ("https://example.org/path",)}, "is no origin"),
+    ],
+)
+def test_what_cannot_be_configured(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    tmp_path.joinpath("broken").write_text("= 1")
+    tmp_path.joinpath("keys").write_text(generate("a")[1])
+    filled: dict[str, Any] = {
+        name: value.format(dir=tmp_path) if isinstance(value, str) else value for name, value in options.items()
+    }
+    with pytest.raises(SettingsError) as raised:
+        Gate(Settings(**filled), clock=lambda: 0.0)
+    assert said.format(dir=tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"grants": []}, "unknown key 'grants'"),
+        ({"grant": {}}, "two brackets"),
+        ({"grant": [{}]}, "grant 1: it has a pattern"),
+        ({"grant": [{"pattern": {}}, {"pattern": {}, "x": 1}]}, "grant 2: it has a pattern"),
+        ({"grant": [{"pattern": []}]}, "grant 1: pattern is no table"),
+        ({"grant": [{"pattern": {"kind": []}}]}, "kind has an empty list"),
+        ({"grant": [{"pattern": {"kind": None}}]}, "grant 1: the value of 'kind' is null"),
+        ({"grant": [{"pattern": {"kind": "$who"}}]}, "$who is no key of an identity (known are $user)"),
+        ({"grant": [{"pattern": {"*": "*"}}]}, "grant 1: "),
+        ({"grant": [{"pattern": {"kind": "v" * 257}}]}, "256"),
+        ({"grant": [{"pattern": {}, "name": 1}]}, "the name is no text"),
+    ],
+)
+def test_grants_that_are_wrong(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read_grants(table, "grants.toml", ["user"])
+    assert str(raised.value).startswith("grants.toml: ")
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"name": "a b", "sha256": "0" * 64}, "'a b' cannot be used"),
+        ({"sha256": "0" * 64}, "None cannot be used"),
+        ({"name": "a"}, "sha256 is not 64"),
+        ({"name": "a", "sha256": "X" * 64}, "sha256 is not 64"),
+        ({"name": "a", "sha256": "0" * 64, "rate": 0}, "rate is no number"),
+        ({"name": "a", "sha256": "0" * 64, "rate": True}, "rate is no number"),
+        ({"name": "a", "sha256": "0" * 64, "grants": {}}, "grants is no list"),
+        ({"name": "a", "sha256": "0" * 64, "grants": [{"user": "$user"}]}, "there is none here"),
+        ({"name": "a", "sha256": "0" * 64, "secret": 1}, "unknown key 'secret'"),
+    ],
+)
+def test_keys_that_are_wrong(entry: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read_keys({"key": [entry]}, "keys.toml")
+    assert str(raised.value).startswith("keys.toml: key 1: ")
+    assert said in str(raised.value)
+
+
+def test_a_key_is_found_by_itself_alone() -> None:
+    entries = []
+    made = [generate(name) for name in "abc"]
+    for name, (key, lines) in zip("abc", made, strict=True):
+        assert f'name = "{name}"' in lines
+        assert key not in lines
+        entries.append({"name": name, "sha256": digest_of(key.encode())})
+    keys = read_keys({"key": entries}, "keys.toml")
+    assert [getattr(keys.find(key.encode()), "name", None) for key, _ in made] == ["a", "b", "c"]
+    assert keys.find(b"") is None
+    assert keys.find(entries[0]["sha256"].encode()) is None
+    assert len({key for key, _ in made}) == 3
+    assert Keys([]).find(b"x") is None
+    with pytest.raises(SettingsError, match="that of 'a' too"):
+        read_keys({"key": [entries[0], {**entries[1], "sha256": entries[0]["sha256"]}]}, "keys.toml")
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        (None, "x", True),
+        ("http://x", "x", True),
+        ("http://X:80", "x", True),
+        ("https://x", "x:443", True),
+        ("https://x", "x", True),
+        ("http://x:8080", "x:8080", True),
+        ("http://[::1]:8080", "[::1]:8080", True),
+        ("https://app.example", "x", True),
+        ("http://x:8080", "x", False),
+        ("http://y", "x", False),
+        ("http://x.y", "x", False),
+        ("http://x", None, False),
+        ("http://app.example", "x", False),
+        ("null", "x", False),
+        ("", "", False),
+        ("http://", "", False),
+        ("http://x:port", "x:port", False),
+        ("http://x/path", "x/path", False),
+        ("http://a@x", "a@x", False),
+        ("file://x", "x", False),
+        ("http://[x", "[x", False),
+    ],
+)
+def test_origins(origin: str | None, host: str | None, allowed: bool) -> None:
+    origins = Origins(["https://APP.example:443"])
+    given = [None if text is None else text.encode() for text in (origin, host)]
+    assert origins.allows(*given) is allowed
+
+
+def test_any_origin() -> None:
+    assert Origins(["*"]).allows(b"null", b"x")
+
+
+@pytest.fixture
+def grants(tmp_path: Path) -> str:
+    file = tmp_path / "grants.toml"
+    file.write_text(GRANTS)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--identity", "user=42", "--pattern", "user=42,kind=chat"], 0, "yes: grant 1 (own) allows it"),
+        (["--identity", "user=42", "--pattern", "kind=news"], 1, "no: the nearest is grant 1 (own): user is missing"),
+        (["--pattern", "kind=weather"], 1, "no: the nearest is grant 2: place is missing"),
+        (["--pattern", "kind=weather", "--pattern", "place=*"], 0, "yes: grant 2 allows it"),
+        (["--pattern", "kind=news,user=42"], 1, "$user, which the identity lacks"),
+        (["--identity", "user=", "--pattern", "a=b"], 2, "'user=' is no pair"),
+        (["--pattern", "a"], 2, "no filter"),
+    ],
+)
+def test_can(grants: str, words: list[str], status: int, said: str) -> None:
+    result = CliRunner().invoke(main, ["can", "--grants", grants, *words])
+    assert said in result.output
+    assert result.exit_code == status
+
+
+def test_can_without_grants_and_with_wrong_ones(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["can", "--identity", "user=42", "--pattern", "user=43"])
+    assert (result.exit_code, result.output) == (1, "no: user is '43', not the client's own '42'\n")
+    result = CliRunner().invoke(main, ["can", "--key", "user", "--pattern", "user=43"])
+    assert result.exit_code == 1
+    file = tmp_path / "grants.toml"
+    file.write_text("[[grant]]\npattern = 1\n")
+    result = CliRunner().invoke(main, ["can", "--grants", str(file), "--pattern", "a=b"])
+    assert (result.exit_code, "grant 1: pattern is no table" in result.output) == (2, True)
+
+
+def test_check_config_looks_into_the_files(grants: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("realizehit.logs.configure", lambda *_: None)
+    runner = CliRunner(
+        env={"REALIZEHIT_JWT_SECRET": "s3cret" * 10, "REALIZEHIT_IDENTIFY": "user=X-User,device=X-Device"}
+    )
+    words = ["check-config", "--grants", grants, "--jwt-algorithm", "HS256", "--jwt-claim", "zone=zone"]
+    result = runner.invoke(serve, words)
+    assert result.exit_code == 0, result.output
+    assert "s3cret" not in result.output
+    assert "user=X-User, device=X-Device" in result.output
+    Path(grants).write_text('[[grant]]\npattern = {a = "$b"}\n')
+    result = runner.invoke(serve, words)
+    assert (result.exit_code, "$b is no key of an identity" in result.output) == (2, True)
+
+
+def test_gen_key() -> None:
+    result = CliRunner().invoke(main, ["gen-key", "newsdesk"])
+    key, _, lines = result.stdout.partition("\n\n")
+    assert result.exit_code == 0
+    assert lines == f'[[key]]\nname = "newsdesk"\nsha256 = "{digest_of(key.encode())}"\n'
+    assert CliRunner().invoke(main, ["gen-key", "a b"]).exit_code == 2
+
+
+def test_tokens_are_taken_out_of_access_logs() -> None:
+    arguments = ("127.0.0.1:1", "GET", "/sse?pat=a=1&token=s3cret.x.y&b=1", "1.1", 200)
+    record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, '%s - "%s %s HTTP/%s" %d', arguments, None)
+    assert HideTokens().filter(record)
+    assert record.getMessage() == '127.0.0.1:1 - "GET /sse?pat=a=1&token=***&b=1 HTTP/1.1" 200'
