@@ -10,6 +10,7 @@ Source: the message's fields are documented in ``docs/console.md``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -22,7 +23,10 @@ import orjson
 
 from realizehit import __version__, _fanout
 from realizehit.bus.base import Bus
+from realizehit.errors import BrokerRefused
 from realizehit.pattern import RESERVED_KEY, channel_of, is_reserved
+
+logger: Final = logging.getLogger(__name__)
 
 STATS: Final = {RESERVED_KEY: "stats"}  # the pattern that the figures of all nodes are published to
 STATS_CHANNEL: Final = channel_of(STATS)
@@ -67,6 +71,7 @@ class Figures:
         self._probe = Probe(engine, bus, channel_of({RESERVED_KEY: "probe", "node": self.node}))
         self._started = time.monotonic()
         self._watched = False
+        self._refused = False
         self._before: tuple[float, dict[str, int]] | None = None  # when figures were last taken, and the counters then
 
     async def run(self) -> None:
@@ -89,6 +94,9 @@ class Figures:
             self._probe.begin()
             messages.append((self._probe.channel, self._probe.stamp()))
         outcome = (await self._bus.publish_many(messages))[0]
+        if isinstance(outcome, BrokerRefused) and not self._refused:
+            self._refused = True
+            logger.warning("the console has no figures of this node: %s", outcome)
         watched = isinstance(outcome, int) and outcome > 0
         if watched and not self._watched:
             self._engine.busiest(1)  # what was counted so far is not of this second

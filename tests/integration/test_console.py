@@ -14,11 +14,12 @@ import orjson
 import pytest
 from starlette.applications import Starlette
 
-from realizehit import console
+from realizehit import _fanout, console
 from realizehit.api import create_app
 from realizehit.bus.memory import MemoryBus
+from realizehit.bus.open import open_bus
 from realizehit.console import is_loopback
-from realizehit.figures import STATS
+from realizehit.figures import STATS, Figures
 from realizehit.pattern import Pattern
 from realizehit.server import Node, serve
 from realizehit.settings import Settings
@@ -268,3 +269,31 @@ async def test_a_drain_counts_the_clients_only(shared_valkey: Valkey) -> None:
         await asyncio.wait_for(client.closed.wait(), PATIENCE)
         assert client.close_code == 4001
         assert on.engine.handles() == []
+
+
+async def test_a_broker_that_refuses_the_figures_is_told_of_once(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    valkey.command("ACL", "SETUSER", "ann", "on", ">s3cret", "resetchannels", "&open:*", "+@all")
+    bus = open_bus(valkey.url.replace("unix://", "unix://ann:s3cret@"))
+    await bus.start(None)
+    engine = _fanout.Engine(asyncio.get_running_loop().call_soon, lambda error: None)
+    told = Figures(engine, bus, role="all", published=lambda: 0, interval=0.01)
+
+    def rejected() -> int:
+        found = re.search(r"cmdstat_publish:.*rejected_calls=(\d+)", valkey.command("INFO", "commandstats").decode())
+        return int(found[1]) if found else 0
+
+    task = asyncio.create_task(told.run())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while rejected() < 3:
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await bus.close()
+        engine.close()
+    assert task.cancelled()
+    assert caplog.text.count("the console has no figures of this node") == 1
+    assert "s3cret" not in caplog.text
