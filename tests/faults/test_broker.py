@@ -272,9 +272,9 @@ async def test_a_broker_without_memory_still_carries_messages(valkey: Valkey) ->
 
 @pytest.mark.slow
 async def test_a_broker_that_loads_its_data_is_waited_for(tmp_path: Path) -> None:
-    with Valkey(tmp_path, save="") as valkey:
+    with Valkey(tmp_path, enable_debug_command="yes") as valkey:
         async with rig(valkey, channels=40) as it:
-            valkey.command("DEBUG", "POPULATE", "200000", "key", "50")
+            valkey.command("DEBUG", "POPULATE", "60000", "key", "50")
             valkey.command("SAVE")
             valkey.kill()
             await it.state(BusState.DOWN)

@@ -1,0 +1,303 @@
+"""A process that is killed, has no descriptors or no disk left, or is drained under load; and a clock that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import resource
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from realizehit.bus.open import open_bus
+from realizehit.pattern import Pattern
+from realizehit.transports.room import RESERVE
+from tests.faults.figures import note
+from tests.faults.ledger import Source, Witness
+from tests.integration.test_command_workers import worker_pids
+from tests.integration.wire import RawClient, unique
+from tests.processes import SCRIPTS, Server, running, serving
+from tests.support import Valkey, free_port
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def ticks(pid: int) -> int:
+    """Processor time of a process so far, in clock ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+async def told(server: Server, pattern: str, count: int = 1) -> list[re.Match[str]]:
+    return await asyncio.to_thread(server.find, pattern, count)
+
+
+@pytest.mark.slow
+async def test_a_worker_killed_under_load_is_replaced_and_the_others_miss_nothing(valkey: Valkey) -> None:
+    with serving("--redis", valkey.url, "--workers", "2", "--drain-seconds", "0.2") as server:
+        first, _ = worker_pids(server)
+        patterns = [Pattern(unique("killed")) for _ in range(10)]
+        clients: list[Witness] = [await Witness.connect(server.ws) for _ in range(40)]  # type: ignore[misc]
+        for one in clients:
+            for pattern in patterns:
+                assert "ret" in await one.ask("sub", pattern)
+        since = time.monotonic()
+        bus = open_bus(valkey.url)
+        await bus.start(None)
+        source = Source(bus)
+        flow = asyncio.create_task(source.run(patterns, 0.005))
+        await asyncio.sleep(1.0)
+        began = time.monotonic()
+        os.kill(first, signal.SIGKILL)
+        await asyncio.to_thread(worker_pids, server, 3)
+        took = time.monotonic() - began
+        note("Process: a worker killed under load, until another one serves in its place", took, "s")
+        assert took < 2 + 2  # and two for a machine that has other work
+        await asyncio.sleep(1.0)
+        flow.cancel()
+        with suppress(asyncio.CancelledError):
+            await flow
+        await asyncio.sleep(0.5)
+        kept = [one for one in clients if not one.closed.is_set()]
+        assert 0 < len(kept) < len(clients)
+        for one in kept:
+            assert one.gaps == []
+            for pattern in patterns:
+                came, missing = one.check(source, pattern, since, time.monotonic())
+                assert (came, missing) == (len(source.sent[pattern.id]), 0)
+        await bus.close()
+        for one in clients:
+            one.transport.abort()
+
+
+async def test_without_descriptors_connections_are_refused_and_later_taken() -> None:
+    with serving("--redis", "memory://") as server:
+        used = open_files(server.pid)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (used + RESERVE + 8, used + RESERVE + 8))
+        host, port = server.ws.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
+        held = [await asyncio.open_connection(host, int(port)) for _ in range(used + RESERVE + 60)]
+        # Those that there is no room for are told or closed at once; the log says why, once.
+        answers = await asyncio.gather(*(ended(reader) for reader, _ in held))
+        refused = [answer for answer in answers if answer is not None]
+        assert len(refused) > 40
+        assert {answer[:13] for answer in refused} <= {b"HTTP/1.1 503 ", b""}
+        assert any(answer.startswith(b"HTTP/1.1 503 ") for answer in refused)
+        (line,) = await told(server, "refused: Too many open files")
+        assert "raise the limit" in line.string
+        before = ticks(server.pid)
+        await asyncio.sleep(1.0)
+        assert ticks(server.pid) - before < 0.3 * os.sysconf("SC_CLK_TCK")  # no busy loop
+        for _, writer in held:
+            writer.transport.abort()
+        async with asyncio.timeout(20):
+            while open_files(server.pid) > used:
+                await asyncio.sleep(0.02)
+        ws = await asyncio.wait_for(RawClient.connect(server.ws), 20)
+        ws.act(id="p", act="ping")
+        await ws.wait_for(1)
+        assert len([one for one in server.err if "refused" in one]) <= 2
+        ws.transport.abort()
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes | None:
+    """What a connection was told before it was closed; ``None`` where it stays open."""
+    try:
+        return await asyncio.wait_for(reader.read(), 1.0)
+    except TimeoutError:
+        return None
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.slow
+async def test_a_drain_under_load_ends_every_connection_with_4001(valkey: Valkey) -> None:
+    with serving("--redis", valkey.url, "--workers", "2", "--drain-seconds", "2") as server:
+        worker_pids(server)
+        pattern = Pattern(unique("drain"))
+        clients: list[Witness] = [await Witness.connect(server.ws) for _ in range(200)]  # type: ignore[misc]
+        for one in clients:
+            one.act(id="s", act="sub", pat=dict(pattern))
+        async with asyncio.timeout(30):
+            while not all(one.seen for one in clients):
+                await asyncio.sleep(0.01)
+        since = time.monotonic()
+        bus = open_bus(valkey.url)
+        await bus.start(None)
+        source = Source(bus)
+        flow = asyncio.create_task(source.run([pattern], 0.002))
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(one.closed.wait() for one in clients))
+        note(
+            "Process: SIGTERM with 200 clients under load and --drain-seconds 2, until all are gone",
+            time.monotonic() - began,
+            "s",
+        )
+        flow.cancel()
+        with suppress(asyncio.CancelledError):
+            await flow
+        assert {one.close_code for one in clients} == {4001}
+        for one in clients:
+            one.check(source, pattern, since, one.seen[-1][0] - 0.5)  # whole, in order and once until its close frame
+        assert await asyncio.to_thread(server.wait) == 0
+        await bus.close()
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"x" * 4096)
+
+
+@contextmanager
+def tiny_disk(directory: Path, kib: int) -> Iterator[Path]:
+    """A file system with next to no room; needs the right to mount."""
+    disk = directory / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("no right to mount a file system")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+async def test_a_full_disk_under_the_embedded_broker_disturbs_nobody() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="rh-") as short,
+        tiny_disk(Path(short), 512) as disk,
+        serving("--drain-seconds", "0.1", env={"TMPDIR": str(disk)}) as server,
+    ):
+        fill(disk)
+        assert os.statvfs(disk).f_bavail == 0
+        pattern = Pattern(unique("disk"))
+        ws: Witness = await Witness.connect(server.ws)  # type: ignore[assignment]
+        assert "ret" in await ws.ask("sub", pattern)
+        words = [f"{key}={value}" for key, value in pattern.items()]
+        with running("realizehit", "publish", "--url", server.api, *words, '"full"') as publishing:
+            assert await asyncio.to_thread(publishing.wait) == 0, publishing.output
+        async with asyncio.timeout(20):
+            while not ws.seen[-1][1].endswith(b'?"full"'):
+                await asyncio.sleep(0.01)
+        ws.transport.abort()
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.wait) == 0
+
+
+@contextmanager
+def full_log(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A server whose log is on a full device."""
+    command = [str(SCRIPTS / "realizehit-server"), *words]
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=full, process_group=0)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def faketime() -> Path | None:
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
+
+
+async def test_logs_that_cannot_be_written_disturb_nobody(valkey: Valkey) -> None:
+    port = free_port()
+    words = ["--redis", valkey.url, "--port", str(port), "--access-log", "--drain-seconds", "0.1"]
+    with full_log(words) as process:
+        ws = await connected(port)
+        valkey.command("CLIENT", "KILL", "TYPE", "pubsub")  # something to log
+        pattern = Pattern(unique("log"))
+        async with asyncio.timeout(20):
+            while "ret" not in await ws.ask("sub", pattern):
+                await asyncio.sleep(0.05)
+        valkey.command("PUBLISH", pattern.channel, "1")
+        async with asyncio.timeout(20):
+            while not ws.seen[-1][1].endswith(b"?1"):
+                await asyncio.sleep(0.01)
+        ws.transport.abort()
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 30) == 0
+
+
+async def connected(port: int) -> Witness:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await Witness.connect(f"ws://127.0.0.1:{port}/ws")  # type: ignore[return-value]
+            except OSError:
+                await asyncio.sleep(0.05)
+
+
+WALL_CLOCK = re.compile(
+    r"\btime\.time\(|\btime_ns\(|datetime\.(now|utcnow|today)\(|CLOCK_REALTIME|gettimeofday|\btime\(NULL"
+)
+
+KNOWN = {
+    # What people read has a date: reports of the load test, the console's figures.
+    "realizehit/figures.py",
+    "realizehit/loadtest/conductor.py",
+    "realizehit/loadtest/report.py",
+    # A token expires at a date that its issuer set by a wall clock.
+    "realizehit/access/tokens.py",
+    "realizehit/access/expiry.py",
+    "realizehit/access/gate.py",
+}
+
+
+def test_no_deadline_depends_on_a_clock_that_can_jump() -> None:
+    files = [*REPOSITORY.glob("realizehit/**/*.py"), *REPOSITORY.glob("realizehit/*.p[yx][xd]")]
+    if not files:
+        pytest.skip("the sources are not here")
+    found = {
+        f"{file.relative_to(REPOSITORY)}"
+        for file in files
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if WALL_CLOCK.search(line.partition("#")[0])
+    }
+    assert found <= KNOWN, found - KNOWN
+
+
+@pytest.mark.slow
+async def test_a_clock_that_jumps_disturbs_nobody(valkey: Valkey, tmp_path: Path) -> None:
+    library = faketime()
+    if library is None:
+        pytest.skip("libfaketime is not installed")
+    offset = tmp_path / "offset"
+    offset.write_text("+0")
+    env = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    times = ("--heartbeat-interval", "0.5", "--heartbeat-timeout", "1")
+    with serving("--redis", valkey.url, *times, env=env) as server:
+        pattern = Pattern(unique("clock"))
+        ws: Witness = await Witness.connect(server.ws)  # type: ignore[assignment]
+        assert "ret" in await ws.ask("sub", pattern)
+        for jump in ("+30d", "-400d", "+0"):
+            offset.write_text(jump)
+            await asyncio.sleep(1.0)
+            assert "ret" in await ws.ask("ping", pattern)
+            valkey.command("PUBLISH", pattern.channel, "1")
+        async with asyncio.timeout(20):
+            while sum(text.endswith(b"?1") for _, text in ws.seen) < 3:
+                await asyncio.sleep(0.01)
+        assert ws.gaps == []
+        assert not ws.closed.is_set()
+        ws.transport.abort()
