@@ -1,0 +1,43 @@
+"""Queries of Engine.IO's requests and of Server-Sent Events.
+
+Invariant: an Engine.IO query is read, or refused with one of that protocol's codes; each `pat` of an event stream is a
+channel or a refusal with one of the wire's codes, and both can be told in JSON.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from realizehit.errors import ErrorCode
+from realizehit.transports.engineio import _Query
+from realizehit.transports.engineio_errors import Refused
+from realizehit.transports.sse import _errors, _greeting, _patterns, _Refusal
+from tests.fuzz.command import main
+
+CODES = {str(code) for code in ErrorCode}
+
+
+def one(data: bytes) -> None:
+    """Take a case as each kind of query."""
+    try:
+        query = _Query.parse(data)
+    except Refused as error:
+        assert orjson.loads(error.body)["message"]
+    else:
+        assert query.revision in (3, 4)
+        assert query.transport in ("polling", "websocket")
+    outcomes = _patterns(data)
+    for outcome in outcomes:
+        if isinstance(outcome, _Refusal):
+            assert str(outcome.code) in CODES
+            assert outcome.detail
+        else:
+            assert outcome.isascii()
+            assert 0 < len(outcome) <= 1024
+    told = orjson.loads(_greeting(outcomes).split(b"data: ", 1)[1])
+    assert len(told["ids"]) == len(outcomes)
+    assert len(_errors(outcomes)) == len(outcomes)
+
+
+if __name__ == "__main__":
+    main(__spec__.name)
