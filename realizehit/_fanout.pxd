@@ -60,6 +60,7 @@ cdef class Engine:
     cdef uint32_t max_queue_messages
     cdef size_t max_message
     cdef int64_t slice_ns
+    cdef int loop_fd
     cdef bint check_utf8
     cdef readonly double tick_interval
     cdef uint32_t ping_ticks

@@ -61,6 +61,7 @@ class Engine:
         heartbeat_timeout: float = ...,
         close_timeout: float = ...,
         slice_seconds: float = ...,
+        loop_fd: int = ...,
         check_utf8: bool = ...,
         epoll: bool = ...,
     ) -> None: ...

@@ -43,7 +43,7 @@ from realizehit._queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, qu
 from realizehit._resp cimport resp_message
 from realizehit._sockets cimport (
     RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
-    rh_event_out, rh_event_tag, rh_half_close, rh_recv, rh_would_block,
+    rh_event_out, rh_event_tag, rh_half_close, rh_is_quiet, rh_recv, rh_would_block,
 )
 from realizehit._sse cimport sse_frame
 from realizehit._text cimport is_utf8, rh_id
@@ -149,6 +149,7 @@ cdef enum:
     URGENT_MAX = 64             # subscribers; a channel with more is a broadcast, which waits behind the others
     LATE_TICKS = 4              # ticks that are made up for; a longer hold-up is left out of all deadlines
     BULK_SHARE = 4              # every fourth write goes to a broadcast even while urgent ones wait
+    SLICES = 20                 # after so many in a row a flush gives way in any case
     DEFLATE_MIN = 64            # bytes; a shorter message goes uncompressed, which the extension allows
 
 HAVE_EPOLL = bool(RH_HAVE_EPOLL)
@@ -244,7 +245,9 @@ cdef class Engine:
         heartbeat_interval: seconds between pings of a connection.
         heartbeat_timeout: seconds that a connection may stay silent after a ping.
         close_timeout: seconds that a connection may take to end after its close frame.
-        slice_seconds: how long a flush may hold the event loop.
+        slice_seconds: how long a flush may hold the event loop while somebody else waits for it.
+        loop_fd: the descriptor on which the event loop itself waits, to see that; -1 where it is not known, and a flush
+            then gives way after every slice.
         check_utf8: whether a payload that is not UTF-8 is dropped; false where the receivers check it themselves.
         epoll: false to do without an epoll set of its own, as on platforms that have none.
 
@@ -265,7 +268,7 @@ cdef class Engine:
         self.epoll = -1
 
     def __init__(self, call_soon, on_error, *, max_queue_bytes=1 << 20, max_queue_messages=4096, max_message=16384,
-                 heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.002,
+                 heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.0005, int loop_fd=-1,
                  check_utf8=True, epoll=True):
         cdef int i
         if not 1 <= max_queue_bytes <= 1 << 30:
@@ -282,6 +285,7 @@ cdef class Engine:
         self.max_queue_messages = max_queue_messages
         self.max_message = max_message
         self.slice_ns = <int64_t> (slice_seconds * 1e9)
+        self.loop_fd = loop_fd
         self.check_utf8 = check_utf8
         self.tick_interval = max(0.01, min(1.0, heartbeat_interval / 8, heartbeat_timeout / 8, close_timeout / 4))
         self.ping_ticks = max(1, round(heartbeat_interval / self.tick_interval))
@@ -1146,7 +1150,9 @@ cdef class Engine:
     # Each connection with something waiting is written once, with all of it; `_writer.pxd` holds how.
 
     cdef void write_slice(self) noexcept nogil:
-        cdef int64_t deadline = clock_ns() + self.slice_ns
+        cdef int64_t now = clock_ns()
+        cdef int64_t deadline = now + self.slice_ns
+        cdef int64_t last = now + SLICES * self.slice_ns
         cdef uint32_t written = 0
         cdef Conn* c
         writer_forget(&self.writer)     # frames were freed since the last slice, and their addresses used again
@@ -1166,8 +1172,14 @@ cdef class Engine:
                 continue
             self.write_out(c)
             written += 1
-            if written % 16 == 0 and clock_ns() > deadline:
-                return
+            if written % 16 == 0:
+                now = clock_ns()
+                if now > deadline:
+                    # Giving way costs a turn of the loop and lets the readers fall asleep: not where nobody waits. What
+                    # the loop has besides descriptors, such as timers and callbacks, waits for some slices at most.
+                    if now > last or self.loop_fd < 0 or not rh_is_quiet(self.loop_fd):
+                        return
+                    deadline = now + self.slice_ns
 
     cdef Conn* next_dirty(self) noexcept nogil:
         cdef Conn* c

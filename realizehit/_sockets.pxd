@@ -6,6 +6,7 @@ from libc.stdint cimport uint32_t, uint64_t
 cdef extern from *:
     """
     #include <errno.h>
+    #include <poll.h>
     #include <stdint.h>
     #include <unistd.h>
     #include <sys/socket.h>
@@ -61,6 +62,10 @@ cdef extern from *:
         do n = recv(fd, data, room, MSG_DONTWAIT); while (n < 0 && errno == EINTR);
         return n;
     }
+    static int rh_is_quiet(int fd) {
+        struct pollfd one = {.fd = fd, .events = POLLIN};
+        return poll(&one, 1, 0) == 0;
+    }
     static int rh_would_block(void) { return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS; }
     static void rh_half_close(int fd) { shutdown(fd, SHUT_WR); }
     static void rh_close(int fd) { close(fd); }
@@ -81,6 +86,7 @@ cdef extern from *:
     Py_ssize_t rh_send(int fd, const void* data, size_t size) noexcept nogil
     Py_ssize_t rh_send_vector(int fd, iovec* parts, int count) noexcept nogil
     Py_ssize_t rh_recv(int fd, void* data, size_t room) noexcept nogil
+    bint rh_is_quiet(int fd) noexcept nogil     # whether there is nothing to read from a descriptor
     bint rh_would_block() noexcept nogil
     void rh_half_close(int fd) noexcept nogil
     void rh_close(int fd) noexcept nogil

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
 import signal
@@ -116,6 +117,7 @@ class Node:
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,
             close_timeout=CLOSE_TIMEOUT,
+            loop_fd=_waits_on(loop),
             epoll=self._epoll,
         )
         self.bus = open_bus(
@@ -332,6 +334,12 @@ def reloads(settings: Settings) -> bool:
     return any((settings.grants, settings.keys, settings.jwt_key_file))
 
 
+def _waits_on(loop: asyncio.AbstractEventLoop) -> int:
+    """Return the descriptor that uvloop waits on, which shows whether anything waits for the loop; -1 for other loops."""
+    backend = getattr(loop, "_get_backend_id", None)
+    return -1 if backend is None else int(backend())
+
+
 def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """Return a bound socket that does not listen yet.
 
@@ -453,6 +461,9 @@ def run(
             if stop_fd is not None:
                 loop.add_reader(stop_fd, stop.set)
             on_started(node)
+            # What exists now stays: the collector need not walk through it again and again.
+            gc.collect()
+            gc.freeze()
             await stop.wait()
             if stop_fd is not None:
                 loop.remove_reader(stop_fd)

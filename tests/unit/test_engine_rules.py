@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 
 import pytest
@@ -355,3 +356,25 @@ def test_a_transport_that_does_not_end_in_time_is_aborted() -> None:
         past(b, 3.0)
         assert b.engine.stats()["closing"] == 0
         assert transport.ended[-1:] == ["abort"]
+
+
+def test_a_flush_gives_way_only_while_somebody_waits_for_the_loop() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, bench(slice_seconds=0.0, loop_fd=ours.fileno()) as b:
+        peers = []
+        for _ in range(200):
+            handle, peer = b.connect()
+            b.engine.subscribe(handle, b"a:1")
+            peers.append(peer)
+        b.loop.run()
+        theirs.send(b"x")  # somebody waits
+        b.engine.dispatch([[b"message", b"a:1", b"1"]])
+        assert len(b.loop.soon) == 1
+        b.loop.run()
+        ours.recv(1)
+        b.engine.dispatch([[b"message", b"a:1", b"2"]])
+        b.loop.run()
+        assert all(peer.texts() == [b"%b?1" % ID, b"%b?2" % ID] for peer in peers)
+
+
+ID = _fanout.channel_id(b"a:1").encode()
