@@ -335,7 +335,7 @@ def reloads(settings: Settings) -> bool:
 
 
 def _waits_on(loop: asyncio.AbstractEventLoop) -> int:
-    """Return the descriptor that uvloop waits on, which shows whether anything waits for the loop; -1 for other loops."""
+    """Return the descriptor that uvloop waits on, which shows whether anything waits for it; -1 for other loops."""
     backend = getattr(loop, "_get_backend_id", None)
     return -1 if backend is None else int(backend())
 
