@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from uvicorn.config import Config
@@ -42,13 +43,18 @@ class BoundedRequests(HttpToolsProtocol):
         self._gone: Callable[[], None] | None = gone
         self._arriving = False
         self._timer: asyncio.TimerHandle | None = None
-        self._extensions = {TAKE_OVER: self.take_over}
 
     def on_message_begin(self) -> None:
         """Note that a request has begun."""
         self._arriving = True
         super().on_message_begin()
-        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]  # a callable is what is offered
+
+    def on_headers_complete(self) -> None:
+        """Offer the connection to whoever answers this request."""
+        before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is not before:
+            self.scope["extensions"] = {TAKE_OVER: partial(self.take_over, self.cycle)}  # type: ignore[dict-item]
 
     def on_message_complete(self) -> None:
         """Note that it is here."""
@@ -65,25 +71,28 @@ class BoundedRequests(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
-    def take_over(self) -> tuple[asyncio.Transport, list[tuple[bytes, bytes]]] | None:
+    def take_over(self, cycle: RequestResponseCycle) -> tuple[asyncio.Transport, list[tuple[bytes, bytes]]] | None:
         """Give the connection away in the middle of a request; the endpoint then returns without having answered.
+
+        Requests that wait behind this one are never answered: the response that is to come ends with the connection.
 
         Returns:
             The transport, which is the caller's from here on, and the headers that each response has; ``None`` where
-            the connection cannot be had, because it is going or further requests wait on it.
+            the connection is going.
         """
-        if self.pipeline or self.cycle.response_started or self.cycle.disconnected or self.transport.is_closing():
+        if cycle.response_started or cycle.disconnected or self.transport.is_closing():
             return None
-        self.cycle.disconnected = True  # so that nothing is written on its behalf
+        cycle.disconnected = True  # so that nothing is written on its behalf
+        self.pipeline.clear()
         self.connections.discard(self)
         self._unset_keepalive_if_required()
         self._end()
         if self.access_log:
-            path = get_path_with_query_string(self.scope)
+            scope = cycle.scope
+            path = get_path_with_query_string(scope)
             self.access_logger.info(
-                '%s - "%s %s HTTP/%s" %d',
-                get_client_addr(self.scope), self.scope["method"], path, self.scope["http_version"], 200,
-            )  # fmt: skip
+                '%s - "%s %s HTTP/%s" %d', get_client_addr(scope), scope["method"], path, scope["http_version"], 200
+            )
         transport = self.transport
         if isinstance(transport, JoinedWrites):
             transport = transport.unwrap()

@@ -1,0 +1,472 @@
+"""Server-Sent Events as `curl -N` and an EventSource see them: on our own server, and mounted in a foreign one."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import urllib.parse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+import trustme
+import uvicorn
+from starlette.routing import Route
+
+from realizehit import _fanout
+from realizehit.api import create_app
+from realizehit.bus.open import open_bus
+from realizehit.hub import Hub
+from realizehit.pattern import Pattern
+from realizehit.server import Node, serve
+from realizehit.settings import Settings
+from realizehit.transports.sse import EventStreams
+from tests.integration.wire import publisher, unique
+from tests.support import Valkey
+
+SECONDS = 20
+CNN = {"kind": "news", "channel": "CNN"}
+
+
+class Stream:
+    """The events of a response, each as the fields that it has."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.response = response
+        self.comments = 0
+        self._chunks = response.aiter_bytes()
+        self._buffer = b""
+
+    async def event(self) -> dict[str, str] | None:
+        """The next event; ``None`` at the end."""
+        while True:
+            while b"\n\n" not in self._buffer:
+                chunk = await anext(self._chunks, None)
+                if chunk is None:
+                    assert self._buffer == b""
+                    return None
+                self._buffer += chunk
+            block, self._buffer = self._buffer.split(b"\n\n", 1)
+            if block == b":":
+                self.comments += 1
+                continue
+            fields: dict[str, str] = {}
+            for line in block.decode().split("\n"):
+                name, _, value = line.partition(": ")
+                fields[name] = fields[name] + "\n" + value if name in fields else value
+            return fields
+
+    async def subscribed(self) -> dict[str, Any]:
+        assert await self.event() == {"retry": "2000"}
+        event = await self.event()
+        assert event is not None
+        assert event["event"] == "subscribed"
+        data: dict[str, Any] = orjson.loads(event["data"])
+        return data
+
+
+@asynccontextmanager
+async def http(base: str, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    async with asyncio.timeout(60), httpx2.AsyncClient(base_url=base, timeout=SECONDS, **options) as session:
+        yield session
+
+
+def asked(*patterns: dict[str, Any] | str) -> str:
+    return "/sse?" + urllib.parse.urlencode(
+        [("pat", text if isinstance(text, str) else orjson.dumps(text).decode()) for text in patterns]
+    )
+
+
+@asynccontextmanager
+async def streaming(session: httpx2.AsyncClient, url: str, **options: Any) -> AsyncIterator[Stream]:
+    async with session.stream("GET", url, **options) as response:
+        assert response.status_code == 200, await response.aread()
+        yield Stream(response)
+
+
+def problem(response: httpx2.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["access-control-allow-origin"] == "*"
+    document: dict[str, Any] = response.json()
+    assert document["status"] == status
+    return document
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def mounted(valkey: Valkey, **options: Any) -> AsyncIterator[tuple[str, _fanout.Engine, EventStreams]]:
+    """The application in a server that is not ours and gives no connection away."""
+    loop = asyncio.get_running_loop()
+    errors: list[Exception] = []
+    engine = _fanout.Engine(loop.call_soon, errors.append, epoll=False, **options)
+    bus = open_bus(valkey.url)
+    hub = Hub(engine, bus, clock=loop.time, call_soon=loop.call_soon)
+    await bus.start(hub)
+    streams = EventStreams(engine, hub)
+    config = uvicorn.Config(
+        create_app(bus, Settings(), more=[Route("/sse", streams)]), port=0, lifespan="off", log_config=None
+    )
+    foreign = uvicorn.Server(config)
+    serving = asyncio.create_task(foreign._serve())
+    await until(lambda: foreign.started)
+    port = foreign.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}", engine, streams
+    finally:
+        streams.close()
+        foreign.should_exit = True
+        await serving
+        engine.close()
+        await bus.close()
+    assert errors == []
+
+
+@asynccontextmanager
+async def any_server(kind: str, valkey: Valkey) -> AsyncIterator[tuple[str, _fanout.Engine]]:
+    if kind == "mounted":
+        async with mounted(valkey) as (base, engine, _):
+            yield base, engine
+    else:
+        async with serve(Settings(port=0, redis=valkey.url), epoll=kind == "engine") as node:
+            yield node.api_url, node.engine
+
+
+KINDS = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("engine", marks=pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="needs epoll")),
+        "transport",
+        "mounted",
+    ],
+)
+
+
+@KINDS
+async def test_a_stream(shared_valkey: Valkey, kind: str) -> None:
+    first, second = unique("sse"), unique("sse é")
+    payloads = [
+        (first, '{"title": "é?😀"}'),
+        (second, "[1,\n 2,\r\n 3]"),
+        (first, "null"),
+        (second, '"' + "x" * 300_000 + '"'),
+    ]
+    async with (
+        any_server(kind, shared_valkey) as (base, engine),
+        http(base) as session,
+        publisher(shared_valkey) as broker,
+    ):
+        async with streaming(session, asked(first, second)) as stream:
+            headers = stream.response.headers
+            assert headers["content-type"] == "text/event-stream"
+            assert headers["cache-control"] == "no-store"
+            assert headers["x-accel-buffering"] == "no"
+            assert headers["access-control-allow-origin"] == "*"
+            assert "date" in headers
+            assert await stream.subscribed() == {"ids": [Pattern(first).id, Pattern(second).id]}
+            for pattern, payload in payloads:
+                assert await broker.publish(str(Pattern(pattern)), payload) == 1
+            for pattern, payload in payloads:
+                event = await stream.event()
+                assert event is not None
+                assert event["id"] == Pattern(pattern).id
+                assert set(event) == {"id", "data"}
+                assert event["data"].split() == payload.split()
+                assert orjson.loads(event["data"]) == orjson.loads(payload)
+            stats = engine.stats()
+            assert (stats["connections"], stats["subscriptions"]) == (1, 2)
+        await until(lambda: engine.stats()["connections"] == engine.stats()["channels"] == 0)
+        # And once more over a connection that has served other requests before.
+        assert (await session.get("/healthz")).text == "ok\n"
+        async with streaming(session, asked(first)) as stream:
+            assert await stream.subscribed() == {"ids": [Pattern(first).id]}
+            await broker.publish(str(Pattern(first)), "1")
+            assert await stream.event() == {"id": Pattern(first).id, "data": "1"}
+        await until(lambda: engine.stats()["connections"] == 0)
+
+
+async def test_the_connection_is_the_engines(node: Node) -> None:
+    async with http(node.api_url) as session, streaming(session, asked(CNN)) as stream:
+        await stream.subscribed()
+        (server,) = {server for server, _ in node._servers}
+        assert server.server_state.connections == set()
+        assert server.server_state.tasks == set()
+        assert stream.response.headers["connection"] == "close"
+        (handle,) = node.engine.handles()
+        assert node.hub.events.named == {handle}
+    await until(lambda: node.hub.events.named == set())
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("kind=news,channel=CNN", CNN),
+        ('{"kind":"news","channel":"CNN"}', CNN),
+        (' {"a": 1, "b": true, "c": "é"}', {"a": 1, "b": True, "c": "é"}),
+        ("a=1%2C2", {"a": "1,2"}),
+    ],
+)
+async def test_how_a_pattern_is_written(node: Node, text: str, pattern: dict[str, Any]) -> None:
+    async with http(node.api_url) as session, streaming(session, asked(text)) as stream:
+        assert await stream.subscribed() == {"ids": [Pattern(pattern).id]}
+
+
+async def test_as_it_is_typed_into_a_shell(node: Node) -> None:
+    """Quotes and braces that nobody has encoded."""
+    host, port = node.ws_url.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b'GET /sse?pat={"kind":"news"}&pat=kind=news,channel=CNN HTTP/1.1\r\nHost: x\r\n\r\n')
+    async with asyncio.timeout(SECONDS):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        await reader.readuntil(b"event: subscribed\n")
+        ids = orjson.loads((await reader.readline()).removeprefix(b"data: "))["ids"]
+    writer.close()
+    assert ids == [Pattern(kind="news").id, "3bf1d979"]
+
+
+@KINDS
+async def test_what_is_refused_stands_beside_what_is_not(shared_valkey: Valkey, kind: str) -> None:
+    async with (
+        any_server(kind, shared_valkey) as (base, _),
+        http(base) as session,
+        streaming(session, asked("x", CNN, '{"a": "*"}', "{", {"_reserved": 1} | {"b": None})) as stream,
+    ):
+        answer = await stream.subscribed()
+        assert answer["ids"] == [None, "3bf1d979", None, None, None]
+        codes = [error and error["code"] for error in answer["errors"]]
+        assert codes == ["bad-pattern", None, "wildcard-unsupported", "bad-json", "bad-pattern"]
+        assert all(error is None or error["detail"] for error in answer["errors"])
+
+
+async def test_when_nothing_can_be_subscribed_to(node: Node) -> None:
+    async with http(node.api_url) as session:
+        assert "pat=" in problem(await session.get("/sse"), 400)["detail"]
+        assert "pat=" in problem(await session.get("/sse?pattern=1"), 400)["detail"]
+        document = problem(await session.get(asked("x", '{"a": "*"}')), 400)
+        assert document["code"] == "bad-pattern"
+        assert [error["code"] for error in document["errors"]] == ["bad-pattern", "wildcard-unsupported"]
+        problem(await session.get("/sse?pat=%ff"), 400)
+        problem(await session.get("/sse?" + "&" * 5000), 400)
+    assert node.engine.stats()["connections_total"] == 0
+
+
+async def test_too_many_patterns_and_two_with_one_id(shared_valkey: Valkey) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, max_subscriptions=2)
+    async with (
+        serve(settings) as node,
+        http(node.api_url) as session,
+        streaming(session, asked({"user": 25442}, {"user": 28322}, {"a": 1}, {"a": 1}, {"b": 1})) as stream,
+    ):
+        answer = await stream.subscribed()
+        assert answer["ids"] == [Pattern(user=25442).id, None, Pattern(a=1).id, Pattern(a=1).id, None]
+        codes = [error and error["code"] for error in answer["errors"]]
+        assert codes == [None, "id-collision", None, None, "too-many-subscriptions"]
+
+
+async def test_while_the_broker_is_away(valkey: Valkey) -> None:
+    settings = Settings(port=0, redis=valkey.url, subscribe_timeout=0.2)
+    async with serve(settings) as node, http(node.api_url) as session:
+        valkey.kill()
+        response = await session.get(asked(CNN, "x"))
+        document = problem(response, 503)
+        assert document["code"] == "unavailable"
+        assert [error["code"] for error in document["errors"]] == ["unavailable", "bad-pattern"]
+        assert int(response.headers["retry-after"]) > 0
+        await until(lambda: node.engine.stats()["connections"] == 0)
+        valkey.start()
+
+
+async def test_who_leaves_before_the_answer(valkey: Valkey) -> None:
+    async with serve(Settings(port=0, redis=valkey.url)) as node, http(node.api_url) as session:
+        valkey.pause()
+        asking = asyncio.create_task(session.get(asked(CNN)))
+        await until(lambda: node.engine.stats()["connections"] == 1)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await until(lambda: node.engine.stats()["connections"] == node.engine.stats()["closing"] == 0)
+        assert node.hub.events.named == set()
+        valkey.resume()
+
+
+async def test_nothing_is_missed_from_the_answer_on(node: Node, shared_valkey: Valkey) -> None:
+    """Not either where the connection goes over to the engine amid a stream of publications."""
+    pattern = unique("sse-begin")
+    async with publisher(shared_valkey) as broker, http(node.api_url) as session:
+        number = 0
+        stop = asyncio.Event()
+
+        async def publish() -> None:
+            nonlocal number
+            while not stop.is_set():
+                await broker.publish(str(Pattern(pattern)), str(number))
+                number += 1
+
+        publishing = asyncio.create_task(publish())
+        for _ in range(10):
+            async with streaming(session, asked(pattern)) as stream:
+                await stream.subscribed()
+                before = number
+                event = await stream.event()
+                assert event is not None
+                assert int(event["data"]) <= before + 1
+                for following in range(int(event["data"]) + 1, int(event["data"]) + 50):
+                    assert await stream.event() == {"id": Pattern(pattern).id, "data": str(following)}
+        stop.set()
+        await publishing
+
+
+@KINDS
+async def test_other_methods(shared_valkey: Valkey, kind: str) -> None:
+    async with any_server(kind, shared_valkey) as (base, engine), http(base) as session:
+        response = await session.head(asked(CNN))
+        assert (response.status_code, response.headers["content-type"]) == (200, "text/event-stream")
+        assert response.content == b""
+        assert (await session.head("/sse")).status_code == 400
+        response = await session.post(asked(CNN))
+        problem(response, 405)
+        assert response.headers["allow"] == "GET, HEAD, OPTIONS"
+        response = await session.options(asked(CNN), headers={"Access-Control-Request-Headers": "last-event-id"})
+        assert response.status_code == 204
+        assert response.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS"
+        assert response.headers["access-control-allow-headers"] == "last-event-id"
+        assert engine.stats()["connections_total"] == 0
+
+
+async def test_a_last_event_id_is_taken_and_nothing_is_sent_again(node: Node, shared_valkey: Valkey) -> None:
+    pattern = unique("sse-last")
+    async with publisher(shared_valkey) as broker, http(node.api_url) as session:
+        for value in ("1", "2"):
+            async with streaming(session, asked(pattern), headers={"Last-Event-ID": Pattern(pattern).id}) as stream:
+                await stream.subscribed()
+                await broker.publish(str(Pattern(pattern)), value)
+                assert await stream.event() == {"id": Pattern(pattern).id, "data": value}
+
+
+@KINDS
+async def test_a_comment_is_the_heartbeat(shared_valkey: Valkey, kind: str) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, heartbeat_interval=0.1, heartbeat_timeout=0.1)
+    pattern = unique("sse-beat")
+    async with publisher(shared_valkey) as broker:
+        if kind == "mounted":
+            async with (
+                mounted(shared_valkey, heartbeat_interval=0.1) as (base, engine, _),
+                http(base) as session,
+                streaming(session, asked(pattern)) as stream,
+            ):
+                await stream.subscribed()
+                for tick in range(100):
+                    engine.tick(tick * engine.tick_interval)
+                await broker.publish(str(Pattern(pattern)), "1")
+                await stream.event()
+                assert stream.comments > 2
+            return
+        async with (
+            serve(settings, epoll=kind == "engine") as node,
+            http(node.api_url) as session,
+            streaming(session, asked(pattern)) as stream,
+        ):
+            await stream.subscribed()
+            await asyncio.sleep(0.6)
+            await broker.publish(str(Pattern(pattern)), "1")
+            assert await stream.event() == {"id": Pattern(pattern).id, "data": "1"}
+            assert stream.comments > 1
+
+
+@pytest.mark.parametrize("epoll", [True, False])
+async def test_draining_says_when_to_come_back(shared_valkey: Valkey, epoll: bool) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, drain_seconds=0.1)
+    async with serve(settings, epoll=epoll) as node, http(node.api_url) as session:
+        async with streaming(session, asked(CNN)) as stream:
+            await stream.subscribed()
+            drain = asyncio.create_task(node.drain())
+            event = await stream.event()
+            assert event is not None
+            assert event["event"] == "drain"
+            assert 0 <= orjson.loads(event["data"])["delay"] <= 1000
+            assert await stream.event() is None
+        document = problem(await session.get(asked(CNN)), 503)
+        assert document["code"] == "unavailable"
+        await drain
+
+
+async def test_the_end_of_a_stream_in_a_foreign_server(shared_valkey: Valkey) -> None:
+    async with (
+        mounted(shared_valkey) as (base, engine, streams),
+        http(base) as session,
+        streaming(session, asked(CNN)) as stream,
+    ):
+        await stream.subscribed()
+        engine.send_bytes(engine.handles()[0], b"event: last\n\n")
+        streams.close()
+        assert await stream.event() == {"event": "last"}
+        assert await stream.event() is None
+
+
+@pytest.mark.parametrize("kind", ["engine", "mounted"])
+async def test_who_reads_too_slowly_is_closed(shared_valkey: Valkey, kind: str) -> None:
+    pattern = unique("sse-slow")
+    async with any_server(kind, shared_valkey) as (base, engine), publisher(shared_valkey) as broker:
+        host, port = base.removeprefix("http://").rstrip("/").rsplit(":", 1)
+        _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        writer.write(f"GET {asked(pattern)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await until(lambda: engine.stats()["connections"] == 1 and engine.stats()["subscriptions"] == 1)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # whose buffers are full at some time
+        for _ in range(400):
+            await broker.publish(str(Pattern(pattern)), '"' + "x" * 100_000 + '"')
+            if engine.stats()["slow_disconnects"]:
+                break
+        assert engine.stats()["slow_disconnects"] == 1
+        writer.transport.abort()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_over_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    certificate.private_key_pem.write_to_path(key)
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    pattern = unique("sse-tls")
+    settings = Settings(port=0, redis=shared_valkey.url, tls_cert=str(chain), tls_key=str(key))
+    async with (
+        serve(settings) as node,
+        http(node.api_url.replace("127.0.0.1", "localhost"), verify=context) as session,
+        publisher(shared_valkey) as broker,
+    ):
+        async with streaming(session, asked(pattern)) as stream:
+            await stream.subscribed()
+            await broker.publish(str(Pattern(pattern)), "1")
+            assert await stream.event() == {"id": Pattern(pattern).id, "data": "1"}
+        await until(lambda: node.engine.stats()["connections"] == 0)
+
+
+async def test_requests_behind_one_for_events_are_not_answered(node: Node, shared_valkey: Valkey) -> None:
+    host, port = node.ws_url.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
+    pattern = unique("sse-pipelined")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    request = f"GET {asked(pattern)} HTTP/1.1\r\nHost: x\r\n\r\n"
+    writer.write((request + "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").encode())
+    async with asyncio.timeout(SECONDS), publisher(shared_valkey) as broker:
+        assert b"connection: close" in await reader.readuntil(b"\r\n\r\n")
+        assert Pattern(pattern).id.encode() in await reader.readuntil(b"]}\n\n")
+        await broker.publish(str(Pattern(pattern)), "1")
+        assert (await reader.readline(), await reader.readline()) == (
+            f"id: {Pattern(pattern).id}\n".encode(),
+            b"data: 1\n",
+        )
+        writer.close()
+        await until(lambda: node.engine.stats()["connections"] == 0)
+        (server,) = {server for server, _ in node._servers}
+        await until(lambda: not server.server_state.tasks and not server.server_state.connections)
