@@ -1224,7 +1224,8 @@ cdef class Engine:
         # Closing the socket while the peer still sends would reset it, and could take our close frame with it: so our
         # side only, and the rest when the peer ends its own or the time is over.
         if c.flags & LAST_FRAME:
-            if c.flags & PEER_DONE:
+            # After the end of an event stream nothing comes from the peer that a transport could wait for.
+            if c.flags & PEER_DONE or (c.flags & IS_TRANSPORT and c.framing == FRAMING_SSE):
                 self.doom(c)
             elif not c.flags & (HALF_CLOSED | IS_TRANSPORT):
                 c.flags |= HALF_CLOSED

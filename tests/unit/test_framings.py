@@ -291,6 +291,17 @@ def test_the_end_of_an_event_stream_comes_after_what_waits() -> None:
         assert peer.at_eof()
 
 
+def test_an_event_stream_over_a_transport_ends_at_once() -> None:
+    with bench() as b:
+        sink = Sink()
+        handle = b.engine.attach(sink, b.handler, framing=_fanout.SSE)
+        b.engine.send_bytes(handle, b"event: drain\n\n")
+        b.engine.disconnect(handle, 4001)
+        b.loop.run()
+        assert (sink.written, sink.ended) == (b"event: drain\n\n", "close")
+        assert b.engine.stats()["closing"] == 0
+
+
 def test_a_connection_goes_on_over_another_socket_and_keeps_what_it_has() -> None:
     with bench() as b:
         sink, upgraded = Sink(), Recorder()
