@@ -1,0 +1,276 @@
+"""Clients that stall, that vanish without a word, and that all come back at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from realizehit import _load
+from realizehit.loadtest.histogram import Histogram
+from realizehit.pattern import Pattern
+from tests.engines import CLOSE, TEXT, client_frame
+from tests.faults.figures import note
+from tests.integration.wire import HANDSHAKE, unique
+from tests.processes import Server, serving
+from tests.support import Valkey, free_port
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not _load.HAVE_EPOLL, reason="the load client needs epoll"),
+]
+
+STALLED, HEALTHY = 1000, 100
+RATE = 100.0  # messages a second, each of them to everybody: 10,000 deliveries a second to the healthy
+PAYLOAD = 2048  # bytes
+WARM_UP = 2.0  # seconds until the sockets of those who stall are full
+SECONDS = 5.0  # of each measurement
+
+SLOW = 'realizehit_disconnects_total{reason="slow_consumer"}'
+SHARED = 64 << 20  # bytes that the server may grow by: those who stall on one channel share its frames
+FLOOR = 0.005  # seconds that a machine with other work adds now and then
+
+
+def metric(server: Server, name: str) -> float:
+    with urllib.request.urlopen(server.api + "metrics", timeout=20) as response:
+        for line in response.read().decode().splitlines():
+            if line.startswith(name + " "):
+                return float(line.split()[1])
+    raise AssertionError(f"there is no {name}")
+
+
+def rss(pid: int) -> int:
+    """Resident bytes of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Stalled:
+    """A subscriber that reads the reply to its `sub` and nothing more."""
+
+    def __init__(self, address: tuple[str, int], pattern: Pattern) -> None:
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.sock.settimeout(20)
+        self.sock.connect(address)
+        self.sock.sendall(HANDSHAKE)
+        text = b""
+        while b"\r\n\r\n" not in text:
+            text += self.sock.recv(4096)
+        self.sock.sendall(client_frame(TEXT, json.dumps({"id": "s", "act": "sub", "pat": dict(pattern)}).encode()))
+        assert b'"ret"' in self.sock.recv(4096)
+
+    def close_code(self) -> int | None:
+        """Read to the end, and return the code of the close frame there."""
+        rest = b""
+        try:
+            while data := self.sock.recv(1 << 16):
+                rest = (rest + data)[-256:]
+        except OSError:
+            return None  # it was not read for too long after the close frame had been queued
+        finally:
+            self.sock.close()
+        at = rest.rfind(bytes([0x80 | CLOSE]))
+        return struct.unpack(">H", rest[at + 2 : at + 4])[0] if at >= 0 else None
+
+
+class Readers:
+    """The healthy ones, and who publishes to all, on a thread of their own: nothing here may hold them up."""
+
+    def __init__(self, fleet: _load.Fleet) -> None:
+        self._fleet = fleet
+        self._latencies = Histogram()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._fleet.run(0.05)
+            self._latencies.add(self._fleet.take_latencies())
+
+    def __enter__(self) -> Readers:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def p99(self, seconds: float) -> float:
+        """Measure for so long."""
+        self._latencies = Histogram()
+        time.sleep(seconds)
+        found = self._latencies.percentile(99)
+        assert found is not None
+        return found
+
+
+def test_readers_that_stall_cost_the_others_nothing_and_are_closed(valkey: Valkey) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
+    pattern = Pattern(unique("stall"))
+    with serving("--redis", valkey.url) as server:
+        parts = urlsplit(server.ws)
+        address = (parts.hostname or "", parts.port or 0)
+        fleet = _load.Fleet(address, [(pattern.channel.encode(), json.dumps(dict(pattern)).encode())], [[0]] * HEALTHY)
+        fleet.connect()
+        assert fleet.run(20, _load.READY)
+        with socket.socket(socket.AF_UNIX) as broker:
+            broker.connect(str(valkey.socket))
+            fleet.publish_over(broker.detach())
+        fleet.schedule(rate=RATE, payload_bytes=PAYLOAD)
+        with Readers(fleet) as readers:
+            time.sleep(1.0)
+            alone = readers.p99(SECONDS)
+            stalled = [Stalled(address, pattern) for _ in range(STALLED)]
+            before = rss(server.pid)
+            time.sleep(WARM_UP)
+            beside = readers.p99(SECONDS)
+            most = rss(server.pid)
+            deadline = time.monotonic() + 60
+            while (slow := metric(server, SLOW)) < STALLED:
+                assert time.monotonic() < deadline, f"{slow} were closed"
+                most = max(most, rss(server.pid))
+                time.sleep(0.1)
+            codes = [one.close_code() for one in stalled]
+        fleet.unschedule()
+        fleet.run(1.0)
+        counts = fleet.counts()
+        fleet.close()
+    note("Clients: p99 of 100 readers, 10,000 deliveries a second, alone", alone * 1000, "ms")
+    note("Clients: the same while 1,000 others stall", beside * 1000, "ms")
+    note("Clients: growth of the server by 1,000 that stall", (most - before) / (1 << 20), "MiB")
+    assert beside <= 2 * alone + FLOOR, (alone, beside)
+    assert most - before < SHARED
+    assert codes.count(4002) + codes.count(None) == STALLED
+    assert codes.count(4002) > STALLED / 2
+    assert (counts["dropped"], counts["closed"], counts["duplicates"], counts["reordered"]) == (0, 0, 0, 0)
+
+
+@contextmanager
+def namespace() -> Iterator[tuple[str, str]]:
+    """A network namespace with a link to it: its name, and this side's address."""
+    name = f"rh{os.getpid()}"
+    link = f"rh{os.getpid() % 100000}a"
+    net = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    try:
+        ip("netns", "add", name)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("no right to make a network namespace")
+    try:
+        try:
+            ip("link", "add", link, "type", "veth", "peer", "name", "inside", "netns", name)
+        except subprocess.CalledProcessError:
+            pytest.skip("this system has no veth")
+        ip("addr", "add", f"{net}.1/24", "dev", link)
+        ip("link", "set", link, "up")
+        ip("-n", name, "addr", "add", f"{net}.2/24", "dev", "inside")
+        ip("-n", name, "link", "set", "inside", "up")
+        yield name, f"{net}.1"
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+VANISHING = """
+import socket, sys, time
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+socks = []
+for _ in range(count):
+    sock = socket.create_connection((host, port), 10)
+    sock.sendall(sys.stdin.buffer.read(0) or HANDSHAKE)
+    assert sock.recv(4096).startswith(b"HTTP/1.1 101")
+    socks.append(sock)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_peers_that_vanish_are_gone_after_the_heartbeat(valkey: Valkey) -> None:
+    interval, timeout, count = 1.0, 1.5, 50
+    with namespace() as (name, host):
+        words = ("--host", host, "--heartbeat-interval", str(interval), "--heartbeat-timeout", str(timeout))
+        with serving("--redis", valkey.url, *words) as server:
+            script = f"HANDSHAKE = {HANDSHAKE!r}\n{VANISHING}"
+            port = str(urlsplit(server.ws).port)
+            command = ["ip", "netns", "exec", name, sys.executable, "-c", script, host, port, str(count)]
+            peers = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            try:
+                assert peers.stdout is not None
+                assert peers.stdout.readline() == b"ready\n"
+                assert established(host, int(port)) == count
+                subprocess.run(["ip", "-n", name, "link", "set", "inside", "down"], check=True)
+                began = time.monotonic()
+                while established(host, int(port)):
+                    assert time.monotonic() - began < 30
+                    time.sleep(0.05)
+                took = time.monotonic() - began
+                note(
+                    f"Clients: half-open peers with a heartbeat of {interval:g} + {timeout:g} s are gone after",
+                    took,
+                    "s",
+                )
+                # The heartbeat, its coarse tick, and 5 seconds for a close frame that nobody answers.
+                assert took < interval + timeout + 5 + 3
+            finally:
+                peers.kill()
+                peers.wait()
+
+
+def established(host: str, port: int) -> int:
+    """Connections that the system still has for a listener, its own side counted."""
+    local = f"{socket.inet_aton(host)[::-1].hex().upper()}:{port:04X}"
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    fields = [line.split() for line in lines]
+    return sum(1 for field in fields if field[1] == local and field[3] in ("01", "04"))  # ESTABLISHED, FIN_WAIT1
+
+
+async def test_everybody_comes_back_at_once_after_a_restart(valkey: Valkey) -> None:
+    count = 5000
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count + 500:
+        pytest.skip(f"only {hard} files may be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    patterns = [Pattern(unique("storm")) for _ in range(100)]
+    port = str(free_port())
+    pairs = [(pattern.channel.encode(), json.dumps(dict(pattern)).encode()) for pattern in patterns]
+    options = ("--redis", valkey.url, "--port", port, "--drain-seconds", "0.1")
+    fleet = _load.Fleet(("127.0.0.1", int(port)), pairs, [[n % 100] for n in range(count)])
+    with serving(*options) as server:
+        fleet.connect()
+        assert await asyncio.to_thread(fleet.run, 60, _load.READY), fleet.counts()
+        server.signal(9)  # type: ignore[arg-type]  # SIGKILL: nobody is told when to come back
+        await asyncio.to_thread(server.wait)
+    fleet.disconnect()
+    fleet.run(0)
+    with serving(*options):
+        began = time.monotonic()
+        fleet.connect()
+        assert await asyncio.to_thread(fleet.run, 60, _load.READY), (fleet.counts(), fleet.notes())
+        took = time.monotonic() - began
+        note("Clients: 5,000 come back at once after a restart, until all are subscribed", took, "s")
+        assert took < 30
+        with socket.socket(socket.AF_UNIX) as broker:
+            broker.connect(str(valkey.socket))
+            fleet.publish_over(broker.detach())
+        fleet.schedule(rate=200, messages=200)
+        assert await asyncio.to_thread(fleet.run, 30, _load.DELIVERED), (fleet.counts(), fleet.notes())
+        counts = fleet.counts()
+        fleet.close()
+    assert (counts["deliveries"], counts["lost"], counts["duplicates"], counts["refused"]) == (200 * 50, 0, 0, 0)
