@@ -1,0 +1,141 @@
+"""The published engine.io-client packages, from the version that the JavaScript realizehit client is built on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realizehit.pattern import Pattern
+from realizehit.server import Node, serve
+from realizehit.settings import Settings
+from tests.integration.wire import publisher, unique
+from tests.support import Valkey, free_port
+
+pytestmark = pytest.mark.slow
+
+VERSIONS = {"1.6": "1.6.9", "1.8": "1.8.6", "3": "3.5.6", "4": "4.1.4", "5": "5.2.0", "6": "6.6.8"}
+SCRIPT = Path(__file__).with_name("engineio.js")
+TOTAL = 10_000
+TEXT = "é?😀\u2028"
+SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with all versions, each under a name of its own, and the script that uses them."""
+    for tool in ("node", "npm"):
+        if shutil.which(tool) is None:
+            pytest.fail(
+                f"{tool} is not installed; these tests need Node.js with npm, and a network to install packages"
+            )
+    directory = tmp_path_factory.mktemp("engineio")
+    (directory / "package.json").write_text('{"private": true}')
+    specs = [f"eio{name}@npm:engine.io-client@{version}" for name, version in VERSIONS.items()]
+    install = subprocess.run(
+        ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=optional", *specs],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert install.returncode == 0, install.stdout + install.stderr
+    shutil.copy(SCRIPT, directory)
+    return directory
+
+
+class Client:
+    """The script."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+
+    async def answer(self, key: str) -> dict[str, Any]:
+        """The next thing of that kind that the script says; what else it says meanwhile is left out."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(SECONDS):
+            while line := await self._process.stdout.readline():
+                value: dict[str, Any] = json.loads(line)
+                if key in value:
+                    return value
+        raise AssertionError("node.js ended")
+
+
+@asynccontextmanager
+async def node_js(packages: Path, *arguments: str) -> AsyncIterator[Client]:
+    process = await asyncio.create_subprocess_exec(
+        "node", "--no-deprecation", "engineio.js", *arguments, cwd=packages, stdin=PIPE, stdout=PIPE, limit=1 << 20
+    )
+    try:
+        yield Client(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("transports", ["websocket", "polling", "polling,websocket"])
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_client(packages: Path, shared_valkey: Valkey, version: str, transports: str) -> None:
+    pattern = unique("é?" + version)
+    settings = Settings(
+        port=free_port(), redis=shared_valkey.url, max_queue_messages=65_535, max_queue_bytes=1 << 28, drain_seconds=0.1
+    )
+    expected = "websocket" if transports.endswith("websocket") else "polling"
+    label = {"sub": Pattern(pattern).id}
+
+    async def publish(first: int, count: int) -> None:
+        pipeline = broker.pipeline(transaction=False)
+        for number in range(first, first + count):
+            text = json.dumps({"n": number, "text": TEXT}, ensure_ascii=number % 2 == 0)
+            pipeline.publish(str(Pattern(pattern)), text)
+            if len(pipeline) == 100:
+                await pipeline.execute()
+        await pipeline.execute()
+
+    async with (
+        publisher(shared_valkey) as broker,
+        node_js(packages, f"eio{version}", str(settings.port), transports, json.dumps(pattern)) as client,
+    ):
+        async with serve(settings) as server:
+            subscribed = await client.answer("sub")
+            assert subscribed.items() >= label.items()
+            await publish(0, TOTAL)  # during which an upgrade takes place
+            client.tell(f"count {TOTAL}")
+            assert await client.answer("count") == {"count": TOTAL, "wrong": [], "transport": expected}
+            client.tell("unsub")
+            assert (await client.answer("unsub"))["unsub"] == Pattern(pattern).id
+            await publish(0, 10)
+            assert await until_idle(server)
+            await server.drain()
+        async with serve(settings) as server:
+            assert (await client.answer("sub")).items() >= label.items()
+            await publish(0, 10)
+            client.tell(f"count {TOTAL + 10}")
+            assert (await client.answer("count")).items() >= {"count": TOTAL + 10, "wrong": []}.items()
+            assert server.engine.stats()["connections"] == 1
+
+
+async def until_idle(server: Node) -> bool:
+    """Wait until nothing is subscribed to; tell whether the client is still there."""
+    async with asyncio.timeout(SECONDS):
+        while server.engine.stats()["subscriptions"]:
+            await asyncio.sleep(0.01)
+    return server.engine.stats()["connections"] == 1
