@@ -57,7 +57,9 @@ def by_library(stream: bytes) -> Outcome:
             message = b"".join(parts)
             result.messages.append(message if decoder is None else message.decode())
             parts = []
-    if protocol.close_sent is not None:
+    if protocol.close_rcvd is not None:
+        result.close_code = protocol.close_rcvd.code  # also where it comes inside of a message, an error to the library
+    elif protocol.close_sent is not None:
         result.close_code = protocol.close_sent.code
     return result
 
