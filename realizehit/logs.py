@@ -31,7 +31,6 @@ def configure(style: str, level: str) -> None:
     root.setLevel(level.upper())
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
-    logging.getLogger("uvicorn.access").filters[:] = [HideTokens()]
     # What uvicorn tells about its own start and end is said better elsewhere.
     logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
 
@@ -44,6 +43,11 @@ class HideTokens(logging.Filter):
         if isinstance(record.args, tuple):
             record.args = tuple(_TOKEN.sub(r"\1***", arg) if isinstance(arg, str) else arg for arg in record.args)
         return True
+
+
+def hide_tokens() -> None:
+    """Have the access log of this process show no tokens; calling it again does nothing."""
+    logging.getLogger("uvicorn.access").filters[:] = [HideTokens()]
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -24,7 +24,7 @@ import uvicorn
 import uvloop
 from starlette.routing import Route
 
-from realizehit import _fanout, console
+from realizehit import _fanout, console, logs
 from realizehit.access.gate import Gate
 from realizehit.api import create_app
 from realizehit.bus.embedded import EmbeddedValkey
@@ -107,6 +107,7 @@ class Node:
         settings = self.settings
         loop = self._loop = asyncio.get_running_loop()
         self._tls = tls_context(settings)
+        logs.hide_tokens()
         gate = Gate(settings, clock=loop.time, connected=lambda: self.engine.stats()["connections"])
         self.engine = _fanout.Engine(
             loop.call_soon,

@@ -5,6 +5,7 @@ Run as a script, so that it can be the server of another revision as well: it im
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -23,6 +24,9 @@ def main() -> None:
     def started(node: Node) -> None:
         print(json.dumps({"ws": node.ws_url, "api": node.api_url}), flush=True)
 
+    # An older revision, to compare with, has not all settings and none of what they are about.
+    known = {field.name for field in dataclasses.fields(Settings)}
+    options = {name: value for name, value in options.items() if name in known}
     settings = Settings(**{"port": 0, "drain_seconds": 0, **options})
     run(settings, broker, reuse_port=reuse_port, on_started=started, stop_fd=sys.stdin.fileno())
 

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
+from realizehit.errors import ErrorCode
 from realizehit.transports.handshake import refusal
 from realizehit.transports.joined import JoinedWrites
 
@@ -121,6 +122,6 @@ class BoundedRequests(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         answering = cycle is not None and cycle.response_started and not cycle.response_complete
         if not answering:
-            text = f"the request did not arrive within {self._timeout:g} seconds (timeout)"
+            text = f"the request did not arrive within {self._timeout:g} seconds ({ErrorCode.TIMEOUT})"
             self.transport.write(refusal(408, "Request Timeout", text))
         self.transport.close()
