@@ -113,11 +113,17 @@ def document(settings: Settings, *, publish: bool) -> dict[str, Any]:
         prefix = settings.prefix
         paths[prefix] = {"post": _publish()}
         paths[prefix + "batch"] = {"post": _batch(settings)}
+    components: dict[str, Any] = {"schemas": _SCHEMAS}
+    if settings.keys is not None:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path in paths.values():
+            if "post" in path:
+                path["post"]["security"] = [{"key": []}]
     return {
         "openapi": "3.1.0",
         "info": {"title": "realizehit", "version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
         "paths": paths,
-        "components": {"schemas": _SCHEMAS},
+        "components": components,
     }
 
 
@@ -132,7 +138,7 @@ def _publish() -> dict[str, Any]:
             "publish",
             "Publish one message to a pattern",
             _content("The broker took it.", _JSON, "Queued"),
-            **_problems(400, 403, 413, 415, 502, 503),
+            **_problems(400, 401, 403, 413, 415, 429, 502, 503),
         ),
         "requestBody": {
             "required": True,
@@ -153,7 +159,7 @@ def _batch(settings: Settings) -> dict[str, Any]:
             "publishBatch",
             "Publish many messages in order; also as NDJSON, a Publication a line",
             _content("Answered message by message.", _JSON, "BatchResult"),
-            **_problems(400, 413, 415, 503),
+            **_problems(400, 401, 403, 413, 415, 429, 503),
         ),
         "requestBody": {"required": True, "content": {_JSON: {"schema": body}}},
     }
@@ -161,9 +167,11 @@ def _batch(settings: Settings) -> dict[str, Any]:
 
 _MEANINGS: Final = {
     400: "The body is not what is asked for.",
-    403: f"The pattern has the key {RESERVED_KEY}, which is reserved for servers.",
+    401: "An API key is needed, or the one that was sent is not known.",
+    403: f"It may not be published: by this key, from there, or because {RESERVED_KEY} is a key of servers alone.",
     413: "It is too large.",
     415: "It is not sent as JSON.",
+    429: "The API key has published as fast as it may.",
     502: "The broker refused it.",
     503: "The broker cannot be reached, or the server is going away.",
 }
@@ -171,8 +179,9 @@ _MEANINGS: Final = {
 
 def _problems(*statuses: int) -> dict[str, Any]:
     responses = {f"s{status}": _content(_MEANINGS[status], _PROBLEM, "Problem") for status in statuses}
-    if 503 in statuses:
-        responses["s503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    for status in (429, 503):
+        if status in statuses:
+            responses[f"s{status}"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return responses
 
 

@@ -460,3 +460,13 @@ async def test_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=said):
             async with serving(shared_valkey, **options):
                 pass
+
+
+async def test_the_description_says_that_a_key_is_needed(shared_valkey: Valkey, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(generate("a")[1])
+    for options, wanted in (({}, None), ({"keys": str(file)}, [{"key": []}])):
+        async with serving(shared_valkey, **options) as node, httpx2.AsyncClient() as http:
+            described = (await http.get(node.api_url + "openapi.json")).json()
+            assert described["paths"]["/"]["post"].get("security") == wanted
+            assert {"401", "403", "429"} <= described["paths"]["/batch"]["post"]["responses"].keys()
