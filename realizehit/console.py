@@ -1,6 +1,6 @@
 """The page ``/console``: what it consists of, and who may have it.
 
-It shows this server and publishes to it, so until there is access control only browsers on the same machine get it:
+It shows this server and publishes to it, so only browsers on the same machine get it:
 the peer must be a loopback address, and the request must not have come through a proxy or under a name of somebody
 else's, which a stranger's page could let point here (DNS rebinding).
 
@@ -41,7 +41,7 @@ HEADERS: Final = {
 }
 
 _HOW: Final = (
-    "there is no access control yet, so the console is for browsers on the server's own machine; from elsewhere use a "
+    "the console is for browsers on the server's own machine; from elsewhere use a "
     "tunnel: ssh -L 8080:127.0.0.1:8080 SERVER, then open http://127.0.0.1:8080/console (with the server's port)"
 )
 

@@ -19,6 +19,7 @@ from realizehit.access.peers import Networks, is_loopback
 from realizehit.access.policy import header_names, load_policy
 from realizehit.access.tokens import Token
 from realizehit.errors import AccessDenied, ErrorCode
+from realizehit.pattern import is_reserved
 from realizehit.settings import Settings
 
 RETRY_AFTER: Final = 5.0  # seconds, where a server is full
@@ -47,11 +48,13 @@ class Opening(NamedTuple):
         identity: who it is; `NOBODY` where nothing says so.
         end: until when, on the gate's clock; ``None`` for ever.
         address: where from, where that is counted.
+        local: whether it comes from this machine, where that matters.
     """
 
     identity: Identity = NOBODY
     end: float | None = None
     address: str | None = None
+    local: bool = False
 
 
 _ANONYMOUS: Final = Opening()
@@ -91,6 +94,8 @@ class Gate:
         self._handshakes = Bucket(rate, rate, clock()) if rate else None
         self._identities: dict[int, Identity] = {}
         self._counted: dict[int, str] = {}
+        # Clients on this machine, for whom the console's figures are.
+        self._local: set[int] | None = set() if settings.console else None
         self._deadlines = Deadlines(settings.expiry_warning)
         self._buckets: dict[str, tuple[float, Bucket]] = {}
         self.refusals: Final = dict.fromkeys(REASONS, 0)
@@ -154,9 +159,10 @@ class Gate:
                 token = self._policy.tokens.verify(text)
                 values = {**values, **token.identity}
                 end = self._end_of(token.expires)
-        if not values and end is None and address is None:
+        local = self._local is not None and self._is_local(peer, headers)
+        if not values and end is None and address is None and not local:
             return _ANONYMOUS
-        return Opening(Identity(values), end, address)
+        return Opening(Identity(values), end, address, local)
 
     def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuse a web page that is neither this server's nor allowed.
@@ -194,6 +200,8 @@ class Gate:
         """Remember a connection that was let in, under its handle."""
         if opening.identity:
             self._identities[conn] = opening.identity
+        if opening.local and self._local is not None:
+            self._local.add(conn)
         if opening.end is not None:
             self._deadlines.set(conn, opening.end, self._clock())
         if opening.address is not None and self.addresses is not None:
@@ -203,6 +211,8 @@ class Gate:
     def left(self, conn: int) -> None:
         """Forget a connection."""
         self._identities.pop(conn, None)
+        if self._local is not None:
+            self._local.discard(conn)
         self._deadlines.clear(conn)
         address = self._counted.pop(conn, None)
         self.depart(address)
@@ -261,7 +271,9 @@ class Gate:
         return self._policy.rules is not None
 
     def may_subscribe(self, conn: int, channel: bytes) -> bool:
-        """Whether a connection may have a subscription."""
+        """Whether a connection may have a subscription; one to the node's own figures is for this machine alone."""
+        if self._local is not None and is_reserved(channel):
+            return conn in self._local
         rules = self._policy.rules
         return rules is None or rules.allows(channel, self._identities.get(conn, NOBODY))
 

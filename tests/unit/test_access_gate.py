@@ -222,3 +222,14 @@ def test_tokens_are_taken_out_of_access_logs() -> None:
     record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, '%s - "%s %s HTTP/%s" %d', arguments, None)
     assert HideTokens().filter(record)
     assert record.getMessage() == '127.0.0.1:1 - "GET /sse?pat=a=1&token=***&b=1 HTTP/1.1" 200'
+
+
+def test_the_consoles_figures_are_for_this_machine() -> None:
+    gate = Gate(Settings(console=True), clock=lambda: 0.0)
+    peers = [("127.0.0.1", {}), ("127.0.0.1", {b"x-forwarded-for": b"192.0.2.1"}), ("192.0.2.1", {})]
+    for conn, (peer, headers) in enumerate(peers):
+        gate.joined(conn, gate.open(peer, headers, frozenset(), b""))
+    assert [gate.may_subscribe(conn, b"realizehit:stats") for conn in range(3)] == [True, False, False]
+    assert all(gate.may_subscribe(conn, b"kind:news") for conn in range(3))
+    gate.left(0)
+    assert not gate.may_subscribe(0, b"realizehit:stats")
