@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
         used = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False)
         if used.returncode or not used.stdout.startswith(directory):
             sys.exit(f"the extension under test is not the one that was built: {used.stdout}{used.stderr}")
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or TESTS)]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", *(arguments or TESTS)]
         return subprocess.run(command, cwd=directory, env=env, check=False).returncode
 
 
