@@ -5,7 +5,7 @@ COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY realizehit realizehit
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv /opt/realizehit \
-    && /opt/realizehit/bin/pip install --no-cache-dir "realizehit[embedded] @ file://$(echo /wheels/*.whl)"
+    && /opt/realizehit/bin/pip install --no-cache-dir "realizehit[embedded,jwt] @ file://$(echo /wheels/*.whl)"
 
 FROM python:3.13-slim
 COPY --from=build /opt/realizehit /opt/realizehit

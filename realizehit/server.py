@@ -331,8 +331,8 @@ class _Server(uvicorn.Server):
 
 
 def reloads(settings: Settings) -> bool:
-    """Whether there is anything that SIGHUP reads anew; otherwise it ends the server, as a closed terminal does."""
-    return any((settings.grants, settings.keys, settings.jwt_key_file))
+    """Whether SIGHUP reads files anew; without any, it ends a server on a terminal, as closing that should."""
+    return any((settings.grants, settings.keys, settings.jwt_key_file)) or not sys.stderr.isatty()
 
 
 def _waits_on(loop: asyncio.AbstractEventLoop) -> int:
