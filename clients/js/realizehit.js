@@ -284,9 +284,14 @@ export class Subscription extends Emitter {
     if (this.#awaySince !== undefined && this.subscribed()) {
       const seconds = Math.max(0, Date.now() - this.#awaySince) / 1000; // the clock may have been set back
       this.#awaySince = undefined;
-      this.gaps++;
-      this._emit("gap", seconds);
+      this._gap(seconds);
     }
+  }
+
+  /** @internal @param {number} seconds */
+  _gap(seconds) {
+    this.gaps++;
+    this._emit("gap", seconds);
   }
 
   /** @internal @param {number} since */
@@ -747,6 +752,7 @@ export class WSClient extends Emitter {
             const { ids, errors } = JSON.parse(data);
             asked.forEach((each, at) => this.#answered(each, ids[at], errors?.[at]?.code, errors?.[at]?.detail));
           } else if (event === "drain") ({ delay } = JSON.parse(data));
+          else if (event && data) this.#told(event, JSON.parse(data));
           else if (data) this.#message(link, data, id);
         }
       }
@@ -833,9 +839,29 @@ export class WSClient extends Emitter {
     } catch {
       return; // no message that this client knows
     }
+    if (typeof reply?.evt === "string") return this.#told(reply.evt, reply);
     const replied = this.#replies.get(reply?.id);
     this.#replies.delete(reply?.id);
     replied?.(reply);
+  }
+
+  /**
+   * Take what the server tells of subscriptions without having been asked: its broker was away, or it ended them.
+   *
+   * @param {string} name
+   * @param {{ids?: string[], seconds?: number, code?: string, reason?: string}} event
+   */
+  #told(name, { ids, seconds = 0, code, reason = "the server ended the subscription" }) {
+    for (const id of Array.isArray(ids) ? ids : []) {
+      const subscription = this.#inForce.get(id);
+      if (!subscription?.subscribed()) continue;
+      if (name === "gap") subscription._gap(seconds);
+      else if (name === "unsubscribed") {
+        this.#inForce.delete(id);
+        this.#wanted.delete(subscription._key);
+        subscription._finish(new RealizehitError(reason, code));
+      }
+    }
   }
 
   /**

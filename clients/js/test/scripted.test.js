@@ -412,3 +412,22 @@ test("states, numbers and names", async (t) => {
   assert.throws(() => client.subscribe({ kind: "news" }), /the client was closed/);
   client.close();
 });
+
+test("a gap of the server's broker is told, and an ended subscription says why", async (t) => {
+  const server = await scripted(t, async (socket, next) => {
+    for (const ret of ["aaaaaaaa", "bbbbbbbb"]) reply(socket, await next(), { ret });
+    socket.send('{"evt":"gap","ids":["aaaaaaaa","cccccccc"],"seconds":1.5}');
+    socket.send('{"evt":"of a later version","ids":["aaaaaaaa"]}');
+    socket.send('{"evt":"unsubscribed","ids":["bbbbbbbb"],"code":"forbidden","reason":"no more of this"}');
+    socket.send("aaaaaaaa?1");
+    socket.send("bbbbbbbb?2");
+    await answerAll(socket, next);
+  });
+  const client = connect(t, server.url);
+  const [one, other] = [client.subscribe({ kind: "one" }), client.subscribe({ kind: "other" })];
+  const [told, ended, payloads] = [record(one, "gap"), record(other, "error"), record(other, "payload")];
+  assert.deepEqual(await take(one, 1), [1]);
+  assert.deepEqual([told, one.gaps, one.state, payloads], [[1.5], 1, "subscribed", []]);
+  assert.deepEqual([ended[0].code, ended[0].message, other.state], ["forbidden", "no more of this", "unsubscribed"]);
+  assert.deepEqual([client.subscriptions, client.connected], [[one], true]);
+});

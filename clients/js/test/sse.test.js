@@ -205,3 +205,18 @@ test("with sse: false there are only WebSockets", async (t) => {
   await subscription.subscribe();
   assert.equal(server.streams.length, 0);
 });
+
+test("events besides payloads: a gap, and the end of a subscription", async (t) => {
+  const server = await scripted(t, answerAll);
+  serveEvents(server);
+  const client = connect(t, server.url);
+  const [one, other] = ["a", "b"].map((kind) => client.subscribe({ kind }));
+  await Promise.all([one.subscribe(), other.subscribe()]);
+  const [told, ended] = [record(one, "gap"), record(other, "error")];
+  const { response } = server.streams[0];
+  response.write('event: gap\ndata: {"ids":["a"],"seconds":2.5}\n\n');
+  response.write('event: unsubscribed\ndata: {"ids":["b"],"code":"forbidden","reason":"no more of this"}\n\n');
+  server.streams[0].payload("a", 1);
+  assert.deepEqual(await take(one, 1), [1]);
+  assert.deepEqual([told, one.gaps, ended[0].message, other.state], [[2.5], 1, "no more of this", "unsubscribed"]);
+});
