@@ -82,11 +82,13 @@ class Held:
     # What the engine calls:
 
     def write(self, data: bytes) -> None:
+        """Keep what could not wait in the engine, as somebody waits for it."""
         self._rest += data
         self._engine.pause(self.handle)
         self.wake()
 
     def close(self) -> None:
+        """Let go of the connection: it is over, or goes on elsewhere."""
         self.handle = 0  # no connection has this one; the old one may go on over another transport
         closed, self._closed = self._closed, None
         if closed is not None:
@@ -94,13 +96,13 @@ class Held:
 
     abort = close
 
-    def on_text(self, handle: int, data: bytes) -> None: ...
+    def on_text(self, handle: int, data: bytes) -> None:
+        """Take no notice: nothing comes in here."""
 
-    def on_binary(self, handle: int, data: bytes) -> None: ...
-
-    def on_bytes(self, handle: int, data: bytes) -> None: ...
+    on_binary = on_bytes = on_text
 
     def on_gone(self, handle: int) -> None:
+        """Learn that the connection has left the registry."""
         self.ended = True
         if self._gone is not None:
             self._gone(handle)

@@ -212,12 +212,10 @@ class EventStreams:
 
     # What the engine calls:
 
-    def on_text(self, handle: int, data: bytes) -> None: ...
-
-    def on_binary(self, handle: int, data: bytes) -> None: ...
-
     def on_bytes(self, handle: int, data: bytes) -> None:
-        """Take no notice: nothing comes after the request."""
+        """Take no notice: nothing that counts comes after the request."""
+
+    on_text = on_binary = on_bytes
 
     def on_gone(self, handle: int) -> None:
         """Forget a connection."""
