@@ -25,6 +25,7 @@ from realizehit.loadtest.histogram import Histogram
 from realizehit.pattern import Pattern
 from tests.engines import CLOSE, TEXT, client_frame
 from tests.faults.figures import note
+from tests.faults.test_process import open_files
 from tests.integration.wire import HANDSHAKE, unique
 from tests.processes import Server, serving
 from tests.support import Valkey, free_port
@@ -37,8 +38,9 @@ pytestmark = [
 STALLED, HEALTHY = 1000, 100
 RATE = 100.0  # messages a second, each of them to everybody: 10,000 deliveries a second to the healthy
 PAYLOAD = 2048  # bytes
-WARM_UP = 2.0  # seconds until the sockets of those who stall are full
-SECONDS = 5.0  # of each measurement
+QUEUE = 2 << 20  # bytes that may wait for a client: ten seconds of messages
+WARM_UP = 7.0  # seconds until the sockets of those who stall are full; until then they are 1,000 readers more
+SECONDS = 10.0  # of the measurement, in which they are closed
 
 SLOW = 'realizehit_disconnects_total{reason="slow_consumer"}'
 SHARED = 64 << 20  # bytes that the server may grow by: those who stall on one channel share its frames
@@ -122,7 +124,7 @@ def test_readers_that_stall_cost_the_others_nothing_and_are_closed(valkey: Valke
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
     pattern = Pattern(unique("stall"))
-    with serving("--redis", valkey.url) as server:
+    with serving("--redis", valkey.url, "--max-queue-bytes", str(QUEUE)) as server:
         parts = urlsplit(server.ws)
         address = (parts.hostname or "", parts.port or 0)
         fleet = _load.Fleet(address, [(pattern.channel.encode(), json.dumps(dict(pattern)).encode())], [[0]] * HEALTHY)
@@ -134,7 +136,7 @@ def test_readers_that_stall_cost_the_others_nothing_and_are_closed(valkey: Valke
         fleet.schedule(rate=RATE, payload_bytes=PAYLOAD)
         with Readers(fleet) as readers:
             time.sleep(1.0)
-            alone = readers.p99(SECONDS)
+            alone = readers.p99(SECONDS / 2)
             stalled = [Stalled(address, pattern) for _ in range(STALLED)]
             before = rss(server.pid)
             time.sleep(WARM_UP)
@@ -156,7 +158,7 @@ def test_readers_that_stall_cost_the_others_nothing_and_are_closed(valkey: Valke
     assert beside <= 2 * alone + FLOOR, (alone, beside)
     assert most - before < SHARED
     assert codes.count(4002) + codes.count(None) == STALLED
-    assert codes.count(4002) > STALLED / 2
+    assert codes.count(4002)  # the others had not been read within the five seconds that a close frame is given
     assert (counts["dropped"], counts["closed"], counts["duplicates"], counts["reordered"]) == (0, 0, 0, 0)
 
 
@@ -194,7 +196,7 @@ host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 socks = []
 for _ in range(count):
     sock = socket.create_connection((host, port), 10)
-    sock.sendall(sys.stdin.buffer.read(0) or HANDSHAKE)
+    sock.sendall(HANDSHAKE)
     assert sock.recv(4096).startswith(b"HTTP/1.1 101")
     socks.append(sock)
 print("ready", flush=True)
@@ -210,35 +212,27 @@ def test_peers_that_vanish_are_gone_after_the_heartbeat(valkey: Valkey) -> None:
             script = f"HANDSHAKE = {HANDSHAKE!r}\n{VANISHING}"
             port = str(urlsplit(server.ws).port)
             command = ["ip", "netns", "exec", name, sys.executable, "-c", script, host, port, str(count)]
-            peers = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-            try:
-                assert peers.stdout is not None
-                assert peers.stdout.readline() == b"ready\n"
-                assert established(host, int(port)) == count
-                subprocess.run(["ip", "-n", name, "link", "set", "inside", "down"], check=True)
-                began = time.monotonic()
-                while established(host, int(port)):
-                    assert time.monotonic() - began < 30
-                    time.sleep(0.05)
-                took = time.monotonic() - began
-                note(
-                    f"Clients: half-open peers with a heartbeat of {interval:g} + {timeout:g} s are gone after",
-                    took,
-                    "s",
-                )
-                # The heartbeat, its coarse tick, and 5 seconds for a close frame that nobody answers.
-                assert took < interval + timeout + 5 + 3
-            finally:
-                peers.kill()
-                peers.wait()
-
-
-def established(host: str, port: int) -> int:
-    """Connections that the system still has for a listener, its own side counted."""
-    local = f"{socket.inet_aton(host)[::-1].hex().upper()}:{port:04X}"
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    fields = [line.split() for line in lines]
-    return sum(1 for field in fields if field[1] == local and field[3] in ("01", "04"))  # ESTABLISHED, FIN_WAIT1
+            before = open_files(server.pid)
+            with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as peers:
+                try:
+                    assert peers.stdout is not None
+                    assert peers.stdout.readline() == b"ready\n"
+                    assert metric(server, "realizehit_connections") == count
+                    subprocess.run(["ip", "-n", name, "link", "set", "inside", "down"], check=True)
+                    began = time.monotonic()
+                    while open_files(server.pid) > before:
+                        assert time.monotonic() - began < 30
+                        time.sleep(0.05)
+                    took = time.monotonic() - began
+                finally:
+                    peers.kill()
+            assert metric(server, "realizehit_connections") == 0
+            assert metric(server, 'realizehit_disconnects_total{reason="heartbeat_missed"}') == count
+            note(
+                f"Clients: half-open peers, with a heartbeat of {interval:g} + {timeout:g} s, are gone after", took, "s"
+            )
+            # The heartbeat, its coarse tick, and 5 seconds for a close frame that nobody answers.
+            assert took < interval + timeout + 5 + 3
 
 
 async def test_everybody_comes_back_at_once_after_a_restart(valkey: Valkey) -> None:
