@@ -11,6 +11,7 @@ ROWS = (
     "pattern",
     "publish",
     "batch",
+    "framings",
     "harness",
     "cores",
 )
