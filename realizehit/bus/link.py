@@ -316,6 +316,8 @@ class Link:
                 if not tried.is_set() and isinstance(error, BrokerRefused):
                     raise
                 self._report(self._address.scrub(str(error) or type(error).__name__))
+                if self._gap_since is None:  # it never was there: the listener learns of a beginning, so also of an end
+                    self._gap_since = self._loop.time()
                 self._set_state(BusState.DOWN)
                 tried.set()
             else:

@@ -125,6 +125,23 @@ async def test_a_subscription_that_waits_is_granted_when_the_broker_is_back_in_t
         await ws.closed.wait()
 
 
+async def test_a_broker_that_comes_after_the_node_leaves_no_gap_behind(valkey: Valkey) -> None:
+    valkey.kill()
+    async with serve(Settings(port=0, redis=valkey.url, subscribe_timeout=20)) as node:
+        ws = await RawClient.connect(node.ws_url)
+        pattern = unique("late")
+        asked = asyncio.create_task(ask(ws, pattern, 20))
+        await state(node, BusState.DOWN)
+        valkey.start()
+        assert (await asked)["ret"] == Pattern(pattern).id
+        async with asyncio.timeout(20):
+            while node.hub.gaps._open is not None or node.hub.gaps._ending:
+                await asyncio.sleep(0.01)
+        assert (node.hub.gaps.told, ws.texts) == (0, [])
+        ws.transport.close()
+        await ws.closed.wait()
+
+
 @pytest.mark.slow
 async def test_a_stopped_broker_is_noticed_within_ten_seconds_and_clients_stay(valkey: Valkey) -> None:
     async with node_of(valkey) as (node, api):
