@@ -268,7 +268,8 @@ cdef class Engine:
         self.epoll = -1
 
     def __init__(self, call_soon, on_error, *, max_queue_bytes=1 << 20, max_queue_messages=4096, max_message=16384,
-                 heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.0005, int loop_fd=-1,
+                 heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.0005,
+                 int loop_fd=-1,
                  check_utf8=True, epoll=True):
         cdef int i
         if not 1 <= max_queue_bytes <= 1 << 30:
