@@ -12,8 +12,6 @@ import gc
 import logging
 import random
 import signal
-import socket
-import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
@@ -33,6 +31,7 @@ from realizehit.bus.open import open_bus
 from realizehit.errors import CloseCode, SettingsError
 from realizehit.figures import STATS_CHANNEL, Figures
 from realizehit.hub import Hub
+from realizehit.listening import api_url, bind, tls_context, ws_url
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.engineio import EngineIO
@@ -339,66 +338,6 @@ def _waits_on(loop: asyncio.AbstractEventLoop) -> int:
     """Return the descriptor that uvloop waits on, which shows whether anything waits for it; -1 for other loops."""
     backend = getattr(loop, "_get_backend_id", None)
     return -1 if backend is None else int(backend())
-
-
-def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """Return a bound socket that does not listen yet.
-
-    Raises:
-        SettingsError: the address cannot be had; the text says why.
-    """
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, proto)
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {error}") from None
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    return sock
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Load a server's certificate, where it has one; versions of TLS before 1.2 are not spoken.
-
-    Raises:
-        SettingsError: the certificate or its key is missing or cannot be used.
-    """
-    if not settings.uses_tls:
-        return None
-    if settings.tls_cert is None or settings.tls_key is None:
-        raise SettingsError("--tls-cert and --tls-key go together; one of them is missing")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except OSError as error:  # an SSLError is one too
-        raise SettingsError(f"--tls-cert, --tls-key: the certificate cannot be used: {error}") from None
-    return context
-
-
-def ws_url(settings: Settings, port: int) -> str:
-    """Return the address for WebSocket clients of a server that listens on that port."""
-    return f"{'wss' if settings.uses_tls else 'ws'}://{_in_url(settings.host)}:{port}/ws"
-
-
-def api_url(settings: Settings, port: int) -> str:
-    """Return the address for publishers of a server that listens on that port."""
-    return f"{'https' if settings.uses_tls else 'http'}://{_in_url(settings.host)}:{port}{settings.prefix}"
-
-
-def _in_url(host: str) -> str:
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
 
 
 @asynccontextmanager

@@ -24,8 +24,9 @@ from realizehit.access.gate import Gate
 from realizehit.bus.embedded import EmbeddedValkey, private_directory
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
+from realizehit.listening import api_url, bind, tls_context, ws_url
 from realizehit.relay import Relay
-from realizehit.server import CLOSE_TIMEOUT, api_url, bind, reloads, run, tls_context, ws_url
+from realizehit.server import CLOSE_TIMEOUT, reloads, run
 from realizehit.settings import Settings
 from realizehit.worker import Report, Worker
 

@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 
 from realizehit import _fanout
-from realizehit.server import bind
+from realizehit.listening import bind
 from realizehit.transports.frontdoor import FrontDoor
 from realizehit.transports.session import Session
 from realizehit.transports.websocket import WebSocketTransport
