@@ -1,4 +1,4 @@
-"""Write the versions that were tested: ``python tests/packaging/constraints.py > constraints.txt``.
+"""Write the versions that were tested: ``python tests/distribution/constraints.py > constraints.txt``.
 
 The dependencies of the package and of all its extras, and theirs, as they are installed in this environment. It is for
 the oldest Python that is supported; pip takes it with ``-c constraints.txt`` or in ``PIP_CONSTRAINT``.
@@ -53,7 +53,7 @@ def tree(wanted: list[Requirement]) -> tuple[dict[str, str], set[str]]:
 def main() -> int:
     versions, missing = tree(declared())
     python = ".".join(map(str, sys.version_info[:2]))
-    print(f"# Versions that were tested, with Python {python}; made by tests/packaging/constraints.py.")
+    print(f"# Versions that were tested, with Python {python}; made by tests/distribution/constraints.py.")
     for name, version in sorted(versions.items()):
         print(f"{name}=={version}")
     if missing:

@@ -1,6 +1,6 @@
 """Check an sdist and the wheel made from it: what they contain, and that the wheel works in a clean environment.
 
-``python tests/packaging/check_wheel.py DIST``, where DIST holds one of each. The smoke test runs the commands that a
+``python tests/distribution/check_wheel.py DIST``, where DIST holds one of each. The smoke test runs the commands that a
 user runs, in a directory away from the sources.
 """
 
