@@ -261,7 +261,7 @@ export class Subscription extends Emitter {
     try {
       payload = parse(text);
     } catch (error) {
-      this._emit("error", new RealizehitError(`a payload could not be parsed and was left out: ${error}`));
+      this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
       return;
     }
     this.payloads++;
@@ -351,7 +351,7 @@ export class Subscription extends Emitter {
  */
 const problem = async (response) => {
   const { code, detail } = (await response.json().catch(() => null)) ?? {};
-  return new RealizehitError(`${detail ?? `${response.url} answered ${response.status}`}`, code, response.status);
+  return new RealizehitError(detail ?? `${response.url} answered ${response.status}`, code, response.status);
 };
 
 /**
@@ -360,7 +360,7 @@ const problem = async (response) => {
  * @param {Pattern} pattern
  */
 const keyOf = (pattern) => {
-  if (typeof pattern !== "object" || !pattern) throw new TypeError("a pattern is an object of filters");
+  if (typeof pattern !== "object" || !pattern) throw new TypeError("a pattern is an object");
   const filters = Object.entries(pattern).map(([key, value]) => {
     // JSON would leave it out, and the pattern would be a wider one.
     if (JSON.stringify(value) === undefined) throw new TypeError(`the filter ${key} is ${String(value)}`);
@@ -430,7 +430,7 @@ export class WSClient extends Emitter {
     super();
     const address = new URL(url, globalThis.location?.href);
     address.protocol = address.protocol.replace("http", "ws");
-    if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`${url} is no address of a WebSocket`);
+    if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`${url} is no WebSocket`);
     if (address.pathname === "/") address.pathname = "/ws";
     this.url = address.href;
     this.#options = {
@@ -446,7 +446,7 @@ export class WSClient extends Emitter {
       ...options,
     };
     if (options.sse === false) {
-      if (!this.#options.WebSocket) throw new TypeError("there is no WebSocket here; pass one as an option");
+      if (!this.#options.WebSocket) throw new TypeError("there is no WebSocket; pass one");
     } else {
       if (!this.#options.WebSocket) this.#failures = 2;
       this.#sse = new URL(options.sse ?? "sse", address);
@@ -527,8 +527,8 @@ export class WSClient extends Emitter {
     const { _key } = subscription;
     if (this.#ended) throw this.#ended;
     if (this.#wanted.get(_key) === subscription) return;
-    if (this.#wanted.has(_key)) throw new Error("another subscription to this pattern is there");
-    if (!subscription.unsubscribed()) throw new Error("it is still unsubscribing");
+    if (this.#wanted.has(_key)) throw new Error("the pattern has another subscription");
+    if (!subscription.unsubscribed()) throw new Error("it is unsubscribing");
     this.#wanted.set(_key, subscription);
     subscription._begin();
     this.#ask(subscription, "sub");
@@ -839,7 +839,7 @@ export class WSClient extends Emitter {
     } catch {
       return; // no message that this client knows
     }
-    if (typeof reply?.evt === "string") return this.#told(reply.evt, reply);
+    if (reply?.evt) return this.#told(reply.evt, reply);
     const replied = this.#replies.get(reply?.id);
     this.#replies.delete(reply?.id);
     replied?.(reply);
@@ -851,8 +851,8 @@ export class WSClient extends Emitter {
    * @param {string} name
    * @param {{ids?: string[], seconds?: number, code?: string, reason?: string}} event
    */
-  #told(name, { ids, seconds = 0, code, reason = "the server ended the subscription" }) {
-    for (const id of Array.isArray(ids) ? ids : []) {
+  #told(name, { ids, seconds = 0, code, reason = "ended by the server" }) {
+    for (const id of ids ?? []) {
       const subscription = this.#inForce.get(id);
       if (!subscription?.subscribed()) continue;
       if (name === "gap") subscription._gap(seconds);
@@ -875,10 +875,10 @@ export class WSClient extends Emitter {
     clearTimeout(this.#watch);
     this.#watch = setTimeout(
       () => {
-        if (count === this.#count) link.lose(new RealizehitError("the server did not answer"));
+        if (count === this.#count) link.lose(new RealizehitError("the server is silent"));
         else if (Date.now() - this.#heard < heartbeat) this.#guard(link);
         else if (link.send) this.#ping(link);
-        else link.lose(new RealizehitError("the server went silent"));
+        else link.lose(new RealizehitError("the server is silent"));
       },
       count === undefined ? this.#heard + heartbeat - Date.now() : responseTimeout,
     );
