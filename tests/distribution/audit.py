@@ -1,4 +1,4 @@
-"""Ask for known vulnerabilities of the pinned versions: ``python tests/distribution/audit.py``, with pip-audit installed.
+"""Ask for known vulnerabilities of the pinned versions: ``python tests/distribution/audit.py``, with pip-audit there.
 
 Ends with 0 when there are none, 1 when there are some, and 2 when the advisory service did not answer for every
 package: that is no pass, only no answer.
