@@ -45,6 +45,7 @@ cdef class Channel:
     cdef uint32_t room
     cdef uint32_t number    # the id as a number
     cdef uint32_t recent    # publications since `busiest` was last asked
+    cdef bint held          # not in force yet: what comes belongs to an earlier subscription
     cdef char id[8]
 
 

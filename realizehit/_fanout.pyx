@@ -671,6 +671,12 @@ cdef class Engine:
         self.later()
         return True
 
+    def hold(self, bytes channel not None, bint held):
+        """Say whether publications to a channel are withheld from its subscribers; over with its last subscriber."""
+        cdef PyObject* known = PyDict_GetItem(self.channels, channel)
+        if known != NULL:
+            (<Channel> known).held = held
+
     def subscribers(self, bytes channel not None):
         """Return how many connections are in a channel."""
         cdef PyObject* known = PyDict_GetItem(self.channels, channel)
@@ -1046,6 +1052,9 @@ cdef class Engine:
             self.n.dropped_invalid_utf8 += 1
             return 0
         channel = <Channel> known
+        if channel.held:
+            self.n.dropped_unclaimed += 1
+            return 0
         channel.recent += 1
         return self.fan_out(channel, channel.subs, channel.count, PyBytes_AS_STRING(payload),
                             PyBytes_GET_SIZE(payload))

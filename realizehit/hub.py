@@ -123,6 +123,10 @@ class Hub(BusListener):
                 answer(None, "")
                 return
             waiting = self._waiting[channel] = []
+            if self._engine.subscribers(channel) == 1:
+                # What still comes was sent to a subscription that has just been left: to the new one it would be the
+                # beginning of a stream with a hole behind it.
+                self._engine.hold(channel, True)
         deadline = self._clock() + self._subscribe_timeout
         waiting.append(_Waiter(conn, answer, deadline))
         self._deadlines.append((deadline, channel))
@@ -159,6 +163,7 @@ class Hub(BusListener):
                 self._refuse(waiter, channel, ErrorCode.UNAVAILABLE, "the broker cannot be reached; try again later")
 
     def subscribed(self, channel: bytes) -> None:
+        self._engine.hold(channel, False)
         for waiter in self._waiting.pop(channel, ()):
             if self._engine.is_open(waiter.conn):
                 waiter.answer(None, "")

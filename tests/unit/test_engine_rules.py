@@ -378,3 +378,21 @@ def test_a_flush_gives_way_only_while_somebody_waits_for_the_loop() -> None:
 
 
 ID = _fanout.channel_id(b"a:1").encode()
+
+
+def test_a_channel_that_is_held_passes_nothing_on_until_it_is_not() -> None:
+    with bench() as b:
+        handle, peer = b.connect()
+        b.engine.subscribe(handle, b"a:1")
+        b.engine.hold(b"a:1", True)
+        b.publish((b"a:1", b"1"))
+        assert b.engine.stats()["dropped_unclaimed"] == 1
+        b.engine.hold(b"a:1", False)
+        b.publish((b"a:1", b"2"))
+        assert peer.texts() == [b"%b?2" % ID]
+        b.engine.hold(b"a:1", True)
+        b.engine.unsubscribe(handle, b"a:1")
+        b.engine.subscribe(handle, b"a:1")
+        b.engine.hold(b"nobody:1", True)
+        b.publish((b"a:1", b"3"))
+        assert peer.texts() == [b"%b?3" % ID]
