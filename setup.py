@@ -41,4 +41,5 @@ def extensions() -> list[Extension]:
     return list(cythonize(modules, compiler_directives=directives))  # type: ignore[no-untyped-call]
 
 
-setup(ext_modules=extensions())
+# Always compiled anew: setuptools looks at the age of sources only and would take an extension built with other flags.
+setup(ext_modules=extensions(), options={"build_ext": {"force": True, "parallel": True}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,21 @@ from tests.support import Valkey
 # A shell starts what runs in its background with SIGINT ignored, and so would be every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What the extension was built as. An environment of tox says which it is about, so that no other passes for it.
+BUILD = "debug" if _fanout.debug_counts() is not None else "release" if _fanout.HAVE_EPOLL else "noepoll"
+
+
+def pytest_configure() -> None:
+    expected = os.environ.get("REALIZEHIT_EXPECTED_BUILD", BUILD)
+    if expected != BUILD:
+        raise pytest.UsageError(f"the extension is the {BUILD} build, not the {expected} build")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes longest first, so that nothing waits for it at the end."""
+    items.sort(key=lambda item: "soak" not in item.path.parts)
 
 
 @pytest.fixture(autouse=True)

@@ -176,6 +176,12 @@ class Bench:
         self.engine.dispatch([[b"message", channel, payload] for channel, payload in messages])
         self.loop.run()
 
+    def splice(self, handle: int, other: int) -> None:
+        """Let a connection go on over what another one has; its transport is read for the first, as a server does."""
+        self.engine.splice(handle, other)
+        if other in self.transports:
+            self.transports[handle] = self.transports.pop(other)
+
     def poll(self) -> None:
         self.engine.poll()
         for handle, transport in list(self.transports.items()):

@@ -12,7 +12,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
 from realizehit import _fanout
-from tests.engines import CLOSE, PING, TEXT, Bench, Recorder, bench
+from tests.engines import CLOSE, PING, TEXT, Bench, Recorder, bench, server_frames
 
 CHANNEL = b"user:25442"
 ID = b"8ca68b72"
@@ -315,7 +315,7 @@ def test_a_connection_goes_on_over_another_socket_and_keeps_what_it_has() -> Non
         assert sink.written == b"4" + ID + b"?1\x1e"
         b.engine.send(socket, b"?1")
         before = b.engine.stats()
-        b.engine.splice(polling, socket)
+        b.splice(polling, socket)
         assert b.engine.stats()["connections"] == before["connections"] - 1
         assert not b.engine.is_open(socket)
         assert b.engine.is_open(polling)
@@ -374,6 +374,23 @@ def test_what_came_behind_the_packet_that_upgrades_is_not_lost() -> None:
         assert handler.texts == [(socket, b"5"), (polling, b"4a"), (polling, b"4b")]
 
 
+def test_a_transport_that_takes_over_while_it_is_full_is_written_when_it_has_room() -> None:
+    with bench() as b:
+        polling = b.engine.attach(Sink(), b.handler, framing=_fanout.POLLING_4)
+        b.engine.subscribe(polling, CHANNEL)
+        sink = Sink()
+        other = b.engine.attach(sink, b.handler, framing=_fanout.ENGINEIO_4)
+        b.engine.pause(other)
+        b.engine.send(other, b"first")
+        b.splice(polling, other)
+        b.publish((CHANNEL, b"last"))
+        assert sink.written == b""
+        b.engine.resume(polling)
+        b.loop.run()
+        assert [packet for _, packet in server_frames(sink.written)[0]] == [b"4first", b"4" + ID + b"?last"]
+
+
+@pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="a socket of the engine's own needs epoll")
 def test_a_blocked_socket_that_takes_over_is_written_when_it_can_be() -> None:
     with bench(max_queue_bytes=1 << 24) as b:
         polling = b.engine.attach(Sink(), b.handler, framing=_fanout.POLLING_4)
