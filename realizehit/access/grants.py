@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from realizehit.access.identity import canonical_filter, canonical_key
+from realizehit.access.tables import read_tables
 from realizehit.errors import PatternError, SettingsError
 
 ANY: Final = "*"
@@ -181,16 +182,9 @@ def read_grants(table: Mapping[str, Any], where: str, keys: Iterable[str] | None
     Raises:
         SettingsError: something in it is wrong; the text says what and where.
     """
-    unknown = set(table) - {"grant"}
-    if unknown:
-        raise SettingsError(f"{where}: unknown key {min(unknown)!r}; a file of grants has [[grant]] tables")
-    entries = table.get("grant", [])
-    if not isinstance(entries, list):
-        raise SettingsError(f"{where}: write [[grant]], with two brackets")
     grants = []
     known = None if keys is None else frozenset(keys)
-    for number, entry in enumerate(entries, 1):
-        place = f"{where}: grant {number}"
+    for number, (place, entry) in enumerate(read_tables(table, "grant", where), 1):
         if not isinstance(entry, dict) or "pattern" not in entry or set(entry) - {"pattern", "name"}:
             raise SettingsError(f"{place}: it has a pattern, and a name if you like, and nothing else")
         name = entry.get("name", "")

@@ -13,6 +13,7 @@ from hmac import compare_digest
 from typing import Any, Final, NamedTuple
 
 from realizehit.access.grants import Grants, read_grant
+from realizehit.access.tables import read_tables
 from realizehit.errors import SettingsError
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -91,18 +92,12 @@ def read_keys(table: Mapping[str, Any], where: str) -> Keys:
     Raises:
         SettingsError: something in it is wrong; the text says what and where.
     """
-    unknown = set(table) - {"key"}
-    if unknown:
-        raise SettingsError(f"{where}: unknown key {min(unknown)!r}; a file of keys has [[key]] tables")
-    entries = table.get("key", [])
-    if not isinstance(entries, list):
-        raise SettingsError(f"{where}: write [[key]], with two brackets")
     keys: list[Key] = []
-    for number, entry in enumerate(entries, 1):
-        key = _read_key(entry, f"{where}: key {number}")
+    for place, entry in read_tables(table, "key", where):
+        key = _read_key(entry, place)
         for other in keys:
             if other.name == key.name or other.digest == key.digest:
-                raise SettingsError(f"{where}: key {number}: its name or its sha256 is that of {other.name!r} too")
+                raise SettingsError(f"{place}: its name or its sha256 is that of {other.name!r} too")
         keys.append(key)
     return Keys(keys)
 

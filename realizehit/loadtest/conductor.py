@@ -150,6 +150,7 @@ class Conductor:
         self._say("settle")
         # Messages that still arrive keep it waiting, so there is no telling how long; the processes see to it.
         self._until("last", 10 * SETTLE_TIMEOUT + CONNECT_TIMEOUT)
+        self._point()  # the charts end with how it ended
 
     def _stop_all(self) -> list[str]:
         self._say("stop")

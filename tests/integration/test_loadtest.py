@@ -49,8 +49,7 @@ def assert_flawless(report: Report) -> None:
     assert report.problems == []
     assert report.figures["connections"] == report.plan.connections
     assert report.latencies.total == report.figures["deliveries"]
-    coming_back = 3 if report.plan.reconnects else 0  # at the moment of the last look
-    assert report.points[-1].connections >= report.plan.connections - coming_back
+    assert report.points[-1].connections == report.plan.connections
 
 
 # --- Scenarios --------------------------------------------------------------------------------------------------------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import subprocess
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +16,7 @@ from realizehit.pattern import Pattern
 from realizehit.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.wire import publisher, unique
+from tests.interop.npm import install
 from tests.support import Valkey, free_port
 
 pytestmark = pytest.mark.slow
@@ -32,25 +31,8 @@ SECONDS = 60
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with all versions, each under a name of its own, and the script that uses them."""
-    for tool in ("node", "npm"):
-        if shutil.which(tool) is None:
-            pytest.fail(
-                f"{tool} is not installed; these tests need Node.js with npm, and a network to install packages"
-            )
-    directory = tmp_path_factory.mktemp("engineio")
-    (directory / "package.json").write_text('{"private": true}')
     specs = [f"eio{name}@npm:engine.io-client@{version}" for name, version in VERSIONS.items()]
-    install = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=optional", *specs],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert install.returncode == 0, install.stdout + install.stderr
-    shutil.copy(SCRIPT, directory)
-    return directory
+    return install(tmp_path_factory.mktemp("engineio"), SCRIPT, *specs)
 
 
 class Client:

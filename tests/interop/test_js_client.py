@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import realizehit
+from tests.interop.npm import require_node
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = ROOT / "clients" / "js"
@@ -50,9 +51,7 @@ def test_the_page_is_the_same_wherever_it_stands() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_everything_that_npm_checks(tmp_path: Path) -> None:
-    for tool in ("node", "npm"):
-        if shutil.which(tool) is None:
-            pytest.fail(f"{tool} is not installed; this test needs Node.js 20 with npm, and a network to install from")
+    require_node()
     directory = tmp_path / "clients" / "js"
     shutil.copytree(CLIENT, directory, ignore=shutil.ignore_patterns("node_modules", "types"))
     (tmp_path / "tests").mkdir()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import shutil
 import string
-import subprocess
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +20,7 @@ from realizehit.pattern import Pattern
 from realizehit.server import serve
 from realizehit.settings import Settings
 from tests.integration.wire import RawClient
+from tests.interop.npm import install
 from tests.support import VECTORS, Valkey, free_port
 
 pytestmark = pytest.mark.slow
@@ -33,24 +32,7 @@ SCRIPT = Path(__file__).with_name("npm.js")
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the npm packages and the script that uses them."""
-    for tool in ("node", "npm"):
-        if shutil.which(tool) is None:
-            pytest.fail(
-                f"{tool} is not installed; these tests need Node.js with npm, and a network to install {PACKAGES}"
-            )
-    directory = tmp_path_factory.mktemp("npm")
-    (directory / "package.json").write_text('{"private": true}')
-    install = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert install.returncode == 0, install.stdout + install.stderr
-    shutil.copy(SCRIPT, directory)
-    return directory
+    return install(tmp_path_factory.mktemp("npm"), SCRIPT, *PACKAGES)
 
 
 class Node:
