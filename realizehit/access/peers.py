@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from asyncio import BaseTransport
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from socket import AF_UNIX
 from typing import Any, Final
 
 from realizehit.errors import SettingsError
@@ -12,12 +14,26 @@ from realizehit.errors import SettingsError
 UNIX: Final = "unix"
 """The peer of a connection over a Unix socket."""
 
+UNKNOWN: Final = ""
+"""The peer of a connection that does not say where it comes from; it is nobody's that is trusted.
+
+A TCP connection that was reset before it was looked at has no peer name any more, while what it sent can be read.
+"""
+
 _USUAL_LOOPBACK: Final = frozenset(("127.0.0.1", "::1", UNIX))
 
 
-def peer_of(peername: Any) -> str:
-    """Return the host of a socket's peer name, `UNIX` where it has no address."""
-    return str(peername[0]) if isinstance(peername, tuple | list) and peername else UNIX
+def peer_of(address: Any) -> str:
+    """Return the host of a peer's address, as a socket or an ASGI scope has it; `UNKNOWN` where it has none."""
+    return str(address[0]) if isinstance(address, tuple | list) and address else UNKNOWN
+
+
+def peer_of_transport(transport: BaseTransport) -> str:
+    """Return where a connection comes from: the host of its peer, or `UNIX`."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family == AF_UNIX:
+        return UNIX
+    return peer_of(transport.get_extra_info("peername"))
 
 
 @lru_cache(maxsize=4096)

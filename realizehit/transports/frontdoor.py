@@ -15,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from realizehit.transports.guard import Guard
-from realizehit.transports.handshake import MAX_HEAD, parse_head, refusal
+from realizehit.transports.handshake import HEAD_TOO_LARGE, MAX_HEAD, parse_head, refusal
 from realizehit.transports.joined import JoinedWrites
 from realizehit.transports.requests import BoundedRequests
 from realizehit.transports.room import NO_ROOM, Room
@@ -90,7 +90,7 @@ class FrontDoor(asyncio.Protocol):
         self._received += data
         end = self._received.find(b"\r\n\r\n")
         if end > MAX_HEAD or (end < 0 and len(self._received) > MAX_HEAD):
-            self._refuse(431, "Request Header Fields Too Large", f"a request head has at most {MAX_HEAD} bytes")
+            self._refuse(431, "Request Header Fields Too Large", HEAD_TOO_LARGE)
             return
         if end < 0:
             return

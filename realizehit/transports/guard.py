@@ -12,7 +12,7 @@ from typing import Final
 
 from realizehit import _fanout
 from realizehit.access.gate import Gate, Opening
-from realizehit.access.peers import peer_of
+from realizehit.access.peers import peer_of_transport
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, SettingsError
 from realizehit.hub import Hub
 from realizehit.transports.handshake import Head, refusal
@@ -55,7 +55,7 @@ class Guard:
         if self.gate.addresses is None:
             return _nothing
         try:
-            address = self.gate.arrive(peer_of(transport.get_extra_info("peername")))
+            address = self.gate.arrive(peer_of_transport(transport))
         except AccessDenied as error:
             return refusal_of(error)
         return partial(self.gate.depart, address)
@@ -71,9 +71,7 @@ class Guard:
             What `joined` is to be told with the connection's handle; or the whole response that says no.
         """
         try:
-            return self.gate.open(
-                peer_of(transport.get_extra_info("peername")), head.headers, head.repeated, head.query
-            )
+            return self.gate.open(peer_of_transport(transport), head.headers, head.repeated, head.query)
         except AccessDenied as error:
             return refusal_of(error)
 

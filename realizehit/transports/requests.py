@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with a bound on how long a request may take to arrive, which uvicorn does not have."""
+"""uvicorn's HTTP protocol with bounds that it does not have: on how long a request takes, and how large its head is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
 from realizehit.errors import ErrorCode
-from realizehit.transports.handshake import refusal
+from realizehit.transports.handshake import HEAD_TOO_LARGE, MAX_HEAD, refusal
 from realizehit.transports.joined import JoinedWrites
 
 TAKE_OVER: Final = "realizehit.take_over"
@@ -21,7 +21,7 @@ TAKE_OVER: Final = "realizehit.take_over"
 
 
 class BoundedRequests(HttpToolsProtocol):
-    """Serves HTTP on one connection; a request that dribbles in is answered with 408.
+    """Serves HTTP on one connection; a request that dribbles in is answered with 408, too large a head with 431.
 
     Args:
         config, server_state, app_state, _loop: what uvicorn gives each protocol.
@@ -43,15 +43,23 @@ class BoundedRequests(HttpToolsProtocol):
         self._timeout = timeout
         self._gone: Callable[[], None] | None = gone
         self._arriving = False
+        self._in_head = False
+        self._head = 0  # bytes of the head that is not whole yet, without the read that it began in
+        self._oversized = False
         self._timer: asyncio.TimerHandle | None = None
 
     def on_message_begin(self) -> None:
         """Note that a request has begun."""
-        self._arriving = True
+        self._arriving = self._in_head = True
+        self._head = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Offer the connection to whoever answers this request."""
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
+            self._oversized = True
+            raise ValueError("the head is too large")  # ends the parser's work; `send_400_response` says why
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
@@ -62,8 +70,22 @@ class BoundedRequests(HttpToolsProtocol):
         self._arriving = False
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser did not take, and close."""
+        if self._oversized:
+            self.transport.write(refusal(431, "Request Header Fields Too Large", HEAD_TOO_LARGE))
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
     def data_received(self, data: bytes) -> None:
+        # A header that does not end is kept by the parser, which says nothing of it.
+        self._head += len(data)
         super().data_received(data)
+        if self._in_head and self._head > MAX_HEAD and not self.transport.is_closing():
+            self._oversized = True
+            self.send_400_response("")
+            return
         # A request that comes at once, as most do, costs no timer.
         if self._arriving:
             if self._timer is None:

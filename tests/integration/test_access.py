@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import jwt
@@ -94,6 +97,28 @@ async def test_what_others_say_of_themselves_is_ignored_and_counted(shared_valke
             shown = (await http.get(node.api_url + "metrics")).text
         assert "realizehit_ignored_identity_headers_total 1.0" in shown
         assert 'realizehit_refusals_total{reason="not_granted"} 2.0' in shown
+
+
+async def test_who_is_gone_before_being_asked_from_where_is_nobody_of_this_machine(shared_valkey: Valkey) -> None:
+    """A connection that was reset has no peer name any more, but what it had sent can still be read."""
+    pattern = unique("forged")
+    async with serving(shared_valkey) as node, client(node.ws_url) as ws:
+        await act(ws, "sub", pattern)
+        address = urlsplit(node.api_url)
+        body = orjson.dumps({"pattern": pattern, "payload": "forged"})
+        head = f"POST / HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+        for _ in range(10):
+            # In one turn of the loop that the server, too, runs in: it finds the connection sent, and reset.
+            with socket.create_connection((address.hostname, address.port)) as sock:
+                sock.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with asyncio.timeout(SECONDS):
+            while metric(node, "protected") < 10:
+                await asyncio.sleep(0.005)
+        async with APIClient(node.api_url) as api:
+            await api.publish(pattern, "mine")
+        async with asyncio.timeout(SECONDS):
+            assert str(await ws.recv()).endswith('?"mine"')
 
 
 async def test_connections_share_an_identity_and_leave_nothing_behind(shared_valkey: Valkey) -> None:

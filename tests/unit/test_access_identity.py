@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from realizehit.access.identity import NOBODY, Identity, IdentityHeaders, identity_of, pairs
-from realizehit.access.peers import UNIX, Networks, is_loopback, peer_of
+from realizehit.access.peers import UNIX, UNKNOWN, Networks, is_loopback, peer_of
 from realizehit.errors import AccessDenied, SettingsError
 
 HEADERS = IdentityHeaders({"user": "X-User", "device": "X-Device"})
@@ -74,9 +74,11 @@ def test_pairs_that_are_none(texts: list[str]) -> None:
 
 
 def test_peers() -> None:
-    assert [peer_of(name) for name in (("1.2.3.4", 5), ("::1", 5, 0, 0), "", None, "/a/socket")] == [
-        "1.2.3.4", "::1", UNIX, UNIX, UNIX,
+    assert [peer_of(name) for name in (("1.2.3.4", 5), ("::1", 5, 0, 0), ["::1", 5], "", None, "/a/socket", ())] == [
+        "1.2.3.4", "::1", "::1", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN,
     ]  # fmt: skip
+    assert not is_loopback(UNKNOWN)
+    assert UNKNOWN not in Networks(["0.0.0.0/0", "::/0", "unix"])
     for peer in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", UNIX):
         assert is_loopback(peer), peer
     for peer in ("10.0.0.1", "::ffff:10.0.0.1", "fe80::1%eth0", "localhost", "", "0.0.0.0"):

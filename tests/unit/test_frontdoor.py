@@ -365,6 +365,53 @@ async def test_a_head_that_is_too_long_gets_431_however_it_arrives(open_door: Op
         assert len((await read_answer(reader))["headers"]["x"]) > 16_000
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_each_head_of_a_connection_is_bounded(open_door: Open, pieces: int) -> None:
+    door = await open_door()
+    async with door.connect() as (reader, writer):
+        for _ in range(2):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await read_answer(reader)
+        long = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * (2 * MAX_HEAD) + b"\r\n\r\n"
+        size = -(-len(long) // pieces)
+        for start in range(0, len(long), size):
+            writer.write(long[start : start + size])
+            await asyncio.sleep(0.01)  # so that they are read one by one; the outcome is the same if not
+        assert (await read_head(reader)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_many_requests_in_a_row_are_no_large_head(open_door: Open) -> None:
+    door = await open_door()
+    one = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 500 + b"\r\n\r\n"
+    count = 8 * MAX_HEAD // len(one)
+    async with door.connect() as (reader, writer):
+        writer.write(one[:10])
+        await asyncio.sleep(0.01)
+        writer.write(one[10:] + one * count + one[:10])  # each read ends within a head
+        await asyncio.sleep(0.01)
+        writer.write(one[10:])
+        for _ in range(count + 2):
+            assert (await read_answer(reader))["method"] == "GET"
+
+
+async def test_a_header_that_never_ends_is_not_kept(open_door: Open) -> None:
+    door = await open_door()
+    async with door.connect() as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await read_answer(reader)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        answer = asyncio.ensure_future(read_head(reader))
+        sent = 0
+        while not answer.done() and sent < 100 * MAX_HEAD:
+            with suppress(ConnectionError):
+                writer.write(b"x" * 1024)
+                await writer.drain()
+            await asyncio.sleep(0.001)
+            sent += 1024
+        assert (await answer).startswith(b"HTTP/1.1 431 ")
+        assert sent < 100 * MAX_HEAD
+
+
 async def test_a_head_that_is_late_gets_408_and_silence_nothing(open_door: Open) -> None:
     door = await open_door(seconds=0.2)
     for part in (b"G", HANDSHAKE[:-1], HANDSHAKE[:-2]):
