@@ -139,6 +139,7 @@ cdef class Engine:
     # Both end the connection once the callbacks that wait have run; `break_off` blames the client.
     cdef int break_off(self, Conn* c, int code, str reason) except -1
     cdef int end_after_callbacks(self, Conn* c, int code, str reason) except -1
+    cdef bint has_answered(self, Conn* c, uint8_t* data, size_t size) noexcept
     cdef int receive_close(self, Conn* c, const uint8_t* data, size_t size) except -1
     cdef int tell(self, str what, Conn* c, object data) except -1
 

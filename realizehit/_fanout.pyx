@@ -424,7 +424,8 @@ cdef class Engine:
                 c.flags |= SEEN
                 if c.state == CONN_OPEN:
                     self.consume(c, self.inbox, part)
-                elif c.flags & IS_TRANSPORT and c.flags & LAST_FRAME and c.count == 0:
+                elif (c.flags & IS_TRANSPORT and c.flags & LAST_FRAME and c.count == 0
+                        and self.has_answered(c, self.inbox, part)):
                     # Without a half-close the peer's answer to our close frame is what ends the connection.
                     self.doom(c)
                     break
@@ -583,6 +584,7 @@ cdef class Engine:
         self.used_count -= 1
         if RH_DEBUG:
             alive.connections -= 1
+        self.leave(o)   # it has no subscriptions, but may have the memory for some
         slot_release(&self.slots, o)
         if c.count and not c.flags & BLOCKED:
             self.make_dirty(c, True)
@@ -911,7 +913,8 @@ cdef class Engine:
             self.broke_off()
             raise
         self.depth = 0
-        if list_filled(&self.lists[URGENT]) or list_filled(&self.lists[BULK]):
+        if (list_filled(&self.lists[URGENT]) or list_filled(&self.lists[BULK])
+                or list_filled(&self.lists[THROUGH_PYTHON])):
             self.later()
         return 0
 
@@ -1261,7 +1264,12 @@ cdef class Engine:
         cdef Conn* c
         cdef bytes data
         cdef uint64_t handle
+        cdef int64_t deadline = clock_ns() + self.slice_ns
+        cdef uint32_t taken = 0
         while True:
+            taken += 1
+            if taken % 16 == 0 and clock_ns() > deadline:
+                return 0    # the rest in the loop's next turn
             c = list_pop(&self.lists[THROUGH_PYTHON])
             if c == NULL:
                 return 0
@@ -1326,6 +1334,18 @@ cdef class Engine:
             elif frame.opcode == OP_CLOSE:
                 return self.receive_close(c, frame.payload, frame.size)
         return 0
+
+    cdef bint has_answered(self, Conn* c, uint8_t* data, size_t size) noexcept:
+        # Whether the peer's close frame is in what came after ours; what cannot be told counts as one.
+        cdef Incoming frame
+        if c.flags & HARD:
+            return True
+        while size:
+            if not parse_incoming(&frame, data, size, self.max_message) or frame.opcode == OP_CLOSE:
+                return True
+            data += frame.consumed
+            size -= frame.consumed
+        return False
 
     cdef int receive_close(self, Conn* c, const uint8_t* data, size_t size) except -1:
         # RFC 6455, sections 5.5.1 and 7.4: the answer repeats the code, unless the frame itself is wrong.

@@ -192,7 +192,7 @@ cdef inline size_t escaped_size(const char* text, size_t size, bint ascii_only) 
     cdef uint8_t c
     for i in range(size):
         c = <uint8_t> text[i]
-        if c == c'?':
+        if c == c'?' or c == 0x1E:
             n += 6
         elif c < 0x80 or not ascii_only:
             n += 1
@@ -217,6 +217,8 @@ cdef inline size_t hex_escape(char* out, uint32_t unit) noexcept nogil:
 cdef inline size_t escape(char* out, const char* text, size_t size, bint ascii_only) noexcept nogil:
     """Write JSON text, which must be valid UTF-8, with every ``?`` as ``\\u003f``; return the length.
 
+    So is a raw 0x1E, which no JSON has: between the packets of a payload it would make two of one.
+
     Args:
         ascii_only: escape what is not ASCII too. Outside of strings JSON has neither.
     """
@@ -225,7 +227,7 @@ cdef inline size_t escape(char* out, const char* text, size_t size, bint ascii_o
     cdef uint32_t code
     while i < size:
         c = <uint8_t> text[i]
-        if c == c'?':
+        if c == c'?' or c == 0x1E:
             n += hex_escape(out + n, c)
             i += 1
         elif c < 0x80 or not ascii_only:

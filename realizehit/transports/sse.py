@@ -174,9 +174,13 @@ class EventStreams:
             pattern if isinstance(pattern, _Refusal) else None for pattern in patterns
         ]
 
+        open_count = outcomes.count(None)
+
         def answer(index: int, channel: bytes, code: ErrorCode | None, text: str) -> None:
+            nonlocal open_count
             outcomes[index] = channel if code is None else _Refusal(code, text)
-            if None not in outcomes:
+            open_count -= 1
+            if open_count == 0:
                 settled.set()
 
         for index, channel in enumerate(patterns):
@@ -206,7 +210,11 @@ class EventStreams:
         except OSError:  # no descriptor is left
             transport.abort()
             return True
-        self._engine.splice(handle, other)
+        try:
+            self._engine.splice(handle, other)
+        except (ValueError, OSError):  # the stream has just ended, or there is no descriptor left
+            self._engine.disconnect(other, CloseCode.INTERNAL_ERROR, "the stream is over")
+            return True
         rename(transport, handle)
         return True
 

@@ -75,7 +75,10 @@ async def test_a_worker_killed_under_load_is_replaced_and_the_others_miss_nothin
             assert one.gaps == []
             for pattern in patterns:
                 came, missing = one.check(source, pattern, since, time.monotonic())
-                assert (came, missing) == (len(source.sent[pattern.id]), 0)
+                sent = source.sent[pattern.id]
+                # Nobody knows of the one that was under way when its publishing was cancelled.
+                assert len(sent) - 1 <= sum(one.taken is True for one in sent) <= came <= len(sent)
+                assert missing == 0
         await bus.close()
         for one in clients:
             one.transport.abort()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 
 from realizehit import _fanout
-from tests.engines import TEXT, bench
+from tests.engines import TEXT, SocketTransport, bench
 from tests.fuzz.engine_calls import one
 from tests.fuzz.targets import cases
 
@@ -31,6 +32,15 @@ def rounds(count: int) -> None:
                 for k in range(20):
                     b.engine.subscribe(conn, b"a:%d" % k)
                 peer.send(TEXT, b"1")
+            ours, theirs = socket.socketpair()
+            polling = b.engine.attach(SocketTransport(ours), b.handler, framing=_fanout.POLLING_4)
+            other, _ = b.connect(framing=_fanout.ENGINEIO_4)
+            for k in range(3):
+                b.engine.subscribe(other, b"a:%d" % k)
+            for k in range(3):
+                b.engine.unsubscribe(other, b"a:%d" % k)
+            b.engine.splice(polling, other)
+            theirs.close()
             b.poll()
             b.publish(*[(b"a:%d" % (k % 30), b'"%d"' % n * 40) for k in range(60)])
             _fanout.canonical({f"k{k}": k for k in range(16)})

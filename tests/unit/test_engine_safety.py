@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from realizehit import _fanout
-from tests.engines import TEXT, Bench, Recorder, bench
+from tests.engines import CLOSE, PING, TEXT, Bench, Recorder, bench, client_frame
 
 
 class Sink:
@@ -208,3 +208,29 @@ def test_handlers_that_go_with_their_connection_may_call_the_engine() -> None:
         b.engine.splice(onward, attach(b)[0])
         b.loop.run()
         assert [text[9:] for opcode, text in peer.frames() if opcode == TEXT] == [b"farewell"] * 2
+
+
+def test_a_broadcast_through_transports_gives_way_too() -> None:
+    with bench(slice_seconds=1e-9) as b:
+        ends = [attach(b) for _ in range(200)]
+        for conn, _ in ends:
+            b.engine.subscribe(conn, b"a:b")
+        b.engine.dispatch([[b"message", b"a:b", b"1"]])
+        steps = [sum(len(sink.data) for _, sink in ends)]
+        while b.loop.soon:
+            b.loop.soon.pop(0)()
+            steps.append(sum(len(sink.data) for _, sink in ends))
+        assert steps[-1] == 200
+        assert all(0 <= after - before <= 16 for before, after in zip([0, *steps], steps, strict=False))
+
+
+def test_what_comes_after_our_close_frame_is_no_answer_to_it_unless_it_is_one() -> None:
+    with bench() as b:
+        conn, sink = attach(b)
+        b.engine.disconnect(conn, 4001, "delay=1")
+        b.loop.run()
+        b.engine.feed(conn, client_frame(TEXT, b"an action under way") + client_frame(PING))
+        assert sink.ended == 0
+        b.engine.feed(conn, client_frame(TEXT, b"another") + client_frame(CLOSE, b"\x0f\xa1"))
+        assert sink.ended == 1
+        assert b.handler.texts == []

@@ -113,6 +113,14 @@ def test_polling_payloads_can_be_taken_apart(texts: list[bytes]) -> None:
         assert all(b"?" not in packet[10:] for packet in packets)
 
 
+@pytest.mark.parametrize("framing", [_fanout.POLLING_4, _fanout.POLLING_3, _fanout.ENGINEIO_4])
+def test_a_separator_in_what_is_no_json_makes_no_packet_of_its_own(framing: int) -> None:
+    """The API takes JSON only; what another publisher hands to the broker is not checked."""
+    written = published(framing, b'"a\x1e1"')
+    assert written.count(SEPARATOR) == (framing == _fanout.POLLING_4)
+    assert b'"a\\u001e1"' in written
+
+
 def events(stream: str) -> list[dict[str, Any]]:
     """Read an event stream as the HTML standard says."""
     found: list[dict[str, Any]] = []
