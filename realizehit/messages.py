@@ -15,6 +15,7 @@ from realizehit.errors import ErrorCode, PatternError, RequestError
 from realizehit.pattern import RESERVED_KEY, channel_of
 
 MAX_REQUEST_ID: Final = 128  # characters of an action's id
+_IDS: Final = (str, int)
 
 
 class Action(NamedTuple):
@@ -55,7 +56,7 @@ def parse_action(text: bytes) -> Action:
     request_id = message.get("id")
     if request_id is not None and (
         isinstance(request_id, bool)
-        or not isinstance(request_id, str | int)
+        or not isinstance(request_id, _IDS)
         or (isinstance(request_id, str) and len(request_id) > MAX_REQUEST_ID)
     ):
         raise ActionError(

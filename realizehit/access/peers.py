@@ -20,12 +20,13 @@ UNKNOWN: Final = ""
 A TCP connection that was reset before it was looked at has no peer name any more, while what it sent can be read.
 """
 
+_PAIRS: Final = (tuple, list)
 _USUAL_LOOPBACK: Final = frozenset(("127.0.0.1", "::1", UNIX))
 
 
 def peer_of(address: Any) -> str:
     """Return the host of a peer's address, as a socket or an ASGI scope has it; `UNKNOWN` where it has none."""
-    return str(address[0]) if isinstance(address, tuple | list) and address else UNKNOWN
+    return str(address[0]) if address and isinstance(address, _PAIRS) else UNKNOWN
 
 
 def peer_of_transport(transport: BaseTransport) -> str:

@@ -19,6 +19,9 @@ from realizehit.transports.joined import JoinedWrites
 TAKE_OVER: Final = "realizehit.take_over"
 """The extension of an ASGI scope by which an endpoint can have the connection, see `BoundedRequests.take_over`."""
 
+ANSWER: Final = "realizehit.answer"
+"""The extension by which an endpoint can answer in one piece, see `BoundedRequests.answer`."""
+
 
 class BoundedRequests(HttpToolsProtocol):
     """Serves HTTP on one connection; a request that dribbles in is answered with 408, too large a head with 431.
@@ -43,27 +46,33 @@ class BoundedRequests(HttpToolsProtocol):
         self._timeout = timeout
         self._gone: Callable[[], None] | None = gone
         self._arriving = False
-        self._in_head = False
-        self._head = 0  # bytes of the head that is not whole yet, without the read that it began in
+        self._head = 0  # bytes of reads in which the head was not whole, the one that it began in left out
+        self._may_be_large = False
         self._oversized = False
         self._timer: asyncio.TimerHandle | None = None
+        self._opening: tuple[object, bytes] = (None, b"")
 
     def on_message_begin(self) -> None:
         """Note that a request has begun."""
-        self._arriving = self._in_head = True
+        self._arriving = True
         self._head = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Offer the connection to whoever answers this request."""
-        self._in_head = False
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
+        if self._may_be_large and self._head_size() > MAX_HEAD:
             self._oversized = True
             raise ValueError("the head is too large")  # ends the parser's work; `send_400_response` says why
         before = self.cycle
         super().on_headers_complete()
-        if self.cycle is not before:
-            self.scope["extensions"] = {TAKE_OVER: partial(self.take_over, self.cycle)}  # type: ignore[dict-item]
+        cycle = self.cycle
+        if cycle is not before:
+            # An event stream takes the connection over, and a publication is answered in one piece.
+            extension = (TAKE_OVER, self.take_over) if self.scope["method"] == "GET" else (ANSWER, self.answer)
+            self.scope["extensions"] = {extension[0]: partial(extension[1], cycle)}  # type: ignore[dict-item]
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def on_message_complete(self) -> None:
         """Note that it is here."""
@@ -81,18 +90,47 @@ class BoundedRequests(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         # A header that does not end is kept by the parser, which says nothing of it.
         self._head += len(data)
+        self._may_be_large = self._head > MAX_HEAD
         super().data_received(data)
-        if self._in_head and self._head > MAX_HEAD and not self.transport.is_closing():
-            self._oversized = True
-            self.send_400_response("")
-            return
         # A request that comes at once, as most do, costs no timer.
         if self._arriving:
-            if self._timer is None:
+            if self._head > MAX_HEAD and "method" not in self.scope and not self.transport.is_closing():
+                self._oversized = True
+                self.send_400_response("")
+            elif self._timer is None:
                 self._timer = self.loop.call_later(self._timeout, self._too_late)
         elif self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def answer(self, cycle: RequestResponseCycle, headers: bytes, body: bytes) -> bool:
+        """Answer a request with 200 and be done with it, at a third of what ASGI's two messages cost.
+
+        Args:
+            cycle: the request.
+            headers: whole lines, without the length.
+            body: the rest.
+
+        Returns:
+            Whether it was answered; where not, ASGI's own way is to be taken, which knows the unusual cases.
+        """
+        usual = cycle.keep_alive and not (
+            cycle.response_started or cycle.disconnected or self.access_log or self.flow.write_paused
+        )
+        if not usual or self.transport.is_closing():
+            return False
+        default = self.server_state.default_headers  # a new list each second
+        if self._opening[0] is not default:
+            lines = b"".join(b"%b: %b\r\n" % header for header in default)
+            self._opening = (default, b"HTTP/1.1 200 OK\r\n" + lines)
+        transport = self.transport
+        if isinstance(transport, JoinedWrites):
+            transport = transport.unwrap()
+        cycle.response_started = cycle.response_complete = True
+        transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (self._opening[1], len(body), headers, body))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def take_over(self, cycle: RequestResponseCycle) -> tuple[asyncio.Transport, list[tuple[bytes, bytes]]] | None:
         """Give the connection away in the middle of a request; the endpoint then returns without having answered.

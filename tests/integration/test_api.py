@@ -100,6 +100,28 @@ async def test_what_is_published_reaches_the_subscriber(node: Node, api: httpx2.
         ]
 
 
+async def test_answers_of_pipelined_requests_come_in_order_and_whole(node: Node) -> None:
+    pattern = unique("pipelined")
+    body = body_of(pattern, "x" * 100)
+    post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    one, last = post + b"\r\n" + body, post + b"Connection: close\r\n\r\n" + body
+    wrong = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx"
+    health = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(node.api_url.rsplit(":", 1)[1].rstrip("/")))
+    async with subscribed(node, pattern) as ws:
+        writer.write((one * 5 + health + wrong) * 10 + last + one)  # what follows the last one is not answered
+        async with asyncio.timeout(20):
+            answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
+        assert [answer[:3] for answer in answers] == ([b"200"] * 6 + [b"415"]) * 10 + [b"200"]
+        for answer in answers:
+            head, _, content = answer.partition(b"\r\n\r\n")
+            assert b"content-length: %d" % len(content) in head.lower()
+            assert (b"connection: close" in head.lower()) == (answer is answers[-1])
+        await ws.wait_for(51)
+        assert len(ws.texts) == 51
+    writer.close()
+
+
 ODD = '{"n": 12345678901234567890123,   "f": 1.10,\t"z": "é?\\u003f" ,\n"n": -0.0, "e": 1E400}'
 
 
