@@ -3,6 +3,8 @@ FROM python:3.13 AS build
 WORKDIR /src
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY realizehit realizehit
+# realizehit/static/realizehit.js is a link to it.
+COPY clients/js/realizehit.js clients/js/realizehit.js
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv /opt/realizehit \
     && /opt/realizehit/bin/pip install --no-cache-dir "realizehit[embedded,jwt] @ file://$(echo /wheels/*.whl)"

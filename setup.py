@@ -9,6 +9,7 @@ Environment:
 """
 
 import os
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -41,5 +42,18 @@ def extensions() -> list[Extension]:
     return list(cythonize(modules, compiler_directives=directives))  # type: ignore[no-untyped-call]
 
 
+def check_assets() -> None:
+    """See to it that the build carries the JavaScript client, which setuptools would leave out without a word.
+
+    Raises:
+        SystemExit: ``realizehit/static/realizehit.js``, a link in the repository, leads nowhere.
+    """
+    script = Path(__file__).with_name("realizehit") / "static" / "realizehit.js"
+    if not script.is_file():
+        to = f", a link to {script.readlink()}," if script.is_symlink() else ""
+        raise SystemExit(f"{script}{to} is missing: servers give it out; copy clients/js/realizehit.js too")
+
+
+check_assets()
 # Always compiled anew: setuptools looks at the age of sources only and would take an extension built with other flags.
 setup(ext_modules=extensions(), options={"build_ext": {"force": True, "parallel": True}})

@@ -1,12 +1,14 @@
-"""Check an sdist and the wheel made from it: what they contain, and that the wheel works in a clean environment.
+"""Check an sdist and the wheel made from it: what they contain, that the wheel works in a clean environment, and that
+the container image is built from the same files.
 
-``python tests/distribution/check_wheel.py DIST``, where DIST holds one of each. The smoke test runs the commands that a
+``python -m tests.distribution.check_wheel DIST``, where DIST holds one of each. The smoke test runs the commands that a
 user runs, in a directory away from the sources.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +19,8 @@ import venv
 import zipfile
 from pathlib import Path
 
+from tests.distribution.image import lay_out
+
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ("_fanout.c", "_load.c")
 
@@ -25,6 +29,8 @@ def main(dist: Path) -> None:
     (sdist,) = dist.glob("*.tar.gz")
     (wheel,) = dist.glob("*.whl")
     check_contents(sdist, wheel)
+    with tempfile.TemporaryDirectory(prefix="realizehit-image-") as directory:
+        check_image(wheel, Path(directory))
     with tempfile.TemporaryDirectory(prefix="realizehit-wheel-") as directory:
         smoke(wheel, Path(directory))
     print(f"{wheel.name}: contents and smoke test are right")
@@ -53,6 +59,37 @@ def check_contents(sdist: Path, wheel: Path) -> None:
     assert all(entry == "realizehit" or entry.endswith(".dist-info") for entry in top), f"top level: {top}"
     for needed in ("LICENSE", "README.md", "pyproject.toml", "setup.py", "tests/vectors.json", "tox.ini"):
         assert needed in in_sdist, f"the sdist lacks {needed}"
+
+
+def check_image(wheel: Path, directory: Path) -> None:
+    """Build a wheel of what the Dockerfile copies, uncompiled since only the file list counts, and compare the two."""
+    sources, wheels = directory / "src", directory / "wheels"
+    lay_out(ROOT, sources)
+
+    def build() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "build", "--wheel", "--outdir", wheels, sources],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "REALIZEHIT_NO_EXTENSION": "1"},
+        )
+
+    done = build()
+    assert done.returncode == 0, done.stdout
+    (built,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        in_image = set(archive.namelist())
+        script = archive.read("realizehit/static/realizehit.js")
+    assert script == (ROOT / "clients/js/realizehit.js").read_bytes(), "the image's JavaScript client is not the source"
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = {entry for entry in archive.namelist() if not entry.endswith((".so", ".pyd"))}
+    assert in_image == in_wheel, f"the image and the wheel differ by {sorted(in_image ^ in_wheel)}"
+    (sources / "clients/js/realizehit.js").unlink()
+    done = build()
+    assert done.returncode != 0, "a wheel is built without the JavaScript client"
+    assert "is missing: servers give it out" in done.stdout, done.stdout
 
 
 def smoke(wheel: Path, directory: Path) -> None:
