@@ -63,7 +63,11 @@ def api_url(settings: Settings, port: int) -> str:
     return f"{'https' if settings.uses_tls else 'http'}://{_in_url(settings.host)}:{port}{settings.prefix}"
 
 
+def reachable(host: str) -> str:
+    """Return the host at which a server that listens on ``host`` is reached from this machine."""
+    return "127.0.0.1" if host in ("", "0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+
+
 def _in_url(host: str) -> str:
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
+    host = reachable(host)
     return f"[{host}]" if ":" in host else host

@@ -262,14 +262,11 @@ class Node:
             self._callback_failed(error)
 
     async def _listen(self, app: Any) -> None:
-        settings = self.settings
-        if settings.role == "all" and not settings.one_port:
-            self._ports["ws"] = await self._serve(settings.ws_listen, app, self.websocket)
-            self._ports["api"] = await self._serve(settings.api_listen, app, None)
-        else:
-            listen = settings.ws_listen if settings.role == "ws" else settings.api_listen
-            port = await self._serve(listen, app, self.websocket)
-            self._ports.update(ws=port, api=port)
+        first, *other = self.settings.listens
+        port = await self._serve(first, app, self.websocket)
+        self._ports.update(ws=port, api=port)
+        for listen in other:
+            self._ports["api"] = await self._serve(listen, app, None)
 
     async def _serve(self, listen: tuple[str, int], app: Any, websocket: WebSocketTransport | None) -> int:
         sock = bind(*listen, reuse_port=self._reuse_port)

@@ -194,6 +194,13 @@ class Settings:
         """Whether the WebSocket and the API server share a port; two ports that are both left to the system differ."""
         return self.ws_listen == self.api_listen and 0 not in (self.ws_port, self.api_port)
 
+    @property
+    def listens(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each server: the WebSocket and the API server's, or the one that they share."""
+        if self.role == "all" and not self.one_port:
+            return self.ws_listen, self.api_listen
+        return (self.ws_listen if self.role == "ws" else self.api_listen,)
+
 
 OPTIONS: Final = dataclasses.fields(Settings)
 

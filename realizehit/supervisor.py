@@ -129,11 +129,8 @@ def _reserved(settings: Settings) -> Generator[Settings]:
                 bind(settings.host, port).close()
             return int(stack.enter_context(bind(settings.host, port, reuse_port=True)).getsockname()[1])
 
-        if settings.role == "all" and not settings.one_port:
-            ws, api = hold(settings.ws_listen[1]), hold(settings.api_listen[1])
-        else:
-            ws = api = hold((settings.ws_listen if settings.role == "ws" else settings.api_listen)[1])
-        yield dataclasses.replace(settings, ws_port=ws, api_port=api)
+        ports = [hold(port) for _, port in settings.listens]
+        yield dataclasses.replace(settings, ws_port=ports[0], api_port=ports[-1])
 
 
 class _Parent:

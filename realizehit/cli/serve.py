@@ -19,7 +19,10 @@ from realizehit.errors import RealizehitError, SettingsError
     lazy={
         "check-config": LazyCommand(
             "realizehit.cli.check_config", "check_config", "Show each setting and where it comes from."
-        )
+        ),
+        "healthcheck": LazyCommand(
+            "realizehit.cli.healthcheck", "healthcheck", "Tell whether the server of these settings runs."
+        ),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -31,6 +32,11 @@ def test_what_is_ignored(path: str, ignored: bool) -> None:
 def test_copies() -> None:
     text = "FROM a AS b\nCOPY x \\\n    y/z ./\nCOPY --from=b q r\nCOPY d e\n"
     assert [(str(source), str(place)) for source, place in copies(text)] == [("x", "x"), ("y/z", "z"), ("d", "e")]
+
+
+def test_its_health_is_what_the_server_itself_says() -> None:
+    (check,) = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("HEALTHCHECK")]
+    assert json.loads(check.partition(" CMD ")[2]) == ["realizehit-server", "healthcheck"]
 
 
 def test_links_lead_somewhere_in_the_image_too(tmp_path: Path) -> None:

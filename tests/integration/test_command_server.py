@@ -12,10 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.integration.wire import RawClient, act, client, unique
@@ -187,6 +189,56 @@ def test_separate_ports(shared_valkey: Valkey) -> None:
         assert server.api.endswith("/v1/")
         ports = {url.split(":")[2].split("/")[0] for url in (server.ws, server.api)}
         assert len(ports) == 2
+
+
+def health(*words: str, **env: str) -> tuple[int, str]:
+    """Run the health check; return its exit status and what it said."""
+    with running("realizehit-server", "healthcheck", *words, env=env) as process:
+        return process.wait(), process.output
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_health_at_each_port(shared_valkey: Valkey, tmp_path: Path, workers: str, tls: bool) -> None:
+    ports = [free_port(), free_port()]
+    env = {"SERVER_WS_PORT": str(ports[0]), "SERVER_API_PORT": str(ports[1]), "SERVER_PORT": "1"}
+    env |= {"SERVER_HOST": "0.0.0.0", "SERVER_API_PREFIX": "/v1", "REALIZEHIT_WORKERS": workers}
+    if tls:
+        certificate = trustme.CA().issue_cert("server.example")
+        certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+        env |= {"REALIZEHIT_TLS_CERT": str(tmp_path / "both.pem"), "REALIZEHIT_TLS_KEY": str(tmp_path / "both.pem")}
+    with serving("--redis", shared_valkey.url, env=env):
+        assert health(**env) == (0, "ok")
+        status, text = health(**{**env, "SERVER_WS_PORT": str(free_port())})
+        assert (status, "Connection refused" in text) == (1, True)
+        assert health(**{**env, "REALIZEHIT_ROLE": "api", "SERVER_WS_PORT": "1"}) == (0, "ok")
+        assert health("--role", "ws", **{**env, "SERVER_API_PORT": "1"}) == (0, "ok")
+
+
+def test_health_of_what_does_not_answer_or_is_no_server_of_ours() -> None:
+    port = free_port()
+    assert health("--port", str(port)) == (
+        1,
+        f"Error: http://127.0.0.1:{port}/healthz: [Errno 111] Connection refused",
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        assert health("--port", str(port), "--timeout", "0.2") == (
+            1,
+            f"Error: http://127.0.0.1:{port}/healthz: timed out",
+        )
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(health, "--port", str(port), "--timeout", "30")
+            connection, _ = silent.accept()  # of the first check, which has given up
+            connection.close()
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            assert asked.result() == (1, f"Error: http://127.0.0.1:{port}/healthz: HTTP status 404")
+    status, text = health("--port", "0")
+    assert status == 2
+    assert text.startswith("Error: port 0 is a free one")
 
 
 def failing(*words: str) -> tuple[int, Process]:

@@ -1,0 +1,62 @@
+"""``realizehit-server healthcheck``."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from typing import Any, Final
+
+import click
+
+from realizehit.cli.options import Unusable, settings_from, settings_options
+from realizehit.settings import Settings
+
+TIMEOUT: Final = 2.0  # seconds; container engines and balancers give a check a few
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--timeout", metavar="SECONDS", type=float, default=TIMEOUT, show_default=True, help="Time to wait for an answer."
+)
+@click.pass_context
+def healthcheck(ctx: click.Context, /, timeout: float, **flags: Any) -> None:
+    """Ask the server that runs here with the same settings whether it does; the exit status is 0 where it answers.
+
+    It asks for /healthz at each port, over TLS where the server has a certificate. It is about the process and not the
+    broker: while that is away, clients stay connected, and a restart would lose them. The exit status is 1 where there
+    is no answer in time or another one, and 2 where the settings cannot be used.
+    """
+    settings, _ = settings_from(ctx.obj or {}, flags)
+    for host, port in _addresses(settings):
+        _ask(host, port, tls=settings.uses_tls, timeout=timeout)
+    click.echo("ok")
+
+
+def _addresses(settings: Settings) -> list[tuple[str, int]]:
+    from realizehit.listening import reachable
+
+    listens = settings.listens
+    if 0 in [port for _, port in listens]:
+        raise Unusable("port 0 is a free one that the system picks; nobody else knows which: give a port")
+    return [(reachable(host), port) for host, port in listens]
+
+
+def _ask(host: str, port: int, *, tls: bool, timeout: float) -> None:
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    if tls:
+        # The certificate is for the server's public name, which is not the one that it is reached by here.
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+    where = f"{'https' if tls else 'http'}://{connection.host}:{port}/healthz"
+    try:
+        connection.request("GET", "/healthz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        raise click.ClickException(f"{where}: {str(error) or type(error).__name__}") from None
+    finally:
+        connection.close()
+    if status != http.client.OK:
+        raise click.ClickException(f"{where}: HTTP status {status}")
