@@ -85,6 +85,7 @@ def publish(
 
     A file has one JSON value a line. With filters, each line is a payload for that pattern; without, each line is an
     object {"pattern": {...}, "payload": ...}. A bad line does not hold up the others; the exit status is 1 then.
+    Lines of standard input (--file -) are published as they come.
 
     \b
     realizehit publish kind=news --file payloads.ndjson

@@ -1,10 +1,14 @@
-"""``realizehit publish --file``: a file of NDJSON, a block of lines at a time."""
+"""``realizehit publish --file``: a file of NDJSON, a block of lines at a time, and a pipe's lines as they come."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
+import os
+import select
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +22,7 @@ from realizehit.pattern import Pattern
 
 BLOCK_LINES: Final = 2000  # that are published at once
 BLOCK_BYTES: Final = 1 << 20  # likewise; one line may be longer
+CHUNK: Final = 1 << 18  # bytes that are read at once
 
 _AWAY: Final = (BrokerUnavailable, Disconnected, ResponseTimeout, ServerUnavailable)
 
@@ -37,7 +42,7 @@ class _Line(NamedTuple):
 
 
 async def publish_file(target: Target, file: Path, pattern: Pattern | None, *, as_json: bool) -> int:
-    """Publish the lines of a file in their order.
+    """Publish the lines of a file in their order; those of a pipe or a terminal as they come.
 
     Args:
         target: where to.
@@ -55,7 +60,7 @@ async def publish_file(target: Target, file: Path, pattern: Pattern | None, *, a
         raise click.FileError(str(file), error.strerror) from None
     with stream, _Progress(file) as progress:
         async with target.open() as publisher:
-            for block in _blocks(_read(stream, pattern)):
+            async for block in _blocks(_Source(stream.fileno()), pattern):
                 outcomes = await publisher.publish_many([line.message for line in block if line.message])
                 left = iter(outcomes)
                 for line in block:
@@ -71,35 +76,96 @@ async def publish_file(target: Target, file: Path, pattern: Pattern | None, *, a
     return 1 if failed else 0
 
 
-def _read(stream: Iterable[bytes], pattern: Pattern | None) -> Iterator[_Line]:
-    """Yield what stands in a file, line by line; blank lines are left out."""
-    decoder = msgspec.json.Decoder(_Body)
-    for number, line in enumerate(stream, 1):
-        text = line.strip()
-        if not text:
-            continue
-        if pattern is not None:
-            yield _Line(number, len(line), (pattern, RawJSON(text)))
-            continue
-        try:
-            body = decoder.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            yield _Line(number, len(line), error=f'it is no {{"pattern": {{...}}, "payload": ...}}: {error}')
-        else:
-            yield _Line(number, len(line), (body.pattern, RawJSON(bytes(body.payload))))
+async def _blocks(source: _Source, pattern: Pattern | None) -> AsyncIterator[list[_Line]]:
+    """Yield what is to be published at once: as much as a block holds, or what is there when nothing more is.
 
-
-def _blocks(lines: Iterable[_Line]) -> Iterator[list[_Line]]:
+    While one is published the next one comes in, so that a slow input is published line by line and a fast one in
+    blocks.
+    """
+    read = _reader(pattern)
     block: list[_Line] = []
     size = 0
-    for line in lines:
-        block.append(line)
-        size += line.size
-        if len(block) == BLOCK_LINES or size >= BLOCK_BYTES:
+    while not source.ended:
+        lines = await source.lines(wait=not block)
+        for line in map(read, lines):
+            if line is None:
+                continue
+            block.append(line)
+            size += line.size
+            if len(block) == BLOCK_LINES or size >= BLOCK_BYTES:
+                yield block
+                block, size = [], 0
+        if block and not lines:
             yield block
             block, size = [], 0
     if block:
         yield block
+
+
+def _reader(pattern: Pattern | None) -> Callable[[bytes], _Line | None]:
+    """Return what reads one line after the other; blank ones are ``None`` and counted all the same."""
+    decoder = msgspec.json.Decoder(_Body)
+    numbers = itertools.count(1)
+
+    def read(line: bytes) -> _Line | None:
+        number, size, text = next(numbers), len(line) + 1, line.strip()
+        if not text:
+            return None
+        if pattern is not None:
+            return _Line(number, size, (pattern, RawJSON(text)))
+        try:
+            body = decoder.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _Line(number, size, error=f'it is no {{"pattern": {{...}}, "payload": ...}}: {error}')
+        return _Line(number, size, (body.pattern, RawJSON(bytes(body.payload))))
+
+    return read
+
+
+class _Source:
+    """A file, pipe or terminal as lines; made in the loop that reads it.
+
+    Attributes:
+        ended: whether everything was read.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.ended = False
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._rest: list[bytes] = []  # of a line whose end has not come
+
+    async def lines(self, *, wait: bool) -> list[bytes]:
+        """Return lines that are there, without their ends; none where only a part of one is.
+
+        Args:
+            wait: whether to wait where nothing is there.
+        """
+        if not self._poll.poll(0):  # of a regular file there always is
+            if not wait:
+                return []
+            await self._readable()
+        chunk = os.read(self._fd, CHUNK)
+        if not chunk:
+            self.ended = True
+            return [b"".join(self._rest)] if self._rest else []
+        *whole, rest = chunk.split(b"\n")
+        if whole:
+            whole[0] = b"".join([*self._rest, whole[0]])
+            self._rest = []
+        if rest:
+            self._rest.append(rest)
+        return whole
+
+    async def _readable(self) -> None:
+        readable = asyncio.Event()
+        self._loop.add_reader(self._fd, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            self._loop.remove_reader(self._fd)
 
 
 def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:

@@ -121,6 +121,48 @@ def test_a_file_of_messages_some_of_them_bad(server: Server, shared_valkey: Valk
     assert [answer.get("code") for answer in answers] == [None, "bad-request", "bad-request", "bad-pattern", None]
 
 
+@pytest.mark.parametrize("straight", [False, True])
+def test_what_comes_through_a_pipe_is_published_as_it_comes(
+    server: Server, shared_valkey: Valkey, straight: bool
+) -> None:
+    filters = words("pipe")
+    target = ["--redis", shared_valkey.url] if straight else ["--url", server.api]
+    command = [str(SCRIPTS / "realizehit"), "publish", *target, *filters, "--file", "-"]
+    process = subscriber(server, filters)
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as publisher:
+            assert publisher.stdin is not None
+            assert publisher.stdout is not None
+            for text in (b"1\n", b"2\n3\n\n", b"4\n[5"):  # the next one only when the last one has arrived
+                publisher.stdin.write(text)
+                publisher.stdin.flush()
+                process.find(f"^{text.split()[-1 - text.count(b'[')].decode()}$")
+            publisher.stdin.write(b",\t5]")
+            publisher.stdin.close()
+            assert publisher.stdout.read() == b"published 5 messages\n"
+            assert publisher.wait(SECONDS) == 0
+        process.find("5]")
+        assert process.out == ["1", "2", "3", "4", "[5,\t5]"]
+    finally:
+        process.stop()
+
+
+def test_ctrl_c_ends_a_publisher_that_waits_for_input(server: Server) -> None:
+    filters = words("waits")
+    command = [str(SCRIPTS / "realizehit"), "publish", "--url", server.api, *filters, "--file", "-"]
+    process = subscriber(server, filters)
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as publisher:
+            assert publisher.stdin is not None
+            publisher.stdin.write(b"1\n")
+            publisher.stdin.flush()
+            process.find("^1$")
+            publisher.send_signal(signal.SIGINT)
+            assert publisher.wait(SECONDS) == 130
+    finally:
+        process.stop()
+
+
 def test_publishing_where_nobody_listens(tmp_path: Path) -> None:
     port = free_port()
     with running("realizehit", "publish", "--url", f"127.0.0.1:{port}", "a=b", "1") as process:
