@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any, Final
 
 from realizehit.client.connection import Connection, Lost
+from realizehit.client.pattern_key import pattern_key
 from realizehit.client.subscription import Subscription
-from realizehit.client.wire import Backoff, Notice, Reply, computed_id, filters_of, same_pattern_key
+from realizehit.client.wire import Backoff, Notice, Reply, computed_id, filters_of
 from realizehit.errors import ClientError, ErrorCode, Rejected
 
 _TRY_AGAIN: Final = (ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED)
@@ -100,12 +101,12 @@ class Topics:
 
     def members_of(self, pattern: Mapping[str, Any]) -> list[Subscription]:
         """Return the subscriptions to one pattern."""
-        topic = self._by_key.get(same_pattern_key(filters_of(pattern)))
+        topic = self._by_key.get(pattern_key(filters_of(pattern)))
         return [] if topic is None else list(topic.members)
 
     def join(self, subscription: Subscription) -> Topic:
         """Add a subscription, and ask for its topic if that is new."""
-        key = same_pattern_key(subscription.filters)
+        key = pattern_key(subscription.filters)
         topic = self._by_key.get(key)
         if topic is None:
             topic = self._by_key[key] = Topic(key, subscription.filters)
@@ -120,7 +121,7 @@ class Topics:
             Done when the server has confirmed it, or where there is nothing to confirm.
         """
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        topic = self._by_key.get(same_pattern_key(subscription.filters))
+        topic = self._by_key.get(pattern_key(subscription.filters))
         if topic is not None and subscription in topic.members:
             topic.members.remove(subscription)
             if not topic.members:
@@ -204,7 +205,7 @@ class Topics:
                 self._by_label[label.encode()] = topic
                 topic.in_force(label, loop.time())
                 return
-            # A server that does not know of collisions, or one pattern in two spellings that this side took for two.
+            # A server that does not know of collisions.
             text = f"{topic.filters!r} has the id of {other.filters!r}, {label}; use another connection for it"
             failure = Rejected(text, ErrorCode.ID_COLLISION)
         del self._by_key[topic.key]

@@ -120,28 +120,11 @@ def filters_of(pattern: object) -> dict[str, Any]:
     return filters
 
 
-def same_pattern_key(filters: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return what is equal for two spellings of one pattern: ``3``, ``3.0`` and ``"3"``; ``true`` and ``"true"``.
-
-    It joins the subscriptions of one client. The channel, which decides who gets what, is the server's affair, so the
-    client works where the extension that computes it was not built.
-    """
-    return tuple(sorted((key, _text(value)) for key, value in filters.items()))
-
-
 def computed_id(filters: Mapping[str, Any]) -> str:
     """Return a pattern's id where the server does not tell it. This alone needs the extension."""
     from realizehit.pattern import Pattern
 
     return Pattern(filters).id
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def may_return(close_code: int | None) -> bool:

@@ -205,6 +205,21 @@ async def test_two_patterns_with_one_id(node: Node, shared_valkey: Valkey) -> No
         assert await take(theirs, 1) == ["for two"]
 
 
+async def test_patterns_that_look_alike_are_two(node: Node, shared_valkey: Valkey) -> None:
+    name = unique("alike")
+    number: dict[str, Any] = {**name, "a": 1e-7}
+    text = {**name, "a": "1e-07"}
+    async with connect(node.ws_url) as client, publisher(shared_valkey) as redis:
+        first, second = await client.subscribe(number), await client.subscribe(text)
+        await redis.publish(Pattern(number).channel, b'"number"')
+        await redis.publish(Pattern(text).channel, b'"text"')
+        assert await take(first, 1) == ["number"]
+        assert await take(second, 1) == ["text"]
+        await client.subscribe({"a": "None"})
+        with pytest.raises(Rejected, match="null"):
+            await client.subscribe({"a": None})
+
+
 async def test_what_the_server_refuses(node: Node) -> None:
     async with connect(node.ws_url) as client:
         for pattern, code in (({}, "bad-pattern"), ({"a": None}, "bad-pattern"), ({"a": "*"}, "wildcard-unsupported")):

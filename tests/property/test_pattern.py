@@ -18,6 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from realizehit import _fanout
+from realizehit.client.pattern_key import pattern_key
+from realizehit.client.wire import filters_of
 from realizehit.errors import PatternError, RequestError, WildcardUnsupported
 from realizehit.messages import ActionError, parse_action, parse_publication
 from realizehit.pattern import Pattern, channel_of
@@ -150,6 +152,32 @@ def test_the_command_lines_form_says_the_same(filters: dict[str, str]) -> None:
     # The channel itself is one step away from it.
     if "*" not in filters and "*" not in filters.values():
         assert Pattern.parse(channel.replace(":", "=").replace("|", ",")).channel == channel
+
+
+def spellings(filters: dict[str, Any]) -> dict[str, Any]:
+    """Write the values of a pattern as Python's own texts of them, most of which are other patterns."""
+    return {key: str(value) for key, value in filters.items()}
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.dictionaries(keys, values, max_size=3), st.dictionaries(keys, values | wrong, max_size=3))
+@example({"a": 1e-7}, {"a": "1e-07"})
+@example({"a": None}, {"a": "None"})
+def test_the_clients_keys_are_equal_where_the_channels_are(one: dict[str, Any], other: dict[str, Any]) -> None:
+    written = []
+    for filters in (one, other, spellings(one), spellings(other), dict(reversed(one.items()))):
+        try:
+            key, channel = pattern_key(filters_of(filters)), models(filters, True)
+        except PatternError:  # it cannot be written as JSON
+            continue
+        written.append((key, channel))
+        if channel != "refused":  # and in texts alone, numbers as the channel has them
+            plain = {name: model_pattern.value_text(value) for name, value in filters.items()}
+            written.append((pattern_key(plain), channel))
+    for key, channel in written:
+        for other_key, other_channel in written:
+            if channel != "refused":
+                assert (key == other_key) == (channel == other_channel)
 
 
 json_numbers = st.from_regex(r"\A-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?\Z")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 import pytest
 
@@ -15,11 +13,9 @@ from realizehit.client.wire import (
     may_return,
     parse_event,
     parse_reply,
-    same_pattern_key,
 )
 from realizehit.errors import PatternError, Rejected, ServerUnavailable
 from realizehit.pattern import Pattern
-from tests.support import VECTORS
 
 
 def test_an_action() -> None:
@@ -60,21 +56,6 @@ def test_filters() -> None:
     for unwritable in ({1: "x"}, {"kind": object()}):
         with pytest.raises(PatternError, match="cannot be written as JSON"):
             filters_of(unwritable)
-
-
-def test_two_spellings_of_a_pattern_have_one_key() -> None:
-    assert same_pattern_key({"a": 3, "b": True}) == same_pattern_key({"b": "true", "a": 3.0})
-    assert same_pattern_key({"a": "3"}) == same_pattern_key({"a": 3})
-    assert same_pattern_key({"a": False}) != same_pattern_key({"a": 0})
-    assert same_pattern_key({"a": "b|c:d"}) != same_pattern_key({"a": "b", "c": "d"})
-
-
-def test_keys_tell_patterns_apart_as_channels_do() -> None:
-    channels: dict[Any, str] = {}
-    for row in VECTORS["valid"]:
-        pattern = Pattern(row["in"])
-        assert channels.setdefault(same_pattern_key(row["in"]), pattern.channel) == pattern.channel
-    assert len(channels) > 20
 
 
 @pytest.mark.parametrize("code", [None, 1000, 1001, 1006, 1011, 4000, 4001, 4002, 4003, 4499, 5000])
