@@ -47,7 +47,7 @@ logger: Final = logging.getLogger(__name__)
 BACKLOG: Final = 4096  # connections that may wait to be accepted; the system's own limit is the lower one on most
 CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
-DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away
+DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away, at least
 
 
 class Node:
@@ -201,9 +201,10 @@ class Node:
         self._reload = self.guard.reload() or self._reload
 
     async def drain(self) -> None:
-        """Send the clients away, spread over ``drain_seconds``, and take no new ones meanwhile.
+        """Send the clients away, spread evenly over ``drain_seconds``, and take no new ones meanwhile.
 
-        Each is closed with 4001 and a delay of its own in the reason, so that they do not come back all at once.
+        Each is closed with 4001 and a delay of its own in the reason, so that they do not come back all at once. Once
+        the last one has left, nothing is waited for.
         """
         self.draining = True
         await self._end_figures()
@@ -212,13 +213,16 @@ class Node:
         if handles:
             logger.info("draining: %d clients over %g s", len(handles), seconds)
         random.shuffle(handles)
-        steps = max(1, round(seconds / DRAIN_STEP))
+        steps = min(max(1, round(seconds / DRAIN_STEP)), len(handles))
+        began = self._loop.time()
         for step in range(steps):
+            await asyncio.sleep(0)  # however late it is, others have their turn
+            due = began + seconds * step / steps
+            while (left := due - self._loop.time()) > 0 and self.engine.stats()["connections"]:
+                await asyncio.sleep(min(left, DRAIN_STEP))
             for handle in handles[step::steps]:
                 delay = random.randint(0, max(1000, round(seconds * 1000)))  # noqa: S311 - no secret, a spread
                 self._send_away(handle, delay)
-            if step + 1 < steps and step < len(handles):
-                await asyncio.sleep(DRAIN_STEP)
         # Who connected in the meantime, and those whose close frame has yet to go out.
         for handle in self.engine.handles():
             self._send_away(handle, 0)

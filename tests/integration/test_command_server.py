@@ -108,9 +108,10 @@ def test_the_embedded_valkey_ends_with_the_server() -> None:
         assert list(Path(tmp["TMPDIR"]).glob("realizehit-*/*/")) == []
 
 
-async def test_drain(shared_valkey: Valkey) -> None:
+@pytest.mark.parametrize("count", [4, 100])
+async def test_drain(shared_valkey: Valkey, count: int) -> None:
     with serving("--redis", shared_valkey.url, "--drain-seconds", "3") as server:
-        clients = [await RawClient.connect(server.ws) for _ in range(60)]
+        clients = [await RawClient.connect(server.ws) for _ in range(count)]
         assert await asyncio.to_thread(request, server.api + "readyz") == (200, "ready\n")
         loop = asyncio.get_running_loop()
         closed: list[float] = []
@@ -132,7 +133,7 @@ async def test_drain(shared_valkey: Valkey) -> None:
             assert refused.value.response.status_code == 503
             await watchers
         assert {one.close_code for one in clients} == {4001}
-        assert max(closed) - min(closed) > 1.5
+        assert max(closed) - min(closed) > 1.5  # the last of 4 leaves after 3/4 of the time
         assert await asyncio.to_thread(server.wait) == 0
 
 

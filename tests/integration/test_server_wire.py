@@ -15,7 +15,7 @@ from realizehit.pattern import Pattern
 from realizehit.server import Node, serve
 from realizehit.settings import Settings
 from tests.engines import PING, TEXT, client_frame
-from tests.integration.wire import HANDSHAKE, act, client, publisher, unique
+from tests.integration.wire import HANDSHAKE, RawClient, act, client, publisher, unique
 from tests.support import Valkey
 
 
@@ -296,6 +296,19 @@ async def test_a_stalled_reader_is_closed_and_harms_nobody(shared_valkey: Valkey
             assert count < 1000
         assert node.engine.stats()["connections"] == 1
         stalled.transport.abort()  # it would wait for an answer to its close frame, which it does not read
+
+
+async def test_a_drain_ends_when_the_last_client_has_gone(shared_valkey: Valkey) -> None:
+    async with serve(Settings(port=0, redis=shared_valkey.url, drain_seconds=3600)) as node:
+        connections = [await RawClient.connect(node.ws_url) for _ in range(3)]
+        drain = asyncio.create_task(node.drain())
+        await asyncio.wait(
+            [asyncio.ensure_future(one.closed.wait()) for one in connections], return_when=asyncio.FIRST_COMPLETED
+        )
+        assert not drain.done()
+        for one in connections:
+            one.transport.abort()
+        await asyncio.wait_for(drain, 20)
 
 
 @pytest.mark.parametrize("role", ["all", "ws"])
