@@ -20,6 +20,7 @@ The tree::
         +-- Disconnected          the connection went away meanwhile
         +-- ResponseTimeout       the answer did not come in time
         +-- QueueOverflow         a subscription was read too slowly
+        +-- TokenUnavailable      the function that gives tokens failed
 
 Each class is caught by its own name; ``code`` is the stable string for programs, the text is for people.
 
@@ -208,3 +209,7 @@ class ResponseTimeout(ClientError, TimeoutError):
 
 class QueueOverflow(ClientError):
     """A subscription's queue ran full, and the subscriber had asked that this be an error."""
+
+
+class TokenUnavailable(ClientError):
+    """The function that gives a client its tokens failed, or gave none; the cause is its error."""

@@ -32,10 +32,25 @@ _CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
     show_envvar=True,
     help="The WebSocket server's address.",
 )
+@click.option(
+    "--token",
+    metavar="TOKEN",
+    envvar="REALIZEHIT_TOKEN",
+    show_envvar=True,
+    help="Who you are, where the server asks; safer in the variable than here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print each payload as one line of JSON, also on a terminal.")
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after so many payloads.")
 @click.option("--timeout", metavar="SECONDS", type=float, help="End after so many seconds.")
-def subscribe(filters: tuple[str, ...], url: str, as_json: bool, count: int | None, timeout: float | None) -> None:
+def subscribe(
+    filters: tuple[str, ...],
+    *,
+    url: str,
+    token: str | None,
+    as_json: bool,
+    count: int | None,
+    timeout: float | None,
+) -> None:
     """Print what is published to a pattern, as it comes.
 
     On a terminal payloads are laid out and coloured; otherwise each is one line of JSON, as it was published. What
@@ -49,14 +64,16 @@ def subscribe(filters: tuple[str, ...], url: str, as_json: bool, count: int | No
     from realizehit.cli.running import run
 
     lines = as_json or not sys.stdout.isatty()
-    run(_follow(pattern_from(filters), ws_endpoint(url), lines=lines, count=count, seconds=timeout))
+    run(_follow(pattern_from(filters), ws_endpoint(url), token, lines=lines, count=count, seconds=timeout))
 
 
-async def _follow(pattern: Pattern, url: str, *, lines: bool, count: int | None, seconds: float | None) -> int:
+async def _follow(
+    pattern: Pattern, url: str, token: str | None, *, lines: bool, count: int | None, seconds: float | None
+) -> int:
     from realizehit.client.ws import WSClient
 
     try:
-        async with asyncio.timeout(seconds), WSClient(url) as client:
+        async with asyncio.timeout(seconds), WSClient(url, token=token) as client:
             client.on("disconnect", _tell_disconnect)
             client.on("error", lambda error: _say(f"not connected: {error}"))
             subscription = await client.subscribe(pattern, raw=True)

@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 from websockets.uri import parse_uri
 
+from realizehit.client.token import LOGGER
 from realizehit.client.wire import Notice, Reply, action, parse_event, parse_reply
 from realizehit.errors import Disconnected, Rejected, ResponseTimeout, ServerUnavailable, SettingsError
 
@@ -95,7 +96,13 @@ async def open_connection(url: str, **options: Any) -> Connection:
     """
     try:
         socket = await connect(
-            url, compression=None, close_timeout=CLOSE_TIMEOUT, create_connection=_Socket, max_queue=64, **options
+            url,
+            compression=None,
+            close_timeout=CLOSE_TIMEOUT,
+            create_connection=_Socket,
+            max_queue=64,
+            logger=LOGGER,
+            **options,
         )
     except (OSError, WebSocketException) as error:  # TimeoutError is an OSError
         raise handshake_error(url, error) from error
@@ -117,7 +124,7 @@ class Connection:
         """The loop's time at which anything last came, a pong included."""
         return self._socket.last_heard
 
-    def act(self, act: str, filters: Mapping[str, Any] | None, answered: Answered) -> str:
+    def act(self, act: str, filters: Mapping[str, Any] | None, answered: Answered, *, token: str | None = None) -> str:
         """Send one action. Those of one turn of the loop go out together.
 
         Returns:
@@ -125,14 +132,14 @@ class Connection:
         """
         request_id = str(next(self._numbers))
         self._pending[request_id] = answered
-        self._outgoing.put_nowait(action(request_id, act, filters))
+        self._outgoing.put_nowait(action(request_id, act, filters, token=token))
         return request_id
 
     def forget(self, request_id: str) -> None:
         """Wait no longer for an answer: a server owes none to a ``sub`` that an ``unsub`` overtook."""
         self._pending.pop(request_id, None)
 
-    async def request(self, act: str, filters: Mapping[str, Any] | None = None, *, timeout: float) -> None:  # noqa: ASYNC109 - the caller's setting
+    async def request(self, act: str, *, timeout: float, token: str | None = None) -> None:  # noqa: ASYNC109 - the caller's setting
         """Send one action and wait for its reply.
 
         Raises:
@@ -141,7 +148,7 @@ class Connection:
             Rejected, ServerUnavailable: the server said no.
         """
         answer: asyncio.Future[Reply | Lost] = asyncio.get_running_loop().create_future()
-        request_id = self.act(act, filters, lambda reply: None if answer.done() else answer.set_result(reply))
+        request_id = self.act(act, None, lambda reply: None if answer.done() else answer.set_result(reply), token=token)
         try:
             async with asyncio.timeout(timeout):
                 reply = await answer

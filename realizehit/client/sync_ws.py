@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import ssl as ssl_module
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -16,6 +17,7 @@ from websockets.protocol import Event
 from websockets.sync.client import ClientConnection, connect
 
 from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error, is_secure
+from realizehit.client.token import LOGGER, SyncToken, check, current_sync, may_return_with, renewal_delay, with_token
 from realizehit.client.wire import (
     Backoff,
     Notice,
@@ -28,7 +30,14 @@ from realizehit.client.wire import (
     parse_event,
     parse_reply,
 )
-from realizehit.errors import ClientError, Rejected, ResponseTimeout, ServerUnavailable, SettingsError
+from realizehit.errors import (
+    ClientError,
+    Rejected,
+    ResponseTimeout,
+    ServerUnavailable,
+    SettingsError,
+    TokenUnavailable,
+)
 
 STABLE_AFTER: Final = 10.0  # seconds that a connection must last to reset the back-off
 
@@ -62,7 +71,11 @@ class Subscriber:
         raw: whether payloads come as the JSON text they were published as, ``bytes``.
         on_gap: called with seconds each time it is back, or the server's broker is; what was published in them may be
             missing.
+        on_expiring: called with the seconds after which its token ends.
         headers: sent with the opening handshake.
+        token: who the subscriber is, a JSON Web Token; or a function that returns a fresh one. It is called for each
+            connection, and after the server has told that the token expires. With a function it comes back also where
+            it was closed because its token had ended.
         ssl: TLS settings of a ``wss://`` connection; the system's where none are given.
         proxy: URL of a proxy; ``True`` for what the environment says, ``None`` for none.
         open_timeout: seconds for connecting and the handshake.
@@ -73,7 +86,7 @@ class Subscriber:
         max_message: bytes of the largest message that is accepted.
 
     Raises:
-        SettingsError: the URL cannot be used.
+        SettingsError: the URL or the token cannot be used.
         PatternError: the pattern is no mapping, or cannot be written as JSON.
 
     Attributes:
@@ -88,7 +101,9 @@ class Subscriber:
         *,
         raw: bool = False,
         on_gap: Callable[[float], object] = lambda seconds: None,
+        on_expiring: Callable[[float], object] = lambda seconds: None,
         headers: Mapping[str, str] | None = None,
+        token: SyncToken | None = None,
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | Literal[True] | None = True,
         open_timeout: float = 10.0,
@@ -100,14 +115,17 @@ class Subscriber:
     ) -> None:
         if not is_secure(url) and ssl is not None:
             raise SettingsError("TLS settings were given, but the URL is not wss://")
+        check(token, headers)
         self.id = ""
         self.gaps = 0
         self._url = url
         self._filters = filters_of(pattern)
         self._raw = raw
         self._on_gap = on_gap
+        self._on_expiring = on_expiring
+        self._headers = headers
+        self._token = token
         self._options: dict[str, Any] = {
-            "additional_headers": headers,
             "proxy": proxy,
             "open_timeout": open_timeout,
             "ping_interval": heartbeat,
@@ -119,6 +137,7 @@ class Subscriber:
         self._backoff = Backoff(backoff_base, backoff_cap)
         self._socket: _Socket | None = None
         self._began = 0.0
+        self._renew_at = math.inf  # when a fresh token is to be sent
         self._closing = threading.Event()
 
     def connect(self) -> Self:
@@ -128,6 +147,7 @@ class Subscriber:
             ServerUnavailable: the server or its broker cannot be reached.
             Rejected: the server refuses the handshake or the pattern.
             ResponseTimeout: no answer in time.
+            TokenUnavailable: the function that gives tokens failed.
         """
         if self._socket is not None or self._closing.is_set():
             raise RuntimeError("a subscriber connects once; make another one")
@@ -161,8 +181,14 @@ class Subscriber:
         if self._socket is None:
             raise ClientError("the subscriber is not connected; use `with` or `connect`")
         while not self._closing.is_set():
+            left = None if self._renew_at == math.inf else self._renew_at - time.monotonic()
+            if left is not None and left <= 0:
+                self._renew()
+                continue
             try:
-                message = self._socket.recv(decode=False)
+                message = self._socket.recv(left, decode=False)
+            except TimeoutError:
+                continue
             except ConnectionClosed as closed:
                 self._come_back(Lost.of(closed), self._socket.last_heard)
                 continue
@@ -174,7 +200,13 @@ class Subscriber:
         raise StopIteration
 
     def _notice(self, event: Notice | None) -> None:
-        if event is None or self.id not in event.labels:
+        if event is None:
+            return
+        if event.name == "expiring":
+            self._on_expiring(event.seconds)
+            if callable(self._token):
+                self._renew_at = time.monotonic() + renewal_delay(event.seconds)
+        if self.id not in event.labels:
             return
         if event.name == "gap":
             self.gaps += 1
@@ -183,6 +215,14 @@ class Subscriber:
             self.close()
             raise Rejected(event.reason or "the server ended the subscription", event.code)
 
+    def _renew(self) -> None:
+        """Send a fresh token. Where that fails the connection ends with the old one, and the next one has another."""
+        assert self._token is not None
+        assert self._socket is not None
+        self._renew_at = math.inf
+        with suppress(TokenUnavailable, ConnectionClosed):
+            self._socket.send(action("2", "auth", token=current_sync(self._token)))
+
     def _decoded(self, payload: bytes) -> Any:
         try:
             return orjson.loads(payload)
@@ -190,6 +230,7 @@ class Subscriber:
             raise ClientError(f"a payload of {self._filters!r} is no JSON: {error}") from None
 
     def _open(self) -> _Socket:
+        headers = self._headers if self._token is None else with_token(self._headers, current_sync(self._token))
         with ExitStack() as stack:
             try:
                 socket = stack.enter_context(
@@ -198,6 +239,8 @@ class Subscriber:
                         compression=None,
                         close_timeout=CLOSE_TIMEOUT,
                         create_connection=_Socket,
+                        logger=LOGGER,
+                        additional_headers=headers,
                         **self._options,
                     )
                 )
@@ -211,11 +254,15 @@ class Subscriber:
 
     def _subscribe(self, socket: ClientConnection) -> None:
         deadline = time.monotonic() + self._response_timeout
+        self._renew_at = math.inf
         reply = None
         try:
             socket.send(action("1", "sub", self._filters))
             while reply is None or reply.id != "1":
-                reply = parse_reply(socket.recv(max(0.0, deadline - time.monotonic()), decode=False))
+                message = socket.recv(max(0.0, deadline - time.monotonic()), decode=False)
+                reply = parse_reply(message)
+                if reply is None:
+                    self._notice(parse_event(message))
         except TimeoutError:
             raise ResponseTimeout(f"no answer to sub within {self._response_timeout:g} seconds") from None
         except ConnectionClosed as closed:
@@ -230,7 +277,7 @@ class Subscriber:
         """Connect again, however long that takes; return at once when this side is closing."""
         if self._closing.is_set():
             return
-        if not may_return(lost.close_code):
+        if not may_return(lost.close_code) and not may_return_with(self._token, lost.close_code):
             raise lost
         if since - self._began >= STABLE_AFTER:
             self._backoff.reset()
@@ -239,7 +286,7 @@ class Subscriber:
             delay = None
             try:
                 self._socket = self._open()
-            except (ServerUnavailable, ResponseTimeout):
+            except (ServerUnavailable, ResponseTimeout, TokenUnavailable):
                 continue
             except Rejected as error:
                 if may_try_again(error):

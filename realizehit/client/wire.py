@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from realizehit.errors import CloseCode, ErrorCode, PatternError, Rejected, ServerUnavailable
+from realizehit.errors import CloseCode, ErrorCode, PatternError, Rejected, ServerUnavailable, TokenUnavailable
 
 _DELAY: Final = re.compile(r"delay=(\d{1,9})")  # milliseconds, in the reason of close code 4001
 _DO_NOT_RETURN: Final = range(4500, 5000)
@@ -43,11 +43,13 @@ class Reply(NamedTuple):
         return Rejected(self.error, self.code)
 
 
-def action(request_id: str, act: str, filters: Mapping[str, Any] | None = None) -> str:
+def action(request_id: str, act: str, filters: Mapping[str, Any] | None = None, *, token: str | None = None) -> str:
     """Build the JSON text of one action."""
     message: dict[str, Any] = {"id": request_id, "act": act}
     if filters is not None:
         message["pat"] = filters
+    if token is not None:
+        message["token"] = token
     return orjson.dumps(message).decode()
 
 
@@ -69,12 +71,12 @@ def parse_reply(message: bytes) -> Reply | None:
 
 
 class Notice(NamedTuple):
-    """What a server tells of subscriptions without having been asked.
+    """What a server tells without having been asked.
 
     Attributes:
-        name: ``gap`` or ``unsubscribed``; there may be others, which a client ignores.
+        name: ``gap``, ``unsubscribed`` or ``expiring``; there may be others, which a client ignores.
         labels: the ids of the subscriptions that it concerns.
-        seconds: of a gap, how long it was.
+        seconds: of a gap, how long it was; of a token that expires, how long it still holds.
         reason: why a subscription was ended, for a person.
         code: the same for programs.
     """
@@ -132,9 +134,9 @@ def may_return(close_code: int | None) -> bool:
     return close_code not in _DO_NOT_RETURN
 
 
-def may_try_again(failure: Rejected | ServerUnavailable) -> bool:
+def may_try_again(failure: Rejected | ServerUnavailable | TokenUnavailable) -> bool:
     """Whether a client that cannot come back now may come back later."""
-    return isinstance(failure, ServerUnavailable) or failure.status not in (*_NEVER_STATUS, None)
+    return not isinstance(failure, Rejected) or failure.status not in (*_NEVER_STATUS, None)
 
 
 def asked_delay(close_code: int | None, reason: str) -> float | None:

@@ -15,8 +15,9 @@ from realizehit.client.connection import Connection, Lost, is_secure, open_conne
 from realizehit.client.events import Callback, Emitter
 from realizehit.client.mailbox import Overflow
 from realizehit.client.subscription import Subscription, SubscriptionState
+from realizehit.client.token import Token, check, current, may_return_with, renewal_delay, with_token
 from realizehit.client.topics import Topics
-from realizehit.client.wire import Backoff, asked_delay, filters_of, may_return, may_try_again
+from realizehit.client.wire import Backoff, Notice, asked_delay, filters_of, may_return, may_try_again
 from realizehit.errors import (
     ClientError,
     Disconnected,
@@ -25,6 +26,7 @@ from realizehit.errors import (
     ResponseTimeout,
     ServerUnavailable,
     SettingsError,
+    TokenUnavailable,
 )
 
 __all__ = ["Overflow", "Subscription", "SubscriptionState", "WSClient"]
@@ -55,11 +57,17 @@ class WSClient(Emitter):
 
     - ``connected`` (): the connection is there, the first time and each time it came back.
     - ``disconnect`` (`Disconnected`): it is gone, with its close code.
-    - ``error`` (exception): an attempt to come back failed, or the client ended because the server will not have it.
+    - ``expiring`` (seconds): the client's token ends in so many seconds. Where ``token`` is a function, a new one is
+      sent before that.
+    - ``error`` (exception): an attempt to come back or to renew the token failed, or the client ended because the
+      server will not have it.
 
     Args:
         url: ``ws://`` or ``wss://``.
         headers: sent with the opening handshake.
+        token: who the client is, a JSON Web Token; or a function, a coroutine function too, that returns a fresh one.
+            It is called for each connection, and after the server has told that the token expires. With a function the
+            client comes back also where it was closed because its token had ended.
         ssl: TLS settings of a ``wss://`` connection; the system's where none are given.
         proxy: URL of a proxy; ``True`` for what the environment says, ``None`` for none.
         open_timeout: seconds for connecting and the handshake.
@@ -73,18 +81,19 @@ class WSClient(Emitter):
         max_message: bytes of the largest message that is accepted; a larger one costs the connection.
 
     Raises:
-        SettingsError: the URL cannot be used.
+        SettingsError: the URL or the token cannot be used.
 
     Reentrancy: for one event loop's thread; any number of tasks may use it.
     """
 
-    events: ClassVar[tuple[str, ...]] = ("connected", "disconnect", "error")
+    events: ClassVar[tuple[str, ...]] = ("connected", "disconnect", "expiring", "error")
 
     def __init__(
         self,
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | Literal[True] | None = True,
         open_timeout: float = 10.0,
@@ -99,9 +108,11 @@ class WSClient(Emitter):
         super().__init__()
         if not is_secure(url) and ssl is not None:
             raise SettingsError("TLS settings were given, but the URL is not wss://")
+        check(token, headers)
         self.url = url
+        self._headers = headers
+        self._token = token
         self._options: dict[str, Any] = {
-            "additional_headers": headers,
             "proxy": proxy,
             "open_timeout": open_timeout,
             "ping_interval": heartbeat,
@@ -117,7 +128,9 @@ class WSClient(Emitter):
         self._runner: asyncio.Task[None] | None = None
         self._opened = False
         self._closing = False
+        self._renewal: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[None] | None = None
+        self._renewal_delays = backoff_base, backoff_cap
         self._topics = Topics(Backoff(backoff_base, backoff_cap))
 
     def __repr__(self) -> str:
@@ -142,12 +155,13 @@ class WSClient(Emitter):
         Raises:
             ServerUnavailable: the server cannot be reached, or cannot serve now.
             Rejected: it refused the handshake; ``status`` says how.
+            TokenUnavailable: the function that gives tokens failed.
         """
         if self._opened or self._closing:
             raise RuntimeError("a client connects once; make another one")
         self._opened = True
         try:
-            connection = await open_connection(self.url, **self._options)
+            connection = await self._open()
         except BaseException:
             self._opened = False
             raise
@@ -280,6 +294,22 @@ class WSClient(Emitter):
         await self._connection.request("ping", timeout=self._response_timeout)
         return loop.time() - began
 
+    async def authenticate(self, token: Token) -> None:
+        """Become who a token says, or go on with a newer one. It counts for connections that come later too.
+
+        Raises:
+            Rejected: it proves nothing, code ``not-authenticated``; the connection stays what it was.
+            Disconnected: the connection is away, or went away meanwhile; the next one is opened with it.
+            ResponseTimeout: no answer in time.
+            SettingsError, TokenUnavailable: it cannot be used.
+        """
+        self._check_open()
+        check(token, self._headers)
+        self._token = token
+        if self._connection is None:
+            raise Disconnected("the connection is away")
+        await self._connection.request("auth", token=await current(token), timeout=self._response_timeout)
+
     async def end(self, subscription: Subscription) -> None:
         """End one subscription; what `Subscription.unsubscribe` calls."""
         if subscription.state in (SubscriptionState.UNSUBSCRIBING, SubscriptionState.UNSUBSCRIBED):
@@ -302,6 +332,42 @@ class WSClient(Emitter):
 
     # ---- the connection
 
+    async def _open(self) -> Connection:
+        headers = self._headers if self._token is None else with_token(self._headers, await current(self._token))
+        return await open_connection(self.url, additional_headers=headers, **self._options)
+
+    def _notice(self, event: Notice) -> None:
+        """Take what the server tells unasked."""
+        if event.name != "expiring":
+            self._topics.notice(event)
+            return
+        self._emit("expiring", event.seconds)
+        if callable(self._token) and self._connection is not None and self._renewal is None:
+            renewal = self._renew(self._connection, renewal_delay(event.seconds))
+            self._renewal = asyncio.create_task(renewal, name="realizehit client token")
+
+    async def _renew(self, connection: Connection, delay: float) -> None:
+        """Give a connection a fresh token, however many attempts that takes; its end is that of this task."""
+        await asyncio.sleep(delay)
+        backoff = Backoff(*self._renewal_delays)
+        while callable(self._token):
+            try:
+                token = await current(self._token)
+                await connection.request("auth", token=token, timeout=self._response_timeout)
+            except Disconnected:
+                break
+            except (TokenUnavailable, Rejected, ServerUnavailable, ResponseTimeout) as error:
+                self._emit("error", error)
+            else:
+                break
+            await asyncio.sleep(backoff.next())
+        self._renewal = None
+
+    def _stop_renewal(self) -> None:
+        task, self._renewal = self._renewal, None
+        if task is not None:
+            task.cancel()
+
     def _check_open(self) -> None:
         if self._closing:
             raise ClientError("the client is closed")
@@ -320,11 +386,11 @@ class WSClient(Emitter):
             while True:
                 began = loop.time()
                 self._connected(connection)
-                lost = await connection.serve(self._topics.deliver, self._topics.notice)
+                lost = await connection.serve(self._topics.deliver, self._notice)
                 if loop.time() - began >= STABLE_AFTER:
                     self._backoff.reset()
                 self._disconnected(connection, lost)
-                if not may_return(lost.close_code):
+                if not may_return(lost.close_code) and not may_return_with(self._token, lost.close_code):
                     error = lost
                 if error is not None or self._closing:
                     return
@@ -346,6 +412,7 @@ class WSClient(Emitter):
 
     def _disconnected(self, connection: Connection, lost: Lost) -> None:
         self._connection = None
+        self._stop_renewal()
         if not self._closing:
             self._topics.detach(connection.last_heard)
         self._emit("disconnect", lost)
@@ -354,8 +421,8 @@ class WSClient(Emitter):
         while True:
             await asyncio.sleep(delay)
             try:
-                return await open_connection(self.url, **self._options)
-            except (Rejected, ServerUnavailable) as error:
+                return await self._open()
+            except (Rejected, ServerUnavailable, TokenUnavailable) as error:
                 if not may_try_again(error):
                     raise
                 self._emit("error", error)
@@ -364,6 +431,7 @@ class WSClient(Emitter):
     def _finish(self, error: ClientError | None) -> None:
         """End everything, with an error or because the client was closed."""
         self._connection = None
+        self._stop_renewal()
         self._topics.end(error)
         assert self._ended is not None
         if error is None:

@@ -1,0 +1,112 @@
+"""A client's token: where it comes from, how it is sent, and that no log shows it.
+
+It goes into the opening handshake's ``Authorization`` and, where it is renewed, into an ``auth`` action.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from websockets.frames import Frame
+
+from realizehit.errors import CloseCode, SettingsError, TokenUnavailable
+
+SyncToken = str | Callable[[], str]
+"""A token, or a function that returns a fresh one each time."""
+
+Token = str | Callable[[], str | Awaitable[str]]
+"""The same, where the function may be a coroutine function."""
+
+_HEADER: Final = "Authorization"
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+
+
+def check(token: object, headers: Mapping[str, str] | None) -> None:
+    """Hold what a client was given to what it can use.
+
+    Raises:
+        SettingsError: it is no text that a header can carry, or there is another ``Authorization``.
+    """
+    if token is None:
+        return
+    if not callable(token):
+        _checked(token)
+    if any(name.lower() == _HEADER.lower() for name in headers or ()):
+        raise SettingsError("a token was given, and an Authorization among the headers; one of them is too much")
+
+
+async def current(token: Token) -> str:
+    """Return the token, a fresh one where a function gives them.
+
+    Raises:
+        TokenUnavailable: the function failed.
+    """
+    try:
+        value = token() if callable(token) else token
+        return _checked(await value if inspect.isawaitable(value) else value)
+    except Exception as error:
+        raise _unavailable(error) from error
+
+
+def current_sync(token: SyncToken) -> str:
+    """Do what `current` does, for a function that is none of a coroutine."""
+    try:
+        return _checked(token() if callable(token) else token)
+    except Exception as error:
+        raise _unavailable(error) from error
+
+
+def with_token(headers: Mapping[str, str] | None, token: str) -> dict[str, str]:
+    """Return the headers of an opening handshake that carries a token."""
+    return {**(headers or {}), _HEADER: f"Bearer {token}"}
+
+
+def may_return_with(token: Token | None, close_code: int | None) -> bool:
+    """Whether a fresh token makes the same attempt another one: after the old one's end."""
+    return callable(token) and close_code == CloseCode.NOT_AUTHENTICATED
+
+
+def renewal_delay(seconds: float) -> float:
+    """Return the seconds after which to renew a token that ends in ``seconds``.
+
+    Clients whose tokens end together do not ask together; and one whose tokens always are about to end, because they
+    last less long than the server's warning, does not ask without a pause.
+    """
+    return seconds * random.uniform(0.25, 0.5)  # noqa: S311 - no secret, a spread
+
+
+def _checked(token: object) -> str:
+    if not isinstance(token, str) or not _VISIBLE.fullmatch(token):
+        raise SettingsError("the token is no text of visible ASCII characters")
+    return token
+
+
+def _unavailable(error: Exception) -> TokenUnavailable:
+    return TokenUnavailable(f"there is no token: {str(error) or type(error).__name__}")
+
+
+class _HideTokens(logging.Filter):
+    """Take tokens out of what the library writes at debug level: headers, and frames of the action ``auth``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record; none is left out."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(_shown, record.args, (None, *record.args)))
+        return True
+
+
+def _shown(value: Any, before: Any) -> Any:
+    if before == _HEADER:
+        return "***"
+    return "an auth action" if isinstance(value, Frame) and b'"act":"auth"' in bytes(value.data) else value
+
+
+LOGGER: Final = logging.getLogger("websockets.client.realizehit")
+"""For the library's connections of these clients; its level and handlers are those of ``websockets.client``."""
+
+LOGGER.addFilter(_HideTokens())
