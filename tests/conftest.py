@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from realizehit import _fanout
@@ -16,6 +17,9 @@ from tests.support import Valkey
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# How long an example takes is the machine's affair, and a test that fails by it says nothing.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # What the extension was built as. An environment of tox says which it is about, so that no other passes for it.
 BUILD = "debug" if _fanout.debug_counts() is not None else "release" if _fanout.HAVE_EPOLL else "noepoll"

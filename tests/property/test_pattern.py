@@ -159,7 +159,7 @@ def spellings(filters: dict[str, Any]) -> dict[str, Any]:
     return {key: str(value) for key, value in filters.items()}
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(keys, values, max_size=3), st.dictionaries(keys, values | wrong, max_size=3))
 @example({"a": 1e-7}, {"a": "1e-07"})
 @example({"a": None}, {"a": "None"})
