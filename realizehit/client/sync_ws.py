@@ -17,7 +17,7 @@ from websockets.protocol import Event
 from websockets.sync.client import ClientConnection, connect
 
 from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error, is_secure
-from realizehit.client.token import LOGGER, SyncToken, check, current_sync, may_return_with, renewal_delay, with_token
+from realizehit.client.token import LOGGER, SyncToken, check, current_sync, renewal_delay, with_token
 from realizehit.client.wire import (
     Backoff,
     Notice,
@@ -277,7 +277,7 @@ class Subscriber:
         """Connect again, however long that takes; return at once when this side is closing."""
         if self._closing.is_set():
             return
-        if not may_return(lost.close_code) and not may_return_with(self._token, lost.close_code):
+        if not may_return(lost.close_code):
             raise lost
         if since - self._began >= STABLE_AFTER:
             self._backoff.reset()

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from websockets.frames import Frame
 
-from realizehit.errors import CloseCode, SettingsError, TokenUnavailable
+from realizehit.errors import SettingsError, TokenUnavailable
 
 SyncToken = str | Callable[[], str]
 """A token, or a function that returns a fresh one each time."""
@@ -64,11 +64,6 @@ def current_sync(token: SyncToken) -> str:
 def with_token(headers: Mapping[str, str] | None, token: str) -> dict[str, str]:
     """Return the headers of an opening handshake that carries a token."""
     return {**(headers or {}), _HEADER: f"Bearer {token}"}
-
-
-def may_return_with(token: Token | None, close_code: int | None) -> bool:
-    """Whether a fresh token makes the same attempt another one: after the old one's end."""
-    return callable(token) and close_code == CloseCode.NOT_AUTHENTICATED
 
 
 def renewal_delay(seconds: float) -> float:

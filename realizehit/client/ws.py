@@ -15,7 +15,7 @@ from realizehit.client.connection import Connection, Lost, is_secure, open_conne
 from realizehit.client.events import Callback, Emitter
 from realizehit.client.mailbox import Overflow
 from realizehit.client.subscription import Subscription, SubscriptionState
-from realizehit.client.token import Token, check, current, may_return_with, renewal_delay, with_token
+from realizehit.client.token import Token, check, current, renewal_delay, with_token
 from realizehit.client.topics import Topics
 from realizehit.client.wire import Backoff, Notice, asked_delay, filters_of, may_return, may_try_again
 from realizehit.errors import (
@@ -390,7 +390,7 @@ class WSClient(Emitter):
                 if loop.time() - began >= STABLE_AFTER:
                     self._backoff.reset()
                 self._disconnected(connection, lost)
-                if not may_return(lost.close_code) and not may_return_with(self._token, lost.close_code):
+                if not may_return(lost.close_code):
                     error = lost
                 if error is not None or self._closing:
                     return

@@ -101,7 +101,7 @@ async def test_a_bad_token_ends_the_first_attempt(shared_valkey: Valkey) -> None
 
 
 def renews(tokens: list[str], *, then_close: bool) -> Script:
-    """Answer the subscription, tell that the token expires, take the new one, and end as a token's end does."""
+    """Answer the subscription, tell that the token expires, take the new one, and drain."""
 
     async def script(server: Scripted, socket: ServerConnection) -> None:
         tokens.append(bearer(socket))
@@ -111,7 +111,7 @@ def renews(tokens: list[str], *, then_close: bool) -> Script:
         tokens.append(action["token"])
         await reply(socket, action, ret="ok")
         if then_close:
-            await socket.close(4501, "the token has expired")
+            await socket.close(4001, "delay=0.01")
         else:
             await socket.send("id?1")
             await answer_all(server, socket)
@@ -121,7 +121,7 @@ def renews(tokens: list[str], *, then_close: bool) -> Script:
 
 @asynccontextmanager
 async def renewing() -> AsyncIterator[tuple[str, list[str]]]:
-    """Run a server whose first connection ends with its token; give its address, and the tokens that it is sent."""
+    """Run a server that sends its first connection away; give its address, and the tokens that it is sent."""
     tokens: list[str] = []
     async with scripted(renews(tokens, then_close=True), renews(tokens, then_close=False)) as server:
         yield server.url, tokens

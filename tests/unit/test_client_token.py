@@ -12,7 +12,6 @@ from realizehit.client.token import (
     check,
     current,
     current_sync,
-    may_return_with,
     renewal_delay,
     with_token,
 )
@@ -59,13 +58,6 @@ async def test_a_function_that_gives_none() -> None:
         assert caught.value.__cause__ is not None
         with pytest.raises(TokenUnavailable, match=text):
             current_sync(function)  # type: ignore[arg-type]
-
-
-def test_a_fresh_token_makes_another_attempt() -> None:
-    assert may_return_with(lambda: "t", 4501)
-    assert not may_return_with("t", 4501)
-    assert not may_return_with(None, 4501)
-    assert not may_return_with(lambda: "t", 4502)
 
 
 def test_renewing_leaves_time_and_is_spread() -> None:
