@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -22,6 +23,14 @@ def text_of(value: object) -> str:
     raise ValueError(f"{value!r} is no value of a filter")
 
 
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+").fullmatch
+
+
+def encoded(text: str) -> str:
+    """Percent-encode a text, which mostly needs none."""
+    return text if _UNRESERVED(text) else quote(text, safe="-._~")
+
+
 def canonical(filters: Mapping[str, object]) -> bytes:
     """Turn filters into their channel."""
     if not 1 <= len(filters) <= 16:
@@ -32,7 +41,7 @@ def canonical(filters: Mapping[str, object]) -> bytes:
             raise TypeError(f"{key!r} is no key of a filter")
         if key == "*" or value == "*":
             raise ValueError("the wildcard is not served here")
-        left, right = quote(key, safe="-._~"), quote(text_of(value), safe="-._~")
+        left, right = encoded(key), encoded(text_of(value))
         if not left or not right:
             raise ValueError(f"{key!r} or its value is empty")
         if len(left) > 64 or len(right) > 256:

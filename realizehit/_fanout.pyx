@@ -14,7 +14,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from cpython.unicode cimport PyUnicode_FromStringAndSize
 
 cimport cython
 from libc.errno cimport errno
@@ -22,6 +21,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cdef extern from "Python.h":
+    str PyUnicode_New(Py_ssize_t size, Py_UCS4 largest)
+    void* PyUnicode_1BYTE_DATA(str text)
 
 from realizehit._conn cimport (
     BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DEAF, HALF_CLOSED, HARD,
@@ -57,6 +60,10 @@ import zlib
 # --- 1. Patterns ------------------------------------------------------------------------------------------------------
 # In: a dict of filters. Out: the canonical channel, as bytes, and its id. Each rule that a pattern can break has a
 # text of its own, which names the filter; nothing else is ever raised.
+
+cdef extern from "Python.h":
+    str PyUnicode_New(Py_ssize_t size, Py_UCS4 largest)
+    void* PyUnicode_1BYTE_DATA(str text)
 
 MAX_FILTERS = C_MAX_FILTERS
 MAX_KEY = C_MAX_KEY
@@ -96,25 +103,27 @@ def canonical(dict filters not None, bint wildcards=False):
     cdef PyObject* key
     cdef PyObject* value
     cdef Py_ssize_t position = 0
-    cdef int count = 0, size = 0, wildcard, i, j
+    cdef int count = 0, size = 0, i, j
     cdef Filter* f
     if len(filters) == 0:
         raise InvalidPattern("a pattern needs at least one filter")
     if len(filters) > C_MAX_FILTERS:
         raise InvalidPattern(f"a pattern has at most {C_MAX_FILTERS} filters, not {len(filters)}")
-    while PyDict_Next(filters, &position, &key, &value):
-        try:
-            wildcard = encode_filter(&parts[count], <object> key, <object> value, wildcards)
-        except ValueError as error:
-            raise InvalidPattern(str(error)) from None
-        if wildcard:
-            raise InvalidWildcard(f"the value of {shown(<object> key)} is the wildcard '*', which is not allowed here")
-        i = count
-        while i > 0 and compare_keys(&parts[count], &parts[order[i - 1]]) < 0:
-            order[i] = order[i - 1]
-            i -= 1
-        order[i] = count
-        count += 1
+    try:
+        while PyDict_Next(filters, &position, &key, &value):
+            if encode_filter(&parts[count], <object> key, <object> value, wildcards):
+                raise InvalidWildcard(
+                    f"the value of {shown(<object> key)} is the wildcard '*', which is not allowed here")
+            i = count
+            while i > 0 and compare_keys(&parts[count], &parts[order[i - 1]]) < 0:
+                order[i] = order[i - 1]
+                i -= 1
+            order[i] = count
+            count += 1
+    except InvalidWildcard:
+        raise
+    except ValueError as error:
+        raise InvalidPattern(str(error)) from None
     for j in range(count):
         f = &parts[order[j]]
         if size + f.key_size + f.value_size + (2 if j else 1) > C_MAX_CHANNEL:
@@ -133,9 +142,9 @@ def canonical(dict filters not None, bint wildcards=False):
 
 def channel_id(bytes channel not None):
     """Return the id of a channel: the first 8 hex digits of its MD5, a label and never a key."""
-    cdef char out[8]
-    rh_id(out, <const uint8_t*> PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel))
-    return PyUnicode_FromStringAndSize(out, 8)
+    cdef str label = PyUnicode_New(8, 127)
+    rh_id(<char*> PyUnicode_1BYTE_DATA(label), <const uint8_t*> PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel))
+    return label
 
 
 # --- 2. The engine ----------------------------------------------------------------------------------------------------

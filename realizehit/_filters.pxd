@@ -14,7 +14,11 @@ from libc.string cimport memcmp, memcpy
 from realizehit._text cimport number_to_text, percent_encode
 
 cdef extern from "Python.h":
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size)    # NULL with an error set
+    void PyErr_Clear()
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    Py_UCS4 PyUnicode_READ_CHAR(object text, Py_ssize_t index)
+    bint PyErr_ExceptionMatches(object kind)
     char* PyOS_double_to_string(double value, char code, int precision, int flags, int* kind) except NULL
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
     unsigned long long PyLong_AsUnsignedLongLong(object value) except? 0xFFFFFFFFFFFFFFFF
@@ -34,8 +38,14 @@ cdef struct Filter:
 
 
 cdef inline int compare_keys(const Filter* a, const Filter* b) noexcept nogil:
-    cdef int order = memcmp(a.key, b.key, a.key_size if a.key_size < b.key_size else b.key_size)
+    cdef int order = a.key[0] - b.key[0]    # mostly decides; what is encoded is ASCII
+    if order == 0:
+        order = memcmp(a.key, b.key, a.key_size if a.key_size < b.key_size else b.key_size)
     return order if order != 0 else a.key_size - b.key_size
+
+
+cdef inline bint is_star(object text):
+    return PyUnicode_GET_LENGTH(text) == 1 and PyUnicode_READ_CHAR(text, 0) == c'*'
 
 
 cdef inline str shown(object key):
@@ -48,10 +58,13 @@ cdef inline int encode_text(char* out, int room, object text, object key, bint i
     cdef Py_ssize_t size
     cdef const char* utf8
     cdef int n
-    try:
-        utf8 = PyUnicode_AsUTF8AndSize(text, &size)
-    except UnicodeEncodeError:
-        raise ValueError(f"{'the key' if is_key else 'the value of'} {shown(key)} holds a lone surrogate") from None
+    # No `try` here nor in the loop that calls this: each would save and restore the state of exceptions.
+    utf8 = PyUnicode_AsUTF8AndSize(text, &size)
+    if utf8 == NULL:
+        if not PyErr_ExceptionMatches(UnicodeEncodeError):
+            return -1   # no memory; the error is set
+        PyErr_Clear()
+        raise ValueError(f"{'the key' if is_key else 'the value of'} {shown(key)} holds a lone surrogate")
     if size == 0:
         raise ValueError("a key is empty" if is_key else f"the value of {shown(key)} is empty")
     n = percent_encode(out, room, utf8, size)
@@ -97,9 +110,9 @@ cdef inline int encode_filter(Filter* f, object key, object value, bint wildcard
     cdef bint star_key
     if not PyUnicode_Check(key):
         raise ValueError(f"the key {shown(key)} is not a string")
-    star_key = key == "*"
+    star_key = is_star(key)
     if PyUnicode_Check(value):
-        if value == "*":
+        if is_star(value):
             if not wildcards:
                 return 1
             f.key_size = 1 if star_key else encode_text(f.key, C_MAX_KEY, key, key, True)

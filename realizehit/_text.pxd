@@ -4,27 +4,36 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-# RFC 3986's unreserved characters (section 2.3) as a bit set over ASCII, 64 bits a word:
-# "-" "." "0-9" below 64; "A-Z" "_" "a-z" "~" above.
-cdef inline bint is_unreserved(uint8_t c) noexcept nogil:
-    if c < 64:
-        return (<uint64_t> 0x03FF600000000000 >> c) & 1
-    if c < 128:
-        return (<uint64_t> 0x47FFFFFE87FFFFFE >> (c - 64)) & 1
-    return False
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    /* RFC 3986's unreserved characters (section 2.3): "-" "." "0-9" "A-Z" "_" "a-z" "~". */
+    static const uint8_t rh_unreserved[256] = {
+        [0x2D] = 1, [0x2E] = 1, [0x5F] = 1, [0x7E] = 1,
+        [0x30] = 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+        [0x41] = 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+        [0x61] = 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    """
+    const uint8_t* rh_unreserved
 
 
 cdef inline int percent_encode(char* out, int room, const char* text, Py_ssize_t size) noexcept nogil:
     """Write `text` percent-encoded to `out`; return its length, or -1 when it takes more than `room` bytes."""
-    cdef Py_ssize_t i
-    cdef int n = 0
+    cdef Py_ssize_t i = 0
+    cdef int n
     cdef uint8_t c
     cdef const char* hexits = b"0123456789ABCDEF"
     if size > room:
         return -1
-    for i in range(size):
+    while i < size and rh_unreserved[<uint8_t> text[i]]:    # mostly all of it, and within the room
+        out[i] = text[i]
+        i += 1
+    n = <int> i
+    while i < size:
         c = <uint8_t> text[i]
-        if is_unreserved(c):
+        i += 1
+        if rh_unreserved[c]:
             if n >= room:
                 return -1
             out[n] = <char> c
@@ -265,10 +274,11 @@ cdef extern from *:
         0xf4292244,0x432aff97,0xab9423a7,0xfc93a039,0x655b59c3,0x8f0ccc92,0xffeff47d,0x85845dd1,
         0x6fa87e4f,0xfe2ce6e0,0xa3014314,0x4e0811a1,0xf7537e82,0xbd3af235,0x2ad7d2bb,0xeb86d391};
     #define RH_ROL(x, n) (((x) << (n)) | ((x) >> (32 - (n))))
+    /* What depends on the step before, `b`, comes last: each step waits for the one before it. */
     #define RH_STEP(f, a, b, c, d, g, i, s) \\
-        (a) += (f) + w[g] + rh_md5_k[i]; (a) = RH_ROL((a), (s)) + (b);
+        (a) += w[g] + rh_md5_k[i]; (a) += (f); (a) = RH_ROL((a), (s)) + (b);
     #define RH_F(b, c, d) ((d) ^ ((b) & ((c) ^ (d))))
-    #define RH_G(b, c, d) ((c) ^ ((d) & ((b) ^ (c))))
+    #define RH_G(b, c, d) ((~(d) & (c)) + ((d) & (b)))
     #define RH_H(b, c, d) ((b) ^ (c) ^ (d))
     #define RH_I(b, c, d) ((c) ^ ((b) | ~(d)))
     #define RH_FOUR(F, i, g0, g1, g2, g3, s0, s1, s2, s3) \\
