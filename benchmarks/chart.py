@@ -15,7 +15,7 @@ BAR = 380  # the longest
 ROW = 34
 TOP = 84
 TITLE = "realizehit beside its targets"
-FLOOR_ROWS = ("wide", "deep", "many")  # whose figure is a multiple of the send loop
+FLOOR_ROWS = ("wide", "deep", "many")  # whose figure is a multiple of the send loop, marked where the scale reaches it
 
 # Readable on white and on dark: the text follows the reader's theme, the colours are of middling brightness.
 STYLE = """

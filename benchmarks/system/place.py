@@ -27,9 +27,23 @@ class Cores:
 
     @classmethod
     def choose(cls) -> Cores:
-        """Take the first two cores that this process may use."""
-        allowed = sorted(os.sched_getaffinity(0))
-        return cls(server=allowed[0], client=allowed[1] if len(allowed) > 1 else allowed[0])
+        """Take the first two cores that this process may use, rather not two threads of one core."""
+        server, *others = sorted(os.sched_getaffinity(0))
+        apart = [cpu for cpu in others if cpu not in _siblings(server)]
+        return cls(server=server, client=(apart or others or [server])[0])
+
+
+def _siblings(cpu: int) -> set[int]:
+    """Return the logical processors that share a core with one."""
+    try:
+        text = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text(encoding="ascii")
+    except OSError:
+        return {cpu}
+    siblings: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        siblings.update(range(int(first), int(last or first) + 1))
+    return siblings
 
 
 def pin(core: int, pid: int = 0) -> None:
