@@ -40,7 +40,7 @@ from realizehit.errors import (
     PublishUnclear,
     RequestError,
 )
-from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication
+from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication, problem
 from realizehit.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
 from realizehit.transports.requests import ANSWER
@@ -192,6 +192,8 @@ class _Endpoint:
             answer = await self.publish(body, media_type, key)
         except (RequestError, PatternError) as error:
             self.metrics.count("invalid")
+            if error.code == ErrorCode.TOO_LARGE:
+                self._limited()
             await _send(send, *_problem(error.code, str(error)))
         except AccessDenied as error:
             status, media, text = _problem(error.code, str(error))
@@ -257,6 +259,10 @@ class _Endpoint:
         text = f"the payload has {size} bytes; at most {self.max_payload} are taken"
         return RequestError(text, ErrorCode.TOO_LARGE)
 
+    def _limited(self) -> None:
+        if self.gate is not None:
+            self.gate.count("payload_too_large")
+
 
 class _Publish(_Endpoint):
     """``POST {prefix}``."""
@@ -300,6 +306,7 @@ class _PublishBatch(_Endpoint):
                     good.append(item)
                 else:
                     items[index] = too_large
+                    self._limited()
         if key is not None:
             denials = iter(self.denials(key, good))
             places = [index for index, item in enumerate(items) if isinstance(item, Publication)]
@@ -353,13 +360,7 @@ def _failed(index: int, code: str, detail: str) -> dict[str, Any]:
 
 def _problem(code: str, detail: str) -> tuple[HTTPStatus, bytes, bytes]:
     status = _STATUS.get(ErrorCode(code), HTTPStatus.BAD_REQUEST)
-    return status, _PROBLEM, _problem_body(status, detail, code=code)
-
-
-def _problem_body(status: HTTPStatus, detail: str, **more: str) -> bytes:
-    return orjson.dumps(
-        {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **more}
-    )
+    return status, _PROBLEM, problem(status, detail, code)
 
 
 def _problem_response(code: ErrorCode, detail: str) -> Response:
@@ -385,10 +386,10 @@ async def _http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     detail = {404: "there is nothing here; GET /openapi.json lists what there is"}.get(status, error.detail)
-    return Response(_problem_body(status, detail), status, error.headers, _PROBLEM.decode())
+    return Response(problem(status, detail), status, error.headers, _PROBLEM.decode())
 
 
-_DEFECT: Final = _problem_body(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says how")
+_DEFECT: Final = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says how")
 
 
 async def _defect(_: Request, error: Exception) -> Response:

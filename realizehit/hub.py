@@ -51,6 +51,7 @@ class Hub(BusListener):
         subscribe_timeout: seconds that a subscription may wait for the broker.
         max_subscriptions: subscriptions that a connection may hold.
         max_channels: channels that may have subscribers here, 0 for any number.
+        limited: told the name of each limit that a subscription passes.
         reserved: channels with the reserved key that can be subscribed to; ``None`` for all of them.
 
     Attributes:
@@ -70,6 +71,7 @@ class Hub(BusListener):
         subscribe_timeout: float = 5.0,
         max_subscriptions: int = 1024,
         max_channels: int = 0,
+        limited: Callable[[str], None] = lambda reason: None,
         reserved: Container[bytes] | None = (),
     ) -> None:
         self.events = Events(engine)
@@ -80,6 +82,7 @@ class Hub(BusListener):
         self._subscribe_timeout = subscribe_timeout
         self._max_subscriptions = max_subscriptions
         self._max_channels = max_channels
+        self._limited = limited
         self._reserved = reserved
         # Channels that the broker has yet to confirm, with those who wait; and the same in order of their deadlines.
         self._waiting: dict[bytes, list[_Waiter]] = {}
@@ -105,10 +108,13 @@ class Hub(BusListener):
             and self._engine.subscribers(channel) == 0
             and self._engine.stats()["channels"] >= self._max_channels
         ):
+            self._limited("too_many_channels")
             answer(ErrorCode.TOO_MANY_CHANNELS, "this server has as many channels as it may")
             return
         outcome = self._engine.subscribe(conn, channel, self._max_subscriptions)
         if outcome in _REFUSALS:
+            if outcome == _fanout.FULL:
+                self._limited("too_many_subscriptions")
             answer(*_REFUSALS[outcome])
             return
         if outcome == _fanout.ADDED:

@@ -1,4 +1,4 @@
-"""What stands inside the messages: actions and replies of the wire, and the bodies of a publish.
+"""What stands inside the messages: actions and replies of the wire, the bodies of a publish, and its errors over HTTP.
 
 Text in, values out; nothing here knows a socket. A payload is never decoded: it stays the JSON text it came as.
 """
@@ -6,6 +6,7 @@ Text in, values out; nothing here knows a socket. A payload is never decoded: it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -90,6 +91,24 @@ def reply(request_id: str | int, ret: str) -> bytes:
 def error_reply(request_id: str | int, message: str, code: str) -> bytes:
     """Build the JSON text of a reply that says no."""
     return orjson.dumps({"id": request_id, "err": message, "code": str(code)})
+
+
+def problem(status: int, detail: str, code: str | None = None, **more: Any) -> bytes:
+    """Write a problem document, the body of every HTTP response that says no.
+
+    Args:
+        status: the response's status.
+        detail: what is wrong, for a person.
+        code: one of `ErrorCode`; ``None`` where the status says it all.
+        **more: further members.
+
+    Source: RFC 9457.
+    """
+    status = HTTPStatus(status)
+    document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **more}
+    if code is not None:
+        document["code"] = str(code)
+    return orjson.dumps(document)
 
 
 class Publication(NamedTuple):

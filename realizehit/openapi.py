@@ -138,7 +138,7 @@ def _publish() -> dict[str, Any]:
             "publish",
             "Publish one message to a pattern",
             _content("The broker took it.", _JSON, "Queued"),
-            **_problems(400, 401, 403, 413, 415, 429, 502, 503),
+            **_problems(400, 401, 403, 408, 413, 415, 429, 431, 502, 503),
         ),
         "requestBody": {
             "required": True,
@@ -159,7 +159,7 @@ def _batch(settings: Settings) -> dict[str, Any]:
             "publishBatch",
             "Publish many messages in order; also as NDJSON, a Publication a line",
             _content("Answered message by message.", _JSON, "BatchResult"),
-            **_problems(400, 401, 403, 413, 415, 429, 503),
+            **_problems(400, 401, 403, 408, 413, 415, 429, 431, 503),
         ),
         "requestBody": {"required": True, "content": {_JSON: {"schema": body}}},
     }
@@ -169,9 +169,11 @@ _MEANINGS: Final = {
     400: "The body is not what is asked for.",
     401: "An API key is needed, or the one that was sent is not known.",
     403: f"It may not be published: by this key, from there, or because {RESERVED_KEY} is a key of servers alone.",
+    408: "It did not arrive in time.",
     413: "It is too large.",
     415: "It is not sent as JSON.",
     429: "The API key has published as fast as it may.",
+    431: "Its head is too large.",
     502: "The broker refused it.",
     503: "The broker cannot be reached, or the server is going away.",
 }

@@ -135,6 +135,7 @@ class Node:
             subscribe_timeout=settings.subscribe_timeout,
             max_subscriptions=settings.max_subscriptions,
             max_channels=settings.max_channels,
+            limited=gate.count,
             reserved=(STATS_CHANNEL,) if settings.console else (),
         )
         self.guard = Guard(self.engine, self.hub, gate)
@@ -280,6 +281,7 @@ class Node:
             websocket=websocket,
             timeout=settings.handshake_timeout,
             request_timeout=settings.request_timeout,
+            max_head=settings.max_head_bytes,
             guard=self.guard,
             room=self.room,
         )

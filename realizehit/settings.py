@@ -135,6 +135,7 @@ class Settings:
     max_handshakes: int = _option(0, "opening handshakes per second, 0 for any number")
     max_actions: int = _option(100, "actions per second of a connection, 0 for any number")
     max_channels: int = _option(0, "channels with a subscriber at once, 0 for any number")
+    max_head_bytes: int = _option(16 * 1024, "largest head of a request, its line and headers", unit="bytes")
     request_timeout: float = _option(30.0, "time for an HTTP request to arrive whole", unit="s")
 
     def __post_init__(self) -> None:  # noqa: PLR0912 - one check after the other

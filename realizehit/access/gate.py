@@ -26,10 +26,11 @@ RETRY_AFTER: Final = 5.0  # seconds, where a server is full
 
 REASONS: Final = (
     "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "bad_identity", "bad_token",
-    "not_granted", "too_many_actions", "expired", "no_longer_granted",
-    "protected", "bad_key", "key_not_granted", "key_rate",
+    "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels", "message_too_large", "expired",
+    "no_longer_granted", "protected", "bad_key", "key_not_granted", "key_rate", "payload_too_large",
+    "head_too_large", "late_head", "late_request", "no_room",
 )  # fmt: skip
-"""Why somebody was refused, or put out, as metrics call it."""
+"""Why somebody was refused, or put out, as metrics call it; each limit that can be reached is one of them."""
 
 _FORWARDED: Final = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"))
 _LOCAL_HOST: Final = re.compile(rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
@@ -100,6 +101,10 @@ class Gate:
         self._buckets: dict[str, tuple[float, Bucket]] = {}
         self.refusals: Final = dict.fromkeys(REASONS, 0)
         self.ignored_headers = 0
+
+    def count(self, reason: str) -> None:
+        """Count a refusal that was decided elsewhere, such as a limit that a request passed; one of `REASONS`."""
+        self.refusals[reason] += 1
 
     # Connections
 

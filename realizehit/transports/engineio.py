@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode
+from realizehit.messages import problem
 from realizehit.transports.adoption import adopt, rename
 from realizehit.transports.engineio_errors import EngineIOError, Refused
 from realizehit.transports.engineio_packets import (
@@ -41,7 +42,7 @@ from realizehit.transports.engineio_packets import (
 from realizehit.transports.engineio_polling import Polling, PollingSession, answer, preflight, refuse
 from realizehit.transports.entrance import opening_of
 from realizehit.transports.guard import STATUS, Guard
-from realizehit.transports.handshake import Head, refusal
+from realizehit.transports.handshake import Head, last_response
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import Session
 
@@ -87,10 +88,12 @@ class EngineIO:
         self._sessions: dict[str, PollingSession] = {}
         self._packets = {revision: _Packets(engine, session, revision, self._change_over) for revision in REVISIONS}
         self._intakes = {
-            revision: Intake(engine, packets, max_message=max_message, gone=partial(self._gone, packets))
+            revision: Intake(
+                engine, packets, max_message=max_message, gone=partial(self._gone, packets), limited=self._limited
+            )
             for revision, packets in self._packets.items()
         }
-        self._polling = Polling(engine, self._take, max_payload=max_payload)
+        self._polling = Polling(engine, self._take, max_payload=max_payload, limited=self._limited)
 
     @property
     def sessions(self) -> int:
@@ -102,6 +105,10 @@ class EngineIO:
         for session in list(self._sessions.values()):
             session.close(CloseCode.GOING_AWAY)
 
+    def _limited(self, reason: str) -> None:
+        if self._gate is not None:
+            self._gate.count(reason)
+
     # WebSockets:
 
     def refusal(self, head: Head) -> bytes | None:
@@ -109,7 +116,7 @@ class EngineIO:
         try:
             self._check(_Query.parse(head.query))
         except Refused as refused:
-            return refusal(400, "Bad Request", refused.body.decode(), media_type="application/json")
+            return last_response(400, "application/json", refused.body)
         return None
 
     def _check(self, query: _Query) -> None:
@@ -174,7 +181,8 @@ class EngineIO:
             await preflight(scope, send)
         elif not any(pair.startswith(b"EIO=") for pair in scope["query_string"].split(b"&")):
             more = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
-            await answer(scope, send, 426, b"connect with a WebSocket or an Engine.IO client\n", more=more)
+            text = problem(426, "connect with a WebSocket or an Engine.IO client", ErrorCode.BAD_REQUEST)
+            await answer(scope, send, 426, text, media_type=b"application/problem+json", more=more)
         else:
             try:
                 await self._serve(scope, receive, send)
@@ -227,6 +235,7 @@ class EngineIO:
 
     def _take(self, session: PollingSession, packet: bytes) -> None:
         if len(packet) > self._max_message + 1:  # the packet's type is not counted
+            self._limited("message_too_large")
             session.close(CloseCode.MESSAGE_TOO_BIG)
             return
         wrap = partial(_payload, revision=session.revision)

@@ -108,11 +108,17 @@ class Polling:
     """
 
     def __init__(
-        self, engine: _fanout.Engine, take: Callable[[PollingSession, bytes], None], *, max_payload: int
+        self,
+        engine: _fanout.Engine,
+        take: Callable[[PollingSession, bytes], None],
+        *,
+        max_payload: int,
+        limited: Callable[[str], None],
     ) -> None:
         self._engine = engine
         self._take = take
         self._max_payload = max_payload
+        self._limited = limited
 
     async def get(self, session: PollingSession, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a poll."""
@@ -135,6 +141,7 @@ class Polling:
         finally:
             session.sending = False
         if data is None:
+            self._limited("message_too_large")
             raise self._close(session, CloseCode.MESSAGE_TOO_BIG, f"a body has at most {self._max_payload} bytes")
         try:
             packets = split(data, session.revision)

@@ -14,8 +14,9 @@ from typing import Any, Final, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from realizehit.errors import ErrorCode
 from realizehit.transports.guard import Guard
-from realizehit.transports.handshake import HEAD_TOO_LARGE, MAX_HEAD, parse_head, refusal
+from realizehit.transports.handshake import parse_head, refusal, too_large
 from realizehit.transports.joined import JoinedWrites
 from realizehit.transports.requests import BoundedRequests
 from realizehit.transports.room import NO_ROOM, Room
@@ -35,7 +36,8 @@ class FrontDoor(asyncio.Protocol):
         websocket: takes the WebSocket handshakes; ``None`` on a listener that has none.
         timeout: seconds for the head to arrive.
         request_timeout: seconds for a request to arrive whole that is not for a WebSocket.
-        guard: counts the connections of each address; ``None`` where nobody does.
+        max_head: bytes that a request's head may have.
+        guard: counts the connections of each address, and the limits that are passed; ``None`` where nobody does.
         room: knows whether there is room for another connection; ``None`` where nobody looks.
     """
 
@@ -49,6 +51,7 @@ class FrontDoor(asyncio.Protocol):
         websocket: WebSocketTransport | None,
         timeout: float,
         request_timeout: float = 30.0,
+        max_head: int = 16 * 1024,
         guard: Guard | None = None,
         room: Room | None = None,
     ) -> None:
@@ -59,6 +62,7 @@ class FrontDoor(asyncio.Protocol):
         self._websocket = websocket
         self._timeout = timeout
         self._request_timeout = request_timeout
+        self._max_head = max_head
         self._guard = guard
         self._room = room
         self._release: Callable[[], None] = _nothing
@@ -74,6 +78,7 @@ class FrontDoor(asyncio.Protocol):
         self._timer = self._loop.call_later(self._timeout, self._too_late)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # all it needs is `shutdown`
         if self._room is not None and self._room.is_full(self._transport):
+            self._limited("no_room")
             self._turn_away(NO_ROOM)
         elif self._guard is not None:
             counted = self._guard.arrived(transport)
@@ -89,8 +94,9 @@ class FrontDoor(asyncio.Protocol):
             return
         self._received += data
         end = self._received.find(b"\r\n\r\n")
-        if end > MAX_HEAD or (end < 0 and len(self._received) > MAX_HEAD):
-            self._refuse(431, "Request Header Fields Too Large", HEAD_TOO_LARGE)
+        if end > self._max_head or (end < 0 and len(self._received) > self._max_head):
+            self._limited("head_too_large")
+            self._turn_away(too_large(self._max_head))
             return
         if end < 0:
             return
@@ -98,7 +104,7 @@ class FrontDoor(asyncio.Protocol):
             head = parse_head(self._received[:end])
             if head is None:
                 # Not for uvicorn to judge: what it would read as an upgrade after all comes back here, without end.
-                self._refuse(400, "Bad Request", "the request head is malformed")
+                self._turn_away(refusal(400, "the request head is malformed", ErrorCode.BAD_REQUEST))
                 return
             if head.wants_websocket:
                 transport, received = self._leave()
@@ -109,7 +115,14 @@ class FrontDoor(asyncio.Protocol):
         release, self._release = self._release, _nothing  # it is counted until that protocol ends
         transport, received = self._leave()
         protocol = BoundedRequests(
-            self._config, self._server_state, self._app_state, self._loop, timeout=self._request_timeout, gone=release
+            self._config,
+            self._server_state,
+            self._app_state,
+            self._loop,
+            timeout=self._request_timeout,
+            max_head=self._max_head,
+            gone=release,
+            limited=self._limited,
         )
         transport.set_protocol(protocol)
         protocol.connection_made(JoinedWrites(transport, self._loop))
@@ -145,13 +158,16 @@ class FrontDoor(asyncio.Protocol):
         return transport, received
 
     def _too_late(self) -> None:
+        self._limited("late_head")
         if self._received:
-            self._refuse(408, "Request Timeout", f"the request head did not arrive within {self._timeout:g} seconds")
+            text = f"the request head did not arrive within {self._timeout:g} seconds"
+            self._turn_away(refusal(408, text, ErrorCode.TIMEOUT))
         else:
             self.shutdown()
 
-    def _refuse(self, status: int, phrase: str, text: str) -> None:
-        self._turn_away(refusal(status, phrase, text))
+    def _limited(self, reason: str) -> None:
+        if self._guard is not None:
+            self._guard.limited(reason)
 
     def _turn_away(self, response: bytes) -> None:
         transport, _ = self._leave()

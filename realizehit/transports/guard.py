@@ -45,6 +45,7 @@ class Guard:
         self._hub = hub
         self.joined: Final = gate.joined
         self.left: Final = gate.left
+        self.limited: Final = gate.count
 
     def arrived(self, transport: asyncio.BaseTransport) -> Callable[[], None] | bytes:
         """Count a connection that has said nothing yet.
@@ -129,12 +130,12 @@ class Guard:
 
 
 def refusal_of(error: AccessDenied) -> bytes:
-    """Return the response to an opening request that is not let in; the stable code stands at its end."""
+    """Return the response to an opening request that is not let in."""
     status = STATUS[ErrorCode(error.code)]
     more = [] if error.retry_after is None else [f"Retry-After: {ceil(error.retry_after)}"]
     if status is HTTPStatus.UNAUTHORIZED:
         more.append("WWW-Authenticate: Bearer")
-    return refusal(status.value, status.phrase, f"{error} ({error.code})", *more)
+    return refusal(status, str(error), error.code, *more)
 
 
 def _nothing() -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from hashlib import sha1
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-MAX_HEAD: Final = 16 * 1024  # bytes of a request's line and headers
-HEAD_TOO_LARGE: Final = f"a request head has at most {MAX_HEAD} bytes"
+from realizehit.errors import ErrorCode
+from realizehit.messages import problem
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -98,7 +99,7 @@ def accept(head: Head) -> tuple[bool, bytes]:
     headers = head.headers
     if not headers.get(b"host") or b"host" in head.repeated:
         # The one check that the library leaves to others: RFC 6455, section 4.2.1, and RFC 9112, section 3.2.
-        return False, refusal(400, "Bad Request", "a WebSocket handshake names its host, once")
+        return False, refusal(400, "a WebSocket handshake names its host, once", ErrorCode.BAD_REQUEST)
     key = headers.get(b"sec-websocket-key", b"")
     if (
         head.method == b"GET"
@@ -127,15 +128,35 @@ def _accept_by_library(head: Head) -> tuple[bool, bytes]:
         if isinstance(event, Request):
             response = protocol.accept(event)
     if response is None:
-        return False, refusal(400, "Bad Request", f"this is no WebSocket handshake: {protocol.handshake_exc}")
-    return response.status_code == 101, response.serialize()
+        return False, refusal(400, f"this is no WebSocket handshake: {protocol.handshake_exc}", ErrorCode.BAD_REQUEST)
+    if response.status_code == 101:
+        return True, response.serialize()
+    more = [f"{name}: {response.headers[name]}" for name in ("Upgrade", "Allow") if name in response.headers]
+    detail = f"this is no WebSocket handshake: {protocol.handshake_exc}"
+    return False, refusal(response.status_code, detail, ErrorCode.BAD_REQUEST, *more)
 
 
-def refusal(status: int, phrase: str, text: str, *headers: str, media_type: str = "text/plain; charset=utf-8") -> bytes:
-    """Build a whole HTTP response that says no and closes the connection."""
-    body = text.encode() + b"\n"
+def refusal(status: int, detail: str, code: str | None, *headers: str) -> bytes:
+    """Build a whole HTTP response that says no in a problem document and closes the connection.
+
+    Args:
+        status: the response's status.
+        detail: what is wrong, for a person.
+        code: one of `ErrorCode`; ``None`` where the status says it all.
+        *headers: further lines of its head.
+    """
+    return last_response(status, "application/problem+json", problem(status, detail, code), *headers)
+
+
+def too_large(most: int) -> bytes:
+    """Build the response to a request whose head has more than that many bytes."""
+    return refusal(431, f"a request head has at most {most} bytes", ErrorCode.TOO_LARGE)
+
+
+def last_response(status: int, media_type: str, body: bytes, *headers: str) -> bytes:
+    """Build a whole HTTP response that closes the connection."""
     head = [
-        f"HTTP/1.1 {status} {phrase}",
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         f"Content-Type: {media_type}",
         f"Content-Length: {len(body)}",
         "Connection: close",

@@ -32,6 +32,7 @@ class Intake:
         max_message: largest message that a client may send, in bytes, after decompression.
         compressed: whether permessage-deflate was negotiated, without context takeover.
         gone: told of each connection's end.
+        limited: told the name of each limit that a client passes.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Intake:
         max_message: int,
         compressed: bool = False,
         gone: Callable[[int], None] | None = None,
+        limited: Callable[[str], None] | None = None,
     ) -> None:
         self._engine = engine
         self._session = session
         self._max_message = max_message
         self._compressed = compressed
         self._gone = gone
+        self._limited = limited
         self._parsers: dict[int, _Parser] = {}
         self._reading = 0  # whose bytes are being taken in
         # What comes whole goes to the session without a step between.
@@ -79,6 +82,8 @@ class Intake:
         handle = self._reading
         if parser.end is not None:
             code, reason, peer_done = parser.end
+            if code == CloseCode.MESSAGE_TOO_BIG and not peer_done and self._limited is not None:
+                self._limited("message_too_large")
             self._engine.disconnect(handle, code, reason, peer_done=peer_done)
         elif parser.is_empty():
             del self._parsers[handle]

@@ -13,7 +13,7 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
 from realizehit.errors import ErrorCode
-from realizehit.transports.handshake import HEAD_TOO_LARGE, MAX_HEAD, refusal
+from realizehit.transports.handshake import refusal, too_large
 from realizehit.transports.joined import JoinedWrites
 
 TAKE_OVER: Final = "realizehit.take_over"
@@ -29,7 +29,9 @@ class BoundedRequests(HttpToolsProtocol):
     Args:
         config, server_state, app_state, _loop: what uvicorn gives each protocol.
         timeout: seconds for a request, its head and body, to arrive.
+        max_head: bytes that a request's head may have.
         gone: called once when the connection has ended or goes on as a WebSocket.
+        limited: told the name of each limit that is passed.
     """
 
     def __init__(
@@ -40,10 +42,14 @@ class BoundedRequests(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         timeout: float,
+        max_head: int,
         gone: Callable[[], None],
+        limited: Callable[[str], None],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._timeout = timeout
+        self._max_head = max_head
+        self._limited = limited
         self._gone: Callable[[], None] | None = gone
         self._arriving = False
         self._head = 0  # bytes of reads in which the head was not whole, the one that it began in left out
@@ -60,7 +66,7 @@ class BoundedRequests(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Offer the connection to whoever answers this request."""
-        if self._may_be_large and self._head_size() > MAX_HEAD:
+        if self._may_be_large and self._head_size() > self._max_head:
             self._oversized = True
             raise ValueError("the head is too large")  # ends the parser's work; `send_400_response` says why
         before = self.cycle
@@ -82,19 +88,21 @@ class BoundedRequests(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser did not take, and close."""
         if self._oversized:
-            self.transport.write(refusal(431, "Request Header Fields Too Large", HEAD_TOO_LARGE))
-            self.transport.close()
+            self._limited("head_too_large")
+            response = too_large(self._max_head)
         else:
-            super().send_400_response(msg)
+            response = refusal(400, "the request is malformed", ErrorCode.BAD_REQUEST)
+        self.transport.write(response)
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         # A header that does not end is kept by the parser, which says nothing of it.
         self._head += len(data)
-        self._may_be_large = self._head > MAX_HEAD
+        self._may_be_large = self._head > self._max_head
         super().data_received(data)
         # A request that comes at once, as most do, costs no timer.
         if self._arriving:
-            if self._head > MAX_HEAD and "method" not in self.scope and not self.transport.is_closing():
+            if self._head > self._max_head and "method" not in self.scope and not self.transport.is_closing():
                 self._oversized = True
                 self.send_400_response("")
             elif self._timer is None:
@@ -179,9 +187,10 @@ class BoundedRequests(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         self._timer = None
+        self._limited("late_request")
         cycle: RequestResponseCycle | None = self.cycle
         answering = cycle is not None and cycle.response_started and not cycle.response_complete
         if not answering:
-            text = f"the request did not arrive within {self._timeout:g} seconds ({ErrorCode.TIMEOUT})"
-            self.transport.write(refusal(408, "Request Timeout", text))
+            text = f"the request did not arrive within {self._timeout:g} seconds"
+            self.transport.write(refusal(408, text, ErrorCode.TIMEOUT))
         self.transport.close()

@@ -14,6 +14,7 @@ import resource
 import time
 from typing import Final
 
+from realizehit.errors import ErrorCode
 from realizehit.transports.handshake import refusal
 
 logger: Final = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ logger: Final = logging.getLogger(__name__)
 RESERVE: Final = 16  # descriptors that no client gets
 LOG_INTERVAL: Final = 5.0  # seconds between two lines about it
 
-NO_ROOM: Final = refusal(503, "Service Unavailable", "no room for another connection", "Retry-After: 5")
+NO_ROOM: Final = refusal(503, "no room for another connection", ErrorCode.TOO_MANY_CONNECTIONS, "Retry-After: 5")
 """The response to whom there is no room for."""
 
 

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError
 from realizehit.hub import Hub
+from realizehit.messages import problem
 from realizehit.pattern import Pattern, channel_of
 from realizehit.transports.adoption import adopt, rename
 from realizehit.transports.entrance import opening_of
@@ -291,10 +292,8 @@ async def _problem(
     more: Iterable[tuple[bytes, bytes]] = (),
     **fields: Any,
 ) -> None:
-    document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **fields}
-    if code is not None:
-        document["code"] = str(code)
-    await _send(send, status.value, orjson.dumps(document), [(b"content-type", b"application/problem+json"), *more])
+    document = problem(status, detail, code, **fields)
+    await _send(send, status.value, document, [(b"content-type", b"application/problem+json"), *more])
 
 
 async def _send(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from realizehit import _fanout
 from realizehit.access.gate import Opening
+from realizehit.errors import ErrorCode
 from realizehit.transports.adoption import adopt
 from realizehit.transports.compression import negotiate
 from realizehit.transports.guard import Guard
@@ -67,11 +69,16 @@ class WebSocketTransport:
         self._draining = draining
         self._engineio = engineio
         self._guard = guard
-        gone = None if guard is None else guard.left
-        self._plain = Intake(engine, session, max_message=max_message, gone=gone)
-        self._compressed = (
-            Intake(engine, session, max_message=max_message, compressed=True, gone=gone) if compress else None
+        intake = partial(
+            Intake,
+            engine,
+            session,
+            max_message=max_message,
+            gone=None if guard is None else guard.left,
+            limited=None if guard is None else guard.limited,
         )
+        self._plain = intake()
+        self._compressed = intake(compressed=True) if compress else None
 
     @property
     def parsers(self) -> int:
@@ -116,6 +123,8 @@ class WebSocketTransport:
                 self._guard.joined(handle, opening)
         except OSError as error:
             self._room.refused(error.strerror or str(error))
+            if self._guard is not None:
+                self._guard.limited("no_room")
             _turn_away(transport, NO_ROOM)
 
     def _dialect(self, head: Head) -> Dialect | None:
@@ -125,9 +134,10 @@ class WebSocketTransport:
 
     def _refusal(self, head: Head, dialect: Dialect | None) -> bytes | None:
         if self._path is not None and head.path.rstrip(b"/") != self._path:
-            return refusal(404, "Not Found", f"WebSocket clients connect to {self._path.decode()}")
+            return refusal(404, f"WebSocket clients connect to {self._path.decode()}", None)
         if self._draining():
-            return refusal(503, "Service Unavailable", "this server is going away; try another", "Retry-After: 1")
+            text = "this server is going away; try another"
+            return refusal(503, text, ErrorCode.UNAVAILABLE, "Retry-After: 1")
         return None if dialect is None else dialect.refusal(head)
 
 

@@ -8,7 +8,7 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -160,7 +160,9 @@ async def test_tokens_that_prove_nothing(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, **TOKENS) as node:
         expired = token("42", -10)
         answered, text = await status(node.ws_url + "?token=" + expired)
-        assert (answered, text) == (401, "the token has expired (not-authenticated)\n")
+        problem = orjson.loads(text)
+        assert (answered, problem["detail"]) == (401, "the token has expired")
+        assert problem["code"] == "not-authenticated"
         assert (await status(node.ws_url, additional_headers={"Authorization": "Bearer x.y.z"}))[0] == 401
         async with client(node.ws_url + "?token=" + token("42")) as ws:
             await ws.send(orjson.dumps({"id": 1, "act": "auth", "token": expired}).decode())
@@ -450,6 +452,75 @@ async def test_a_request_that_dribbles_in(shared_valkey: Valkey) -> None:
             assert answer.startswith(b"HTTP/1.1 408 "), answer
             writer.close()
             await writer.wait_closed()
+
+
+async def exchange(node: Node, *parts: bytes) -> tuple[int, Any]:
+    """Send the parts, each once the one before was answered, and return status and document of the last answer."""
+    address = urlsplit(node.ws_url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        async with asyncio.timeout(SECONDS):
+            for part in parts[:-1]:
+                writer.write(part)
+                await reader.readuntil(b"ok\n")
+            writer.write(parts[-1])
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+    assert b"content-type: application/problem+json" in head.lower(), head
+    problem = orjson.loads(body)
+    assert problem["status"] == int(head.split()[1])
+    return problem["status"], problem.get("code")
+
+
+async def test_each_bound_of_a_request_has_a_code_and_is_counted(shared_valkey: Valkey) -> None:
+    bounds: dict[str, Any] = {"max_head_bytes": 500, "handshake_timeout": 0.3, "request_timeout": 0.3}
+    get, opening = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n"
+    async with serving(shared_valkey, **bounds, max_payload_bytes=100) as node:
+        large = b"X: " + b"x" * 500
+        assert await exchange(node, get[:-2] + large + b"\r\n\r\n") == (431, "too-large")
+        assert await exchange(node, get, get[:-2] + large + b"\r\n\r\n") == (431, "too-large")
+        assert metric(node, "head_too_large") == 2
+        assert await exchange(node, get[:-2]) == (408, "timeout")
+        assert metric(node, "late_head") == 1
+        assert await exchange(node, get, get[:-2]) == (408, "timeout")
+        assert metric(node, "late_request") == 1
+        assert await exchange(node, opening + b" : x\r\n\r\n") == (400, "bad-request")
+        assert await exchange(node, opening + b"Host: localhost\r\n\r\n") == (426, "bad-request")
+        assert await exchange(node, opening + b"\r\n") == (400, "bad-request")
+        assert await exchange(node, get, b"no request\r\n\r\n") == (400, "bad-request")
+        assert await exchange(node, opening.replace(b"/ws", b"/wrong") + b"\r\n") == (404, None)
+        async with httpx2.AsyncClient() as http:
+            large_body = {"pattern": {"a": 1}, "payload": "x" * 100}
+            assert (await http.post(node.api_url, json=large_body)).status_code == 413
+            batch = await http.post(node.api_url + "batch", json={"messages": [large_body] * 2})
+            assert [result["code"] for result in batch.json()["results"]] == ["too-large"] * 2
+        assert metric(node, "payload_too_large") == 3
+        node.draining = True
+        assert await exchange(node, opening + b"Host: localhost\r\n\r\n") == (503, "unavailable")
+
+
+async def test_each_bound_of_a_client_is_counted(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, max_subscriptions=1, max_channels=1, max_message_bytes=200) as node:
+        async with client(node.ws_url) as ws, client(node.ws_url) as other:
+            assert await code(ws, {"a": 1}) == "ok"
+            assert await code(ws, {"a": 2}) == "too-many-channels"
+            assert await code(other, {"a": 1}) == "ok"
+            assert metric(node, "too_many_channels") == 1
+            await ws.send("x" * 201)
+            await ws.wait_closed()
+            assert ws.close_code == 1009
+        assert metric(node, "message_too_large") == 1
+    async with serving(shared_valkey, max_subscriptions=1) as node, client(node.ws_url) as ws:
+        assert [await code(ws, {"a": n}) for n in range(2)] == ["ok", "too-many-subscriptions"]
+        assert metric(node, "too_many_subscriptions") == 1
+    async with serving(shared_valkey, max_message_bytes=200) as node, httpx2.AsyncClient() as http:
+        polling = node.ws_url.replace("ws:", "http:") + "/?EIO=4&transport=polling"
+        sid = orjson.loads((await http.get(polling)).content[1:])["sid"]
+        await http.post(f"{polling}&sid={sid}", content=b"4" + b"x" * 201)
+        assert metric(node, "message_too_large") == 1
 
 
 async def test_tls(shared_valkey: Valkey, tmp_path: Path) -> None:

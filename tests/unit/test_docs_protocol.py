@@ -13,7 +13,6 @@ from realizehit.errors import CloseCode, ErrorCode
 from realizehit.messages import MAX_REQUEST_ID, parse_action
 from realizehit.pattern import Pattern
 from realizehit.settings import Settings
-from realizehit.transports.handshake import MAX_HEAD
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 
@@ -43,7 +42,7 @@ def test_every_close_code_is_explained() -> None:
 
 def test_the_defaults_are_told() -> None:
     settings = Settings()
-    assert settings.max_message_bytes == MAX_HEAD == 16 * 1024
+    assert settings.max_message_bytes == settings.max_head_bytes == 16 * 1024
     assert (settings.max_subscriptions, settings.max_queue_bytes, settings.max_queue_messages) == (1024, 1 << 20, 4096)
     assert (settings.heartbeat_interval, settings.heartbeat_timeout) == (25, 20)
     assert (settings.handshake_timeout, settings.subscribe_timeout) == (10, 5)

@@ -17,8 +17,8 @@ import uvicorn
 import uvloop
 
 from realizehit import _fanout
+from realizehit.settings import Settings
 from realizehit.transports.frontdoor import FrontDoor
-from realizehit.transports.handshake import MAX_HEAD
 from realizehit.transports.session import Session
 from realizehit.transports.websocket import WebSocketTransport
 from tests.engines import TEXT, client_frame, server_frames
@@ -29,6 +29,7 @@ HANDSHAKE = (
 )
 POST = b"POST /things?a=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\nX-Odd:  a , b\r\n\r\n{\r\n\r\n }"
 SECONDS = 15
+MAX_HEAD = Settings().max_head_bytes
 
 BOTH_KINDS = pytest.mark.parametrize(
     "epoll",

@@ -6,6 +6,7 @@ import base64
 import email.utils
 import hashlib
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -182,11 +183,14 @@ def test_the_common_request_never_reaches_the_library(monkeypatch: pytest.Monkey
 
 
 def test_a_refusal_is_a_whole_response() -> None:
-    response = refusal(503, "Service Unavailable", "café", "Retry-After: 1")
+    response = refusal(503, "café", "unavailable", "Retry-After: 1")
     head, _, body = response.partition(b"\r\n\r\n")
     headers = email.message_from_bytes(head.partition(b"\r\n")[2])
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
-    assert body == "café\n".encode()
+    assert orjson.loads(body) == {
+        "type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": "café", "code": "unavailable"
+    }  # fmt: skip
+    assert headers["Content-Type"] == "application/problem+json"
     assert headers["Content-Length"] == str(len(body))
     assert (headers["Connection"], headers["Retry-After"]) == ("close", "1")
 
