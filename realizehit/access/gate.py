@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from realizehit.access.expiry import Deadlines
+from realizehit.access.hosts import Hosts
 from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
 from realizehit.access.keys import Key
 from realizehit.access.limits import ActionRates, AddressLimit, Bucket
@@ -25,10 +26,10 @@ from realizehit.settings import Settings
 RETRY_AFTER: Final = 5.0  # seconds, where a server is full
 
 REASONS: Final = (
-    "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "bad_identity", "bad_token",
-    "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels", "message_too_large", "expired",
-    "no_longer_granted", "protected", "bad_key", "key_not_granted", "key_rate", "payload_too_large",
-    "head_too_large", "late_head", "late_request", "no_room",
+    "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "host", "bad_identity",
+    "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels",
+    "message_too_large", "expired", "no_longer_granted", "protected", "bad_key", "key_not_granted", "key_rate",
+    "payload_too_large", "head_too_large", "late_head", "late_request", "no_room",
 )  # fmt: skip
 """Why somebody was refused, or put out, as metrics call it; each limit that can be reached is one of them."""
 
@@ -88,6 +89,7 @@ class Gate:
         self._headers = IdentityHeaders(header_names(settings)) if settings.identify else None
         self._trusted = Networks(settings.trusted_proxies)
         self.origins: Final = Origins(settings.allow_origin)
+        self._hosts = _hosts(settings)
         burst = 2 * settings.max_subscriptions  # who comes back asks for all of it at once
         self.rates: Final = ActionRates(settings.max_actions, burst, clock) if settings.max_actions else None
         self.addresses: Final = AddressLimit(settings.max_per_address) if settings.max_per_address else None
@@ -151,6 +153,7 @@ class Gate:
                 raise _busy("too many clients are connecting at once", "too_many_handshakes")
             self._handshakes.take()
         self.check_origin(headers)
+        self._check_host(peer, headers)
         values: Mapping[str, str] = {}
         end = None
         if self._headers is not None:
@@ -179,6 +182,19 @@ class Gate:
         if origin is not None and not self.origins.allows(origin, headers.get(b"host")):
             text = "web pages of this origin may not use the server; --allow-origin names those that may"
             raise AccessDenied(text, ErrorCode.FORBIDDEN, "origin")
+
+    def _check_host(self, peer: str, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse a page whose name was made to point to this machine; it is nobody's that may use the server."""
+        if self._hosts is None or peer in self._trusted:
+            return
+        host, origin = headers.get(b"host"), headers.get(b"origin")
+        if host is None or self._hosts.knows(host) or (origin is not None and self.origins.listed(origin)):
+            return
+        text = (
+            "the server listens on this machine alone and does not know this Host: name its public address with "
+            "--endpoint, or its pages with --allow-origin, or the proxy before it with --trusted-proxies"
+        )
+        raise AccessDenied(text, ErrorCode.FORBIDDEN, "host")
 
     def arrive(self, peer: str) -> str | None:
         """Count a connection before its first request.
@@ -371,6 +387,14 @@ class Gate:
         """Forget what is idle; to be called now and then."""
         if self.rates is not None:
             self.rates.tick()
+
+
+def _hosts(settings: Settings) -> Hosts | None:
+    """Return the names of a server; ``None`` where it may be asked for under any, as one that others reach."""
+    if "*" in settings.allow_origin or not (settings.host == "localhost" or is_loopback(settings.host)):
+        return None
+    endpoints = (settings.endpoint, settings.endpoint_ws, settings.endpoint_api)
+    return Hosts([*settings.allow_origin, *(endpoint for endpoint in endpoints if endpoint)])
 
 
 def _token_of(headers: Mapping[bytes, bytes], query: bytes) -> str | None:

@@ -341,6 +341,20 @@ async def test_origins(shared_valkey: Valkey) -> None:
         await act(ws, "ping")
 
 
+async def test_a_page_whose_name_was_made_to_point_here_subscribes_to_nothing(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey) as node, httpx2.AsyncClient() as http:
+        base = node.ws_url.replace("ws:", "http:").removesuffix("/ws")
+        port = urlsplit(base).port
+        host = f"evil.example:{port}"
+        for headers in ({"Origin": f"http://{host}"}, {}):
+            answered, text = await status(f"ws://{host}/ws", host="127.0.0.1", port=port, additional_headers=headers)
+            assert (answered, orjson.loads(text)["code"]) == (403, "forbidden")
+            for path in ("sse?pat=a=1", "ws/?EIO=4&transport=polling"):
+                answer = await http.get(f"{base}/{path}", headers={"Host": host, **headers})
+                assert answer.status_code == 403, (path, headers)
+        assert metric(node, "host") == 6
+
+
 async def test_the_other_transports_have_identities_too(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, **OWN, **{**TOKENS, "jwt_claims": ("device=sub",)}) as node:
         base = node.ws_url.replace("ws:", "http:").removesuffix("/ws")

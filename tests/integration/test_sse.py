@@ -224,7 +224,7 @@ async def test_as_it_is_typed_into_a_shell(node: Node) -> None:
     """Quotes and braces that nobody has encoded."""
     host, port = node.ws_url.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b'GET /sse?pat={"kind":"news"}&pat=kind=news,channel=CNN HTTP/1.1\r\nHost: x\r\n\r\n')
+    writer.write(b'GET /sse?pat={"kind":"news"}&pat=kind=news,channel=CNN HTTP/1.1\r\nHost: localhost\r\n\r\n')
     async with asyncio.timeout(SECONDS):
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         await reader.readuntil(b"event: subscribed\n")
@@ -417,7 +417,7 @@ async def test_who_reads_too_slowly_is_closed(shared_valkey: Valkey, kind: str) 
     async with any_server(kind, shared_valkey) as (base, engine), publisher(shared_valkey) as broker:
         host, port = base.removeprefix("http://").rstrip("/").rsplit(":", 1)
         _, writer = await asyncio.open_connection(host, int(port), limit=1024)
-        writer.write(f"GET {asked(pattern)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET {asked(pattern)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await until(lambda: engine.stats()["connections"] == 1 and engine.stats()["subscriptions"] == 1)
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # whose buffers are full at some time
         for _ in range(400):
@@ -456,8 +456,8 @@ async def test_requests_behind_one_for_events_are_not_answered(node: Node, share
     host, port = node.ws_url.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
     pattern = unique("sse-pipelined")
     reader, writer = await asyncio.open_connection(host, int(port))
-    request = f"GET {asked(pattern)} HTTP/1.1\r\nHost: x\r\n\r\n"
-    writer.write((request + "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").encode())
+    request = f"GET {asked(pattern)} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    writer.write((request + "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").encode())
     async with asyncio.timeout(SECONDS), publisher(shared_valkey) as broker:
         assert b"connection: close" in await reader.readuntil(b"\r\n\r\n")
         assert Pattern(pattern).id.encode() in await reader.readuntil(b"]}\n\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from realizehit.access.keys import Keys, digest_of, generate, read_keys
 from realizehit.access.origins import Origins
 from realizehit.cli.main import main
 from realizehit.cli.serve import serve
-from realizehit.errors import SettingsError
+from realizehit.errors import AccessDenied, SettingsError
 from realizehit.logs import HideTokens
 from realizehit.settings import Settings
 
@@ -156,6 +157,60 @@ def test_origins(origin: str | None, host: str | None, allowed: bool) -> None:
 
 def test_any_origin() -> None:
     assert Origins(["*"]).allows(b"null", b"x")
+
+
+PUBLIC: dict[str, Any] = {
+    "allow_origin": ("https://App.example:443/",),
+    "endpoint_ws": "wss://rt.example/ws",
+    "endpoint": "old.example:99",
+}
+
+
+@pytest.mark.parametrize("origin", [False, True])
+@pytest.mark.parametrize(
+    ("host", "options", "allowed"),
+    [
+        ("localhost:8080", {}, True),
+        ("LOCALHOST", {}, True),
+        ("realizehit.localhost:8080", {}, True),
+        ("127.0.0.1:8080", {}, True),
+        ("[::1]:8080", {}, True),
+        ("192.0.2.1", {}, True),  # a page at an address cannot have it point elsewhere
+        ("evil.example:8080", {}, False),
+        ("evil:8080", {"host": "localhost"}, False),
+        ("evil:8080", {"host": "::1"}, False),
+        ("localhost.evil.example", {}, False),
+        ("127.0.0.1.evil.example", {}, False),
+        ("evil.example/localhost", {}, False),
+        ("localhost@evil.example", {}, False),
+        ("localhost:evil", {}, False),
+        ("[::1", {}, False),
+        ("", {}, False),
+        *(
+            (name, PUBLIC, True)
+            for name in ("app.example", "app.example.:443", "RT.example", "old.example", "localhost")
+        ),
+        ("evil.example", PUBLIC, False),
+        ("evil.example", {"host": "0.0.0.0"}, True),
+        ("evil.example", {"allow_origin": ("*",)}, True),
+        ("evil.example", {"trusted_proxies": ("127.0.0.1",)}, True),
+        ("evil.example", {"trusted_proxies": ("10.0.0.1",)}, False),
+    ],
+)
+def test_a_server_on_loopback_knows_its_names(host: str, options: dict[str, Any], allowed: bool, origin: bool) -> None:
+    gate = Gate(Settings(**options), clock=lambda: 0.0)
+    headers = {b"host": host.encode(), b"x-forwarded-for": b"192.0.2.1"}  # which a page can send, too
+    if origin and host:
+        headers[b"origin"] = b"http://" + host.encode()
+    with nullcontext() if allowed else pytest.raises(AccessDenied, match="--allow-origin"):
+        gate.open("127.0.0.1", headers, frozenset(), b"")
+    assert gate.refusals["host"] + gate.refusals["origin"] == (not allowed)
+
+
+def test_an_allowed_page_may_use_any_name_and_who_names_no_host_is_no_browser() -> None:
+    gate = Gate(Settings(**PUBLIC), clock=lambda: 0.0)
+    for headers in ({b"host": b"other.example", b"origin": b"https://app.example"}, {}):
+        gate.open("127.0.0.1", headers, frozenset(), b"")
 
 
 @pytest.fixture
