@@ -48,6 +48,9 @@ from realizehit.transports.requests import ANSWER
 RETRY_AFTER: Final = 2  # seconds, in every 503
 PATTERN_ROOM: Final = 16 * 1024  # bytes of a publish body besides its payload
 
+_Item = Publication | RequestError | PatternError | AccessDenied
+"""What stands in a batch's place: a message, or why it is not published."""
+
 _JSON: Final = b"application/json"
 _JSON_HEADER: Final = b"content-type: application/json\r\n"
 _PROBLEM: Final = b"application/problem+json"
@@ -246,11 +249,6 @@ class _Endpoint:
     def _too_large(self, what: str) -> RequestError:
         return RequestError(f"{what}; at most {self.max_body} are taken", ErrorCode.TOO_LARGE)
 
-    def denials(self, key: Key, publications: Sequence[Publication]) -> list[AccessDenied | None]:
-        """Say for each publication whether the key may, and count them all."""
-        assert self.gate is not None
-        return self.gate.publishes(key, [publication.channel for publication in publications])
-
     def payload_error(self, publication: Publication) -> RequestError | None:
         """Hold a publication to the bound of a payload."""
         size = len(publication.payload)
@@ -272,7 +270,7 @@ class _Publish(_Endpoint):
         if (too_large := self.payload_error(publication)) is not None:
             raise too_large
         channel, payload = publication
-        if key is not None and (denied := self.denials(key, [publication])[0]) is not None:
+        if key is not None and self.gate is not None and (denied := self.gate.publishes(key, [channel])[0]) is not None:
             raise denied
         began = time.perf_counter()
         try:
@@ -297,23 +295,8 @@ class _PublishBatch(_Endpoint):
 
     async def publish(self, body: bytes, media_type: str, key: Key | None) -> Any:
         parse = parse_lines if media_type == "application/x-ndjson" else parse_batch
-        items: list[Publication | RequestError | PatternError | AccessDenied] = [*parse(body, self._most)]
-        good: list[Publication] = []
-        for index, item in enumerate(items):
-            if isinstance(item, Publication):
-                too_large = self.payload_error(item)
-                if too_large is None:
-                    good.append(item)
-                else:
-                    items[index] = too_large
-                    self._limited()
-        if key is not None:
-            denials = iter(self.denials(key, good))
-            places = [index for index, item in enumerate(items) if isinstance(item, Publication)]
-            for index, denied in zip(places, denials, strict=True):
-                if denied is not None:
-                    items[index] = denied
-            good = [item for item in items if isinstance(item, Publication)]
+        items = self._checked(parse(body, self._most), key)
+        good = [item for item in items if isinstance(item, Publication)]
         self.metrics.count("invalid", len(items) - len(good))
         began = time.perf_counter()
         outcomes = await self.bus.publish_many(good)
@@ -336,6 +319,22 @@ class _PublishBatch(_Endpoint):
             unclear = (outcome for outcome in outcomes if isinstance(outcome, PublishUnclear))
             raise next(unclear, outcomes[0])  # type: ignore[misc]
         return {"results": results, "queued": queued, "failed": len(items) - queued}
+
+    def _checked(self, items: Sequence[_Item], key: Key | None) -> list[_Item]:
+        """Have the key pay, and put an error in the place of what is too large or not the key's."""
+        checked = list(items)
+        for index, item in enumerate(items):
+            if isinstance(item, Publication) and (too_large := self.payload_error(item)) is not None:
+                checked[index] = too_large
+                self._limited()
+        if key is not None and self.gate is not None:
+            self.gate.pay(key, len(items) - 1)
+            places = [index for index, item in enumerate(checked) if isinstance(item, Publication)]
+            channels = [item.channel for item in checked if isinstance(item, Publication)]
+            for index, denied in zip(places, self.gate.publishes(key, channels), strict=True):
+                if denied is not None:
+                    checked[index] = denied
+        return checked
 
 
 @lru_cache(maxsize=256)

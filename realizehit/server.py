@@ -12,6 +12,7 @@ import gc
 import logging
 import random
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
@@ -300,7 +301,7 @@ class Node:
         )
         config.load()
         config.ssl = self._tls
-        server = _Server(config)
+        server = _Server(config, settings.handshake_timeout)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         self._servers.append((server, task))
         while not server.started:
@@ -325,7 +326,31 @@ class Node:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers: signals are the process's affair, see `run`."""
+    """uvicorn's server without its signal handlers: signals are the process's affair, see `run`.
+
+    Args:
+        config: uvicorn's.
+        handshake_timeout: seconds for a TLS handshake, for which uvicorn leaves what the event loop does, a minute.
+    """
+
+    def __init__(self, config: uvicorn.Config, handshake_timeout: float) -> None:
+        super().__init__(config)
+        self._handshake_timeout = handshake_timeout
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on the sockets."""
+        await self.lifespan.startup()
+        config, loop = self.config, asyncio.get_running_loop()
+        door: Any = config.http_protocol_class
+        protocol = partial(door, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+        timeout = None if config.ssl is None else self._handshake_timeout
+        self.servers = [
+            await loop.create_server(
+                protocol, sock=sock, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=timeout
+            )
+            for sock in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -308,7 +308,7 @@ class Gate:
             headers: values by lower-case name.
 
         Returns:
-            The key that was presented; ``None`` where none is needed.
+            The key that was presented, which has paid for one message; ``None`` where none is needed.
 
         Raises:
             AccessDenied: there is no key, a wrong one, or one that has sent enough for now.
@@ -341,16 +341,21 @@ class Gate:
             raise AccessDenied(what, ErrorCode.NOT_AUTHENTICATED, "bad_key")
         if key.rate:
             now = self._clock()
-            wait = self._bucket(key, now).wait(now)
+            bucket = self._bucket(key, now)
+            wait = bucket.wait(now)
             if wait:
                 text = f"the key {key.name} may publish {key.rate:g} messages per second"
                 raise AccessDenied(text, ErrorCode.RATE_LIMITED, "key_rate", wait)
+            bucket.take()  # before the body is here: requests side by side count too, and so do those that are wrong
         return key
 
+    def pay(self, key: Key, messages: int) -> None:
+        """Count messages of a key's request beyond the first one, which it has paid for."""
+        if key.rate and messages > 0:
+            self._bucket(key, self._clock()).take(messages)
+
     def publishes(self, key: Key, channels: list[bytes]) -> list[AccessDenied | None]:
-        """Count what a key publishes, and say for each message whether it may."""
-        if key.rate:
-            self._bucket(key, self._clock()).take(len(channels))
+        """Say for each message whether a key may publish it."""
         if key.grants is None:
             return [None] * len(channels)
         text = f"the key {key.name} may not publish to this pattern"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-STRIKES: Final = 100  # refused actions, without a pause to recover in, after which a connection is closed
+STRIKES: Final = 100  # actions refused in a row after which a connection is closed
 
 
 class Bucket:
@@ -70,6 +70,8 @@ class ActionRates:
             self._strikes[conn] = self._strikes.get(conn, 0) + 1
             return False
         self._full[conn] = full + self._step
+        if self._strikes:
+            self._strikes.pop(conn, None)
         return True
 
     def hopeless(self, conn: int) -> bool:

@@ -286,6 +286,36 @@ async def test_keys(shared_valkey: Valkey, tmp_path: Path) -> None:
                 await api.publish({"kind": "sport"}, 1)
 
 
+async def test_a_key_pays_when_its_request_arrives(shared_valkey: Valkey, tmp_path: Path) -> None:
+    key, lines = generate("slow")
+    file = tmp_path / "keys.toml"
+    file.write_text(lines + "rate = 0.001\n")
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
+    body = b'{"pattern": {"a": 1}, "payload": 1}'
+    async with serving(shared_valkey, keys=str(file)) as node:
+        first, second = [await asyncio.open_connection("127.0.0.1", urlsplit(node.api_url).port) for _ in range(2)]
+        async with asyncio.timeout(SECONDS):
+            for (reader, writer), wanted in (
+                (first, b" 100 "),
+                (second, b" 429 "),
+            ):  # while the first one's body is due
+                writer.write(head.encode() + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+                assert wanted in await reader.readline()
+            first[1].write(body)
+            assert await first[0].readline() == b"\r\n"
+            assert b" 200 " in await first[0].readline()
+        for _, writer in (first, second):
+            writer.close()
+    for route, text, answered in (("", "no JSON", 400), ("batch", '{"messages": [1, 2]}', 200)):
+        async with serving(shared_valkey, keys=str(file)) as node, httpx2.AsyncClient() as http:
+            headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+            assert (await http.post(node.api_url + route, content=text, headers=headers)).status_code == answered
+            answer = await http.post(node.api_url + route, content=text, headers=headers)
+            assert answer.status_code == 429
+            # What a batch has beyond its first message is paid back too.
+            assert int(answer.headers["retry-after"]) > (500 if answered == 400 else 1500)
+
+
 @pytest.mark.parametrize(
     ("headers", "wanted"),
     [
@@ -546,7 +576,7 @@ async def test_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
         blob.write_to_path(cert, append=True)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    async with serving(shared_valkey, tls_cert=str(cert), tls_key=str(key)) as node:
+    async with serving(shared_valkey, tls_cert=str(cert), tls_key=str(key), handshake_timeout=1.0) as node:
         assert (node.ws_url[:6], node.api_url[:8]) == ("wss://", "https://")
         pattern = unique("tls")
         async with WSClient(node.ws_url, ssl=trusting) as ws, APIClient(node.api_url, verify=trusting) as api:
@@ -555,6 +585,11 @@ async def test_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
                 await api.publish(pattern, n)
             async with asyncio.timeout(SECONDS):
                 assert [await anext(aiter(subscription)) for _ in range(100)] == list(range(100))
+        async with asyncio.timeout(SECONDS):  # of which a silent TLS handshake gets but a part
+            reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(node.ws_url).port)
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
         old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         authority.configure_trust(old)
         old.set_ciphers("DEFAULT@SECLEVEL=0")

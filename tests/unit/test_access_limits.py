@@ -58,6 +58,17 @@ def test_who_goes_on_although_refused_is_hopeless() -> None:
     assert not rates.hopeless(1)
 
 
+def test_who_is_a_little_too_fast_is_refused_now_and_then_and_stays() -> None:
+    clock = Clock()
+    rates = ActionRates(10, 20, clock)
+    refused = 0
+    for _ in range(50 * STRIKES):
+        clock.now += 0.05
+        refused += not rates.allow(1)
+        assert not rates.hopeless(1)
+    assert refused > 10 * STRIKES
+
+
 def test_a_bucket_may_be_overdrawn_and_is_paid_back() -> None:
     bucket = Bucket(10, 10, 0.0)
     assert bucket.wait(0.0) == 0
