@@ -8,6 +8,7 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``; RFC 9457 for the e
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from email.message import Message as Headers
@@ -45,11 +46,14 @@ from realizehit.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
 from realizehit.transports.requests import ANSWER
 
+logger: Final = logging.getLogger(__name__)
+
 RETRY_AFTER: Final = 2  # seconds, in every 503
+LOG_INTERVAL: Final = 5.0  # seconds between two lines about a broker that cannot be reached
 PATTERN_ROOM: Final = 16 * 1024  # bytes of a publish body besides its payload
 
 _Item = Publication | RequestError | PatternError | AccessDenied
-"""What stands in a batch's place: a message, or why it is not published."""
+"""A message of a batch, or why it is not published."""
 
 _JSON: Final = b"application/json"
 _JSON_HEADER: Final = b"content-type: application/json\r\n"
@@ -89,6 +93,7 @@ def create_app(
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(bus=bus)
+    away = _Away()
     described = orjson.dumps(openapi.document(settings, publish=publish))
 
     async def healthz(_: Request) -> Response:
@@ -100,7 +105,7 @@ def create_app(
         try:
             await bus.ping()
         except BrokerError as error:
-            return _problem_response(ErrorCode.UNAVAILABLE, str(error))
+            return _problem_response(ErrorCode.UNAVAILABLE, away.say(error))
         if bus.state is not BusState.UP:
             return _problem_response(ErrorCode.UNAVAILABLE, f"the subscriber connection is {bus.state.value}")
         return PlainTextResponse("ready\n")
@@ -122,9 +127,9 @@ def create_app(
         routes += assets.routes()
     endpoints: dict[str, _Endpoint] = {}
     if publish:
-        single = _Publish(bus, settings, metrics, gate)
+        single = _Publish(bus, settings, metrics, gate, away)
         endpoints[settings.prefix] = endpoints[settings.prefix.rstrip("/") or "/"] = single
-        endpoints[settings.prefix + "batch"] = _PublishBatch(bus, settings, metrics, gate)
+        endpoints[settings.prefix + "batch"] = _PublishBatch(bus, settings, metrics, gate, away)
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
     middleware = []
     if gate is not None and settings.allow_origin:
@@ -144,6 +149,23 @@ def create_app(
         middleware=middleware,
         exception_handlers={HTTPException: _http_exception, 500: _defect},
     )
+
+
+class _Away:
+    """Says that the broker cannot be reached: to who asks without its address, to the log with the cause."""
+
+    def __init__(self) -> None:
+        self._quiet_until = 0.0
+
+    def say(self, error: BrokerError) -> str:
+        """Log an error, now and then, and return what a client may know of it."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + LOG_INTERVAL
+            logger.warning("the broker does not serve: %s", error)
+        if isinstance(error, PublishUnclear):
+            return "the broker did not answer in time; it may have taken the message"
+        return "the broker cannot be reached; try again later"
 
 
 class _Application(Starlette):
@@ -168,15 +190,23 @@ class _Endpoint:
 
     media_types: tuple[str, ...] = ("application/json",)
 
-    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics, gate: Gate | None) -> None:
+    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics, gate: Gate | None, away: _Away) -> None:
         self.bus = bus
+        self.away = away
         self.gate = gate
         self.metrics = metrics
         self.max_payload = settings.max_payload_bytes
         self.max_body = settings.max_payload_bytes + PATTERN_ROOM
 
-    async def publish(self, body: bytes, media_type: str, key: Key | None) -> Any:
-        """Publish what a body holds, as far as the key may, and return the answer."""
+    async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
+        """Publish what a body holds, as far as the key may, and return the answer.
+
+        Args:
+            body: whole.
+            media_type: one of `media_types`.
+            key: whose it is; ``None`` where nobody needs one.
+            began: when the body was here, by `time.perf_counter`.
+        """
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -192,7 +222,7 @@ class _Endpoint:
                 body = await self._read_rest(message, receive)
             if body is None:
                 return  # the publisher went away
-            answer = await self.publish(body, media_type, key)
+            answer = await self.publish(body, media_type, key, time.perf_counter())
         except (RequestError, PatternError) as error:
             self.metrics.count("invalid")
             if error.code == ErrorCode.TOO_LARGE:
@@ -206,7 +236,7 @@ class _Endpoint:
             await _send_bytes(send, status.value, media, text, more)
         except BrokerUnavailable as error:
             may_repeat = not isinstance(error, PublishUnclear)
-            await _send(send, *_problem(error.code, str(error)), may_repeat=may_repeat)
+            await _send(send, *_problem(error.code, self.away.say(error)), may_repeat=may_repeat)
         except BrokerError as error:
             await _send(send, *_problem(ErrorCode.BROKER_REFUSED, str(error)))
         except Exception:
@@ -265,20 +295,20 @@ class _Endpoint:
 class _Publish(_Endpoint):
     """``POST {prefix}``."""
 
-    async def publish(self, body: bytes, media_type: str, key: Key | None) -> Any:
+    async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
         publication = parse_publication(body)
         if (too_large := self.payload_error(publication)) is not None:
             raise too_large
         channel, payload = publication
         if key is not None and self.gate is not None and (denied := self.gate.publishes(key, [channel])[0]) is not None:
             raise denied
-        began = time.perf_counter()
         try:
             nodes = await self.bus.publish(channel, payload)
         except BrokerError as error:
             self.metrics.count(_outcome(error))
             raise
-        self.metrics.took(time.perf_counter() - began)
+        finally:
+            self.metrics.took(time.perf_counter() - began)
         self.metrics.count("queued")
         return _queued(channel, nodes)
 
@@ -288,19 +318,19 @@ class _PublishBatch(_Endpoint):
 
     media_types = ("application/json", "application/x-ndjson")
 
-    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics, gate: Gate | None) -> None:
-        super().__init__(bus, settings, metrics, gate)
+    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics, gate: Gate | None, away: _Away) -> None:
+        super().__init__(bus, settings, metrics, gate, away)
         self.max_body = settings.max_batch_bytes
         self._most = settings.max_batch_messages
 
-    async def publish(self, body: bytes, media_type: str, key: Key | None) -> Any:
+    async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
         parse = parse_lines if media_type == "application/x-ndjson" else parse_batch
         items = self._checked(parse(body, self._most), key)
         good = [item for item in items if isinstance(item, Publication)]
         self.metrics.count("invalid", len(items) - len(good))
-        began = time.perf_counter()
         outcomes = await self.bus.publish_many(good)
-        self.metrics.took(time.perf_counter() - began)
+        if good:
+            self.metrics.took(time.perf_counter() - began)
         results: list[dict[str, Any]] = []
         queued = 0
         published = iter(outcomes)
@@ -312,7 +342,8 @@ class _PublishBatch(_Endpoint):
             else:
                 if isinstance(outcome, BrokerError):
                     self.metrics.count(_outcome(outcome))
-                results.append(_failed(index, outcome.code, str(outcome)))
+                text = self.away.say(outcome) if isinstance(outcome, BrokerUnavailable) else str(outcome)
+                results.append(_failed(index, outcome.code, text))
         self.metrics.count("queued", queued)
         if outcomes and all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes):
             # Nothing is known to be published: say so in the status too.

@@ -85,7 +85,7 @@ class Metrics:
         self.outcomes[outcome] += messages
 
     def took(self, seconds: float) -> None:
-        """Note how long the broker took for a request's messages."""
+        """Note how long it took from a request's whole body to the broker's answer, or until that was given up."""
         self.seconds += seconds
         self.buckets[bisect_left(_BUCKETS, seconds)] += 1
 
@@ -112,7 +112,7 @@ class _PublishCollector(Collector):
         bounds = [*(str(bound) for bound in _BUCKETS), "+Inf"]
         yield HistogramMetricFamily(
             "realizehit_publish_seconds",
-            "Time from a publish request's whole body to the broker's answer.",
+            "Time from a publish request's whole body to the broker's answer, or to giving that up.",
             buckets=list(zip(bounds, accumulate(self._metrics.buckets), strict=True)),
             sum_value=self._metrics.seconds,
         )

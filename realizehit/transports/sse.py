@@ -114,11 +114,12 @@ class EventStreams:
             )  # fmt: skip
         elif all(isinstance(pattern, _Refusal) for pattern in patterns):
             await _refuse(send, patterns)
-        elif scope["method"] == "HEAD":
-            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-            await send({"type": "http.response.body"})
         else:
             opening = None if self._gate is None else opening_of(scope, self._gate)
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+                await send({"type": "http.response.body"})
+                return
             settled = asyncio.Event()  # all patterns are answered, or there is nobody to answer
 
             def left(handle: int) -> None:

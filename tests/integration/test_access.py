@@ -295,10 +295,8 @@ async def test_a_key_pays_when_its_request_arrives(shared_valkey: Valkey, tmp_pa
     async with serving(shared_valkey, keys=str(file)) as node:
         first, second = [await asyncio.open_connection("127.0.0.1", urlsplit(node.api_url).port) for _ in range(2)]
         async with asyncio.timeout(SECONDS):
-            for (reader, writer), wanted in (
-                (first, b" 100 "),
-                (second, b" 429 "),
-            ):  # while the first one's body is due
+            # While the body of the first one is due.
+            for (reader, writer), wanted in ((first, b" 100 "), (second, b" 429 ")):
                 writer.write(head.encode() + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
                 assert wanted in await reader.readline()
             first[1].write(body)
@@ -383,6 +381,14 @@ async def test_a_page_whose_name_was_made_to_point_here_subscribes_to_nothing(sh
                 answer = await http.get(f"{base}/{path}", headers={"Host": host, **headers})
                 assert answer.status_code == 403, (path, headers)
         assert metric(node, "host") == 6
+
+
+async def test_a_head_of_events_is_for_those_who_may_have_events(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, **TOKENS) as node, httpx2.AsyncClient() as http:
+        url = node.api_url + "sse?pat=a=1"
+        assert (await http.head(url)).status_code == 200
+        assert (await http.head(url + "&token=x")).status_code == 401
+        assert (await http.head(url, headers={"Origin": "https://evil.example"})).status_code == 403
 
 
 async def test_the_other_transports_have_identities_too(shared_valkey: Valkey) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from realizehit import __version__, _fanout
+from realizehit import __version__, _fanout, api
 from realizehit.access.gate import Gate
 from realizehit.bus.base import BusState
 from realizehit.bus.memory import MemoryBus
@@ -140,3 +144,28 @@ def test_the_documentation_names_every_metric() -> None:
     shown = {name for name in re.findall(r"^# TYPE (realizehit_\w+)", text, re.MULTILINE) if name}
     documented = re.findall(r"^\| `(realizehit_\w+)", page, re.MULTILINE)
     assert sorted(documented) == sorted(shown)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/", b"%b"), ("/batch", b'{"messages": [%b]}')])
+async def test_the_time_of_a_request_begins_with_its_whole_body(
+    path: str, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+
+    def reads_for(seconds: float, parse: Callable[..., object], *arguments: object) -> object:
+        nonlocal now
+        now += seconds
+        return parse(*arguments)
+
+    monkeypatch.setattr(api, "time", SimpleNamespace(perf_counter=lambda: now))
+    for name in ("parse_publication", "parse_batch"):
+        monkeypatch.setattr(api, name, partial(reads_for, 3.0, getattr(api, name)))
+    bus = MemoryBus()
+    await bus.start(None)
+    metrics = Metrics(bus=bus)
+    app = api.create_app(bus, metrics=metrics)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://x") as http:
+        for message in (b'{"pattern": {"a": 1}, "payload": 1}', b'{"pattern": {}, "payload": 1}'):
+            await http.post(path, content=body % message, headers={"Content-Type": "application/json"})
+    await bus.close()
+    assert (metrics.seconds, sum(metrics.buckets)) == (3.0, 1)
