@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,19 +35,46 @@ def load_policy(settings: Settings) -> Policy:
     Raises:
         SettingsError: a file cannot be read or is wrong, or settings contradict each other.
     """
-    headers = header_names(settings)
-    claims = pairs(settings.jwt_claims, "--jwt-claim", "user=sub")
-    twice = sorted(headers.keys() & claims.keys())
-    if twice:
-        raise SettingsError(f"the identity key {twice[0]!r} comes from a header (--identify) and a claim (--jwt-claim)")
-    identity_keys = headers.keys() | claims.keys()
-    rules: Rules | None = OwnOnly(identity_keys) if identity_keys else None
-    if settings.grants is not None:
-        rules = read_grants(read_toml(settings.grants), settings.grants, identity_keys)
+    rules = load_rules(settings, identity_keys(settings))
     keys = None if settings.keys is None else read_keys(read_toml(settings.keys), settings.keys)
     if settings.insecure_publish and keys:
         raise SettingsError("--insecure-publish lets everybody publish, and --keys only those with a key; choose one")
-    return Policy(rules, _tokens(settings, claims), keys or None)
+    return Policy(rules, _tokens(settings), keys or None)
+
+
+def identity_keys(settings: Settings) -> frozenset[str]:
+    """Return the keys by which clients are identified.
+
+    Raises:
+        SettingsError: a pair cannot be used, or a key comes from two sources.
+    """
+    headers, claims = header_names(settings), _claims(settings)
+    twice = sorted(headers.keys() & claims.keys())
+    if twice:
+        raise SettingsError(f"the identity key {twice[0]!r} comes from a header (--identify) and a claim (--jwt-claim)")
+    return frozenset(headers.keys() | claims.keys())
+
+
+def load_rules(settings: Settings, keys: Collection[str] | None) -> Rules | None:
+    """Read what may be subscribed to.
+
+    Args:
+        settings: name the file of grants, if there is one.
+        keys: by which clients are identified; ``None`` where that is not known.
+
+    Returns:
+        The rules; ``None`` where everything may be subscribed to.
+
+    Raises:
+        SettingsError: the file cannot be read or is wrong.
+    """
+    if settings.grants is not None:
+        return read_grants(read_toml(settings.grants), settings.grants, keys)
+    return OwnOnly(keys) if keys else None
+
+
+def _claims(settings: Settings) -> dict[str, str]:
+    return pairs(settings.jwt_claims, "--jwt-claim", "user=sub")
 
 
 def header_names(settings: Settings) -> dict[str, str]:
@@ -62,7 +90,8 @@ def header_names(settings: Settings) -> dict[str, str]:
     return names
 
 
-def _tokens(settings: Settings, claims: dict[str, str]) -> TokenVerifier | None:
+def _tokens(settings: Settings) -> TokenVerifier | None:
+    claims = _claims(settings)
     if settings.jwt_key_file is None and settings.jwt_secret is None:
         if claims or settings.jwt_algorithms:
             raise SettingsError("tokens need a key: set --jwt-key-file or the variable REALIZEHIT_JWT_SECRET")

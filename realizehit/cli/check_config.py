@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from realizehit.cli.decision import answer
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.errors import SettingsError
 from realizehit.settings import OPTIONS, Settings, flag_of, variable_of
@@ -15,12 +16,27 @@ MIN_WIDTH = 120  # columns, where the output is no terminal and nothing needs to
 
 @click.command()
 @settings_options
+@click.option(
+    "--pattern",
+    "patterns",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Tell instead whether a client may subscribe to this, and why; may be repeated for more filters.",
+)
+@click.option(
+    "--identity", "identities", metavar="KEY=VALUE", multiple=True,
+    help="With --pattern: what the client is; may be repeated.",
+)  # fmt: skip
 @click.pass_context
-def check_config(ctx: click.Context, /, **flags: Any) -> None:
+def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: tuple[str, ...], **flags: Any) -> None:
     """Show each setting, its value and where it comes from, or say what is wrong.
 
     Nothing is started or connected. Passwords are not shown. The exit status is 2 where the settings cannot be used.
+    With --pattern the answer to a subscription is told instead, with the grant that allows it or the nearest one that
+    does not; the exit status is then 0 for yes and 1 for no.
     """
+    if identities and not patterns:
+        raise click.UsageError("--identity goes with --pattern")
     settings, origin = settings_from(ctx.obj or {}, flags)
 
     from rich.console import Console
@@ -32,6 +48,8 @@ def check_config(ctx: click.Context, /, **flags: Any) -> None:
         check(settings)
     except SettingsError as error:
         raise Unusable(str(error)) from None
+    if patterns:
+        answer(settings, patterns, identities, complete=True)
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(MIN_WIDTH, *(len(_shown(settings, option.name)) + 80 for option in OPTIONS)))

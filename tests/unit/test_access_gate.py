@@ -249,6 +249,58 @@ def test_can_without_grants_and_with_wrong_ones(tmp_path: Path) -> None:
     assert (result.exit_code, "grant 1: pattern is no table" in result.output) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--pattern", "user=43"], 1, "no: user belongs to identities, and the client's has none"),
+        (["--identity", "user=42", "--pattern", "user=43"], 1, "no: user is '43', not the client's own '42'"),
+        (["--identity", "user=42,zone=9", "--pattern", "user=42,zone=9"], 0, "yes: there is no file of grants"),
+        (["--identity", "user=42", "--pattern", "kind=news"], 0, "yes: there is no file of grants"),
+        (["--identity", "shop=1", "--pattern", "a=b"], 2, "not identify clients by 'shop', but by user, zone"),
+        (["--pattern", "realizehit=stats"], 1, "no: this is the servers' own"),
+        (["--grants", "{grants}", "--identity", "user=42", "--pattern", "kind=news"], 1, "(own): user is missing"),
+        (["--grants", "{grants}", "--pattern", "kind=weather,place=x"], 0, "yes: grant 2 allows it"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["can", "can-by-environment", "check-config"])
+def test_a_decision_is_that_of_a_server_with_these_settings(
+    way: str, words: list[str], status: int, said: str, grants: str, tmp_path: Path
+) -> None:
+    words = [word.format(grants=grants) for word in words]
+    tokens = f'jwt-secret = "{"s" * 32}"\njwt-algorithms = ["HS256"]\njwt-claims = ["zone=zone"]\n'
+    file = tmp_path / "server.toml"
+    file.write_text('identify = ["user=X-User"]\n' + tokens)
+    if way == "can-by-environment":
+        result = CliRunner(env={"REALIZEHIT_CONFIG": str(file)}).invoke(main, ["can", *words])
+    elif way == "can":
+        result = CliRunner().invoke(main, ["can", "--config", str(file), *words])
+    else:
+        result = CliRunner().invoke(serve, ["check-config", "--config", str(file), *words])
+    assert said in result.output
+    assert result.exit_code == status
+
+
+def test_decisions_where_nobody_is_identified(tmp_path: Path, grants: str) -> None:
+    file = tmp_path / "empty.toml"
+    file.write_text("")
+    result = CliRunner().invoke(main, ["can", "--config", str(file), "--pattern", "user=43"])
+    assert (result.exit_code, result.output) == (
+        0, "yes: there are neither grants nor identities, and everybody may have everything\n",
+    )  # fmt: skip
+    for more, said in (
+        (["--identity", "user=1"], "by 'user', but by nothing"),
+        (["--grants", grants], "$user is no key"),
+    ):
+        result = CliRunner().invoke(main, ["can", "--config", str(file), "--pattern", "user=43", *more])
+        assert (result.exit_code, said in result.output) == (2, True)
+    # Variables say it as well, and what a server could not read is no decision.
+    runner = CliRunner(env={"REALIZEHIT_IDENTIFY": "user=X-User"})
+    assert runner.invoke(main, ["can", "--pattern", "user=43"]).exit_code == 1
+    assert runner.invoke(main, ["can", "--config", str(tmp_path / "none"), "--pattern", "a=b"]).exit_code == 2
+    result = runner.invoke(serve, ["check-config", "--identity", "user=1"])
+    assert (result.exit_code, "--identity goes with --pattern" in result.output) == (2, True)
+
+
 def test_check_config_looks_into_the_files(grants: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("realizehit.logs.configure", lambda *_: None)
     runner = CliRunner(
