@@ -39,9 +39,10 @@ def subscribe_line(ws: str) -> str:
     return f"realizehit subscribe {url}{_FILTERS}"
 
 
-def curl_line(api: str) -> str:
-    """Return the command that publishes at that address."""
-    return f"curl {shlex.quote(api)} -H 'Content-Type: application/json' -d '{_BODY}'"
+def curl_line(api: str, *, key: bool = False) -> str:
+    """Return the command that publishes at that address, with the key that the environment has where one is needed."""
+    login = '-H "Authorization: Bearer $REALIZEHIT_KEY" ' if key else ""
+    return f"curl {shlex.quote(api)} {login}-H 'Content-Type: application/json' -d '{_BODY}'"
 
 
 def announce(settings: Settings, ws: str, api: str) -> None:
@@ -59,7 +60,8 @@ def announce(settings: Settings, ws: str, api: str) -> None:
     if "ws" in places:
         lines += ["", "Subscribe in another terminal:", f"  {subscribe_line(ws)}"]
     if "api" in places:
-        lines += ["", "Publish:", f"  {curl_line(api)}"]
+        how = "Publish:" if settings.keys is None else "Publish, with a key of realizehit gen-key in REALIZEHIT_KEY:"
+        lines += ["", how, f"  {curl_line(api, key=settings.keys is not None)}"]
     try:
         click.echo("\n".join([*lines, ""]))
     except OSError:  # nobody reads it: no reason not to serve, nor to fail at the end over what could not be written

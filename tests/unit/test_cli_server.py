@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import realizehit
+from realizehit import server
+from realizehit.access.keys import generate
 from realizehit.cli import banner
 from realizehit.cli.endpoints import DEFAULT_WS
 from realizehit.cli.serve import serve
@@ -172,6 +178,22 @@ def test_what_is_said_at_start(
     assert not any(part in text for part in absent), text
     assert "redis://:***@b" in text
     assert "hunter2" not in text
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_the_line_to_paste_publishes_with_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key, lines = generate("a")
+    file = tmp_path / "keys.toml"
+    file.write_text(lines)
+    settings = Settings(port=0, redis="memory://", keys=str(file))
+    async with server.serve(settings) as node:
+        banner.announce(settings, node.ws_url, node.api_url)
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  curl ")]
+        shell = await asyncio.create_subprocess_shell(
+            line, env={**os.environ, "REALIZEHIT_KEY": key}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        answer, _ = await asyncio.wait_for(shell.communicate(), 30)
+    assert json.loads(answer)["status"] == "queued"
 
 
 def test_what_is_said_at_start_among_json_logs(
