@@ -168,6 +168,8 @@ class Gate:
                 values = {**values, **token.identity}
                 end = self._end_of(token.expires)
         local = self._local is not None and self._is_local(peer, headers)
+        # As for the page that shows them: a name that was made to point here may come without an Origin, too.
+        local = local and _LOCAL_HOST.fullmatch(headers.get(b"host", b"localhost")) is not None
         if not values and end is None and address is None and not local:
             return _ANONYMOUS
         return Opening(Identity(values), end, address, local)

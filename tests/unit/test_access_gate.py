@@ -332,11 +332,16 @@ def test_tokens_are_taken_out_of_access_logs() -> None:
 
 
 def test_the_consoles_figures_are_for_this_machine() -> None:
-    gate = Gate(Settings(console=True), clock=lambda: 0.0)
-    peers = [("127.0.0.1", {}), ("127.0.0.1", {b"x-forwarded-for": b"192.0.2.1"}), ("192.0.2.1", {})]
+    gate = Gate(Settings(console=True, host="0.0.0.0"), clock=lambda: 0.0)
+    peers = [
+        ("127.0.0.1", {b"host": b"localhost:8080"}),
+        ("127.0.0.1", {b"x-forwarded-for": b"192.0.2.1"}),
+        ("192.0.2.1", {}),
+        ("127.0.0.1", {b"host": b"evil.example:8080"}),
+    ]
     for conn, (peer, headers) in enumerate(peers):
         gate.joined(conn, gate.open(peer, headers, frozenset(), b""))
-    assert [gate.may_subscribe(conn, b"realizehit:stats") for conn in range(3)] == [True, False, False]
-    assert all(gate.may_subscribe(conn, b"kind:news") for conn in range(3))
+    assert [gate.may_subscribe(conn, b"realizehit:stats") for conn in range(4)] == [True, False, False, False]
+    assert all(gate.may_subscribe(conn, b"kind:news") for conn in range(4))
     gate.left(0)
     assert not gate.may_subscribe(0, b"realizehit:stats")
