@@ -182,6 +182,8 @@ class _Application(Starlette):
             if endpoint is not None and not self.user_middleware:
                 await endpoint(scope, receive, send)
                 return
+            # Middleware adds to answers, such as who may read them, what an answer in one piece would not have.
+            (scope.get("extensions") or {}).pop(ANSWER, None)
         await super().__call__(scope, receive, send)
 
 
