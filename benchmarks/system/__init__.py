@@ -14,5 +14,6 @@ ROWS = (
     "framings",
     "harness",
     "cores",
+    "workers",
 )
 """The modules that measure one row each, by ``measure(run)``."""
