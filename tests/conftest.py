@@ -31,9 +31,18 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"the extension is the {BUILD} build, not the {expected} build")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what takes longest first, so that nothing waits for it at the end."""
+# Where servers, browsers and programs of others meet, and a busy machine can fail a test. Elsewhere a failure is a
+# defect, and what made it, a case or an order of events, is different in the next run.
+RUN_AGAIN = {"integration", "browser", "interop"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put what takes longest first, so that nothing waits for it at the end; keep ``--reruns`` to `RUN_AGAIN`."""
     items.sort(key=lambda item: "soak" not in item.path.parts)
+    if config.getoption("reruns", None):
+        for item in items:
+            if item.path.parent.name not in RUN_AGAIN:
+                item.add_marker(pytest.mark.flaky(reruns=0))
 
 
 @pytest.fixture(autouse=True)

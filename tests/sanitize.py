@@ -1,7 +1,8 @@
 """Run tests on extensions that AddressSanitizer and UndefinedBehaviorSanitizer watch.
 
 ``python -m tests.sanitize [pytest's arguments]`` builds the extensions in a copy of the checkout, with the counts of a
-debug build, and runs pytest there: by default the unit, property and fuzz tests. It needs gcc with its sanitizers.
+debug build, and runs pytest there: by default the unit and property tests, the fuzzers' corpus, and then for some
+seconds each fuzzer whose cases go through an extension. It needs gcc with its sanitizers.
 
 Leaks are not asked for here, since CPython itself leaves memory to the end of the process; see `tests.fuzz.leaks`.
 """
@@ -16,9 +17,12 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+from tests.fuzz.targets import NATIVE
+
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"build", "dist", "node_modules", "benchmarks"}
 TESTS = ("tests/unit", "tests/property", "tests/fuzz")
+FUZZ_SECONDS = "5"
 
 
 def build(directory: str, **flags: str) -> None:
@@ -67,8 +71,14 @@ def main(arguments: list[str]) -> int:
         used = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False)
         if used.returncode or not used.stdout.startswith(directory):
             sys.exit(f"the extension under test is not the one that was built: {used.stdout}{used.stderr}")
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", *(arguments or TESTS)]
-        return subprocess.run(command, cwd=directory, env=env, check=False).returncode
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2"]
+        status = subprocess.run([*command, *(arguments or TESTS)], cwd=directory, env=env, check=False).returncode
+        if arguments:
+            return status
+        env = {"REALIZEHIT_FUZZ_SECONDS": FUZZ_SECONDS, **env}
+        names = " or ".join(f"[{name}]" for name in NATIVE)
+        command += ["-m", "slow", "-k", names, "tests/fuzz/test_fuzz.py"]
+        return subprocess.run(command, cwd=directory, env=env, check=False).returncode or status
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from realizehit.bus.connection import SUBSCRIBE, UNSUBSCRIBE, Command, SubscriberConnection
 from realizehit.errors import BrokerError
@@ -36,16 +36,12 @@ class Pipe(asyncio.Transport):
 
 
 class Owner:
-    """Counts what a connection reports, and hands publications to an engine as a node does."""
+    """Writes down what a connection reports, and hands publications to an engine as a node does."""
 
     def __init__(self, deliver: Any) -> None:
         self.heard: list[tuple[str, Any]] = []
-        self.messages: list[Any] = []
-        self._deliver = deliver
-
-    def deliver(self, batch: list[Any]) -> None:
-        self.messages += batch
-        self._deliver(batch)
+        self.gone = 0
+        self.deliver = deliver
 
     def confirmed(self, kind: bytes, channel: bytes) -> None:
         self.heard.append(("confirmed", (kind, channel)))
@@ -56,7 +52,7 @@ class Owner:
     def answered(self) -> None: ...
 
     def disconnected(self) -> None:
-        self.heard.append(("disconnected", None))
+        self.gone += 1
 
 
 def one(data: bytes) -> None:
@@ -70,25 +66,60 @@ def one(data: bytes) -> None:
         whole = loop.run_until_complete(told([stream]))
         if len(stream) <= 512:
             parts = loop.run_until_complete(told(stream[i : i + 1] for i in range(len(stream))))
-            assert parts == whole, f"{parts} byte by byte, and {whole} at once"
+            # What came in one read with the end of the connection may have been reported or not.
+            upto = stream[: parts.read]
+            same = whole if upto == stream else loop.run_until_complete(told([upto]))
+            assert parts == same, f"{parts} byte by byte, and {same} at once"
+            assert whole.heard[: len(parts.heard)] == parts.heard, f"{parts} byte by byte, and {whole} at once"
+            for some, more in zip(parts.received, whole.received, strict=True):
+                assert more[: len(some)] == some, f"{parts} byte by byte, and {whole} at once"
     finally:
         loop.close()
 
 
-async def told(parts: Iterable[bytes]) -> Any:
-    """Feed a connection, and return all that came of it."""
+class Outcome(NamedTuple):
+    """What came of a connection.
+
+    Attributes:
+        read: how many bytes it took.
+        heard: what its owner was told.
+        received: what each subscriber got.
+        gone: how often the owner was told of its end.
+        ended: whether it was ended from this side.
+        reason: why it is gone.
+        error: the type of what the login failed with.
+    """
+
+    read: int
+    heard: list[tuple[str, Any]]
+    received: list[list[bytes]]
+    gone: int
+    ended: bool
+    reason: str
+    error: type[BaseException | None]
+
+
+async def told(parts: Iterable[bytes]) -> Outcome:
+    """Feed a connection until it ends, and return all that came of it."""
     with bench() as b:
+        peers = []
         for channel in CHANNELS:
-            b.engine.subscribe(b.connect()[0], channel)
+            conn, peer = b.connect()
+            b.engine.subscribe(conn, channel)
+            peers.append(peer)
         owner = Owner(b.engine.dispatch)
         connection = SubscriberConnection(owner, ["user", "secret"], "fuzz", 5.0, 5.0)
         pipe = Pipe()
         connection.connection_made(pipe)
         connection.send(SUBSCRIBE, CHANNELS)
         connection.send(UNSUBSCRIBE, CHANNELS[:1])
+        read = 0
         for part in parts:
             if part:
                 connection.data_received(part)
+            read += len(part)
+            if pipe.ended:
+                break
         ended = pipe.ended
         connection.connection_lost(None)
         reason = await connection.closed
@@ -96,8 +127,9 @@ async def told(parts: Iterable[bytes]) -> Any:
         error = connection.ready.exception()
         assert error is None or isinstance(error, BrokerError)
         b.loop.run()
-    # Where the connection ends in the middle of a read, what else came with it may have been reported or not.
-    return (owner.heard[:-1] if error is None else owner.heard, ended, type(error)) if not ended else (ended,)
+        assert owner.gone == (error is None)
+        received = [peer.texts() for peer in peers]
+        return Outcome(read, owner.heard, received, owner.gone, ended, reason, type(error))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import importlib.util
 import subprocess
 import sys
@@ -29,4 +30,21 @@ def run(name: str, seconds: float, *, blind: bool = False, corpus: Path | None =
         found = corpus or Path(scratch)
         found.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "tests.fuzz.watched", name, str(seconds), str(found), str(CORPUS / name)]
-        return subprocess.run([*command, "blind"] if blind else command, check=False).returncode
+        status = subprocess.run([*command, "blind"] if blind else command, check=False).returncode
+        if status:
+            print(*(how_to_keep(name, case) for case in broken_by(found)), sep="\n", flush=True)
+        return status
+
+
+def broken_by(found: Path) -> list[Path]:
+    """Return the files with the cases that broke a fuzzer, by the names that libFuzzer gives them."""
+    return sorted(file for file in found.iterdir() if file.name.startswith(("crash-", "timeout-", "oom-", "leak-")))
+
+
+def how_to_keep(name: str, case: Path) -> str:
+    """Return a case as text, as a command that puts it into the corpus: the directory it lies in may be gone."""
+    text = base64.b64encode(case.read_bytes()).decode()
+    return (
+        f"the case that broke {name}; mend what it shows, and keep it with\n"
+        f"    echo {text} | base64 -d > tests/fuzz/corpus/{name}/{case.name}"
+    )

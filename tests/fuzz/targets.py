@@ -22,11 +22,42 @@ NAMES: Final = (
     "patterns",
     "publications",
     "queries",
+    "request_bodies",
     "request_heads",
     "settings_files",
     "websocket_frames",
 )
 CORPUS: Final = Path(__file__).parent / "corpus"
+
+MINUTE: Final = (
+    ("websocket_frames",),
+    ("actions",),
+    ("patterns",),
+    ("engineio_payloads",),
+    ("publications", "request_bodies"),
+    ("broker_publisher", "broker_subscriber"),
+)
+"""What is fuzzed for a minute of each kind wherever all is: WebSocket bytes, actions, patterns, Engine.IO's payloads,
+HTTP bodies, and what brokers answer. Two fuzzers of one kind share its minute."""
+
+NATIVE: Final = (
+    "actions",
+    "broker_subscriber",
+    "engine_calls",
+    "engineio_payloads",
+    "load_client",
+    "pattern_text",
+    "patterns",
+    "publications",
+    "queries",
+    "websocket_frames",
+)
+"""What is fuzzed under the sanitizers too: the cases go through an extension."""
+
+
+def seconds_of(name: str) -> float:
+    """Return for how long a fuzzer is run where nobody says for how long."""
+    return next((60 / len(kind) for kind in MINUTE if name in kind), 5.0)
 
 
 def load(name: str) -> Callable[[bytes], None]:
