@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import orjson
 import pytest
+from rich.console import Console
 
-from examples.ticker.ticker import Board, pattern_of, read_prices, replay
-from realizehit import APIClient, WSClient
+from examples.ticker.ticker import Board, Price, pattern_of, read_prices, replay, show, sparkline
+from realizehit import APIClient, Pattern, WSClient
+from tests.integration.wire import act
+from tests.integration.wire import client as raw_client
 from tests.processes import Server, serving
 from tests.support import Valkey
 
@@ -35,13 +41,57 @@ def test_the_prices() -> None:
     assert [price.date for price in prices] == sorted(price.date for price in prices)
 
 
+def test_the_table_shows_the_last_price_its_change_and_a_line() -> None:
+    board = Board(["IBM", "MSFT"])
+    for price in (
+        Price("IBM", "2000-01-01", 100.0),
+        Price("IBM", "2000-02-01", 50.0),
+        Price("IBM", "2000-03-01", 75.0),
+    ):
+        board.take(price._asdict())
+    board.gaps.append(1.5)
+    console = Console(width=100, file=io.StringIO(), force_terminal=True, color_system=None)
+    console.print(board.render())
+    assert isinstance(console.file, io.StringIO)
+    shown = [line.strip() for line in console.file.getvalue().splitlines()]
+    assert shown[0] == "follows IBM, MSFT (was away 1 times)"
+    cells = [
+        [cell.strip() for cell in re.split("[│┃]", line.strip("│┃"))] for line in shown if line.startswith(("│", "┃"))
+    ]
+    assert cells == [
+        ["symbol", "date", "price", "change", "the last two years"],
+        ["IBM", "2000-03-01", "75.00", "+50.0 %", "█▁▅"],
+        ["MSFT", "", "", "", ""],
+    ]
+
+
+async def test_the_tables_are_drawn_on_a_terminal_alone() -> None:
+    for terminal in (True, False):
+        file = io.StringIO()
+        console = Console(width=100, file=file, force_terminal=terminal)
+        drawing = asyncio.create_task(show([Board(["IBM"])], console))
+        await asyncio.sleep(0)  # it has drawn, and waits to do so again
+        drawing.cancel()
+        await asyncio.wait({drawing})
+        assert ("follows IBM" in file.getvalue()) == terminal
+
+
+def test_a_line_of_prices() -> None:
+    prices = [Price("X", "", value) for value in (1.0, 8.0, 4.5, 1.0)]
+    assert sparkline(prices) == "▁█▅▁"
+    assert sparkline(prices[:1]) == "▁"
+
+
 async def test_every_price_arrives_in_order_at_whoever_follows_it(servers: tuple[Server, Server]) -> None:
     api_server, ws_server = servers
     prices = read_prices()
     followed = [["AAPL", "MSFT"], ["GOOG", "IBM"], ["IBM"]]
     boards = [Board(symbols) for symbols in followed]
-    nobody = Board(["NONE"])
+    # Clients drop what is not theirs; what a server sends to whom is seen on the wire alone.
+    wired = {"IBM": [price for price in prices if price.symbol == "IBM"], "NONE": []}
     async with (
+        raw_client(ws_server.ws) as ibm,
+        raw_client(ws_server.ws) as none,
         WSClient(ws_server.ws, proxy=None) as first,
         WSClient(ws_server.ws, proxy=None) as second,
         WSClient(ws_server.ws, proxy=None) as third,
@@ -49,14 +99,22 @@ async def test_every_price_arrives_in_order_at_whoever_follows_it(servers: tuple
     ):
         for board, client in zip(boards, (first, second, third), strict=True):
             await board.follow(client)
-        await nobody.follow(third)
+        for ws, symbol in ((ibm, "IBM"), (none, "NONE")):
+            assert (await act(ws, "sub", pattern_of(symbol)))["ret"] == Pattern(pattern_of(symbol)).id
         await replay(api, prices, None)
         for board in boards:
             await board.wait_for(sum(price.symbol in board.seen for price in prices))
         for board, symbols in zip(boards, followed, strict=True):
             assert board.seen == {symbol: [p for p in prices if p.symbol == symbol] for symbol in symbols}
             assert board.gaps == []
-        assert nobody.seen == {"NONE": []}
+        for ws, symbol in ((ibm, "IBM"), (none, "NONE")):
+            await ws.send('{"id": "p", "act": "ping"}')
+            label = Pattern(pattern_of(symbol)).id
+            came = [await ws.recv() for _ in range(len(wired[symbol]) + 1)]
+            assert came.pop() == '{"id":"p","ret":"pong"}'
+            assert [orjson.loads(str(text).removeprefix(label + "?")) for text in came] == [
+                price._asdict() for price in wired[symbol]
+            ]
         assert (await api.publish(pattern_of("AMZN"), 1)).nodes == 0
         assert (await api.publish(pattern_of("AAPL"), prices[0]._asdict())).nodes == 1
 

@@ -57,6 +57,7 @@ async def serve(port: int, *, epoll: bool = True, compress: bool = False) -> Non
     door: Any = partial(FrontDoor, websocket=transport, timeout=10.0)
     config = uvicorn.Config(_no_http, http=door, ws=door, loop="none", lifespan="off", log_level="warning")
     sock = bind("127.0.0.1", port)
+    sock.listen()  # whoever reads the next line may connect
     print(f"echoing at ws://127.0.0.1:{sock.getsockname()[1]}/", flush=True)  # noqa: T201 - what a suite waits for
     await uvicorn.Server(config).serve(sockets=[sock])
     engine.close()
