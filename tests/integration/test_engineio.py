@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import math
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -523,11 +525,11 @@ async def test_closing_a_server_ends_its_polls(shared_valkey: Valkey) -> None:
         await session.aclose()
 
 
-@pytest.mark.parametrize("clients", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("clients", [500, pytest.param(4000, marks=pytest.mark.slow)])
 async def test_abandoned_sessions_leave_nothing(
     shared_valkey: Valkey, clients: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients that open a session, subscribe and are never seen again."""
+    """Clients that open a session, subscribe and are never seen again: what they cost does not stay."""
     monkeypatch.setattr(server, "CLOSE_TIMEOUT", 0.5)
     settings = Settings(port=0, redis=shared_valkey.url, heartbeat_interval=0.4, heartbeat_timeout=0.4)
     pattern = unique("eio-abandoned")
@@ -552,30 +554,39 @@ async def test_abandoned_sessions_leave_nothing(
         action = b"4" + orjson.dumps({"act": "sub", "pat": pattern})
         assert await ask({"method": "POST", "query_string": query}, action) == b"ok"
 
+    async def a_round() -> int:
+        """Abandon all of them, wait until nothing is left to do for them, and return how many there were at a time."""
+        assert node.engineio is not None
+        most = 0
+        for number in range(clients):
+            await abandon()
+            if number % 100 == 0:
+                await asyncio.sleep(0)  # the loop's other work, such as the heartbeats
+                most = max(most, node.engineio.sessions)
+        await until(lambda: node.engine.stats()["connections"] == node.engine.stats()["closing"] == 0)
+        # A `sub` keeps its deadline, a few hundred bytes, until that has passed; the broker's confirmation is no reason
+        # to look for it.
+        node.hub.tick(math.inf)
+        gc.collect()
+        return most
+
     async with serve(settings) as node:
         assert node.engineio is not None
-        for _ in range(500):
-            await abandon()
-        await until(lambda: node.engine.stats()["connections"] == node.engine.stats()["closing"] == 0)
-        gc.collect()
         tracemalloc.start()
         try:
-            before = tracemalloc.get_traced_memory()[0]
-            peak = 0
-            for number in range(clients):
-                await abandon()
-                if number % 100 == 0:
-                    await asyncio.sleep(0)  # the loop's other work, such as the heartbeats
-                    peak = max(peak, node.engineio.sessions)
-            await until(lambda: node.engine.stats()["connections"] == node.engine.stats()["closing"] == 0)
-            gc.collect()
-            grown = tracemalloc.get_traced_memory()[0] - before
+            # Caches fill in the first round, and tables grow with the most that there ever were at a time; a leak grows
+            # in every round.
+            peaks, sizes = [], []
+            for _ in range(3):
+                peaks.append(await a_round())
+                sizes.append(tracemalloc.get_traced_memory()[0])
         finally:
             tracemalloc.stop()
-        assert peak >= 100
+        assert min(peaks) >= 100
         assert node.engineio.sessions == 0
         assert node.engine.channel_names() == []
-        assert grown < 150_000, f"{grown} bytes for {clients} sessions"
+        grown = min(after - before for before, after in itertools.pairwise(sizes))
+        assert grown < 5000, f"{sizes} bytes after {clients} sessions each"
 
 
 async def test_over_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
