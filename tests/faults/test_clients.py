@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -39,12 +40,13 @@ STALLED, HEALTHY = 1000, 100
 RATE = 100.0  # messages a second, each of them to everybody: 10,000 deliveries a second to the healthy
 PAYLOAD = 2048  # bytes
 QUEUE = 2 << 20  # bytes that may wait for a client: ten seconds of messages
-WARM_UP = 7.0  # seconds until the sockets of those who stall are full; until then they are 1,000 readers more
-SECONDS = 10.0  # of the measurement, in which they are closed
 
 SLOW = 'realizehit_disconnects_total{reason="slow_consumer"}'
-SHARED = 64 << 20  # bytes that the server may grow by: those who stall on one channel share its frames
-FLOOR = 0.005  # seconds that a machine with other work adds now and then
+OTHERWISE = [f'realizehit_disconnects_total{{reason="{reason}"}}' for reason in ("heartbeat_missed", "protocol_error")]
+# What the server may grow by, as docs/reliability.md has it: those who stall on one channel share its frames, and each
+# has a ring of pointers, of a power of two, and has outgrown those of the powers below. Allocators round up.
+RING = 8 * 1024  # bytes, for the thousand messages that are 2 MiB
+COST = 1.2 * (QUEUE + STALLED * 2 * RING)
 
 
 def metric(server: Server, name: str) -> float:
@@ -81,85 +83,110 @@ class Stalled:
         try:
             while data := self.sock.recv(1 << 16):
                 rest = (rest + data)[-256:]
-        except OSError:
-            return None  # it was not read for too long after the close frame had been queued
+        except ConnectionResetError:
+            return None
         finally:
             self.sock.close()
         at = rest.rfind(bytes([0x80 | CLOSE]))
-        return struct.unpack(">H", rest[at + 2 : at + 4])[0] if at >= 0 else None
+        return int(struct.unpack(">H", rest[at + 2 : at + 4])[0]) if at >= 0 else None
 
 
 class Readers:
-    """The healthy ones, and who publishes to all, on a thread of their own: nothing here may hold them up."""
+    """The healthy ones of a server, and who publishes to all, on a thread of their own: nothing may hold them up."""
 
-    def __init__(self, fleet: _load.Fleet) -> None:
-        self._fleet = fleet
+    def __init__(self, server: Server, valkey: Valkey) -> None:
+        self.server = server
+        self.pattern = Pattern(unique("stall"))
+        parts = urlsplit(server.ws)
+        self.address = (parts.hostname or "", parts.port or 0)
+        channels = [(self.pattern.channel.encode(), json.dumps(dict(self.pattern)).encode())]
+        self._fleet = _load.Fleet(self.address, channels, [[0]] * HEALTHY)
+        self._fleet.connect()
+        assert self._fleet.run(20, _load.READY)
+        with socket.socket(socket.AF_UNIX) as broker:
+            broker.connect(str(valkey.socket))
+            self._fleet.publish_over(broker.detach())
+        self._fleet.schedule(rate=RATE, payload_bytes=PAYLOAD)
         self._latencies = Histogram()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
+        self._thread.start()
 
     def _run(self) -> None:
         while not self._ended.is_set():
             self._fleet.run(0.05)
             self._latencies.add(self._fleet.take_latencies())
 
-    def __enter__(self) -> Readers:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def p99(self, seconds: float) -> float:
-        """Measure for so long."""
+    def begin(self) -> None:
+        """Forget what was measured."""
         self._latencies = Histogram()
-        time.sleep(seconds)
+
+    @property
+    def p99(self) -> float:
+        """Seconds, since `begin`."""
         found = self._latencies.percentile(99)
         assert found is not None
         return found
 
+    def end(self) -> dict[str, int]:
+        """Stop publishing, take what is on its way, and return the counts."""
+        self._ended.set()
+        self._thread.join()
+        self._fleet.unschedule()
+        self._fleet.run(1.0)
+        counts = self._fleet.counts()
+        self._fleet.close()
+        return counts
+
+
+@contextmanager
+def read(valkey: Valkey) -> Iterator[Readers]:
+    with serving("--redis", valkey.url, "--max-queue-bytes", str(QUEUE)) as server:
+        readers = Readers(server, valkey)
+        try:
+            yield readers
+        finally:
+            counts = readers.end()
+        assert (counts["dropped"], counts["closed"], counts["duplicates"], counts["reordered"]) == (0, 0, 0, 0)
+
 
 def test_readers_that_stall_cost_the_others_nothing_and_are_closed(valkey: Valkey) -> None:
+    """Two servers with the same load, of which one has the stalled: what else the machine does is the same for both."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
-    pattern = Pattern(unique("stall"))
-    with serving("--redis", valkey.url, "--max-queue-bytes", str(QUEUE)) as server:
-        parts = urlsplit(server.ws)
-        address = (parts.hostname or "", parts.port or 0)
-        fleet = _load.Fleet(address, [(pattern.channel.encode(), json.dumps(dict(pattern)).encode())], [[0]] * HEALTHY)
-        fleet.connect()
-        assert fleet.run(20, _load.READY)
-        with socket.socket(socket.AF_UNIX) as broker:
-            broker.connect(str(valkey.socket))
-            fleet.publish_over(broker.detach())
-        fleet.schedule(rate=RATE, payload_bytes=PAYLOAD)
-        with Readers(fleet) as readers:
+    without: list[float] = []
+    beside: list[float] = []
+    with read(valkey) as others, read(valkey) as readers:
+        server = readers.server
+        stalled = [Stalled(readers.address, readers.pattern) for _ in range(STALLED)]
+        before = most = rss(server.pid)
+        deadline = time.monotonic() + 60
+        # Until the system takes no more of what they do not read, they are 1,000 readers more.
+        while metric(server, "realizehit_blocked_total") < STALLED:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        while (slow := metric(server, SLOW)) < STALLED:
+            assert time.monotonic() < deadline, f"{slow} were closed"
+            others.begin()
+            readers.begin()
             time.sleep(1.0)
-            alone = readers.p99(SECONDS / 2)
-            stalled = [Stalled(address, pattern) for _ in range(STALLED)]
-            before = rss(server.pid)
-            time.sleep(WARM_UP)
-            beside = readers.p99(SECONDS)
-            most = rss(server.pid)
-            deadline = time.monotonic() + 60
-            while (slow := metric(server, SLOW)) < STALLED:
-                assert time.monotonic() < deadline, f"{slow} were closed"
-                most = max(most, rss(server.pid))
-                time.sleep(0.1)
-            codes = [one.close_code() for one in stalled]
-        fleet.unschedule()
-        fleet.run(1.0)
-        counts = fleet.counts()
-        fleet.close()
-    note("Clients: p99 of 100 readers, 10,000 deliveries a second, alone", alone * 1000, "ms")
-    note("Clients: the same while 1,000 others stall", beside * 1000, "ms")
+            without.append(others.p99)
+            beside.append(readers.p99)
+            most = max(most, rss(server.pid))
+        codes = [one.close_code() for one in stalled]
+        assert metric(server, SLOW) == STALLED
+        assert [metric(server, name) for name in OTHERWISE] == [0, 0]
+        assert metric(server, "realizehit_connections") == HEALTHY
+        assert metric(others.server, SLOW) == 0
+    note("Clients: p99 of 100 readers, 10,000 deliveries a second", statistics.median(without) * 1000, "ms")
+    note("Clients: the same while 1,000 others stall", statistics.median(beside) * 1000, "ms")
     note("Clients: growth of the server by 1,000 that stall", (most - before) / (1 << 20), "MiB")
-    assert beside <= 2 * alone + FLOOR, (alone, beside)
-    assert most - before < SHARED
-    assert codes.count(4002) + codes.count(None) == STALLED
-    assert codes.count(4002)  # the others had not been read within the five seconds that a close frame is given
-    assert (counts["dropped"], counts["closed"], counts["duplicates"], counts["reordered"]) == (0, 0, 0, 0)
+    assert len(beside) >= 5
+    assert statistics.median(b / a for a, b in zip(without, beside, strict=True)) <= 2, (without, beside)
+    assert most - before < COST
+    # Who is not read within the five seconds that a close frame is given ends without one, and none with another code.
+    assert set(codes) <= {4002, None}
+    assert 4002 in codes
 
 
 @contextmanager
@@ -259,7 +286,7 @@ async def test_everybody_comes_back_at_once_after_a_restart(valkey: Valkey) -> N
         assert await asyncio.to_thread(fleet.run, 60, _load.READY), (fleet.counts(), fleet.notes())
         took = time.monotonic() - began
         note("Clients: 5,000 come back at once after a restart, until all are subscribed", took, "s")
-        assert took < 30
+        assert took < 5
         with socket.socket(socket.AF_UNIX) as broker:
             broker.connect(str(valkey.socket))
             fleet.publish_over(broker.detach())
