@@ -8,13 +8,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import orjson
 
 from realizehit.bus.base import Bus
 from realizehit.errors import BrokerError
 from realizehit.pattern import Pattern
-from tests.integration.wire import RawClient
+from tests.engines import TEXT, client_frame
+from tests.integration.wire import HANDSHAKE, RawClient
 
 SLACK = 0.05  # seconds of rounding, and of a loop's clock that is read before an event is handled
 
@@ -59,35 +61,12 @@ class Source:
             await asyncio.sleep(pause)
 
 
-class Witness(RawClient):
-    """A client that notes when each message came."""
+class Seen:
+    """What a client was sent, as a plain WebSocket has it, with the time at which each message came."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[tuple[float, bytes]] = []
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        now = time.monotonic()
-        self.seen += [(now, text) for text in self.texts]
-        self.count = getattr(self, "count", 0) + len(self.texts)
-        self.texts.clear()
-
-    async def ask(self, act: str, pattern: Pattern, seconds: float = 30) -> dict[str, Any]:
-        """Send one action, and return the reply to it."""
-        label = f"{act}-{pattern.id}-{len(self.seen)}"
-        start = len(self.seen)
-        self.act(id=label, act=act, pat=dict(pattern))
-        async with asyncio.timeout(seconds):
-            while True:
-                for _, text in self.seen[start:]:
-                    if text.startswith(b'{"id"'):
-                        reply: dict[str, Any] = orjson.loads(text)
-                        if reply["id"] == label:
-                            return reply
-                start = len(self.seen)
-                self._arrived.clear()
-                await self._arrived.wait()
 
     @property
     def gaps(self) -> list[tuple[float, dict[str, Any]]]:
@@ -121,3 +100,106 @@ class Witness(RawClient):
             covered = any(start - SLACK <= one.ended and one.began <= end + SLACK for start, end in told)
             assert covered, f"{number}, published at {one.began:.3f}, is missing and no gap of {told} covers it"
         return len(came), len(missing)
+
+
+class Witness(Seen, RawClient):
+    """A WebSocket client that notes when each message came."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        now = time.monotonic()
+        self.seen += [(now, text) for text in map(self.unwrap, self.texts) if text is not None]
+        self.count = getattr(self, "count", 0) + len(self.texts)
+        self.texts.clear()
+
+    def unwrap(self, text: bytes) -> bytes | None:
+        """Return the message in a frame's text, if there is one."""
+        return text
+
+    async def ask(self, act: str, pattern: Pattern, seconds: float = 30) -> dict[str, Any]:
+        """Send one action, and return the reply to it."""
+        label = f"{act}-{pattern.id}-{len(self.seen)}"
+        start = len(self.seen)
+        self.act(id=label, act=act, pat=dict(pattern))
+        async with asyncio.timeout(seconds):
+            while True:
+                for _, text in self.seen[start:]:
+                    if text.startswith(b'{"id"'):
+                        reply: dict[str, Any] = orjson.loads(text)
+                        if reply["id"] == label:
+                            return reply
+                start = len(self.seen)
+                self._arrived.clear()
+                await self._arrived.wait()
+
+
+class EngineIOWitness(Witness):
+    """The same over Engine.IO, revision 4, on its WebSocket transport."""
+
+    handshake = HANDSHAKE.replace(b"GET /ws ", b"GET /ws/?EIO=4&transport=websocket ")
+
+    def act(self, **action: Any) -> None:
+        self.transport.write(client_frame(TEXT, b"4" + orjson.dumps(action)))
+
+    def unwrap(self, text: bytes) -> bytes | None:
+        if text == b"2":  # a ping
+            self.transport.write(client_frame(TEXT, b"3"))
+        return text[1:] if text[:1] == b"4" else None
+
+
+class StreamWitness(Seen, asyncio.Protocol):
+    """A reader of Server-Sent Events that notes when each came.
+
+    Attributes:
+        status: of the response.
+        since: when all patterns were in force.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = 0
+        self.since = 0.0
+        self.closed = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._buffer = b""
+
+    @classmethod
+    async def connect(cls, url: str, patterns: Iterable[Pattern]) -> StreamWitness:
+        """Ask for patterns, and wait until they are in force or refused."""
+        parts = urlsplit(url)
+        query = "&".join("pat=" + quote(orjson.dumps(dict(pattern))) for pattern in patterns)
+        loop = asyncio.get_running_loop()
+        transport, one = await loop.create_connection(cls, parts.hostname or "", parts.port or 80)
+        one.transport = transport
+        transport.write(f"GET /sse?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        async with asyncio.timeout(30):
+            await one._answered.wait()
+        return one
+
+    def data_received(self, data: bytes) -> None:
+        now = time.monotonic()
+        self._buffer += data
+        if not self.status:
+            head, blank, rest = self._buffer.partition(b"\r\n\r\n")
+            if not blank:
+                return
+            self.status, self._buffer = int(head.split(b" ", 2)[1]), rest
+        if self.status != 200:
+            self._answered.set()
+            return
+        *events, self._buffer = self._buffer.split(b"\n\n")
+        for event in events:
+            fields = dict(line.split(b": ", 1) for line in event.split(b"\n") if b": " in line)
+            if fields.get(b"event") == b"subscribed":
+                self.since = now
+                self._answered.set()
+            elif b"event" in fields:
+                self.seen.append((now, b'{"evt":"%b",' % fields[b"event"] + fields[b"data"][1:]))
+            elif b"id" in fields:
+                self.seen.append((now, fields[b"id"] + b"?" + fields[b"data"]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+        self._answered.set()

@@ -55,6 +55,7 @@ async def client(url: str, **options: Any) -> AsyncIterator[ClientConnection]:
 class RawClient(asyncio.Protocol):
     """A WebSocket client without a library, cheap enough to have thousands of: it collects the text messages."""
 
+    handshake = HANDSHAKE
     transport: asyncio.Transport
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class RawClient(asyncio.Protocol):
         host, port = url.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
         transport, protocol = await asyncio.get_running_loop().create_connection(cls, host, int(port))
         protocol.transport = transport
-        transport.write(HANDSHAKE)
+        transport.write(cls.handshake)
         await protocol._opened.wait()
         return protocol
 
