@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.targets import CORPUS, NAMES, cases, load
+from tests.fuzz.targets import CORPUS, MINUTE, NAMES, NATIVE, cases, load, seconds_of
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,3 +36,9 @@ def test_every_fuzzer_is_listed_and_states_its_invariant() -> None:
     modules = {path.stem: path.read_text() for path in Path(__file__).parent.glob("*.py")}
     assert {name for name, text in modules.items() if "\ndef one(data: bytes) -> None:" in text} == set(NAMES)
     assert all("Invariant: " in modules[name].split('"""')[1] for name in NAMES)
+
+
+def test_each_kind_of_input_has_its_minute() -> None:
+    assert {name for kind in MINUTE for name in kind} | set(NATIVE) <= set(NAMES)
+    assert [sum(map(seconds_of, kind)) for kind in MINUTE] == [60.0] * 6
+    assert seconds_of("queries") == 5.0
