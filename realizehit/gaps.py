@@ -89,6 +89,11 @@ class Gaps:
         if self._open is not None:
             self._open.refused.add(channel)
 
+    def allowed(self, channel: bytes) -> None:
+        """Learn that a channel is in force: where it was refused before, whoever had it keeps it after all."""
+        if self._open is not None:
+            self._open.refused.discard(channel)
+
     def end(self, seconds: float) -> None:
         """Learn that all channels are in force again, and tell everybody whom the gap concerns.
 

@@ -129,10 +129,10 @@ class Hub(BusListener):
                 answer(None, "")
                 return
             waiting = self._waiting[channel] = []
-            if self._engine.subscribers(channel) == 1:
-                # What still comes was sent to a subscription that has just been left: to the new one it would be the
-                # beginning of a stream with a hole behind it.
-                self._engine.hold(channel, True)
+        if outcome == _fanout.ADDED and self._engine.subscribers(channel) == 1:
+            # What still comes was sent to a subscription that has just been left: to the new one it would be the
+            # beginning of a stream with a hole behind it. Whoever joins it meanwhile waits with it.
+            self._engine.hold(channel, True)
         deadline = self._clock() + self._subscribe_timeout
         waiting.append(_Waiter(conn, answer, deadline))
         self._deadlines.append((deadline, channel))
@@ -170,13 +170,15 @@ class Hub(BusListener):
 
     def subscribed(self, channel: bytes) -> None:
         self._engine.hold(channel, False)
+        self.gaps.allowed(channel)
         for waiter in self._waiting.pop(channel, ()):
             if self._engine.is_open(waiter.conn):
                 waiter.answer(None, "")
 
     def refused(self, channel: bytes, error: BrokerError) -> None:
         waiting = self._waiting.pop(channel, ())
-        if self._engine.subscribers(channel) > len({waiter.conn for waiter in waiting}):
+        # Those who left while they waited stand among the waiters and not among the subscribers.
+        if self._engine.subscribers(channel) > len({one.conn for one in waiting if self._engine.is_open(one.conn)}):
             logger.error("the broker refused %s, which was in force before: %s", channel.decode(), error)
             self.gaps.refused(channel)
         for waiter in waiting:

@@ -14,12 +14,14 @@ class ScriptedBus(Bus):
     Attributes:
         wanted: channels that the node asked for and has not left.
         in_force: those of them that the broker has confirmed.
+        leaving: channels that were left a moment ago; the broker goes on sending them until it has read that.
         calls: what the node asked, in order.
     """
 
     def __init__(self) -> None:
         self.wanted: set[bytes] = set()
         self.in_force: set[bytes] = set()
+        self.leaving: set[bytes] = set()
         self.calls: list[tuple[str, bytes]] = []
         self.listener: BusListener | None = None
 
@@ -39,16 +41,20 @@ class ScriptedBus(Bus):
     def unsubscribe(self, channel: bytes) -> None:
         self.calls.append(("unsubscribe", channel))
         self.wanted.discard(channel)
-        self.in_force.discard(channel)
+        if channel in self.in_force:
+            self.in_force.discard(channel)
+            self.leaving.add(channel)
 
     def confirm(self, channel: bytes) -> None:
         assert channel in self.wanted, "a broker confirms what it was asked"
         assert self.listener is not None
+        self.leaving.discard(channel)  # answers come in order: it had been left before it was asked for again
         self.in_force.add(channel)
         self.listener.subscribed(channel)
 
     def refuse(self, channel: bytes) -> None:
         assert self.listener is not None
+        self.leaving.discard(channel)
         self.wanted.discard(channel)
         self.in_force.discard(channel)
         self.listener.refused(channel, BrokerRefused("NOPERM"))
@@ -57,6 +63,7 @@ class ScriptedBus(Bus):
         """Lose the broker: it is still asked for everything, and nothing is in force."""
         assert self.listener is not None
         self.in_force.clear()
+        self.leaving.clear()
         self.state = BusState.DOWN
         self.listener.state_changed(self.state)
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import orjson
 import pytest
 
 from realizehit import _fanout
@@ -205,6 +206,31 @@ def test_leaving_and_coming_back_in_one_turn_asks_the_broker_nothing_new() -> No
         assert d.take() == [("b", None)]
 
 
+@pytest.mark.parametrize("hesitates", [False, True])
+def test_what_was_sent_to_a_subscription_just_left_does_not_reach_the_next_one(hesitates: bool) -> None:
+    with desk() as (d, b):
+        one, _ = b.connect()
+        two, second = b.connect()
+        d.sub(one)
+        d.bus.confirm(NEWS)
+        d.hub.unsubscribe(one, NEWS)
+        b.loop.run()
+        assert d.bus.leaving == {NEWS}
+        d.take()
+        d.sub(two, name="a")
+        if hesitates:  # in one read: the engine has a new channel each time, and the hub still the one that waits
+            d.hub.unsubscribe(two, NEWS)
+            d.sub(two, name="b")
+        d.hub.deliver([[b"message", NEWS, b"1"]])
+        b.loop.run()
+        assert second.texts() == []
+        d.bus.confirm(NEWS)
+        d.hub.deliver([[b"message", NEWS, b"2"]])
+        b.loop.run()
+        assert second.texts() == [NEWS_ID.encode() + b"?2"]
+        assert d.take() == ([("a", None), ("b", None)] if hesitates else [("a", None)])
+
+
 def test_a_connection_that_goes_while_waiting_gets_no_answer() -> None:
     with desk(subscribe_timeout=5.0) as (d, b):
         one, first = b.connect()
@@ -255,6 +281,41 @@ def test_a_refusal_of_what_was_in_force_is_logged(caplog: pytest.LogCaptureFixtu
             d.bus.refuse(NEWS)
         assert "kind:news" in caplog.text
         assert d.take() == [(str(one), None)]
+
+
+def test_a_refusal_ends_what_was_in_force_also_when_somebody_left_who_waited() -> None:
+    with desk() as (d, b):
+        one, first = b.connect()
+        two, second = b.connect()
+        d.sub(one)
+        d.bus.confirm(NEWS)
+        d.bus.go_away()
+        d.sub(two)
+        second.sock.close()
+        b.poll()
+        d.bus.refuse(NEWS)
+        d.bus.restore(1.0)
+        b.loop.run()
+        (event,) = map(orjson.loads, first.texts())
+        assert (event["evt"], event["ids"]) == ("unsubscribed", [NEWS_ID])
+
+
+def test_what_was_refused_and_then_allowed_for_another_goes_on() -> None:
+    with desk() as (d, b):
+        one, first = b.connect()
+        two, second = b.connect()
+        d.sub(one)
+        d.bus.confirm(NEWS)
+        d.bus.go_away()
+        d.bus.refuse(NEWS)
+        d.sub(two)
+        d.bus.restore(1.0)
+        b.loop.run()
+        (event,) = map(orjson.loads, first.texts())
+        assert (event["evt"], event["ids"]) == ("gap", [NEWS_ID])
+        d.hub.deliver([[b"message", NEWS, b"1"]])
+        b.loop.run()
+        assert first.texts() == second.texts() == [NEWS_ID.encode() + b"?1"]
 
 
 def test_collisions_limits_and_closed_connections_are_refused_at_once() -> None:
