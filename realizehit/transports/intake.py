@@ -70,13 +70,13 @@ class Intake:
                 self._max_message, binary=self._session.accepts_binary, compressed=self._compressed
             )
         self._reading = handle
-        for event in parser.feed(data):
-            if isinstance(event, str):
-                self._session.receive(self._reading, event.encode())
-            elif isinstance(event, _Pong):
-                self._engine.send_bytes(self._reading, event.frame)
+        for opcode, payload in parser.feed(data):
+            if opcode is Opcode.TEXT:
+                self._session.receive(self._reading, payload)
+            elif opcode is Opcode.PONG:
+                self._engine.send_bytes(self._reading, Frame(Opcode.PONG, payload).serialize(mask=False))
             else:
-                self._session.receive_binary(self._reading, event)
+                self._session.receive_binary(self._reading, payload)
             if not self._engine.is_open(self._reading):
                 return
         handle = self._reading
@@ -104,15 +104,10 @@ class Intake:
             self._gone(handle)
 
 
-class _Pong:
-    """The answer to a ping, as a frame."""
-
-    def __init__(self, data: bytes) -> None:
-        self.frame = Frame(Opcode.PONG, data).serialize(mask=False)
-
-
 class _Parser:
     """Whole messages out of any valid run of bytes; the library's state machine with the fragments put together.
+
+    What is held of a message are its bytes, which the library bounds, however many fragments they came in.
 
     Args:
         max_message: largest message, in bytes.
@@ -128,12 +123,16 @@ class _Parser:
         if compressed:
             self._protocol.extensions = [PerMessageDeflate(True, True, WINDOW_BITS, WINDOW_BITS)]
         self._binary = binary
-        self._parts: list[bytes | str] = []
+        self._message = bytearray()  # of which fragments are still to come
         self._decoder: codecs.IncrementalDecoder | None = None
         self.end: tuple[int, str, bool] | None = None
 
-    def feed(self, data: bytes) -> Iterator[str | bytes | _Pong]:
-        """Take bytes, and give out in their order the messages that they complete and the answers to pings."""
+    def feed(self, data: bytes) -> Iterator[tuple[Opcode, bytes]]:
+        """Take bytes, and give out in their order the messages that they complete and the answers to pings.
+
+        Returns:
+            `Opcode.TEXT`, `Opcode.BINARY` or `Opcode.PONG`, each with its payload.
+        """
         self._protocol.receive_data(data)
         self._protocol.data_to_send()  # the answers are made here, to go out in their place; the close frame elsewhere
         for event in self._protocol.events_received():
@@ -146,20 +145,21 @@ class _Parser:
                     return
                 self._decoder = None
             elif frame.opcode is Opcode.PING:
-                yield _Pong(bytes(frame.data))
+                yield Opcode.PONG, bytes(frame.data)
                 continue
             elif frame.opcode is not Opcode.CONT:
                 continue
             # Each fragment is checked when it comes: wrong text fails at once, not at its end.
-            try:
-                part = bytes(frame.data) if self._decoder is None else self._decoder.decode(frame.data, frame.fin)
-            except UnicodeDecodeError:
-                self.end = (CloseCode.INVALID_DATA, "the text is not UTF-8", False)
-                return
-            self._parts.append(part)
+            if self._decoder is not None:
+                try:
+                    self._decoder.decode(frame.data, frame.fin)
+                except UnicodeDecodeError:
+                    self.end = (CloseCode.INVALID_DATA, "the text is not UTF-8", False)
+                    return
+            self._message += frame.data
             if frame.fin:
-                parts, self._parts = self._parts, []
-                yield b"".join(parts) if self._decoder is None else "".join(parts)  # type: ignore[arg-type]
+                message, self._message = bytes(self._message), bytearray()
+                yield Opcode.BINARY if self._decoder is None else Opcode.TEXT, message
         close, theirs = self._protocol.close_sent, self._protocol.close_rcvd
         if theirs is not None:
             # A client may end in the middle of a fragmented message, where the library sees an error.

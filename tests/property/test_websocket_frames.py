@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -281,6 +282,25 @@ def test_a_ping_between_fragments_is_answered_before_the_message(kind: str) -> N
         s.feed(frame(TEXT, b"a", fin=False) + frame(PING, b"p") + frame(CONT, b"b") + frame(PING, b"q"))
         frames, _ = server_frames(s.sink.data if s.peer is None else s.peer.read())
         assert frames == [(PONG, b"p"), (TEXT, b"ab"), (PONG, b"q")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fragment", [b"", "é".encode()])
+def test_a_message_costs_its_bytes_however_many_fragments_it_has(kind: str, fragment: bytes) -> None:
+    times = 200
+    some = frame(CONT, fragment, fin=False) * 50
+    with server(kind) as s:
+        s.feed(frame(TEXT, b"", fin=False) + some)
+        tracemalloc.start()
+        try:
+            for _ in range(times):
+                s.feed(some)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 2 * times * 50 * len(fragment) + 10_000  # a buffer that grows has some room
+        s.feed(frame(CONT, b"."))
+        assert s.session.messages == [fragment.decode() * 50 * (times + 1) + "."]
 
 
 @pytest.mark.parametrize("kind", KINDS)
