@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -111,6 +112,13 @@ class Address:
         if username:
             return [username, password or ""]
         return [password] if password else []
+
+    def confirmed(self, place: str) -> float:
+        """Return the loop's time up to which a place that `connect` named was certainly the broker.
+
+        Infinity for addresses that do not move: whatever answers there is the broker.
+        """
+        return math.inf
 
     async def connect(self, factory: Callable[[], asyncio.Protocol]) -> str:
         """Open one connection, with TLS where the URL asks for it.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from redis.asyncio import Redis
@@ -17,14 +19,27 @@ from redis.exceptions import RedisError
 from realizehit.address import Address, redacted
 from realizehit.errors import BrokerUnavailable, SettingsError
 
+logger: Final = logging.getLogger(__name__)
+
 SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 PORT: Final = 26379  # of a sentinel whose address has none
 
 ASK_TIMEOUT: Final = 0.5  # seconds for a sentinel to answer
 WATCH_INTERVAL: Final = 0.5  # seconds between two questions while everything is fine
 
+HEARSAY: Final = 5.0  # seconds within which a sentinel's failover is known to the others; it tells them every two
+
 _DOWN: Final = frozenset({"s_down", "o_down", "disconnected"})
+_MOVING: Final = "failover_in_progress"
 _HOST: Final = re.compile(r"\[[^]]+\]|[^:\[\]]+")
+
+
+class _Opinion(NamedTuple):
+    """What one sentinel says of the master."""
+
+    place: tuple[str, int]
+    epoch: int  # of the latest failover that it knows of
+    flags: frozenset[str]
 
 
 class SentinelAddress(Address):
@@ -57,6 +72,8 @@ class SentinelAddress(Address):
         inner = f"{scheme.partition('+')[0]}://{login}{at}sentinels/{database}"
         super().__init__(inner + (f"?{urlencode(options)}" if options else ""), shown=shown)
         self.name: Final = unquote(name)
+        self._confirmed: dict[str, float] = {}  # an entry for each master there was
+        self._odd: set[Redis] = set()  # sentinels whose last answer made no sense
         self._sentinels = [self._client(host, port, sentinel_login) for host, port in _places(hosts, shown)]
 
     def _client(self, host: str, port: int, login: dict[str, str]) -> Redis:
@@ -96,31 +113,63 @@ class SentinelAddress(Address):
         place = await self.master()
         return "" if place is None else _text(place)
 
+    def confirmed(self, place: str) -> float:
+        """Return until when a place was the master, and no other one made; see `Address.confirmed`.
+
+        While a failover goes on the old master may be alive and answer, and publishers may know the new one before we
+        do. So only an answer counts in which no sentinel speaks of a failover; as of when it was asked for.
+        """
+        return self._confirmed.get(place, -math.inf)
+
     async def master(self) -> tuple[str, int] | None:
         """Ask all sentinels, and believe the one that knows of the latest failover.
 
         One that was cut off from the others may go on naming a master that was replaced long ago.
         """
+        asked = asyncio.get_running_loop().time()
         answers = await asyncio.gather(*(self._ask(sentinel) for sentinel in self._sentinels))
         known = [answer for answer in answers if answer is not None]
         if not known:
             return None
-        latest = max(known, key=lambda answer: int(answer.get("config-epoch", 0)))
-        if _DOWN & set(latest.get("flags", "").split(",")):
+        latest = max(known, key=lambda answer: answer.epoch)
+        if _DOWN & latest.flags:
             return None
-        return latest["ip"], int(latest["port"])
+        if 2 * len(known) > len(answers) and all(_MOVING not in answer.flags for answer in known):
+            # One of those that are silent may have begun a failover, and told the others but not us.
+            certain = asked if len(known) == len(answers) else asked - HEARSAY
+            place = _text(latest.place)
+            self._confirmed[place] = max(certain, self.confirmed(place))
+        return latest.place
 
-    async def _ask(self, sentinel: Redis) -> dict[str, str] | None:
+    async def _ask(self, sentinel: Redis) -> _Opinion | None:
         try:
             answer: Any = await sentinel.execute_command("SENTINEL", "MASTER", self.name)  # type: ignore[no-untyped-call]
+            opinion = _read(answer)
         except (RedisError, OSError):  # TimeoutError is an OSError
             return None
-        return dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else None
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            if sentinel not in self._odd:
+                self._odd.add(sentinel)
+                logger.warning("broker %s: a sentinel's answer makes no sense, and is not counted: %r", self, error)
+            return None
+        self._odd.discard(sentinel)
+        return opinion
 
     async def close(self) -> None:
         """End the connections to the sentinels."""
         for sentinel in self._sentinels:
             await sentinel.aclose()
+
+
+def _read(answer: Any) -> _Opinion:
+    """Read the reply to ``SENTINEL MASTER``, names and values in turn.
+
+    Raises:
+        TypeError, ValueError, KeyError, AttributeError: it is none.
+    """
+    fields = dict(zip(answer[::2], answer[1::2], strict=True))
+    place = str(fields["ip"]), int(fields["port"])
+    return _Opinion(place, int(fields.get("config-epoch", 0)), frozenset(fields.get("flags", "").split(",")))
 
 
 def _places(hosts: str, shown: str) -> list[tuple[str, int]]:

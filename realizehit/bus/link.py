@@ -103,6 +103,7 @@ class Link:
         self._flush_handle: asyncio.Handle | None = None
         self._connection: SubscriberConnection | None = None  # only while it is ready
         self._place = ""  # where the connection leads
+        self._up_since = 0.0  # of this connection
         self._task: asyncio.Task[None] | None = None
         self._earlier_messages = 0
         self._earlier_bytes = 0
@@ -162,8 +163,16 @@ class Link:
     @property
     def silence(self) -> float:
         """Seconds since the last certain sign of the broker. See `Bus.silence`."""
-        certain = self._connection.certain if self._connection else self._certain
+        certain = self._certain_of(self._connection) if self._connection else self._certain
         return self._loop.time() - certain
+
+    def _certain_of(self, connection: SubscriberConnection) -> float:
+        """The loop's time up to which everything that was published has certainly arrived.
+
+        A broker that was demoted may go on answering, while what is published goes to its successor: so no later than
+        it was confirmed to be the broker. What came before this connection belongs to the gap that it ended.
+        """
+        return min(connection.certain, max(self._address.confirmed(self._place), self._up_since))
 
     def leave(self, place: str) -> None:
         """Learn that the broker is at ``place`` now; a connection to another one is given up."""
@@ -285,7 +294,7 @@ class Link:
         if connection is not None:
             self._earlier_messages += connection.messages_received
             self._earlier_bytes += connection.bytes_received
-            self._certain = connection.certain
+            self._certain = self._certain_of(connection)
             if self._gap_since is None:
                 self._gap_since = self._certain
         self._queue.clear()
@@ -357,6 +366,7 @@ class Link:
         """Use a connection until it is lost; the reason why it was."""
         if not connection.closed.done():  # else it was lost before this task had its turn
             self._connection = connection
+            self._up_since = self._loop.time()
             self.connects += 1
             self._queue.extend(self._channels)
             if self._queue:

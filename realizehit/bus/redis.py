@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 from realizehit.address import Address
 from realizehit.bus.base import Bus, BusListener, BusState
@@ -13,6 +14,8 @@ from realizehit.bus.link import Link, LinkSettings
 from realizehit.errors import BrokerError, BrokerUnavailable
 from realizehit.pipeline import Pipeline
 from realizehit.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
+
+logger: Final = logging.getLogger(__name__)
 
 
 class _Reports:
@@ -121,11 +124,14 @@ class RedisBus(Bus):
         nobody. The subscriber connection cannot ask it, so the sentinels are asked.
         """
         while True:
-            place = await address.current()
-            if place:
-                pipeline.leave(place)
-                if self._link is not None and self._subscribe_address is address:
-                    self._link.leave(place)
+            try:
+                place = await address.current()
+                if place:
+                    pipeline.leave(place)
+                    if self._link is not None and self._subscribe_address is address:
+                        self._link.leave(place)
+            except Exception:  # without this watch nobody would ever leave a demoted master
+                logger.exception("watching the sentinels of %s failed; trying again", address)
             await asyncio.sleep(WATCH_INTERVAL)
 
     async def close(self) -> None:
