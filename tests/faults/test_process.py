@@ -21,9 +21,10 @@ from realizehit.pattern import Pattern
 from realizehit.transports.room import RESERVE
 from tests.faults.figures import note
 from tests.faults.ledger import Source, Witness
+from tests.integration.test_command_server import request
 from tests.integration.test_command_workers import worker_pids
 from tests.integration.wire import RawClient, unique
-from tests.processes import SCRIPTS, Server, running, serving
+from tests.processes import SCRIPTS, Server, embedded_pids, embedded_url, private_tmp, running, serving, wait_gone
 from tests.support import Valkey, free_port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -121,6 +122,52 @@ async def ended(reader: asyncio.StreamReader) -> bytes | None:
         return None
     except ConnectionResetError:
         return b""
+
+
+@pytest.mark.parametrize("words", [(), ("--workers", "2"), ("--workers", "2", "--relay", "on")])
+async def test_an_embedded_broker_that_is_killed_comes_back_and_the_gap_is_told(words: tuple[str, ...]) -> None:
+    with private_tmp() as tmp, serving(*words, "--drain-seconds", "0.1", env=tmp) as server:
+        (pid,) = embedded_pids(tmp)
+        patterns = [Pattern(unique("embedded")) for _ in range(5)]
+        clients: list[Witness] = [await Witness.connect(server.ws) for _ in range(10)]  # type: ignore[misc]
+        for one in clients:
+            for pattern in patterns:
+                assert "ret" in await one.ask("sub", pattern)
+        since = time.monotonic()
+        bus = open_bus(embedded_url(tmp), publish_timeout=0.5)
+        await bus.start(None)
+        source = Source(bus)
+        flow = asyncio.create_task(source.run(patterns))
+        began = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while not all(one.gaps for one in clients):
+                await asyncio.sleep(0.01)
+        took = max(one.gaps[0][0] for one in clients) - began
+        note(f"Process: embedded broker killed, {' '.join(words) or 'one process'}, until all is told", took, "s")
+        counts = [one.count for one in clients]
+        async with asyncio.timeout(20):
+            while not all(one.count > count for one, count in zip(clients, counts, strict=True)):
+                await asyncio.sleep(0.01)
+        flow.cancel()
+        with suppress(asyncio.CancelledError):
+            await flow
+        (again,) = embedded_pids(tmp)
+        assert again != pid
+        status, _ = await asyncio.to_thread(request, server.api.rstrip("/") + "/readyz")
+        assert status == 200
+        for one in clients:
+            assert "ret" in await one.ask("ping", patterns[0])
+            assert not one.closed.is_set()
+            assert [sorted(event["ids"]) for _, event in one.gaps] == [sorted(pattern.id for pattern in patterns)]
+            for pattern in patterns:
+                came, _ = one.check(source, pattern, since, time.monotonic() - 0.5)
+                assert came
+            one.transport.abort()
+        await bus.close()
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.wait) == 0
+        await asyncio.to_thread(wait_gone, again)
 
 
 @pytest.mark.slow

