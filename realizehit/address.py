@@ -1,11 +1,15 @@
-"""Where a broker is and how to log in, read from its URL by redis-py: a URL means the same on every connection."""
+"""Where a broker is and how to log in, read from its URL by redis-py: a URL means the same on every connection.
+
+Options of redis-py that mean nothing to these connections are refused, since nobody would notice that one is ignored.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from redis.asyncio.connection import (
@@ -16,14 +20,16 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
     parse_url,
 )
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from realizehit.errors import SettingsError
+from realizehit.errors import BrokerUnavailable, SettingsError
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 
+OPTIONS: Final = ("db", "username", "password", "socket_connect_timeout", "socket_keepalive", "protocol")
+"""What may stand in the query of a URL, besides the options for TLS, which begin with ``ssl_``."""
+
+_PARTS: Final = ("host", "port", "path", "connection_class")  # what redis-py makes of the rest of a URL
 _SECRET_OPTION: Final = re.compile(r"([?&](?:ssl_|sentinel_)?password=)[^&#]*", re.IGNORECASE)
 
 
@@ -48,8 +54,8 @@ class Address:
     """One broker's address, ``redis://``, ``rediss://`` or ``unix://``, with everything its URL says.
 
     Args:
-        url: as redis-py reads it: ``redis://user:password@host:port/db``, ``unix:///path?db=0``, options such as
-            ``ssl_ca_certs`` in the query.
+        url: as redis-py reads it: ``redis://user:password@host:port/db``, ``unix:///path?db=0``. Of the options in the
+            query, `OPTIONS` are taken and those for TLS, such as ``ssl_ca_certs``; all others are refused.
         shown: what stands for the URL in texts for people; the URL itself without its secrets where it is not given.
 
     Raises:
@@ -66,11 +72,10 @@ class Address:
             about_option = str(error).startswith(("Invalid value for", "Redis URL must"))
             detail = str(error) if about_option else "host or port cannot be read; percent-encode odd characters"
             raise SettingsError(f"broker URL {self._shown}: {detail}") from None
-        self._options.setdefault("protocol", 2)
-        # Time is bounded for a pipeline as a whole, not by a timer for each reply.
-        self._options.update(retry=Retry(NoBackoff(), 0), retry_on_timeout=False, socket_timeout=None)
+        self._check_options()
         try:
-            make_connection: Callable[[], AbstractConnection] = self.pool().make_connection
+            # What redis-py would connect with: never connected, it says what the URL means.
+            make_connection: Callable[[], AbstractConnection] = ConnectionPool(**self._options).make_connection
             self._template = make_connection()
             self._tls = self._template.ssl_context.get() if isinstance(self._template, SSLConnection) else None
         except (TypeError, ValueError, RedisError, OSError) as error:
@@ -79,6 +84,21 @@ class Address:
 
     def __str__(self) -> str:
         return self._shown
+
+    def _check_options(self) -> None:
+        for name, value in self._options.items():
+            if name.startswith("ssl_") or name in _PARTS:
+                continue
+            if name not in OPTIONS:
+                # Behind a raw "?" in a password, what looks like an option's name is a part of it.
+                named = f"the option {name!r}" if f"{name}=" in self._shown else "an option"
+                raise SettingsError(
+                    f"broker URL {self._shown}: {named} has no use here; known are {', '.join(OPTIONS)} and ssl_..."
+                )
+            if name == "protocol" and str(value) != "2":
+                raise SettingsError(f"broker URL {self._shown}: protocol can only be 2, for RESP2")
+            if name == "socket_connect_timeout" and not 0 < value < math.inf:
+                raise SettingsError(f"broker URL {self._shown}: socket_connect_timeout is no number of seconds")
 
     def _check_place(self) -> None:
         if isinstance(self._template, UnixDomainSocketConnection):
@@ -97,14 +117,6 @@ class Address:
             if secret:
                 text = text.replace(secret, "***")
         return text
-
-    def pool(self) -> ConnectionPool:
-        """Make a pool of redis-py connections that never repeats a command on its own.
-
-        A repeated PUBLISH would reach subscribers twice. A pooled connection that went stale while idle is noticed when
-        it is taken from the pool, before anything is sent, and is made again there.
-        """
-        return ConnectionPool(**self._options)
 
     def login(self) -> list[str]:
         """Return the arguments of AUTH, an empty list where there is nothing to log in with."""
@@ -132,7 +144,18 @@ class Address:
         loop = asyncio.get_running_loop()
         broker: AbstractConnection = self._template
         if isinstance(broker, UnixDomainSocketConnection):
-            await loop.create_unix_connection(factory, broker.path)
+            await self._dial(loop.create_unix_connection(factory, broker.path))
         elif isinstance(broker, Connection):
-            await loop.create_connection(factory, broker.host, broker.port, ssl=self._tls)
+            await self._dial(loop.create_connection(factory, broker.host, broker.port, ssl=self._tls))
         return ""
+
+    async def _dial(self, connecting: Awaitable[tuple[asyncio.Transport, asyncio.Protocol]]) -> None:
+        """Connect with the options that the URL has for that."""
+        seconds: float | None = self._options.get("socket_connect_timeout")
+        try:
+            async with asyncio.timeout(seconds):
+                transport, _ = await connecting
+        except TimeoutError:
+            raise BrokerUnavailable("it could not be reached in time") from None
+        if self._options.get("socket_keepalive"):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

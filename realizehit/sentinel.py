@@ -105,7 +105,7 @@ class SentinelAddress(Address):
         if place is None:
             raise BrokerUnavailable(f"no sentinel knows a master {self.name!r} that is up")
         host, port = place
-        await asyncio.get_running_loop().create_connection(factory, host, port, ssl=self._tls)
+        await self._dial(asyncio.get_running_loop().create_connection(factory, host, port, ssl=self._tls))
         return _text(place)
 
     async def current(self) -> str:

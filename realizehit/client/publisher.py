@@ -32,7 +32,8 @@ class Publisher:
     the event loop goes out together. Nothing is ever sent twice.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``, with user, password and options as redis-py reads them.
+        url: ``redis://``, ``rediss://`` or ``unix://``, with user and password, and of redis-py's options
+            ``socket_connect_timeout``, ``socket_keepalive`` and those for TLS; others are refused.
         timeout: seconds until a publication fails.
         retries: how often connecting is tried again at most.
 

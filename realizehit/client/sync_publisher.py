@@ -46,7 +46,8 @@ class Publisher:
     Each thread that publishes at the same time has a connection of its own, from one pool.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``, with user, password and options as redis-py reads them.
+        url: ``redis://``, ``rediss://`` or ``unix://``, with user and password, and of redis-py's options
+            ``socket_connect_timeout``, ``socket_keepalive`` and those for TLS; others are refused.
         timeout: seconds without progress until a publication fails.
         retries: how often connecting is tried again at most. Nothing is ever sent twice.
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +11,7 @@ from realizehit.address import Address, redacted
 from realizehit.bus.memory import MemoryBus
 from realizehit.bus.open import open_bus
 from realizehit.bus.redis import RedisBus
-from realizehit.errors import SettingsError
+from realizehit.errors import BrokerUnavailable, SettingsError
 
 
 @pytest.mark.parametrize(
@@ -79,11 +82,65 @@ def test_the_login_is_what_redis_py_would_send(url: str, login: list[str]) -> No
     assert Address(url).login() == login
 
 
-def test_no_url_can_make_redis_py_repeat_a_publication() -> None:
-    pool = Address("redis://db?retry_on_timeout=yes").pool()
-    connection = pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
-    assert connection.retry.get_retries() == 0
-    assert connection.retry_on_error == []
+@pytest.mark.parametrize(
+    "option",
+    [
+        "socket_timeout=5",
+        "retry_on_timeout=yes",
+        "max_connections=10",
+        "health_check_interval=30",
+        "client_name=me",
+        "decode_responses=yes",
+    ],
+)
+@pytest.mark.parametrize("form", ["redis://db?{}", "unix:///run/v.sock?db=1&{}", "redis+sentinel://s1/main?{}"])
+def test_an_option_that_would_be_ignored_is_refused(form: str, option: str) -> None:
+    with pytest.raises(SettingsError, match=f"{option.partition('=')[0]}' has no use here; known are .*keepalive"):
+        open_bus(form.format(option))
+
+
+def test_an_option_that_may_be_a_part_of_a_password_is_not_named() -> None:
+    with pytest.raises(SettingsError, match="an option has no use here") as error:
+        open_bus("redis://s3?cr=et@db")
+    assert str(error.value).startswith("broker URL redis://***@db: ")
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [("protocol=3", "only be 2"), ("socket_connect_timeout=0", "seconds"), ("socket_connect_timeout=nan", "seconds")],
+)
+def test_a_value_that_cannot_be_used_is_refused(option: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        open_bus(f"redis://db?{option}")
+    open_bus("redis://db?protocol=2")
+
+
+@pytest.mark.parametrize(
+    ("option", "alive"), [("", False), ("socket_keepalive=no", False), ("socket_keepalive=1", True)]
+)
+async def test_socket_keepalive_is_set_where_the_url_asks_for_it(option: str, alive: bool) -> None:
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    made: list[asyncio.BaseTransport] = []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+
+    await Address(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?{option}").connect(Protocol)
+    (transport,) = made
+    sock: socket.socket = transport.get_extra_info("socket")
+    assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is alive
+    transport.close()
+    server.close()
+
+
+async def test_socket_connect_timeout_ends_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def swallowed(*args: object, **options: object) -> object:
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", swallowed)
+    with pytest.raises(BrokerUnavailable, match="reached in time"):
+        await Address("redis://db?socket_connect_timeout=0.01").connect(asyncio.Protocol)
 
 
 def test_what_a_library_says_is_scrubbed() -> None:
