@@ -27,8 +27,7 @@ from tests.support import Valkey
 CHANNELS = 200
 CLIENTS = 8
 
-WITHIN = 2.0  # seconds from the broker's return until everything is in force
-NOISE = 1.5  # seconds more for a machine that has other work
+WITHIN = 2.0  # seconds from the broker's return, when it answers again, until all is in force and told: as promised
 
 
 class Rig:
@@ -117,7 +116,7 @@ async def test_killed_and_started_again(valkey: Valkey, seconds: float) -> None:
         await asyncio.to_thread(valkey.start)
         took = await it.restored(time.monotonic())
         note(f"Broker: kill -9, away for {seconds:g} s, from its return until all is in force and told", took, "s")
-        assert took < WITHIN + NOISE
+        assert took < WITHIN
         await it.flows()
         await asyncio.sleep(0.6)
         it.check(lost=True)
@@ -135,7 +134,7 @@ async def test_stopped_for_thirty_seconds(valkey: Valkey) -> None:
         valkey.resume()
         took = await it.restored(time.monotonic())
         note("Broker: SIGSTOP for 30 s, from SIGCONT until all is in force and told", took, "s")
-        assert took < WITHIN + NOISE
+        assert took < WITHIN
         await it.flows()
         await asyncio.sleep(0.6)
         it.check(lost=True)
@@ -146,7 +145,7 @@ async def test_a_proxy_that_cuts(valkey: Valkey) -> None:
         for times in range(1, 4):
             await proxy.cut()
             took = await it.restored(time.monotonic(), times)
-            assert took < WITHIN + NOISE
+            assert took < WITHIN
         note("Broker: connection cut, until all is in force and told", took, "s")
         await it.flows()
         await asyncio.sleep(0.6)
@@ -187,7 +186,8 @@ async def test_a_network_that_swallows_everything(valkey: Valkey) -> None:
         proxy.swallow = False
         await proxy.cut()  # what was swallowed does not come back by itself
         took = await it.restored(time.monotonic())
-        assert took < WITHIN + NOISE
+        note("Broker: packets swallowed, from the end of that until all is in force and told", took, "s")
+        assert took < WITHIN
         await it.flows()
         await asyncio.sleep(0.6)
         it.check(lost=True)
@@ -196,12 +196,19 @@ async def test_a_network_that_swallows_everything(valkey: Valkey) -> None:
 
 async def test_client_kill_of_both_connections(valkey: Valkey) -> None:
     async with rig(valkey, channels=40) as it:
-        for connection in valkey.clients():
-            if connection["name"] == "realizehit":
-                valkey.command("CLIENT", "KILL", "ID", connection["id"])
+        await it.node.bus.ping()  # so that there is a connection to publish over
+        own = {one["id"]: one["name"] for one in valkey.clients() if one["name"].startswith("realizehit")}
+        # The node's two, and that of the publisher beside it, which goes by the same name.
+        assert sorted(own.values()) == ["realizehit", "realizehit-publisher", "realizehit-publisher"]
+        for client in own:
+            valkey.command("CLIENT", "KILL", "ID", client)
         took = await it.restored(time.monotonic())
-        assert took < WITHIN + NOISE
+        assert took < WITHIN
+        more = Pattern(unique("more"))  # that is not in the ledger
+        assert "ret" in await it.clients[0].ask("sub", more)
+        assert await it.node.bus.publish(more.channel.encode(), b"1") == 1
         await it.flows()
+        assert own.keys().isdisjoint(one["id"] for one in valkey.clients())
         await asyncio.sleep(0.6)
         it.check(lost=True)
 
@@ -222,7 +229,7 @@ async def test_the_wrong_password_after_a_restart_is_waited_out(tmp_path: Path) 
             valkey._config["user"] = "node on >first ~* &* +@all"
             await asyncio.to_thread(valkey.start)
             took = await it.restored(time.monotonic())
-            assert took < WITHIN + NOISE
+            assert took < WITHIN
             await it.flows()
             await asyncio.sleep(0.6)
             it.check(lost=True)
@@ -290,7 +297,7 @@ async def test_a_broker_that_loads_its_data_is_waited_for(tmp_path: Path) -> Non
             took = await it.restored(time.monotonic())
             note("Broker: loading its data, from its end until all is in force and told", took, "s")
             assert seen
-            assert took < WITHIN + NOISE
+            assert took < WITHIN
             await it.flows()
             await asyncio.sleep(0.6)
             it.check(lost=True)

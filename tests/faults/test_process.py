@@ -29,6 +29,9 @@ from tests.support import Valkey, free_port
 
 REPOSITORY = Path(__file__).parents[2]
 
+WITHIN = 2.0  # seconds until another worker serves in the place of one that died
+SLACK = 2.0  # seconds more: starting an interpreter is processor time, 0.6 s alone and 1.4 s with five others to a core
+
 
 def ticks(pid: int) -> int:
     """Processor time of a process so far, in clock ticks."""
@@ -64,7 +67,7 @@ async def test_a_worker_killed_under_load_is_replaced_and_the_others_miss_nothin
         await asyncio.to_thread(worker_pids, server, 3)
         took = time.monotonic() - began
         note("Process: a worker killed under load, until another one serves in its place", took, "s")
-        assert took < 2 + 2  # and two for a machine that has other work
+        assert took < WITHIN + SLACK
         await asyncio.sleep(1.0)
         flow.cancel()
         with suppress(asyncio.CancelledError):

@@ -23,7 +23,9 @@ from tests.integration.wire import unique
 
 pytestmark = pytest.mark.slow
 
-WITHIN = 2.0  # seconds from the end of a failover until everything is as it was
+WITHIN = (
+    2.0  # seconds from the end of a failover, when the sentinels name the new master, until all is in force and told
+)
 
 
 async def failed_over(watched: Watched, old: int) -> float:
