@@ -6,8 +6,10 @@ server without a close frame), ``closed`` (with one), ``protocol_errors``, ``ref
 ``bytes_in``, ``reconnects`` and ``resubscribes`` (of `churn`).
 
 Of messages received: ``deliveries`` (each counted once), ``expected`` (subscriptions in force when each message went
-out, added up; only of what this fleet published), ``lost`` (gaps), ``duplicates``, ``reordered`` (came after a later
-one), ``unexpected`` (not subscribed to, or under a wrong id), ``foreign`` (texts without a stamp).
+out, and those that the server cut off by ending their connection, added up; only of what this fleet published),
+``lost`` (gaps, and what a subscription that was cut off misses), ``forgone`` (under way when this side left a
+subscription: neither delivered nor lost), ``duplicates``, ``reordered`` (came after a later one), ``unexpected`` (not
+subscribed to, or under a wrong id), ``foreign`` (texts without a stamp).
 
 Of messages published: ``published``, ``acknowledged``, ``heard`` (servers that the broker reached, added up; not
 with batches), ``publish_errors``, ``outstanding``, ``abandoned`` (given up after 5 s without a delivery), ``late``

@@ -436,11 +436,15 @@ cdef class Fleet:
         cdef uint32_t i
         cdef int64_t total = 0
         for i in range(self.sub_count):
-            total += self.behind(&self.subs[i])
+            if self.subs[i].state == ACTIVE:
+                total += self.behind(&self.subs[i])
         return total
 
     def give_up(self):
-        """Count what is `missing` as lost, with examples; return how many that were."""
+        """Count what did not come as lost, with examples; return how many messages that were.
+
+        That is what is `missing`, and what the subscriptions missed whose connection the server ended.
+        """
         cdef uint32_t i, k
         cdef int64_t total = 0, behind
         cdef Sub* sub
@@ -466,9 +470,9 @@ cdef class Fleet:
             "connections": self.open_count, "ready": self.ready_count, "pending": self.pending + self.todo_count,
             "subscriptions": active, "failed": n.failed, "dropped": n.dropped, "closed": n.closed,
             "protocol_errors": n.protocol_errors, "refused": n.refused, "pings": n.pings, "bytes_in": n.bytes_in,
-            "expected": n.expected, "deliveries": n.deliveries, "lost": n.lost, "duplicates": n.duplicates,
-            "reordered": n.reordered, "unexpected": n.unexpected, "foreign": n.foreign, "published": n.published,
-            "acknowledged": n.acknowledged, "heard": n.heard, "publish_errors": n.publish_errors,
+            "expected": n.expected, "deliveries": n.deliveries, "lost": n.lost, "forgone": n.forgone,
+            "duplicates": n.duplicates, "reordered": n.reordered, "unexpected": n.unexpected, "foreign": n.foreign,
+            "published": n.published, "acknowledged": n.acknowledged, "heard": n.heard, "publish_errors": n.publish_errors,
             "outstanding": self.slot_count - self.free_count, "abandoned": n.abandoned, "late": n.late,
             "reconnects": n.reconnects, "resubscribes": n.resubscribes,
         }
@@ -546,7 +550,7 @@ cdef class Fleet:
 
     cdef int64_t behind(self, Sub* sub) noexcept nogil:
         cdef int64_t next
-        if sub.state != ACTIVE:
+        if sub.state != ACTIVE and not sub.cut:
             return 0
         next = sub.next if sub.next else sub.floor
         return max(<int64_t> 0, <int64_t> rl_load(&self.sent[sub.channel]) + 1 - next)
@@ -595,7 +599,7 @@ cdef class Fleet:
                 return False
             if self.n.published > self.n.acknowledged + self.n.publish_errors:
                 return False
-            return until == C_SENT or self.n.deliveries + self.n.lost >= self.n.expected
+            return until == C_SENT or self.n.deliveries + self.n.lost + self.n.forgone >= self.n.expected
         return False
 
     cdef int64_t next_due(self, int64_t now) noexcept nogil:
@@ -647,6 +651,8 @@ cdef class Fleet:
                 k = conn.first + self.pick(conn.count)
                 sub = &self.subs[k]
                 if sub.state == ACTIVE:
+                    sub.next = sub.next if sub.next else sub.floor
+                    sub.floor = rl_load(&self.sent[sub.channel]) + 1
                     sub.state = LEAVING
                     self.channels[sub.channel].active -= 1
                     gone.conn, gone.sub, gone.count = i, k, 1
@@ -721,10 +727,7 @@ cdef class Fleet:
         elif why == BY_PEER:
             self.n.dropped += 1
         for k in range(conn.first, conn.first + conn.count):
-            if self.subs[k].state == ACTIVE:
-                self.channels[self.subs[k].channel].active -= 1
-            self.subs[k].state = OUT
-            self.subs[k].next = self.subs[k].floor = 0
+            self.part(i, &self.subs[k], why)
         if conn.fd >= 0:
             rl_close(conn.fd)
         free(conn.partial)
@@ -735,6 +738,37 @@ cdef class Fleet:
         conn.waiting = 0
         conn.partial, conn.out = NULL, NULL
         conn.partial_size = conn.out_start = conn.out_end = 0
+
+    cdef void part(self, uint32_t i, Sub* sub, int why) noexcept nogil:
+        """Take a subscription out of force as its connection ends."""
+        cdef Channel* channel = &self.channels[sub.channel]
+        cdef bint in_force = sub.state == ACTIVE
+        if in_force:
+            channel.active -= 1
+            if why != BY_US:
+                # It stays as far behind as it is, until it is in force again or the test ends.
+                sub.cut = True
+                channel.cut += 1
+                sub.next = sub.next if sub.next else sub.floor
+        if why == BY_US or not sub.cut:
+            self.leave(i, sub)
+        sub.state = OUT
+
+    cdef void leave(self, uint32_t i, Sub* sub) noexcept nogil:
+        """Forget a subscription. What is under way to it is forgone, as this side does not want it any more."""
+        cdef int64_t behind = self.behind(sub)
+        if sub.state == LEAVING:
+            self.n.forgone += max(<int64_t> 0, <int64_t> sub.floor - sub.next)
+        elif not sub.cut:
+            self.n.forgone += behind
+        else:
+            self.channels[sub.channel].cut -= 1
+            self.n.lost += behind
+            if behind:
+                example(&self.ledger, b"lost", i, sub.channel, sub.next, 0)
+        sub.cut = False
+        sub.state = OUT
+        sub.next = sub.floor = 0
 
     cdef void conn_event(self, uint32_t i, const rl_event* event) noexcept nogil:
         cdef Conn* conn = &self.conns[i]
@@ -982,10 +1016,13 @@ cdef class Fleet:
                 self.n.foreign += 1
             return
         if sub.state == LEAVING:
-            sub.state = OUT
-            sub.next = sub.floor = 0
+            self.leave(i, sub)
             return
         if error == NULL:
+            if sub.cut:
+                # What it missed meanwhile is between what came last and what comes next: a gap like any other.
+                sub.cut = False
+                self.channels[sub.channel].cut -= 1
             sub.state = ACTIVE
             sub.floor = rl_load(&self.sent[sub.channel]) + 1
             self.channels[sub.channel].active += 1
@@ -1161,7 +1198,7 @@ cdef class Fleet:
         rl_store(&self.sent[number], sequence)
         publisher.in_flight += 1
         self.n.published += 1
-        self.n.expected += channel.active
+        self.n.expected += channel.active + channel.cut
         return True
 
     cdef void send_batch(self, Publisher* publisher) noexcept nogil:

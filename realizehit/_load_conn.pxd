@@ -34,12 +34,14 @@ cdef struct Channel:
     const char* head            # what comes before the stamp in a publication
     size_t head_size
     uint32_t active             # subscriptions in force in this fleet
+    uint32_t cut                # those that were, until the server ended their connection
 
 cdef struct Sub:
     uint32_t channel
     uint32_t next               # the sequence number that must come; 0 before the first
-    uint32_t floor              # the first number that must not be missed
-    uint32_t state
+    uint32_t floor              # the first number that must not be missed; LEAVING: the first that nobody waits for
+    uint8_t state
+    uint8_t cut                 # it was in force when the server ended its connection: what it misses is lost
 
 cdef struct Conn:
     int fd

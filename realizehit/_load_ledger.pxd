@@ -23,6 +23,7 @@ cdef struct Counts:
     int64_t expected
     int64_t deliveries
     int64_t lost
+    int64_t forgone
     int64_t duplicates
     int64_t reordered
     int64_t unexpected

@@ -225,7 +225,7 @@ class Conductor:
 
     def _moment(self) -> Moment:
         samples = [sample for sample in self._samples if sample is not None]
-        names = ("ready", "deliveries", "published", "reconnects", "resubscribes", "late", "abandoned")
+        names = ("ready", "deliveries", "published", "reconnects", "resubscribes", "late", "abandoned", "forgone")
         counts = {name: sum(sample.counts[name] for sample in samples) for name in names}
         for sample in samples:
             for name, value in sample.counts.items():

@@ -204,7 +204,7 @@ def make_figures(
         for percent in ("p50", "p99", "max"):
             figures[f"{name}_{percent}"] = histogram.percentiles()[percent]
     figures["storm_seconds"] = storm_seconds
-    for name in ("reconnects", "resubscribes", "late"):
+    for name in ("reconnects", "resubscribes", "late", "forgone"):
         figures[name] = counts[name]
     figures["server_rss"] = rss
     if began and joined and joined.clock > began.clock:

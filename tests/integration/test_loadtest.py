@@ -21,11 +21,12 @@ from realizehit import _load
 from realizehit.cli.loadtest import loadtest
 from realizehit.errors import LoadTestError
 from realizehit.loadtest.conductor import Conductor
+from realizehit.loadtest.expect import Expectation
 from realizehit.loadtest.plan import make_plan
 from realizehit.loadtest.report import FAULTS, Point, Report
 from realizehit.loadtest.target import Target, embedded_target, find_target
 from realizehit.pattern import Pattern
-from tests.scripted import TEXT, ScriptedServer, scripted, server_frame
+from tests.scripted import CLOSE, TEXT, ScriptedServer, scripted, server_frame
 from tests.support import Valkey, free_port
 
 pytestmark = pytest.mark.skipif(not _load.HAVE_EPOLL, reason="the load test needs epoll")
@@ -195,6 +196,25 @@ def test_loss_is_found_and_told(valkey: Valkey) -> None:
         "lost: connection 1, pattern 0: expected message 20, then came 21",
     ]
     assert "lost 3" in report.verdict
+
+
+def test_what_follows_after_the_server_closed_a_connection_is_lost(valkey: Valkey) -> None:
+    def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
+        to_all(server, frame, but=1 if count > 3 else -1)
+        if count == 3:
+            server.send(server_frame(CLOSE, b"\x0f\xa2"), 1)
+
+    with relaying(valkey, relay) as target:
+        report = conduct(target, "wide", connections=2, rate=100.0)
+    published = report.figures["published"] or 0
+    assert published > 10
+    assert report.figures["lost"] == published - 3
+    assert report.figures["closed"] == 1
+    assert report.figures["forgone"] == 0
+    assert report.figures["deliveries"] == published + 3
+    assert report.close_codes == {4002: 1}
+    assert report.problems == ["lost: connection 1, pattern 0: message 4 and what followed never came"]
+    assert Expectation.parse("lost==0").failure(report.figures) == f"lost==0: lost is {published - 3:,.0f}"
 
 
 def test_second_and_late_deliveries_are_found(valkey: Valkey) -> None:

@@ -284,6 +284,106 @@ def test_what_did_not_come_is_missing_and_then_lost() -> None:
         assert fleet.missing() == 0
 
 
+def end_by(server: ScriptedServer, how: str, client: int = 0) -> None:
+    """End a connection as a server may: with a close frame, without one, or with what is no frame."""
+    if how == "closed":
+        server.send(server_frame(CLOSE, b"\x0f\xa2"), client)
+    elif how == "dropped":
+        server.clients[client].shutdown(socket.SHUT_RDWR)
+    else:
+        server.send(b"\xff\xff", client)
+
+
+@pytest.mark.parametrize("how", ["closed", "dropped", "protocol_errors"])
+@pytest.mark.parametrize("received", [0, 3])
+def test_what_is_published_after_the_server_ended_a_connection_is_lost_there(how: str, received: int) -> None:
+    sent = array.array("I", [0])
+    with joined([[0], [0]], count=1, sent=sent) as (server, fleet):
+        sent[0] = 5
+        deliver(server, fleet, b"".join(message(0, n) for n in range(1, received + 1)))
+        end_by(server, how)
+        run_until(fleet, lambda: fleet.counts()["ready"] == 1)
+        assert (fleet.counts()[how], fleet.counts()["subscriptions"]) == (1, 1)
+        sent[0] = 1005
+        deliver(server, fleet, b"".join(message(0, n) for n in range(1, 1006)), client=1)
+        # What was under way when it ended, and everything after that.
+        assert fleet.missing() == 0  # of what can still come
+        assert fleet.give_up() == 1005 - received
+        assert fleet.counts()["lost"] == 1005 - received
+        assert fleet.problems() == [("lost", 0, 0, received + 1, 0)]
+        assert (fleet.give_up(), fleet.counts()["forgone"]) == (0, 0)
+
+
+@pytest.mark.parametrize("next_one", [True, False])
+def test_a_subscriber_that_comes_back_lost_what_was_published_meanwhile(next_one: bool) -> None:
+    sent = array.array("I", [0])
+    with joined([[0]], count=1, sent=sent) as (server, fleet):
+        sent[0] = 2
+        deliver(server, fleet, message(0, 1) + message(0, 2))
+        end_by(server, "closed")
+        run_until(fleet, lambda: fleet.counts()["ready"] == 0)
+        sent[0] = 12
+        fleet.connect()
+        assert fleet.run(15, READY)
+        if next_one:
+            sent[0] = 13
+            deliver(server, fleet, message(0, 13), client=1)
+            assert fleet.problems() == [("lost", 0, 0, 3, 13)]
+        else:
+            assert fleet.give_up() == 10
+        assert (fleet.counts()["lost"], fleet.missing()) == (10, 0)
+
+
+def test_a_subscriber_that_leaves_after_the_server_cut_it_off_has_lost_that() -> None:
+    sent = array.array("I", [0])
+    with joined([[0]], count=1, sent=sent) as (server, fleet):
+        end_by(server, "dropped")
+        run_until(fleet, lambda: fleet.counts()["ready"] == 0)
+        sent[0] = 4
+        server.reply = lambda action: None
+        fleet.connect()
+        run_until(fleet, lambda: fleet.counts()["connections"] == 1)
+        fleet.disconnect()
+        assert (fleet.counts()["lost"], fleet.counts()["forgone"], fleet.give_up()) == (4, 0, 0)
+
+
+def test_what_is_under_way_when_it_leaves_by_itself_is_forgone_and_not_lost() -> None:
+    sent = array.array("I", [0])
+    with joined([[0], [0]], count=1, sent=sent) as (server, fleet):
+        sent[0] = 7
+        deliver(server, fleet, message(0, 1) + message(0, 2))
+        fleet.disconnect(0, 1)
+        assert (fleet.counts()["forgone"], fleet.missing()) == (5, 7)
+        sent[0] = 9  # nobody is there for these
+        fleet.connect(first=0, count=1)
+        assert fleet.run(15, READY)
+        assert (fleet.counts()["forgone"], fleet.counts()["lost"], fleet.missing()) == (5, 0, 9)
+
+
+def test_what_is_under_way_to_a_subscription_that_is_left_is_forgone() -> None:
+    sent = array.array("I", [0])
+    asked: list[dict[str, object]] = []
+
+    def reply(action: dict[str, object]) -> bytes | None:
+        if action["act"] == "unsub":
+            asked.append(action)
+            return None
+        return ScriptedServer.good_reply(action)
+
+    with joined([[0]], count=1, sent=sent) as (server, fleet):
+        server.reply = reply
+        sent[0] = 4
+        fleet.churn(resubscribes=1000)
+        run_until(fleet, lambda: bool(asked))
+        fleet.churn()
+        sent[0] = 6
+        # Of the four that were under way two still come before the reply; what was published later is not waited for.
+        answer = server_frame(TEXT, ScriptedServer.good_reply(asked[0]))
+        deliver(server, fleet, message(0, 1) + message(0, 2) + answer)
+        assert (fleet.counts()["forgone"], fleet.missing(), fleet.counts()["subscriptions"]) == (2, 0, 0)
+        assert faults(fleet) == {}
+
+
 def test_latency_counts_from_the_intended_time() -> None:
     with joined([[0]]) as (server, fleet):
         deliver(server, fleet, message(0, 1, when=time.monotonic_ns() - 3_000_000_000))
@@ -459,6 +559,20 @@ def test_so_many_messages_are_outstanding_until_all_subscribers_have_them() -> N
         counts = fleet.counts()
         assert (counts["expected"], counts["deliveries"], counts["outstanding"]) == (5, 5, 0)
         assert faults(fleet) == {}
+
+
+def test_a_subscriber_that_was_cut_off_is_still_expected_to_get_what_is_published() -> None:
+    with joined([[0], [0]], count=1) as (server, fleet), broker(fleet) as connection:
+        end_by(server, "closed", 1)
+        run_until(fleet, lambda: fleet.counts()["ready"] == 1)
+        fleet.schedule(rate=1e6, messages=3)
+        run_until(fleet, lambda: fleet.counts()["published"] == 3)
+        connection.sendall(b":1\r\n" * 3)
+        deliver(server, fleet, b"".join(message(0, n) for n in (1, 2, 3)))
+        assert fleet.counts()["expected"] == 6
+        assert not fleet.run(0, DELIVERED)
+        assert fleet.give_up() == 3
+        assert fleet.run(15, DELIVERED)
 
 
 def test_the_schedule_does_not_wait_and_counts_from_the_intended_time() -> None:

@@ -29,7 +29,7 @@ from realizehit.loadtest.report import (
 from realizehit.loadtest.target import Place, Target
 
 COUNTS = dict.fromkeys(
-    ("ready", "deliveries", "published", "reconnects", "resubscribes", "late", "abandoned", *FAULTS), 0
+    ("ready", "deliveries", "published", "reconnects", "resubscribes", "late", "abandoned", "forgone", *FAULTS), 0
 )
 
 
