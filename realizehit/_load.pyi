@@ -12,8 +12,9 @@ subscription: neither delivered nor lost), ``duplicates``, ``reordered`` (came a
 subscribed to, or under a wrong id), ``foreign`` (texts without a stamp).
 
 Of messages published: ``published``, ``acknowledged``, ``heard`` (servers that the broker reached, added up; not
-with batches), ``publish_errors``, ``outstanding``, ``abandoned`` (given up after 5 s without a delivery), ``late``
-(sent more than 10 ms after their time).
+with batches), ``publish_errors``, ``outstanding``, ``abandoned`` (outstanding ones that are not waited for any longer:
+lost at a subscriber or not wanted there any more, overtaken for 5 s by later ones, or all after 5 s without a
+delivery), ``late`` (sent more than 10 ms after their time).
 
 Latencies are lists of ``(index, count)`` over the buckets of an HdrHistogram of 3 significant figures from 1 us to
 67 s: index ``i`` below 2,048 is ``i`` us; above, with ``b = (i >> 10) - 1``, it begins at ``(i % 1024 + 1024) << b`` us

@@ -56,7 +56,7 @@ cdef enum:
     FRAME_MAX = 16 << 20        # bytes of a frame; more is a protocol error
     SLICE_NS = 50000000         # how long a run goes on without looking for signals
     LATE_NS = 10000000          # a message that is sent so long after its time counts as late
-    STALL_NS = 5000000000       # without a delivery for so long, outstanding messages are given up
+    STALL_NS = 5000000000       # without a delivery, or overtaken, for so long, outstanding messages are given up
     IDLE_NS = 3000000000        # an HTTP connection idle for so long is made anew: the server may be about to close it
     CODES = 5000
     GONE = 16                   # subscriptions that are left at a time while they come and go
@@ -140,6 +140,9 @@ cdef class Fleet:
     cdef uint32_t* free_slots
     cdef uint32_t slot_count, free_count, schedules
     cdef int64_t progress_ns        # when the last delivery came
+    cdef uint64_t complete          # the latest turn whose message everyone has
+    cdef uint64_t overtaken         # the same, a while ago
+    cdef int64_t overtaken_due      # when to look again
     cdef bint publisher_lost
 
     def __cinit__(self):
@@ -335,7 +338,7 @@ cdef class Fleet:
             rate: messages a second, on a schedule that does not wait for anybody (open loop): what could not be sent in
                 time is sent later and still counts from the time it was due. 0: as `outstanding` allows.
             outstanding: messages that may be under way at once, 0 for any number. One is under way until every
-                subscriber of this fleet has it; it counts from when it was sent.
+                subscriber of this fleet has it, or has lost it; it counts from when it was sent.
             messages: how many; 0 to go on until `unschedule`.
             payload_bytes: size of each payload, `STAMPED_MIN` at least.
             channels: numbers of the channels; all of them by default.
@@ -472,9 +475,9 @@ cdef class Fleet:
             "protocol_errors": n.protocol_errors, "refused": n.refused, "pings": n.pings, "bytes_in": n.bytes_in,
             "expected": n.expected, "deliveries": n.deliveries, "lost": n.lost, "forgone": n.forgone,
             "duplicates": n.duplicates, "reordered": n.reordered, "unexpected": n.unexpected, "foreign": n.foreign,
-            "published": n.published, "acknowledged": n.acknowledged, "heard": n.heard, "publish_errors": n.publish_errors,
-            "outstanding": self.slot_count - self.free_count, "abandoned": n.abandoned, "late": n.late,
-            "reconnects": n.reconnects, "resubscribes": n.resubscribes,
+            "published": n.published, "acknowledged": n.acknowledged, "heard": n.heard,
+            "publish_errors": n.publish_errors, "outstanding": self.slot_count - self.free_count,
+            "abandoned": n.abandoned, "late": n.late, "reconnects": n.reconnects, "resubscribes": n.resubscribes,
         }
 
     @property
@@ -546,6 +549,8 @@ cdef class Fleet:
             self.slots[i].generation = (self.schedules * 61) & ((1 << (32 - SLOT_BITS)) - 1)
         self.schedules += 1
         self.slot_count = self.free_count = count
+        self.complete = self.overtaken = 0
+        self.overtaken_due = rl_now() + STALL_NS
         return 0
 
     cdef int64_t behind(self, Sub* sub) noexcept nogil:
@@ -651,6 +656,7 @@ cdef class Fleet:
                 k = conn.first + self.pick(conn.count)
                 sub = &self.subs[k]
                 if sub.state == ACTIVE:
+                    self.excuse(sub)
                     sub.next = sub.next if sub.next else sub.floor
                     sub.floor = rl_load(&self.sent[sub.channel]) + 1
                     sub.state = LEAVING
@@ -745,6 +751,7 @@ cdef class Fleet:
         cdef bint in_force = sub.state == ACTIVE
         if in_force:
             channel.active -= 1
+            self.excuse(sub)
             if why != BY_US:
                 # It stays as far behind as it is, until it is in force again or the test ends.
                 sub.cut = True
@@ -1057,6 +1064,7 @@ cdef class Fleet:
         cdef uint32_t number = rl_hex8(p + STAMP_AT + 8)
         cdef uint32_t expected
         cdef int64_t age
+        cdef bint awaited = True    # as an outstanding message, by this subscriber
         cdef Sub* sub = self.find(&self.conns[i], channel)
         if sub == NULL or sub.state == OUT or memcmp(p, self.channels[channel].id, ID_SIZE) != 0:
             self.n.unexpected += 1
@@ -1068,11 +1076,13 @@ cdef class Fleet:
                 self.n.lost += number - expected
                 example(&self.ledger, b"lost", i, channel, expected, number)
                 gap(&self.ledger, sub - self.subs, expected, number)
+                self.missed(sub, expected, number)
             elif sub.next:
                 if not fill_gap(&self.ledger, sub - self.subs, number):
                     self.n.duplicates += 1
                     example(&self.ledger, b"duplicate", i, channel, expected, number)
                     return
+                awaited = False     # it was missed already
                 self.n.lost -= 1
                 self.n.reordered += 1
                 example(&self.ledger, b"reordered", i, channel, expected, number)
@@ -1083,7 +1093,7 @@ cdef class Fleet:
         # A stamp may hold any number.
         age = <int64_t> (<uint64_t> now - <uint64_t> stamp_time(p + STAMP_AT))
         self.ledger.latencies[rl_hdr_index(age // 1000)] += 1
-        if self.slot_count:
+        if self.slot_count and awaited and sub.state == ACTIVE and number >= sub.floor:
             self.arrived(rl_hex8(p + STAMP_AT + 32))
 
     cdef void arrived(self, uint32_t mark) noexcept nogil:
@@ -1094,8 +1104,37 @@ cdef class Fleet:
             return
         slot = &self.slots[place]
         if slot.generation == mark >> SLOT_BITS and slot.remaining:
-            slot.remaining -= 1
-            if not slot.remaining:
+            self.complete = max(self.complete, slot.turn) if slot.remaining == 1 else self.complete
+            self.one_less(place)
+
+    cdef void missed(self, Sub* sub, uint32_t start, uint32_t stop) noexcept nogil:
+        """A subscriber will not get some messages of its channel: those outstanding do not wait for it any more."""
+        cdef uint32_t place
+        cdef Slot* slot
+        start = max(start, sub.floor)   # what was published before it was there does not wait for it
+        for place in range(self.slot_count):
+            slot = &self.slots[place]
+            if slot.remaining and slot.channel == sub.channel and start <= slot.number < stop:
+                slot.missed = True
+                self.one_less(place)
+
+    cdef void excuse(self, Sub* sub) noexcept nogil:
+        """A subscription in force is so no more: what is outstanding does not wait for it."""
+        self.missed(sub, sub.next, rl_load(&self.sent[sub.channel]) + 1)
+
+    cdef void one_less(self, uint32_t place) noexcept nogil:
+        cdef Slot* slot = &self.slots[place]
+        slot.remaining -= 1
+        if not slot.remaining:
+            self.n.abandoned += slot.missed
+            self.free_slot(place)
+
+    cdef void give_up_before(self, uint64_t turn) noexcept nogil:
+        """Wait no longer for the outstanding messages of earlier turns."""
+        cdef uint32_t place
+        for place in range(self.slot_count):
+            if self.slots[place].remaining and self.slots[place].turn < turn:
+                self.n.abandoned += 1
                 self.free_slot(place)
 
     cdef void free_slot(self, uint32_t place) noexcept nogil:
@@ -1123,13 +1162,16 @@ cdef class Fleet:
     cdef void publish(self, int64_t now) noexcept nogil:
         """Write what is due to the publishers' buffers."""
         cdef int64_t due
-        cdef uint32_t i, number
+        cdef uint32_t number
         if self.slot_count and not self.free_count and now - self.progress_ns > STALL_NS:
-            # Something was lost, or somebody is gone: go on without it.
-            self.n.abandoned += self.slot_count
-            for i in range(self.slot_count):
-                self.free_slot(i)
+            # Something was lost: go on without it.
+            self.give_up_before(self.turn + 1)
             self.progress_ns = now
+        if self.slot_count and now >= self.overtaken_due:
+            # Later ones reached everyone at least one such time ago: these are lost where nothing comes any more.
+            self.give_up_before(self.overtaken)
+            self.overtaken = self.complete
+            self.overtaken_due = now + STALL_NS
         while not self.quota or self.turn < self.quota:
             if self.interval_ns > 0:
                 due = self.start_ns + <int64_t> (<double> self.turn * self.interval_ns)
@@ -1175,6 +1217,8 @@ cdef class Fleet:
             self.free_count -= 1
             place = self.free_slots[self.free_count]
             self.slots[place].remaining = channel.active
+            self.slots[place].channel, self.slots[place].number = number, sequence
+            self.slots[place].turn, self.slots[place].missed = self.turn, False
             mark = place | (self.slots[place].generation << SLOT_BITS)
         elif self.slot_count:
             mark = (1 << SLOT_BITS) - 1     # nobody will have to get it

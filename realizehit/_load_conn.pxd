@@ -1,7 +1,7 @@
 # A fleet's connections, their subscriptions, and the channels that these are of.
 # Plain structs for `_load.pyx`.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:                      # a connection's life
     IDLE                        # not wanted
@@ -62,6 +62,10 @@ cdef struct Conn:
 cdef struct Slot:               # one outstanding message
     uint32_t remaining          # subscribers that have yet to get it
     uint32_t generation
+    uint32_t channel
+    uint32_t number             # in its channel
+    uint64_t turn               # of the schedule
+    bint missed                 # it is lost at a subscriber
 
 cdef struct Gone:               # a subscription that was left and will come back
     uint32_t conn

@@ -229,7 +229,7 @@ def make_figures(
 def make_warnings(
     plan: Plan, target: Target, figures: Mapping[str, float | None], lags: Histogram, abandoned: int = 0
 ) -> list[str]:
-    """Say what makes the figures doubtful; ``abandoned`` messages were not waited for any longer."""
+    """Say what makes the figures doubtful; ``abandoned`` outstanding messages made room for others without coming."""
     found = []
     busy, published, late = figures["client_cpu"], figures["published"] or 0, figures["late"] or 0
     if busy is not None and busy >= BUSY:
@@ -248,7 +248,10 @@ def make_warnings(
     if not plan.outstanding and rate is not None and rate < SHORT_SHARE * plan.rate:
         found.append(f"{rate:,.0f} messages a second were published, and {plan.rate:,.0f} were asked for")
     if abandoned:
-        found.append(f"{abandoned:,} outstanding messages were given up after 5 s in which nothing was delivered")
+        found.append(
+            f"{counted(abandoned, 'outstanding message')} did not reach every subscriber and made room for the next: "
+            "the rates and latencies are those of fewer messages under way"
+        )
     if figures["connections"] is not None and figures["connections"] < plan.connections:
         found.append(f"only {figures['connections']:,.0f} of {plan.connections:,} connections were ready in time")
     cpus = machine()["cpus"]

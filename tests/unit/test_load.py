@@ -617,6 +617,79 @@ def test_a_broker_that_takes_nothing_holds_up_the_publisher_and_nothing_else() -
         run_until(fleet, drain)
 
 
+def sent_texts(connection: socket.socket, numbers: list[int]) -> list[bytes]:
+    """What was published, one after another to the given channels, as the server frames it."""
+    found = commands(connection)
+    assert len(found) == len(numbers)
+    return [
+        server_frame(TEXT, pattern_of(n).id.encode() + b"?" + command[2])
+        for n, command in zip(numbers, found, strict=True)
+    ]
+
+
+def test_an_outstanding_message_that_is_lost_makes_room_once_a_later_one_has_come() -> None:
+    with joined([[0], [0]], count=1) as (server, fleet), broker(fleet) as connection:
+        fleet.schedule(outstanding=2)
+        run_until(fleet, lambda: fleet.counts()["published"] == 2)
+        first, second = sent_texts(connection, [0, 0])
+        deliver(server, fleet, second, 0)  # the first is lost here
+        assert (fleet.counts()["lost"], fleet.counts()["abandoned"]) == (1, 0)
+        deliver(server, fleet, first, 1)
+        run_until(fleet, lambda: fleet.counts()["published"] == 3)
+        assert fleet.counts()["abandoned"] == 1
+        deliver(server, fleet, second, 1)
+        run_until(fleet, lambda: fleet.counts()["published"] == 4)
+        assert (fleet.counts()["outstanding"], fleet.counts()["abandoned"]) == (2, 1)
+
+
+def test_an_outstanding_message_that_comes_late_makes_room_once() -> None:
+    with joined([[0], [0]], count=1) as (server, fleet), broker(fleet) as connection:
+        fleet.schedule(outstanding=2)
+        run_until(fleet, lambda: fleet.counts()["published"] == 2)
+        first, second = sent_texts(connection, [0, 0])
+        deliver(server, fleet, second + first, 0)
+        fleet.run(0)
+        # Both still wait for the other one.
+        assert (fleet.counts()["published"], fleet.counts()["outstanding"]) == (2, 2)
+        deliver(server, fleet, first + second, 1)
+        run_until(fleet, lambda: fleet.counts()["published"] == 4)
+        assert (fleet.counts()["reordered"], fleet.counts()["abandoned"]) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["closed", "dropped", "left"])
+def test_outstanding_messages_do_not_wait_for_who_is_gone(how: str) -> None:
+    with joined([[0], [0, 1]], count=2) as (server, fleet), broker(fleet) as connection:
+        fleet.schedule(outstanding=2)
+        run_until(fleet, lambda: fleet.counts()["published"] == 2)
+        first, _ = sent_texts(connection, [0, 1])
+        deliver(server, fleet, first, 0)
+        assert fleet.counts()["published"] == 2
+        if how == "left":
+            fleet.disconnect(1, 1)
+        else:
+            end_by(server, how, 1)
+        # The first has reached who is left, and nobody is left to wait for the second; one goes out to who there is.
+        run_until(fleet, lambda: fleet.counts()["published"] >= 3)
+        assert fleet.counts()["abandoned"] == 2
+        assert (fleet.counts()["lost"], fleet.counts()["forgone"]) == (0, 2 if how == "left" else 0)
+
+
+@pytest.mark.slow
+def test_outstanding_messages_that_later_ones_overtook_are_given_up() -> None:
+    with joined([[0], [1]], count=2) as (server, fleet), broker(fleet) as connection:
+        fleet.schedule(outstanding=2, channels=[0] + [1] * 1000)
+        run_until(fleet, lambda: fleet.counts()["published"] == 2)
+        _, text = sent_texts(connection, [0, 1])
+        while not fleet.counts()["abandoned"]:
+            # The one in channel 0 never comes, and no later one there: all others get on through what room is left.
+            wanted = fleet.counts()["published"] + 1
+            deliver(server, fleet, text, 1)
+            run_until(fleet, lambda wanted=wanted: fleet.counts()["published"] >= wanted)  # type: ignore[misc]
+            text = server_frame(TEXT, pattern_of(1).id.encode() + b"?" + commands(connection)[-1][2])
+            fleet.run(0.1)
+        assert fleet.counts()["abandoned"] == 1
+
+
 @pytest.mark.slow
 def test_outstanding_messages_that_never_come_are_given_up() -> None:
     with joined([[0]], count=1) as (_, fleet), broker(fleet) as connection:

@@ -134,7 +134,7 @@ def test_what_makes_figures_doubtful_is_said(changes: dict[str, float], warning:
     assert make_warnings(Plan(), target, calm, Histogram()) == []
     (found,) = make_warnings(Plan(), target, {**calm, **changes}, Histogram([(2000, 1)]))
     assert warning in found
-    assert "7 outstanding" in make_warnings(Plan(), target, calm, Histogram(), 7)[0]
+    assert "7 outstanding messages did not reach" in make_warnings(Plan(), target, calm, Histogram(), 7)[0]
 
 
 def test_json_has_every_part_and_nothing_but_plain_values() -> None:
