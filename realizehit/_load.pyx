@@ -256,15 +256,18 @@ cdef class Fleet:
             rl_close(self.epoll)
         self.epoll = -1
 
-    def connect(self, double rate=0.0, uint32_t first=0, count=None):
+    def connect(self, double rate=0.0, uint32_t first=0, count=None, max_pending=None):
         """Plan connections: `run` opens them, does the handshake and subscribes.
 
         Args:
             rate: connections a second; 0 for as fast as the server takes them.
             first, count: which; all of them by default. Those that are connected already stay as they are.
+            max_pending: from now on so many may be between connect and ready at once.
         """
         cdef uint32_t i
         self.check()
+        if max_pending is not None:
+            self.max_pending = max(1, max_pending)
         self.connect_rate = rate
         self.connect_due = rl_now()
         for i in range(first, self.last(first, count)):

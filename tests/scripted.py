@@ -61,6 +61,7 @@ class ScriptedServer:
 
     Attributes:
         clients: the connections, in the order they came.
+        heads: the requests of their handshakes.
         frames: what clients sent after the handshake, as opcode and payload.
         reply: from an action to the text of its reply, or None for no reply.
     """
@@ -68,6 +69,7 @@ class ScriptedServer:
     def __init__(self, answer: bytes = ACCEPTED) -> None:
         self.answer = answer
         self.clients: list[socket.socket] = []
+        self.heads: list[bytes] = []
         self.frames: list[tuple[int, bytes]] = []
         self.reply: Callable[[dict[str, object]], bytes | None] = self.good_reply
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -115,7 +117,8 @@ class ScriptedServer:
         try:
             while b"\r\n\r\n" not in received:
                 received += client.recv(65536)
-            received = received.partition(b"\r\n\r\n")[2]
+            head, _, received = received.partition(b"\r\n\r\n")
+            self.heads.append(head)
             client.sendall(self.answer)
             while data := client.recv(65536):
                 received = self._take(client, received + data)

@@ -288,12 +288,14 @@ class Conductor:
             latencies=self._latencies,
             joins=self._joins,
             rejoins=self._rejoins,
-            storm_seconds=max(storms) if storms else None,
+            storm_seconds=max(storms) if len(storms) == self.plan.processes else None,
             rss=self._rss,
         )
         warnings = make_warnings(self.plan, self.target, figures, self._lags, end.counts["abandoned"])
         if self._interrupted:
             warnings.insert(0, "stopped early: the figures are of a part of the load test")
+        elif self.plan.storm and figures["storm_seconds"] is None:
+            warnings.insert(0, f"after the storm not everyone was back within {CONNECT_TIMEOUT:g} s")
         codes: dict[int, int] = {}
         for each in last:
             for code, count in each.close_codes.items():

@@ -64,7 +64,7 @@ FIGURES: Final[dict[str, tuple[Kind, str]]] = {
     "rejoin_p50": (Kind.TIME, "the same of connections that came back, median"),
     "rejoin_p99": (Kind.TIME, "the same of connections that came back, 99th percentile"),
     "rejoin_max": (Kind.TIME, "the same of connections that came back, highest"),
-    "storm_seconds": (Kind.TIME, "time until everyone was back after the storm"),
+    "storm_seconds": (Kind.TIME, "time until everyone was back after the storm; not measured where somebody was not"),
     "reconnects": (Kind.COUNT, "connections that left and came back"),
     "resubscribes": (Kind.COUNT, "subscriptions that were left and joined again"),
     "late": (Kind.COUNT, "messages sent more than 10 ms after their time"),

@@ -188,7 +188,7 @@ def make_figures(
         latencies: of all deliveries.
         joins: of connections before publishing began.
         rejoins: of connections after that.
-        storm_seconds: how long a storm took.
+        storm_seconds: how long a storm took until everyone was back; ``None`` where somebody was not.
         rss: the server's highest memory.
     """
     counts = last.counts

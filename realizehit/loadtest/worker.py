@@ -24,6 +24,8 @@ CONNECT_TIMEOUT: Final = 60.0  # seconds beyond the ramp for all connections to 
 SETTLE_TIMEOUT: Final = 5.0  # seconds without a delivery until what is missing counts as lost
 API_CONNECTIONS: Final = 8  # of each process; a channel always uses the same one
 HANDFUL: Final = 100  # connections that are ended at once
+RETRY_FIRST: Final = 0.1  # seconds from a storm's failed connections to the next attempt, doubled up to
+RETRY_MOST: Final = 2.0
 PROMPT: Final = 0.05  # seconds between two looks at what the conductor says, where it matters
 
 
@@ -106,6 +108,7 @@ class _Worker:
         self.own = range(job.number, plan.patterns, plan.processes)
         connections = range(job.number, plan.connections, plan.processes)
         self.share = len(connections) / plan.connections
+        self.size = len(connections)
         with job.sent_path.open("r+b") as file:
             sent = mmap.mmap(file.fileno(), 4 * plan.patterns)
         self.fleet = Fleet(
@@ -177,15 +180,20 @@ class _Worker:
             self.fleet.unschedule()
 
     def storm(self) -> None:
-        """Let everyone go, and come back at once."""
-        began = time.monotonic()
+        """Let everyone go, and come back at once; who fails tries again until all are back."""
+        began, wait = time.monotonic(), RETRY_FIRST
         # In handfuls, so that the schedule of the messages does not wait for thousands of sockets to be closed.
-        for first in range(0, self.job.plan.connections, HANDFUL):
+        for first in range(0, self.size, HANDFUL):
             self.fleet.disconnect(first, HANDFUL)
             self.fleet.run(0)
-        self.fleet.connect()
-        if self.spin(began + CONNECT_TIMEOUT, until=READY):
-            self.storm_seconds = time.monotonic() - began
+        deadline = began + CONNECT_TIMEOUT
+        while time.monotonic() < deadline and "stop" not in self.commands:
+            self.fleet.connect(max_pending=self.size)
+            if self.spin(deadline, until=READY) and self.fleet.counts()["ready"] == self.size:
+                self.storm_seconds = time.monotonic() - began
+                return
+            self.spin(min(deadline, time.monotonic() + wait))
+            wait = min(2 * wait, RETRY_MOST)
 
     def settle(self) -> None:
         """Wait for what is under way, and count as lost what does not come."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,16 +22,19 @@ from click.testing import CliRunner, Result
 from realizehit import _load
 from realizehit.cli.loadtest import loadtest
 from realizehit.errors import LoadTestError
+from realizehit.loadtest import worker
 from realizehit.loadtest.conductor import Conductor
 from realizehit.loadtest.expect import Expectation
 from realizehit.loadtest.plan import make_plan
 from realizehit.loadtest.report import FAULTS, Point, Report
 from realizehit.loadtest.target import Target, embedded_target, find_target
 from realizehit.pattern import Pattern
-from tests.scripted import CLOSE, TEXT, ScriptedServer, scripted, server_frame
+from tests.scripted import ACCEPTED, CLOSE, TEXT, ScriptedServer, scripted, server_frame
 from tests.support import Valkey, free_port
 
 pytestmark = pytest.mark.skipif(not _load.HAVE_EPOLL, reason="the load test needs epoll")
+
+REFUSED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 SMALL: dict[str, Any] = {"connections": 30, "duration": 0.6}
 
@@ -103,6 +108,39 @@ def test_storm(server: Target) -> None:
     assert (report.figures["storm_seconds"] or 0) > 0
     assert report.figures["rejoin_max"] is not None
     assert (report.figures["deliveries"] or 0) < 6 * (report.figures["published"] or 0) + 1
+
+
+def test_who_fails_in_a_storm_tries_again_until_all_are_back(valkey: Valkey) -> None:
+    def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
+        # Three of those that come back are turned away at least.
+        server.answer = REFUSED if len(server.heads) < 2 + 3 else ACCEPTED
+
+    with relaying(valkey, relay) as target:
+        report = conduct(target, "storm", connections=2, patterns=1, rate=100.0)
+    assert (report.figures["storm_seconds"] or 0) > 0
+    assert (report.figures["failed"] or 0) >= 3
+    assert report.points[-1].connections == 2
+    assert not any("storm" in warning for warning in report.warnings)
+
+
+def test_a_storm_that_not_everyone_comes_back_from_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "CONNECT_TIMEOUT", 0.5)
+    ours, theirs = multiprocessing.Pipe()
+    with scripted() as server, ours, theirs, tempfile.NamedTemporaryFile() as sent:
+        sent.truncate(4)
+        host, port = server.address
+        target = find_target(f"ws://{host}:{port}/ws")
+        plan = make_plan("storm", {"connections": 3, "patterns": 1})
+        it = worker._Worker(theirs, worker.Job(0, plan, target, "test", Path(sent.name), 10.0))
+        it.fleet.connect()
+        assert it.fleet.run(15, _load.READY)
+        server.answer = REFUSED
+        it.storm()
+        counts = it.fleet.counts()
+        it.fleet.close()
+    assert it.storm_seconds is None
+    assert counts["ready"] == 0
+    assert counts["failed"] >= 6
 
 
 @pytest.mark.parametrize("publish", ["api", "batch"])

@@ -126,6 +126,19 @@ def test_connections_start_at_the_given_rate() -> None:
         fleet.close()
 
 
+def test_so_many_connections_are_made_at_once() -> None:
+    with scripted() as server:
+        server.reply = lambda action: None  # so that none is ready
+        fleet = Fleet(server.address, channels(1), [[0]] * 20, max_pending=3)
+        fleet.connect()
+        run_until(fleet, lambda: fleet.counts()["connections"] == 3)
+        fleet.run(0)
+        assert len(server.clients) == 3
+        fleet.connect(max_pending=20)
+        run_until(fleet, lambda: fleet.counts()["connections"] == 20)
+        fleet.close()
+
+
 def test_connections_come_from_all_source_addresses() -> None:
     with scripted() as server:
         fleet = Fleet(server.address, channels(1), [[0]] * 6, sources=["127.0.0.2", "127.0.0.3"])
