@@ -132,6 +132,7 @@ cdef class Fleet:
     cdef uint32_t* own              # the channels that this fleet publishes to, in turn
     cdef uint32_t own_count
     cdef bint scheduled
+    cdef uint32_t round             # messages of all fleets until a channel's turn comes again; 0: of this fleet alone
     cdef double interval_ns         # between two messages; 0 for as fast as outstanding messages allow
     cdef int64_t start_ns
     cdef uint64_t turn, quota
@@ -334,7 +335,7 @@ cdef class Fleet:
         self.make_publishers(connections, C_BATCH if batch else C_API)
 
     def schedule(self, *, double rate=0.0, uint32_t outstanding=0, uint64_t messages=0, size_t payload_bytes=128,
-                 channels=None, start=None):
+                 channels=None, start=None, uint32_t total=0):
         """Say what to publish during the next runs: to the given channels in turn.
 
         Args:
@@ -346,6 +347,8 @@ cdef class Fleet:
             payload_bytes: size of each payload, `STAMPED_MIN` at least.
             channels: numbers of the channels; all of them by default.
             start: when the schedule begins, as `time.monotonic()`; now by default.
+            total: where several fleets share a schedule, how many channels it has, in the order of their numbers. The
+                rate is that of them all, and each message has the time that its channel's turn gives it.
         """
         cdef uint32_t i
         cdef size_t body
@@ -384,6 +387,7 @@ cdef class Fleet:
         self.tail_bytes = b"x" * (payload_bytes - STAMP_SIZE - 2) + (b'"\r\n' if kind == C_REDIS else b'"}')
         self.tail = text_of(self.tail_bytes)
         self.reset_slots(outstanding)
+        self.round = total
         self.interval_ns = 1e9 / rate if rate > 0 else 0.0
         self.start_ns = rl_now() if start is None else <int64_t> (start * 1e9)
         self.turn = 0
@@ -621,7 +625,7 @@ cdef class Fleet:
             due = min(due, self.resubscribe_due)
         if self.scheduled and self.interval_ns > 0 and not self.blocked():
             if not self.quota or self.turn < self.quota:
-                due = min(due, self.start_ns + <int64_t> (<double> self.turn * self.interval_ns))
+                due = min(due, self.message_due())
         return due
 
     cdef void come_and_go(self, int64_t now) noexcept nogil:
@@ -1162,6 +1166,13 @@ cdef class Fleet:
             return publisher.batch >= self.batch_max or publisher.end >= BATCH_BYTES
         return publisher.busy and publisher.end > 0     # the last request is still being sent
 
+    cdef int64_t message_due(self) noexcept nogil:
+        """When the next message is due, on a schedule."""
+        cdef uint64_t place = self.turn
+        if self.round:
+            place = self.turn // self.own_count * self.round + self.own[self.turn % self.own_count]
+        return self.start_ns + <int64_t> (<double> place * self.interval_ns)
+
     cdef void publish(self, int64_t now) noexcept nogil:
         """Write what is due to the publishers' buffers."""
         cdef int64_t due
@@ -1177,7 +1188,7 @@ cdef class Fleet:
             self.overtaken_due = now + STALL_NS
         while not self.quota or self.turn < self.quota:
             if self.interval_ns > 0:
-                due = self.start_ns + <int64_t> (<double> self.turn * self.interval_ns)
+                due = self.message_due()
                 if due > now:
                     break
             elif now < self.start_ns:

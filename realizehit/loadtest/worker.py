@@ -162,11 +162,12 @@ class _Worker:
         plan = self.job.plan
         if self.own:
             self.fleet.schedule(
-                rate=plan.rate * len(self.own) / plan.patterns,
+                rate=plan.rate,
                 outstanding=plan.outstanding,
                 payload_bytes=plan.payload_bytes,
                 channels=self.own,
                 start=start,
+                total=plan.patterns,
             )
         self.spin(start)
         self.tell("started")

@@ -600,6 +600,21 @@ def test_the_schedule_does_not_wait_and_counts_from_the_intended_time() -> None:
         assert sum(count for _, count in fleet.take_lags()) == len(times)
 
 
+def test_a_message_is_due_at_its_place_in_the_schedule_of_all_fleets() -> None:
+    start = time.monotonic() - 1
+    due: dict[tuple[int, int], float] = {}
+    for own in ([0, 3, 6], [1, 4], [2, 5]):
+        with joined([], count=7) as (_, fleet), broker(fleet) as connection:
+            fleet.schedule(rate=100, start=start, channels=own, total=7, messages=10)
+            run_until(fleet, lambda fleet=fleet: fleet.counts()["published"] == 10)  # type: ignore[misc]
+            for command in commands(connection):
+                stamp = command[2]
+                due[int(stamp[1:9], 16), int(stamp[9:17], 16)] = int(stamp[17:33], 16) / 1e9 - start
+    # Message n of the whole goes to channel n % 7, as its number n // 7 + 1, and is due at n / rate.
+    assert len(due) == 30
+    assert due == pytest.approx({(c, k): ((k - 1) * 7 + c) / 100 for c, k in due}, abs=1e-6)
+
+
 def test_the_end_of_the_publishing_connection_is_an_error() -> None:
     with joined([[0]]) as (_, fleet), broker(fleet) as connection:
         fleet.schedule(rate=1e6, messages=3)
