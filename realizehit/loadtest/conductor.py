@@ -1,7 +1,8 @@
 """Leads the client processes through a load test and puts together what they see.
 
-The phases: every process opens its connections (``connecting``); when all are there, all begin to publish at one moment
-(``publishing``); when all have ended, each waits for what is under way (``settling``) and says what never came.
+The phases: when every process is there, all open their connections (``connecting``); when those are there, all begin to
+publish at one moment (``publishing``); when all have ended, each waits for what is under way (``settling``) and says
+what never came.
 """
 
 from __future__ import annotations
@@ -129,6 +130,10 @@ class Conductor:
             self._processes.append(process)
 
     def _connect(self) -> None:
+        self._until("begun", CONNECT_TIMEOUT, stoppable=True)
+        # How long an interpreter takes to start is no part of how fast connections are made.
+        self._moments["begun"] = self._moment()
+        self._say("connect")
         self._until("joined", self.plan.ramp + CONNECT_TIMEOUT + 30, stoppable=True)
         joined = self._moments["joined"] = self._moment()
         if not joined.counts["ready"] and not self._interrupted:
@@ -202,10 +207,7 @@ class Conductor:
             self._take(number, value)
         if event != "sample":
             self._events[number] = event
-            # Connecting begins with the first process, and publishing when all do.
-            if event == "begun":
-                self._moments.setdefault(event, self._moment())
-            elif event == "started" and all(_reached(said, event) for said in self._events):
+            if event == "started" and all(_reached(said, event) for said in self._events):
                 self._moments[event] = self._moment()
 
     def _take(self, number: int, sample: Sample) -> None:

@@ -123,10 +123,14 @@ class _Worker:
         self.sampled = 0.0
 
     def run(self) -> None:
-        """Go through the phases: join, wait for the start, publish, settle."""
+        """Go through the phases: wait for the others, join, wait for the start, publish, settle."""
         plan = self.job.plan
         self.tell("begun")
-        self.fleet.connect(plan.connections / plan.ramp * self.share if plan.ramp else 0.0)
+        while self.commands.keys().isdisjoint(("connect", "stop")):
+            self.pipe.poll(None)  # there is nothing else to do yet
+            self.listen()
+        if "stop" not in self.commands:
+            self.fleet.connect(plan.connections / plan.ramp * self.share if plan.ramp else 0.0)
         self.spin(time.monotonic() + plan.ramp + CONNECT_TIMEOUT, until=READY)
         self.tell("joined")
         if self.own:

@@ -158,6 +158,21 @@ def test_a_ramp_opens_connections_over_its_time(server: Target) -> None:
     assert 0 < (report.figures["connect_rate"] or 0) < 80
 
 
+def test_processes_connect_when_all_are_there(server: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, list[str]]] = []
+    say = Conductor._say
+
+    def listen(conductor: Conductor, command: str, value: Any = None) -> None:
+        said.append((command, list(conductor._events)))
+        say(conductor, command, value)
+
+    monkeypatch.setattr(Conductor, "_say", listen)
+    report = conduct(server, "wide", processes=3, duration=0.3)
+    assert_flawless(report)
+    assert said[0] == ("connect", ["begun"] * 3)
+    assert (report.figures["connect_rate"] or 0) > 0
+
+
 # --- Bad servers ------------------------------------------------------------------------------------------------------
 
 
