@@ -61,6 +61,7 @@ cdef enum:
     CODES = 5000
     GONE = 16                   # subscriptions that are left at a time while they come and go
     BATCH_BYTES = 3 << 20       # bytes of a batch request
+    HEAD_ROOM = 4096            # bytes kept free before its messages, for its head
     SLOT_BITS = 20
 
 
@@ -75,6 +76,7 @@ cdef class Fleet:
         subscriptions: for each connection the numbers of its channels, none of them twice.
         path: target of the opening handshake.
         host: the handshake's ``Host``; made from the address where none is given.
+        headers: further header lines of the handshake, names and values.
         sources: source addresses to connect from in turn; each has about 28,000 ports to one server.
         sent: the last sequence number published in each channel, an unsigned 32-bit integer each: a writable buffer,
             which several processes may share if each channel is published by one of them. The fleet's own by default.
@@ -150,8 +152,8 @@ cdef class Fleet:
         self.epoll = -1
         self.n = &self.ledger.n
 
-    def __init__(self, address, channels, subscriptions, *, str path="/ws", host=None, sources=(), sent=None,
-                 bint stamped=True, int max_pending=512):
+    def __init__(self, address, channels, subscriptions, *, str path="/ws", host=None, headers=(), sources=(),
+                 sent=None, bint stamped=True, int max_pending=512):
         cdef uint32_t i, k, number
         cdef Channel* channel
         if self.epoll >= 0:
@@ -166,7 +168,8 @@ cdef class Fleet:
         self.keep, self.heads = [], []
         self.handshake_bytes = (
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            f"{header_lines(headers)}\r\n"
         ).encode("latin-1")
         self.handshake = text_of(self.handshake_bytes)
         self.stamped = stamped
@@ -303,7 +306,7 @@ cdef class Fleet:
         if rl_epoll_set(self.epoll, True, fd, <uint64_t> 1 << 32, False) < 0:
             raise OSError(errno, strerror(errno).decode())
 
-    def publish_http(self, address, *, str path="/", host=None, bint batch=False, int connections=8,
+    def publish_http(self, address, *, str path="/", host=None, headers=(), bint batch=False, int connections=8,
                      int batch_max=1000):
         """Publish with HTTP requests.
 
@@ -311,6 +314,7 @@ cdef class Fleet:
             address: numeric IP address and port of the API.
             path: target of the requests.
             host: value of their ``Host``; made from the address where none is given.
+            headers: further header lines, names and values.
             batch: whether a request carries all messages that are due, or one.
             connections: how many; a channel always uses the same one, so that its messages keep their order.
             batch_max: messages of one request at most.
@@ -326,11 +330,12 @@ cdef class Fleet:
         if host is None:
             host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         self.request_bytes = (
-            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
+            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{header_lines(headers)}"
+            "Content-Length: "
         ).encode("latin-1")
         self.request = text_of(self.request_bytes)
-        if self.request.size > 400:
-            raise ValueError("path and host are too long")
+        if self.request.size > HEAD_ROOM - 100:
+            raise ValueError("path, host and headers are too long")
         self.batch_max = batch_max
         self.make_publishers(connections, C_BATCH if batch else C_API)
 
@@ -1220,9 +1225,9 @@ cdef class Fleet:
         cdef uint32_t mark = 0, place, sequence
         cdef char* out
         if publisher.kind == C_BATCH:
-            # The first 512 bytes are for the request's head, which is written last.
+            # The first bytes are for the request's head, which is written last.
             if publisher.end == 0:
-                publisher.start = publisher.end = 512
+                publisher.start = publisher.end = HEAD_ROOM
                 size += 13
         if not publisher_room(publisher, size + 16):
             return False
@@ -1261,15 +1266,15 @@ cdef class Fleet:
 
     cdef void send_batch(self, Publisher* publisher) noexcept nogil:
         """Put the head before the messages that were gathered, and send the request."""
-        cdef char head[512]
+        cdef char head[HEAD_ROOM]
         cdef size_t size = self.request.size
         memcpy(publisher.out + publisher.end, b"]}", 2)
         publisher.end += 2
         memcpy(head, self.request.at, size)
-        size += rl_put_decimal(head + size, publisher.end - 512)
+        size += rl_put_decimal(head + size, publisher.end - HEAD_ROOM)
         memcpy(head + size, b"\r\n\r\n", 4)
         size += 4
-        publisher.start = 512 - size
+        publisher.start = HEAD_ROOM - size
         memcpy(publisher.out + publisher.start, head, size)
         publisher.busy = True
         publisher.batch = 0
@@ -1355,6 +1360,13 @@ cdef class Fleet:
         publisher.in_flight = 0
         self.scheduled = False
         self.publisher_lost = True
+
+
+cdef str header_lines(headers):
+    for name, value in headers:
+        if "\r" in name + value or "\n" in name + value:
+            raise ValueError(f"the header {name!r} has a line break in it")
+    return "".join(f"{name}: {value}\r\n" for name, value in headers)
 
 
 cdef Text text_of(bytes text):

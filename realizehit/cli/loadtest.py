@@ -43,6 +43,19 @@ exit status
 @click.option(
     "--redis", metavar="URL", envvar="REALIZEHIT_LOADTEST_REDIS", help="Its broker, for publishing straight to it."
 )
+@click.option(
+    "--key",
+    metavar="KEY",
+    envvar="REALIZEHIT_KEY",
+    show_envvar=True,
+    help="API key to publish with; safer in the variable than here.",
+)
+@click.option(
+    "--header",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="Header line of the opening handshakes, such as who the subscribers are; can be repeated.",
+)
 @click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Processes of the server that is started.")
 @click.option("--connections", type=int, metavar="N", help="Subscribers.")
 @click.option("--patterns", type=int, metavar="N", help="Patterns; messages go to them in turn.")
@@ -72,6 +85,8 @@ def loadtest(
     url: str | None,
     api: str | None,
     redis: str | None,
+    key: str | None,
+    header: tuple[str, ...],
     workers: int | None,
     source_address: tuple[str, ...],
     expect: tuple[str, ...],
@@ -104,6 +119,8 @@ def loadtest(
         plan = make_plan(scenario, numbers)
         if url is None and api is not None:
             raise click.UsageError("--api belongs to a server that is given with --url")
+        if url is None and header:
+            raise click.UsageError("--header belongs to a server that is given with --url")
         if url is not None and workers is not None:
             raise click.UsageError("--workers is for the server that is started where there is no --url")
         with contextlib.ExitStack() as stack:
@@ -113,7 +130,7 @@ def loadtest(
                 server = embedded_target(redis=redis, publish=plan.publish, workers=workers or 1)
                 target = stack.enter_context(server)
             else:
-                target = find_target(url, api=api, redis=redis, publish=plan.publish)
+                target = find_target(url, api=api, redis=redis, publish=plan.publish, key=key or None, headers=header)
             report = _run(plan, with_sources(target, plan.connections, source_address), scenario, console)
         report.expectations = [(each.text, each.failure(report.figures)) for each in expectations]
         _tell(report, json_file, html_file)

@@ -35,7 +35,7 @@ from realizehit.loadtest.report import (
     make_warnings,
 )
 from realizehit.loadtest.target import Target
-from realizehit.loadtest.worker import CONNECT_TIMEOUT, SETTLE_TIMEOUT, Job, Last, Sample, work
+from realizehit.loadtest.worker import CONNECT_TIMEOUT, SETTLE_TIMEOUT, Job, Last, Sample, pattern_of, work
 
 START_DELAY: Final = 0.3  # seconds from the word to the beginning, for all processes to have heard it
 MIN_INTERVAL: Final = 0.25  # seconds between two points of the course
@@ -67,6 +67,7 @@ class Conductor:
         self.scenario = scenario
         self.points: list[Point] = []
         self.phase = "connecting"
+        self._run_id = secrets.token_hex(4)
         self._on_point = on_point
         self._interrupted = False
         self._interval = max(MIN_INTERVAL, (plan.duration + plan.ramp) / MAX_POINTS)
@@ -95,6 +96,8 @@ class Conductor:
             LoadTestError: it cannot be carried out; the text says why.
         """
         self._check_limits()
+        if self.target.publish != "redis":
+            self.target.try_publishing(pattern_of(self._run_id, 0))  # nobody is there to get it
         started = datetime.now(UTC)
         descriptor, name = tempfile.mkstemp(prefix="realizehit-loadtest-")
         try:
@@ -119,10 +122,9 @@ class Conductor:
 
     def _spawn(self, sent_path: Path) -> None:
         context = multiprocessing.get_context("spawn")
-        run_id = secrets.token_hex(4)
         for number in range(self.plan.processes):
             ours, theirs = context.Pipe()
-            job = Job(number, self.plan, self.target, run_id, sent_path, self._interval)
+            job = Job(number, self.plan, self.target, self._run_id, sent_path, self._interval)
             process = context.Process(target=work, args=(theirs, job), name=f"loadtest-{number}", daemon=True)
             process.start()
             theirs.close()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -21,10 +23,13 @@ from realizehit.address import redacted
 from realizehit.errors import LoadTestError, SettingsError
 from realizehit.loadtest import local
 from realizehit.loadtest.plan import Publish
+from realizehit.pattern import Pattern
 
 REDIS_VARIABLE: Final = "REALIZEHIT_LOADTEST_REDIS"  # a URL may hold a password: it is no argument
 STOP_TIMEOUT: Final = 15.0  # seconds for the server of the load test to end
 BROKER_TIMEOUT: Final = 10.0  # seconds to connect and to log in
+API_TIMEOUT: Final = 10.0  # seconds without progress until the API counts as gone
+MAX_ANSWER: Final = 64 << 10  # bytes of the API's answer that are read
 PORTS_PER_SOURCE: Final = 20_000  # connections from one source address; Linux has about 28,000 ports for them
 
 
@@ -123,6 +128,8 @@ class Target:
         embedded: whether the server was started for the load test.
         pids: the server's processes, where they run on this machine.
         sources: source addresses to connect from; none for the system's choice.
+        key: the API key to publish with; a secret.
+        headers: further header lines of the opening handshakes; they may be secrets.
     """
 
     ws: Place
@@ -132,15 +139,53 @@ class Target:
     embedded: bool = False
     pids: tuple[int, ...] = ()
     sources: tuple[str, ...] = ()
+    key: str | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @property
     def url(self) -> str:
         """The WebSocket server's URL."""
         return f"ws://{self.ws.authority}{self.ws.path}"
 
+    @property
+    def api_headers(self) -> tuple[tuple[str, str], ...]:
+        """The header lines of a request to publish, besides those that every request has."""
+        return () if self.key is None else (("Authorization", f"Bearer {self.key}"),)
+
+    def try_publishing(self, pattern: Pattern) -> None:
+        """Publish one message through the API, so that a key that is missing is told before anything else happens.
+
+        Raises:
+            LoadTestError: the API cannot be reached, or does not take it; the text says why.
+        """
+        name = f"the API at http://{self.api.authority}{self.api.path}"
+        connection = http.client.HTTPConnection(self.api.host, self.api.port, timeout=API_TIMEOUT)
+        headers = {"Host": self.api.authority, "Content-Type": "application/json", **dict(self.api_headers)}
+        body = json.dumps({"pattern": dict(pattern), "payload": None}).encode()
+        try:
+            connection.request("POST", self.api.path, body, headers)
+            answer = connection.getresponse()
+            text = answer.read(MAX_ANSWER).decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise LoadTestError(f"{name} cannot be reached: {error}") from None
+        finally:
+            connection.close()
+        if answer.status == 200:
+            return
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            text = str(json.loads(text)["detail"])
+        hint = "; give a key with REALIZEHIT_KEY or --key" if answer.status in (401, 403) and self.key is None else ""
+        raise LoadTestError(f"{name} does not let the load test publish: {answer.status}, {text[:300]}{hint}")
+
 
 def find_target(
-    url: str, *, api: str | None = None, redis: str | None = None, publish: Publish | None = None
+    url: str,
+    *,
+    api: str | None = None,
+    redis: str | None = None,
+    publish: Publish | None = None,
+    key: str | None = None,
+    headers: Sequence[str] = (),
 ) -> Target:
     """Look up the addresses of a server.
 
@@ -149,6 +194,8 @@ def find_target(
         api: the API's; the root of the same host and port where none is given.
         redis: the broker's, for publishing directly.
         publish: how to publish; ``redis`` where a broker is given, ``api`` otherwise.
+        key: the API key to publish with.
+        headers: header lines for the opening handshakes, ``Name: value``.
 
     Raises:
         SettingsError: an address cannot be used, or what is published to has none.
@@ -161,7 +208,10 @@ def find_target(
     api_place = _place("--api", api or f"http://{parts.netloc}/", "http", "/")
     broker = Broker.parse(redis) if redis else None
     pids = tuple(local.listening(ws.port)) if local.is_local(ws.host) else ()
-    return Target(ws, api_place, broker, publish, pids=pids)
+    lines = tuple(_header(line) for line in headers)
+    if key is not None and not _KEY.fullmatch(key):
+        raise SettingsError("--key: there is a character in it that no API key has")
+    return Target(ws, api_place, broker, publish, pids=pids, key=key, headers=lines)
 
 
 @contextmanager
@@ -213,6 +263,24 @@ def with_sources(target: Target, connections: int, given: tuple[str, ...] = ()) 
         count = -(-connections // PORTS_PER_SOURCE)
         return replace(target, sources=tuple(f"127.0.{n // 250}.{n % 250 + 1}" for n in range(1, count + 1)))
     return target
+
+
+_KEY: Final = re.compile(r"[!-~]{1,1024}")
+_HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ -~\x80-\xff]*)")
+_OWN_HEADERS: Final = re.compile(
+    r"host|upgrade|connection|sec-websocket-.*|content-length|transfer-encoding", re.IGNORECASE
+)
+
+
+def _header(line: str) -> tuple[str, str]:
+    match = _HEADER.fullmatch(line)
+    # What stands after the colon may be a secret.
+    name = line.partition(":")[0]
+    if match is None:
+        raise SettingsError(f"--header {name!r} is no header; write 'Name: value', in the characters of Latin-1")
+    if _OWN_HEADERS.fullmatch(name):
+        raise SettingsError(f"--header {name!r} is one that the load test makes itself")
+    return name, match[2].strip()
 
 
 def _place(option: str, url: str, scheme: str, path: str) -> Place:

@@ -117,6 +117,7 @@ class _Worker:
             [plan.channels_of(connection) for connection in connections],
             path=target.ws.path,
             host=target.ws.authority,
+            headers=target.headers,
             sources=target.sources,
             sent=sent,
         )
@@ -158,6 +159,7 @@ class _Worker:
             (target.api.host, target.api.port),
             path=target.api.path.rstrip("/") + "/batch" if batch else target.api.path,
             host=target.api.authority,
+            headers=target.api_headers,
             batch=batch,
             connections=min(API_CONNECTIONS, len(self.own)),
         )

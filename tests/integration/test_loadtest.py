@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import redis
 from click.testing import CliRunner, Result
 
 from realizehit import _load
+from realizehit.access.keys import generate
 from realizehit.cli.loadtest import loadtest
 from realizehit.errors import LoadTestError
 from realizehit.loadtest import worker
@@ -29,6 +31,7 @@ from realizehit.loadtest.plan import make_plan
 from realizehit.loadtest.report import FAULTS, Point, Report
 from realizehit.loadtest.target import Target, embedded_target, find_target
 from realizehit.pattern import Pattern
+from tests.processes import serving
 from tests.scripted import ACCEPTED, CLOSE, TEXT, ScriptedServer, scripted, server_frame
 from tests.support import Valkey, free_port
 
@@ -235,6 +238,19 @@ def test_a_good_relay_is_flawless(valkey: Valkey) -> None:
     assert report.figures["deliveries"] == 3 * (report.figures["published"] or 0)
 
 
+def test_subscribers_send_the_headers_that_were_given(valkey: Valkey) -> None:
+    heads: list[bytes] = []
+
+    def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
+        heads[:] = server.heads
+        to_all(server, frame)
+
+    with relaying(valkey, relay) as target:
+        conduct(replace(target, headers=(("X-User", "42"),)), "wide", connections=2, rate=100.0)
+    assert len(heads) == 2
+    assert all(head.endswith(b"\r\nX-User: 42") for head in heads)
+
+
 def test_loss_is_found_and_told(valkey: Valkey) -> None:
     def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
         to_all(server, frame, but=1 if count in (5, 6, 20) else -1)
@@ -355,6 +371,8 @@ def test_a_failed_expectation_is_exit_status_1_and_named(server: Target) -> None
         (["--connections", "0"], "--connections must be at least 1"),
         (["--url", "wss://127.0.0.1/ws"], "does not speak TLS"),
         (["--api", "http://127.0.0.1/"], "--api belongs to a server"),
+        (["--header", "X-User: 42"], "--header belongs to a server"),
+        (["--url", "ws://127.0.0.1/ws", "--header", "X-User"], "--header 'X-User' is no header"),
         (["--url", "ws://127.0.0.1/ws", "--workers", "2"], "--workers is for the server that is started"),
     ],
 )
@@ -368,6 +386,51 @@ def test_a_server_that_is_not_there_is_exit_status_1() -> None:
     result = command("--url", f"ws://127.0.0.1:{free_port()}/ws", "--connections", "2")
     assert result.exit_code == 1
     assert "Connection refused" in result.stderr
+
+
+@contextmanager
+def locked(valkey: Valkey, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The address of a server that wants a key to be published through, and the key."""
+    key, lines = generate("test")
+    keys = tmp_path / "keys.toml"
+    keys.write_text(lines)
+    with serving("--keys", str(keys), "--redis", valkey.url) as process:
+        yield process.ws, key
+
+
+@pytest.mark.parametrize("publish", ["api", "batch"])
+def test_it_publishes_with_a_key(
+    shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: str
+) -> None:
+    report, page = tmp_path / "report.json", tmp_path / "report.html"
+    with locked(shared_valkey, tmp_path) as (url, key):
+        monkeypatch.setenv("REALIZEHIT_KEY", key)
+        result = command(
+            "--url", url, "--connections", "3", "--rate", "100", "--duration", "0.3", "--publish", publish,
+            "--expect", "errors==0", "--expect", "deliveries>30", "--json", str(report), "--html", str(page),
+        )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for text in (result.output, report.read_text(), page.read_text()):
+        assert key not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "401, an API key is needed: send Authorization: Bearer KEY; give a key with REALIZEHIT_KEY or --key"),
+        (["--key", "rh_wrong"], "401, the API key is not known"),
+    ],
+)
+def test_what_may_not_publish_is_told_before_anything_else(
+    shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: str
+) -> None:
+    monkeypatch.delenv("REALIZEHIT_KEY", raising=False)
+    with locked(shared_valkey, tmp_path) as (url, _):
+        result = command("--url", url, "--connections", "3", *arguments)
+    assert result.exit_code == 1
+    assert error in result.stderr
+    assert "connecting" not in result.stderr
+    assert "rh_wrong" not in result.output
 
 
 def test_a_page_that_cannot_be_written_is_told(server: Target, tmp_path: Path) -> None:

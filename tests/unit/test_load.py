@@ -50,8 +50,11 @@ def joined(
 def deliver(server: ScriptedServer, fleet: Fleet, data: bytes, client: int = 0) -> dict[str, int]:
     """Send bytes and let the fleet take them; return its figures."""
     target = fleet.counts()["bytes_in"] + len(data)
-    server.send(data, client)
+    # A socket need not take more than a little before somebody reads.
+    sending = threading.Thread(target=server.send, args=(data, client))
+    sending.start()
     run_until(fleet, lambda: fleet.counts()["bytes_in"] >= target)
+    sending.join()
     return fleet.counts()
 
 
@@ -137,6 +140,15 @@ def test_so_many_connections_are_made_at_once() -> None:
         fleet.connect(max_pending=20)
         run_until(fleet, lambda: fleet.counts()["connections"] == 20)
         fleet.close()
+
+
+def test_handshakes_have_the_headers_that_were_given() -> None:
+    with scripted() as server:
+        fleet = Fleet(server.address, channels(1), [[0]], headers=[("X-User", "42"), ("Authorization", "Bearer t")])
+        fleet.connect()
+        assert fleet.run(15, READY)
+        fleet.close()
+        assert server.heads[0].split(b"\r\n")[-2:] == [b"X-User: 42", b"Authorization: Bearer t"]
 
 
 def test_connections_come_from_all_source_addresses() -> None:
@@ -783,6 +795,7 @@ def test_nothing_may_be_changed_while_it_runs() -> None:
         ({"subscriptions": [[0], [4]]}, "connection 1: channel 4"),
         ({"sources": ["home"]}, "'home' is no numeric IP address"),
         ({"sent": bytearray(8)}, "too few"),
+        ({"headers": [("X-User", "1\r\nX-Admin: 1")]}, "'X-User' has a line break"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], error: str) -> None:

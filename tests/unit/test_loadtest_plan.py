@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,30 @@ def test_addresses_that_cannot_be_used_are_told(options: dict[str, str], error: 
     with pytest.raises(SettingsError, match=error) as caught:
         find_target(**options)  # type: ignore[arg-type]
     assert "secret" not in str(caught.value)
+
+
+def test_what_is_secret_is_not_shown() -> None:
+    target = find_target("ws://127.0.0.1/", key="rh_secret", headers=["X-User: 42", "Authorization:Bearer secret "])
+    assert target.api_headers == (("Authorization", "Bearer rh_secret"),)
+    assert target.headers == (("X-User", "42"), ("Authorization", "Bearer secret"))
+    assert "secret" not in repr(target)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"key": "secret\r\n"}, "--key"),
+        ({"key": "sécret"}, "--key"),
+        ({"headers": ["secret"]}, "--header"),
+        ({"headers": ["X-User: secret\r\nX-Admin: 1"]}, "--header 'X-User' is no header"),
+        ({"headers": ["X User: secret"]}, "--header 'X User' is no header"),
+        ({"headers": ["Host: secret"]}, "--header 'Host' is one that the load test makes itself"),
+    ],
+)
+def test_keys_and_headers_that_cannot_be_used_are_told(options: dict[str, Any], error: str) -> None:
+    with pytest.raises(SettingsError, match=error) as caught:
+        find_target("ws://127.0.0.1/", **options)
+    assert "secret" not in str(caught.value) or options["headers"] == ["secret"]
 
 
 def test_many_connections_get_many_loopback_addresses() -> None:
