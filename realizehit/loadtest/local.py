@@ -50,17 +50,31 @@ def listening(port: int) -> list[int]:
     return [pid for pid in _pids() if not inodes.isdisjoint(_descriptors(pid))]
 
 
+def parents(pids: Iterable[int]) -> list[int]:
+    """Return the processes that keep these alive as their workers: they may hold the subscription at the broker."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if b"realizehit.worker" in (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0"):
+                found.add(int(_stat(pid)[1]))
+    return sorted(found)
+
+
 def usage(pids: Iterable[int]) -> Usage | None:
     """Return what the processes have used together; ``None`` where none of them can be read."""
     cpu, rss, found = 0.0, 0, False
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
-            # The second field is the name in parentheses, and may hold blanks and parentheses.
-            fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            fields = _stat(pid)
             cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
             rss += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
             found = True
     return Usage(cpu, rss) if found else None
+
+
+def _stat(pid: int) -> list[str]:
+    # The second field is the name in parentheses, and may hold blanks and parentheses.
+    return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
 def _pids() -> list[int]:

@@ -235,7 +235,11 @@ def make_warnings(
     if busy is not None and busy >= BUSY:
         found.append(
             f"a client process used {busy:.0%} of a core: the figures may be the client's limit, not the server's; "
-            "spread the load with --processes, on cores that the server does not need"
+            + (
+                "it takes one process to see that a message reached everyone: for more use a --rate with --processes"
+                if plan.outstanding
+                else "spread the load with --processes, on cores that the server does not need"
+            )
         )
     if published and late > LATE_SHARE * published and not plan.outstanding:
         worst = lags.percentile(99)
@@ -255,10 +259,11 @@ def make_warnings(
     if figures["connections"] is not None and figures["connections"] < plan.connections:
         found.append(f"only {figures['connections']:,.0f} of {plan.connections:,} connections were ready in time")
     cpus = machine()["cpus"]
-    needed = plan.processes + 1 + (1 if target.embedded else 0)
+    needed = plan.processes + target.workers + (1 if target.embedded else 0)
     if target.pids and cpus is not None and cpus < needed:
+        server = counted(target.workers, "server process", "server processes")
         found.append(
-            f"server{', broker' if target.embedded else ''} and "
+            f"{server}{', broker' if target.embedded else ''} and "
             f"{counted(plan.processes, 'client process', 'client processes')} share {counted(cpus, 'core')}: "
             "each has less than it would have alone"
         )

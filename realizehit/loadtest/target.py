@@ -28,6 +28,7 @@ from realizehit.pattern import Pattern
 REDIS_VARIABLE: Final = "REALIZEHIT_LOADTEST_REDIS"  # a URL may hold a password: it is no argument
 STOP_TIMEOUT: Final = 15.0  # seconds for the server of the load test to end
 BROKER_TIMEOUT: Final = 10.0  # seconds to connect and to log in
+ADDRESS_TIMEOUT: Final = 3.0  # seconds for one of a name's addresses to answer
 API_TIMEOUT: Final = 10.0  # seconds without progress until the API counts as gone
 MAX_ANSWER: Final = 64 << 10  # bytes of the API's answer that are read
 PORTS_PER_SOURCE: Final = 20_000  # connections from one source address; Linux has about 28,000 ports for them
@@ -127,6 +128,7 @@ class Target:
         publish: how to publish.
         embedded: whether the server was started for the load test.
         pids: the server's processes, where they run on this machine.
+        workers: how many of them serve.
         sources: source addresses to connect from; none for the system's choice.
         key: the API key to publish with; a secret.
         headers: further header lines of the opening handshakes; they may be secrets.
@@ -138,6 +140,7 @@ class Target:
     publish: Publish
     embedded: bool = False
     pids: tuple[int, ...] = ()
+    workers: int = 1
     sources: tuple[str, ...] = ()
     key: str | None = field(default=None, repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -207,11 +210,12 @@ def find_target(
     parts = urlsplit(url)
     api_place = _place("--api", api or f"http://{parts.netloc}/", "http", "/")
     broker = Broker.parse(redis) if redis else None
-    pids = tuple(local.listening(ws.port)) if local.is_local(ws.host) else ()
+    workers = local.listening(ws.port) if local.is_local(ws.host) else []
+    pids = tuple({*workers, *local.parents(workers)})
     lines = tuple(_header(line) for line in headers)
     if key is not None and not _KEY.fullmatch(key):
         raise SettingsError("--key: there is a character in it that no API key has")
-    return Target(ws, api_place, broker, publish, pids=pids, key=key, headers=lines)
+    return Target(ws, api_place, broker, publish, pids=pids, workers=len(workers) or 1, key=key, headers=lines)
 
 
 @contextmanager
@@ -243,7 +247,6 @@ def embedded_target(*, redis: str | None = None, publish: Publish | None = None,
         if "error" in told:
             raise LoadTestError(f"the server for the load test did not start: {told['error']}")
         found = find_target(told["ws"], api=told["api"], redis=told["redis"], publish=publish or "redis")
-        # The parent of several workers counts too: it may hold their subscription at the broker.
         yield replace(found, embedded=True, pids=tuple({process.pid, *found.pids}))
     finally:
         process.stdin.close()
@@ -292,11 +295,22 @@ def _place(option: str, url: str, scheme: str, path: str) -> Place:
     assert parts.hostname is not None
     port = parts.port or 80
     try:
-        host = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0][4][0]
+        host = _address(parts.hostname, port)
     except OSError as error:
         raise SettingsError(f"{option} {url}: {parts.hostname} has no address: {error.strerror}") from None
     target = (parts.path or path) + (f"?{parts.query}" if parts.query else "")
-    return Place(str(host), port, target, parts.netloc.rpartition("@")[2])
+    return Place(host, port, target, parts.netloc.rpartition("@")[2])
+
+
+def _address(name: str, port: int) -> str:
+    """Look up a name; of several addresses take the first that answers (localhost is ``::1`` and ``127.0.0.1``)."""
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    for family, kind, proto, _, address in found if len(found) > 1 else []:
+        with contextlib.suppress(OSError), socket.socket(family, kind, proto) as probe:
+            probe.settimeout(ADDRESS_TIMEOUT)
+            probe.connect(address)
+            return str(address[0])
+    return str(found[0][4][0])  # none answers: how, the load test finds itself
 
 
 def _split(option: str, url: str) -> SplitResult:

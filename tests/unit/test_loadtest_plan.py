@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from typing import Any
 
@@ -77,6 +78,23 @@ def test_addresses_are_looked_up() -> None:
     assert target.url == "ws://localhost:1234/ws?x=1"
     assert find_target("ws://127.0.0.1", api="http://127.0.0.1:81/push").publish == "api"
     assert Broker.parse("unix:///run/v.sock?password=p").path == "/run/v.sock"
+
+
+@pytest.mark.parametrize("listening", ["127.0.0.1", "127.0.0.2", None])
+def test_of_several_addresses_the_first_that_answers_is_taken(
+    monkeypatch: pytest.MonkeyPatch, listening: str | None
+) -> None:
+    with socket.socket() as listener:
+        listener.bind((listening or "127.0.0.1", 0))
+        if listening:
+            listener.listen()
+        port = listener.getsockname()[1]
+        several = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+            for host in ("127.0.0.3", "127.0.0.1", "127.0.0.2")
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: several)
+        assert find_target(f"ws://node:{port}/").ws.host == (listening or "127.0.0.3")
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
+from realizehit.loadtest import report as loadtest_report
 from realizehit.loadtest.expect import FIGURES, Expectation
 from realizehit.loadtest.histogram import Histogram
 from realizehit.loadtest.live import LiveView, show_report, spark
@@ -135,6 +137,34 @@ def test_what_makes_figures_doubtful_is_said(changes: dict[str, float], warning:
     (found,) = make_warnings(Plan(), target, {**calm, **changes}, Histogram([(2000, 1)]))
     assert warning in found
     assert "7 outstanding messages did not reach" in make_warnings(Plan(), target, calm, Histogram(), 7)[0]
+
+
+def test_a_busy_client_is_told_what_it_can_do() -> None:
+    busy = {**figures(), "connections": 1000.0, "client_cpu": 0.95}
+    target = report(target=Target(Place("h", 1, "/", "h"), Place("h", 1, "/", "h"), None, "api")).target
+    (found,) = make_warnings(Plan(), target, busy, Histogram())
+    assert "spread the load with --processes" in found
+    (found,) = make_warnings(Plan(rate=0, outstanding=8), target, busy, Histogram())
+    assert "use a --rate with --processes" in found
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers", "embedded", "warning"),
+    [
+        (3, 1, True, None),
+        (2, 1, True, "1 server process, broker and 1 client process share 2 cores"),
+        (4, 3, True, "3 server processes, broker and 1 client process share 4 cores"),
+        (4, 3, False, None),
+        (1, 1, False, "1 server process and 1 client process share 1 core:"),
+    ],
+)
+def test_cores_that_are_shared_are_told(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, workers: int, embedded: bool, warning: str | None
+) -> None:
+    monkeypatch.setattr(loadtest_report, "machine", lambda: {"cpus": cpus})
+    target = replace(report().target, embedded=embedded, workers=workers)
+    found = make_warnings(Plan(), target, {**figures(), "connections": 1000.0}, Histogram())
+    assert [warning in each for each in found] == [True] if warning else not found
 
 
 def test_json_has_every_part_and_nothing_but_plain_values() -> None:
