@@ -97,9 +97,11 @@ def loadtest(
 ) -> None:
     """Measure a server under load.
 
-    Subscribers connect, messages are published on a schedule, and each delivery is checked and timed: every message at
-    every subscriber, in order, none twice. Latency counts from when a message was due, so a server that stalls cannot
-    hide it. Ctrl+C ends it early, with a report of what there is.
+    Subscribers connect, messages are published, and each delivery is checked and timed: every message at every
+    subscriber, in order, none twice. With --rate they go out on a schedule and latency counts from when a message was
+    due, so a server that stalls cannot hide it. With --outstanding, as in the scenario deep, the next one waits until
+    an earlier one is everywhere, and latency counts from when it was sent. Ctrl+C ends it early, with a report of what
+    there is.
 
     \b
     realizehit loadtest --scenario deep
