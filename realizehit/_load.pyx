@@ -289,8 +289,8 @@ cdef class Fleet:
     def churn(self, double reconnects=0.0, double resubscribes=0.0):
         """Let connections and subscriptions come and go during runs; chosen at random, so many a second of each.
 
-        A reconnect ends a ready connection and opens it again at once; a resubscribe leaves one channel of one
-        connection and joins again the one that was left sixteen turns before.
+        A reconnect ends a ready connection and opens it again at once, or opens one that there is not any more; a
+        resubscribe leaves one channel of one connection and joins again the one that was left sixteen turns before.
         """
         self.check()
         self.reconnect_rate, self.resubscribe_rate = reconnects, resubscribes
@@ -648,6 +648,8 @@ cdef class Fleet:
                 self.end(i, BY_US)
                 self.plan(i)
                 self.n.reconnects += 1
+            elif self.conns[i].state == IDLE:
+                self.plan(i)    # it failed to come back, or the server ended it
         while self.resubscribe_rate > 0 and self.resubscribe_due <= now:
             self.resubscribe_due += <int64_t> (1e9 / self.resubscribe_rate)
             # The one that left a few turns ago comes back: in between, nothing may come for it.
@@ -1124,6 +1126,8 @@ cdef class Fleet:
         cdef uint32_t place
         cdef Slot* slot
         start = max(start, sub.floor)   # what was published before it was there does not wait for it
+        if start >= stop:
+            return
         for place in range(self.slot_count):
             slot = &self.slots[place]
             if slot.remaining and slot.channel == sub.channel and start <= slot.number < stop:

@@ -14,6 +14,7 @@ import pytest
 from realizehit import _load
 from realizehit._load import DELIVERED, READY, SENT, Fleet
 from tests.scripted import (
+    ACCEPTED,
     BINARY,
     CLOSE,
     PING,
@@ -508,6 +509,18 @@ def test_connections_that_come_and_go_are_made_again() -> None:
         assert fleet.run(15, READY)
         assert fleet.counts()["ready"] == 5
         assert faults(fleet) == {}
+
+
+def test_who_failed_or_was_cut_off_comes_back_where_connections_come_and_go() -> None:
+    with joined([[0]] * 3) as (server, fleet):
+        end_by(server, "dropped")
+        run_until(fleet, lambda: fleet.counts()["ready"] == 2)
+        server.answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+        fleet.churn(reconnects=200)
+        run_until(fleet, lambda: fleet.counts()["failed"] >= 6 and fleet.counts()["connections"] == 0)
+        server.answer = ACCEPTED
+        fleet.churn(reconnects=20)
+        run_until(fleet, lambda: fleet.counts()["ready"] == 3)
 
 
 # --- Publishing -------------------------------------------------------------------------------------------------------
