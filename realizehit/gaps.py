@@ -110,6 +110,10 @@ class Gaps:
         gap.began = time.monotonic() - seconds
         self._call_soon(lambda: self._tell(left, gap))
 
+    def close(self) -> None:
+        """Learn that the gap is over for a hub whose subscribers find out by themselves: nobody is told."""
+        self._open = None
+
     def _tell(self, left: Iterator[int], gap: _Gap) -> None:
         now = time.monotonic()  # a loop's own clock may stand still within one of its turns
         deadline = now + SLICE

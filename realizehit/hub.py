@@ -146,8 +146,9 @@ class Hub(BusListener):
         waiting = self._waiting.get(channel)
         if waiting is not None:
             # Who subscribes and leaves before the broker answered has missed nothing.
-            for waiter in [waiter for waiter in waiting if waiter.conn == conn]:
-                waiting.remove(waiter)
+            own = [waiter for waiter in waiting if waiter.conn == conn]
+            waiting[:] = [waiter for waiter in waiting if waiter.conn != conn]
+            for waiter in own:
                 waiter.answer(None, "")
         self.gaps.left(conn, channel)
         return self._engine.unsubscribe(conn, channel)
@@ -157,8 +158,8 @@ class Hub(BusListener):
         while self._deadlines and self._deadlines[0][0] <= now:
             _, channel = self._deadlines.popleft()
             waiting = self._waiting.get(channel)
-            if waiting is None:
-                continue
+            if waiting is None or (waiting and waiting[0].deadline > now):
+                continue  # who waits longest has just been given up, with all that were as late
             # Who asked twice has one subscription: giving it up answers both.
             conns = {waiter.conn for waiter in waiting if waiter.deadline <= now}
             late = [waiter for waiter in waiting if waiter.conn in conns]

@@ -166,6 +166,7 @@ class _RelayHub(Hub):
 
     def restored(self, seconds: float) -> None:
         """Tell nobody: the workers were turned away and measure the gap themselves, from what they were told then."""
+        self.gaps.close()
 
 
 class _Door(asyncio.Protocol):

@@ -228,7 +228,6 @@ class Link:
         while self._queue and room > 0:
             channel = self._queue.popleft()
             flags = self._channels.get(channel, 0) & ~QUEUED
-            room -= 1
             if not flags & (ON | BUSY | WANTED):
                 self._channels.pop(channel, None)
             elif flags & (ON | BUSY | WANTED) == WANTED:
@@ -238,9 +237,11 @@ class Link:
                     room -= BATCH
                 else:
                     joining.append(channel)
+                    room -= 1
             elif flags & (ON | BUSY | WANTED) == ON:
                 self._channels[channel] = flags & ~ON | BUSY
                 leaving.append(channel)
+                room -= 1
             else:
                 self._channels[channel] = flags
         for kind, channels in ((SUBSCRIBE, joining), (UNSUBSCRIBE, leaving)):
@@ -295,8 +296,9 @@ class Link:
             self._earlier_messages += connection.messages_received
             self._earlier_bytes += connection.bytes_received
             self._certain = self._certain_of(connection)
-            if self._gap_since is None:
-                self._gap_since = self._certain
+        if self._gap_since is None:
+            # One that was lost before it served at all: the listener learns of a beginning, so also of an end.
+            self._gap_since = self._loop.time() if connection is None else self._certain
         self._queue.clear()
         self._channels = {name: _after_loss(flags) for name, flags in self._channels.items() if flags & WANTED}
         self._lapsed = sum(1 for flags in self._channels.values() if flags & LAPSED)

@@ -15,8 +15,9 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from realizehit.address import Address
 from realizehit.bus.base import Bus, BusState
-from realizehit.bus.link import BATCH, LinkSettings
+from realizehit.bus.link import BATCH, WINDOW, Link, LinkSettings
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, SettingsError
 from tests.bus_recorder import QUICK, Recorder
@@ -453,3 +454,17 @@ def test_a_url_that_cannot_be_used(url: str, text: str) -> None:
 
 def test_broker_errors_have_stable_codes() -> None:
     assert (BrokerUnavailable.code, BrokerRefused.code, BrokerError.code) == ("unavailable", "broker-refused", "")
+
+
+async def test_a_flood_of_changed_minds_holds_nobody_up(valkey: Valkey) -> None:
+    """What was wanted and left in one turn needs no command, and so brings no reply that would go on with the rest."""
+    link = Link(Address(valkey.url), recorder := Recorder(), settings=LinkSettings(probe_after=3600.0))
+    await link.start()
+    try:
+        for number in range(2 * WINDOW * BATCH):
+            link.subscribe(b"c:%d" % number)
+            link.unsubscribe(b"c:%d" % number)
+        link.subscribe(b"c:last")
+        await recorder.until(lambda: recorder.confirmed == [b"c:last"])
+    finally:
+        await link.close()

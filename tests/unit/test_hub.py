@@ -373,3 +373,30 @@ async def test_two_nodes_over_one_bus() -> None:
         assert first.texts() == [NEWS_ID.encode() + b"?2"]
         for bus in buses:
             await bus.close()
+
+
+def test_giving_up_a_crowd_looks_at_each_of_them_a_few_times() -> None:
+    class Now(float):
+        """A time that counts how often something is compared with it."""
+
+        looks = 0
+
+        def __ge__(self, other: float) -> bool:
+            Now.looks += 1
+            return float(self) >= other
+
+        def __lt__(self, other: float) -> bool:
+            Now.looks += 1
+            return float(self) < other
+
+    count = 1000
+    with desk(subscribe_timeout=5.0) as (d, b):
+        for _ in range(count):
+            conn, _ = b.connect()
+            d.sub(conn)
+            d.now += 0.001
+        d.hub.tick(Now(d.now + 4.5))  # half of them are late
+        assert len(d.take()) == pytest.approx(count / 2, abs=1)
+        d.hub.tick(Now(d.now + 10))
+        assert len(d.take()) == pytest.approx(count / 2, abs=1)
+        assert count <= Now.looks <= 6 * count
