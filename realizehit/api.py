@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.message import Message as Headers
 from functools import lru_cache
 from http import HTTPStatus
@@ -44,7 +44,7 @@ from realizehit.errors import (
 from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication, problem
 from realizehit.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
-from realizehit.transports.requests import ANSWER
+from realizehit.transports.direct import Handler, Respond
 
 logger: Final = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ _Item = Publication | RequestError | PatternError | AccessDenied
 """A message of a batch, or why it is not published."""
 
 _JSON: Final = b"application/json"
-_JSON_HEADER: Final = b"content-type: application/json\r\n"
 _PROBLEM: Final = b"application/problem+json"
 
 _STATUS: Final = {
@@ -79,7 +78,7 @@ def create_app(
     publish: bool = True,
     more: Sequence[Route] = (),
     gate: Gate | None = None,
-) -> Starlette:
+) -> Application:
     """Build the application.
 
     Args:
@@ -143,7 +142,7 @@ def create_app(
                 expose_headers=["Retry-After"],
             )
         ]
-    return _Application(
+    return Application(
         endpoints,
         routes=routes,
         middleware=middleware,
@@ -168,7 +167,7 @@ class _Away:
         return "the broker cannot be reached; try again later"
 
 
-class _Application(Starlette):
+class Application(Starlette):
     """A Starlette application that lets publications past its middleware and router, which cost more than they do."""
 
     def __init__(self, endpoints: dict[str, _Endpoint], **options: Any) -> None:
@@ -176,14 +175,19 @@ class _Application(Starlette):
         self.router.redirect_slashes = False
         self._endpoints = endpoints
 
+    @property
+    def direct(self) -> dict[bytes, Handler]:
+        """Who serves requests without ASGI, by target; nobody where middleware has a say in every answer."""
+        if self.user_middleware:
+            return {}
+        return {path.encode(): it.directly for path, it in self._endpoints.items() if isinstance(it, _Publish)}
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path"):
             endpoint = self._endpoints.get(scope["path"])
             if endpoint is not None and not self.user_middleware:
                 await endpoint(scope, receive, send)
                 return
-            # Middleware adds to answers, such as who may read them, what an answer in one piece would not have.
-            (scope.get("extensions") or {}).pop(ANSWER, None)
         await super().__call__(scope, receive, send)
 
 
@@ -225,30 +229,37 @@ class _Endpoint:
             if body is None:
                 return  # the publisher went away
             answer = await self.publish(body, media_type, key, time.perf_counter())
-        except (RequestError, PatternError) as error:
+        except Exception as error:
+            status, kind, data, more = self._refusal(error)
+            await _send_bytes(send, status, kind, data, more)
+            if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise  # whoever serves this logs it
+        else:
+            await _send_bytes(send, 200, _JSON, orjson.dumps(answer))
+
+    def _refusal(self, error: Exception) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
+        """Return status, media type, body and further headers of the answer to what went wrong, and count it."""
+        wait: float | None = None
+        if isinstance(error, AccessDenied):
+            wait = error.retry_after
+            status, media_type, body = _problem(error.code, str(error))
+        elif isinstance(error, RequestError | PatternError):
             self.metrics.count("invalid")
             if error.code == ErrorCode.TOO_LARGE:
                 self._limited()
-            await _send(send, *_problem(error.code, str(error)))
-        except AccessDenied as error:
-            status, media, text = _problem(error.code, str(error))
-            more = [] if error.retry_after is None else [(b"retry-after", b"%d" % ceil(error.retry_after))]
-            if status is HTTPStatus.UNAUTHORIZED:
-                more.append((b"www-authenticate", b"Bearer"))
-            await _send_bytes(send, status.value, media, text, more)
-        except BrokerUnavailable as error:
-            may_repeat = not isinstance(error, PublishUnclear)
-            await _send(send, *_problem(error.code, self.away.say(error)), may_repeat=may_repeat)
-        except BrokerError as error:
-            await _send(send, *_problem(ErrorCode.BROKER_REFUSED, str(error)))
-        except Exception:
-            await _send(send, HTTPStatus.INTERNAL_SERVER_ERROR, _PROBLEM, _DEFECT)
-            raise  # whoever serves this logs it
+            status, media_type, body = _problem(error.code, str(error))
+        elif isinstance(error, BrokerUnavailable):
+            # A client takes Retry-After as leave to send again.
+            wait = None if isinstance(error, PublishUnclear) else RETRY_AFTER
+            status, media_type, body = _problem(error.code, self.away.say(error))
+        elif isinstance(error, BrokerError):
+            status, media_type, body = _problem(ErrorCode.BROKER_REFUSED, str(error))
         else:
-            data = orjson.dumps(answer)
-            at_once = (scope.get("extensions") or {}).get(ANSWER)
-            if at_once is None or not at_once(_JSON_HEADER, data):
-                await _send_bytes(send, 200, _JSON, data)
+            status, media_type, body = HTTPStatus.INTERNAL_SERVER_ERROR, _PROBLEM, _DEFECT
+        more = [] if wait is None else [(b"retry-after", b"%d" % ceil(wait))]
+        if status is HTTPStatus.UNAUTHORIZED:
+            more.append((b"www-authenticate", b"Bearer"))
+        return status.value, media_type, body, more
 
     def _media_type(self, header: bytes) -> str:
         # Insisting on the type keeps web pages of strangers from publishing: what a form or a plain request of another
@@ -298,12 +309,7 @@ class _Publish(_Endpoint):
     """``POST {prefix}``."""
 
     async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
-        publication = parse_publication(body)
-        if (too_large := self.payload_error(publication)) is not None:
-            raise too_large
-        channel, payload = publication
-        if key is not None and self.gate is not None and (denied := self.gate.publishes(key, [channel])[0]) is not None:
-            raise denied
+        channel, payload = self._checked(body, key)
         try:
             nodes = await self.bus.publish(channel, payload)
         except BrokerError as error:
@@ -313,6 +319,46 @@ class _Publish(_Endpoint):
             self.metrics.took(time.perf_counter() - began)
         self.metrics.count("queued")
         return _queued(channel, nodes)
+
+    def _checked(self, body: bytes, key: Key | None) -> Publication:
+        publication = parse_publication(body)
+        if (too_large := self.payload_error(publication)) is not None:
+            raise too_large
+        if key is not None and self.gate is not None:
+            denied = self.gate.publishes(key, [publication.channel])[0]
+            if denied is not None:
+                raise denied
+        return publication
+
+    def directly(
+        self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
+    ) -> None:
+        """Serve a request without ASGI; see `realizehit.transports.direct`."""
+        began = time.perf_counter()
+        try:
+            key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
+            self._media_type(headers.get(b"content-type", b""))
+            channel, payload = self._checked(body, key)
+        except Exception as error:  # noqa: BLE001 - a defect is answered and logged
+            self._refuse(respond, error)
+            return
+
+        def done(outcome: int | BrokerError) -> None:
+            self.metrics.took(time.perf_counter() - began)
+            if isinstance(outcome, int):
+                self.metrics.count("queued")
+                respond(200, _JSON, orjson.dumps(_queued(channel, outcome)), ())
+            else:
+                self.metrics.count(_outcome(outcome))
+                self._refuse(respond, outcome)
+
+        self.bus.publish_soon(channel, payload, done)
+
+    def _refuse(self, respond: Respond, error: Exception) -> None:
+        answer = self._refusal(error)
+        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("a publication failed", exc_info=error)
+        respond(*answer)
 
 
 class _PublishBatch(_Endpoint):
@@ -398,11 +444,6 @@ def _problem(code: str, detail: str) -> tuple[HTTPStatus, bytes, bytes]:
 def _problem_response(code: ErrorCode, detail: str) -> Response:
     status, media_type, body = _problem(code, detail)
     return Response(body, status, {"Retry-After": str(RETRY_AFTER)}, media_type.decode())
-
-
-async def _send(send: Send, status: HTTPStatus, media_type: bytes, body: bytes, *, may_repeat: bool = True) -> None:
-    repeat = status is HTTPStatus.SERVICE_UNAVAILABLE and may_repeat  # a client takes it as leave to send again
-    await _send_bytes(send, status.value, media_type, body, [(b"retry-after", b"%d" % RETRY_AFTER)] if repeat else ())
 
 
 async def _send_bytes(

@@ -110,10 +110,16 @@ class Pipeline:
                 may have taken the message.
             BrokerRefused: it answered with an error.
         """
-        outcome = (await self._submit(_Chunk(((channel, payload),), len(payload))))[0]
+        outcome = (await self._awaited(_Chunk(((channel, payload),), len(payload))))[0]
         if isinstance(outcome, BrokerError):
             raise outcome
         return outcome
+
+    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[Outcome], None]) -> None:
+        """Publish one message as `publish` does; ``done`` is called once with what that would return or raise."""
+        chunk = _Chunk(((channel, payload),), len(payload))
+        chunk.done = _Told(done, asyncio.get_running_loop())
+        self._submit(chunk)
 
     async def publish_many(self, messages: Sequence[Message]) -> list[Outcome]:
         """Publish messages in order, in chunks that each have the whole ``timeout``.
@@ -123,7 +129,7 @@ class Pipeline:
             whole, what follows is not sent, and has that failure as its outcome.
         """
         outcomes: list[Outcome] = []
-        pending: deque[_Chunk] = deque()
+        pending: deque[tuple[asyncio.Future[list[Outcome]], _Chunk]] = deque()
         end = 0
         failure: BrokerError | None = None
         try:
@@ -131,15 +137,14 @@ class Pipeline:
                 if end < len(messages) and failure is None and len(pending) < CHUNKS:
                     chunk = _chunk(messages, end)
                     end += chunk.count
-                    self._submit(chunk)
-                    pending.append(chunk)
+                    pending.append((self._awaited(chunk), chunk))
                     continue
-                chunk = pending.popleft()
-                outcomes += await chunk.done
+                replies, chunk = pending.popleft()
+                outcomes += await replies
                 failure = failure or chunk.failure
         finally:
-            for chunk in pending:  # whoever published was cancelled: what has not been sent shall not be
-                chunk.done.cancel()
+            for replies, _ in pending:  # whoever published was cancelled: what has not been sent shall not be
+                replies.cancel()
         return outcomes if failure is None else [*outcomes, *[failure] * (len(messages) - end)]
 
     async def ping(self) -> None:
@@ -150,7 +155,7 @@ class Pipeline:
             BrokerRefused: it refuses the login.
         """
         chunk = _Chunk((), 0)
-        (outcome,) = await self._submit(chunk)
+        (outcome,) = await self._awaited(chunk)
         if isinstance(outcome, BrokerRefused) and code_of(chunk.refusal) == "NOPERM":
             return  # an answer all the same
         if isinstance(outcome, BrokerError):
@@ -176,12 +181,17 @@ class Pipeline:
 
     # ---- the queue
 
-    def _submit(self, chunk: _Chunk) -> asyncio.Future[list[Outcome]]:
+    def _awaited(self, chunk: _Chunk) -> asyncio.Future[list[Outcome]]:
+        """Take a chunk; return what its outcomes will be in."""
+        chunk.done = future = asyncio.get_running_loop().create_future()
+        self._submit(chunk)
+        return future
+
+    def _submit(self, chunk: _Chunk) -> None:
         loop = asyncio.get_running_loop()
-        chunk.done = loop.create_future()
         if self._closed:
             self._fail(chunk, self._is_closed(), sent=False)
-            return chunk.done
+            return
         chunk.deadline = loop.time() + self._timeout
         self._waiting.append(chunk)
         if self._connection is None:
@@ -191,7 +201,6 @@ class Pipeline:
             self._send_handle = loop.call_soon(self._send)
         if self._timer is None:
             self._timer = loop.call_later(self._timeout, self._expire)
-        return chunk.done
 
     def _send(self) -> None:
         """Write what waits, as far as the window has room."""
@@ -370,12 +379,35 @@ class Pipeline:
         return self._unavailable("this side is closed")
 
 
+class _Told:
+    """What takes a future's place where nobody awaits: no task has to wake up for the outcome."""
+
+    __slots__ = ("_loop", "_tell")
+
+    def __init__(self, tell: Callable[[Outcome], None], loop: asyncio.AbstractEventLoop) -> None:
+        self._tell: Callable[[Outcome], None] | None = tell
+        self._loop = loop
+
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self._tell is None
+
+    def set_result(self, outcomes: list[Outcome]) -> None:
+        """Tell the only message's."""
+        tell, self._tell = self._tell, None
+        try:
+            if tell is not None:
+                tell(outcomes[0])
+        except Exception as error:  # noqa: BLE001 - the other replies are for others
+            self._loop.call_exception_handler({"message": "telling of a publication failed", "exception": error})
+
+
 class _Chunk:
     """Messages that are answered together; none at all stands for a PING."""
 
     __slots__ = ("count", "deadline", "done", "failure", "messages", "refusal", "replies", "size")
 
-    done: asyncio.Future[list[Outcome]]
+    done: asyncio.Future[list[Outcome]] | _Told
 
     def __init__(self, messages: Sequence[Message], size: int) -> None:
         self.messages = messages

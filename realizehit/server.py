@@ -285,6 +285,7 @@ class Node:
             max_head=settings.max_head_bytes,
             guard=self.guard,
             room=self.room,
+            direct=app.direct,
         )
         config = uvicorn.Config(
             app,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from realizehit.bus.base import Bus, BusListener, BusState
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
@@ -81,6 +81,9 @@ class ScriptedBus(Bus):
 
     async def publish(self, channel: bytes, payload: bytes) -> int:
         raise BrokerUnavailable("this broker takes no publications")
+
+    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
+        done(BrokerUnavailable("this broker takes no publications"))
 
     async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
         raise BrokerUnavailable("this broker takes no publications")

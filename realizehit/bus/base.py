@@ -7,7 +7,7 @@ Everything here happens on the event loop's thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -118,6 +118,16 @@ class Bus(ABC):
         Raises:
             BrokerUnavailable: the broker cannot be reached, or did not answer in time.
             BrokerRefused: it answered with an error.
+        """
+
+    @abstractmethod
+    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
+        """Publish one message as `publish` does and in order with its callers, where no task awaits the outcome.
+
+        Args:
+            channel: where to.
+            payload: the message.
+            done: called once, now or later, with what `publish` would return or raise. It does not raise.
         """
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -78,6 +78,14 @@ class MemoryBus(Bus):
     async def publish(self, channel: bytes, payload: bytes) -> int:
         """Publish one message; the number of buses that are subscribed. See `Bus.publish`."""
         return self._publish(channel, payload)
+
+    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
+        """Publish one message, and tell at once. See `Bus.publish_soon`."""
+        try:
+            outcome: int | BrokerError = self._publish(channel, payload)
+        except BrokerUnavailable as error:
+            outcome = error
+        done(outcome)
 
     async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
         """Publish messages in order. See `Bus.publish_many`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from realizehit.address import Address
@@ -181,6 +181,15 @@ class RedisBus(Bus):
     def publish(self, channel: bytes, payload: bytes) -> Coroutine[Any, Any, int]:
         """Publish one message. See `Bus.publish`."""
         return self._publisher().publish(channel, payload)
+
+    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
+        """Publish one message, and tell. See `Bus.publish_soon`."""
+        try:
+            pipeline = self._publisher()
+        except BrokerUnavailable as error:
+            done(error)
+        else:
+            pipeline.publish_soon(channel, payload, done)
 
     async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
         """Publish messages in order. See `Bus.publish_many`, and `Pipeline.publish_many` for its times."""

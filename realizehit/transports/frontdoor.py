@@ -8,13 +8,15 @@ large a head may be, which uvicorn does not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from realizehit.errors import ErrorCode
+from realizehit.transports.direct import Handler
 from realizehit.transports.guard import Guard
 from realizehit.transports.handshake import parse_head, refusal, too_large
 from realizehit.transports.joined import JoinedWrites
@@ -39,6 +41,7 @@ class FrontDoor(asyncio.Protocol):
         max_head: bytes that a request's head may have.
         guard: counts the connections of each address, and the limits that are passed; ``None`` where nobody does.
         room: knows whether there is room for another connection; ``None`` where nobody looks.
+        direct: who serves requests without ASGI, see `BoundedRequests`.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class FrontDoor(asyncio.Protocol):
         max_head: int = 16 * 1024,
         guard: Guard | None = None,
         room: Room | None = None,
+        direct: Mapping[bytes, Handler] = MappingProxyType({}),
     ) -> None:
         self._config = config
         self._server_state = server_state
@@ -65,6 +69,7 @@ class FrontDoor(asyncio.Protocol):
         self._max_head = max_head
         self._guard = guard
         self._room = room
+        self._direct = direct
         self._release: Callable[[], None] = _nothing
         self._received = b""
         self._transport: asyncio.Transport | None = None
@@ -123,6 +128,7 @@ class FrontDoor(asyncio.Protocol):
             max_head=self._max_head,
             gone=release,
             limited=self._limited,
+            direct=self._direct,
         )
         transport.set_protocol(protocol)
         protocol.connection_made(JoinedWrites(transport, self._loop))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -13,14 +13,12 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
 from realizehit.errors import ErrorCode
+from realizehit.transports.direct import MAX_BODY, DirectRequest, Handler
 from realizehit.transports.handshake import refusal, too_large
 from realizehit.transports.joined import JoinedWrites
 
 TAKE_OVER: Final = "realizehit.take_over"
 """The extension of an ASGI scope by which an endpoint can have the connection, see `BoundedRequests.take_over`."""
-
-ANSWER: Final = "realizehit.answer"
-"""The extension by which an endpoint can answer in one piece, see `BoundedRequests.answer`."""
 
 
 class BoundedRequests(HttpToolsProtocol):
@@ -32,6 +30,7 @@ class BoundedRequests(HttpToolsProtocol):
         max_head: bytes that a request's head may have.
         gone: called once when the connection has ended or goes on as a WebSocket.
         limited: told the name of each limit that is passed.
+        direct: who serves `POST` without ASGI, by target.
     """
 
     def __init__(
@@ -45,6 +44,7 @@ class BoundedRequests(HttpToolsProtocol):
         max_head: int,
         gone: Callable[[], None],
         limited: Callable[[str], None],
+        direct: Mapping[bytes, Handler],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._timeout = timeout
@@ -56,7 +56,8 @@ class BoundedRequests(HttpToolsProtocol):
         self._may_be_large = False
         self._oversized = False
         self._timer: asyncio.TimerHandle | None = None
-        self._opening: tuple[object, bytes] = (None, b"")
+        self._direct = direct
+        self._defaults: tuple[object, bytes] = (None, b"")
 
     def on_message_begin(self) -> None:
         """Note that a request has begun."""
@@ -69,13 +70,37 @@ class BoundedRequests(HttpToolsProtocol):
         if self._may_be_large and self._head_size() > self._max_head:
             self._oversized = True
             raise ValueError("the head is too large")  # ends the parser's work; `send_400_response` says why
+        if self.url in self._direct and self._starts_directly():
+            return
         before = self.cycle
         super().on_headers_complete()
         cycle = self.cycle
         if cycle is not before:
-            # An event stream takes the connection over, and a publication is answered in one piece.
-            extension = (TAKE_OVER, self.take_over) if self.scope["method"] == "GET" else (ANSWER, self.answer)
-            self.scope["extensions"] = {extension[0]: partial(extension[1], cycle)}  # type: ignore[dict-item]
+            self.scope["extensions"] = {TAKE_OVER: partial(self.take_over, cycle)}  # type: ignore[dict-item]
+
+    def _starts_directly(self) -> bool:
+        """Begin a request without ASGI, where it is an everyday one; all others take ASGI's way."""
+        parser = self.parser
+        before: RequestResponseCycle | None = self.cycle
+        if (
+            parser.get_method() != b"POST"
+            or parser.get_http_version() != "1.1"
+            or not parser.should_keep_alive()
+            or parser.should_upgrade()
+            or self.expect_100_continue
+            or self.access_log
+            or self.flow.write_paused
+            or self.pipeline
+            or (before is not None and not before.response_complete)
+        ):
+            return False
+        headers = dict(self.headers)
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or int(length) > MAX_BODY or b"transfer-encoding" in headers:
+            return False
+        self.scope["method"] = "POST"
+        self.cycle = DirectRequest(self, headers, self._direct[self.url])  # type: ignore[assignment]
+        return True
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -111,34 +136,20 @@ class BoundedRequests(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
-    def answer(self, cycle: RequestResponseCycle, headers: bytes, body: bytes) -> bool:
-        """Answer a request with 200 and be done with it, at a third of what ASGI's two messages cost.
-
-        Args:
-            cycle: the request.
-            headers: whole lines, without the length.
-            body: the rest.
-
-        Returns:
-            Whether it was answered; where not, ASGI's own way is to be taken, which knows the unusual cases.
-        """
-        usual = cycle.keep_alive and not (
-            cycle.response_started or cycle.disconnected or self.access_log or self.flow.write_paused
-        )
-        if not usual or self.transport.is_closing():
-            return False
+    def respond(self, request: DirectRequest, response: Sequence[bytes]) -> None:
+        """Write the response to a request that an application has no part in, and go on with the next one."""
+        if self.transport.is_closing():
+            return
         default = self.server_state.default_headers  # a new list each second
-        if self._opening[0] is not default:
-            lines = b"".join(b"%b: %b\r\n" % header for header in default)
-            self._opening = (default, b"HTTP/1.1 200 OK\r\n" + lines)
+        if self._defaults[0] is not default:
+            self._defaults = (default, b"".join(b"%b: %b\r\n" % header for header in default))
         transport = self.transport
         if isinstance(transport, JoinedWrites):
             transport = transport.unwrap()
-        cycle.response_started = cycle.response_complete = True
-        transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (self._opening[1], len(body), headers, body))
-        cycle.message_event.set()
-        cycle.on_response()
-        return True
+        transport.write(b"".join((response[0], self._defaults[1], *response[1:])))
+        if not request.keep_alive:
+            transport.close()
+        self.on_response_complete()
 
     def take_over(self, cycle: RequestResponseCycle) -> tuple[asyncio.Transport, list[tuple[bytes, bytes]]] | None:
         """Give the connection away in the middle of a request; the endpoint then returns without having answered.

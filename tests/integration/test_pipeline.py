@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -80,6 +81,34 @@ async def test_single_messages_and_batches_keep_their_order(valkey: Valkey) -> N
         assert pipeline.connects == 1
         assert valkey.calls("publish") == 3 * CHUNK_MESSAGES + 2
         assert [client["name"] for client in valkey.clients() if client["name"]] == ["realizehit-publisher"]
+
+
+async def test_outcomes_are_told_in_order_and_who_raises_harms_nobody(valkey: Valkey) -> None:
+    loop = asyncio.get_running_loop()
+    failures: list[str] = []
+    loop.set_exception_handler(lambda _, context: failures.append(str(context["exception"])))
+    told: list[object] = []
+    last: asyncio.Future[None] = loop.create_future()
+
+    def done(name: object, outcome: object) -> None:
+        told.append((name, outcome))
+        if name == 3:
+            last.set_result(None)
+        if name == 1:
+            raise ValueError("the teller failed")
+
+    try:
+        async with pipeline_to(valkey.url) as (pipeline, _):
+            for name in range(1, 4):
+                pipeline.publish_soon(b"told", b"%d" % name, partial(done, name))
+            await asyncio.wait_for(last, 10)
+            assert await pipeline.publish(b"told", b"4") == 0
+        pipeline.publish_soon(b"told", b"5", partial(done, 5))
+        assert told[:3] == [(1, 0), (2, 0), (3, 0)]
+        assert isinstance(told[3][1], BrokerUnavailable)  # type: ignore[index]
+        assert failures == ["the teller failed"]
+    finally:
+        loop.set_exception_handler(None)
 
 
 async def test_more_than_the_window_holds(valkey: Valkey) -> None:
