@@ -13,6 +13,8 @@
 
 const STABLE_AFTER = 10_000; // ms that a link must last to count as a success, as in every realizehit client
 const FOR_NOW = /^(unavailable|rate-limited)$/; // codes of a refusal that may not be the last word
+const FOR_GOOD = /^(401|403|4[5-9]\d\d)$/; // HTTP statuses and close codes after which no server is bothered again
+const MAX_ADDRESS = 7000; // characters of a stream's address, before its last pattern; many a proxy takes 8 KiB at most
 
 /** An error that a server gave, or the loss of a connection. */
 export class RealizehitError extends Error {
@@ -42,6 +44,11 @@ class Emitter {
   /** @type {Map<keyof Events, Function[]>} */
   #callbacks = new Map();
 
+  /** @param {keyof Events} event */
+  #of(event) {
+    return this.#callbacks.get(event) ?? [];
+  }
+
   /**
    * Call `callback` at each such event.
    *
@@ -50,7 +57,7 @@ class Emitter {
    * @param {(...values: Events[Name]) => void} callback
    */
   on(event, callback) {
-    this.#callbacks.set(event, [...(this.#callbacks.get(event) ?? []), callback]);
+    this.#callbacks.set(event, [...this.#of(event), callback]);
     return this;
   }
 
@@ -78,7 +85,7 @@ class Emitter {
    * @param {(...values: Events[Name]) => void} callback
    */
   off(event, callback) {
-    this.#callbacks.set(event, (this.#callbacks.get(event) ?? []).filter((each) => each !== callback));
+    this.#callbacks.set(event, this.#of(event).filter((each) => each !== callback));
     return this;
   }
 
@@ -89,7 +96,7 @@ class Emitter {
    * @param {Events[Name]} values
    */
   _emit(event, ...values) {
-    const callbacks = this.#callbacks.get(event) ?? [];
+    const callbacks = this.#of(event);
     if (event === "error" && !callbacks.length) console.error(values[0]);
     for (const callback of callbacks) {
       try {
@@ -141,12 +148,11 @@ export class Subscription extends Emitter {
   _request = "";
 
   #client;
-  /** @type {Set<{waiting: any[], wake: () => void}>} */
+  /** @type {Set<{waiting: any[], wake: Function}>} */
   #readers = new Set();
   /** @type {Error | undefined} why it ended by itself */
   #error;
-  /** @type {number | undefined} when messages began to be missing, a `Date.now()` */
-  #awaySince;
+  #awaySince = 0; // when messages began to be missing, a `Date.now()`
 
   /**
    * @internal
@@ -210,14 +216,14 @@ export class Subscription extends Emitter {
    * @returns {AsyncGenerator<any, void, void>} ends with the subscription; throws where that ended by itself.
    */
   async *[Symbol.asyncIterator]() {
-    const reader = { waiting: /** @type {any[]} */ ([]), wake() {} };
+    const reader = { waiting: /** @type {any[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
     this.#readers.add(reader);
     try {
       for (;;) {
         while (reader.waiting.length) yield reader.waiting.shift();
         if (this.#error) throw this.#error;
         if (this.unsubscribed() || this.unsubscribing()) return;
-        await new Promise((resolve) => (reader.wake = () => resolve(undefined)));
+        await new Promise((resolve) => (reader.wake = resolve));
       }
     } finally {
       this.#readers.delete(reader);
@@ -248,14 +254,15 @@ export class Subscription extends Emitter {
 
   /** @internal */
   _begin() {
-    this.#error = this.#awaySince = undefined;
+    this.#error = undefined;
+    this.#awaySince = 0;
     this.state = "subscribing";
     // Whoever asked has yet to attach its callbacks.
     queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
   }
 
-  /** @internal @param {string} text @param {(text: string) => any} parse @param {number} maxsize */
-  _deliver(text, parse, maxsize) {
+  /** @internal @param {string} text @param {{parse: (text: string) => any, maxsize: number}} options */
+  _deliver(text, { parse, maxsize }) {
     if (!this.subscribed()) return;
     let payload;
     try {
@@ -269,7 +276,7 @@ export class Subscription extends Emitter {
       if (waiting.push(payload) !== maxsize + 1) continue;
       // Not at once: many payloads may come in one turn of the event loop, in which no reader has its own.
       setTimeout(() => {
-        this.dropped += waiting.splice(0, Math.max(0, waiting.length - maxsize)).length;
+        this.dropped += waiting.splice(0, waiting.length - maxsize).length;
       });
     }
     this.#wake();
@@ -281,9 +288,9 @@ export class Subscription extends Emitter {
     this.id = id;
     this._attempts = 0;
     this._move("subscribed");
-    if (this.#awaySince !== undefined && this.subscribed()) {
+    if (this.#awaySince && this.subscribed()) {
       const seconds = Math.max(0, Date.now() - this.#awaySince) / 1000; // the clock may have been set back
-      this.#awaySince = undefined;
+      this.#awaySince = 0;
       this._gap(seconds);
     }
   }
@@ -297,7 +304,7 @@ export class Subscription extends Emitter {
   /** @internal @param {number} since */
   _interrupted(since) {
     if (!this.subscribed()) return;
-    this.#awaySince ??= since;
+    this.#awaySince ||= since;
     this._move("subscribing");
   }
 
@@ -334,24 +341,23 @@ export class Subscription extends Emitter {
  *
  * @typedef {object} Link
  * @property {"websocket" | "sse"} kind
+ * @property {number} count of what came over it
  * @property {(message: object) => void} [send] a WebSocket's
  * @property {() => void} close ends it without a word
- * @property {(error: RealizehitError) => void} lose ends it, and tells the client
- *
- * @typedef {object} Lost how a link ended
- * @property {RealizehitError} error
- * @property {boolean} [clean] whether the other side ended it in order, so that nothing it had sent is missing
- * @property {number} [delay] ms after which it asked to come back
+ * @property {(delay: number, why: string) => void} expire loses it after so many ms, unless it is up by then
+ * @property {ReturnType<typeof setTimeout>} [timer] for that; with a stream of events that is up, for trying a WebSocket
+ * @property {Subscription[]} [wanted] what there was to be asked for when a stream of events was opened
  */
 
 /**
- * Read what a server says instead of what was asked for.
+ * Read what a server says instead of what was asked for, and what it says of each pattern.
  *
  * @param {Response} response
  */
 const problem = async (response) => {
-  const { code, detail } = (await response.json().catch(() => null)) ?? {};
-  return new RealizehitError(detail ?? `${response.url} answered ${response.status}`, code, response.status);
+  const { code, detail, errors } = (await response.json().catch(() => null)) ?? {};
+  const error = new RealizehitError(detail ?? `${response.url} answered ${response.status}`, code, response.status);
+  return Object.assign(error, { detail, errors });
 };
 
 /**
@@ -360,13 +366,15 @@ const problem = async (response) => {
  * @param {Pattern} pattern
  */
 const keyOf = (pattern) => {
-  if (typeof pattern !== "object" || !pattern) throw new TypeError("a pattern is an object");
+  if (Object(pattern) !== pattern) throw new TypeError("a pattern is an object");
   const filters = Object.entries(pattern).map(([key, value]) => {
+    const text = JSON.stringify(value);
     // JSON would leave it out, and the pattern would be a wider one.
-    if (JSON.stringify(value) === undefined) throw new TypeError(`the filter ${key} is ${String(value)}`);
-    return [key, String(value)];
+    if (text === undefined) throw new TypeError(`the filter ${key} is ${typeof value}`);
+    // Numbers and booleans are the texts that they stand for; what else there is, the server refuses.
+    return JSON.stringify(key) + (/^[-\dtf]/.test(text) ? `"${text}"` : text);
   });
-  return JSON.stringify(filters.sort());
+  return filters.sort().join();
 };
 
 /**
@@ -396,14 +404,15 @@ export class WSClient extends Emitter {
   #inForce = new Map();
   /** @type {Map<Subscription, "sub" | "unsub">} what this turn of the event loop asked for */
   #turn = new Map();
-  /** @type {Map<string, (reply?: any) => void>} called with each reply, or without where none will come */
+  /** @type {Map<string, ["sub" | "unsub", Subscription]>} what each reply will be about */
   #replies = new Map();
   #lastId = 0;
 
   /** @type {Link | undefined} the link that is used or being opened */
   #link;
+  /** @type {Link | undefined} a stream of events that is to take the place of another one */
+  #next;
   #isUp = false;
-  #count = 0; // of what came over it
   #upAt = 0;
   #heard = 0; // when the last of it came
   #attempts = 0; // since there was a link that lasted
@@ -413,13 +422,9 @@ export class WSClient extends Emitter {
   #ended;
 
   /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #reconnect;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
   #flush;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #watch;
-  /** @type {ReturnType<typeof setInterval> | undefined} */
-  #probe;
+  /** @type {ReturnType<typeof setTimeout> | undefined} for the next link, or for this one to show that it is there */
+  #timer;
   #page = new AbortController();
 
   /**
@@ -435,7 +440,7 @@ export class WSClient extends Emitter {
     this.url = address.href;
     this.#options = {
       WebSocket: globalThis.WebSocket,
-      fetch: (url, request) => fetch(url, request),
+      fetch: globalThis.fetch,
       parse: JSON.parse,
       maxsize: 1024,
       backoffBase: 500,
@@ -445,18 +450,16 @@ export class WSClient extends Emitter {
       webSocketRetry: 120_000,
       ...options,
     };
-    if (options.sse === false) {
-      if (!this.#options.WebSocket) throw new TypeError("there is no WebSocket; pass one");
-    } else {
-      if (!this.#options.WebSocket) this.#failures = 2;
-      this.#sse = new URL(options.sse ?? "sse", address);
-      this.#sse.protocol = this.#sse.protocol.replace("ws", "http");
-      if (options.sse === undefined) this.#sse.search = address.search;
+    const { sse = `sse${address.search}` } = options;
+    if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
+    if (!this.#options.WebSocket) {
+      if (!sse) throw new TypeError("there is no WebSocket");
+      this.#failures = 2;
     }
     const on = { signal: this.#page.signal };
     globalThis.addEventListener?.("online", () => this.#wake(), on);
     const page = globalThis.document;
-    page?.addEventListener("visibilitychange", () => page.visibilityState === "visible" && this.#wake(), on);
+    page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), on);
     // What is subscribed to in this turn goes out at once when the connection is there.
     this.#later(0);
   }
@@ -525,9 +528,10 @@ export class WSClient extends Emitter {
   /** @internal @param {Subscription} subscription */
   _join(subscription) {
     const { _key } = subscription;
+    const other = this.#wanted.get(_key);
     if (this.#ended) throw this.#ended;
-    if (this.#wanted.get(_key) === subscription) return;
-    if (this.#wanted.has(_key)) throw new Error("the pattern has another subscription");
+    if (other === subscription) return;
+    if (other) throw new Error("there is another subscription");
     if (!subscription.unsubscribed()) throw new Error("it is unsubscribing");
     this.#wanted.set(_key, subscription);
     subscription._begin();
@@ -538,8 +542,9 @@ export class WSClient extends Emitter {
   _leave(subscription) {
     this.#wanted.delete(subscription._key);
     const unsaid = this.#turn.delete(subscription);
-    if (!unsaid && this.#isUp && this.#link?.send) this.#ask(subscription, "unsub");
-    else this.#forget(subscription);
+    if (!unsaid && this.#isUp && this.#link?.send) return this.#ask(subscription, "unsub");
+    this.#forget(subscription);
+    this.#flush ??= setTimeout(() => this.#send());
   }
 
   // ---- what is asked for
@@ -555,31 +560,33 @@ export class WSClient extends Emitter {
     this.#flush = undefined;
     const turn = [...this.#turn];
     this.#turn.clear();
-    let waits = false;
+    const link = this.#link;
+    const waiting = [];
     for (const [subscription, act] of turn) {
-      if (this.#isUp && this.#link?.send) this.#act(act, subscription);
+      if (this.#isUp && link?.send) this.#act(act, subscription);
       else if (act === "unsub") this.#forget(subscription);
-      else waits = true;
+      else waiting.push(subscription);
     }
-    if (!waits || this.#link?.send) return; // what waits for a WebSocket is asked for when that is up
-    if (this.#link) {
-      // What a stream of events is about cannot be changed under way: open another one.
-      this.#link.close();
-      this.#interrupt(Date.now());
+    if (link?.send) return; // what waits for a WebSocket is asked for when that is up
+    if (link && !this.#wanted.size) this.#lose(link, new RealizehitError("nothing is subscribed", "", 400));
+    else if (this.#isUp) {
+      // What a stream of events is about cannot be changed under way: another one takes its place once it is there.
+      if (waiting.every((each) => this.#next?.wanted?.includes(each))) return;
+      this.#next?.close();
+      this.#next = this.#openEvents();
+    } else if (waiting.length && this.#failures > 1 && this.#sse && !this.#asked) {
+      link?.close();
       this.#connect(true);
-    } else if (this.#failures > 1 && this.#sse && !this.#asked) this.#connect(true);
+    }
   }
 
-  /** @param {"sub" | "unsub" | "ping"} act @param {Subscription} [subscription] */
+  /** @param {any} act `sub`, `unsub` or `ping` @param {Subscription} [subscription] */
   #act(act, subscription) {
     const id = `${++this.#lastId}`;
     if (subscription) {
       this.#replies.delete(subscription._request); // a server owes none to a `sub` that an `unsub` overtook
       subscription._request = id;
-      this.#replies.set(id, (reply) => {
-        if (act === "unsub") this.#forget(subscription);
-        else if (reply) this.#answered(subscription, reply.ret, reply.code, reply.err);
-      });
+      this.#replies.set(id, [act, subscription]);
     }
     this.#link?.send?.({ id, act, pat: subscription?.pattern });
   }
@@ -601,22 +608,25 @@ export class WSClient extends Emitter {
       setTimeout(() => {
         if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription, "sub");
       }, this.#jitter(subscription._attempts++));
-    } else {
-      this.#wanted.delete(subscription._key);
-      subscription._finish(new RealizehitError(detail, code));
-    }
+    } else this.#forget(subscription, new RealizehitError(detail, code));
   }
 
-  /** Be done with a subscription that was ended. @param {Subscription} subscription */
-  #forget(subscription) {
+  /**
+   * Be done with a subscription.
+   *
+   * @param {Subscription} subscription
+   * @param {Error} [error] why, where it was not asked for
+   */
+  #forget(subscription, error) {
     if (this.#inForce.get(subscription.id) === subscription) this.#inForce.delete(subscription.id);
-    subscription._finish();
+    if (error) this.#wanted.delete(subscription._key);
+    subscription._finish(error);
   }
 
-  /** @param {number} since */
-  #interrupt(since) {
+  /** Be without what was in force: all that came after the last thing heard may be missing. */
+  #interrupt() {
     this.#inForce.clear();
-    for (const subscription of this.subscriptions) subscription._interrupted(since);
+    for (const subscription of this.subscriptions) subscription._interrupted(this.#heard);
   }
 
   // ---- the link
@@ -624,67 +634,64 @@ export class WSClient extends Emitter {
   /** Open a link. @param {boolean} events whether to leave WebSockets alone */
   #connect(events = !this.#options.WebSocket) {
     if (this.#ended) return; // by a callback, a moment ago
-    clearTimeout(this.#reconnect);
-    this.#reconnect = undefined;
+    clearTimeout(this.#timer);
     this.#asked = false;
-    this.#count = 0;
     if (events && !this.#wanted.size) this.#later(); // there is nothing to ask for
     else this.#link = events ? this.#openEvents() : this.#openSocket();
   }
 
   /** Open a link after a delay in ms. @param {number} delay */
   #later(delay = this.#jitter(this.#attempts++)) {
-    this.#reconnect = setTimeout(() => this.#connect(), delay);
+    this.#timer = setTimeout(() => this.#connect(), delay);
   }
 
-  /** @returns {Link} */
-  #openSocket() {
-    const { url } = this;
-    const { WebSocket, responseTimeout } = this.#options;
-    /** @type {SocketLike | undefined} */
-    let socket;
+  /**
+   * Make a link, which is lost where it is not up in time.
+   *
+   * @param {Link["kind"]} kind
+   * @param {string | URL} url
+   * @param {() => void} stop ends what it is made of, also again
+   */
+  #newLink(kind, url, stop) {
     /** @type {Link} */
     const link = {
-      kind: "websocket",
-      send: (message) => socket?.send(JSON.stringify(message)),
+      kind,
+      count: 0,
       close() {
-        clearTimeout(timer);
-        if (!socket) return;
-        socket.onopen = socket.onmessage = socket.onclose = null;
-        socket.onerror = () => {}; // one that is closed too early complains
-        socket.close();
+        clearTimeout(link.timer);
+        stop();
       },
-      lose: (error) => end({ error }),
+      expire: (delay, why) => {
+        clearTimeout(link.timer);
+        link.timer = setTimeout(() => this.#lose(link, new RealizehitError(`no connection to ${url}${why}`)), delay);
+      },
     };
-    /** @param {Lost} lost */
-    const end = (lost) => {
-      link.close();
-      this.#down(link, lost);
-    };
-    let timer = setTimeout(() => link.lose(new RealizehitError(`no connection to ${url} in time`)), responseTimeout);
+    link.expire(this.#options.responseTimeout, " in time");
+    return link;
+  }
+
+  #openSocket() {
+    const { url } = this;
+    /** @type {SocketLike | undefined} */
+    let socket;
+    const link = this.#newLink("websocket", url, () => socket?.close());
+    link.send = (message) => socket?.send(JSON.stringify(message));
     try {
-      socket = new WebSocket(url);
-      socket.onopen = () => {
-        clearTimeout(timer);
-        this.#up(link);
-      };
+      socket = new this.#options.WebSocket(url);
+      socket.onopen = () => this.#up(link);
       socket.onmessage = (/** @type {{data: string}} */ { data }) => {
         const [, id, payload] = /^(\w+)\?(.*)/s.exec(data) ?? [];
         this.#message(link, payload ?? data, id);
       };
-      socket.onerror = () => {
-        // A close follows at once, and tells more; but not on every platform.
-        clearTimeout(timer);
-        timer = setTimeout(() => link.lose(new RealizehitError(`no connection to ${url}`)));
-      };
-      socket.onclose = (/** @type {{code: number, reason: string, wasClean: boolean}} */ { code, reason, wasClean }) => {
+      // A close follows at once, and tells more; but not on every platform.
+      socket.onerror = () => link.expire(0, "");
+      socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
         const asked = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
         const error = new RealizehitError(`the connection to ${url} ended: ${code} ${reason}`, "", code);
-        end({ error, clean: wasClean, delay: asked ? +asked[1] : undefined });
+        this.#lose(link, error, asked ? +asked[1] : undefined);
       };
     } catch (error) {
-      clearTimeout(timer);
-      timer = setTimeout(() => link.lose(new RealizehitError(`no WebSocket to ${url}: ${error}`)));
+      link.expire(0, `: ${error}`);
     }
     return link;
   }
@@ -692,50 +699,48 @@ export class WSClient extends Emitter {
   /**
    * Open a stream of events. It is read with `fetch` and not with `EventSource`, which shows neither why a server refuses
    * nor the heartbeats, and would reconnect by rules of its own.
-   *
-   * @returns {Link}
    */
   #openEvents() {
-    const { fetch, responseTimeout } = this.#options;
-    const asked = this.subscriptions;
+    const wanted = this.subscriptions;
     const url = new URL(/** @type {URL} */ (this.#sse));
-    for (const { pattern } of asked) url.searchParams.append("pat", JSON.stringify(pattern));
+    let asked = 0; // how many of them there is room for
+    for (const { pattern } of wanted) {
+      if (url.href.length > MAX_ADDRESS) break;
+      url.searchParams.append("pat", JSON.stringify(pattern));
+      asked++;
+    }
     const abort = new AbortController();
     const { signal } = abort;
-    /** @type {Link} */
-    const link = {
-      kind: "sse",
-      close() {
-        clearTimeout(timer);
-        abort.abort();
-      },
-      lose: (error) => end({ error }),
-    };
-    /** @param {Lost} lost */
-    const end = (lost) => {
-      if (signal.aborted) return;
-      link.close();
-      this.#down(link, lost);
-    };
-    const timer = setTimeout(() => link.lose(new RealizehitError(`no events from ${url} in time`)), responseTimeout);
+    const link = this.#newLink("sse", url, () => abort.abort());
+    link.wanted = wanted;
     /** @type {number | undefined} */
     let delay;
 
+    /** @param {{ids?: (string | null)[], errors?: ({code: string, detail: string} | null)[], code?: string, detail?: string}} answer */
+    const answered = ({ ids, errors, ...all }) =>
+      wanted.forEach((each, at) => {
+        const { code, detail } = errors?.[at] ?? all;
+        if (at < asked) this.#answered(each, ids?.[at], code, detail);
+        else if (each.subscribing() && !each._attempts++) {
+          each._emit("error", new RealizehitError("too-many-subscriptions for events", "too-many-subscriptions"));
+        }
+      });
+
     const read = async () => {
-      const response = await fetch(url, { headers: { Accept: "text/event-stream" }, cache: "no-store", signal });
-      if (!response.ok || !response.body || !/^text\/event-stream/.test(response.headers.get("content-type") ?? "")) {
+      const { fetch } = this.#options; // which may not be called as a method
+      const response = await fetch(url, { cache: "no-store", signal });
+      if (!response.ok) {
         const error = await problem(response);
-        if (error.status === 400) for (const each of asked) this.#answered(each, null, error.code, error.message);
+        if (error.status === 400) answered(error);
         throw error;
       }
-      const reader = response.body.getReader();
-      const decoder = new TextDecoder();
+      const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
       let text = "";
       for (;;) {
-        const { done, value } = await reader.read();
-        if (done || signal.aborted) return;
+        const { value } = await reader.read();
+        if (!value) return;
         this.#message(link); // whatever comes, a heartbeat too, is a sign of life
-        const blocks = (text + decoder.decode(value, { stream: true })).split(/\r?\n\r?\n/);
+        const blocks = (text + value).split(/\r?\n\r?\n/);
         text = blocks.pop() ?? "";
         for (const block of blocks) {
           /** @type {Record<string, string>} */
@@ -747,10 +752,12 @@ export class WSClient extends Emitter {
           const { id, event, data } = fields;
           if (signal.aborted) return;
           if (event === "subscribed") {
-            clearTimeout(timer);
-            this.#up(link);
-            const { ids, errors } = JSON.parse(data);
-            asked.forEach((each, at) => this.#answered(each, ids[at], errors?.[at]?.code, errors?.[at]?.detail));
+            const answer = JSON.parse(data);
+            this.#next = undefined;
+            // One in place of another that brings nothing new would cost a gap for nothing.
+            if (link === this.#link || wanted.some((each, at) => answer.ids[at] && each.subscribing())) this.#up(link);
+            else link.close();
+            answered(answer);
           } else if (event === "drain") ({ delay } = JSON.parse(data));
           else if (event && data) this.#told(event, JSON.parse(data));
           else if (data) this.#message(link, data, id);
@@ -758,8 +765,8 @@ export class WSClient extends Emitter {
       }
     };
     read().then(
-      () => end({ error: new RealizehitError(`the events from ${url} ended`), clean: true, delay }),
-      (error) => link.lose(error.status ? error : new RealizehitError(`no events from ${url}: ${error}`)),
+      () => this.#lose(link, new RealizehitError(`the connection to ${url} ended`), delay),
+      (error) => (error.status ? this.#lose(link, error) : link.expire(0, `: ${error}`)),
     );
     return link;
   }
@@ -769,25 +776,22 @@ export class WSClient extends Emitter {
     const before = this.transport;
     if (this.#link !== link) {
       if (this.#ended || this.#link?.send) return link.close();
-      // A WebSocket got through while there were events.
+      // It takes the place of a stream of events.
       this.#halt();
       this.#link = link;
-      this.#count = 0;
-      this.#interrupt(Date.now());
+      this.#interrupt();
       if (this.#ended) return;
     }
-    clearInterval(this.#probe);
+    clearTimeout(link.timer);
     this.#isUp = true;
     this.#upAt = this.#heard = Date.now();
     if (link.send) {
-      for (const subscription of this.subscriptions) {
-        this.#turn.delete(subscription);
-        this.#act("sub", subscription);
-      }
-      if (this.#wanted.size) this.#guard(link, this.#count);
+      this.#turn.clear();
+      for (const subscription of this.subscriptions) this.#act("sub", subscription);
+      if (this.#wanted.size) this.#guard(link, link.count);
       else this.#ping(link); // so that something comes back
     } else {
-      this.#probe = setInterval(() => this.#openSocket(), this.#options.webSocketRetry);
+      link.timer = setInterval(() => this.#openSocket(), this.#options.webSocketRetry);
       this.#guard(link);
     }
     if (before !== link.kind) this._emit("connected", link.kind);
@@ -803,30 +807,35 @@ export class WSClient extends Emitter {
   #message(link, text, id) {
     if (link !== this.#link) return;
     this.#heard = Date.now();
-    this.#count++;
+    link.count++;
     if (text === undefined) return;
     if (link.send) this.#failures = 0;
-    const { parse, maxsize } = this.#options;
-    if (id) this.#inForce.get(id)?._deliver(text, parse, maxsize);
+    if (id) this.#inForce.get(id)?._deliver(text, this.#options);
     else this.#reply(text);
   }
 
-  /** Learn that a link is gone, and come back. @param {Link} link @param {Lost} lost */
-  #down(link, { error, clean, delay }) {
-    if (link !== this.#link) return; // an attempt to leave the events failed
+  /**
+   * End a link, or learn that it has ended, and come back.
+   *
+   * @param {Link} link
+   * @param {RealizehitError} error
+   * @param {number} [delay] ms after which the server asked to come back
+   */
+  #lose(link, error, delay) {
+    link.close();
+    // An attempt to leave the events may fail. Where a stream cannot be had beside the other one, that one ends too.
+    if (link !== this.#link && link !== this.#next) return;
     const { status } = error;
-    if (link.send ? status >= 4500 && status < 5000 : status === 401 || status === 403) return this.#end(error);
+    if (FOR_GOOD.test(`${status}`)) return this.#end(error);
     const wasUp = this.#isUp;
     this.#halt();
     if (wasUp) {
-      this.#interrupt(clean ? Date.now() : this.#heard);
+      this.#interrupt();
       if (Date.now() - this.#upAt >= STABLE_AFTER) this.#attempts = 0;
     }
-    if (link.send && !clean && !this.#count && ++this.#failures > 1 && this.#sse) this.#connect(true);
-    else {
-      this.#asked = delay !== undefined;
-      this.#later(delay);
-    }
+    this.#asked = delay !== undefined;
+    if (link.send && !this.#asked && !link.count && ++this.#failures > 1 && this.#sse) this.#connect(true);
+    else this.#later(delay);
     if (wasUp) this._emit("disconnect", error);
     else if (status !== 400) this._emit("error", error); // 400 is about the patterns, and told to them
   }
@@ -840,27 +849,25 @@ export class WSClient extends Emitter {
       return; // no message that this client knows
     }
     if (reply?.evt) return this.#told(reply.evt, reply);
-    const replied = this.#replies.get(reply?.id);
-    this.#replies.delete(reply?.id);
-    replied?.(reply);
+    const [act, subscription] = this.#replies.get(reply?.id) ?? [];
+    if (!subscription) return;
+    this.#replies.delete(reply.id);
+    if (act === "unsub") this.#forget(subscription);
+    else this.#answered(subscription, reply.ret, reply.code, reply.err);
   }
 
   /**
    * Take what the server tells of subscriptions without having been asked: its broker was away, or it ended them.
    *
    * @param {string} name
-   * @param {{ids?: string[], seconds?: number, code?: string, reason?: string}} event
+   * @param {{ids?: string[], seconds: number, code: string, reason: string}} event with what belongs to its name
    */
-  #told(name, { ids, seconds = 0, code, reason = "ended by the server" }) {
+  #told(name, { ids, seconds, code, reason }) {
     for (const id of ids ?? []) {
       const subscription = this.#inForce.get(id);
       if (!subscription?.subscribed()) continue;
       if (name === "gap") subscription._gap(seconds);
-      else if (name === "unsubscribed") {
-        this.#inForce.delete(id);
-        this.#wanted.delete(subscription._key);
-        subscription._finish(new RealizehitError(reason, code));
-      }
+      else if (name === "unsubscribed") this.#forget(subscription, new RealizehitError(reason, code));
     }
   }
 
@@ -872,13 +879,13 @@ export class WSClient extends Emitter {
    */
   #guard(link, count) {
     const { heartbeat, responseTimeout } = this.#options;
-    clearTimeout(this.#watch);
-    this.#watch = setTimeout(
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(
       () => {
-        if (count === this.#count) link.lose(new RealizehitError("the server is silent"));
-        else if (Date.now() - this.#heard < heartbeat) this.#guard(link);
-        else if (link.send) this.#ping(link);
-        else link.lose(new RealizehitError("the server is silent"));
+        const answered = count !== link.count;
+        if (answered && Date.now() - this.#heard < heartbeat) this.#guard(link);
+        else if (answered && link.send) this.#ping(link);
+        else this.#lose(link, new RealizehitError("the server is silent"));
       },
       count === undefined ? this.#heard + heartbeat - Date.now() : responseTimeout,
     );
@@ -887,13 +894,18 @@ export class WSClient extends Emitter {
   /** @param {Link} link */
   #ping(link) {
     this.#act("ping");
-    this.#guard(link, this.#count);
+    this.#guard(link, link.count);
   }
 
   /** Come back, or look whether the connection is still there: the network or the page has just come back. */
   #wake() {
-    if (this.#reconnect !== undefined && !this.#asked) this.#connect();
-    else if (this.#isUp && this.#link?.send) this.#ping(this.#link);
+    const link = this.#link;
+    if (this.#isUp && link?.send) this.#ping(link);
+    else if (this.#isUp && link) this.#guard(link); // its timer may have slept
+    else if (!this.#asked) {
+      link?.close();
+      this.#connect();
+    }
   }
 
   /** Return a delay in ms, drawn evenly from zero to a bound that doubles. @param {number} attempts */
@@ -905,15 +917,12 @@ export class WSClient extends Emitter {
   /** Be without a link. */
   #halt() {
     this.#link?.close();
-    this.#link = undefined;
+    this.#next?.close();
+    this.#link = this.#next = undefined;
     this.#isUp = false;
-    clearTimeout(this.#reconnect);
-    clearTimeout(this.#watch);
-    clearInterval(this.#probe);
-    this.#reconnect = undefined;
-    const replies = [...this.#replies.values()];
+    clearTimeout(this.#timer);
+    for (const [act, subscription] of this.#replies.values()) if (act === "unsub") this.#forget(subscription);
     this.#replies.clear();
-    for (const replied of replies) replied();
   }
 
   /** End for good. @param {RealizehitError} [error] why, where it was not asked for */
@@ -964,7 +973,7 @@ export class APIClient {
    */
   async publish(pattern, payload) {
     keyOf(pattern);
-    if (JSON.stringify(payload) === undefined) throw new TypeError(`the payload is ${String(payload)}`);
+    if (JSON.stringify(payload) === undefined) throw new TypeError(`the payload is ${typeof payload}`);
     const response = await this.#fetch(this.#url, {
       method: "POST",
       headers: { "Content-Type": "application/json", ...(this.#key && { Authorization: `Bearer ${this.#key}` }) },

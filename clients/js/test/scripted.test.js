@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { APIClient, RealizehitError, WSClient } from "realizehit";
 import { WebSocket } from "ws";
 
-import { answerAll, answerThenClose, connect, event, record, reply, scripted, take, until } from "./support.js";
+import { answerAll, answerThenClose, connect, event, record, reply, scripted, serveEvents, take, until } from "./support.js";
 
 const kinds = (actions) => actions.filter(({ act }) => act === "sub").map(({ pat }) => pat.kind);
 
@@ -110,6 +110,25 @@ test("a gap counts from the last sign of life where the connection broke", async
   const client = connect(t, server.url, { heartbeat: 300, responseTimeout: 300 }); // the ping comes after that silence
   const seconds = await event(client.subscribe({ kind: "news" }), "gap");
   assert.ok(seconds >= 0.29 && seconds < 20, `${seconds}`);
+});
+
+test("a gap counts from the last sign of life where a slow consumer was closed", async (t) => {
+  let close;
+  const server = await scripted(
+    t,
+    async (socket, next) => {
+      reply(socket, await next(), { ret: "x" });
+      close = () => socket.close(4002, "slow consumer"); // what waited for it is thrown away before
+    },
+    answerAll,
+  );
+  const client = connect(t, server.url);
+  const subscription = client.subscribe({ kind: "news" });
+  await subscription.subscribe();
+  const now = Date.now;
+  t.mock.method(Date, "now", () => now() + 5000);
+  close();
+  assert.ok((await event(subscription, "gap")) >= 5);
 });
 
 test("a subscribe under way is taken along to the next connection, without a gap", async (t) => {
@@ -254,7 +273,7 @@ test("a client that a callback closes stays closed", async (t) => {
 
 test("it wakes when the network or the page comes back, but keeps to a delay that was asked for", async (t) => {
   const target = new EventTarget();
-  const page = Object.assign(new EventTarget(), { visibilityState: "hidden" });
+  const page = Object.assign(new EventTarget(), { hidden: true });
   globalThis.document = page;
   globalThis.addEventListener = target.addEventListener.bind(target);
   t.after(() => {
@@ -270,7 +289,7 @@ test("it wakes when the network or the page comes back, but keeps to a delay tha
   page.dispatchEvent(new Event("visibilitychange")); // hidden
   await new Promise((resolve) => setTimeout(resolve, 50));
   assert.equal(server.arrivals.length, 1);
-  page.visibilityState = "visible";
+  page.hidden = false;
   page.dispatchEvent(new Event("visibilitychange"));
   await event(client, "disconnect");
   target.dispatchEvent(new Event("online"));
@@ -286,6 +305,38 @@ test("it wakes when the network or the page comes back, but keeps to a delay tha
   assert.equal(server.actions.at(-1).act, "ping");
   client.close();
   target.dispatchEvent(new Event("online"));
+});
+
+test("it wakes while it connects, and over events looks whether they are still there", async (t) => {
+  const target = new EventTarget();
+  globalThis.addEventListener = target.addEventListener.bind(target);
+  t.after(() => delete globalThis.addEventListener);
+  const made = [];
+  class Silent {
+    constructor() {
+      made.push(this);
+    }
+    close() {
+      this.closed = true;
+    }
+  }
+  const waiting = connect(t, "ws://127.0.0.1:1/ws", { WebSocket: Silent, responseTimeout: 60_000 });
+  await until(() => made.length === 1);
+  target.dispatchEvent(new Event("online"));
+  assert.deepEqual(made.map(({ closed }) => closed), [true, undefined]);
+  waiting.close();
+
+  const server = await scripted(t, answerAll);
+  serveEvents(server);
+  const client = connect(t, server.url, { WebSocket: undefined });
+  const subscription = client.subscribe({ kind: "news" });
+  await subscription.subscribe();
+  target.dispatchEvent(new Event("online")); // something came a moment ago
+  const now = Date.now;
+  t.mock.method(Date, "now", () => now() + 100_000); // timers slept meanwhile
+  target.dispatchEvent(new Event("online"));
+  assert.ok((await event(subscription, "gap")) >= 100);
+  assert.equal(server.streams.length, 2);
 });
 
 test("an iterator that is read too slowly loses the oldest", async (t) => {
@@ -384,6 +435,10 @@ test("patterns that would become other patterns are refused at once", async (t) 
   const one = client.subscribe({ a: 3, b: true });
   assert.equal(client.subscribe({ b: "true", a: "3" }), one);
   assert.equal(client.getSubscription({ b: true, a: 3.0 }), one);
+  const odd = client.subscribe({ "a,b": "c", a: "b,c" });
+  assert.equal(client.subscribe({ a: "b,c", "a,b": "c" }), odd);
+  const word = client.subscribe({ kind: "null" });
+  for (const value of [null, NaN, ["null"], { null: 1 }]) assert.notEqual(client.subscribe({ kind: value }), word);
   await assert.rejects(new APIClient("http://127.0.0.1:1/").publish({ kind: undefined }, 1), /the filter kind is undefined/);
   await assert.rejects(new APIClient("http://127.0.0.1:1/").publish({ kind: "x" }, undefined), /the payload is undefined/);
 });

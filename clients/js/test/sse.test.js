@@ -88,6 +88,119 @@ test("patterns that are refused, some or all", async (t) => {
   await other.subscribe({ kind: "good" }).subscribe();
 });
 
+test("of patterns that are all refused each is told its own reason", async (t) => {
+  const server = await scripted(t, answerAll);
+  serveEvents(server, (stream) => {
+    const errors = [{ code: "bad-pattern", detail: "the value is empty" }, { code: "forbidden", detail: "not you" }];
+    problem(stream.response, 400, { ...errors[0], errors });
+  });
+  const client = connect(t, server.url, { WebSocket: undefined });
+  const told = await Promise.all(["a", "b"].map((kind) => event(client.subscribe({ kind }), "error")));
+  assert.deepEqual(told.map(({ code, message }) => [code, message]), [
+    ["bad-pattern", "the value is empty"],
+    ["forbidden", "not you"],
+  ]);
+});
+
+test("the stream goes on until the next one is there, and one that brings nothing new costs no gap", async (t) => {
+  const server = await scripted(t, answerAll);
+  const away = { code: "unavailable", detail: "no broker" };
+  serveEvents(server, (stream, count) => {
+    if (count < 3) stream.open([null, away]);
+    else if (count > 3) stream.open(); // the third one waits
+  });
+  const client = connect(t, server.url, { WebSocket: undefined, backoffBase: 1, backoffCap: 1 });
+  const [a, b] = ["a", "b"].map((kind) => client.subscribe({ kind }));
+  await until(() => server.streams.length === 3);
+  const [first, second, third] = server.streams;
+  await until(() => second.closed);
+  first.payload("a", 1);
+  assert.deepEqual(await take(a, 1), [1]);
+  assert.deepEqual([a.gaps, a.state, b.state, first.closed], [0, "subscribed", "subscribing", false]);
+  third.open();
+  await b.subscribe();
+  third.payload("a", 2);
+  assert.deepEqual(await take(a, 1), [2]);
+  await until(() => first.closed);
+  assert.deepEqual([a.gaps, b.gaps, client.transport], [1, 0, "sse"]);
+});
+
+test("where a second stream is refused, the first one makes room", async (t) => {
+  const server = await scripted(t, answerAll);
+  serveEvents(server, (stream, count) => {
+    if (count === 2) problem(stream.response, 503, { code: "too-many-connections", detail: "one is enough" });
+    else stream.open();
+  });
+  const client = connect(t, server.url, { WebSocket: undefined });
+  const a = client.subscribe({ kind: "a" });
+  await a.subscribe();
+  const lost = event(client, "disconnect");
+  const b = client.subscribe({ kind: "b" });
+  assert.equal((await lost).code, "too-many-connections");
+  await Promise.all([event(a, "gap"), b.subscribe()]);
+  assert.deepEqual(server.streams.map(({ ids }) => ids), [["a"], ["a", "b"], ["a", "b"]]);
+});
+
+test("what has no room in the address is told so, and costs the others nothing", async (t) => {
+  const server = await scripted(t, answerAll);
+  serveEvents(server);
+  const client = connect(t, server.url, { WebSocket: undefined });
+  const first = Array.from({ length: 100 }, (_, n) => client.subscribe({ kind: `first ${n}` }));
+  await Promise.all(first.map((each) => each.subscribe()));
+  const more = Array.from({ length: 300 }, (_, n) => client.subscribe({ kind: `more ${n}` }));
+  const errors = more.map((each) => record(each, "error"));
+  await event(more.at(-1), "error");
+  const [, { patterns, response }] = server.streams;
+  assert.ok(response.req.url.length < 8000, `${response.req.url.length}`);
+  const room = patterns.length - first.length;
+  assert.ok(room > 10, `${room}`);
+  assert.deepEqual(
+    errors.map((told, at) => [more[at].state, ...told.map(({ code }) => code)]),
+    more.map((_, at) => (at < room ? ["subscribed"] : ["subscribing", "too-many-subscriptions"])),
+  );
+  assert.ok(first.every((each) => each.subscribed() && each.gaps === 1));
+  const last = client.subscribe({ kind: "one more" });
+  assert.equal((await event(last, "error")).code, "too-many-subscriptions");
+  await until(() => server.streams[2].closed);
+  assert.ok(first.every((each) => each.subscribed() && each.gaps === 1));
+  assert.ok(errors.every((told) => told.length < 2));
+  client.unsubscribe({ kind: "first 0" });
+  server.refuse = false;
+  await new Promise((resolve) => setImmediate(resolve));
+  server.streams[1].response.end(); // at the next stream there is room for one more
+  await event(more[room], "subscribed");
+});
+
+test("a stream that nothing is wanted of any more is closed", async (t) => {
+  const server = await scripted(t, answerAll);
+  serveEvents(server);
+  const client = connect(t, server.url, { backoffBase: 60_000, backoffCap: 60_000, WebSocket: undefined });
+  const [a, b] = ["a", "b"].map((kind) => client.subscribe({ kind }));
+  await Promise.all([a.subscribe(), b.subscribe()]);
+  await a.unsubscribe();
+  const lost = event(client, "disconnect");
+  await b.unsubscribe();
+  assert.match((await lost).message, /nothing is subscribed/);
+  await until(() => server.streams[0].closed);
+  await client.subscribe({ kind: "c" }).subscribe();
+  assert.deepEqual(server.streams.map(({ ids }) => ids), [["a", "b"], ["c"]]);
+  client.unsubscribe({ kind: "c" });
+  await client.subscribe({ kind: "d" }).subscribe(); // in the same turn: the stream is replaced
+  assert.deepEqual([server.streams[2].ids, client.errors], [["d"], []]);
+});
+
+test("a gap counts from the last sign of life where the stream ended, however it did", async (t) => {
+  const server = await scripted(t, answerAll);
+  serveEvents(server);
+  const client = connect(t, server.url, { WebSocket: undefined });
+  const subscription = client.subscribe({ kind: "a" });
+  await subscription.subscribe();
+  const now = Date.now;
+  t.mock.method(Date, "now", () => now() + 5000);
+  server.streams[0].response.end();
+  assert.ok((await event(subscription, "gap")) >= 5);
+});
+
 test("it tries a WebSocket first at every reconnect", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
@@ -145,7 +258,12 @@ test("401 and 403 end the client; anything else is tried again", async (t) => {
   const client = connect(t, server.url);
   const subscription = client.subscribe({ kind: "a" });
   await assert.rejects(subscription.subscribe(), { code: "forbidden", status: 403, message: "not you" });
-  assert.deepEqual(client.errors.map(({ status }) => status).filter(Boolean).filter((status) => status < 1000), [200, 503, 403]);
+  const told = client.errors.filter(({ message }) => !/websocket|\/ws/.test(message));
+  assert.deepEqual(told.map(({ status, message }) => [status, message.replace(/ to .*\?\S*/, "")]), [
+    [0, "the connection ended"],
+    [503, "draining"],
+    [403, "not you"],
+  ]);
   assert.throws(() => client.subscribe({ kind: "b" }), { code: "forbidden" });
 });
 
