@@ -25,7 +25,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from realizehit import _fanout, assets, openapi
 from realizehit.access.gate import Gate
@@ -76,6 +76,7 @@ def create_app(
     metrics: Metrics | None = None,
     draining: Callable[[], bool] = lambda: False,
     publish: bool = True,
+    transports: Sequence[Route] = (),
     more: Sequence[Route] = (),
     gate: Gate | None = None,
 ) -> Application:
@@ -87,6 +88,7 @@ def create_app(
         metrics: what ``/metrics`` shows; of the bus alone where none is given.
         draining: whether the server is going away, which makes it not ready.
         publish: whether messages can be published here; health and metrics are served anyway.
+        transports: routes that tell pages of other origins themselves what they may read.
         more: further routes.
         gate: decides who may publish; whoever gives none decides elsewhere.
     """
@@ -120,6 +122,7 @@ def create_app(
         Route("/readyz", readyz),
         Route("/metrics", show_metrics),
         Route("/openapi.json", describe),
+        *transports,
         *more,
     ]
     if settings.role != "api":
@@ -135,7 +138,8 @@ def create_app(
         # So that the browsers of those pages ask at all, and show them the answer.
         middleware = [
             Middleware(
-                CORSMiddleware,
+                _CrossOrigin,
+                besides=frozenset(route.path for route in transports),
                 allow_origins=[origin.rstrip("/").lower() for origin in settings.allow_origin],
                 allow_methods=["GET", "POST"],
                 allow_headers=["Authorization", "Content-Type"],
@@ -165,6 +169,24 @@ class _Away:
         if isinstance(error, PublishUnclear):
             return "the broker did not answer in time; it may have taken the message"
         return "the broker cannot be reached; try again later"
+
+
+class _CrossOrigin(CORSMiddleware):
+    """Tells browsers which pages may ask and read; it would overwrite what some paths say more exactly.
+
+    Args:
+        besides: those paths.
+    """
+
+    def __init__(self, app: ASGIApp, /, *, besides: frozenset[str], **options: Any) -> None:
+        super().__init__(app, **options)
+        self._besides = besides
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in self._besides:
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 class Application(Starlette):

@@ -140,9 +140,9 @@ class Node:
             reserved=(STATS_CHANNEL,) if settings.console else (),
         )
         self.guard = Guard(self.engine, self.hub, gate)
-        routes: list[Route] = []
+        transports: list[Route] = []
         if settings.role != "api":
-            routes = self._open_transports()
+            transports = self._open_transports()
         try:
             await self.bus.start(None if settings.role == "api" else self.hub)
             metrics = Metrics(engine_stats=self.engine.stats if self.websocket else None, bus=self.bus, gate=gate)
@@ -153,7 +153,8 @@ class Node:
                 draining=lambda: self.draining,
                 publish=settings.role != "ws",
                 gate=gate,
-                more=routes,
+                transports=transports,
+                more=console.routes(settings, lambda: self._ports["ws"]) if settings.console and transports else (),
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
@@ -193,10 +194,7 @@ class Node:
             room=self.room,
         )
         self.streams = EventStreams(self.engine, self.hub, guard=self.guard, draining=lambda: self.draining)
-        routes = [Route(path, self.engineio) for path in (WS_PATH, WS_PATH + "/")] + [Route(SSE_PATH, self.streams)]
-        if settings.console:
-            routes += console.routes(settings, lambda: self._ports["ws"])
-        return routes
+        return [Route(path, self.engineio) for path in (WS_PATH, WS_PATH + "/")] + [Route(SSE_PATH, self.streams)]
 
     def reload(self) -> None:
         """Read the files of grants, keys and tokens anew; what is no longer granted ends in the loop's next turns."""

@@ -154,11 +154,12 @@ def too_large(most: int) -> bytes:
 
 
 def last_response(status: int, media_type: str, body: bytes, *headers: str) -> bytes:
-    """Build a whole HTTP response that closes the connection."""
+    """Build a whole HTTP response that closes the connection; pages of any origin may read it."""
     head = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         f"Content-Type: {media_type}",
         f"Content-Length: {len(body)}",
+        "Access-Control-Allow-Origin: *",
         "Connection: close",
         *headers,
     ]

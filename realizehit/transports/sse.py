@@ -102,7 +102,7 @@ class EventStreams:
                 await self._serve(scope, receive, send)
             except AccessDenied as error:
                 status = STATUS[ErrorCode(error.code)]
-                wait = [] if error.retry_after is None else [(b"retry-after", b"%d" % ceil(error.retry_after))]
+                wait = [] if error.retry_after is None else _retry_after(ceil(error.retry_after))
                 await _problem(send, status, str(error), error.code, more=wait)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -280,8 +280,12 @@ async def _refuse(send: Send, outcomes: list[bytes | _Refusal]) -> None:
 
 
 async def _unavailable(send: Send, detail: str, **fields: Any) -> None:
-    wait = [(b"retry-after", b"%d" % RETRY_AFTER)]
+    wait = _retry_after(RETRY_AFTER)
     await _problem(send, HTTPStatus.SERVICE_UNAVAILABLE, detail, ErrorCode.UNAVAILABLE, more=wait, **fields)
+
+
+def _retry_after(seconds: int) -> list[tuple[bytes, bytes]]:
+    return [(b"retry-after", b"%d" % seconds), (b"access-control-expose-headers", b"Retry-After")]
 
 
 async def _problem(

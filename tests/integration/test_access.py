@@ -362,6 +362,10 @@ async def test_origins(shared_valkey: Valkey) -> None:
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://app.example")
         preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
         assert (await http.options(node.api_url, headers=preflight)).status_code == 200
+        answer = await http.get(f"{own}/sse?pat=a=*", headers={"Origin": "https://app.example"})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (400, "*")
+        answer = await http.get(f"{own}/sse?pat={'x' * 16_384}", headers={"Origin": "https://app.example"})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (431, "*")
     async with (
         serving(shared_valkey, allow_origin=("*",)) as node,
         client(node.ws_url, additional_headers={"Origin": "https://whoever.example"}) as ws,

@@ -381,25 +381,26 @@ async def test_what_is_no_engine_io_is_told_what_is_served(node: Node) -> None:
         assert "Engine.IO" in response.text
 
 
-async def test_pages_of_other_origins_may_read(shared_valkey: Valkey) -> None:
-    settings = Settings(port=0, redis=shared_valkey.url, allow_origin=("*",))
+@pytest.mark.parametrize("allowed", ["*", "http://example.org"])
+async def test_pages_of_other_origins_may_read_with_credentials(shared_valkey: Valkey, allowed: str) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, allow_origin=(allowed,))
+    query = "/ws/?EIO=4&transport=polling"
+    page = {"Origin": "http://example.org"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     async with serve(settings) as node, http(node) as session:
-        origin = "http://example.org"
-        query = "/ws/?EIO=4&transport=polling"
-        response = await session.options(
-            query,
-            headers={
-                "Origin": origin,
-                "Access-Control-Request-Method": "POST",
-                "Access-Control-Request-Headers": "content-type",
-            },
-        )
-        assert response.status_code == 200
-        assert "POST" in response.headers["access-control-allow-methods"]
-        assert response.headers["access-control-allow-headers"].lower().count("content-type")
-        response = await session.get(query, headers={"Origin": origin})
-        assert response.status_code == 200
-        assert response.headers.get_list("access-control-allow-origin")[0] in (origin, "*")
+        preflight = await session.options(query, headers={**page, **asked})
+        assert preflight.status_code == 200
+        assert "POST" in preflight.headers["access-control-allow-methods"]
+        assert preflight.headers["access-control-allow-headers"].lower().count("content-type")
+        opened = await session.get(query, headers=page)
+        assert opened.status_code == 200
+        refused = await session.get(query + "&sid=unknown", headers=page)
+        assert refused.status_code == 400
+        for response in (preflight, opened, refused):
+            # A browser takes "*" for an answer to nobody who sends credentials, as engine.io-client 1 to 3.4 does.
+            assert response.headers.get_list("access-control-allow-origin") == [page["Origin"]]
+            assert response.headers.get_list("access-control-allow-credentials") == ["true"]
+            assert "Origin" in response.headers["vary"]
 
 
 async def test_two_polls_at_once_end_the_session(node: Node) -> None:
