@@ -66,7 +66,7 @@ def routes(settings: Settings, ws_port: Callable[[], int]) -> list[Route]:
     async def show(media_type: str, text: str, request: Request) -> Response:
         host = check(request)
         if (request.scope.get("server") or ("", None))[1] not in (None, ws_port()):
-            return RedirectResponse(f"http://{host}:{ws_port()}{PATH}", 307)
+            return RedirectResponse(f"{request.url.scheme}://{host}:{ws_port()}{PATH}", 307)
         return Response(text, headers={**HEADERS, "Content-Type": f"{media_type}; charset=utf-8"})
 
     return [Route(path, partial(show, media_type, text)) for path, (media_type, text) in texts.items()]

@@ -91,6 +91,21 @@ def test_figures_of_the_node_come_alive(browser: Browser, server: Server) -> Non
         assert watched.errors == []
 
 
+def test_the_figures_outlive_a_subscription_to_them(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        expect(page.locator("#nodes tbody tr")).to_have_count(1)
+        subscribe(page, "realizehit=stats")
+        expect(payloads(page)).not_to_have_count(0)
+        page.get_by_role("button", name="Unsubscribe from realizehit=stats").click()
+        expect(row(page, "realizehit=stats")).to_have_count(0)
+        page.get_by_role("button", name="Clear").click()
+        with opened(browser, f"{server.api}console"):
+            expect(page.locator(".chart .value").first).to_have_text("2")
+        expect(payloads(page)).to_have_count(0)
+        assert watched.errors == []
+
+
 def test_what_is_written_wrongly_is_said_and_what_is_right_is_published(browser: Browser, server: Server) -> None:
     with opened(browser, f"{server.api}console") as watched:
         page = watched.page
@@ -110,6 +125,9 @@ def test_what_is_written_wrongly_is_said_and_what_is_right_is_published(browser:
         payload.press("Control+Enter")
         expect(answer).to_contain_text("reached 1 node")
         expect(payloads(page)).to_have_text('{"title": "from the page"}')
+        payload.fill("12345678901234567890")
+        button.click()
+        expect(payloads(page).first).to_have_text("12345678901234567890")
         pattern.fill("kind=nobody")
         button.click()
         expect(answer).to_contain_text("nobody subscribes to it")

@@ -167,6 +167,13 @@ async def test_the_page_moves_to_the_port_of_the_websocket_server(shared_valkey:
         assert 'data-api="/"' in page.text
 
 
+async def test_it_moves_by_the_scheme_that_it_came_by() -> None:
+    app: Starlette = create_app(MemoryBus(), Settings(console=True), more=console.routes(Settings(), lambda: 8081))
+    transport = httpx2.ASGITransport(app, client=("127.0.0.1", 1234))
+    async with httpx2.AsyncClient(transport=transport, base_url="https://127.0.0.1:8080") as client:
+        assert (await client.get("/console")).headers["location"] == "https://127.0.0.1:8081/console"
+
+
 @pytest.mark.parametrize(("settings", "api"), [({"prefix": "/publish"}, "/publish/"), ({"role": "ws"}, "")])
 async def test_the_page_is_told_where_to_publish(shared_valkey: Valkey, settings: dict[str, Any], api: str) -> None:
     async with node(shared_valkey, **settings) as on, httpx2.AsyncClient(timeout=PATIENCE) as client:

@@ -99,6 +99,7 @@ function subscribe(pattern) {
     const others = [...$("subscriptions").querySelectorAll("button")];
     (others[others.indexOf(button) + 1] ?? others[others.indexOf(button) - 1] ?? firstInput()).focus();
     subscription.unsubscribe();
+    if (subscription === figures) watchFigures(); // the charts share it, and need it still
   });
   subscribed.set(key, { subscription, show });
   $("subscriptions").append(row);
@@ -183,7 +184,6 @@ addFilter();
 // ---- publishing
 
 const { api } = document.documentElement.dataset;
-const publisher = new APIClient(new URL(api || "/", location.href));
 $("publish").hidden = !api;
 $("publish-off").hidden = Boolean(api);
 
@@ -216,7 +216,12 @@ $("publish").addEventListener("submit", async (event) => {
   const answer = $("answer");
   const began = performance.now();
   try {
-    const { status, id, nodes } = await publisher.publish(pattern, JSON.parse($("payload").value));
+    // The payload goes as the text that it is: JavaScript would round large numbers.
+    const body = `{"pattern":${JSON.stringify(pattern)},"payload":${$("payload").value}}`;
+    const publisher = new APIClient(new URL(api, location.href), {
+      fetch: (url, request) => fetch(url, { ...request, body }),
+    });
+    const { status, id, nodes } = await publisher.publish(pattern, null);
     const took = `${Math.max(1, Math.round(performance.now() - began))} ms`;
     answer.className = "answer good";
     answer.textContent = `${status} · id ${id} · ${nodes ? `reached ${nodes} ${nodes === 1 ? "node" : "nodes"}` : "nobody subscribes to it"} · ${took}`;
@@ -236,6 +241,11 @@ const charts = {
   queued: new Chart($("charts"), { title: "Messages in queues", kind: "c3", format: count, least: 5 }),
 };
 const nodes = new Nodes(charts, count, milliseconds, subscribe);
-client.subscribe(STATS).on("payload", (text) => nodes.take(JSON.parse(text))).on("error", (error) => nodes.fail(error));
+let figures;
+function watchFigures() {
+  figures = client.subscribe(STATS);
+  figures.on("payload", (text) => nodes.take(JSON.parse(text))).on("error", (error) => nodes.fail(error));
+}
+watchFigures();
 
 for (const pattern of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) subscribe(pattern);
