@@ -8,9 +8,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import orjson
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 PATIENCE = 20_000  # ms for what takes a few
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -46,9 +47,14 @@ class Watched:
         self.errors: list[str] = []
         self.requests: list[str] = []
         page.set_default_timeout(PATIENCE)
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("console", self._note)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        # A browser asks for the icon of a page that names none, and says so where there is none.
+        if message.type == "error" and urlsplit(message.location["url"]).path != "/favicon.ico":
+            self.errors.append(message.text)
 
 
 @contextmanager
