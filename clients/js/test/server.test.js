@@ -11,7 +11,7 @@ import { after, before, describe, test } from "node:test";
 import { APIClient, RealizehitError } from "realizehit";
 import { WebSocket } from "ws";
 
-import { connect, event, record, Server, take, until } from "./support.js";
+import { connect, event, Line, record, Server, take, until } from "./support.js";
 
 const NEWS = { kind: "news", channel: "CNN" };
 
@@ -20,30 +20,15 @@ for (const transport of ["websocket", "sse"]) {
     const options = transport === "sse" ? { WebSocket: undefined } : {};
     let server;
     let api;
-    let absent = false; // whether the server has no such transport
 
     before(async () => {
       server = await Server.start();
       api = new APIClient(server.api);
-      if (transport === "sse") {
-        const url = new URL("sse", server.api);
-        url.searchParams.append("pat", JSON.stringify(NEWS));
-        const response = await fetch(url);
-        absent = response.status === 404;
-        await response.body?.cancel();
-      }
     });
 
     after(() => server?.stop());
 
-    /** Run a test, unless the server lacks the transport. */
-    const scenario = (name, run) =>
-      test(name, async (t) => {
-        if (absent) t.skip("this server serves no events over HTTP");
-        else await run(t);
-      });
-
-    scenario("what is published arrives, in order, at those who subscribed", async (t) => {
+    test("what is published arrives, in order, at those who subscribed", async (t) => {
       const client = connect(t, server.ws, options);
       const news = client.subscribe(NEWS);
       const other = client.subscribe({ kind: "other" });
@@ -61,7 +46,7 @@ for (const transport of ["websocket", "sse"]) {
       assert.deepEqual([other.payloads, client.errors], [0, []]);
     });
 
-    scenario("every JSON value, as the text that was published where that is wanted", async (t) => {
+    test("every JSON value, as the text that was published where that is wanted", async (t) => {
       const client = connect(t, server.ws, { ...options, parse: (text) => text });
       const subscription = client.subscribe({ kind: "raw" });
       await subscription.subscribe();
@@ -78,7 +63,7 @@ for (const transport of ["websocket", "sse"]) {
       assert.deepEqual(await reading, texts);
     });
 
-    scenario("after unsubscribing nothing comes any more, and a new subscription works", async (t) => {
+    test("after unsubscribing nothing comes any more, and a new subscription works", async (t) => {
       const client = connect(t, server.ws, options);
       const witness = client.subscribe({ kind: "gone", who: "witness" });
       const subscription = client.subscribe({ kind: "gone" });
@@ -101,7 +86,7 @@ for (const transport of ["websocket", "sse"]) {
       assert.deepEqual(called, [1]);
     });
 
-    scenario("two patterns with one id", async (t) => {
+    test("two patterns with one id", async (t) => {
       const client = connect(t, server.ws, options);
       const one = client.subscribe({ user: 25442 });
       const other = client.subscribe({ user: 28322 });
@@ -118,7 +103,7 @@ for (const transport of ["websocket", "sse"]) {
       assert.deepEqual(await received, ["for 25442", "for 28322"]);
     });
 
-    scenario("patterns that the server refuses", async (t) => {
+    test("patterns that the server refuses", async (t) => {
       const client = connect(t, server.ws, options);
       for (const [pattern, code] of [[{ kind: "" }, "bad-pattern"], [{ kind: "*" }, "wildcard-unsupported"]]) {
         const subscription = client.subscribe(pattern);
@@ -128,8 +113,71 @@ for (const transport of ["websocket", "sse"]) {
       await client.subscribe({ kind: "fine" }).subscribe();
     });
 
+    test("many patterns at once", async (t) => {
+      const client = connect(t, server.ws, options);
+      const kinds = Array.from({ length: transport === "sse" ? 100 : 1000 }, (_, n) => `many ${n}`);
+      const subscriptions = kinds.map((kind) => client.subscribe({ kind }));
+      await Promise.all(subscriptions.map((each) => each.subscribe()));
+      const received = Promise.all(subscriptions.map((each) => event(each, "payload")));
+      const messages = kinds.map((kind) => ({ pattern: { kind }, payload: kind }));
+      const response = await fetch(new URL("batch", server.api), {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ messages }),
+      });
+      assert.equal(response.status, 200);
+      assert.deepEqual(await received, kinds);
+      assert.deepEqual([client.errors, subscriptions.filter(({ gaps }) => gaps)], [[], []]);
+    });
+
+    test("what is unsubscribed and subscribed in one turn goes on as another subscription", async (t) => {
+      const client = connect(t, server.ws, options);
+      const witness = client.subscribe({ kind: "again", who: "witness" });
+      const first = client.subscribe({ kind: "again" });
+      await Promise.all([witness.subscribe(), first.subscribe()]);
+      for (let n = 0; n < 20; n++) {
+        const old = client.getSubscription({ kind: "again" });
+        const ended = old.unsubscribe();
+        const next = client.subscribe({ kind: "again" });
+        assert.notEqual(next, old);
+        await Promise.all([ended, next.subscribe()]);
+      }
+      const last = client.getSubscription({ kind: "again" });
+      const received = event(last, "payload");
+      await api.publish({ kind: "again" }, "once");
+      assert.equal(await received, "once");
+      await api.publish(witness.pattern, "done");
+      await until(() => witness.payloads);
+      assert.deepEqual([first.payloads, last.payloads, last.state, client.errors], [0, 1, "subscribed", []]);
+    });
+
+    const broker = { skip: process.env.REALIZEHIT_VALKEY ? false : "REALIZEHIT_VALKEY names no socket of a Valkey" };
+    test("the broker goes away and comes back", broker, async (t) => {
+      const line = await Line.open(t);
+      const server = await Server.start(t, 0, line.url, "--subscribe-timeout", "0.2");
+      const api = new APIClient(server.api);
+      const client = connect(t, server.ws, options);
+      const [a, b] = [client.subscribe({ kind: `${process.pid} a` }), client.subscribe({ kind: `${process.pid} b` })];
+      await Promise.all([a.subscribe(), b.subscribe()]);
+      await line.cut();
+      await assert.rejects(api.publish(a.pattern, 1), { code: "unavailable", status: 503 });
+      const late = client.subscribe({ kind: `${process.pid} late` });
+      await until(() => late._attempts > 1 || client.errors.length > 1); // it was refused for now, and asked again
+      assert.equal(late.state, "subscribing");
+      const gaps = Promise.all([a, b].map((each) => event(each, "gap")));
+      await line.mend();
+      for (const seconds of await gaps) assert.ok(seconds > 0 && seconds < 60, `${seconds}`);
+      const all = [a, b, late];
+      await Promise.all(all.map((each) => each.subscribe()));
+      assert.equal(late.gaps, 0); // it was not in force before
+      const received = Promise.all(all.map((each) => event(each, "payload")));
+      for (const { pattern } of all) await api.publish(pattern, pattern.kind);
+      assert.deepEqual(await received, all.map(({ pattern }) => pattern.kind));
+      await server.stop();
+    });
+
     for (const [signal, what] of [["SIGKILL", "killed"], ["SIGTERM", "drained"]]) {
-      scenario(`it comes back to a server that was ${what} and started again on its port`, async (t) => {
+      test(`it comes back to a server that was ${what} and started again on its port`, async (t) => {
         const first = await Server.start(t);
         const client = connect(t, first.ws, options);
         const lost = record(client, "disconnect");

@@ -1,6 +1,7 @@
 // What the tests share: waiting, a real server, a WebSocket server and a server of events that do as a test says.
 import { spawn } from "node:child_process";
 import { createServer } from "node:http";
+import { connect as connectTcp, createServer as createTcpServer } from "node:net";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 
@@ -59,10 +60,10 @@ export function connect(t, url, options = {}) {
 /** A realizehit server in a process of its own. */
 export class Server {
   /** Start one and wait until it serves; it ends with the test `t`, or is to be stopped. */
-  static async start(t, port = 0) {
+  static async start(t, port = 0, redis = "memory://", ...more) {
     const command = process.env.REALIZEHIT_SERVER ?? "realizehit-server";
-    const words = ["--host", "127.0.0.1", "--port", `${port}`, "--redis", "memory://"];
-    words.push("--drain-seconds", "0.1", "--log-level", "warning");
+    const words = ["--host", "127.0.0.1", "--port", `${port}`, "--redis", redis];
+    words.push("--drain-seconds", "0.1", "--log-level", "warning", ...more);
     const child = spawn(command, words, { stdio: ["ignore", "pipe", "inherit"] });
     const server = new Server();
     server.child = child;
@@ -84,6 +85,41 @@ export class Server {
   async stop(signal = "SIGTERM") {
     if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill(signal);
     await this.ended;
+  }
+}
+
+/** A way to the broker that REALIZEHIT_VALKEY names, the path of a Unix socket, which can be cut and mended. */
+export class Line {
+  static async open(t) {
+    const line = new Line();
+    line.sockets = new Set();
+    line.server = createTcpServer((near) => {
+      const far = connectTcp(process.env.REALIZEHIT_VALKEY);
+      for (const [one, other] of [[near, far], [far, near]]) {
+        line.sockets.add(one);
+        one.on("error", () => {}).on("close", () => other.destroy()).pipe(other);
+      }
+    });
+    await line.mend();
+    t.after(() => line.cut());
+    return line;
+  }
+
+  get url() {
+    return `redis://127.0.0.1:${this.port}`;
+  }
+
+  async mend() {
+    this.server.listen(this.port ?? 0, "127.0.0.1");
+    await once(this.server, "listening");
+    this.port = this.server.address().port;
+  }
+
+  async cut() {
+    const closed = new Promise((resolve) => this.server.close(resolve));
+    for (const socket of this.sockets) socket.destroy();
+    this.sockets.clear();
+    await closed;
   }
 }
 
