@@ -52,7 +52,7 @@ function connect () {
         if (answer.id === 's') say({ sub: answer.ret, transport: opened.transport.name })
         else say({ unsub: answer.ret })
     })
-    opened.on('upgrade', (transport) => say({ upgraded: transport.name }))
+    opened.on('upgrade', (transport) => say({ upgraded: transport.name, after: count }))
     opened.on('error', () => {})
     opened.on('close', () => {
         next = null

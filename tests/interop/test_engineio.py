@@ -6,7 +6,7 @@ import asyncio
 import json
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ async def test_a_client(packages: Path, shared_valkey: Valkey, version: str, tra
         async with serve(settings) as server:
             subscribed = await client.answer("sub")
             assert subscribed.items() >= label.items()
-            await publish(0, TOTAL)  # during which an upgrade takes place
+            await publish(0, TOTAL)
             client.tell(f"count {TOTAL}")
             assert await client.answer("count") == {"count": TOTAL, "wrong": [], "transport": expected}
             client.tell("unsub")
@@ -116,6 +116,75 @@ async def test_a_client(packages: Path, shared_valkey: Valkey, version: str, tra
                 while server.engine.stats()["connections"] > 1:  # while a WebSocket takes over from polling
                     await asyncio.sleep(0.01)
             assert server.engine.stats()["connections"] == 1
+
+
+@asynccontextmanager
+async def slow_for_websockets(port: int, released: asyncio.Event) -> AsyncIterator[int]:
+    """A proxy that holds WebSocket handshakes back until they are released; yields its port."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"websocket" in head.lower().partition(b"upgrade:")[2]:
+                await released.wait()
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+            far_writer.write(head)
+            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+        writer.close()
+
+    proxy = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    try:
+        yield proxy.sockets[0].getsockname()[1]
+    finally:
+        proxy.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_an_upgrade_in_the_middle_loses_and_doubles_nothing(
+    packages: Path, shared_valkey: Valkey, version: str
+) -> None:
+    pattern = unique("upgrade" + version)
+    settings = Settings(port=0, redis=shared_valkey.url, max_queue_messages=65_535, max_queue_bytes=1 << 28)
+    released, upgraded = asyncio.Event(), asyncio.Event()
+
+    async def publish() -> int:
+        """Publish without an end, until the upgrade has taken place and as much again has been published."""
+        total, still = 0, 20
+        while still:
+            pipeline = broker.pipeline(transaction=False)
+            for number in range(total, total + 50):
+                pipeline.publish(str(Pattern(pattern)), json.dumps({"n": number, "text": TEXT}))
+            await pipeline.execute()
+            total += 50
+            still -= upgraded.is_set()
+            await asyncio.sleep(0.005)  # no more than a client can read
+        return total
+
+    async with publisher(shared_valkey) as broker, serve(settings) as server:
+        port = int(server.ws_url.removesuffix("/ws").rpartition(":")[2])
+        async with (
+            slow_for_websockets(port, released) as proxy,
+            node_js(packages, f"eio{version}", str(proxy), "polling,websocket", json.dumps(pattern)) as client,
+        ):
+            assert (await client.answer("sub"))["transport"] == "polling"
+            publishing = asyncio.create_task(publish())
+            client.tell("count 500")
+            assert (await client.answer("count"))["transport"] == "polling"
+            released.set()
+            change = await client.answer("upgraded")
+            upgraded.set()
+            total = await publishing
+            assert change["upgraded"] == "websocket"
+            assert 500 <= change["after"] < total
+            client.tell(f"count {total}")
+            assert await client.answer("count") == {"count": total, "wrong": [], "transport": "websocket"}
 
 
 async def until_idle(server: Node) -> bool:
