@@ -16,18 +16,20 @@ def require_node() -> None:
             pytest.fail(f"{tool} is not installed; this needs Node.js 20 with npm, and a network to install packages")
 
 
-def install(directory: Path, script: Path, *specs: str) -> Path:
+def install(directory: Path, script: Path, *specs: str, optional: bool = False) -> Path:
     """Install packages into a directory, without running their scripts, put our script beside them, and return it.
 
     Args:
         directory: where to; it is empty.
         script: the JavaScript that uses the packages.
         *specs: which, as npm names them, each with its version.
+        optional: whether what they merely would like to have is installed too.
     """
     require_node()
     (directory / "package.json").write_text('{"private": true}')
+    words = ["--no-audit", "--no-fund", "--ignore-scripts", *([] if optional else ["--omit=optional"])]
     done = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=optional", *specs],
+        ["npm", "install", *words, *specs],
         cwd=directory,
         capture_output=True,
         text=True,
