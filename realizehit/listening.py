@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import ssl
+import stat
+from collections.abc import Generator
+from pathlib import Path
 
 from realizehit.errors import SettingsError
 from realizehit.settings import Settings
@@ -32,6 +37,58 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         sock.close()
         raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     return sock
+
+
+@contextlib.contextmanager
+def unix_socket(path: str | None) -> Generator[socket.socket | None]:
+    """Hold a bound Unix socket that does not listen yet, for the owner and the group; its file is gone in the end.
+
+    A file that a killed server left is replaced; one that somebody listens on is not.
+
+    Yields:
+        The socket; ``None`` without a path.
+
+    Raises:
+        SettingsError: the path cannot be had; the text says why.
+    """
+    if path is None:
+        yield None
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            _make_room(path)
+            before = os.umask(0o117)
+            try:
+                sock.bind(path)
+            finally:
+                os.umask(before)
+        except OSError as error:  # also where the path is too long
+            raise SettingsError(f"--unix-socket: cannot listen on {path}: {error.strerror or error}") from None
+        sock.setblocking(False)
+        own = Path(path).stat().st_ino
+        try:
+            yield sock
+        finally:
+            with contextlib.suppress(OSError):
+                if Path(path).stat().st_ino == own:  # not another server's by now
+                    Path(path).unlink()
+
+
+def _make_room(path: str) -> None:
+    """Remove a socket that nobody listens on."""
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(0, "there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+    raise FileExistsError(0, "somebody listens there")
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

@@ -32,7 +32,7 @@ from realizehit.bus.open import open_bus
 from realizehit.errors import CloseCode, SettingsError
 from realizehit.figures import STATS_CHANNEL, Figures
 from realizehit.hub import Hub
-from realizehit.listening import api_url, bind, tls_context, ws_url
+from realizehit.listening import api_url, bind, tls_context, unix_socket, ws_url
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.engineio import EngineIO
@@ -59,6 +59,7 @@ class Node:
         broker_url: the broker; what ``settings.redis`` says is not looked at.
         relay_url: where to subscribe instead, when a relay of this host does so for all its workers.
         reuse_port: whether other processes listen on the same ports.
+        unix: a bound Unix socket to listen on as well.
         epoll: false to leave every connection with its asyncio transport, as on platforms without epoll.
     """
 
@@ -69,6 +70,7 @@ class Node:
         *,
         relay_url: str | None = None,
         reuse_port: bool = False,
+        unix: socket.socket | None = None,
         epoll: bool = True,
     ) -> None:
         self.settings = settings
@@ -80,6 +82,7 @@ class Node:
         self._broker_url = broker_url
         self._relay_url = relay_url
         self._reuse_port = reuse_port
+        self._unix = unix
         self._epoll = epoll
         self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -271,9 +274,17 @@ class Node:
         self._ports.update(ws=port, api=port)
         for listen in other:
             self._ports["api"] = await self._serve(listen, app, None)
+        if self._unix is not None:
+            await self._accept(self._unix, str(self.settings.unix_socket), app, self.websocket, tls=None)
 
     async def _serve(self, listen: tuple[str, int], app: Any, websocket: WebSocketTransport | None) -> int:
         sock = bind(*listen, reuse_port=self._reuse_port)
+        await self._accept(sock, f"{listen[0]}:{listen[1]}", app, websocket, tls=self._tls)
+        return int(sock.getsockname()[1])
+
+    async def _accept(
+        self, sock: socket.socket, place: str, app: Any, websocket: WebSocketTransport | None, *, tls: Any
+    ) -> None:
         settings = self.settings
         door: Any = partial(
             FrontDoor,
@@ -299,7 +310,7 @@ class Node:
             timeout_graceful_shutdown=5,
         )
         config.load()
-        config.ssl = self._tls
+        config.ssl = tls
         server = _Server(config, settings.handshake_timeout)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         self._servers.append((server, task))
@@ -308,10 +319,9 @@ class Node:
                 self._servers.pop()
                 error = task.exception()
                 if error is None or isinstance(error, OSError):
-                    raise SettingsError(f"cannot listen on {listen[0]}:{listen[1]}: {error or 'the server stopped'}")
+                    raise SettingsError(f"cannot listen on {place}: {error or 'the server stopped'}")
                 raise error
             await asyncio.sleep(0.001)
-        return int(sock.getsockname()[1])
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -380,7 +390,7 @@ async def serve(settings: Settings, *, epoll: bool = True) -> AsyncIterator[Node
             embedded = EmbeddedValkey()
             # Starting and stopping a process takes a while; the loop goes on meanwhile.
             url = (await asyncio.to_thread(stack.enter_context, embedded)).url
-        node = Node(settings, url, epoll=epoll)
+        node = Node(settings, url, unix=stack.enter_context(unix_socket(settings.unix_socket)), epoll=epoll)
         await node.start()
         try:
             yield node
@@ -394,6 +404,7 @@ def run(
     *,
     relay_url: str | None = None,
     reuse_port: bool = False,
+    unix: socket.socket | None = None,
     on_started: Callable[[Node], None] = lambda node: None,
     stop_fd: int | None = None,
 ) -> None:
@@ -404,6 +415,7 @@ def run(
         broker_url: the broker.
         relay_url: where to subscribe instead of at the broker.
         reuse_port: whether other processes listen on the same ports.
+        unix: a bound Unix socket to listen on as well.
         on_started: called once the node listens.
         stop_fd: a descriptor whose end of file also means to stop, so that a worker does not outlive its parent.
 
@@ -420,7 +432,7 @@ def run(
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
-        node = Node(settings, broker_url, relay_url=relay_url, reuse_port=reuse_port)
+        node = Node(settings, broker_url, relay_url=relay_url, reuse_port=reuse_port, unix=unix)
         await node.start()
         if reloads(settings):
             loop.add_signal_handler(signal.SIGHUP, node.reload)

@@ -111,6 +111,7 @@ class Settings:
     max_batch_bytes: int = _option(4 << 20, "largest body of a batch", unit="bytes")
     max_batch_messages: int = _option(10_000, "messages in one batch")
 
+    unix_socket: str | None = _option(None, "a Unix socket to listen on as well, for a proxy on this machine; a path")
     identify: tuple[str, ...] = _option((), "identity key and the header that a trusted proxy says it in: user=X-User")
     trusted_proxies: tuple[str, ...] = _option((), "networks, or unix, whose identity headers are believed")
     jwt_key_file: str | None = _option(

@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import resource
 import signal
+import socket
 import time
 from collections.abc import Callable, Generator
 from types import FrameType
@@ -24,7 +25,7 @@ from realizehit.access.gate import Gate
 from realizehit.bus.embedded import EmbeddedValkey, private_directory
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
-from realizehit.listening import api_url, bind, tls_context, ws_url
+from realizehit.listening import api_url, bind, tls_context, unix_socket, ws_url
 from realizehit.relay import Relay
 from realizehit.server import CLOSE_TIMEOUT, reloads, run
 from realizehit.settings import Settings
@@ -80,13 +81,14 @@ def start(settings: Settings, announce: Announce) -> None:
         url = settings.redis
         if url is None:
             url = stack.enter_context(EmbeddedValkey()).url
+        unix = stack.enter_context(unix_socket(settings.unix_socket))
         stack.callback(_ignore_signals)  # what follows the drain is short, and is not to be left half done
         if settings.workers == 1:
-            run(settings, url, on_started=lambda node: announce(node.ws_url, node.api_url))
+            run(settings, url, unix=unix, on_started=lambda node: announce(node.ws_url, node.api_url))
         else:
             settings = stack.enter_context(_reserved(settings))
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_Parent(settings, url, announce).run())
+                runner.run(_Parent(settings, url, unix, announce).run())
 
 
 def _raise_file_limit() -> None:
@@ -136,9 +138,10 @@ def _reserved(settings: Settings) -> Generator[Settings]:
 class _Parent:
     """Keeps the workers alive until it is told to stop."""
 
-    def __init__(self, settings: Settings, broker_url: str, announce: Announce) -> None:
+    def __init__(self, settings: Settings, broker_url: str, unix: socket.socket | None, announce: Announce) -> None:
         self._settings = settings
         self._broker_url = broker_url
+        self._unix = unix  # all workers accept from the one socket
         self._relay_url: str | None = None
         self._announce: Announce | None = announce  # until it was called
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
@@ -224,7 +227,7 @@ class _Parent:
     async def _live(self) -> Report:
         """Run one worker to its end; return what it said at its start."""
         reloads_before = self._reloads
-        worker = await Worker.spawn(self._settings, self._broker_url, self._relay_url)
+        worker = await Worker.spawn(self._settings, self._broker_url, self._relay_url, self._unix)
         self._workers.add(worker)
         try:
             if self._stop.is_set():

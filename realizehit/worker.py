@@ -51,13 +51,16 @@ class Worker:
         self._writer = writer
 
     @classmethod
-    async def spawn(cls, settings: Settings, broker_url: str, relay_url: str | None) -> Worker:
+    async def spawn(
+        cls, settings: Settings, broker_url: str, relay_url: str | None, unix: socket.socket | None
+    ) -> Worker:
         """Start a process: a fresh interpreter, not a fork.
 
         Raises:
             OSError: there is no room for another process.
         """
         ours, theirs = socket.socketpair()
+        shared = [] if unix is None else [unix.fileno()]
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -67,7 +70,7 @@ class Worker:
                     "realizehit.worker",
                     str(theirs.fileno()),
                     stdin=DEVNULL,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *shared],
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
                     start_new_session=True,  # a terminal's Ctrl+C is for the parent, who tells its workers
                 )
@@ -75,7 +78,9 @@ class Worker:
                 ours.close()
                 raise
         reader, writer = await asyncio.open_connection(sock=ours)
-        work = {"settings": dataclasses.asdict(settings), "broker": broker_url, "relay": relay_url}
+        work = {
+            "settings": dataclasses.asdict(settings), "broker": broker_url, "relay": relay_url, "unix": shared,
+        }  # fmt: skip
         writer.write(json.dumps(work).encode() + b"\n")
         return cls(process, reader, writer)
 
@@ -133,6 +138,7 @@ def work(fd: int) -> int:
                 order["broker"],
                 relay_url=order["relay"],
                 reuse_port=True,
+                unix=socket.socket(fileno=order["unix"][0]) if order["unix"] else None,
                 on_started=ready,
                 stop_fd=fd,
             )

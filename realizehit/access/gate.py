@@ -16,7 +16,7 @@ from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
 from realizehit.access.keys import Key
 from realizehit.access.limits import ActionRates, AddressLimit, Bucket
 from realizehit.access.origins import Origins
-from realizehit.access.peers import Networks, is_loopback
+from realizehit.access.peers import UNIX, Networks, is_loopback
 from realizehit.access.policy import header_names, load_policy
 from realizehit.access.tokens import Token
 from realizehit.errors import AccessDenied, ErrorCode
@@ -187,7 +187,7 @@ class Gate:
 
     def _check_host(self, peer: str, headers: Mapping[bytes, bytes]) -> None:
         """Refuse a page whose name was made to point to this machine; it is nobody's that may use the server."""
-        if self._hosts is None or peer in self._trusted:
+        if self._hosts is None or peer in self._trusted or peer == UNIX:  # no browser opens a Unix socket
             return
         host, origin = headers.get(b"host"), headers.get(b"origin")
         if host is None or self._hosts.knows(host) or (origin is not None and self.origins.listed(origin)):

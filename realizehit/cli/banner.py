@@ -56,6 +56,8 @@ def announce(settings: Settings, ws: str, api: str) -> None:
         return
     lines = [f"realizehit {realizehit.__version__} is serving"]
     lines += [f"  {name:9}  {places[key]}" for key, name in (("ws", "WebSocket"), ("api", "API")) if key in places]
+    if settings.unix_socket is not None:
+        lines.append(f"  {'Unix':9}  {settings.unix_socket}")
     lines.append(f"  {'broker':9}  {broker}")
     if "ws" in places:
         lines += ["", "Subscribe in another terminal:", f"  {subscribe_line(ws)}"]

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
+from realizehit.access.peers import UNIX, peer_of_transport
 from realizehit.errors import ErrorCode
 from realizehit.transports.direct import MAX_BODY, DirectRequest, Handler
 from realizehit.transports.handshake import refusal, too_large
@@ -58,6 +59,12 @@ class BoundedRequests(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._direct = direct
         self._defaults: tuple[object, bytes] = (None, b"")
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Note who is at the other end; uvicorn names nobody where that is a Unix socket."""
+        super().connection_made(transport)
+        if self.client is None and peer_of_transport(transport) == UNIX:
+            self.client = (UNIX, 0)
 
     def on_message_begin(self) -> None:
         """Note that a request has begun."""
