@@ -22,7 +22,7 @@ from tests.fuzz.targets import NATIVE
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"build", "dist", "node_modules", "benchmarks"}
 TESTS = ("tests/unit", "tests/property", "tests/fuzz")
-FUZZ_SECONDS = "5"
+FUZZ_SECONDS = "3"
 
 
 def build(directory: str, **flags: str) -> None:
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
         used = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False)
         if used.returncode or not used.stdout.startswith(directory):
             sys.exit(f"the extension under test is not the one that was built: {used.stdout}{used.stderr}")
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2"]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "3"]
         status = subprocess.run([*command, *(arguments or TESTS)], cwd=directory, env=env, check=False).returncode
         if arguments:
             return status
