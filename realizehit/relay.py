@@ -122,7 +122,7 @@ class Relay:
         """Take what a worker sent."""
         try:
             self._workers[handle].feed(data)
-        except (hiredis.HiredisError, _CommandError) as error:
+        except (hiredis.HiredisError, TypeError, _CommandError) as error:  # TypeError: a map with a list as a key
             logger.error("a worker sent what is no command: %s", error)  # noqa: TRY400 - the text says it all
             self._engine.disconnect(handle, 0)
 

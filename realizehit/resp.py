@@ -124,7 +124,7 @@ class CommandConnection(asyncio.Protocol):
         try:
             self._reader.feed(data)
             replies = list(iter(self._reader.gets, _NO_MORE))
-        except (hiredis.HiredisError, UnicodeDecodeError) as error:
+        except (hiredis.HiredisError, TypeError, UnicodeDecodeError) as error:  # TypeError: a map with a list as a key
             self.drop(f"it does not speak RESP: {error}")
             return
         while self._login and replies and not self._reason:

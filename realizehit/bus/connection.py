@@ -176,7 +176,7 @@ class SubscriberConnection(asyncio.Protocol):
                     batch.append(reply)
                 else:
                     replies.append(reply)
-        except (hiredis.HiredisError, IndexError, UnicodeDecodeError) as error:
+        except (hiredis.HiredisError, IndexError, TypeError, UnicodeDecodeError) as error:  # TypeError: a list as a key
             garbage = f"it does not speak RESP: {error}"
         if replies:
             try:

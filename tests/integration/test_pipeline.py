@@ -252,6 +252,7 @@ async def test_who_gives_up_before_it_was_sent_has_not_published() -> None:
     ("answer", "text"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak RESP"),
+        (b"%1\r\n*1\r\n:1\r\n:2\r\n", "does not speak RESP"),
         (b"+OK\r\n+PONG\r\n:1\r\n", "nothing asked for: 1"),
         (b"", "closed the connection"),
         (b"-LOADING busy\r\n-LOADING busy\r\n", "LOADING busy"),

@@ -124,6 +124,7 @@ async def test_a_peer_that_never_answers_is_given_up_in_time() -> None:
         b"*3\r\n$9\r\nsubscribe\r\n$5\r\nother\r\n:1\r\n",
         b"+surplus\r\n+surplus\r\n",
         b"*0\r\n",
+        b"%1\r\n*1\r\n:1\r\n:2\r\n",
         b"-ERR what \xff\r\n",
     ],
 )
