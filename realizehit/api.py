@@ -1,21 +1,13 @@
-"""The ASGI application: publish, health, metrics.
+"""The ASGI application: publish (`realizehit.publishing`), health, metrics. It can be mounted in any other.
 
-It can be mounted in any ASGI application. Publishing is a raw ASGI endpoint, because a request object for each message
-costs more than everything else that is done for it here.
-
-Source: section 3 of the wire protocol, ``docs/http-api.md``; RFC 9457 for the errors.
+Source: section 3 of the wire protocol, ``docs/http-api.md``.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from email.message import Message as Headers
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from math import ceil
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -25,48 +17,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from realizehit import _fanout, assets, openapi
+from realizehit import assets, openapi
 from realizehit.access.gate import Gate
-from realizehit.access.keys import Key
-from realizehit.access.peers import peer_of
 from realizehit.bus.base import Bus, BusState
-from realizehit.errors import (
-    AccessDenied,
-    BrokerError,
-    BrokerUnavailable,
-    ErrorCode,
-    PatternError,
-    PublishUnclear,
-    RequestError,
-)
-from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication, problem
+from realizehit.errors import BrokerError, ErrorCode
+from realizehit.messages import problem
 from realizehit.metrics import CONTENT_TYPE, Metrics
+from realizehit.publishing import DEFECT, PROBLEM, RETRY_AFTER, Away, Endpoint, Publish, PublishBatch, problem_of
 from realizehit.settings import Settings
-from realizehit.transports.direct import Handler, Respond
-
-logger: Final = logging.getLogger(__name__)
-
-RETRY_AFTER: Final = 2  # seconds, in every 503
-LOG_INTERVAL: Final = 5.0  # seconds between two lines about a broker that cannot be reached
-PATTERN_ROOM: Final = 16 * 1024  # bytes of a publish body besides its payload
-
-_Item = Publication | RequestError | PatternError | AccessDenied
-"""A message of a batch, or why it is not published."""
-
-_JSON: Final = b"application/json"
-_PROBLEM: Final = b"application/problem+json"
-
-_STATUS: Final = {
-    ErrorCode.NOT_AUTHENTICATED: HTTPStatus.UNAUTHORIZED,
-    ErrorCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
-    ErrorCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
-    ErrorCode.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ErrorCode.BROKER_REFUSED: HTTPStatus.BAD_GATEWAY,
-    ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
-}
+from realizehit.transports.direct import Handler
 
 
 def create_app(
@@ -94,7 +55,7 @@ def create_app(
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(bus=bus)
-    away = _Away()
+    away = Away()
     described = orjson.dumps(openapi.document(settings, publish=publish))
 
     async def healthz(_: Request) -> Response:
@@ -127,11 +88,11 @@ def create_app(
     ]
     if settings.role != "api":
         routes += assets.routes()
-    endpoints: dict[str, _Endpoint] = {}
+    endpoints: dict[str, Endpoint] = {}
     if publish:
-        single = _Publish(bus, settings, metrics, gate, away)
+        single = Publish(bus, settings, metrics, gate, away)
         endpoints[settings.prefix] = endpoints[settings.prefix.rstrip("/") or "/"] = single
-        endpoints[settings.prefix + "batch"] = _PublishBatch(bus, settings, metrics, gate, away)
+        endpoints[settings.prefix + "batch"] = PublishBatch(bus, settings, metrics, gate, away)
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
     middleware = []
     if gate is not None and settings.allow_origin:
@@ -152,23 +113,6 @@ def create_app(
         middleware=middleware,
         exception_handlers={HTTPException: _http_exception, 500: _defect},
     )
-
-
-class _Away:
-    """Says that the broker cannot be reached: to who asks without its address, to the log with the cause."""
-
-    def __init__(self) -> None:
-        self._quiet_until = 0.0
-
-    def say(self, error: BrokerError) -> str:
-        """Log an error, now and then, and return what a client may know of it."""
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + LOG_INTERVAL
-            logger.warning("the broker does not serve: %s", error)
-        if isinstance(error, PublishUnclear):
-            return "the broker did not answer in time; it may have taken the message"
-        return "the broker cannot be reached; try again later"
 
 
 class _CrossOrigin(CORSMiddleware):
@@ -192,7 +136,7 @@ class _CrossOrigin(CORSMiddleware):
 class Application(Starlette):
     """A Starlette application that lets publications past its middleware and router, which cost more than they do."""
 
-    def __init__(self, endpoints: dict[str, _Endpoint], **options: Any) -> None:
+    def __init__(self, endpoints: dict[str, Endpoint], **options: Any) -> None:
         super().__init__(**options)
         self.router.redirect_slashes = False
         self._endpoints = endpoints
@@ -202,7 +146,7 @@ class Application(Starlette):
         """Who serves requests without ASGI, by target; nobody where middleware has a say in every answer."""
         if self.user_middleware:
             return {}
-        return {path.encode(): it.directly for path, it in self._endpoints.items() if isinstance(it, _Publish)}
+        return {path.encode(): it.directly for path, it in self._endpoints.items() if isinstance(it, Publish)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path"):
@@ -213,267 +157,9 @@ class Application(Starlette):
         await super().__call__(scope, receive, send)
 
 
-class _Endpoint:
-    """Reads a body, has it published, and answers; errors become problem documents."""
-
-    media_types: tuple[str, ...] = ("application/json",)
-
-    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics, gate: Gate | None, away: _Away) -> None:
-        self.bus = bus
-        self.away = away
-        self.gate = gate
-        self.metrics = metrics
-        self.max_payload = settings.max_payload_bytes
-        self.max_body = settings.max_payload_bytes + PATTERN_ROOM
-
-    async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
-        """Publish what a body holds, as far as the key may, and return the answer.
-
-        Args:
-            body: whole.
-            media_type: one of `media_types`.
-            key: whose it is; ``None`` where nobody needs one.
-            began: when the body was here, by `time.perf_counter`.
-        """
-        raise NotImplementedError
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        try:
-            key = None if self.gate is None else self.gate.publisher(peer_of(scope.get("client")), headers)
-            media_type = self._media_type(headers.get(b"content-type", b""))
-            self._check_size(headers.get(b"content-length"))
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                body: bytes | None = message.get("body", b"")
-            else:
-                body = await self._read_rest(message, receive)
-            if body is None:
-                return  # the publisher went away
-            answer = await self.publish(body, media_type, key, time.perf_counter())
-        except Exception as error:
-            status, kind, data, more = self._refusal(error)
-            await _send_bytes(send, status, kind, data, more)
-            if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise  # whoever serves this logs it
-        else:
-            await _send_bytes(send, 200, _JSON, orjson.dumps(answer))
-
-    def _refusal(self, error: Exception) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
-        """Return status, media type, body and further headers of the answer to what went wrong, and count it."""
-        wait: float | None = None
-        if isinstance(error, AccessDenied):
-            wait = error.retry_after
-            status, media_type, body = _problem(error.code, str(error))
-        elif isinstance(error, RequestError | PatternError):
-            self.metrics.count("invalid")
-            if error.code == ErrorCode.TOO_LARGE:
-                self._limited()
-            status, media_type, body = _problem(error.code, str(error))
-        elif isinstance(error, BrokerUnavailable):
-            # A client takes Retry-After as leave to send again.
-            wait = None if isinstance(error, PublishUnclear) else RETRY_AFTER
-            status, media_type, body = _problem(error.code, self.away.say(error))
-        elif isinstance(error, BrokerError):
-            status, media_type, body = _problem(ErrorCode.BROKER_REFUSED, str(error))
-        else:
-            status, media_type, body = HTTPStatus.INTERNAL_SERVER_ERROR, _PROBLEM, _DEFECT
-        more = [] if wait is None else [(b"retry-after", b"%d" % ceil(wait))]
-        if status is HTTPStatus.UNAUTHORIZED:
-            more.append((b"www-authenticate", b"Bearer"))
-        return status.value, media_type, body, more
-
-    def _media_type(self, header: bytes) -> str:
-        # Insisting on the type keeps web pages of strangers from publishing: what a form or a plain request of another
-        # origin can send is none of these, and for these a browser asks for permission first, which is not given.
-        media_type = "application/json" if header == _JSON else _media_type(header)
-        if media_type not in self.media_types:
-            wanted = " or ".join(f"Content-Type: {name}" for name in self.media_types)
-            shown = f"Content-Type is {header[:100].decode('latin-1')}" if header else "the Content-Type is missing"
-            raise RequestError(f"{shown}; send the header {wanted}", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
-        return media_type
-
-    def _check_size(self, length: bytes | None) -> None:
-        if length is not None and length.isdigit() and int(length) > self.max_body:
-            raise self._too_large(f"the body has {int(length)} bytes")
-
-    async def _read_rest(self, message: Message, receive: Receive) -> bytes | None:
-        """Read a body that comes in parts, as a large one does, or one that does not say how large it is."""
-        parts: list[bytes] = []
-        size = 0
-        while message["type"] == "http.request":
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self.max_body:
-                raise self._too_large("the body has more bytes")
-            if not message.get("more_body", False):
-                return b"".join(parts)
-            message = await receive()
-        return None
-
-    def _too_large(self, what: str) -> RequestError:
-        return RequestError(f"{what}; at most {self.max_body} are taken", ErrorCode.TOO_LARGE)
-
-    def payload_error(self, publication: Publication) -> RequestError | None:
-        """Hold a publication to the bound of a payload."""
-        size = len(publication.payload)
-        if size <= self.max_payload:
-            return None
-        text = f"the payload has {size} bytes; at most {self.max_payload} are taken"
-        return RequestError(text, ErrorCode.TOO_LARGE)
-
-    def _limited(self) -> None:
-        if self.gate is not None:
-            self.gate.count("payload_too_large")
-
-
-class _Publish(_Endpoint):
-    """``POST {prefix}``."""
-
-    async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
-        channel, payload = self._checked(body, key)
-        try:
-            nodes = await self.bus.publish(channel, payload)
-        except BrokerError as error:
-            self.metrics.count(_outcome(error))
-            raise
-        finally:
-            self.metrics.took(time.perf_counter() - began)
-        self.metrics.count("queued")
-        return _queued(channel, nodes)
-
-    def _checked(self, body: bytes, key: Key | None) -> Publication:
-        publication = parse_publication(body)
-        if (too_large := self.payload_error(publication)) is not None:
-            raise too_large
-        if key is not None and self.gate is not None:
-            denied = self.gate.publishes(key, [publication.channel])[0]
-            if denied is not None:
-                raise denied
-        return publication
-
-    def directly(
-        self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
-    ) -> None:
-        """Serve a request without ASGI; see `realizehit.transports.direct`."""
-        began = time.perf_counter()
-        try:
-            key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
-            self._media_type(headers.get(b"content-type", b""))
-            channel, payload = self._checked(body, key)
-        except Exception as error:  # noqa: BLE001 - a defect is answered and logged
-            self._refuse(respond, error)
-            return
-
-        def done(outcome: int | BrokerError) -> None:
-            self.metrics.took(time.perf_counter() - began)
-            if isinstance(outcome, int):
-                self.metrics.count("queued")
-                respond(200, _JSON, orjson.dumps(_queued(channel, outcome)), ())
-            else:
-                self.metrics.count(_outcome(outcome))
-                self._refuse(respond, outcome)
-
-        self.bus.publish_soon(channel, payload, done)
-
-    def _refuse(self, respond: Respond, error: Exception) -> None:
-        answer = self._refusal(error)
-        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR:
-            logger.error("a publication failed", exc_info=error)
-        respond(*answer)
-
-
-class _PublishBatch(_Endpoint):
-    """``POST {prefix}batch``."""
-
-    media_types = ("application/json", "application/x-ndjson")
-
-    def __init__(self, bus: Bus, settings: Settings, metrics: Metrics, gate: Gate | None, away: _Away) -> None:
-        super().__init__(bus, settings, metrics, gate, away)
-        self.max_body = settings.max_batch_bytes
-        self._most = settings.max_batch_messages
-
-    async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
-        parse = parse_lines if media_type == "application/x-ndjson" else parse_batch
-        items = self._checked(parse(body, self._most), key)
-        good = [item for item in items if isinstance(item, Publication)]
-        self.metrics.count("invalid", len(items) - len(good))
-        outcomes = await self.bus.publish_many(good)
-        if good:
-            self.metrics.took(time.perf_counter() - began)
-        results: list[dict[str, Any]] = []
-        queued = 0
-        published = iter(outcomes)
-        for index, item in enumerate(items):
-            outcome = next(published) if isinstance(item, Publication) else item
-            if isinstance(outcome, int):
-                queued += 1
-                results.append(_queued(item[0], outcome))  # type: ignore[index]  # a Publication, as just seen
-            else:
-                if isinstance(outcome, BrokerError):
-                    self.metrics.count(_outcome(outcome))
-                text = self.away.say(outcome) if isinstance(outcome, BrokerUnavailable) else str(outcome)
-                results.append(_failed(index, outcome.code, text))
-        self.metrics.count("queued", queued)
-        if outcomes and all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes):
-            # Nothing is known to be published: say so in the status too.
-            unclear = (outcome for outcome in outcomes if isinstance(outcome, PublishUnclear))
-            raise next(unclear, outcomes[0])  # type: ignore[misc]
-        return {"results": results, "queued": queued, "failed": len(items) - queued}
-
-    def _checked(self, items: Sequence[_Item], key: Key | None) -> list[_Item]:
-        """Have the key pay, and put an error in the place of what is too large or not the key's."""
-        checked = list(items)
-        for index, item in enumerate(items):
-            if isinstance(item, Publication) and (too_large := self.payload_error(item)) is not None:
-                checked[index] = too_large
-                self._limited()
-        if key is not None and self.gate is not None:
-            self.gate.pay(key, len(items) - 1)
-            places = [index for index, item in enumerate(checked) if isinstance(item, Publication)]
-            channels = [item.channel for item in checked if isinstance(item, Publication)]
-            for index, denied in zip(places, self.gate.publishes(key, channels), strict=True):
-                if denied is not None:
-                    checked[index] = denied
-        return checked
-
-
-@lru_cache(maxsize=256)
-def _media_type(header: bytes) -> str:
-    """Return the media type that a Content-Type names; an empty text where its charset is not UTF-8."""
-    message = Headers()
-    message["content-type"] = header.decode("latin-1") or "none/none"
-    return message.get_content_type() if message.get_content_charset("utf-8") in ("utf-8", "us-ascii") else ""
-
-
-def _outcome(error: BrokerError) -> str:
-    return "unavailable" if isinstance(error, BrokerUnavailable) else "refused"
-
-
-def _queued(channel: bytes, nodes: int) -> dict[str, Any]:
-    return {"status": "queued", "id": _fanout.channel_id(channel), "nodes": nodes}
-
-
-def _failed(index: int, code: str, detail: str) -> dict[str, Any]:
-    return {"status": "error", "index": index, "code": code, "detail": detail}
-
-
-def _problem(code: str, detail: str) -> tuple[HTTPStatus, bytes, bytes]:
-    status = _STATUS.get(ErrorCode(code), HTTPStatus.BAD_REQUEST)
-    return status, _PROBLEM, problem(status, detail, code)
-
-
 def _problem_response(code: ErrorCode, detail: str) -> Response:
-    status, media_type, body = _problem(code, detail)
+    status, media_type, body = problem_of(code, detail)
     return Response(body, status, {"Retry-After": str(RETRY_AFTER)}, media_type.decode())
-
-
-async def _send_bytes(
-    send: Send, status: int, media_type: bytes, body: bytes, more: Iterable[tuple[bytes, bytes]] = ()
-) -> None:
-    headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *more]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def _http_exception(_: Request, error: Exception) -> Response:
@@ -481,12 +167,9 @@ async def _http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     detail = {404: "there is nothing here; GET /openapi.json lists what there is"}.get(status, error.detail)
-    return Response(problem(status, detail), status, error.headers, _PROBLEM.decode())
-
-
-_DEFECT: Final = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says how")
+    return Response(problem(status, detail), status, error.headers, PROBLEM.decode())
 
 
 async def _defect(_: Request, error: Exception) -> Response:
     """Answer a defect without telling its insides; the server logs them."""
-    return Response(_DEFECT, HTTPStatus.INTERNAL_SERVER_ERROR, media_type=_PROBLEM.decode())
+    return Response(DEFECT, HTTPStatus.INTERNAL_SERVER_ERROR, media_type=PROBLEM.decode())

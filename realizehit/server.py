@@ -14,12 +14,10 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Final
 
-import uvicorn
 import uvloop
 from starlette.routing import Route
 
@@ -29,14 +27,14 @@ from realizehit.api import create_app
 from realizehit.bus.embedded import EmbeddedValkey
 from realizehit.bus.link import LinkSettings
 from realizehit.bus.open import open_bus
-from realizehit.errors import CloseCode, SettingsError
+from realizehit.errors import CloseCode
 from realizehit.figures import STATS_CHANNEL, Figures
 from realizehit.hub import Hub
+from realizehit.listener import Listener
 from realizehit.listening import api_url, bind, tls_context, unix_socket, ws_url
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.engineio import EngineIO
-from realizehit.transports.frontdoor import FrontDoor
 from realizehit.transports.guard import Guard
 from realizehit.transports.room import Room
 from realizehit.transports.session import DRAIN_REASON, ActionSession
@@ -45,7 +43,6 @@ from realizehit.transports.websocket import WS_PATH, WebSocketTransport
 
 logger: Final = logging.getLogger(__name__)
 
-BACKLOG: Final = 4096  # connections that may wait to be accepted; the system's own limit is the lower one on most
 CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
 DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away, at least
@@ -84,7 +81,7 @@ class Node:
         self._reuse_port = reuse_port
         self._unix = unix
         self._epoll = epoll
-        self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
+        self._listener: Listener | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._figures: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
@@ -162,7 +159,8 @@ class Node:
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
             self._tick()
-            await self._listen(app)
+            self._listener = Listener(app, settings, self.guard, self.room)
+            await self._listen(self._listener)
             if settings.console:
                 figures = Figures(
                     self.engine, self.bus, role=settings.role, published=lambda: metrics.outcomes["queued"]
@@ -245,10 +243,8 @@ class Node:
         for transport in (self.engineio, self.streams):
             if transport is not None:
                 transport.close()
-        for server, _ in self._servers:
-            server.should_exit = True
-        servers, self._servers = self._servers, []
-        await asyncio.gather(*(task for _, task in servers), return_exceptions=True)
+        if self._listener is not None:
+            await self._listener.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -268,60 +264,19 @@ class Node:
         if isinstance(error, Exception):
             self._callback_failed(error)
 
-    async def _listen(self, app: Any) -> None:
+    async def _listen(self, listener: Listener) -> None:
         first, *other = self.settings.listens
-        port = await self._serve(first, app, self.websocket)
+        port = await self._bind(listener, first, self.websocket)
         self._ports.update(ws=port, api=port)
         for listen in other:
-            self._ports["api"] = await self._serve(listen, app, None)
+            self._ports["api"] = await self._bind(listener, listen, None)
         if self._unix is not None:
-            await self._accept(self._unix, str(self.settings.unix_socket), app, self.websocket, tls=None)
+            await listener.accept(self._unix, str(self.settings.unix_socket), self.websocket, None)
 
-    async def _serve(self, listen: tuple[str, int], app: Any, websocket: WebSocketTransport | None) -> int:
+    async def _bind(self, listener: Listener, listen: tuple[str, int], websocket: WebSocketTransport | None) -> int:
         sock = bind(*listen, reuse_port=self._reuse_port)
-        await self._accept(sock, f"{listen[0]}:{listen[1]}", app, websocket, tls=self._tls)
+        await listener.accept(sock, f"{listen[0]}:{listen[1]}", websocket, self._tls)
         return int(sock.getsockname()[1])
-
-    async def _accept(
-        self, sock: socket.socket, place: str, app: Any, websocket: WebSocketTransport | None, *, tls: Any
-    ) -> None:
-        settings = self.settings
-        door: Any = partial(
-            FrontDoor,
-            websocket=websocket,
-            timeout=settings.handshake_timeout,
-            request_timeout=settings.request_timeout,
-            max_head=settings.max_head_bytes,
-            guard=self.guard,
-            room=self.room,
-            direct=app.direct,
-        )
-        config = uvicorn.Config(
-            app,
-            http=door,
-            ws="none" if websocket is None else door,
-            loop="none",
-            lifespan="off",
-            log_config=None,
-            access_log=settings.access_log,
-            proxy_headers=False,
-            server_header=False,
-            backlog=BACKLOG,
-            timeout_graceful_shutdown=5,
-        )
-        config.load()
-        config.ssl = tls
-        server = _Server(config, settings.handshake_timeout)
-        task = asyncio.create_task(server.serve(sockets=[sock]))
-        self._servers.append((server, task))
-        while not server.started:
-            if task.done():
-                self._servers.pop()
-                error = task.exception()
-                if error is None or isinstance(error, OSError):
-                    raise SettingsError(f"cannot listen on {place}: {error or 'the server stopped'}")
-                raise error
-            await asyncio.sleep(0.001)
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -332,38 +287,6 @@ class Node:
 
     def _callback_failed(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "a connection's callback failed", "exception": error})
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers: signals are the process's affair, see `run`.
-
-    Args:
-        config: uvicorn's.
-        handshake_timeout: seconds for a TLS handshake, for which uvicorn leaves what the event loop does, a minute.
-    """
-
-    def __init__(self, config: uvicorn.Config, handshake_timeout: float) -> None:
-        super().__init__(config)
-        self._handshake_timeout = handshake_timeout
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen on the sockets."""
-        await self.lifespan.startup()
-        config, loop = self.config, asyncio.get_running_loop()
-        door: Any = config.http_protocol_class
-        protocol = partial(door, config=config, server_state=self.server_state, app_state=self.lifespan.state)
-        timeout = None if config.ssl is None else self._handshake_timeout
-        self.servers = [
-            await loop.create_server(
-                protocol, sock=sock, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=timeout
-            )
-            for sock in sockets or ()
-        ]
-        self.started = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 def reloads(settings: Settings) -> bool:

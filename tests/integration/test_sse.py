@@ -194,10 +194,17 @@ async def test_a_stream(shared_valkey: Valkey, kind: str) -> None:
         await until(lambda: engine.stats()["connections"] == 0)
 
 
+def http_server(node: Node) -> uvicorn.Server:
+    """The only HTTP server that a node has."""
+    assert node._listener is not None
+    ((server, _),) = node._listener._servers
+    return server
+
+
 async def test_the_connection_is_the_engines(node: Node) -> None:
     async with http(node.api_url) as session, streaming(session, asked(CNN)) as stream:
         await stream.subscribed()
-        (server,) = {server for server, _ in node._servers}
+        server = http_server(node)
         assert server.server_state.connections == set()
         assert server.server_state.tasks == set()
         assert stream.response.headers["connection"] == "close"
@@ -468,5 +475,5 @@ async def test_requests_behind_one_for_events_are_not_answered(node: Node, share
         )
         writer.close()
         await until(lambda: node.engine.stats()["connections"] == 0)
-        (server,) = {server for server, _ in node._servers}
+        server = http_server(node)
         await until(lambda: not server.server_state.tasks and not server.server_state.connections)
