@@ -48,6 +48,8 @@ class BoundedRequests(HttpToolsProtocol):
         direct: Mapping[bytes, Handler],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        # uvicorn looks whether the logger has handlers, which others in this process may have given it.
+        self.access_log = self.access_log and config.access_log
         self._timeout = timeout
         self._max_head = max_head
         self._limited = limited

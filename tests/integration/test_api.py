@@ -33,6 +33,13 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 HELLO = b'{"pattern": {"kind": "news"}, "payload": "hello"}'
 
 
+@pytest.fixture(params=["directly", "through ASGI"])
+async def node(shared_valkey: Valkey, request: pytest.FixtureRequest) -> AsyncIterator[Node]:
+    """A server on a free port. Requests that are to be logged take ASGI's way, and all are to be served alike."""
+    async with serve(Settings(port=0, redis=shared_valkey.url, access_log=request.param == "through ASGI")) as node:
+        yield node
+
+
 @asynccontextmanager
 async def http(node: Node) -> AsyncIterator[httpx2.AsyncClient]:
     async with httpx2.AsyncClient(base_url=node.api_url, timeout=20) as client:

@@ -125,6 +125,18 @@ async def test_what_follows_waits_for_the_answer_and_comes_in_order() -> None:
     one.protocol.connection_lost(None)
 
 
+async def test_the_next_publication_too_waits_for_the_answer() -> None:
+    one = Connection()
+    one.receive(POST + b"1111" + POST + b"2222")
+    await settled()
+    assert ([body for _, body in one.asked], one.seen) == ([b"1111"], [])
+    one.answer(b"1")
+    await settled()
+    assert one.seen == ["/publish"]
+    assert one.answered() == ["200 OK", "404 Not Found"]
+    one.protocol.connection_lost(None)
+
+
 async def test_who_has_gone_is_not_answered() -> None:
     one = Connection()
     one.receive(POST + b"abcd")
