@@ -43,6 +43,15 @@ def open_files(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+async def witnesses(server: Server, count: int, patterns: list[Pattern]) -> list[Witness]:
+    """So many clients, each subscribed to all patterns."""
+    clients: list[Witness] = [await Witness.connect(server.ws) for _ in range(count)]  # type: ignore[misc]
+    for one in clients:
+        for pattern in patterns:
+            assert "ret" in await one.ask("sub", pattern)
+    return clients
+
+
 async def told(server: Server, pattern: str, count: int = 1) -> list[re.Match[str]]:
     return await asyncio.to_thread(server.find, pattern, count)
 
@@ -52,10 +61,7 @@ async def test_a_worker_killed_under_load_is_replaced_and_the_others_miss_nothin
     with serving("--redis", valkey.url, "--workers", "2", "--drain-seconds", "0.2") as server:
         first, _ = worker_pids(server)
         patterns = [Pattern(unique("killed")) for _ in range(10)]
-        clients: list[Witness] = [await Witness.connect(server.ws) for _ in range(40)]  # type: ignore[misc]
-        for one in clients:
-            for pattern in patterns:
-                assert "ret" in await one.ask("sub", pattern)
+        clients = await witnesses(server, 40, patterns)
         since = time.monotonic()
         bus = open_bus(valkey.url)
         await bus.start(None)
@@ -132,10 +138,7 @@ async def test_an_embedded_broker_that_is_killed_comes_back_and_the_gap_is_told(
     with private_tmp() as tmp, serving(*words, "--drain-seconds", "0.1", env=tmp) as server:
         (pid,) = embedded_pids(tmp)
         patterns = [Pattern(unique("embedded")) for _ in range(5)]
-        clients: list[Witness] = [await Witness.connect(server.ws) for _ in range(10)]  # type: ignore[misc]
-        for one in clients:
-            for pattern in patterns:
-                assert "ret" in await one.ask("sub", pattern)
+        clients = await witnesses(server, 10, patterns)
         since = time.monotonic()
         bus = open_bus(embedded_url(tmp), publish_timeout=0.5)
         await bus.start(None)

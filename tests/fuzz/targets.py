@@ -40,19 +40,8 @@ MINUTE: Final = (
 """What is fuzzed for a minute of each kind wherever all is: WebSocket bytes, actions, patterns, Engine.IO's payloads,
 HTTP bodies, and what brokers answer. Two fuzzers of one kind share its minute."""
 
-NATIVE: Final = (
-    "actions",
-    "broker_subscriber",
-    "engine_calls",
-    "engineio_payloads",
-    "load_client",
-    "pattern_text",
-    "patterns",
-    "publications",
-    "queries",
-    "websocket_frames",
-)
-"""What is fuzzed under the sanitizers too: the cases go through an extension."""
+PYTHON: Final = ("broker_publisher", "request_bodies", "request_heads", "settings_files")
+"""Whose cases go through no extension, or hardly; the others are fuzzed under the sanitizers too."""
 
 
 def seconds_of(name: str) -> float:

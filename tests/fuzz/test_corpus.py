@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.targets import CORPUS, MINUTE, NAMES, NATIVE, cases, load, seconds_of
+from tests.fuzz.targets import CORPUS, MINUTE, NAMES, PYTHON, cases, load, seconds_of
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,6 +39,6 @@ def test_every_fuzzer_is_listed_and_states_its_invariant() -> None:
 
 
 def test_each_kind_of_input_has_its_minute() -> None:
-    assert {name for kind in MINUTE for name in kind} | set(NATIVE) <= set(NAMES)
+    assert {name for kind in MINUTE for name in kind} | set(PYTHON) <= set(NAMES)
     assert [sum(map(seconds_of, kind)) for kind in MINUTE] == [60.0] * 6
     assert seconds_of("queries") == 5.0

@@ -14,7 +14,7 @@ from realizehit import _fanout
 from realizehit.bus.memory import MemoryBus
 from realizehit.errors import ErrorCode
 from realizehit.hub import Hub
-from tests.engines import Bench, bench
+from tests.engines import Bench, Peer, bench
 from tests.scripted_bus import ScriptedBus
 
 NEWS = b"kind:news"
@@ -283,13 +283,18 @@ def test_a_refusal_of_what_was_in_force_is_logged(caplog: pytest.LogCaptureFixtu
         assert d.take() == [(str(one), None)]
 
 
+def one_of_two_before_the_gap(d: Desk) -> tuple[tuple[int, Peer], tuple[int, Peer]]:
+    """Two connections, of which the first had its subscription in force when the broker went away."""
+    first, second = d.bench.connect(), d.bench.connect()
+    d.sub(first[0])
+    d.bus.confirm(NEWS)
+    d.bus.go_away()
+    return first, second
+
+
 def test_a_refusal_ends_what_was_in_force_also_when_somebody_left_who_waited() -> None:
     with desk() as (d, b):
-        one, first = b.connect()
-        two, second = b.connect()
-        d.sub(one)
-        d.bus.confirm(NEWS)
-        d.bus.go_away()
+        (_, first), (two, second) = one_of_two_before_the_gap(d)
         d.sub(two)
         second.sock.close()
         b.poll()
@@ -302,11 +307,7 @@ def test_a_refusal_ends_what_was_in_force_also_when_somebody_left_who_waited() -
 
 def test_what_was_refused_and_then_allowed_for_another_goes_on() -> None:
     with desk() as (d, b):
-        one, first = b.connect()
-        two, second = b.connect()
-        d.sub(one)
-        d.bus.confirm(NEWS)
-        d.bus.go_away()
+        (_, first), (two, second) = one_of_two_before_the_gap(d)
         d.bus.refuse(NEWS)
         d.sub(two)
         d.bus.restore(1.0)
