@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from realizehit import __version__, _fanout, api
+from realizehit import __version__, _fanout, api, publishing
 from realizehit.access.gate import Gate
 from realizehit.bus.base import BusState
 from realizehit.bus.memory import MemoryBus
@@ -157,9 +157,9 @@ async def test_the_time_of_a_request_begins_with_its_whole_body(
         now += seconds
         return parse(*arguments)
 
-    monkeypatch.setattr(api, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(publishing, "time", SimpleNamespace(perf_counter=lambda: now))
     for name in ("parse_publication", "parse_batch"):
-        monkeypatch.setattr(api, name, partial(reads_for, 3.0, getattr(api, name)))
+        monkeypatch.setattr(publishing, name, partial(reads_for, 3.0, getattr(publishing, name)))
     bus = MemoryBus()
     await bus.start(None)
     metrics = Metrics(bus=bus)
