@@ -21,7 +21,7 @@ class Policy(NamedTuple):
     Attributes:
         rules: what may be subscribed to; ``None`` for everything.
         tokens: checks tokens; ``None`` where none are taken.
-        keys: who may publish; ``None`` where no key is configured.
+        keys: who may publish, which is nobody where the file has no key; ``None`` where no file is configured.
     """
 
     rules: Rules | None
@@ -37,9 +37,9 @@ def load_policy(settings: Settings) -> Policy:
     """
     rules = load_rules(settings, identity_keys(settings))
     keys = None if settings.keys is None else read_keys(read_toml(settings.keys), settings.keys)
-    if settings.insecure_publish and keys:
+    if settings.insecure_publish and keys is not None:
         raise SettingsError("--insecure-publish lets everybody publish, and --keys only those with a key; choose one")
-    return Policy(rules, _tokens(settings), keys or None)
+    return Policy(rules, _tokens(settings), keys)
 
 
 def identity_keys(settings: Settings) -> frozenset[str]:

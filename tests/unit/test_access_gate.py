@@ -47,12 +47,15 @@ pattern = {kind = "weather", place = "*"}
         ({"grants": "{dir}/none"}, "{dir}/none: cannot be read: No such file"),
         ({"keys": "{dir}/broken"}, "{dir}/broken: is not TOML"),
         ({"keys": "{dir}/keys", "insecure_publish": True}, "choose one"),
+        ({"keys": "{dir}/empty", "insecure_publish": True}, "choose one"),
+        ({**TOKENS, "jwt_secret": None, "jwt_key_file": "{dir}/empty"}, "has 0 bytes"),
         ({"allow_origin": ("example.org",)}, "'example.org' is no origin"),
         ({"allow_origin": ("https://example.org/path",)}, "is no origin"),
     ],
 )
 def test_what_cannot_be_configured(options: dict[str, Any], said: str, tmp_path: Path) -> None:
     tmp_path.joinpath("broken").write_text("= 1")
+    tmp_path.joinpath("empty").touch()
     tmp_path.joinpath("keys").write_text(generate("a")[1])
     filled: dict[str, Any] = {
         name: value.format(dir=tmp_path) if isinstance(value, str) else value for name, value in options.items()
@@ -345,3 +348,41 @@ def test_the_consoles_figures_are_for_this_machine() -> None:
     assert all(gate.may_subscribe(conn, b"kind:news") for conn in range(4))
     gate.left(0)
     assert not gate.may_subscribe(0, b"realizehit:stats")
+
+
+@pytest.mark.parametrize("text", ["", "# none\n", "key = []\n"])
+def test_a_file_without_keys_lets_nobody_publish(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(text)
+    with pytest.raises(AccessDenied) as refused:
+        Gate(Settings(keys=str(file)), clock=lambda: 0.0).publisher("127.0.0.1", {})
+    assert refused.value.reason == "bad_key"
+    file.write_text(generate("a")[1])
+    gate = Gate(Settings(keys=str(file)), clock=lambda: 0.0)
+    file.write_text(text)  # the last key is revoked
+    gate.reload()
+    with pytest.raises(AccessDenied) as refused:
+        gate.publisher("127.0.0.1", {})
+    assert refused.value.reason == "bad_key"
+
+
+def test_a_file_that_became_wrong_changes_nothing_at_a_reload(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("grants", "keys", "jwt_key_file")}
+    files["grants"].write_text('[[grant]]\npattern = {kind = "news"}\n')
+    files["keys"].write_text(generate("a")[1])
+    files["jwt_key_file"].write_text("s" * 32)
+    tokens = {**TOKENS, "jwt_secret": None}
+    options: dict[str, Any] = {**tokens, **{name: str(file) for name, file in files.items()}}
+    gate = Gate(Settings(**options), clock=lambda: 0.0)
+    for name, broken in (("grants", "= 1"), ("keys", "[[key]]\n"), ("jwt_key_file", "")):
+        whole = files[name].read_text()
+        files[name].write_text(broken)
+        with pytest.raises(SettingsError):
+            gate.reload()
+        files[name].write_text(whole)
+        assert not gate.may_subscribe(1, b"kind:sport")
+        with pytest.raises(AccessDenied):
+            gate.publisher("127.0.0.1", {})
+    files["grants"].write_text("")
+    gate.reload()
+    assert not gate.may_subscribe(1, b"kind:news")
