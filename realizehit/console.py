@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.resources import files
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -21,12 +20,13 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from realizehit import __version__
+from realizehit.access.local import is_forwarded, is_local_host, is_local_page
+from realizehit.access.peers import UNIX, is_loopback, peer_of
 from realizehit.settings import Settings
 
 PATH: Final = "/console"
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-_FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 HEADERS: Final = {
     # Nothing from elsewhere, nothing inline, nobody else's frame; 'self' covers the WebSocket of the same port.
@@ -81,23 +81,17 @@ def check(request: Request) -> str:
     Raises:
         HTTPException: 403, with what to do instead.
     """
-    if request.client is None or not is_loopback(request.client.host):
+    headers = dict(request.scope["headers"])
+    peer = peer_of(request.scope.get("client"))
+    if peer == UNIX or not is_loopback(peer):  # no browser opens a Unix socket
         raise HTTPException(403, _HOW)
     host = request.headers.get("host", "")
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name.lower() != "localhost" and not is_loopback(name):
+    if not is_local_host(host.encode("latin-1")):
         raise HTTPException(403, f"the Host is {host[:100]!r}, which is not this machine's own name for itself; {_HOW}")
-    if any(header in request.headers for header in _FORWARDED):
+    if is_forwarded(headers):
         raise HTTPException(403, f"the request came through a proxy; {_HOW}")
+    # Whoever follows a link to the page is where the browser is; no page gets at what is shown then.
+    if not is_local_page(headers) and ("origin" in request.headers or headers.get(b"sec-fetch-mode") != b"navigate"):
+        raise HTTPException(403, f"the request comes from another page; {_HOW}")
     return f"[{name}]" if ":" in name else name
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a text is an address of this machine's loopback interface."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_loopback

@@ -45,6 +45,8 @@ RETRY_AFTER: Final = 2  # seconds, in every 503
 LOG_INTERVAL: Final = 5.0  # seconds between two lines about a broker that cannot be reached
 PATTERN_ROOM: Final = 16 * 1024  # bytes of a publish body besides its payload
 
+_LONGEST_TYPE: Final = 256  # bytes of a Content-Type
+
 _Item = Publication | RequestError | PatternError | AccessDenied
 """A message of a batch, or why it is not published."""
 
@@ -307,9 +309,13 @@ class PublishBatch(Endpoint):
         return checked
 
 
-@lru_cache(maxsize=256)
 def _media_type(header: bytes) -> str:
     """Return the media type that a Content-Type names; an empty text where its charset is not UTF-8."""
+    return _short_media_type(header) if len(header) <= _LONGEST_TYPE else ""  # what is kept has a bound
+
+
+@lru_cache(maxsize=256)
+def _short_media_type(header: bytes) -> str:
     message = Headers()
     message["content-type"] = header.decode("latin-1") or "none/none"
     return message.get_content_type() if message.get_content_charset("utf-8") in ("utf-8", "us-ascii") else ""

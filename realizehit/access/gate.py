@@ -15,6 +15,7 @@ from realizehit.access.hosts import Hosts
 from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
 from realizehit.access.keys import Key
 from realizehit.access.limits import ActionRates, AddressLimit, Bucket
+from realizehit.access.local import is_forwarded, is_local_host, is_local_page, speaks_for_itself
 from realizehit.access.origins import Origins
 from realizehit.access.peers import UNIX, Networks, is_loopback
 from realizehit.access.policy import header_names, load_policy
@@ -33,8 +34,6 @@ REASONS: Final = (
 )  # fmt: skip
 """Why somebody was refused, or put out, as metrics call it; each limit that can be reached is one of them."""
 
-_FORWARDED: Final = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"))
-_LOCAL_HOST: Final = re.compile(rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
 _TOKEN: Final = re.compile(rb"(?:^|&)token=([^&]*)")
 _BEARER: Final = re.compile(rb"bearer +([!-~]+)", re.IGNORECASE)  # RFC 6750, section 2.1
 _PROTECTED: Final = (
@@ -167,9 +166,9 @@ class Gate:
                 token = self._policy.tokens.verify(text)
                 values = {**values, **token.identity}
                 end = self._end_of(token.expires)
-        local = self._local is not None and self._is_local(peer, headers)
+        local = self._local is not None and speaks_for_itself(peer, headers) and is_local_page(headers)
         # As for the page that shows them: a name that was made to point here may come without an Origin, too.
-        local = local and _LOCAL_HOST.fullmatch(headers.get(b"host", b"localhost")) is not None
+        local = local and is_local_host(headers.get(b"host", b"localhost"))
         if not values and end is None and address is None and not local:
             return _ANONYMOUS
         return Opening(Identity(values), end, address, local)
@@ -180,10 +179,21 @@ class Gate:
         Raises:
             AccessDenied: ``forbidden``.
         """
-        origin = headers.get(b"origin")
-        if origin is not None and not self.origins.allows(origin, headers.get(b"host")):
+        if not self.origins.admits(headers):
             text = "web pages of this origin may not use the server; --allow-origin names those that may"
             raise AccessDenied(text, ErrorCode.FORBIDDEN, "origin")
+
+    def check_page(self, headers: Mapping[bytes, bytes]) -> None:
+        """Do as `check_origin` for a request that belongs to a client which is let in, and count a refusal.
+
+        Raises:
+            AccessDenied: ``forbidden``.
+        """
+        try:
+            self.check_origin(headers)
+        except AccessDenied as error:
+            self.refusals[error.reason] += 1
+            raise
 
     def _check_host(self, peer: str, headers: Mapping[bytes, bytes]) -> None:
         """Refuse a page whose name was made to point to this machine; it is nobody's that may use the server."""
@@ -319,8 +329,9 @@ class Gate:
         if (
             self._policy.keys is None
             and b"origin" not in headers
+            and b"sec-fetch-site" not in headers
             and is_loopback(peer)
-            and (self._settings.insecure_publish or _FORWARDED.isdisjoint(headers))
+            and (self._settings.insecure_publish or not is_forwarded(headers))
         ):
             return None
         try:
@@ -336,7 +347,7 @@ class Gate:
             if not self._settings.insecure_publish and not self._is_local(peer, headers):
                 raise AccessDenied(_PROTECTED, ErrorCode.FORBIDDEN, "protected")
             return None
-        match = _BEARER.fullmatch(headers.get(b"authorization", b""))
+        match = _BEARER.fullmatch(headers.get(b"authorization", b"").strip(b" \t"))
         key = keys.find(match[1]) if match else None
         if key is None:
             what = "the API key is not known" if match else "an API key is needed: send Authorization: Bearer KEY"
@@ -367,12 +378,10 @@ class Gate:
         return answers
 
     def _is_local(self, peer: str, headers: Mapping[bytes, bytes]) -> bool:
-        if not is_loopback(peer) or not _FORWARDED.isdisjoint(headers):
-            return False  # a proxy on this machine speaks for others
+        if not speaks_for_itself(peer, headers):
+            return False
         origin = headers.get(b"origin")
-        # A page whose name was made to point to this machine is its Host's own; a real local page has a local name.
-        host = headers.get(b"host", b"")
-        return origin is None or self.origins.listed(origin) or _LOCAL_HOST.fullmatch(host) is not None
+        return is_local_page(headers) or (origin is not None and self.origins.listed(origin))
 
     def _bucket(self, key: Key, now: float) -> Bucket:
         known = self._buckets.get(key.name)

@@ -13,6 +13,8 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+_LONGEST: Final = 300  # characters of a Host: a name of 253, port
+
 
 class Hosts:
     """The names of a server.
@@ -30,8 +32,12 @@ class Hosts:
         return name is not None and (name in self._names or _is_of_every_machine(name))
 
 
-@lru_cache(maxsize=1024)
 def _name(host: str) -> str | None:
+    return _short_name(host) if len(host) <= _LONGEST else None  # what is kept has a bound
+
+
+@lru_cache(maxsize=1024)
+def _short_name(host: str) -> str | None:
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port  # where it is none, the whole is no host

@@ -1,13 +1,14 @@
 """Which web pages may use the server: those that it serves itself, and those that were allowed.
 
-A browser says in ``Origin`` which page a request comes from, and no page can change that. Who sends none is no browser.
+A browser says in ``Origin`` which page a request comes from, and no page can change that. Plain requests have none:
+then ``Sec-Fetch-Site`` says whether the page is this server's. Who sends neither is no browser.
 
-Source: RFC 6454, and RFC 6455, section 10.2.
+Source: RFC 6454; RFC 6455, section 10.2; Fetch Metadata Request Headers, W3C.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,11 +16,23 @@ from urllib.parse import urlsplit
 from realizehit.errors import SettingsError
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_LONGEST: Final = 300  # characters of an origin: scheme, a name of 253, port
+_OWN_SITES: Final = (b"same-origin", b"none")  # a page of this server; what somebody typed
+
+
+def is_foreign(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser says that a page asks which is not this server's, without saying which one."""
+    site = headers.get(b"sec-fetch-site")
+    return site is not None and site.strip(b" \t").lower() not in _OWN_SITES
+
+
+def _split(origin: str) -> tuple[str, str, int] | None:
+    """Return scheme, host and port of an origin; ``None`` for what names no server, such as ``null``."""
+    return _split_short(origin) if len(origin) <= _LONGEST else None  # what is kept has a bound
 
 
 @lru_cache(maxsize=1024)
-def _split(origin: str) -> tuple[str, str, int] | None:
-    """Return scheme, host and port of an origin; ``None`` for what names no server, such as ``null``."""
+def _split_short(origin: str) -> tuple[str, str, int] | None:
     try:
         parts = urlsplit(origin)
         port = parts.port
@@ -69,6 +82,13 @@ class Origins:
             return True
         # The Host has no scheme: a proxy may have ended the TLS that the browser sees.
         return host is not None and _split(f"{parts[0]}://{host.decode('latin-1').lower()}") == parts
+
+    def admits(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the page that a request comes from may use the server, or there is none."""
+        origin = headers.get(b"origin")
+        if origin is None:
+            return self._any or not is_foreign(headers)
+        return self.allows(origin, headers.get(b"host"))
 
     def listed(self, origin: bytes) -> bool:
         """Whether an origin was allowed by name."""

@@ -20,6 +20,7 @@ UNKNOWN: Final = ""
 A TCP connection that was reset before it was looked at has no peer name any more, while what it sent can be read.
 """
 
+_LONGEST: Final = 100  # characters of an address, with the name of an interface
 _PAIRS: Final = (tuple, list)
 _USUAL_LOOPBACK: Final = frozenset(("127.0.0.1", "::1", UNIX))
 
@@ -37,8 +38,12 @@ def peer_of_transport(transport: BaseTransport) -> str:
     return peer_of(transport.get_extra_info("peername"))
 
 
-@lru_cache(maxsize=4096)
 def _address(host: str) -> IPv4Address | IPv6Address | None:
+    return _short_address(host) if len(host) <= _LONGEST else None  # what is kept has a bound
+
+
+@lru_cache(maxsize=4096)
+def _short_address(host: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(host.partition("%")[0])  # a link-local address names its interface
     except ValueError:

@@ -40,7 +40,7 @@ from realizehit.transports.engineio_packets import (
     split_own,
 )
 from realizehit.transports.engineio_polling import Polling, PollingSession, answer, preflight, refuse
-from realizehit.transports.entrance import opening_of
+from realizehit.transports.entrance import headers_of, opening_of
 from realizehit.transports.guard import STATUS, Guard
 from realizehit.transports.handshake import Head, last_response
 from realizehit.transports.intake import Intake
@@ -199,6 +199,8 @@ class EngineIO:
         if query.transport != "polling":
             raise Refused(EngineIOError.BAD_REQUEST, "the transport is websocket, and the request no handshake")
         if query.sid is not None:
+            if self._gate is not None:
+                self._gate.check_page(headers_of(scope)[0])
             session = self._session(query.sid, query.revision)
             if method == "GET":
                 await self._polling.get(session, scope, receive, send)

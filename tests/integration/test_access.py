@@ -373,6 +373,36 @@ async def test_origins(shared_valkey: Valkey) -> None:
         await act(ws, "ping")
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_plain_request_of_a_strangers_page_does_nothing(shared_valkey: Valkey, site: str) -> None:
+    foreign = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"}
+    async with serving(shared_valkey, console=True) as node, httpx2.AsyncClient(timeout=SECONDS) as http:
+        base = node.ws_url.replace("ws:", "http:").removesuffix("/ws")
+        polling = f"{base}/ws/?EIO=4&transport=polling"
+        opened = await http.get(polling, headers={"Sec-Fetch-Site": "same-origin"})
+        own = f"{polling}&sid={orjson.loads(opened.content[1:])['sid']}"
+        for url in (polling, own, f"{base}/sse?pat=a=1", f"{base}/console", f"{base}/console/console.js"):
+            assert (await http.get(url, headers=foreign)).status_code == 403, url
+        assert (await http.post(own, content=b"41", headers=foreign)).status_code == 403
+        message = {"pattern": {"a": 1}, "payload": 1}
+        assert (await http.post(node.api_url, json=message, headers=foreign)).status_code == 403
+        assert metric(node, "origin") == 5
+        followed = {**foreign, "Sec-Fetch-Mode": "navigate"}
+        assert (await http.get(f"{base}/console", headers=followed)).status_code == 200
+        assert node.engine.stats()["connections"] == 1
+
+
+async def test_any_page_is_not_this_machine(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, console=True, allow_origin=("*",)) as node, httpx2.AsyncClient() as http:
+        message = {"pattern": {"a": 1}, "payload": 1}
+        for origin in ("https://evil.example", "null"):
+            answer = await http.post(node.api_url, json=message, headers={"Origin": origin})
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+            assert (await http.get(node.api_url + "console", headers={"Origin": origin})).status_code == 403
+            async with client(node.ws_url, additional_headers={"Origin": origin}) as ws:
+                assert await code(ws, {"realizehit": "stats"}) == "forbidden"
+
+
 async def test_a_page_whose_name_was_made_to_point_here_subscribes_to_nothing(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey) as node, httpx2.AsyncClient() as http:
         base = node.ws_url.replace("ws:", "http:").removesuffix("/ws")

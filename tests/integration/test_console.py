@@ -15,10 +15,10 @@ import pytest
 from starlette.applications import Starlette
 
 from realizehit import _fanout, console
+from realizehit.access.peers import is_loopback
 from realizehit.api import create_app
 from realizehit.bus.memory import MemoryBus
 from realizehit.bus.open import open_bus
-from realizehit.console import is_loopback
 from realizehit.figures import STATS, Figures
 from realizehit.pattern import Pattern
 from realizehit.server import Node, serve

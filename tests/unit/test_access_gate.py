@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from realizehit.access import hosts, origins, peers
 from realizehit.access.gate import Gate
 from realizehit.access.grants import read_grants
 from realizehit.access.keys import Keys, digest_of, generate, read_keys
@@ -153,9 +154,9 @@ def test_a_key_is_found_by_itself_alone() -> None:
     ],
 )
 def test_origins(origin: str | None, host: str | None, allowed: bool) -> None:
-    origins = Origins(["https://APP.example:443"])
+    known = Origins(["https://APP.example:443"])
     given = [None if text is None else text.encode() for text in (origin, host)]
-    assert origins.allows(*given) is allowed
+    assert known.allows(*given) is allowed
 
 
 def test_any_origin() -> None:
@@ -336,13 +337,13 @@ def test_tokens_are_taken_out_of_access_logs() -> None:
 
 def test_the_consoles_figures_are_for_this_machine() -> None:
     gate = Gate(Settings(console=True, host="0.0.0.0"), clock=lambda: 0.0)
-    peers = [
+    asked = [
         ("127.0.0.1", {b"host": b"localhost:8080"}),
         ("127.0.0.1", {b"x-forwarded-for": b"192.0.2.1"}),
         ("192.0.2.1", {}),
         ("127.0.0.1", {b"host": b"evil.example:8080"}),
     ]
-    for conn, (peer, headers) in enumerate(peers):
+    for conn, (peer, headers) in enumerate(asked):
         gate.joined(conn, gate.open(peer, headers, frozenset(), b""))
     assert [gate.may_subscribe(conn, b"realizehit:stats") for conn in range(4)] == [True, False, False, False]
     assert all(gate.may_subscribe(conn, b"kind:news") for conn in range(4))
@@ -386,3 +387,45 @@ def test_a_file_that_became_wrong_changes_nothing_at_a_reload(tmp_path: Path) ->
     files["grants"].write_text("")
     gate.reload()
     assert not gate.may_subscribe(1, b"kind:news")
+
+
+@pytest.mark.parametrize(
+    ("headers", "any_page", "local"),
+    [
+        ({}, True, True),
+        ({b"origin": b"http://localhost:8080"}, True, True),
+        ({b"origin": b"http://127.0.0.1:3000"}, True, True),
+        ({b"origin": b"http://evil.example"}, True, False),
+        ({b"origin": b"http://localhost.evil.example"}, True, False),
+        ({b"origin": b"null"}, True, False),
+        ({b"origin": b""}, True, False),
+        ({b"origin": b"file://localhost"}, True, False),
+        ({b"sec-fetch-site": b"same-origin"}, True, True),
+        ({b"sec-fetch-site": b"none"}, False, True),
+        ({b"sec-fetch-site": b"cross-site"}, True, False),
+        ({b"sec-fetch-site": b"Same-Site"}, True, False),
+        ({b"sec-fetch-site": b"cross-site"}, False, False),
+        ({b"sec-fetch-site": b"same-site"}, False, False),
+        ({b"sec-fetch-site": b"none, cross-site"}, False, False),
+    ],
+)
+def test_only_its_own_origin_makes_a_page_local(headers: dict[bytes, bytes], any_page: bool, local: bool) -> None:
+    gate = Gate(Settings(console=True, allow_origin=("*",) if any_page else ()), clock=lambda: 0.0)
+    asked = {b"host": b"localhost:8080", **headers}
+    with nullcontext() if local else pytest.raises(AccessDenied):
+        gate.publisher("127.0.0.1", asked)
+    with nullcontext() if any_page or local else pytest.raises(AccessDenied):
+        gate.joined(1, gate.open("127.0.0.1", asked, frozenset(), b""))
+    assert gate.may_subscribe(1, b"realizehit:stats") is local
+
+
+def test_what_strangers_send_at_length_is_not_kept() -> None:
+    caches = (hosts._short_name, origins._split_short, peers._short_address)
+    before = [cache.cache_info().misses for cache in caches]
+    gate = Gate(Settings(), clock=lambda: 0.0)
+    long = b"x" * 10_000
+    for headers in ({b"host": long}, {b"host": long, b"origin": b"http://" + long}):
+        with pytest.raises(AccessDenied):
+            gate.open("127.0.0.1", headers, frozenset(), b"")
+    assert not peers.is_loopback(long.decode())
+    assert [cache.cache_info().misses for cache in caches] == before
