@@ -144,7 +144,7 @@ class Gate:
             raise _busy("the server has as many clients as it may", "too_many_connections")
         address = None
         if self.addresses is not None and peer not in self._trusted:
-            if not counted and self.addresses.is_full(peer):
+            if self.addresses.is_full(peer, besides=counted):
                 raise _busy("this address has as many connections as it may", "too_many_per_address")
             address = peer
         if self._handshakes is not None:
@@ -357,15 +357,25 @@ class Gate:
             bucket = self._bucket(key, now)
             wait = bucket.wait(now)
             if wait:
-                text = f"the key {key.name} may publish {key.rate:g} messages per second"
-                raise AccessDenied(text, ErrorCode.RATE_LIMITED, "key_rate", wait)
+                raise _too_fast(key, wait)
             bucket.take()  # before the body is here: requests side by side count too, and so do those that are wrong
         return key
 
     def pay(self, key: Key, messages: int) -> None:
-        """Count messages of a key's request beyond the first one, which it has paid for."""
-        if key.rate and messages > 0:
-            self._bucket(key, self._clock()).take(messages)
+        """Count messages of a key's request beyond the first one, which it has paid for, before they are published.
+
+        Raises:
+            AccessDenied: others of the key came meanwhile and left it nothing to pay with.
+        """
+        if not key.rate or messages <= 0:
+            return
+        now = self._clock()
+        bucket = self._bucket(key, now)
+        wait = bucket.wait(now, 0.0)
+        if wait:
+            self.refusals["key_rate"] += 1
+            raise _too_fast(key, wait)
+        bucket.take(messages)
 
     def publishes(self, key: Key, channels: list[bytes]) -> list[AccessDenied | None]:
         """Say for each message whether a key may publish it."""
@@ -416,6 +426,11 @@ def _hosts(settings: Settings) -> Hosts | None:
 def _token_of(headers: Mapping[bytes, bytes], query: bytes) -> str | None:
     match = _BEARER.fullmatch(headers.get(b"authorization", b"")) or _TOKEN.search(query)
     return match[1].decode("latin-1") if match else None
+
+
+def _too_fast(key: Key, wait: float) -> AccessDenied:
+    text = f"the key {key.name} may publish {key.rate:g} messages per second"
+    return AccessDenied(text, ErrorCode.RATE_LIMITED, "key_rate", wait)
 
 
 def _busy(text: str, reason: str) -> AccessDenied:

@@ -28,11 +28,11 @@ class Bucket:
         self._left = burst
         self._then = now
 
-    def wait(self, now: float) -> float:
-        """Return the seconds until a token is left, 0 where one is."""
+    def wait(self, now: float, wanted: float = 1.0) -> float:
+        """Return the seconds until as much is left as is wanted, 0 where it is."""
         self._left = min(self._burst, self._left + (now - self._then) * self._rate)
         self._then = now
-        return 0.0 if self._left >= 1.0 else (1.0 - self._left) / self._rate
+        return 0.0 if self._left >= wanted else (wanted - self._left) / self._rate
 
     def take(self, amount: float = 1.0) -> None:
         """Pay."""
@@ -104,9 +104,9 @@ class AddressLimit:
     def __len__(self) -> int:
         return len(self._counts)
 
-    def is_full(self, address: str) -> bool:
-        """Whether an address has as many as it may."""
-        return self._counts.get(address, 0) >= self._most
+    def is_full(self, address: str, *, besides: bool = False) -> bool:
+        """Whether an address has as many as it may; besides the connection that asks, where that is counted."""
+        return self._counts.get(address, 0) - besides >= self._most
 
     def enter(self, address: str) -> bool:
         """Count a connection; false, and not counted, where it is one too many."""

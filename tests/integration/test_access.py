@@ -314,6 +314,32 @@ async def test_a_key_pays_when_its_request_arrives(shared_valkey: Valkey, tmp_pa
             assert int(answer.headers["retry-after"]) > (500 if answered == 400 else 1500)
 
 
+async def test_batches_side_by_side_are_paid_before_they_are_taken(shared_valkey: Valkey, tmp_path: Path) -> None:
+    key, lines = generate("slow")
+    file = tmp_path / "keys.toml"
+    file.write_text(lines + "rate = 5\n")
+    body = b'{"pattern":{"k":1},"payload":1}\n' * 1000
+    head = (
+        f"POST /batch HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Type: application/x-ndjson\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    async with serving(shared_valkey, keys=str(file)) as node, asyncio.timeout(SECONDS):
+        port = urlsplit(node.api_url).port
+        streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        for reader, writer in streams:
+            writer.write(head)
+            assert b" 100 " in await reader.readline()  # it has paid for one message, and the rest is due
+        answers = []
+        for reader, writer in streams:
+            writer.write(body)
+            answers.append(await reader.read())
+            writer.close()
+            await writer.wait_closed()
+        assert [b" 200 " in answer for answer in answers] == [True, False, False, False]
+        assert all(b" 429 " in answer and b"retry-after: " in answer.lower() for answer in answers[1:])
+        assert metric(node, "key_rate") == 3
+
+
 @pytest.mark.parametrize(
     ("headers", "wanted"),
     [
@@ -482,6 +508,19 @@ async def test_how_many_of_an_address(shared_valkey: Valkey) -> None:
         async with http.stream("GET", url) as answer:
             assert answer.status_code == 200
             assert (await status(node.ws_url))[0] == 503
+
+
+async def test_sessions_over_one_connection_are_bounded_too(shared_valkey: Valkey) -> None:
+    limits = httpx2.Limits(max_connections=1)
+    async with (
+        serving(shared_valkey, max_per_address=2) as node,
+        httpx2.AsyncClient(timeout=SECONDS, limits=limits) as http,
+    ):
+        url = node.ws_url.replace("ws:", "http:") + "/?EIO=4&transport=polling"
+        assert [(await http.get(url)).status_code for _ in range(5)] == [200, 200, 503, 503, 503]
+        assert node.engineio is not None
+        assert node.engineio.sessions == 2
+        assert metric(node, "too_many_per_address") == 3
 
 
 async def test_how_many_handshakes_a_second(shared_valkey: Valkey) -> None:
