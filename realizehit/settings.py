@@ -122,7 +122,7 @@ class Settings:
     jwt_claims: tuple[str, ...] = _option((), "identity key and the claim that holds it: user=sub", flag="--jwt-claim")
     jwt_audience: str | None = _option(None, "audience (aud) that a token must be for")
     jwt_issuer: str | None = _option(None, "issuer (iss) that a token must be from")
-    jwt_leeway: float = _option(0.0, "time by which clocks may differ", unit="s")
+    jwt_leeway: float = _option(5.0, "time by which clocks may differ", unit="s")
     expiry_warning: float = _option(30.0, "time before a token's end at which its client is told", unit="s")
     grants: str | None = _option(None, "TOML file that says what may be subscribed to; without it everything may")
     keys: str | None = _option(None, "TOML file of the API keys; without it only this machine may publish")

@@ -29,8 +29,8 @@ RETRY_AFTER: Final = 5.0  # seconds, where a server is full
 REASONS: Final = (
     "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "host", "bad_identity",
     "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels",
-    "message_too_large", "expired", "no_longer_granted", "protected", "bad_key", "key_not_granted", "key_rate",
-    "payload_too_large", "head_too_large", "late_head", "late_request", "no_room",
+    "message_too_large", "expired", "key_replaced", "no_longer_granted", "protected", "bad_key", "key_not_granted",
+    "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "no_room",
 )  # fmt: skip
 """Why somebody was refused, or put out, as metrics call it; each limit that can be reached is one of them."""
 
@@ -50,12 +50,14 @@ class Opening(NamedTuple):
         end: until when, on the gate's clock; ``None`` for ever.
         address: where from, where that is counted.
         local: whether it comes from this machine, where that matters.
+        proof: the mark of the key that its token was checked with; ``None`` without a token.
     """
 
     identity: Identity = NOBODY
     end: float | None = None
     address: str | None = None
     local: bool = False
+    proof: bytes | None = None
 
 
 _ANONYMOUS: Final = Opening()
@@ -95,6 +97,7 @@ class Gate:
         rate = settings.max_handshakes
         self._handshakes = Bucket(rate, rate, clock()) if rate else None
         self._identities: dict[int, Identity] = {}
+        self._proofs: dict[int, bytes] = {}  # by which key's token each is who it is; the marks are shared
         self._counted: dict[int, str] = {}
         # Clients on this machine, for whom the console's figures are.
         self._local: set[int] | None = set() if settings.console else None
@@ -155,6 +158,7 @@ class Gate:
         self._check_host(peer, headers)
         values: Mapping[str, str] = {}
         end = None
+        proof = None
         if self._headers is not None:
             if peer in self._trusted:
                 values = self._headers.read(headers, repeated)
@@ -166,12 +170,13 @@ class Gate:
                 token = self._policy.tokens.verify(text)
                 values = {**values, **token.identity}
                 end = self._end_of(token.expires)
+                proof = token.proof
         local = self._local is not None and speaks_for_itself(peer, headers) and is_local_page(headers)
         # As for the page that shows them: a name that was made to point here may come without an Origin, too.
         local = local and is_local_host(headers.get(b"host", b"localhost"))
         if not values and end is None and address is None and not local:
             return _ANONYMOUS
-        return Opening(Identity(values), end, address, local)
+        return Opening(Identity(values), end, address, local, proof)
 
     def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuse a web page that is neither this server's nor allowed.
@@ -235,6 +240,8 @@ class Gate:
             self._identities[conn] = opening.identity
         if opening.local and self._local is not None:
             self._local.add(conn)
+        if opening.proof is not None:
+            self._proofs[conn] = opening.proof
         if opening.end is not None:
             self._deadlines.set(conn, opening.end, self._clock())
         if opening.address is not None and self.addresses is not None:
@@ -244,6 +251,7 @@ class Gate:
     def left(self, conn: int) -> None:
         """Forget a connection."""
         self._identities.pop(conn, None)
+        self._proofs.pop(conn, None)
         if self._local is not None:
             self._local.discard(conn)
         self._deadlines.clear(conn)
@@ -278,6 +286,7 @@ class Gate:
             self._identities[conn] = identity
         else:
             self._identities.pop(conn, None)
+        self._proofs[conn] = token.proof
         self._deadlines.set(conn, self._end_of(token.expires), self._clock())
         return identity is not before
 
@@ -291,6 +300,16 @@ class Gate:
         warned, ended = self._deadlines.due(self._clock())
         self.refusals["expired"] += len(ended)
         return warned, ended
+
+    def is_disproved(self, conn: int) -> bool:
+        """Whether the key is gone that a connection's token was checked with."""
+        proof = self._proofs.get(conn)
+        return proof is not None and (self._policy.tokens is None or not self._policy.tokens.knows(proof))
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether a connection can have a token."""
+        return self._policy.tokens is not None
 
     def _end_of(self, expires: float) -> float:
         # Kept on the clock that never goes back: setting the machine's time moves no end.

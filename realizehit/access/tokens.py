@@ -5,7 +5,10 @@ Source: RFC 7519 (JWT), RFC 7517 (JWK), RFC 7518, section 3.2 (how long a secret
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from realizehit.access.identity import Identity, identity_of
@@ -20,6 +23,7 @@ ALGORITHMS: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
 MAX_TOKEN: Final = 8 * 1024  # bytes
+_LARGEST: Final = 2**53 - 1  # beyond it, numbers that differ are one to whoever reads JSON numbers as doubles
 
 
 class Token(NamedTuple):
@@ -28,10 +32,12 @@ class Token(NamedTuple):
     Attributes:
         identity: who the client is.
         expires: seconds since 1970.
+        proof: the mark of the key that it was checked with, see `TokenVerifier.knows`.
     """
 
     identity: Identity
     expires: float
+    proof: bytes
 
 
 class TokenVerifier:
@@ -68,7 +74,15 @@ class TokenVerifier:
         self._leeway = leeway
         self._keys: Mapping[str | None, Any] = _read_key(material, self._algorithms)
         # PyJWT demands an audience of a token only where one is expected, and refuses any other.
-        self._options: Any = {"require": ["exp", *(["aud"] if audience else []), *(["iss"] if issuer else [])]}
+        required = ["exp", *(["aud"] if audience else []), *(["iss"] if issuer else [])]
+        # What a subject may be is said by `_exact`: issuers write numbers, too.
+        self._options: Any = {"require": required, "verify_sub": False}
+        self._marks = {kid: _mark(kid, key) for kid, key in self._keys.items()}
+        self._known = frozenset(self._marks.values())
+
+    def knows(self, mark: bytes) -> bool:
+        """Whether a key is still one that tokens are checked with, by the mark that its tokens have."""
+        return mark in self._known
 
     def verify(self, text: str) -> Token:
         """Check a token.
@@ -80,10 +94,10 @@ class TokenVerifier:
             raise _refused(f"the token has {len(text)} characters; at most {MAX_TOKEN} are taken")
         jwt = self._jwt
         try:
-            key = self._key_for(jwt.get_unverified_header(text))
+            kid = self._kid_for(jwt.get_unverified_header(text))
             claims = jwt.decode(
                 text,
-                key,
+                self._keys[kid],
                 algorithms=self._algorithms,
                 audience=self._audience,
                 issuer=self._issuer,
@@ -92,23 +106,45 @@ class TokenVerifier:
             )
         except jwt.PyJWTError as error:
             raise _refused(_why(jwt, error)) from None
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
             raise _refused("the token is malformed") from None
-        values = {key: claims[claim] for key, claim in self._claims.items() if claims.get(claim) is not None}
+        values = {
+            key: _exact(claim, claims[claim]) for key, claim in self._claims.items() if claims.get(claim) is not None
+        }
         try:
             expires = float(claims["exp"])  # a whole number, as PyJWT has seen to
         except OverflowError:
             raise _refused("the token's exp is out of range") from None
-        return Token(identity_of(values, "the token"), expires + self._leeway)
+        return Token(identity_of(values, "the token"), expires + self._leeway, self._marks[kid])
 
-    def _key_for(self, header: Mapping[str, Any]) -> Any:
+    def _kid_for(self, header: Mapping[str, Any]) -> str | None:
         if None in self._keys:
-            return self._keys[None]
+            return None
         kid = header.get("kid")
-        key = self._keys.get(kid) if isinstance(kid, str) else None
-        if key is None:
+        if not isinstance(kid, str) or kid not in self._keys:
             raise _refused("no key has the kid that the token names")
-        return key
+        return kid
+
+
+def _mark(kid: str | None, key: Any) -> bytes:
+    """Return what tells a key from others, and a reload keeps where the key stays."""
+    if not isinstance(key, bytes):
+        from cryptography.hazmat.primitives import serialization
+
+        key = key.key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return sha256(repr(kid).encode() + b":" + key).digest()
+
+
+def _exact(claim: str, value: Any) -> Any:
+    """Return a claim that may be part of an identity.
+
+    Raises:
+        AccessDenied: ``bad-request``; two subjects that differ could be read as one.
+    """
+    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) > _LARGEST):
+        text = f"the token: the claim {claim} is neither text nor a whole number up to 2^53 - 1"
+        raise AccessDenied(text, ErrorCode.BAD_REQUEST, "bad_identity")
+    return value
 
 
 def _read_key(material: bytes, algorithms: Sequence[str]) -> Mapping[str | None, Any]:
@@ -127,6 +163,11 @@ def _read_key(material: bytes, algorithms: Sequence[str]) -> Mapping[str | None,
             raise SettingsError(f"the JWT secret has {len(material)} bytes; {max(algorithms)} needs {needed} or more")
         if b"-----BEGIN" in material:
             raise SettingsError("the JWT secret is a key in PEM; --jwt-algorithms must name those of public keys")
+        if _is_public(material):
+            raise SettingsError(
+                "the JWT secret is a public key or a set of keys, which is no secret; --jwt-algorithms must name "
+                "those of public keys"
+            )
         return {None: material}
     missing = [name for name in algorithms if name not in jwt.algorithms.get_default_algorithms()]
     if missing:
@@ -143,6 +184,33 @@ def _read_key(material: bytes, algorithms: Sequence[str]) -> Mapping[str | None,
     if any(hasattr(key, "private_bytes") for key in keys):
         raise SettingsError("the JWT key is a private key; a server needs the public one alone")
     return {None: material}
+
+
+def _is_public(material: bytes) -> bool:
+    """Whether what was given as a secret is a JWK, a JWKS, an SSH key or a key in DER, which everybody may have."""
+    text = material.removeprefix(b"\xef\xbb\xbf").strip()
+    if text.startswith((b"{", b"[")):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+        return any(isinstance(it, dict) and it.keys() & {"kty", "keys"} for it in (found, *found))
+    if text.startswith((b"ssh-", b"ecdsa-sha2-", b"sk-", b"---- BEGIN SSH2")):
+        return True
+    try:
+        return _is_der(material) or _is_der(b64decode(b"".join(text.split()), validate=True))
+    except ValueError:
+        return False
+
+
+def _is_der(data: bytes) -> bool:
+    """Whether bytes are one ASN.1 sequence from their first to their last, as keys and certificates are."""
+    if len(data) < 4 or data[0] != 0x30:
+        return False
+    if data[1] < 0x80:
+        return len(data) == 2 + data[1]
+    size = data[1] - 0x80
+    return 0 < size <= 4 and len(data) == 2 + size + int.from_bytes(data[2 : 2 + size])
 
 
 def _read_set(keys: jwt.PyJWKSet, algorithms: Sequence[str]) -> Mapping[str | None, Any]:

@@ -86,7 +86,7 @@ class Guard:
         self.gate.tick()
 
     def reload(self) -> asyncio.Task[None] | None:
-        """Read grants and keys anew, and take back what is no longer granted.
+        """Read grants and keys anew, take back what is no longer granted, and end whose token's key is gone.
 
         Returns:
             The work that is left to do; ``None`` where the files are wrong, and all stays as it was.
@@ -118,11 +118,15 @@ class Guard:
         return len(ended)
 
     async def _recheck_all(self) -> None:
-        if not self.gate.restricts:
+        if not self.gate.restricts and not self.gate.takes_tokens:
             return
         ended = 0
         for count, conn in enumerate(self._engine.handles(), 1):
-            ended += self.recheck(conn)
+            if self.gate.is_disproved(conn):
+                self.gate.count("key_replaced")
+                self._engine.disconnect(conn, CloseCode.NOT_AUTHENTICATED, "the key of the token was replaced")
+            elif self.gate.restricts:
+                ended += self.recheck(conn)
             if count % SLICE == 0:
                 await asyncio.sleep(0)
         if ended:

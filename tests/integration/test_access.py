@@ -33,7 +33,9 @@ from tests.support import Valkey
 SECRET = "s" * 32
 SECONDS = 15
 OWN = {"identify": ("user=X-User",), "trusted_proxies": ("127.0.0.1",)}
-TOKENS = {"jwt_secret": SECRET, "jwt_algorithms": ("HS256",), "jwt_claims": ("user=sub",)}
+TOKENS: dict[str, Any] = {
+    "jwt_secret": SECRET, "jwt_algorithms": ("HS256",), "jwt_claims": ("user=sub",), "jwt_leeway": 0.0,
+}  # fmt: skip
 
 
 @asynccontextmanager
@@ -203,6 +205,35 @@ async def test_a_token_of_somebody_else_ends_what_is_not_theirs(shared_valkey: V
         assert (ended["evt"], ended["ids"], ended["code"]) == ("unsubscribed", [label], "forbidden")
         assert await code(ws, mine, "unsub") == "not-subscribed"
         assert await code(ws, everybodys, "unsub") == "ok"
+
+
+async def test_a_replaced_key_ends_those_that_its_tokens_let_in(shared_valkey: Valkey, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    newer = jwt.encode({"sub": "42", "exp": int(time.time() + 600)}, "n" * 32)
+    async with serving(shared_valkey, **{**TOKENS, "jwt_secret": None, "jwt_key_file": str(file)}) as node:
+        old = node.ws_url + "?token=" + token("42")
+        events = node.ws_url.replace("ws:", "http:").removesuffix("/ws") + f"/sse?pat=a=1&token={token('42')}"
+        async with client(old) as ws, client(node.ws_url) as later, client(node.ws_url) as nobody:
+            await later.send(orjson.dumps({"id": 1, "act": "auth", "token": token("42")}).decode())
+            assert await event(later) == {"id": 1, "ret": "ok"}
+            async with httpx2.AsyncClient(timeout=SECONDS) as http, http.stream("GET", events) as stream:
+                node.reload()  # with the same key
+                await act(ws, "ping")
+                file.write_text("n" * 32)
+                node.reload()
+                for ended in (ws, later):
+                    with pytest.raises(ConnectionClosed):
+                        await event(ended)
+                    assert ended.close_code == 4501
+                assert b"subscribed" in b"".join([part async for part in stream.aiter_bytes()])  # and it ends
+            await nobody.send(orjson.dumps({"id": 2, "act": "auth", "token": newer}).decode())
+            assert await event(nobody) == {"id": 2, "ret": "ok"}
+            node.reload()
+            await act(nobody, "ping")
+            assert await code(nobody, {"user": "42"}) == "ok"
+        assert (await status(old))[0] == 401
+        assert metric(node, "key_replaced") == 3
 
 
 async def test_headers_and_tokens_together(shared_valkey: Valkey) -> None:

@@ -6,15 +6,18 @@ import hashlib
 import hmac
 import json
 import time
+from base64 import b64encode, encodebytes
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import RSAAlgorithm
 
 from realizehit.access.tokens import TokenVerifier
 from realizehit.errors import AccessDenied, SettingsError
+from realizehit.settings import Settings
 
 SECRET = b"s" * 64
 CLAIMS = {"user": "sub", "zone": "zone"}
@@ -54,7 +57,7 @@ def rsa_key() -> rsa.RSAPrivateKey:
 def test_secrets(algorithm: str) -> None:
     verifier = TokenVerifier(SECRET, [algorithm], CLAIMS)
     end = in_ten_minutes()
-    token = verifier.verify(signed(algorithm=algorithm, zone=3.0, exp=end))
+    token = verifier.verify(signed(algorithm=algorithm, zone=3, exp=end))
     assert token.identity == {"user": "42", "zone": "3"}
     assert token.expires == end
     assert reason(verifier, signed(b"t" * 64, algorithm)) == "the token's signature is wrong"
@@ -132,9 +135,70 @@ def test_what_is_no_token(text: str) -> None:
 def test_claims_that_are_no_identity() -> None:
     verifier = TokenVerifier(SECRET, ["HS256"], CLAIMS)
     assert verifier.verify(signed(zone=None)).identity == {"user": "42"}
-    for zone in ("", "*", [1], {"a": 1}, "v" * 300):
+    inexact = (2**53, -(2**53), 2**64, 10**30, 3.0, 3.5, 1e300, True, False)
+    for zone in ("", "*", [1], {"a": 1}, "v" * 300, *inexact):
         with pytest.raises(AccessDenied, match="the token: "):
             verifier.verify(signed(zone=zone))
+        with pytest.raises(AccessDenied):
+            verifier.verify(jwt.PyJWS().encode(json.dumps({"sub": zone, "exp": in_ten_minutes()}).encode(), SECRET))
+
+
+@pytest.mark.parametrize("number", [0, 42, -1, 2**53 - 1])
+def test_a_number_is_an_identitys_text(number: int) -> None:
+    claims = json.dumps({"sub": number, "zone": number, "exp": in_ten_minutes()}).encode()
+    token = TokenVerifier(SECRET, ["HS256"], CLAIMS).verify(jwt.PyJWS().encode(claims, SECRET))
+    assert token.identity == {"user": str(number), "zone": str(number)}
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+def test_a_time_without_end_is_malformed(claim: str) -> None:
+    claims = json.dumps({"sub": "42", "exp": in_ten_minutes(), claim: float("inf")}).encode()
+    said = reason(TokenVerifier(SECRET, ["HS256"], CLAIMS), jwt.PyJWS().encode(claims, SECRET))
+    assert said == "the token is malformed"
+
+
+def test_clocks_may_differ_by_some_seconds_unless_set_otherwise() -> None:
+    verifier = TokenVerifier(SECRET, ["HS256"], CLAIMS, leeway=Settings().jwt_leeway)
+    now = int(time.time())
+    soon: list[dict[str, Any]] = [{"iat": now + 3}, {"nbf": now + 3}, {"exp": now - 2}]
+    for claims in soon:
+        assert verifier.verify(signed(**claims)).identity == {"user": "42"}
+    assert reason(verifier, signed(nbf=now + 60)) == "the token is not valid yet"
+
+
+def test_keys_are_known_by_their_marks(rsa_key: rsa.RSAPrivateKey) -> None:
+    before, after = (TokenVerifier(secret * 64, ["HS256"], CLAIMS) for secret in (b"s", b"t"))
+    proof = before.verify(signed()).proof
+    assert (before.knows(proof), after.knows(proof)) == (True, False)
+    one, other = (
+        {**json.loads(RSAAlgorithm.to_jwk(key.public_key())), "alg": "RS256", "kid": kid}
+        for kid, key in (("a", rsa_key), ("b", rsa.generate_private_key(65537, 2048)))
+    )
+    sets = [json.dumps({"keys": keys}).encode() for keys in ([one, other], [other, one], [other])]
+    both, turned, without = (TokenVerifier(keys, ["RS256"], CLAIMS) for keys in sets)
+    proof = both.verify(signed(rsa_key, "RS256", {"kid": "a"})).proof
+    assert (both.knows(proof), turned.knows(proof), without.knows(proof)) == (True, True, False)
+
+
+def test_what_everybody_may_have_is_no_secret(rsa_key: rsa.RSAPrivateKey) -> None:
+    public = rsa_key.public_key()
+    encodings = serialization.Encoding, serialization.PublicFormat
+    der = public.public_bytes(encodings[0].DER, encodings[1].SubjectPublicKeyInfo)
+    jwk = RSAAlgorithm.to_jwk(public)
+    for material in (
+        jwk.encode(),
+        b"\xef\xbb\xbf " + jwk.encode(),
+        json.dumps({"keys": [json.loads(jwk)]}, indent=2).encode(),
+        json.dumps([json.loads(jwk)]).encode(),
+        public.public_bytes(encodings[0].OpenSSH, encodings[1].OpenSSH),
+        der,
+        b64encode(der),
+        encodebytes(der),
+    ):
+        with pytest.raises(SettingsError, match="is no secret"):
+            TokenVerifier(material, ["HS256"], CLAIMS)
+    for secret in (b"{" + SECRET, b"0" * 64, b"MII" + b"A" * 61, b'{"some": "other text, which is a secret"}'):
+        TokenVerifier(secret, ["HS256"], CLAIMS)
 
 
 def test_keys_that_cannot_be_used(rsa_key: rsa.RSAPrivateKey) -> None:
