@@ -501,6 +501,35 @@ async def test_the_other_transports_have_identities_too(shared_valkey: Valkey) -
                 assert key in orjson.loads(polled.content.split(b"\x1e")[-1][1:]), user
 
 
+async def test_white_space_around_a_header_is_no_part_of_an_identity(shared_valkey: Valkey, tmp_path: Path) -> None:
+    key, lines = generate("a")
+    file = tmp_path / "keys.toml"
+    file.write_text(lines)
+    blank = "X-User: \t 42 \t \r\n"
+    host = "Host: localhost\r\n"
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    upgrade += "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    body = '{"pattern":{"a":1},"payload":1}'
+    publication = f"Content-Type: application/json \t\r\nContent-Length: {len(body)}\r\n"
+    async with serving(shared_valkey, **OWN, keys=str(file)) as node, asyncio.timeout(SECONDS):
+        for head, wanted in (
+            (f"GET /sse?pat=user=42 HTTP/1.1\r\n{host}{blank}\r\n", b" 200 "),
+            (f"GET /ws/?EIO=4&transport=polling HTTP/1.1\r\n{host}{blank}\r\n", b" 200 "),
+            (f"GET /ws HTTP/1.1\r\n{host}{upgrade}{blank}\r\n", b" 101 "),
+            (f"POST / HTTP/1.1\r\n{host}Authorization: \t Bearer {key} \t\r\n{publication}\r\n{body}", b" 200 "),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(node.api_url).port)
+            writer.write(head.encode())
+            assert wanted in await reader.readline(), head
+            identities = {identity["user"] for identity in node.guard.gate._identities.values()}
+            assert identities == (set() if head.startswith("POST") else {"42"})
+            writer.transport.abort()
+            for handle in node.engine.handles():
+                node.engine.disconnect(handle, 0)
+            while node.engine.stats()["connections"]:
+                await asyncio.sleep(0.01)
+
+
 async def test_how_many_connections(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, max_connections=2) as node:
         async with client(node.ws_url), client(node.ws_url):
