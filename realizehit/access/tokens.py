@@ -163,7 +163,7 @@ def _read_key(material: bytes, algorithms: Sequence[str]) -> Mapping[str | None,
             raise SettingsError(f"the JWT secret has {len(material)} bytes; {max(algorithms)} needs {needed} or more")
         if b"-----BEGIN" in material:
             raise SettingsError("the JWT secret is a key in PEM; --jwt-algorithms must name those of public keys")
-        if _is_public(material):
+        if _is_public(material) or not _is_secret(jwt, material):
             raise SettingsError(
                 "the JWT secret is a public key or a set of keys, which is no secret; --jwt-algorithms must name "
                 "those of public keys"
@@ -201,6 +201,15 @@ def _is_public(material: bytes) -> bool:
         return _is_der(material) or _is_der(b64decode(b"".join(text.split()), validate=True))
     except ValueError:
         return False
+
+
+def _is_secret(jwt: Any, material: bytes) -> bool:
+    """Whether the library takes it for a secret; what it refuses with each token is refused at the start."""
+    try:
+        jwt.get_algorithm_by_name("HS256").prepare_key(material)
+    except jwt.PyJWTError:
+        return False
+    return True
 
 
 def _is_der(data: bytes) -> bool:

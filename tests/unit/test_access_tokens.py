@@ -190,6 +190,7 @@ def test_what_everybody_may_have_is_no_secret(rsa_key: rsa.RSAPrivateKey) -> Non
         b"\xef\xbb\xbf " + jwk.encode(),
         json.dumps({"keys": [json.loads(jwk)]}, indent=2).encode(),
         json.dumps([json.loads(jwk)]).encode(),
+        json.dumps({"issuer": {"jwks": [json.loads(jwk)]}}).encode(),
         public.public_bytes(encodings[0].OpenSSH, encodings[1].OpenSSH),
         der,
         b64encode(der),
