@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 import orjson
 
 from realizehit.errors import ErrorCode, PatternError, RequestError
 from realizehit.pattern import RESERVED_KEY, channel_of
+from realizehit.surrogates import Hidden
 
 MAX_REQUEST_ID: Final = 128  # characters of an action's id
 _IDS: Final = (str, int)
@@ -161,6 +163,8 @@ def parse_publication(body: bytes | msgspec.Raw) -> Publication:
     except msgspec.ValidationError:
         raise RequestError('a publication is an object {"pattern": {...}, "payload": ...}') from None
     except msgspec.DecodeError as error:
+        if (hidden := _without_lone_surrogates(bytes(body))) is not None:
+            return _restored(parse_publication(hidden.text), hidden)
         raise RequestError(f"the body is not JSON: {error}", ErrorCode.BAD_JSON) from None
     except RecursionError:
         raise _nested_too_deeply() from None
@@ -169,6 +173,23 @@ def parse_publication(body: bytes | msgspec.Raw) -> Publication:
     if isinstance(message.payload, msgspec.UnsetType):
         raise RequestError("payload is missing")
     return Publication(_channel_of(message.pattern), bytes(message.payload))
+
+
+def _without_lone_surrogates(body: bytes) -> Hidden | None:
+    """Return a body that the library refused in a form that it may take; ``None`` where this is not why."""
+    if b"\\u" not in body:
+        return None
+    try:
+        hidden = Hidden(body)
+    except ValueError as error:
+        raise RequestError(f"the body cannot be read: {error}", ErrorCode.BAD_JSON) from None
+    return hidden if hidden.found else None
+
+
+def _restored(publication: Publication, hidden: Hidden) -> Publication:
+    if hidden.holds_one(unquote(publication.channel.decode())):
+        raise PatternError("a key or value of the pattern holds a lone surrogate")
+    return Publication(publication.channel, hidden.restore(publication.payload))
 
 
 def _channel_of(pattern: Any) -> bytes:
@@ -201,10 +222,21 @@ def parse_batch(body: bytes, most: int) -> list[Publication | RequestError | Pat
     except msgspec.ValidationError as error:
         raise RequestError(f'a batch is an object {{"messages": [...]}}: {error}') from None
     except msgspec.DecodeError as error:
+        if (hidden := _without_lone_surrogates(body)) is not None:
+            return [_restored_item(item, hidden) for item in parse_batch(hidden.text, most)]
         raise RequestError(f"the body is not JSON: {error}", ErrorCode.BAD_JSON) from None
     except RecursionError:
         raise _nested_too_deeply() from None
     return _one_by_one(items, most)
+
+
+def _restored_item(
+    item: Publication | RequestError | PatternError, hidden: Hidden
+) -> Publication | RequestError | PatternError:
+    try:
+        return _restored(item, hidden) if isinstance(item, Publication) else item
+    except PatternError as error:
+        return error
 
 
 def parse_lines(body: bytes, most: int) -> list[Publication | RequestError | PatternError]:
