@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -160,6 +161,37 @@ def test_the_list_is_bounded_and_can_be_held_still(browser: Browser, server: Ser
         expect(page.get_by_role("status").filter(has_text="new payloads")).to_have_count(1)
         page.get_by_role("button", name="Clear").click()
         expect(payloads(page)).to_have_count(0)
+        assert watched.errors == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (f"[{'[1,2],' * 900}0]", None),  # many tokens: each would be an element
+        ("[" * 900 + "]" * 900, None),
+        ('{"a":' * 900 + "1" + "}" * 900, None),
+        (f'"{"x" * 30_000}"', 20_000),
+    ],
+    ids=["many", "deep list", "deep object", "long"],
+)
+def test_a_payload_that_would_hold_up_the_page_is_shown_as_it_came(
+    browser: Browser, server: Server, payload: str, shown: int | None
+) -> None:
+    body = b'{"pattern": {"kind": "news", "channel": "CNN"}, "payload": %b}' % payload.encode()
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        subscribe(page)
+        for _ in range(20):
+            with urlopen(Request(server.api, body, {"Content-Type": "application/json"}), timeout=20) as response:
+                assert response.status == 200
+        expect(row(page).locator(".tally")).to_have_text("20")
+        expect(payloads(page)).to_have_count(20)
+        text = payloads(page).first.text_content() or ""
+        if shown is None:
+            assert text == payload
+        else:
+            assert text.startswith(payload[:shown] + "… (")
+        assert page.locator("#feed *").count() < 20 * 8
         assert watched.errors == []
 
 

@@ -1,7 +1,9 @@
 // Patterns and JSON as text: read, written and shown.
 
 const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
-const LONGEST = 20_000; // characters of a payload that are laid out; more is shown as it came, and cut
+const LONGEST = 20_000; // characters of a payload that are shown; the rest is cut
+const DEEPEST = 32; // levels that are laid out: indentation and the browser's work grow with the depth
+const MOST_TOKENS = 2_000; // tokens that are laid out: each of them may be an element of the page
 
 /** Say what is wrong with a JSON text; an empty text where nothing is. */
 export function problemOf(text) {
@@ -57,8 +59,21 @@ export function patternOf(channel) {
   return Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map(decodeURIComponent)));
 }
 
+/** Return how deep the lists and objects of a text stand in each other. */
+function depthOf(tokens) {
+  let depth = 0;
+  let deepest = 0;
+  for (const token of tokens) {
+    if (token === "{" || token === "[") deepest = Math.max(deepest, ++depth);
+    else if (token === "}" || token === "]") depth--;
+  }
+  return deepest;
+}
+
 /**
  * Lay out a JSON text, token by token: numbers stay as they were written, whatever their size.
+ *
+ * A text that is long, deep or has many tokens is shown as it came.
  *
  * @returns {DocumentFragment} with a `span` for each token that has a colour.
  */
@@ -69,6 +84,10 @@ export function pretty(text) {
     return fragment;
   }
   const tokens = text.match(TOKEN) ?? [];
+  if (tokens.length > MOST_TOKENS || depthOf(tokens) > DEEPEST) {
+    fragment.append(text);
+    return fragment;
+  }
   const flat = text.length <= 60; // short enough for one line
   let depth = 0;
   const line = () => (flat ? " " : `\n${"  ".repeat(depth)}`);
