@@ -56,6 +56,14 @@ class Hidden:
         """Tell whether a text decoded from `text` had a lone surrogate."""
         return self._digit is not None and any(_is_hidden(ord(character), self._digit) for character in value)
 
+    def restore_text(self, value: str) -> str:
+        """Return a text decoded from `text` with its lone surrogates."""
+        if not self.holds_one(value):
+            return value
+        assert self._digit is not None
+        codes = map(ord, value)
+        return "".join(chr(0xD000 | code & 0xFFF if _is_hidden(code, self._digit) else code) for code in codes)
+
 
 def _lone_surrogates(text: bytes) -> list[int]:
     """Return where the first hex digit of each lone surrogate stands."""

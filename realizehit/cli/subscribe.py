@@ -135,8 +135,8 @@ def _lay_out(text: str) -> None:
     from rich import get_console
     from rich.highlighter import JSONHighlighter
 
-    with contextlib.suppress(
-        ValueError, RecursionError
-    ):  # numbers of thousands of digits, very deep values: as it came
+    # Numbers of thousands of digits and very deep values are shown as they came.
+    with contextlib.suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        text = text.encode("utf-8", "backslashreplace").decode()  # no terminal shows a lone surrogate
     get_console().print(JSONHighlighter()(text.translate(_CONTROLS)), soft_wrap=True)

@@ -9,6 +9,7 @@ import msgspec
 import orjson
 
 from realizehit.errors import ErrorCode, RealizehitError, RequestError
+from realizehit.surrogates import Hidden
 
 RETRIES: Final = 2
 """How often a request is repeated by default, where nothing can have been published the first time."""
@@ -72,7 +73,10 @@ def _checked(text: str | bytes) -> bytes:
         encoded = text.encode() if isinstance(text, str) else bytes(text)
         if not encoded.isascii():
             encoded.decode()
-        msgspec.json.decode(encoded, type=msgspec.Raw)
-    except (UnicodeError, msgspec.DecodeError) as error:
+        try:
+            msgspec.json.decode(encoded, type=msgspec.Raw)
+        except msgspec.DecodeError:
+            msgspec.json.decode(Hidden(encoded).text, type=msgspec.Raw)  # it may be lone surrogates that are refused
+    except (ValueError, msgspec.DecodeError) as error:
         raise RequestError(f"the raw payload is no JSON: {error}", ErrorCode.BAD_JSON) from None
     return encoded

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import orjson
-
 from realizehit.client.events import Callback, Emitter
 from realizehit.client.mailbox import Ended, Mailbox, MailboxFull, Overflow
+from realizehit.client.payloads import decode_payload
 from realizehit.errors import ClientError, QueueOverflow
 
 if TYPE_CHECKING:
@@ -115,8 +114,8 @@ class Subscription(Emitter):
             if self.raw:
                 return payload
             try:
-                return orjson.loads(payload)
-            except orjson.JSONDecodeError as error:
+                return decode_payload(payload)
+            except ClientError as error:
                 self._emit("error", ClientError(f"a payload of {self.filters!r} is no JSON and was left out: {error}"))
 
     async def _call_back(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import ssl as ssl_module
 import threading
@@ -11,12 +12,12 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-import orjson
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.protocol import Event
 from websockets.sync.client import ClientConnection, connect
 
 from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error, is_secure
+from realizehit.client.payloads import decode_payload
 from realizehit.client.token import LOGGER, SyncToken, check, current_sync, renewal_delay, with_token
 from realizehit.client.wire import (
     Backoff,
@@ -40,6 +41,13 @@ from realizehit.errors import (
 )
 
 STABLE_AFTER: Final = 10.0  # seconds that a connection must last to reset the back-off
+
+
+_logger: Final = logging.getLogger("realizehit.client")
+
+
+def _warn(error: ClientError) -> None:
+    _logger.warning("%s", error)
 
 
 class _Socket(ClientConnection):
@@ -72,6 +80,8 @@ class Subscriber:
         on_gap: called with seconds each time it is back, or the server's broker is; what was published in them may be
             missing.
         on_expiring: called with the seconds after which its token ends.
+        on_error: called with a `ClientError` for each payload that is no JSON, which is left out; without it the
+            logger ``realizehit.client`` warns.
         headers: sent with the opening handshake.
         token: who the subscriber is, a JSON Web Token; or a function that returns a fresh one. It is called for each
             connection, and after the server has told that the token expires. With a function it comes back also where
@@ -102,6 +112,7 @@ class Subscriber:
         raw: bool = False,
         on_gap: Callable[[float], object] = lambda seconds: None,
         on_expiring: Callable[[float], object] = lambda seconds: None,
+        on_error: Callable[[ClientError], object] | None = None,
         headers: Mapping[str, str] | None = None,
         token: SyncToken | None = None,
         ssl: ssl_module.SSLContext | None = None,
@@ -123,6 +134,7 @@ class Subscriber:
         self._raw = raw
         self._on_gap = on_gap
         self._on_expiring = on_expiring
+        self._on_error = on_error if on_error is not None else _warn
         self._headers = headers
         self._token = token
         self._options: dict[str, Any] = {
@@ -176,7 +188,6 @@ class Subscriber:
 
         Raises:
             Disconnected, Rejected: the server will not have this subscriber any more.
-            ClientError: a payload was no JSON; the next call goes on behind it.
         """
         if self._socket is None:
             raise ClientError("the subscriber is not connected; use `with` or `connect`")
@@ -194,7 +205,14 @@ class Subscriber:
                 continue
             label, mark, payload = message.partition(b"?")
             if mark and label == self.id.encode():
-                return payload if self._raw else self._decoded(payload)
+                if self._raw:
+                    return payload
+                try:
+                    return decode_payload(payload)
+                except ClientError as error:
+                    text = f"a payload of {self._filters!r} is no JSON and was left out: {error}"
+                    self._on_error(ClientError(text))
+                    continue
             if message.startswith(b"{"):
                 self._notice(parse_event(message))
         raise StopIteration
@@ -222,12 +240,6 @@ class Subscriber:
         self._renew_at = math.inf
         with suppress(TokenUnavailable, ConnectionClosed):
             self._socket.send(action("2", "auth", token=current_sync(self._token)))
-
-    def _decoded(self, payload: bytes) -> Any:
-        try:
-            return orjson.loads(payload)
-        except orjson.JSONDecodeError as error:
-            raise ClientError(f"a payload of {self._filters!r} is no JSON: {error}") from None
 
     def _open(self) -> _Socket:
         headers = self._headers if self._token is None else with_token(self._headers, current_sync(self._token))

@@ -63,17 +63,18 @@ async def test_a_plain_for_loop(node: Node, shared_valkey: Valkey) -> None:
 
 async def test_payloads_raw_and_no_json(node: Node, shared_valkey: Valkey) -> None:
     pattern = Pattern(unique("sync"))
-    raw, decoded = make(node.ws_url, pattern, raw=True), make(node.ws_url, pattern)
+    errors: list[ClientError] = []
+    raw, decoded = make(node.ws_url, pattern, raw=True), make(node.ws_url, pattern, on_error=errors.append)
     for subscriber in (raw, decoded):
         await call(subscriber.connect)
     async with publisher(shared_valkey) as redis:
-        for text in (b'{ "f": 1.10 }', b"no JSON", b"1"):
+        for text in (b'{ "f": 1.10 }', b"no JSON", b'[1e400, "\\ud800"]', b"1"):
             await redis.publish(pattern.channel, text)
-    assert await call(take, raw, 3) == [b'{ "f": 1.10 }', b"no JSON", b"1"]
-    assert await call(take, decoded, 1) == [{"f": 1.1}]
-    with pytest.raises(ClientError, match="is no JSON"):
-        await call(take, decoded, 1)
-    assert await call(take, decoded, 1) == [1]
+    assert await call(take, raw, 4) == [b'{ "f": 1.10 }', b"no JSON", b'[1e400, "\\ud800"]', b"1"]
+    assert await call(take, decoded, 3) == [{"f": 1.1}, ["1e400", "\ud800"], 1]
+    assert [str(error).partition(" out: ")[0] for error in errors] == [
+        f"a payload of {dict(pattern)!r} is no JSON and was left"
+    ]
     for subscriber in (raw, decoded):
         await call(subscriber.close)
 

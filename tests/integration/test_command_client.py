@@ -283,8 +283,8 @@ def test_on_a_terminal_payloads_are_laid_out(server: Server) -> None:
         os.close(theirs)
         assert process.stderr is not None
         process.stderr.readline()
-        publish(server, *filters, '{"title":"h\u009b"}')
+        publish(server, *filters, '{"title":"h\u009b\\ud800"}')
         assert process.wait(SECONDS) == 0
         shown = os.read(ours, 4096).decode()
     os.close(ours)
-    assert re.sub(r"\x1b\[[0-9;]*m", "", shown) == '{\r\n  "title": "h\\u009b"\r\n}\r\n'
+    assert re.sub(r"\x1b\[[0-9;]*m", "", shown) == '{\r\n  "title": "h\\u009b\\ud800"\r\n}\r\n'
