@@ -114,11 +114,11 @@ def _say(text: str) -> None:
 
 def _show(payload: bytes, lines: bool) -> bool:
     """Print one payload; return whether it could be."""
-    import msgspec
+    from realizehit.client.messages import check_json
 
     try:
-        msgspec.json.decode(payload, type=msgspec.Raw)
-    except msgspec.DecodeError as error:
+        check_json(payload)
+    except ValueError as error:
         _say(f"a payload of {len(payload)} bytes is no JSON and is left out: {error}")
         return False
     # Line breaks can only stand between the parts of a JSON text, and mean no more there than blanks.

@@ -71,12 +71,27 @@ def encode_payload(payload: Any) -> bytes:
 def _checked(text: str | bytes) -> bytes:
     try:
         encoded = text.encode() if isinstance(text, str) else bytes(text)
-        if not encoded.isascii():
-            encoded.decode()
-        try:
-            msgspec.json.decode(encoded, type=msgspec.Raw)
-        except msgspec.DecodeError:
-            msgspec.json.decode(Hidden(encoded).text, type=msgspec.Raw)  # it may be lone surrogates that are refused
-    except (ValueError, msgspec.DecodeError) as error:
+        check_json(encoded)
+    except ValueError as error:
         raise RequestError(f"the raw payload is no JSON: {error}", ErrorCode.BAD_JSON) from None
     return encoded
+
+
+def check_json(text: bytes) -> None:
+    """Hold a text to RFC 8259, without decoding it.
+
+    Raises:
+        ValueError: it is no JSON, or not UTF-8; the text says where.
+    """
+    if not text.isascii():
+        text.decode()
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except msgspec.DecodeError as error:
+        hidden = Hidden(text)  # the library refuses lone surrogates
+        if not hidden.found:
+            raise ValueError(str(error)) from None
+        try:
+            msgspec.json.decode(hidden.text, type=msgspec.Raw)
+        except msgspec.DecodeError as other:
+            raise ValueError(str(other)) from None
