@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx2
 
+from realizehit.client.home import PerLoop
 from realizehit.client.http import Attempts, Endpoint, encode_message, publish_in_batches, read_result, response_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.errors import ClientError
@@ -26,6 +27,8 @@ class APIClient:
 
     A request is repeated only where nothing can have been published: the connection could not be made, or the server
     answered 503 or 429 with ``Retry-After``. Once a request may have been taken it is never sent again.
+
+    It may be used in one event loop after another, and after a fork: each has connections of its own.
 
     Args:
         url: the API's address with its prefix.
@@ -51,7 +54,8 @@ class APIClient:
     ) -> None:
         self._endpoint = Endpoint(url, timeout, key, headers)
         self._retries = retries
-        self._client = httpx2.AsyncClient(**self._endpoint.options, **options)
+        self._closed = False
+        self._clients = PerLoop(lambda: httpx2.AsyncClient(**self._endpoint.options, **options))
 
     async def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
         """Publish one message.
@@ -95,11 +99,14 @@ class APIClient:
             return outcomes
 
     async def _post(self, url: str, body: bytes) -> httpx2.Response:
+        if self._closed:
+            raise ClientError("the client is closed")
+        client = self._clients.get()
         attempts = Attempts(self._retries)
         while True:
             outcome: httpx2.Response | httpx2.HTTPError
             try:
-                outcome = await self._client.post(url, content=body)
+                outcome = await client.post(url, content=body)
             except httpx2.HTTPError as error:
                 outcome = error
             delay = attempts.next_delay(outcome)
@@ -108,8 +115,11 @@ class APIClient:
             await asyncio.sleep(delay)
 
     async def close(self) -> None:
-        """Close the connections; calling it again does nothing."""
-        await self._client.aclose()
+        """Close the connections of this event loop; calling it again does nothing, publishing fails from here on."""
+        self._closed = True
+        client = self._clients.take()
+        if client is not None:
+            await client.aclose()
 
     async def __aenter__(self) -> Self:
         return self

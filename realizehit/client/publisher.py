@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 from realizehit._fanout import channel_id
 from realizehit.address import Address
 from realizehit.client.channels import encode_message, publish_in_blocks
+from realizehit.client.home import PerLoop
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.client.wire import Backoff
 from realizehit.errors import BrokerError, BrokerUnavailable
@@ -20,6 +21,23 @@ __all__ = ["PublishOutcome", "PublishResult", "Publisher", "RawJSON"]
 DEFAULT_URL: Final = "redis://localhost:6379"
 
 
+class _Line:
+    """The connection of one event loop.
+
+    Attributes:
+        up: whether the broker has answered on it.
+    """
+
+    def __init__(self, address: Address, timeout: float) -> None:
+        self.up = False
+        self.pipeline = Pipeline(
+            address, timeout=timeout, on_up=lambda: self._set_up(True), on_down=lambda: self._set_up(False)
+        )
+
+    def _set_up(self, up: bool) -> None:
+        self.up = up
+
+
 class Publisher:
     """Publish to a Redis or Valkey that realizehit servers use.
 
@@ -28,7 +46,8 @@ class Publisher:
         async with Publisher("redis://localhost:6379") as publisher:
             await publisher.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
 
-    It has one connection, made when it is first needed and again after it was lost. What is published in one turn of
+    Each event loop and each process that uses it has one connection, made when it is first needed and again after it
+    was lost. What is published in one turn of
     the event loop goes out together. Nothing is ever sent twice.
 
     Args:
@@ -40,18 +59,14 @@ class Publisher:
     Raises:
         SettingsError: the URL cannot be used.
 
-    Reentrancy: for one event loop's thread; any number of tasks may use it.
+    Reentrancy: any number of tasks may use it, of one event loop after another too.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES) -> None:
         self._retries = retries
-        self._up = False
-        self._pipeline = Pipeline(
-            Address(url),
-            timeout=timeout,
-            on_up=lambda: self._set_up(True),
-            on_down=lambda: self._set_up(False),
-        )
+        self._closed = False
+        address = Address(url)
+        self._lines = PerLoop(lambda: _Line(address, timeout))
 
     async def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
         """Publish one message.
@@ -68,8 +83,8 @@ class Publisher:
             BrokerRefused: it answered with an error.
         """
         channel, text = encode_message(pattern, payload)
-        await self._reach()
-        return PublishResult(channel_id(channel), await self._pipeline.publish(channel, text))
+        line = await self._reach()
+        return PublishResult(channel_id(channel), await line.pipeline.publish(channel, text))
 
     async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined.
@@ -87,8 +102,8 @@ class Publisher:
             block = next(work)
             while True:
                 try:
-                    await self._reach()
-                    replies = await self._pipeline.publish_many(block)
+                    line = await self._reach()
+                    replies = await line.pipeline.publish_many(block)
                 except BrokerError as error:
                     replies = [error] * len(block)
                 block = work.send(replies)
@@ -96,23 +111,27 @@ class Publisher:
             outcomes: list[PublishOutcome] = done.value
             return outcomes
 
-    async def _reach(self) -> None:
+    async def _reach(self) -> _Line:
         """Connect if need be. Only this is tried again: it publishes nothing."""
+        line = self._line()
         backoff = Backoff(0.1, 2.0)
         left = self._retries
-        while not self._up:
+        while not line.up:
             try:
-                await self._pipeline.ping()
+                await line.pipeline.ping()
             except BrokerUnavailable:
                 if not left:
                     raise
                 left -= 1
                 await asyncio.sleep(backoff.next())
             else:
-                return
+                break
+        return line
 
-    def _set_up(self, up: bool) -> None:
-        self._up = up
+    def _line(self) -> _Line:
+        if self._closed:
+            raise BrokerUnavailable("the publisher is closed")
+        return self._lines.get()
 
     async def ping(self) -> None:
         """Check that the broker answers.
@@ -121,11 +140,14 @@ class Publisher:
             BrokerUnavailable: it does not.
             BrokerRefused: it refuses the login.
         """
-        await self._pipeline.ping()
+        await self._line().pipeline.ping()
 
     async def close(self) -> None:
-        """Disconnect; calling it again does nothing, publishing fails from here on."""
-        await self._pipeline.close()
+        """Disconnect in this event loop; calling it again does nothing, publishing fails from here on."""
+        self._closed = True
+        line = self._lines.take()
+        if line is not None:
+            await line.pipeline.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx2
 
+from realizehit.client.home import PerProcess
 from realizehit.client.http import Attempts, Endpoint, encode_message, publish_in_batches, read_result, response_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
 from realizehit.errors import ClientError
@@ -21,6 +22,8 @@ class APIClient:
 
         with APIClient("http://127.0.0.1:8080/") as api:
             api.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
+
+    It may be shared by threads, and used on after a fork: each process has connections of its own.
 
     Args:
         url: the API's address with its prefix.
@@ -46,7 +49,7 @@ class APIClient:
     ) -> None:
         self._endpoint = Endpoint(url, timeout, key, headers)
         self._retries = retries
-        self._client = httpx2.Client(**self._endpoint.options, **options)
+        self._clients = PerProcess(lambda: httpx2.Client(**self._endpoint.options, **options))
 
     def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
         """Publish one message; arguments, result and errors as `realizehit.APIClient.publish`."""
@@ -73,7 +76,7 @@ class APIClient:
         while True:
             outcome: httpx2.Response | httpx2.HTTPError
             try:
-                outcome = self._client.post(url, content=body)
+                outcome = self._clients.get().post(url, content=body)
             except httpx2.HTTPError as error:
                 outcome = error
             delay = attempts.next_delay(outcome)
@@ -83,7 +86,7 @@ class APIClient:
 
     def close(self) -> None:
         """Close the connections; calling it again does nothing."""
-        self._client.close()
+        self._clients.get().close()
 
     def __enter__(self) -> Self:
         return self

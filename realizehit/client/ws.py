@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 
 from realizehit.client.connection import Connection, Lost, is_secure, open_connection
 from realizehit.client.events import Callback, Emitter
+from realizehit.client.home import Home
 from realizehit.client.mailbox import Overflow
 from realizehit.client.subscription import Subscription, SubscriptionState
 from realizehit.client.token import Token, check, current, renewal_delay, with_token
@@ -127,6 +128,7 @@ class WSClient(Emitter):
         self._connection: Connection | None = None
         self._runner: asyncio.Task[None] | None = None
         self._opened = False
+        self._home: Home | None = None
         self._closing = False
         self._renewal: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -160,6 +162,7 @@ class WSClient(Emitter):
         if self._opened or self._closing:
             raise RuntimeError("a client connects once; make another one")
         self._opened = True
+        self._home = Home("client")
         try:
             connection = await self._open()
         except BaseException:
@@ -176,6 +179,11 @@ class WSClient(Emitter):
 
     async def close(self) -> None:
         """Disconnect and end all subscriptions; calling it again does nothing."""
+        if self._home is not None and self._home.is_inherited:
+            self._closing = True
+            return  # the connection is that of the process that this one was forked from
+        if self._home is not None:
+            self._home.check()
         self._closing = True
         if self._runner is None:
             return
@@ -197,8 +205,9 @@ class WSClient(Emitter):
         Raises:
             Disconnected, Rejected: the server will not have the client; `close` raises nothing.
         """
-        if self._ended is None:
+        if self._ended is None or self._home is None:
             raise RuntimeError("the client is not connected")
+        self._home.check()
         await asyncio.shield(self._ended)
 
     async def __aenter__(self) -> Self:
@@ -373,6 +382,8 @@ class WSClient(Emitter):
             raise ClientError("the client is closed")
         if self._ended is None:
             raise ClientError("the client is not connected; use `async with` or `connect`")
+        if self._home is not None:
+            self._home.check()
         if self._ended.done():
             error = self._ended.exception()
             assert error is not None
