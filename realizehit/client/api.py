@@ -32,7 +32,7 @@ class APIClient:
 
     Args:
         url: the API's address with its prefix.
-        timeout: seconds without progress until a request fails.
+        timeout: seconds without progress until a request fails; nothing is sent again later than this after the call.
         retries: how often a request is repeated at most.
         key: sent as ``Authorization: Bearer``, where the server asks for an API key.
         headers: sent with each request.
@@ -102,7 +102,7 @@ class APIClient:
         if self._closed:
             raise ClientError("the client is closed")
         client = self._clients.get()
-        attempts = Attempts(self._retries)
+        attempts = Attempts(self._retries, self._endpoint.timeout)
         while True:
             outcome: httpx2.Response | httpx2.HTTPError
             try:

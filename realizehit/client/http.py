@@ -5,6 +5,7 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ class Endpoint:
             raise SettingsError(f"the API's URL cannot be used: {error}") from None
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise SettingsError(f"the API's URL cannot be used; write http://host:port/, not {url!r}")
+        self.timeout: Final = timeout
         self.url: Final = url if url.endswith("/") else url + "/"
         self.batch_url: Final = self.url + "batch"
         own = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -82,10 +84,12 @@ class Attempts:
 
     Args:
         retries: how often at most.
+        timeout: seconds from now; what would be sent later is not sent again, however long a server asks to wait.
     """
 
-    def __init__(self, retries: int) -> None:
+    def __init__(self, retries: int, timeout: float) -> None:
         self._left = retries
+        self._end = time.monotonic() + timeout
         self._backoff = Backoff(0.1, 2.0)
 
     def next_delay(self, outcome: httpx2.Response | httpx2.HTTPError) -> float | None:
@@ -96,8 +100,11 @@ class Attempts:
             asked = 0.0 if was_never_sent(outcome) else None
         if asked is None or not self._left:
             return None
+        delay = asked + self._backoff.next()
+        if time.monotonic() + delay > self._end:
+            return None
         self._left -= 1
-        return asked + self._backoff.next()
+        return delay
 
 
 BatchAnswer = httpx2.Response | ClientError

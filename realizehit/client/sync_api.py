@@ -27,7 +27,7 @@ class APIClient:
 
     Args:
         url: the API's address with its prefix.
-        timeout: seconds without progress until a request fails.
+        timeout: seconds without progress until a request fails; nothing is sent again later than this after the call.
         retries: how often a request is repeated at most, where nothing can have been published.
         key: sent as ``Authorization: Bearer``, where the server asks for an API key.
         headers: sent with each request.
@@ -72,7 +72,7 @@ class APIClient:
             return outcomes
 
     def _post(self, url: str, body: bytes) -> httpx2.Response:
-        attempts = Attempts(self._retries)
+        attempts = Attempts(self._retries, self._endpoint.timeout)
         while True:
             outcome: httpx2.Response | httpx2.HTTPError
             try:

@@ -284,7 +284,7 @@ class Subscriber:
             raise ResponseTimeout(f"no answer to sub within {self._response_timeout:g} seconds") from None
         except ConnectionClosed as closed:
             lost = Lost.of(closed)
-            raise (ServerUnavailable(str(lost)) if may_return(lost.close_code) else lost) from None
+            raise (ServerUnavailable(str(lost)) if may_return(lost.close_code, self._token) else lost) from None
         failure = reply.failure()
         if failure is not None:
             raise failure
@@ -294,7 +294,7 @@ class Subscriber:
         """Connect again, however long that takes; return at once when this side is closing."""
         if self._closing.is_set():
             return
-        if not may_return(lost.close_code):
+        if not may_return(lost.close_code, self._token):
             raise lost
         if since - self._began >= STABLE_AFTER:
             self._backoff.reset()

@@ -15,6 +15,8 @@ import orjson
 from realizehit.errors import CloseCode, ErrorCode, PatternError, Rejected, ServerUnavailable, TokenUnavailable
 
 _DELAY: Final = re.compile(r"delay=(\d{1,9})")  # milliseconds, in the reason of close code 4001
+MAX_SECONDS: Final = 86_400.0  # of what a server tells; more would overflow timers and says nothing
+MAX_DELAY: Final = 300.0  # seconds that a server may keep a client from coming back
 _DO_NOT_RETURN: Final = range(4500, 5000)
 _NEVER_STATUS: Final = (401, 403)  # of a handshake; others may be a deployment under way
 
@@ -100,7 +102,7 @@ def parse_event(message: bytes) -> Notice | None:
     return Notice(
         values["evt"],
         tuple(label for label in labels if isinstance(label, str)) if isinstance(labels, list) else (),
-        float(seconds) if isinstance(seconds, int | float) else 0.0,
+        max(0.0, min(MAX_SECONDS, seconds)) if isinstance(seconds, int | float) else 0.0,
         str(values.get("reason", "")),
         str(values.get("code", "")),
     )
@@ -129,9 +131,14 @@ def computed_id(filters: Mapping[str, Any]) -> str:
     return Pattern(filters).id
 
 
-def may_return(close_code: int | None) -> bool:
-    """Whether a client may reconnect after this close code; ``None`` is a connection that broke."""
-    return close_code not in _DO_NOT_RETURN
+def may_return(close_code: int | None, token: object = None) -> bool:
+    """Whether a client may reconnect after a close code.
+
+    Args:
+        close_code: ``None`` is a connection that broke.
+        token: the client's; a function can give a fresh one where the old one has ended (4501).
+    """
+    return close_code not in _DO_NOT_RETURN or (close_code == CloseCode.NOT_AUTHENTICATED and callable(token))
 
 
 def may_try_again(failure: Rejected | ServerUnavailable | TokenUnavailable) -> bool:
@@ -140,9 +147,12 @@ def may_try_again(failure: Rejected | ServerUnavailable | TokenUnavailable) -> b
 
 
 def asked_delay(close_code: int | None, reason: str) -> float | None:
-    """Return the seconds after which the server asked the client to come back, ``None`` where it did not say."""
+    """Return the seconds after which the server asked the client to come back, `MAX_DELAY` at most.
+
+    ``None`` where it did not say.
+    """
     match = _DELAY.fullmatch(reason) if close_code == CloseCode.DRAIN else None
-    return int(match[1]) / 1000 if match else None
+    return min(MAX_DELAY, int(match[1]) / 1000) if match else None
 
 
 class Backoff:

@@ -401,7 +401,7 @@ class WSClient(Emitter):
                 if loop.time() - began >= STABLE_AFTER:
                     self._backoff.reset()
                 self._disconnected(connection, lost)
-                if not may_return(lost.close_code):
+                if not may_return(lost.close_code, self._token):
                     error = lost
                 if error is not None or self._closing:
                     return

@@ -169,6 +169,43 @@ async def test_a_token_as_text_is_told_of_and_ends_the_client() -> None:
         assert [action["act"] for action in server.actions] == ["sub", "ping"]
 
 
+def ends_tokens(tokens: list[str], times: int) -> Any:
+    """A server that closes with 4501 so many times, and then serves."""
+
+    async def script(server: Scripted, socket: ServerConnection) -> None:
+        assert socket.request is not None
+        tokens.append(socket.request.headers["Authorization"].removeprefix("Bearer "))
+        await reply(socket, await server.next_action(socket), ret="id")
+        if len(tokens) <= times:
+            await socket.close(4501, "the token has expired")
+        else:
+            await socket.send("id?1")
+            await socket.wait_closed()
+
+    return script
+
+
+async def test_with_a_function_it_comes_back_after_its_token_has_ended() -> None:
+    tokens: list[str] = []
+    async with scripted(ends_tokens(tokens, 2)) as server, connect(server.url, token=Issuer()) as client:
+        subscription = await client.subscribe({"a": 1})
+        assert await asyncio.wait_for(anext(subscription), 20) == 1
+        assert tokens == ["token-1", "token-2", "token-3"]
+        assert subscription.gaps == 2
+
+
+async def test_with_a_function_the_synchronous_subscriber_comes_back_too() -> None:
+    tokens: list[str] = []
+    async with scripted(ends_tokens(tokens, 2)) as server:
+
+        def follow() -> tuple[list[Any], int]:
+            with make(server.url, {"a": 1}, token=Issuer()) as subscriber:
+                return take(subscriber, 1), subscriber.gaps
+
+        assert await call(follow) == ([1], 2)
+    assert tokens == ["token-1", "token-2", "token-3"]
+
+
 async def test_a_real_server_lets_a_renewed_token_go_on(shared_valkey: Valkey) -> None:
     lifetimes: Iterator[float] = itertools.chain([3], itertools.repeat(600))
     pattern = {"user": "42", **unique("renewed")}

@@ -193,7 +193,7 @@ def test_what_may_be_sent_again() -> None:
         httpx2.ConnectTimeout("slow", request=request),
     ]
     for outcome in again:
-        attempts = Attempts(2)
+        attempts = Attempts(2, timeout=30)
         least = 2 if isinstance(outcome, httpx2.Response) else 0
         delays = [attempts.next_delay(outcome) for _ in range(3)]
         assert delays[0] is not None
@@ -212,7 +212,15 @@ def test_what_may_be_sent_again() -> None:
         httpx2.RemoteProtocolError("", request=request),
     ]
     for outcome in never:
-        assert Attempts(2).next_delay(outcome) is None
+        assert Attempts(2, timeout=30).next_delay(outcome) is None
+
+
+@pytest.mark.parametrize("seconds", ["11", "3600", "9" * 400])
+def test_a_long_retry_after_is_not_waited_for(seconds: str) -> None:
+    for status in (503, 429):
+        attempts = Attempts(2, timeout=10)
+        assert attempts.next_delay(problem(status, "unavailable", retry_after=seconds)) is None
+        assert attempts.next_delay(problem(status, "unavailable", retry_after="1")) is not None
 
 
 @pytest.mark.parametrize(

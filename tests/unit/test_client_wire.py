@@ -6,6 +6,8 @@ import orjson
 import pytest
 
 from realizehit.client.wire import (
+    MAX_DELAY,
+    MAX_SECONDS,
     Backoff,
     action,
     asked_delay,
@@ -71,6 +73,7 @@ def test_codes_after_which_it_does_not(code: int) -> None:
 def test_the_delay_that_a_server_asks_for() -> None:
     assert asked_delay(4001, "delay=1500") == 1.5
     assert asked_delay(4001, "delay=0") == 0
+    assert asked_delay(4001, "delay=999999999") == MAX_DELAY
     for code, reason in ((4001, ""), (4001, "delay=-1"), (4001, "delay=1s"), (4002, "delay=1500"), (None, "")):
         assert asked_delay(code, reason) is None
 
@@ -105,3 +108,13 @@ def test_events() -> None:
     assert parse_event(b'{"evt":"gap","ids":[1,null],"seconds":"x"}') == ("gap", (), 0.0, "", "")
     event = parse_event(b'{"evt":"unsubscribed","ids":["a"],"code":"forbidden","reason":"because"}')
     assert event == ("unsubscribed", ("a",), 0.0, "because", "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [("1e308", MAX_SECONDS), ("1" * 30, MAX_SECONDS), ("-5", 0.0), ("2.5", 2.5), ("true", 1.0), ('"9"', 0.0)],
+)
+def test_seconds_that_a_server_tells_have_bounds(told: str, seconds: float) -> None:
+    notice = parse_event(b'{"evt":"expiring","seconds":%b}' % told.encode())
+    assert notice is not None
+    assert notice.seconds == seconds
