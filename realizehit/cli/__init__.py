@@ -5,6 +5,8 @@ Each command is a module of its own and imported when it is called: looking up a
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 
@@ -13,10 +15,26 @@ def server() -> None:
     """Run ``realizehit-server``."""
     from realizehit.cli.serve import serve
 
+    write_anything()
     try:
         serve(prog_name="realizehit-server")
     finally:
         _let_go_of_output()
+
+
+def write_anything() -> None:
+    """Write characters that the terminal's encoding lacks as JSON writes them, instead of failing."""
+    codecs.register_error("realizehit.json", _as_json_escapes)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="realizehit.json")
+
+
+def _as_json_escapes(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2)), error.end
 
 
 def _let_go_of_output() -> None:
@@ -36,4 +54,5 @@ def client() -> None:
     """Run ``realizehit``."""
     from realizehit.cli.main import main
 
+    write_anything()
     main(prog_name="realizehit")

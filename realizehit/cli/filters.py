@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import click
@@ -22,6 +23,14 @@ def pattern_from(filters: Sequence[str]) -> Pattern:
     if not filters:
         raise click.UsageError("a pattern needs a filter: write key=value, such as kind=news")
     try:
-        return Pattern.parse(",".join(filters))
+        return Pattern.parse(",".join(_as_utf8(text) for text in filters))
     except PatternError as error:
         raise click.UsageError(f"{error}  ({error.code})") from None
+
+
+def _as_utf8(argument: str) -> str:
+    """Return an argument as the text that was typed, also where Python takes the terminal for one without UTF-8."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        return argument

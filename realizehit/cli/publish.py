@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
 from realizehit.cli.endpoints import DEFAULT_API, api_endpoint
 from realizehit.cli.filters import pattern_from
+from realizehit.cli.tls import tls_context, tls_options
 
 if TYPE_CHECKING:
     from realizehit.client.api import APIClient
@@ -32,6 +34,8 @@ class Target(NamedTuple):
     redis: str | None
     timeout: float
     key: str | None = None
+    ca: Path | None = None
+    insecure: bool = False
 
     def open(self) -> APIClient | Publisher:
         """Make the client; it connects when it is used.
@@ -45,7 +49,10 @@ class Target(NamedTuple):
             return Publisher(self.redis, timeout=self.timeout)
         from realizehit.client.api import APIClient
 
-        return APIClient(api_endpoint(self.url), timeout=self.timeout, key=self.key)
+        url = api_endpoint(self.url)
+        context = tls_context(url, self.ca, self.insecure)
+        options: dict[str, Any] = {} if context is None else {"verify": context}
+        return APIClient(url, timeout=self.timeout, key=self.key, **options)
 
 
 @click.command()
@@ -64,6 +71,7 @@ class Target(NamedTuple):
 @click.option(
     "--key", metavar="KEY", envvar="REALIZEHIT_KEY", show_envvar=True, help="API key; safer in the variable than here."
 )
+@tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each message.")
 def publish(
     arguments: tuple[str, ...],
@@ -73,6 +81,8 @@ def publish(
     file: Path | None,
     timeout: float,
     key: str | None,
+    ca: Path | None,
+    insecure: bool,
     as_json: bool,
 ) -> None:
     """Publish a payload to a pattern, or a file of them.
@@ -93,7 +103,7 @@ def publish(
     """  # noqa: D301 - \b is click's mark for lines that are to stay as they are
     from realizehit.cli.running import run
 
-    target = Target(url, redis, timeout, key)
+    target = Target(url, redis, timeout, key, ca, insecure)
     if file is not None:
         from realizehit.cli.publish_file import publish_file
 
@@ -102,7 +112,7 @@ def publish(
     if not arguments:
         raise click.UsageError(f"write filters and then the payload: {_EXAMPLE}")
     *filters, text = arguments
-    payload = sys.stdin.buffer.read().strip() if text == "-" else os.fsencode(text)
+    payload = without_bom(sys.stdin.buffer.read()).strip() if text == "-" else os.fsencode(text)
     payload = _checked(payload, text)
     run(_publish(target, pattern_from(filters), payload, as_json=as_json))
 
@@ -135,6 +145,11 @@ async def _publish(target: Target, pattern: Pattern, payload: bytes, *, as_json:
         nodes = "an unknown number of nodes" if result.nodes is None else counted(result.nodes, "node")
         click.echo(f"published {result.id or pattern.id} to {nodes}")
     return 0
+
+
+def without_bom(text: bytes) -> bytes:
+    """Return a text without the byte order mark that some programs of Windows write in front."""
+    return text.removeprefix(codecs.BOM_UTF8)
 
 
 def counted(number: int, name: str) -> str:

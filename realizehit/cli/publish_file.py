@@ -15,10 +15,11 @@ from typing import Any, Final, NamedTuple
 import click
 import msgspec
 
-from realizehit.cli.publish import Target, counted
+from realizehit.cli.publish import Target, counted, without_bom
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.errors import BrokerUnavailable, Disconnected, ResponseTimeout, ServerUnavailable
 from realizehit.pattern import Pattern
+from realizehit.surrogates import Hidden
 
 BLOCK_LINES: Final = 2000  # that are published at once
 BLOCK_BYTES: Final = 1 << 20  # likewise; one line may be longer
@@ -108,16 +109,27 @@ def _reader(pattern: Pattern | None) -> Callable[[bytes], _Line | None]:
     numbers = itertools.count(1)
 
     def read(line: bytes) -> _Line | None:
-        number, size, text = next(numbers), len(line) + 1, line.strip()
+        number, size = next(numbers), len(line) + 1
+        text = (without_bom(line) if number == 1 else line).strip()
         if not text:
             return None
         if pattern is not None:
             return _Line(number, size, (pattern, RawJSON(text)))
+        hidden = None
         try:
-            body = decoder.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            try:
+                body = decoder.decode(text)
+            except msgspec.DecodeError:
+                hidden = Hidden(text)  # the library refuses lone surrogates
+                body = decoder.decode(hidden.text)
+        except (msgspec.DecodeError, ValueError) as error:
             return _Line(number, size, error=f'it is no {{"pattern": {{...}}, "payload": ...}}: {error}')
-        return _Line(number, size, (body.pattern, RawJSON(bytes(body.payload))))
+        payload = bytes(body.payload)
+        if hidden is None:
+            return _Line(number, size, (body.pattern, RawJSON(payload)))
+        if any(hidden.holds_one(str(part)) for pair in body.pattern.items() for part in pair):
+            return _Line(number, size, error="a key or value of the pattern holds a lone surrogate")
+        return _Line(number, size, (body.pattern, RawJSON(hidden.restore(payload))))
 
     return read
 

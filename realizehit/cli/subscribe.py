@@ -6,20 +6,41 @@ import asyncio
 import contextlib
 import json
 import sys
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
 from realizehit.cli.endpoints import DEFAULT_WS, ws_endpoint
 from realizehit.cli.filters import pattern_from
+from realizehit.cli.tls import tls_context, tls_options
 
 if TYPE_CHECKING:
-    from realizehit.client.ws import Subscription
+    from realizehit.client.ws import Subscription, WSClient
     from realizehit.errors import Disconnected
     from realizehit.pattern import Pattern
 
 # Inside a JSON text these stand raw in strings, and some terminals obey them.
 _CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
+
+class Client(NamedTuple):
+    """Where to subscribe, and as whom."""
+
+    url: str
+    token: str | None
+    ca: Path | None
+    insecure: bool
+
+    def open(self) -> WSClient:
+        """Make the client; it connects when it is entered.
+
+        Raises:
+            SettingsError: the address, the token or the certificates cannot be used.
+        """
+        from realizehit.client.ws import WSClient
+
+        return WSClient(self.url, token=self.token, ssl=tls_context(self.url, self.ca, self.insecure))
 
 
 @click.command()
@@ -39,6 +60,7 @@ _CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
     show_envvar=True,
     help="Who you are, where the server asks; safer in the variable than here.",
 )
+@tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print each payload as one line of JSON, also on a terminal.")
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after so many payloads.")
 @click.option("--timeout", metavar="SECONDS", type=float, help="End after so many seconds.")
@@ -47,6 +69,8 @@ def subscribe(
     *,
     url: str,
     token: str | None,
+    ca: Path | None,
+    insecure: bool,
     as_json: bool,
     count: int | None,
     timeout: float | None,
@@ -64,21 +88,18 @@ def subscribe(
     from realizehit.cli.running import run
 
     lines = as_json or not sys.stdout.isatty()
-    run(_follow(pattern_from(filters), ws_endpoint(url), token, lines=lines, count=count, seconds=timeout))
+    client = Client(ws_endpoint(url), token, ca, insecure)
+    run(_follow(pattern_from(filters), client, lines=lines, count=count, seconds=timeout))
 
 
-async def _follow(
-    pattern: Pattern, url: str, token: str | None, *, lines: bool, count: int | None, seconds: float | None
-) -> int:
-    from realizehit.client.ws import WSClient
-
+async def _follow(pattern: Pattern, target: Client, *, lines: bool, count: int | None, seconds: float | None) -> int:
     try:
-        async with asyncio.timeout(seconds), WSClient(url, token=token) as client:
-            client.on("disconnect", _tell_disconnect)
+        async with asyncio.timeout(seconds), target.open() as client:
             client.on("error", lambda error: _say(f"not connected: {error}"))
             subscription = await client.subscribe(pattern, raw=True)
+            client.on("disconnect", _tell_disconnect)
             subscription.on("gap", lambda away: _say(f"a gap of {away:.1f} s has ended: messages may be missing"))
-            _say(f"subscribed to {pattern} ({subscription.id}) at {url}")
+            _say(f"subscribed to {pattern} ({subscription.id}) at {target.url}")
             try:
                 await _print_all(subscription, lines, count)
             finally:
@@ -105,7 +126,10 @@ async def _print_all(subscription: Subscription, lines: bool, count: int | None)
 
 
 def _tell_disconnect(error: Disconnected) -> None:
-    _say(f"disconnected: {error}; trying again, messages may be missing")
+    from realizehit.client.wire import may_return
+
+    if may_return(error.close_code):
+        _say(f"disconnected: {error}; trying again, messages may be missing")
 
 
 def _say(text: str) -> None:

@@ -55,7 +55,7 @@ class APIClient:
         self._endpoint = Endpoint(url, timeout, key, headers)
         self._retries = retries
         self._closed = False
-        self._clients = PerLoop(lambda: httpx2.AsyncClient(**self._endpoint.options, **options))
+        self._clients = PerLoop(lambda: self._endpoint.make(httpx2.AsyncClient, options))
 
     async def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
         """Publish one message.

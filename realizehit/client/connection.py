@@ -11,15 +11,17 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 from websockets.uri import parse_uri
 
 from realizehit.client.token import LOGGER
-from realizehit.client.wire import Notice, Reply, action, parse_event, parse_reply
+from realizehit.client.wire import Notice, Reply, action, no_socks, parse_event, parse_reply
 from realizehit.errors import Disconnected, Rejected, ResponseTimeout, ServerUnavailable, SettingsError
 
 CLOSE_TIMEOUT = 5.0  # seconds for the server to answer a close frame
+MAX_DETAIL = 1000  # characters of a server's explanation that are shown
 
 
 class Lost(Disconnected):
@@ -39,8 +41,13 @@ class Lost(Disconnected):
     def of(cls, closed: ConnectionClosed) -> Lost:
         """Return what the library's exception says."""
         received = closed.rcvd
-        code, reason = (received.code, received.reason) if received is not None else (None, "")
-        return cls(f"the connection was lost: {closed}", code, reason)
+        if received is None:
+            ours = f" ({closed.sent.reason})" if closed.sent is not None and closed.sent.reason else ""
+            return cls(f"the connection was lost{ours}")
+        if closed.rcvd_then_sent is False:
+            return cls("the client closed the connection", received.code, received.reason)
+        why = f": {received.reason}" if received.reason else ""
+        return cls(f"the server closed the connection with {received.code}{why}", received.code, received.reason)
 
 
 Answered = Callable[[Reply | Lost], None]
@@ -77,10 +84,23 @@ def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected |
     """Return the error of this package for one of the library's while connecting."""
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
-        text = f"{url} answered the handshake with HTTP {status}"
+        detail, code = _problem(error.response.body)
+        text = f"{url} answered the handshake with HTTP {status}{detail and f': {detail}'}"
         is_refusal = 400 <= status < 500 and status not in (408, 425, 429)
-        return Rejected(text, status=status) if is_refusal else ServerUnavailable(text)
+        return Rejected(text, code, status) if is_refusal else ServerUnavailable(text)
     return ServerUnavailable(f"cannot connect to {url}: {str(error) or type(error).__name__}")
+
+
+def _problem(body: bytes | bytearray | None) -> tuple[str, str]:
+    """Return what a problem document says and its code; empty texts where the body is none."""
+    try:
+        values = orjson.loads(body or b"")
+    except orjson.JSONDecodeError:
+        return "", ""
+    if not isinstance(values, dict):
+        return "", ""
+    detail, code = values.get("detail"), values.get("code")
+    return (detail[:MAX_DETAIL] if isinstance(detail, str) else ""), (code if isinstance(code, str) else "")
 
 
 async def open_connection(url: str, **options: Any) -> Connection:
@@ -106,6 +126,8 @@ async def open_connection(url: str, **options: Any) -> Connection:
         )
     except (OSError, WebSocketException) as error:  # TimeoutError is an OSError
         raise handshake_error(url, error) from error
+    except ImportError:
+        raise no_socks("python-socks") from None
     assert isinstance(socket, _Socket)
     return Connection(socket)
 

@@ -6,14 +6,14 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import httpx2
 import orjson
 
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
-from realizehit.client.wire import Backoff, filters_of
+from realizehit.client.wire import Backoff, filters_of, no_socks
 from realizehit.errors import (
     ClientError,
     Disconnected,
@@ -25,6 +25,8 @@ from realizehit.errors import (
     ServerUnavailable,
     SettingsError,
 )
+
+_Client = TypeVar("_Client", httpx2.Client, httpx2.AsyncClient)
 
 CHUNK_MESSAGES: Final = 10_000  # of one batch request, the server's bound
 CHUNK_BYTES: Final = 4 << 20  # of its body, likewise
@@ -67,6 +69,17 @@ class Endpoint:
             "timeout": timeout,
             "limits": _LIMITS,
         }
+
+    def make(self, kind: Callable[..., _Client], options: Mapping[str, Any]) -> _Client:
+        """Make a client of the library.
+
+        Raises:
+            SettingsError: the environment names a SOCKS proxy, and the library for it is missing.
+        """
+        try:
+            return kind(**self.options, **options)
+        except ImportError:
+            raise no_socks("socksio") from None
 
 
 def encode_message(pattern: object, payload: Any) -> bytes:

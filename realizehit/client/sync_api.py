@@ -49,7 +49,7 @@ class APIClient:
     ) -> None:
         self._endpoint = Endpoint(url, timeout, key, headers)
         self._retries = retries
-        self._clients = PerProcess(lambda: httpx2.Client(**self._endpoint.options, **options))
+        self._clients = PerProcess(lambda: self._endpoint.make(httpx2.Client, options))
 
     def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
         """Publish one message; arguments, result and errors as `realizehit.APIClient.publish`."""

@@ -29,6 +29,7 @@ from realizehit.client.wire import (
     filters_of,
     may_return,
     may_try_again,
+    no_socks,
     parse_event,
     parse_reply,
 )
@@ -160,6 +161,7 @@ class Subscriber:
         Raises:
             ServerUnavailable: the server or its broker cannot be reached.
             Rejected: the server refuses the handshake or the pattern.
+            SettingsError: a SOCKS proxy needs a library that is missing.
             ResponseTimeout: no answer in time.
             TokenUnavailable: the function that gives tokens failed.
         """
@@ -263,6 +265,8 @@ class Subscriber:
                 )
             except (OSError, WebSocketException) as error:
                 raise handshake_error(self._url, error) from error
+            except ImportError:
+                raise no_socks("python-socks") from None
             assert isinstance(socket, _Socket)
             self._subscribe(socket)
             stack.pop_all()  # it stays open

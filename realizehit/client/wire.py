@@ -12,7 +12,15 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from realizehit.errors import CloseCode, ErrorCode, PatternError, Rejected, ServerUnavailable, TokenUnavailable
+from realizehit.errors import (
+    CloseCode,
+    ErrorCode,
+    PatternError,
+    Rejected,
+    ServerUnavailable,
+    SettingsError,
+    TokenUnavailable,
+)
 
 _DELAY: Final = re.compile(r"delay=(\d{1,9})")  # milliseconds, in the reason of close code 4001
 MAX_SECONDS: Final = 86_400.0  # of what a server tells; more would overflow timers and says nothing
@@ -153,6 +161,14 @@ def asked_delay(close_code: int | None, reason: str) -> float | None:
     """
     match = _DELAY.fullmatch(reason) if close_code == CloseCode.DRAIN else None
     return min(MAX_DELAY, int(match[1]) / 1000) if match else None
+
+
+def no_socks(package: str) -> SettingsError:
+    """Return the error for a SOCKS proxy whose library is missing."""
+    return SettingsError(
+        f"the environment names a SOCKS proxy (ALL_PROXY or HTTPS_PROXY), which needs the package {package}: install"
+        " it, or put the server's host into NO_PROXY"
+    )
 
 
 class Backoff:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.integration.wire import unique
 from tests.processes import SCRIPTS, SECONDS, Process, Server, running, serving
@@ -288,3 +289,94 @@ def test_on_a_terminal_payloads_are_laid_out(server: Server) -> None:
         shown = os.read(ours, 4096).decode()
     os.close(ours)
     assert re.sub(r"\x1b\[[0-9;]*m", "", shown) == '{\r\n  "title": "h\\u009b\\ud800"\r\n}\r\n'
+
+
+# ---- surroundings
+
+
+@pytest.fixture(scope="module")
+def secure(shared_valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """A server whose certificate is of an authority of the test's own, and that authority's file."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(folder / "cert.pem", append=True)
+    options = ("--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem"))
+    with serving("--redis", shared_valkey.url, "--drain-seconds", "0.2", *options) as server:
+        yield server, folder / "ca.pem"
+
+
+@pytest.mark.parametrize("trust", ["ca", "insecure"])
+def test_tls_with_a_certificate_of_ones_own(secure: tuple[Server, Path], trust: str) -> None:
+    server, ca = secure
+    options = ["--ca", str(ca)] if trust == "ca" else ["--insecure"]
+    filters = words("tls")
+    with running("realizehit", "subscribe", "--url", server.ws, *filters, *options, "--count", "1") as process:
+        process.find(r"^subscribed to ")
+        with running("realizehit", "publish", "--url", server.api, *options, *filters, "1") as publishing:
+            assert publishing.wait() == 0
+        assert process.wait() == 0
+        assert process.out == ["1"]
+
+
+def test_tls_is_checked_and_its_options_too(secure: tuple[Server, Path], server: Server, tmp_path: Path) -> None:
+    strange, ca = secure
+    (tmp_path / "empty.pem").write_text("nothing")
+    for status, said, *command in (
+        (1, "certificate", "subscribe", "--url", strange.ws, "a=b"),
+        (1, "certificate", "publish", "--url", strange.api, "a=b", "1"),
+        (2, "--ca is for https:// and wss://", "subscribe", "--url", server.ws, "--ca", str(ca), "a=b"),
+        (2, "--insecure is for https:// and wss://", "publish", "--url", server.api, "--insecure", "a=b", "1"),
+        (2, "contradict", "publish", "--url", strange.api, "--insecure", "--ca", str(ca), "a=b", "1"),
+        (2, "cannot be read: No such file", "subscribe", "--url", strange.ws, "--ca", str(tmp_path / "none"), "a=b"),
+        (2, "has no certificates", "subscribe", "--url", strange.ws, "--ca", str(tmp_path / "empty.pem"), "a=b"),
+    ):
+        with running("realizehit", *command) as process:
+            assert process.wait() == status, command
+            assert said in process.output
+
+
+def test_what_a_server_refuses_is_told_as_it_says_it(shared_valkey: Valkey, tmp_path: Path) -> None:
+    grants = tmp_path / "grants.toml"
+    grants.write_text('[[grant]]\npattern = { kind = "open" }\n')
+    with serving("--redis", shared_valkey.url, "--grants", str(grants)) as server:
+        for said, *arguments in (
+            ("wildcard", "kind=*"),
+            ("(forbidden)", "kind=closed"),
+            ("HTTP 404: ", "--url", server.ws + "x", "kind=open"),
+        ):
+            with running("realizehit", "subscribe", "--url", server.ws, *arguments) as process:
+                assert process.wait() == 1
+                assert said in process.output
+                assert "1000" not in process.output
+                assert "disconnected" not in process.output
+
+
+def test_output_and_arguments_without_utf8(server: Server) -> None:
+    plain = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    filters = [*words("ascii"), "ö=😀"]
+    arguments = ["realizehit", "subscribe", "--url", server.ws, *filters, "--count", "1"]
+    with running(*arguments, env=plain) as process:
+        process.find(r"^subscribed to %C3%B6:%F0%9F%98%80\|")
+        publish(server, *filters, '"é😀"')
+        assert process.wait() == 0
+        assert process.out == [r'"\u00e9\ud83d\ude00"']
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "lines.ndjson"
+    file.write_bytes(
+        b'\xef\xbb\xbf{"pattern": {"a": "bom"}, "payload": "\\ud800"}\n{"pattern": {"a": "bom"}, "payload": 2}\n'
+    )
+    assert publish(server, "--file", str(file)).out == ["published 2 messages"]
+    assert publish(server, "a=bom", "-", stdin="\ufeff[1]").out[0].startswith("published ")
+
+
+def test_a_socks_proxy_without_its_library_is_named(server: Server) -> None:
+    proxies = {"ALL_PROXY": "socks5://127.0.0.1:1", "NO_PROXY": "", "no_proxy": ""}
+    with running("realizehit", "publish", "--url", server.api, "a=b", "1", env=proxies) as process:
+        assert process.wait() == 2
+        assert "needs the package socksio" in process.output
