@@ -1,7 +1,8 @@
 # Messages as Server-Sent Events. Inline functions for `_fanout.pyx`.
 #
 # An event has the subscription's id in its field of that name, and the payload in its data. A line end in the payload,
-# which JSON has only between its tokens, begins a further data line.
+# which JSON has only between its tokens, begins a further data line. The standard knows three, CR LF, LF and CR; readers
+# that know one know LF, so that all are written as that. Who joins the lines has LF in either case.
 #
 # Source: the HTML standard, section 9.2.6.
 
@@ -11,9 +12,9 @@ from realizehit._frames cimport Frame, frame_bytes, frame_new
 from realizehit._memory cimport Pool
 
 
-cdef inline bint ends_line(const char* text, size_t size, size_t i) noexcept nogil:
-    """Whether a line ends with the byte at `i`: LF, or a CR that no LF follows."""
-    return text[i] == c'\n' or (text[i] == c'\r' and (i + 1 == size or text[i + 1] != c'\n'))
+cdef inline bint is_half_of_end(const char* text, size_t size, size_t i) noexcept nogil:
+    """Whether the byte at `i` is a CR that an LF follows."""
+    return text[i] == c'\r' and i + 1 < size and text[i + 1] == c'\n'
 
 
 cdef inline Frame* sse_frame(Pool* pool, const char* id, const char* text, size_t size) noexcept nogil:
@@ -24,7 +25,9 @@ cdef inline Frame* sse_frame(Pool* pool, const char* id, const char* text, size_
     if id != NULL:
         length += 4 + 8 + 1
     for i in range(size):
-        if ends_line(text, size, i):
+        if is_half_of_end(text, size, i):
+            length -= 1
+        elif text[i] == c'\n' or text[i] == c'\r':
             length += 6
     f = frame_new(pool, length)
     if f == NULL:
@@ -38,10 +41,13 @@ cdef inline Frame* sse_frame(Pool* pool, const char* id, const char* text, size_
     memcpy(out, b"data: ", 6)
     out += 6
     for i in range(size):
-        out[0] = text[i]
-        out += 1
-        if ends_line(text, size, i):
-            memcpy(out, b"data: ", 6)
-            out += 6
+        if is_half_of_end(text, size, i):
+            continue
+        if text[i] == c'\n' or text[i] == c'\r':
+            memcpy(out, b"\ndata: ", 7)
+            out += 7
+        else:
+            out[0] = text[i]
+            out += 1
     memcpy(out, b"\n\n", 2)
     return f

@@ -350,6 +350,31 @@ export class Subscription extends Emitter {
  */
 
 /**
+ * Return what reads the text of an event stream, however it is cut, as the HTML standard says in section 9.2.6.
+ *
+ * @param {(name: string, data: string, id: string) => void} take called with each event; an unnamed one is a `message`.
+ */
+const parser = (take) => {
+  let [rest, name, data, id] = ["", "", "", ""];
+  let cut = false; // whether the last line ended with a CR at the end of a piece, so that an LF may belong to it
+  /** @param {string} text */
+  return (text) => {
+    const lines = (rest + (cut ? text.replace(/^\n/, "") : text)).split(/\r\n?|\n/);
+    cut = text.endsWith("\r");
+    rest = /** @type {string} */ (lines.pop());
+    for (const line of lines) {
+      const [, field, value] = /** @type {string[]} */ (/^([^:]*):? ?(.*)/s.exec(line));
+      if (!line) {
+        if (data) take(name || "message", data.slice(0, -1), id);
+        name = data = "";
+      } else if (field === "data") data += `${value}\n`;
+      else if (field === "event") name = value;
+      else if (field === "id" && !value.includes("\0")) id = value;
+    }
+  };
+};
+
+/**
  * Read what a server says instead of what was asked for, and what it says of each pattern.
  *
  * @param {Response} response
@@ -726,6 +751,26 @@ export class WSClient extends Emitter {
         }
       });
 
+    /** @param {string} name @param {string} text @param {string} id */
+    const take = (name, text, id) => {
+      if (signal.aborted) return;
+      if (name === "message") return this.#message(link, text, id);
+      let data;
+      try {
+        data = Object(JSON.parse(text));
+      } catch {
+        return; // no event that this client knows
+      }
+      if (name === "subscribed") {
+        this.#next = undefined;
+        // One in place of another that brings nothing new would cost a gap for nothing.
+        if (link === this.#link || wanted.some((each, at) => data.ids[at] && each.subscribing())) this.#up(link);
+        else link.close();
+        answered(data);
+      } else if (name === "drain") ({ delay } = data);
+      else this.#told(name, data);
+    };
+
     const read = async () => {
       const { fetch } = this.#options; // which may not be called as a method
       const response = await fetch(url, { cache: "no-store", signal });
@@ -735,33 +780,12 @@ export class WSClient extends Emitter {
         throw error;
       }
       const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
-      let text = "";
+      const parse = parser(take);
       for (;;) {
-        const { value } = await reader.read();
-        if (!value) return;
+        const { done, value } = await reader.read();
+        if (done) return;
         this.#message(link); // whatever comes, a heartbeat too, is a sign of life
-        const blocks = (text + value).split(/\r?\n\r?\n/);
-        text = blocks.pop() ?? "";
-        for (const block of blocks) {
-          /** @type {Record<string, string>} */
-          const fields = {};
-          for (const line of block.split(/\r?\n/)) {
-            const [, name, rest] = /** @type {string[]} */ (/^(\w*):? ?(.*)/s.exec(line));
-            fields[name] = name in fields ? `${fields[name]}\n${rest}` : rest;
-          }
-          const { id, event, data } = fields;
-          if (signal.aborted) return;
-          if (event === "subscribed") {
-            const answer = JSON.parse(data);
-            this.#next = undefined;
-            // One in place of another that brings nothing new would cost a gap for nothing.
-            if (link === this.#link || wanted.some((each, at) => answer.ids[at] && each.subscribing())) this.#up(link);
-            else link.close();
-            answered(answer);
-          } else if (event === "drain") ({ delay } = JSON.parse(data));
-          else if (event && data) this.#told(event, JSON.parse(data));
-          else if (data) this.#message(link, data, id);
-        }
+        parse(value);
       }
     };
     read().then(

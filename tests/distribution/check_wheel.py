@@ -57,7 +57,8 @@ def check_contents(sdist: Path, wheel: Path) -> None:
     assert modules == {path.stem for path in (ROOT / "realizehit").glob("*.pyx")}, f"compiled: {modules}"
     top = {entry.partition("/")[0] for entry in in_wheel}
     assert all(entry == "realizehit" or entry.endswith(".dist-info") for entry in top), f"top level: {top}"
-    for needed in ("LICENSE", "README.md", "pyproject.toml", "setup.py", "tests/vectors.json", "tox.ini"):
+    corpora = ("tests/event_streams.json", "tests/vectors.json")
+    for needed in ("LICENSE", "README.md", "pyproject.toml", "setup.py", *corpora, "tox.ini"):
         assert needed in in_sdist, f"the sdist lacks {needed}"
 
 

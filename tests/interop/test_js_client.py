@@ -66,7 +66,7 @@ def test_everything_that_npm_checks(tmp_path: Path, shared_valkey: Valkey) -> No
     directory = tmp_path / "clients" / "js"
     shutil.copytree(CLIENT, directory, ignore=shutil.ignore_patterns("node_modules", "types"))
     (tmp_path / "tests").mkdir()
-    for shared in ("LICENSE", "tests/vectors.json"):
+    for shared in ("LICENSE", "tests/vectors.json", "tests/event_streams.json"):
         shutil.copy(ROOT / shared, tmp_path / shared)
     npm(directory, "ci", "--no-audit", "--no-fund")
     npm(directory, "run", "check")

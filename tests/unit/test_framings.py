@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +12,7 @@ from websockets.frames import Frame, Opcode
 
 from realizehit import _fanout
 from tests.engines import CLOSE, PING, TEXT, Bench, Recorder, bench, server_frames
+from tests.event_streams import CORPUS, read_events
 
 CHANNEL = b"user:25442"
 ID = b"8ca68b72"
@@ -121,30 +121,28 @@ def test_a_separator_in_what_is_no_json_makes_no_packet_of_its_own(framing: int)
     assert b'"a\\u001e1"' in written
 
 
-def events(stream: str) -> list[dict[str, Any]]:
-    """Read an event stream as the HTML standard says."""
-    found: list[dict[str, Any]] = []
-    event: dict[str, Any] = {}
-    for line in stream.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
-        if line == "":
-            if "data" in event:
-                found.append(event)
-            event = {}
-            continue
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        event[field] = event["data"] + "\n" + value if field == "data" and "data" in event else value
-    return found
+def test_events_are_read_as_the_standard_says() -> None:
+    """What the next tests read with is held to the same corpus as the JavaScript client."""
+    for case in CORPUS["streams"]:
+        assert [list(event) for event in read_events(case["text"])] == case["events"], case["name"]
 
 
 @settings(deadline=None, max_examples=200)
-@given(payloads.filter(is_text), st.sampled_from([b"\n", b"\r", b"\r\n", b" "]))
+@given(payloads.filter(is_text), st.sampled_from([b"\n", b"\r", b"\r\n", b"\n\r", b"\r\r\n", b" "]))
 def test_an_event_has_the_payload_whatever_its_line_ends(payload: bytes, space: bytes) -> None:
     text = space + payload + space
-    (event,) = events(published(_fanout.SSE, text).decode())
-    assert event["id"] == ID.decode()
-    assert json.loads(event["data"]) == json.loads(payload)
-    assert event["data"].split() == text.decode().split()
+    (event,) = read_events(published(_fanout.SSE, text).decode())
+    assert (event.name, event.id) == ("message", ID.decode())
+    assert json.loads(event.data) == json.loads(payload)
+    assert event.data.split() == text.decode().split()
+
+
+@pytest.mark.parametrize("payload", CORPUS["payloads"])
+def test_an_event_has_the_payload_for_those_too_who_know_one_line_end(payload: str) -> None:
+    written = published(_fanout.SSE, payload.encode())
+    assert b"\r" not in written
+    (event,) = read_events(written.decode())
+    assert event == ("message", ID.decode(), payload.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 @settings(deadline=None, max_examples=100)

@@ -63,6 +63,20 @@ for (const transport of ["websocket", "sse"]) {
       assert.deepEqual(await reading, texts);
     });
 
+    test("payloads with line ends between their tokens", async (t) => {
+      const client = connect(t, server.ws, options);
+      const subscription = client.subscribe({ kind: "lines" });
+      await subscription.subscribe();
+      const { payloads } = JSON.parse(await readFile(new URL("../../../tests/event_streams.json", import.meta.url), "utf8"));
+      const reading = take(subscription, payloads.length);
+      for (const text of payloads) {
+        const body = `{"pattern":{"kind":"lines"},"payload":${text}}`;
+        const response = await fetch(server.api, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+        assert.equal(response.status, 200);
+      }
+      assert.deepEqual(await reading, payloads.map((text) => JSON.parse(text)));
+    });
+
     test("after unsubscribing nothing comes any more, and a new subscription works", async (t) => {
       const client = connect(t, server.ws, options);
       const witness = client.subscribe({ kind: "gone", who: "witness" });
