@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
+from urllib.parse import quote, quote_plus
 
 from redis.asyncio.connection import (
     AbstractConnection,
@@ -23,6 +23,7 @@ from redis.asyncio.connection import (
 from redis.exceptions import RedisError
 
 from realizehit.errors import BrokerUnavailable, SettingsError
+from realizehit.masking import MASK, masked_url
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 
@@ -30,24 +31,16 @@ OPTIONS: Final = ("db", "username", "password", "socket_connect_timeout", "socke
 """What may stand in the query of a URL, besides the options for TLS, which begin with ``ssl_``."""
 
 _PARTS: Final = ("host", "port", "path", "connection_class")  # what redis-py makes of the rest of a URL
-_SECRET_OPTION: Final = re.compile(r"([?&](?:ssl_|sentinel_)?password=)[^&#]*", re.IGNORECASE)
+_HARMLESS: Final = frozenset(OPTIONS) - {"password"} | {
+    "sentinel_username", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile",
+    "ssl_check_hostname", "ssl_min_version",
+}  # fmt: skip
+"""Options whose values are shown; what is misspelt may be a secret."""
 
 
 def redacted(url: str) -> str:
-    """Return the URL without its secrets, for logs and error texts.
-
-    A password may hold unescaped characters that end the address for a URL parser, so everything before the last ``@``
-    is taken as the login. Better too much hidden than a password shown.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "***" if "@" in url else _SECRET_OPTION.sub(r"\1***", url)
-    login, at, place = rest.rpartition("@")
-    user, colon, _ = login.partition(":")
-    plain = colon and not set(user) & set("/?#")
-    hidden = (f"{user}:***@" if plain else "***@") if at else ""
-    shown = _SECRET_OPTION.sub(r"\1***", place)
-    return f"{scheme}://{hidden}{shown}"
+    """Return the URL without its secrets, for logs and error texts; see `masked_url`."""
+    return masked_url(url, _HARMLESS)
 
 
 class Address:
@@ -115,7 +108,8 @@ class Address:
         for name in ("password", "ssl_password"):
             secret = self._options.get(name)
             if secret:
-                text = text.replace(secret, "***")
+                for form in (secret, quote(secret, safe=""), quote(secret), quote_plus(secret)):
+                    text = text.replace(form, MASK)
         return text
 
     def login(self) -> list[str]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
+from realizehit.masking import masked
+
 # A line break in a message would forge a line of its own, and a terminal obeys escape sequences.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
-
-
-_TOKEN: Final = re.compile(r"([?&][^=&\s]*token[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 
 
 def configure(style: str, level: str) -> None:
@@ -35,19 +34,76 @@ def configure(style: str, level: str) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
 
 
-class HideTokens(logging.Filter):
-    """Takes tokens out of the targets in access logs: a browser has no other place for one."""
+class HideSecrets(logging.Filter):
+    """Takes secrets out of what a library logs, where the handlers may be those of another program."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change a record, and let it pass."""
-        if isinstance(record.args, tuple):
-            record.args = tuple(_TOKEN.sub(r"\1***", arg) if isinstance(arg, str) else arg for arg in record.args)
+        if record.name == "uvicorn.access" and isinstance(record.args, tuple):
+            # uvicorn's own formatter takes the arguments apart.
+            record.args = tuple(masked(arg) if isinstance(arg, str) else arg for arg in record.args)
+            return True
+        text = record.getMessage()
+        shown = masked(text)
+        if shown != text:
+            record.msg, record.args = shown, None
         return True
 
 
-def hide_tokens() -> None:
-    """Have the access log of this process show no tokens; calling it again does nothing."""
-    logging.getLogger("uvicorn.access").filters[:] = [HideTokens()]
+class FewOfAKind(logging.Filter):
+    """Lets one of the lines pass that any stranger can cause, and then none of its kind for a while.
+
+    The next line that passes tells how many were left out.
+
+    Args:
+        kinds: the beginnings of the messages that this is about.
+        interval: seconds.
+        clock: seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self, kinds: Sequence[str], interval: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self._clock = clock
+        self._interval = interval
+        self._quiet_until = dict.fromkeys(kinds, 0.0)
+        self._left_out = dict.fromkeys(kinds, 0)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a record is written."""
+        message = str(record.msg)
+        kind = next((kind for kind in self._quiet_until if message.startswith(kind)), None)
+        if kind is None:
+            return True
+        now = self._clock()
+        if now < self._quiet_until[kind]:
+            self._left_out[kind] += 1
+            return False
+        self._quiet_until[kind] = now + self._interval
+        left_out, self._left_out[kind] = self._left_out[kind], 0
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out} more like this since the last line)", None
+        return True
+
+
+_STRANGERS: Final = ("Invalid HTTP request received", "Unsupported upgrade request", "No supported WebSocket library")
+_LIBRARIES: Final = ("uvicorn.access", "uvicorn.error", "websockets.server")
+
+
+def guard_libraries() -> None:
+    """Have the libraries' loggers of this process write no secrets, and few lines that strangers cause.
+
+    Calling it again does nothing. Other filters and all handlers stay as they are.
+    """
+    for name in _LIBRARIES:
+        _add(logging.getLogger(name), HideSecrets())
+    _add(logging.getLogger("uvicorn.error"), FewOfAKind(_STRANGERS))
+
+
+def _add(logger: logging.Logger, new: logging.Filter) -> None:
+    if not any(type(there) is type(new) for there in logger.filters):
+        logger.addFilter(new)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -65,12 +121,12 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record."""
-        message = record.getMessage().translate(_CONTROLS)
+        message = masked(record.getMessage()).translate(_CONTROLS)
         text = f"{_stamp(record)} {record.levelname.lower():7} {record.name}[{record.process}]: {message}"
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            text += "\n" + masked(self.formatException(record.exc_info))
         if record.stack_info:
-            text += "\n" + record.stack_info
+            text += "\n" + masked(record.stack_info)
         return text
 
 
@@ -87,11 +143,11 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": record.process,
-            "message": record.getMessage(),
+            "message": masked(record.getMessage()),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = masked(self.formatException(record.exc_info))
         if record.stack_info:
-            entry["stack"] = record.stack_info
+            entry["stack"] = masked(record.stack_info)
         return json.dumps(entry, default=str)

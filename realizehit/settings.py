@@ -7,6 +7,7 @@ variables' names, the file's keys and ``check-config`` are all made from it.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from realizehit.errors import SettingsError
+from realizehit.masking import masked
 
 Role = Literal["all", "ws", "api"]
 LogFormat = Literal["text", "json"]
@@ -145,9 +147,8 @@ class Settings:
             if value is not None and not 0 <= value <= 65535:
                 raise SettingsError(f"{_names(name)}: {value} is no port; use 0 to 65535")
         if not _PREFIX.fullmatch(self.prefix):
-            raise SettingsError(
-                f"{_names('prefix')}: {self.prefix!r} is no path; use / and then letters, digits, . _ ~ - /"
-            )
+            shown = _shown("prefix", self.prefix)
+            raise SettingsError(f"{_names('prefix')}: {shown} is no path; use / and then letters, digits, . _ ~ - /")
         if not self.prefix.endswith("/"):
             object.__setattr__(self, "prefix", self.prefix + "/")
         if self.workers < 1 or self.workers > 1024:
@@ -258,7 +259,7 @@ def load(
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -267,8 +268,13 @@ def _read_file(path: Path) -> dict[str, Any]:
     values = {key.replace("-", "_"): value for key, value in table.items()}
     for name in values:
         if name not in known:
-            raise SettingsError(f"{path}: unknown key {name!r}; known are {', '.join(sorted(known))}")
+            raise SettingsError(f"{path}: unknown key {name!r}{_did_you_mean(name, known)}")
     return values
+
+
+def _did_you_mean(name: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
 
 
 _HINTS: Final[dict[str, Any]] = get_type_hints(Settings)
@@ -297,7 +303,7 @@ def _convert(name: str, value: Any, source: str, file: Path | None) -> Any:
     if is_list(name):
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-            raise SettingsError(f"{where}: {value!r} is no list of texts")
+            raise SettingsError(f"{where}: {_shown(name, value)} is no list of texts")
         # A flag's value may hold several too: a list looks the same everywhere.
         return tuple(part.strip() for item in items for part in item.split(",") if part.strip())
     if isinstance(value, str) and wanted is not str:
@@ -305,14 +311,27 @@ def _convert(name: str, value: Any, source: str, file: Path | None) -> Any:
             return _BOOLEANS[value.lower()] if wanted is bool else wanted(value)
         except (ValueError, KeyError):
             kind = {int: "whole number", float: "number", bool: "yes or no"}[wanted]
-            raise SettingsError(f"{where}: {value!r} is no {kind}") from None
+            raise SettingsError(f"{where}: {_shown(name, value)} is no {kind}") from None
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise SettingsError(f"{where}: {value!r} is of the wrong type")
+        raise SettingsError(f"{where}: {_shown(name, value)} is of the wrong type")
     if choices and value not in choices:
-        raise SettingsError(f"{where}: {value!r} is none of {', '.join(choices)}")
+        raise SettingsError(f"{where}: {_shown(name, value)} is none of {', '.join(choices)}")
     return value
+
+
+_KINDS: Final[dict[type, str]] = {str: "a text", list: "a list", tuple: "a list", dict: "a table"}
+
+_LONGEST_SHOWN: Final = 100  # characters of a value in an error
+
+
+def _shown(name: str, value: Any) -> str:
+    """Return a value as an error may show it: of a secret only what kind of value it is."""
+    if next(option for option in OPTIONS if option.name == name).metadata["secret"]:
+        return _KINDS.get(type(value), f"a {type(value).__name__}")
+    text = masked(repr(value))
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
 
 
 _BOOLEANS: Final = {

@@ -129,4 +129,6 @@ def _read_key(entry: object, place: str) -> Key:
 
 def _check_name(name: object, place: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise SettingsError(f"{place}: {name!r} cannot be used; write 1 to 64 letters, digits, . _ or -")
+        looks_like_a_key = isinstance(name, str) and (len(name) > 64 or name.startswith("rh_"))
+        shown = "it" if looks_like_a_key else repr(name) if isinstance(name, str | None) else f"a {type(name).__name__}"
+        raise SettingsError(f"{place}: {shown} cannot be used; write 1 to 64 letters, digits, . _ or -")

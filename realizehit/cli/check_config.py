@@ -64,15 +64,19 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
 
 
 def _shown(settings: Settings, name: str) -> str:
-    from realizehit.address import redacted
-
     value = getattr(settings, name)
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "on" if value else "off"
-    if isinstance(value, tuple):
-        return ", ".join(value) or "-"
-    if name == "jwt_secret":
+    if next(option for option in OPTIONS if option.name == name).metadata["secret"] and name != "redis":
         return "set"
-    return redacted(value) if "://" in str(value) else str(value)
+    if isinstance(value, tuple):
+        return ", ".join(map(_without_secrets, value)) or "-"
+    return _without_secrets(str(value))
+
+
+def _without_secrets(text: str) -> str:
+    from realizehit.address import redacted
+
+    return redacted(text) if "://" in text else text

@@ -18,7 +18,7 @@ from realizehit.access.origins import Origins
 from realizehit.cli.main import main
 from realizehit.cli.serve import serve
 from realizehit.errors import AccessDenied, SettingsError
-from realizehit.logs import HideTokens
+from realizehit.logs import HideSecrets
 from realizehit.settings import Settings
 
 TOKENS: dict[str, Any] = {"jwt_secret": "s" * 32, "jwt_algorithms": ("HS256",), "jwt_claims": ("user=sub",)}
@@ -331,7 +331,7 @@ def test_gen_key() -> None:
 def test_tokens_are_taken_out_of_access_logs() -> None:
     arguments = ("127.0.0.1:1", "GET", "/sse?pat=a=1&token=s3cret.x.y&b=1", "1.1", 200)
     record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, '%s - "%s %s HTTP/%s" %d', arguments, None)
-    assert HideTokens().filter(record)
+    assert HideSecrets().filter(record)
     assert record.getMessage() == '127.0.0.1:1 - "GET /sse?pat=a=1&token=***&b=1 HTTP/1.1" 200'
 
 

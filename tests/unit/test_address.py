@@ -22,10 +22,16 @@ from realizehit.errors import BrokerUnavailable, SettingsError
         ("redis://:s3cret@db", "redis://:***@db"),
         ("redis://s3cret@db", "redis://***@db"),
         ("redis://:s3/c#r?e@t@db", "redis://:***@db"),
-        ("unix:///run/v.sock?db=1&password=s3cret&x=1", "unix:///run/v.sock?db=1&password=***&x=1"),
+        ("unix:///run/v.sock?db=1&password=s3cret&x=1", "unix:///run/v.sock?db=1&password=***&x=***"),
         ("unix:///run/v.sock?password=s3@cret", "unix://***@cret"),
         ("rediss://db?ssl_password=s3cret", "rediss://db?ssl_password=***"),
         ("ann:s3cret@db", "***"),
+        ("redis://db?passwd=s3cret", "redis://db?passwd=***"),
+        ("redis://db?pass%77ord=s3cret&d%62=1", "redis://db?pass%77ord=***&d%62=1"),
+        ("redis://db?PASSWORD=s3cret", "redis://db?PASSWORD=***"),
+        ("redis://db?s3cret", "redis://db?***"),
+        ("redis://db/1#s3cret", "redis://db/1#***"),
+        ("redis://db?db=1#s3cret", "redis://db?db=1#***"),
     ],
 )
 def test_a_shown_url_holds_no_secret(url: str, shown: str) -> None:

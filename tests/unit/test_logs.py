@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from realizehit.logs import JsonFormatter, TextFormatter, configure
+from realizehit.logs import FewOfAKind, HideSecrets, JsonFormatter, TextFormatter, configure, guard_libraries
 
 
 def record(message: str, *args: object, exc_info: Any = None) -> logging.LogRecord:
@@ -92,3 +92,47 @@ def test_what_ends_the_process_is_logged_too() -> None:
     entry = json.loads(done.stderr)
     assert (entry["level"], entry["message"]) == ("critical", "ended by an error")
     assert entry["exception"].endswith("ValueError: invalid literal for int() with base 10: 'broken'")
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_no_secret_reaches_a_line(formatter: logging.Formatter) -> None:
+    try:
+        int("redis://:hunter2@db")
+    except ValueError:
+        entry = record("%s", "GET /ws?sid=hunter2&token=hunter2", exc_info=sys.exc_info())
+    entry.stack_info = "Authorization: Bearer hunter2"
+    line = formatter.format(entry)
+    assert "hunter2" not in line
+    assert line.count("***") >= 4
+
+
+def test_libraries_loggers_are_guarded_once_and_keep_what_others_gave_them() -> None:
+    logger = logging.getLogger("uvicorn.error")
+    own, before = logging.Filter("uvicorn"), logger.filters[:]
+    try:
+        logger.filters[:] = [own]
+        guard_libraries()
+        guard_libraries()
+        assert [type(there) for there in logger.filters] == [logging.Filter, HideSecrets, FewOfAKind]
+        assert logger.filters[0] is own
+    finally:
+        logger.filters[:] = before
+
+
+def test_lines_that_strangers_cause_are_few_and_counted() -> None:
+    now = 0.0
+    few = FewOfAKind(("Invalid",), 5.0, clock=lambda: now)
+
+    def written() -> list[str]:
+        lines = []
+        for number in range(100):
+            entry = record("Invalid HTTP request %d", number)
+            if few.filter(entry):
+                lines.append(entry.getMessage())
+        return lines
+
+    assert written() == ["Invalid HTTP request 0"]
+    assert written() == []
+    now = 5.0
+    assert written() == ["Invalid HTTP request 0 (199 more like this since the last line)"]
+    assert few.filter(record("something else"))

@@ -227,3 +227,30 @@ def test_settings_are_frozen_and_do_not_show_the_password() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.port = 1  # type: ignore[misc]
     assert "hunter2" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[redis]\nurl = "redis://:hunter2@h"',
+        'jwt-secret = ["hunter2"]',
+        'jwt-secret = { value = "hunter2" }',
+        'redis = ["redis://:hunter2@h"]',
+        "jwt-secret = 'hunter2\n",
+        'port = "redis://:hunter2@h"',
+        'role = "redis://:hunter2@h"',
+        '[[allow-origin]]\nurl = "https://ann:hunter2@h"',
+    ],
+)
+def test_no_error_shows_a_secret(toml: Path, text: str) -> None:
+    toml.write_text(text)
+    with pytest.raises(SettingsError) as raised:
+        load({}, {}, toml)
+    assert "hunter2" not in str(raised.value)
+    assert str(toml) in str(raised.value)
+
+
+def test_a_mistyped_key_has_a_suggestion_and_a_byte_order_mark_is_none_of_it(toml: Path) -> None:
+    toml.write_bytes(b"\xef\xbb\xbfprot = 1")
+    with pytest.raises(SettingsError, match="unknown key 'prot'; did you mean port"):
+        load({}, {}, toml)
