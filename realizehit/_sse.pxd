@@ -1,8 +1,8 @@
 # Messages as Server-Sent Events. Inline functions for `_fanout.pyx`.
 #
 # An event has the subscription's id in its field of that name, and the payload in its data. A line end in the payload,
-# which JSON has only between its tokens, begins a further data line. The standard knows three, CR LF, LF and CR; readers
-# that know one know LF, so that all are written as that. Who joins the lines has LF in either case.
+# which JSON has only between its tokens, begins a further data line. The standard knows three, CR LF, LF and CR.
+# Readers that know one know LF, so that all are written as that. A reader that joins the lines has LF then too.
 #
 # Source: the HTML standard, section 9.2.6.
 
