@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { answerAll, connect, event, record, scripted, serveEvents, take, until } from "./support.js";
+import { answerAll, connect, event, record, scripted, serveEvents, setForward, take, until } from "./support.js";
 
 const problem = (response, status, body) =>
   response.writeHead(status, { "Content-Type": "application/problem+json" }).end(JSON.stringify(body));
@@ -221,8 +221,7 @@ test("a gap counts from the last sign of life where the stream ended, however it
   const client = connect(t, server.url, { WebSocket: undefined });
   const subscription = client.subscribe({ kind: "a" });
   await subscription.subscribe();
-  const now = Date.now;
-  t.mock.method(Date, "now", () => now() + 5000);
+  setForward(t, 5000);
   server.streams[0].response.end();
   assert.ok((await event(subscription, "gap")) >= 5);
 });
