@@ -364,8 +364,9 @@ export class Subscription extends Emitter {
  * Return what reads the text of an event stream, however it is cut, as the HTML standard says in section 9.2.6.
  *
  * @param {(name: string, data: string, id: string) => void} take called with each event; an unnamed one is a `message`.
+ * @param {(ms: number) => void} retry called with the time after which to come back, once the stream has ended.
  */
-const parser = (take) => {
+const parser = (take, retry) => {
   let [rest, name, data, id] = ["", "", "", ""];
   let cut = false; // whether the last line ended with a CR at the end of a piece, so that an LF may belong to it
   /** @param {string} text */
@@ -380,6 +381,7 @@ const parser = (take) => {
         name = data = "";
       } else if (field === "data") data += `${value}\n`;
       else if (field === "event") name = value;
+      else if (field === "retry" && /^\d+$/.test(value)) retry(+value);
       else if (field === "id" && !value.includes("\0")) id = value;
     }
   };
@@ -750,8 +752,9 @@ export class WSClient extends Emitter {
     const { signal } = abort;
     const link = this.#newLink("sse", url, () => abort.abort());
     link.wanted = wanted;
-    /** @type {number | undefined} */
+    /** @type {number | undefined} after which the server asks to come back */
     let delay;
+    let failure = new RealizehitError(`the connection to ${url} ended`);
 
     /** @param {{ids?: (string | null)[], errors?: ({code: string, detail: string} | null)[], code?: string, detail?: string}} answer */
     const answered = ({ ids, errors, ...all }) =>
@@ -774,12 +777,13 @@ export class WSClient extends Emitter {
         return; // no event that this client knows
       }
       if (name === "subscribed") {
-        this.#next = undefined;
+        this.#next = delay = undefined;
         // One in place of another that brings nothing new would cost a gap for nothing.
         if (link === this.#link || wanted.some((each, at) => data.ids[at] && each.subscribing())) this.#up(link);
         else link.close();
         answered(data);
       } else if (name === "drain" && data.delay >= 0) ({ delay } = data);
+      else if (name === "unavailable") failure = new RealizehitError(data.detail, data.code, data.status);
       else this.#told(name, data);
     };
 
@@ -792,7 +796,7 @@ export class WSClient extends Emitter {
         throw error;
       }
       const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
-      const parse = parser(take);
+      const parse = parser(take, (ms) => (delay = ms));
       for (;;) {
         const { done, value } = await reader.read();
         if (done) return;
@@ -801,7 +805,7 @@ export class WSClient extends Emitter {
       }
     };
     read().then(
-      () => this.#lose(link, new RealizehitError(`the connection to ${url} ended`), delay),
+      () => this.#lose(link, failure, delay),
       (error) => (error.status ? this.#lose(link, error) : link.expire(0, `: ${error}`)),
     );
     return link;

@@ -273,6 +273,42 @@ test("the delay of a drain is obeyed", async (t) => {
   assert.ok(server.arrivals[0] - lost >= 380, `${server.arrivals[0] - lost}`);
 });
 
+test("a stream that only says when to come back is a refusal for now", async (t) => {
+  const server = await scripted(t, answerAll);
+  const away = { status: 503, code: "unavailable", detail: "draining" };
+  serveEvents(server, (stream, count) => {
+    if (count > 1) return stream.open();
+    stream.response.writeHead(200, { "Content-Type": "text/event-stream" });
+    stream.response.end(`retry: 300\nevent: unavailable\ndata: ${JSON.stringify(away)}\n\n`);
+  });
+  const client = connect(t, server.url, { WebSocket: undefined, backoffBase: 60_000, backoffCap: 60_000 });
+  const subscription = client.subscribe({ kind: "a" });
+  const told = await event(client, "error");
+  assert.deepEqual([told.status, told.code, told.message], [503, "unavailable", "draining"]);
+  const lost = performance.now();
+  await subscription.subscribe();
+  assert.ok(performance.now() - lost >= 290);
+  assert.deepEqual([subscription.gaps, client.errors.length], [0, 1]);
+});
+
+test("a time to come back that a stream names is obeyed, but for the one that it begins with", async (t) => {
+  const server = await scripted(t, answerAll);
+  serveEvents(server);
+  const client = connect(t, server.url, { WebSocket: undefined, backoffBase: 1, backoffCap: 1 });
+  const subscription = client.subscribe({ kind: "a" });
+  await subscription.subscribe();
+  const away = [];
+  for (const last of ["", "retry: 300\n\n", "retry: 60000\nretry: -1\nretry: 1e3\nevent: drain\ndata: {\"delay\": 300}\n\n"]) {
+    server.streams.at(-1).write(last);
+    server.streams.at(-1).response.end();
+    await event(client, "disconnect");
+    const lost = performance.now();
+    await event(subscription, "gap");
+    away.push(performance.now() - lost);
+  }
+  assert.ok(away[0] < 2000 && away[1] >= 290 && away[2] >= 290 && away[2] < 20_000, `${away}`);
+});
+
 test("401 and 403 end the client; anything else is tried again", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server, ({ response }, count) => {

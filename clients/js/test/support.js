@@ -210,7 +210,7 @@ export class Events {
   open(errors) {
     this.response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store" });
     const ids = this.ids.map((id, at) => (errors?.[at] ? null : id));
-    this.write(`retry: 2000\n\nevent: subscribed\ndata: ${JSON.stringify({ ids, ...(errors && { errors }) })}\n\n`);
+    this.write(`retry: 2000\nevent: subscribed\ndata: ${JSON.stringify({ ids, ...(errors && { errors }) })}\n\n`);
   }
   write(text) {
     this.response.write(text);
