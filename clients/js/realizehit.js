@@ -789,7 +789,15 @@ export class WSClient extends Emitter {
 
     const read = async () => {
       const { fetch } = this.#options; // which may not be called as a method
-      const response = await fetch(url, { cache: "no-store", signal });
+      /** @param {RequestCredentials} credentials */
+      const ask = (credentials) => fetch(url, { cache: "no-store", credentials, signal });
+      // Cookies say who this is, as they do with a WebSocket. To pages that may not use the server the answer is closed
+      // then; without cookies it says why.
+      const response = await ask("include").catch(async (error) => {
+        const other = await ask("omit");
+        if (other.ok) throw error;
+        return other;
+      });
       if (!response.ok) {
         const error = await problem(response);
         if (error.status === 400) answered(error);

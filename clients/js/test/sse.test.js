@@ -342,6 +342,23 @@ test("a stream that went silent is given up", async (t) => {
   await until(() => server.streams[0].closed);
 });
 
+test("cookies go along, and where that closes the answer to the page it learns why", async (t) => {
+  for (const [status, expected] of [[403, { status: 403, code: "forbidden" }], [200, { message: /closed to this page/ }]]) {
+    const asked = [];
+    const fetch = async (_url, { credentials }) => {
+      asked.push(credentials);
+      if (credentials === "include") throw new TypeError("closed to this page");
+      return new Response(JSON.stringify({ code: "forbidden", detail: "not your page" }), { status });
+    };
+    const client = connect(t, "ws://127.0.0.1:1/ws", { WebSocket: undefined, fetch, backoffBase: 60_000, backoffCap: 60_000 });
+    client.subscribe({ kind: "a" });
+    const error = await event(client, "error");
+    assert.throws(() => { throw error; }, expected);
+    assert.deepEqual(asked, ["include", "omit"]);
+    client.close();
+  }
+});
+
 test("where there is no WebSocket at all, events are used at once", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
