@@ -25,19 +25,23 @@ class Events:
         self._engine: Final = engine
         self.named: Final[set[int]] = set()
 
-    def send(self, conn: int, name: str, **fields: Any) -> bool:
+    def send(self, conn: int, name: str, *, retry: int | None = None, **fields: Any) -> bool:
         """Send one event.
 
         Args:
             conn: the engine's handle.
             name: the event's, a word.
+            retry: milliseconds after which an ``EventSource`` is to come back once the connection has ended; for
+                connections in `named` alone.
             **fields: what JSON can hold.
 
         Returns:
             False when the connection is gone or going.
         """
         if conn in self.named:
-            return self._engine.send_bytes(conn, b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(fields)))
+            wait = b"" if retry is None else b"retry: %d\n" % retry
+            event = b"%bevent: %b\ndata: %b\n\n" % (wait, name.encode(), orjson.dumps(fields))
+            return self._engine.send_bytes(conn, event)
         return self._engine.send(conn, orjson.dumps({"evt": name, **fields}))
 
     def end_subscription(self, conn: int, channel: bytes, code: ErrorCode, reason: str) -> bool:

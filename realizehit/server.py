@@ -38,7 +38,7 @@ from realizehit.transports.engineio import EngineIO
 from realizehit.transports.guard import Guard
 from realizehit.transports.room import Room
 from realizehit.transports.session import DRAIN_REASON, ActionSession
-from realizehit.transports.sse import SSE_PATH, EventStreams
+from realizehit.transports.sse import RETRY, SSE_PATH, EventStreams
 from realizehit.transports.websocket import WS_PATH, WebSocketTransport
 
 logger: Final = logging.getLogger(__name__)
@@ -221,19 +221,22 @@ class Node:
             due = began + seconds * step / steps
             while (left := due - self._loop.time()) > 0 and self.engine.stats()["connections"]:
                 await asyncio.sleep(min(left, DRAIN_STEP))
+            left = max(0.0, began + seconds - self._loop.time())
             for handle in handles[step::steps]:
                 delay = random.randint(0, max(1000, round(seconds * 1000)))  # noqa: S311 - no secret, a spread
-                self._send_away(handle, delay)
+                self._send_away(handle, delay, left)
         # Who connected in the meantime, and those whose close frame has yet to go out.
         for handle in self.engine.handles():
-            self._send_away(handle, 0)
+            self._send_away(handle, 0, 0.0)
         deadline = self._loop.time() + CLOSE_TIMEOUT
         while self.engine.stats()["closing"] and self._loop.time() < deadline:
             await asyncio.sleep(DRAIN_STEP / 5)
 
-    def _send_away(self, handle: int, delay: int) -> None:
+    def _send_away(self, handle: int, delay: int, left: float) -> None:
         if handle in self.hub.events.named:  # there is no close frame whose reason could say it
-            self.hub.events.send(handle, "drain", delay=delay)
+            # An EventSource would find this server until it is gone, and another in its place a little later.
+            retry = round(left * 1000) + RETRY + delay // 5
+            self.hub.events.send(handle, "drain", retry=retry, delay=delay)
         self.engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=delay))
 
     async def close(self) -> None:

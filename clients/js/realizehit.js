@@ -12,9 +12,19 @@
  */
 
 const STABLE_AFTER = 10_000; // ms that a link must last to count as a success, as in every realizehit client
+const NUMBERS = {
+  maxsize: 1024, backoffBase: 500, backoffCap: 30_000, heartbeat: 60_000, responseTimeout: 10_000, webSocketRetry: 120_000,
+};
 const FOR_NOW = /^(unavailable|rate-limited)$/; // codes of a refusal that may not be the last word
 const FOR_GOOD = /^(401|403|4[5-9]\d\d)$/; // HTTP statuses and close codes after which no server is bothered again
+const LONGEST = 2 ** 31 - 1; // ms of a timer; every platform takes a longer one for none at all
 const MAX_ADDRESS = 7000; // characters of a stream's address, before its last pattern; many a proxy takes 8 KiB at most
+
+/** A clock in ms that nobody sets, for what lasts. */
+const now = () => performance.now();
+
+/** Return a delay in ms that a timer can have, whatever was asked for. @param {number} delay */
+const timely = (delay) => Math.min(Math.max(delay, 0) || 0, LONGEST);
 
 /** An error that a server gave, or the loss of a connection. */
 export class RealizehitError extends Error {
@@ -152,7 +162,8 @@ export class Subscription extends Emitter {
   #readers = new Set();
   /** @type {Error | undefined} why it ended by itself */
   #error;
-  #awaySince = 0; // when messages began to be missing, a `Date.now()`
+  /** @type {number | undefined} when messages began to be missing */
+  #awaySince;
 
   /**
    * @internal
@@ -255,7 +266,7 @@ export class Subscription extends Emitter {
   /** @internal */
   _begin() {
     this.#error = undefined;
-    this.#awaySince = 0;
+    this.#awaySince = undefined;
     this.state = "subscribing";
     // Whoever asked has yet to attach its callbacks.
     queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
@@ -288,9 +299,9 @@ export class Subscription extends Emitter {
     this.id = id;
     this._attempts = 0;
     this._move("subscribed");
-    if (this.#awaySince && this.subscribed()) {
-      const seconds = Math.max(0, Date.now() - this.#awaySince) / 1000; // the clock may have been set back
-      this.#awaySince = 0;
+    if (this.#awaySince !== undefined && this.subscribed()) {
+      const seconds = (now() - this.#awaySince) / 1000;
+      this.#awaySince = undefined;
       this._gap(seconds);
     }
   }
@@ -304,7 +315,7 @@ export class Subscription extends Emitter {
   /** @internal @param {number} since */
   _interrupted(since) {
     if (!this.subscribed()) return;
-    this.#awaySince ||= since;
+    this.#awaySince ??= since;
     this._move("subscribing");
   }
 
@@ -353,8 +364,9 @@ export class Subscription extends Emitter {
  * Return what reads the text of an event stream, however it is cut, as the HTML standard says in section 9.2.6.
  *
  * @param {(name: string, data: string, id: string) => void} take called with each event; an unnamed one is a `message`.
+ * @param {(ms: number) => void} retry called with the time after which to come back, once the stream has ended.
  */
-const parser = (take) => {
+const parser = (take, retry) => {
   let [rest, name, data, id] = ["", "", "", ""];
   let cut = false; // whether the last line ended with a CR at the end of a piece, so that an LF may belong to it
   /** @param {string} text */
@@ -369,6 +381,7 @@ const parser = (take) => {
         name = data = "";
       } else if (field === "data") data += `${value}\n`;
       else if (field === "event") name = value;
+      else if (field === "retry" && /^\d+$/.test(value)) retry(+value);
       else if (field === "id" && !value.includes("\0")) id = value;
     }
   };
@@ -467,14 +480,14 @@ export class WSClient extends Emitter {
       WebSocket: globalThis.WebSocket,
       fetch: globalThis.fetch,
       parse: JSON.parse,
-      maxsize: 1024,
-      backoffBase: 500,
-      backoffCap: 30_000,
-      heartbeat: 60_000,
-      responseTimeout: 10_000,
-      webSocketRetry: 120_000,
+      ...NUMBERS,
       ...options,
     };
+    // One that is given as undefined, or is no number, is the default too.
+    for (const [name, value] of Object.entries(NUMBERS)) {
+      const option = /** @type {keyof typeof NUMBERS} */ (name);
+      if (!(this.#options[option] >= 0)) this.#options[option] = value;
+    }
     const { sse = `sse${address.search}` } = options;
     if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
     if (!this.#options.WebSocket) {
@@ -599,7 +612,7 @@ export class WSClient extends Emitter {
       if (waiting.every((each) => this.#next?.wanted?.includes(each))) return;
       this.#next?.close();
       this.#next = this.#openEvents();
-    } else if (waiting.length && this.#failures > 1 && this.#sse && !this.#asked) {
+    } else if (waiting.some((each) => !link?.wanted?.includes(each)) && this.#failures > 1 && this.#sse && !this.#asked) {
       link?.close();
       this.#connect(true);
     }
@@ -632,7 +645,7 @@ export class WSClient extends Emitter {
     } else if (FOR_NOW.test(code)) {
       setTimeout(() => {
         if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription, "sub");
-      }, this.#jitter(subscription._attempts++));
+      }, timely(this.#jitter(subscription._attempts++)));
     } else this.#forget(subscription, new RealizehitError(detail, code));
   }
 
@@ -667,7 +680,7 @@ export class WSClient extends Emitter {
 
   /** Open a link after a delay in ms. @param {number} delay */
   #later(delay = this.#jitter(this.#attempts++)) {
-    this.#timer = setTimeout(() => this.#connect(), delay);
+    this.#timer = setTimeout(() => this.#connect(), timely(delay));
   }
 
   /**
@@ -688,7 +701,8 @@ export class WSClient extends Emitter {
       },
       expire: (delay, why) => {
         clearTimeout(link.timer);
-        link.timer = setTimeout(() => this.#lose(link, new RealizehitError(`no connection to ${url}${why}`)), delay);
+        const lost = new RealizehitError(`no connection to ${url}${why}`);
+        link.timer = setTimeout(() => this.#lose(link, lost), timely(delay));
       },
     };
     link.expire(this.#options.responseTimeout, " in time");
@@ -738,8 +752,9 @@ export class WSClient extends Emitter {
     const { signal } = abort;
     const link = this.#newLink("sse", url, () => abort.abort());
     link.wanted = wanted;
-    /** @type {number | undefined} */
+    /** @type {number | undefined} after which the server asks to come back */
     let delay;
+    let failure = new RealizehitError(`the connection to ${url} ended`);
 
     /** @param {{ids?: (string | null)[], errors?: ({code: string, detail: string} | null)[], code?: string, detail?: string}} answer */
     const answered = ({ ids, errors, ...all }) =>
@@ -762,25 +777,34 @@ export class WSClient extends Emitter {
         return; // no event that this client knows
       }
       if (name === "subscribed") {
-        this.#next = undefined;
+        this.#next = delay = undefined;
         // One in place of another that brings nothing new would cost a gap for nothing.
         if (link === this.#link || wanted.some((each, at) => data.ids[at] && each.subscribing())) this.#up(link);
         else link.close();
         answered(data);
-      } else if (name === "drain") ({ delay } = data);
+      } else if (name === "drain" && data.delay >= 0) ({ delay } = data);
+      else if (name === "unavailable") failure = new RealizehitError(data.detail, data.code, data.status);
       else this.#told(name, data);
     };
 
     const read = async () => {
       const { fetch } = this.#options; // which may not be called as a method
-      const response = await fetch(url, { cache: "no-store", signal });
+      /** @param {RequestCredentials} credentials */
+      const ask = (credentials) => fetch(url, { cache: "no-store", credentials, signal });
+      // Cookies say who this is, as they do with a WebSocket. To pages that may not use the server the answer is closed
+      // then; without cookies it says why.
+      const response = await ask("include").catch(async (error) => {
+        const other = await ask("omit");
+        if (other.ok) throw error;
+        return other;
+      });
       if (!response.ok) {
         const error = await problem(response);
         if (error.status === 400) answered(error);
         throw error;
       }
       const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
-      const parse = parser(take);
+      const parse = parser(take, (ms) => (delay = ms));
       for (;;) {
         const { done, value } = await reader.read();
         if (done) return;
@@ -789,7 +813,7 @@ export class WSClient extends Emitter {
       }
     };
     read().then(
-      () => this.#lose(link, new RealizehitError(`the connection to ${url} ended`), delay),
+      () => this.#lose(link, failure, delay),
       (error) => (error.status ? this.#lose(link, error) : link.expire(0, `: ${error}`)),
     );
     return link;
@@ -808,14 +832,14 @@ export class WSClient extends Emitter {
     }
     clearTimeout(link.timer);
     this.#isUp = true;
-    this.#upAt = this.#heard = Date.now();
+    this.#upAt = this.#heard = now();
     if (link.send) {
       this.#turn.clear();
       for (const subscription of this.subscriptions) this.#act("sub", subscription);
       if (this.#wanted.size) this.#guard(link, link.count);
       else this.#ping(link); // so that something comes back
     } else {
-      link.timer = setInterval(() => this.#openSocket(), this.#options.webSocketRetry);
+      link.timer = setInterval(() => this.#openSocket(), timely(this.#options.webSocketRetry));
       this.#guard(link);
     }
     if (before !== link.kind) this._emit("connected", link.kind);
@@ -830,7 +854,7 @@ export class WSClient extends Emitter {
    */
   #message(link, text, id) {
     if (link !== this.#link) return;
-    this.#heard = Date.now();
+    this.#heard = now();
     link.count++;
     if (text === undefined) return;
     if (link.send) this.#failures = 0;
@@ -855,7 +879,7 @@ export class WSClient extends Emitter {
     this.#halt();
     if (wasUp) {
       this.#interrupt();
-      if (Date.now() - this.#upAt >= STABLE_AFTER) this.#attempts = 0;
+      if (now() - this.#upAt >= STABLE_AFTER) this.#attempts = 0;
     }
     this.#asked = delay !== undefined;
     if (link.send && !this.#asked && !link.count && ++this.#failures > 1 && this.#sse) this.#connect(true);
@@ -907,11 +931,11 @@ export class WSClient extends Emitter {
     this.#timer = setTimeout(
       () => {
         const answered = count !== link.count;
-        if (answered && Date.now() - this.#heard < heartbeat) this.#guard(link);
+        if (answered && now() - this.#heard < heartbeat) this.#guard(link);
         else if (answered && link.send) this.#ping(link);
         else this.#lose(link, new RealizehitError("the server is silent"));
       },
-      count === undefined ? this.#heard + heartbeat - Date.now() : responseTimeout,
+      timely(count === undefined ? this.#heard + heartbeat - now() : responseTimeout),
     );
   }
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from starlette.types import Scope
 
 from realizehit.access.gate import Gate, Opening
 from realizehit.access.peers import peer_of
+
+_ANY_PAGE: Final = (b"access-control-allow-origin", b"*")
+_BY_ORIGIN: Final = (b"vary", b"Origin")
 
 
 def opening_of(scope: Scope, gate: Gate) -> Opening:
@@ -38,3 +44,21 @@ def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
             value = headers[name] + b", " + value
         headers[name] = value
     return headers, frozenset(repeated)
+
+
+def cross_origin(headers: Mapping[bytes, bytes], gate: Gate | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers that let pages of other origins read an answer.
+
+    A page that may use the server is named, and may send its cookies, from which a proxy makes identities, as it may
+    with a WebSocket. Any other one may read why it is refused, when it asks without cookies.
+
+    Args:
+        headers: of the request, by lower-case name.
+        gate: says which pages may use the server; ``None`` where all may, as nobody.
+    """
+    if gate is None:
+        return [_ANY_PAGE]
+    origin = headers.get(b"origin")
+    if origin is None or not gate.origins.admits(headers):
+        return [_ANY_PAGE, _BY_ORIGIN]
+    return [(b"access-control-allow-origin", origin), (b"access-control-allow-credentials", b"true"), _BY_ORIGIN]

@@ -3,13 +3,17 @@
 Where the connection can be taken from the HTTP server, as from our own, it goes to the engine after the response's head
 and costs what a WebSocket does. Under another ASGI server a task for each client writes what the engine holds for it.
 
-Source: the HTML standard, section 9.2; ``docs/protocol.md``.
+An ``EventSource`` comes back to a stream that ended, and never to an answer other than 200. So where it is to come back
+it is answered with a stream that says when, and ends; it is known by the ``text/event-stream`` that it accepts.
+
+Source: the HTML standard, section 9.2; the Fetch standard, section 3.2; ``docs/protocol.md``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from http import HTTPStatus
 from math import ceil
@@ -25,7 +29,7 @@ from realizehit.hub import Hub
 from realizehit.messages import problem
 from realizehit.pattern import Pattern, channel_of
 from realizehit.transports.adoption import adopt, rename
-from realizehit.transports.entrance import opening_of
+from realizehit.transports.entrance import cross_origin, headers_of, opening_of
 from realizehit.transports.guard import STATUS, Guard
 from realizehit.transports.held import Held
 from realizehit.transports.requests import TAKE_OVER
@@ -35,13 +39,13 @@ RETRY: Final = 2000  # milliseconds that an EventSource waits before it connects
 RETRY_AFTER: Final = 2  # seconds, in every 503
 
 _MAX_FIELDS: Final = 4096  # of a query
-_OPEN_TO_ALL: Final = (b"access-control-allow-origin", b"*")  # nothing here depends on who asks by cookies
+_EVENT_STREAM: Final = b"text/event-stream"
 _HEADERS: Final = (
-    (b"content-type", b"text/event-stream"),
+    (b"content-type", _EVENT_STREAM),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
-    _OPEN_TO_ALL,
 )
+_PROBLEM: Final = (b"content-type", b"application/problem+json")
 _ALLOW: Final = b"GET, HEAD, OPTIONS"
 
 
@@ -50,6 +54,20 @@ class _Refusal(NamedTuple):
 
     code: ErrorCode | str
     detail: str
+
+
+class _Asker(NamedTuple):
+    """Who is to be answered.
+
+    Attributes:
+        send: ASGI's.
+        pages: headers that say which pages may read the answer.
+        comes_back: whether it comes back to a stream that ended, and maybe to nothing else.
+    """
+
+    send: Send
+    pages: list[tuple[bytes, bytes]]
+    comes_back: bool
 
 
 class EventStreams:
@@ -85,40 +103,42 @@ class EventStreams:
         """Serve a request."""
         if scope["type"] != "http":
             raise RuntimeError(f"Server-Sent Events come over HTTP, not {scope['type']}")
+        headers, _ = headers_of(scope)
+        asker = _Asker(send, cross_origin(headers, self._gate), _takes_events(headers))
         if scope["method"] == "OPTIONS":
-            headers = dict(scope["headers"])
             asked = headers.get(b"access-control-request-headers", b"last-event-id")
             await _send(
-                send, 204, b"", [(b"access-control-allow-methods", _ALLOW), (b"access-control-allow-headers", asked)]
+                asker, 204, b"", [(b"access-control-allow-methods", _ALLOW), (b"access-control-allow-headers", asked)]
             )
         elif scope["method"] not in ("GET", "HEAD"):
             await _problem(
-                send, HTTPStatus.METHOD_NOT_ALLOWED, "events are asked for by GET", more=[(b"allow", _ALLOW)]
+                asker, HTTPStatus.METHOD_NOT_ALLOWED, "events are asked for by GET", more=[(b"allow", _ALLOW)]
             )
         elif self._draining():
-            await _unavailable(send, "this server is going away; try another")
+            await _unavailable(asker, "this server is going away; try another")
         else:
             try:
-                await self._serve(scope, receive, send)
+                await self._serve(scope, receive, asker)
             except AccessDenied as error:
-                status = STATUS[ErrorCode(error.code)]
-                wait = [] if error.retry_after is None else _retry_after(ceil(error.retry_after))
-                await _problem(send, status, str(error), error.code, more=wait)
+                if error.retry_after is None:
+                    await _problem(asker, STATUS[ErrorCode(error.code)], str(error), error.code)
+                else:
+                    await _unavailable(asker, str(error), error.code, seconds=ceil(error.retry_after))
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, asker: _Asker) -> None:
         patterns = _patterns(scope["query_string"])
         if not patterns:
             await _problem(
-                send, HTTPStatus.BAD_REQUEST, 'no pattern is asked for; add pat=key=value or pat={"key": "value"}',
+                asker, HTTPStatus.BAD_REQUEST, 'no pattern is asked for; add pat=key=value or pat={"key": "value"}',
                 ErrorCode.BAD_REQUEST,
             )  # fmt: skip
         elif all(isinstance(pattern, _Refusal) for pattern in patterns):
-            await _refuse(send, patterns)
+            await _refuse(asker, patterns)
         else:
             opening = None if self._gate is None else opening_of(scope, self._gate)
             if scope["method"] == "HEAD":
-                await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-                await send({"type": "http.response.body"})
+                await asker.send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *asker.pages]})
+                await asker.send({"type": "http.response.body"})
                 return
             settled = asyncio.Event()  # all patterns are answered, or there is nobody to answer
 
@@ -137,25 +157,26 @@ class EventStreams:
             try:
                 outcomes = await self._subscribe(held, patterns, settled)
                 if not gone.done():
-                    await self._stream(held, outcomes, gone, scope, send)
+                    await self._stream(held, outcomes, gone, scope, asker)
             finally:
                 gone.cancel()
                 held.drop()  # where the connection went on by itself this does nothing
 
     async def _stream(
-        self, held: Held, outcomes: list[bytes | _Refusal], gone: asyncio.Future[None], scope: Scope, send: Send
+        self, held: Held, outcomes: list[bytes | _Refusal], gone: asyncio.Future[None], scope: Scope, asker: _Asker
     ) -> None:
         """Answer the request, once it is known what is subscribed to."""
         if held.ended:
-            await _unavailable(send, "the server ended the connection; try again")
+            await _unavailable(asker, "the server ended the connection; try again")
             return
         if all(isinstance(outcome, _Refusal) for outcome in outcomes):
-            await _refuse(send, outcomes)
+            await _refuse(asker, outcomes)
             return
         first = _greeting(outcomes)
-        if self._hand_over(held, scope, first):
+        if self._hand_over(held, scope, asker, first):
             return
-        await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        send = asker.send
+        await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *asker.pages]})
         data = first
         while True:
             if data:
@@ -197,14 +218,14 @@ class EventStreams:
         left = _Refusal(ErrorCode.UNAVAILABLE, "the connection is closing")
         return [left if outcome is None else outcome for outcome in outcomes]
 
-    def _hand_over(self, held: Held, scope: Scope, first: bytes) -> bool:
+    def _hand_over(self, held: Held, scope: Scope, asker: _Asker, first: bytes) -> bool:
         """Give the connection to the engine, if it can be had."""
         take_over = (scope.get("extensions") or {}).get(TAKE_OVER)
         taken = None if take_over is None else take_over()
         if taken is None:
             return False
         transport, headers = taken
-        headers = [*headers, *_HEADERS, (b"connection", b"close")]
+        headers = [*headers, *_HEADERS, *asker.pages, (b"connection", b"close")]
         head = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n"
         handle = held.handle
         try:
@@ -259,7 +280,7 @@ def _greeting(outcomes: list[bytes | _Refusal]) -> bytes:
     data: dict[str, Any] = {"ids": ids}
     if None in ids:
         data["errors"] = _errors(outcomes)
-    return b"retry: %d\n\nevent: subscribed\ndata: %b\n\n" % (RETRY, orjson.dumps(data))
+    return b"retry: %d\nevent: subscribed\ndata: %b\n\n" % (RETRY, orjson.dumps(data))
 
 
 def _errors(outcomes: list[bytes | _Refusal]) -> list[dict[str, str] | None]:
@@ -269,27 +290,37 @@ def _errors(outcomes: list[bytes | _Refusal]) -> list[dict[str, str] | None]:
     ]
 
 
-async def _refuse(send: Send, outcomes: list[bytes | _Refusal]) -> None:
+def _takes_events(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a client asks for an event stream by name, as an ``EventSource`` does."""
+    ranges = headers.get(b"accept", b"").split(b",")
+    return any(each.partition(b";")[0].strip().lower() == _EVENT_STREAM for each in ranges)
+
+
+async def _refuse(asker: _Asker, outcomes: list[bytes | _Refusal]) -> None:
     """Say that no pattern can be subscribed to: not now, where that is so of one of them, or not at all."""
     refusals = [outcome for outcome in outcomes if isinstance(outcome, _Refusal)]
     away = next((refusal for refusal in refusals if refusal.code == ErrorCode.UNAVAILABLE), None)
     if away is not None:
-        await _unavailable(send, away.detail, errors=_errors(outcomes))
+        await _unavailable(asker, away.detail, errors=_errors(outcomes))
         return
-    await _problem(send, HTTPStatus.BAD_REQUEST, refusals[0].detail, refusals[0].code, errors=_errors(outcomes))
+    await _problem(asker, HTTPStatus.BAD_REQUEST, refusals[0].detail, refusals[0].code, errors=_errors(outcomes))
 
 
-async def _unavailable(send: Send, detail: str, **fields: Any) -> None:
-    wait = _retry_after(RETRY_AFTER)
-    await _problem(send, HTTPStatus.SERVICE_UNAVAILABLE, detail, ErrorCode.UNAVAILABLE, more=wait, **fields)
-
-
-def _retry_after(seconds: int) -> list[tuple[bytes, bytes]]:
-    return [(b"retry-after", b"%d" % seconds), (b"access-control-expose-headers", b"Retry-After")]
+async def _unavailable(
+    asker: _Asker, detail: str, code: str = ErrorCode.UNAVAILABLE, *, seconds: int = RETRY_AFTER, **fields: Any
+) -> None:
+    """Say that there is no stream for now, so that who asked comes back."""
+    document = problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, code, **fields)
+    if asker.comes_back:
+        delay = seconds * random.randint(1000, 2000)  # noqa: S311 - no secret, a spread
+        await _send(asker, 200, b"retry: %d\nevent: unavailable\ndata: %b\n\n" % (delay, document), _HEADERS)
+    else:
+        wait = [(b"retry-after", b"%d" % seconds), (b"access-control-expose-headers", b"Retry-After")]
+        await _send(asker, 503, document, [_PROBLEM, *wait])
 
 
 async def _problem(
-    send: Send,
+    asker: _Asker,
     status: HTTPStatus,
     detail: str,
     code: str | None = None,
@@ -297,14 +328,13 @@ async def _problem(
     more: Iterable[tuple[bytes, bytes]] = (),
     **fields: Any,
 ) -> None:
-    document = problem(status, detail, code, **fields)
-    await _send(send, status.value, document, [(b"content-type", b"application/problem+json"), *more])
+    await _send(asker, status.value, problem(status, detail, code, **fields), [_PROBLEM, *more])
 
 
-async def _send(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+async def _send(asker: _Asker, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
     length = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length, _OPEN_TO_ALL]})
-    await send({"type": "http.response.body", "body": body})
+    await asker.send({"type": "http.response.start", "status": status, "headers": [*headers, *length, *asker.pages]})
+    await asker.send({"type": "http.response.body", "body": body})
 
 
 async def _disconnected(receive: Receive) -> None:

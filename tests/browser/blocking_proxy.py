@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 _REFUSED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -51,16 +52,21 @@ class BlockingProxy:
                 if not data:
                     return
                 head += data
-            if b"\r\nupgrade:" in head.lower():
+            passed_on = self._passed_on(head)
+            if passed_on is None:
                 self.refused += 1
                 client.sendall(_REFUSED)
                 client.shutdown(socket.SHUT_WR)
                 return
             server = socket.create_connection(("127.0.0.1", self._to))
             self._sockets.append(server)
-            server.sendall(head)
+            server.sendall(passed_on)
             self._start(self._copy, server, client)
             self._copy(client, server)
+
+    def _passed_on(self, head: bytes) -> bytes | None:
+        """What the server gets for the beginning of a connection, its first request's head; ``None`` to refuse it."""
+        return None if b"\r\nupgrade:" in head.lower() else head
 
     def _copy(self, source: socket.socket, to: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -81,10 +87,27 @@ class BlockingProxy:
             thread.join(20)
 
 
+class CookieProxy(BlockingProxy):
+    """A proxy that makes an identity of a cookie; it passes everything on, one request a connection."""
+
+    def _passed_on(self, head: bytes) -> bytes | None:
+        head, _, body = head.partition(b"\r\n\r\n")
+        first, *lines = head.split(b"\r\n")
+        if b"\r\nupgrade:" not in head.lower():
+            lines = [line for line in lines if not line.lower().startswith(b"connection:")] + [b"Connection: close"]
+        user = re.search(rb"\r\ncookie: [^\r]*\buser=(\w+)", head, re.IGNORECASE)
+        if user is not None:
+            lines.append(b"X-User: " + user[1])
+        return b"\r\n".join([first, *lines, b"", body])
+
+
 @contextmanager
 def blocking_proxy(port: int) -> Iterator[BlockingProxy]:
-    proxy = BlockingProxy(port)
-    try:
+    with closing(BlockingProxy(port)) as proxy:
         yield proxy
-    finally:
-        proxy.close()
+
+
+@contextmanager
+def cookie_proxy(port: int) -> Iterator[BlockingProxy]:
+    with closing(CookieProxy(port)) as proxy:
+        yield proxy

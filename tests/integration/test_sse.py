@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tests.support import Valkey
 
 SECONDS = 20
 CNN = {"kind": "news", "channel": "CNN"}
+EVENT_SOURCE = {"Accept": "text/event-stream"}
 
 
 class Stream:
@@ -61,10 +62,9 @@ class Stream:
             return fields
 
     async def subscribed(self) -> dict[str, Any]:
-        assert await self.event() == {"retry": "2000"}
         event = await self.event()
         assert event is not None
-        assert event["event"] == "subscribed"
+        assert (event["retry"], event["event"]) == ("2000", "subscribed")
         data: dict[str, Any] = orjson.loads(event["data"])
         return data
 
@@ -292,6 +292,69 @@ async def test_while_the_broker_is_away(valkey: Valkey) -> None:
         valkey.start()
 
 
+async def unavailable(session: httpx2.AsyncClient, url: str, code: str, seconds: int) -> dict[str, Any]:
+    """What an EventSource is answered that is to come back."""
+    async with streaming(session, url, headers=EVENT_SOURCE) as stream:
+        assert stream.response.headers["content-type"] == "text/event-stream"
+        event = await stream.event()
+        assert event is not None
+        assert seconds * 1000 <= int(event["retry"]) <= seconds * 2000
+        assert event["event"] == "unavailable"
+        assert await stream.event() is None
+        document: dict[str, Any] = orjson.loads(event["data"])
+        assert (document["status"], document["code"]) == (503, code)
+        assert document["detail"]
+    return document
+
+
+async def test_an_event_source_comes_back_while_the_broker_is_away(valkey: Valkey) -> None:
+    """It never would after another status than 200."""
+    settings = Settings(port=0, redis=valkey.url, subscribe_timeout=0.2)
+    async with serve(settings) as node, http(node.api_url) as session:
+        valkey.kill()
+        document = await unavailable(session, asked(CNN, "x"), "unavailable", 2)
+        assert [error["code"] for error in document["errors"]] == ["unavailable", "bad-pattern"]
+        # What will not be otherwise when it comes back ends it.
+        problem(await session.get(asked("x"), headers=EVENT_SOURCE), 400)
+        problem(await session.get("/sse", headers=EVENT_SOURCE), 400)
+        problem(await session.post(asked(CNN), headers=EVENT_SOURCE), 405)
+        valkey.start()
+
+
+async def test_an_event_source_comes_back_to_a_full_server(shared_valkey: Valkey) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, max_connections=1)
+    async with serve(settings) as node, http(node.api_url) as session, streaming(session, asked(CNN)) as stream:
+        await stream.subscribed()
+        await unavailable(session, asked(CNN), "too-many-connections", 5)
+        response = await session.get(asked(CNN))
+        assert problem(response, 503)["code"] == "too-many-connections"
+        assert response.headers["retry-after"] == "5"
+
+
+async def test_an_event_source_that_is_not_let_in_does_not_come_back(shared_valkey: Valkey) -> None:
+    async with serve(Settings(port=0, redis=shared_valkey.url)) as node, http(node.api_url) as session:
+        foreign = {**EVENT_SOURCE, "Origin": "https://elsewhere.example"}
+        assert problem(await session.get(asked(CNN), headers=foreign), 403)["code"] == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("accept", "stream"),
+    [
+        ("text/event-stream", True),
+        ("Text/Event-Stream ; q=1 , */*;q=0.1", True),
+        ("application/json", False),
+        ("text/*, */*", False),
+        ("text/event-streams", False),
+        ("", False),
+    ],
+)
+async def test_who_asks_for_an_event_stream(node: Node, accept: str, stream: bool) -> None:
+    node.draining = True
+    async with http(node.api_url) as session:
+        response = await session.get(asked(CNN), headers={"Accept": accept})
+        assert response.status_code == (200 if stream else 503)
+
+
 async def test_who_leaves_before_the_answer(valkey: Valkey) -> None:
     async with serve(Settings(port=0, redis=valkey.url)) as node, http(node.api_url) as session:
         valkey.pause()
@@ -348,6 +411,58 @@ async def test_other_methods(shared_valkey: Valkey, kind: str) -> None:
         assert engine.stats()["connections_total"] == 0
 
 
+PAGE = "https://app.example"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "named"),
+    [
+        ((PAGE,), PAGE, True),
+        ((PAGE,), "https://APP.example:443", True),
+        ((PAGE,), "https://app.example.evil.example", False),
+        ((PAGE,), "null", False),
+        ((PAGE,), None, False),
+        (("*",), "https://any.example", True),
+        ((), PAGE, False),
+    ],
+)
+@pytest.mark.parametrize("epoll", [True, False])
+async def test_pages_that_may_use_the_server_are_named(
+    shared_valkey: Valkey, allowed: tuple[str, ...], origin: str | None, named: bool, epoll: bool
+) -> None:
+    """They may send their cookies; to all others that answer is closed, unless they ask without."""
+
+    def check(response: httpx2.Response) -> None:
+        headers = response.headers
+        assert headers.get_list("access-control-allow-origin") == [origin if named else "*"]
+        assert headers.get_list("access-control-allow-credentials") == (["true"] if named else [])
+        assert headers["vary"] == "Origin"
+
+    settings = Settings(port=0, redis=shared_valkey.url, allow_origin=allowed)
+    sent = {} if origin is None else {"Origin": origin}
+    async with serve(settings, epoll=epoll) as node, http(node.api_url, headers=sent) as session:
+        if named or origin is None:
+            async with streaming(session, asked(CNN)) as stream:
+                check(stream.response)
+        else:
+            response = await session.get(asked(CNN))
+            assert response.status_code == 403
+            check(response)
+        check(await session.head(asked(CNN)))
+        check(await session.get("/sse"))
+        check(await session.post(asked(CNN)))
+        check(await session.options(asked(CNN), headers={"Access-Control-Request-Headers": "authorization"}))
+        node.draining = True
+        check(await session.get(asked(CNN)))
+        check(await session.get(asked(CNN), headers=EVENT_SOURCE))
+
+
+async def test_pages_of_the_servers_own_origin_are_named_too(node: Node) -> None:
+    own = node.api_url.rstrip("/")
+    async with http(node.api_url, headers={"Origin": own}) as session, streaming(session, asked(CNN)) as stream:
+        assert stream.response.headers["access-control-allow-origin"] == own
+
+
 async def test_a_last_event_id_is_taken_and_nothing_is_sent_again(node: Node, shared_valkey: Valkey) -> None:
     pattern = unique("sse-last")
     async with publisher(shared_valkey) as broker, http(node.api_url) as session:
@@ -398,11 +513,42 @@ async def test_draining_says_when_to_come_back(shared_valkey: Valkey, epoll: boo
             event = await stream.event()
             assert event is not None
             assert event["event"] == "drain"
-            assert 0 <= orjson.loads(event["data"])["delay"] <= 1000
+            delay = orjson.loads(event["data"])["delay"]
+            assert 0 <= delay <= 1000
+            assert 2000 + delay // 5 <= int(event["retry"]) <= 2100 + delay // 5  # when all this is over, and more
             assert await stream.event() is None
         document = problem(await session.get(asked(CNN)), 503)
         assert document["code"] == "unavailable"
+        await unavailable(session, asked(CNN), "unavailable", 2)
         await drain
+
+
+async def test_an_event_source_comes_back_after_the_drain(shared_valkey: Valkey) -> None:
+    """Whenever its own stream ends: until the last one has, it would find the server that is going away."""
+    seconds = 1.0
+    loop = asyncio.get_running_loop()
+    async with (
+        serve(Settings(port=0, redis=shared_valkey.url, drain_seconds=seconds)) as node,
+        http(node.api_url) as session,
+        AsyncExitStack() as stack,
+    ):
+        streams = [await stack.enter_async_context(streaming(session, asked(CNN))) for _ in range(10)]
+        for stream in streams:
+            await stream.subscribed()
+        began = loop.time()
+        drain = asyncio.create_task(node.drain())
+
+        async def back(stream: Stream) -> float:
+            event = await stream.event()
+            assert event is not None
+            assert event["event"] == "drain"
+            ended = loop.time()
+            assert await stream.event() is None
+            return ended + int(event["retry"]) / 1000
+
+        times = await asyncio.gather(*map(back, streams))
+        await drain
+        assert min(times) >= began + seconds
 
 
 async def test_the_end_of_a_stream_in_a_foreign_server(shared_valkey: Valkey) -> None:

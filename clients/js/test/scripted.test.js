@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { APIClient, RealizehitError, WSClient } from "realizehit";
 import { WebSocket } from "ws";
 
-import { answerAll, answerThenClose, connect, event, record, reply, scripted, serveEvents, take, until } from "./support.js";
+import { answerAll, answerThenClose, connect, event, record, reply, scripted, serveEvents, setForward, take, until } from "./support.js";
 
 const kinds = (actions) => actions.filter(({ act }) => act === "sub").map(({ pat }) => pat.kind);
 
@@ -125,10 +125,71 @@ test("a gap counts from the last sign of life where a slow consumer was closed",
   const client = connect(t, server.url);
   const subscription = client.subscribe({ kind: "news" });
   await subscription.subscribe();
-  const now = Date.now;
-  t.mock.method(Date, "now", () => now() + 5000);
+  setForward(t, 5000);
   close();
   assert.ok((await event(subscription, "gap")) >= 5);
+});
+
+for (const [what, days] of [["back", -30], ["forward", 30]]) {
+  test(`the clock on the wall may be set ${what}`, async (t) => {
+    const server = await scripted(t, answerAll);
+    const client = connect(t, server.url, { heartbeat: 300, responseTimeout: 100 });
+    const subscription = client.subscribe({ kind: "a" });
+    await subscription.subscribe();
+    serveEvents(server);
+    const events = connect(t, server.url, { heartbeat: 300, WebSocket: undefined }).subscribe({ kind: "a" });
+    await events.subscribe();
+    const lost = record(client, "disconnect");
+    t.mock.method(Date, "now", () => performance.timeOrigin + performance.now() + days * 86_400_000);
+    const { setTimeout } = globalThis;
+    let timers = 0;
+    globalThis.setTimeout = (call, delay, ...rest) => setTimeout(call, delay, ...rest, (timers += delay !== 5)); // but for `until`
+    t.after(() => (globalThis.setTimeout = setTimeout));
+    await until(() => server.actions.filter(({ act }) => act === "ping").length === 2);
+    assert.deepEqual(lost, []);
+    await until(() => events.gaps); // they were silent
+    assert.ok(timers < 30, `${timers}`);
+    server.refuse = false;
+    server.cut();
+    const seconds = await event(subscription, "gap");
+    assert.ok(seconds >= 0 && seconds < 20, `${seconds}`);
+  });
+}
+
+test("delays longer than a timer can have, and those that are none, make nothing spin", async (t) => {
+  const delays = [];
+  t.mock.method(globalThis, "setTimeout", ((real) => (call, delay, ...rest) => {
+    delays.push(delay);
+    return real(call, delay, ...rest);
+  })(globalThis.setTimeout));
+  t.mock.method(globalThis, "setInterval", ((real) => (call, delay, ...rest) => {
+    delays.push(delay);
+    return real(call, delay, ...rest);
+  })(globalThis.setInterval));
+  const names = ["backoffBase", "backoffCap", "heartbeat", "responseTimeout", "webSocketRetry"];
+  for (const value of [Infinity, 1e12, undefined, NaN, -1]) {
+    const options = Object.fromEntries(names.map((name) => [name, value]));
+    const server = await scripted(t, answerAll);
+    const client = connect(t, server.url, options);
+    await client.subscribe({ kind: "a" }).subscribe();
+    client.close();
+    serveEvents(server, (stream) => {
+      stream.open();
+      stream.write('event: drain\ndata: {"delay": 1e300}\n\n');
+    });
+    const other = connect(t, server.url, { ...options, WebSocket: class extends WebSocket {} });
+    const subscription = other.subscribe({ kind: "a" });
+    await event(other, "error"); // the first WebSocket was refused
+    other.close();
+    const events = connect(t, server.url, { ...options, WebSocket: undefined });
+    await events.subscribe({ kind: "a" }).subscribe();
+    server.streams.at(-1).response.end();
+    await event(events, "disconnect");
+    events.close();
+    assert.equal(subscription.state, "unsubscribed");
+  }
+  const wrong = delays.filter((delay) => delay !== undefined && !(delay >= 0 && delay < 2 ** 31));
+  assert.deepEqual(wrong, []);
 });
 
 test("a subscribe under way is taken along to the next connection, without a gap", async (t) => {
@@ -332,8 +393,7 @@ test("it wakes while it connects, and over events looks whether they are still t
   const subscription = client.subscribe({ kind: "news" });
   await subscription.subscribe();
   target.dispatchEvent(new Event("online")); // something came a moment ago
-  const now = Date.now;
-  t.mock.method(Date, "now", () => now() + 100_000); // timers slept meanwhile
+  setForward(t, 100_000); // timers slept meanwhile
   target.dispatchEvent(new Event("online"));
   assert.ok((await event(subscription, "gap")) >= 100);
   assert.equal(server.streams.length, 2);

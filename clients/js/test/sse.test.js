@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { answerAll, connect, event, record, scripted, serveEvents, take, until } from "./support.js";
+import { answerAll, connect, event, record, scripted, serveEvents, setForward, take, until } from "./support.js";
 
 const problem = (response, status, body) =>
   response.writeHead(status, { "Content-Type": "application/problem+json" }).end(JSON.stringify(body));
@@ -221,8 +221,7 @@ test("a gap counts from the last sign of life where the stream ended, however it
   const client = connect(t, server.url, { WebSocket: undefined });
   const subscription = client.subscribe({ kind: "a" });
   await subscription.subscribe();
-  const now = Date.now;
-  t.mock.method(Date, "now", () => now() + 5000);
+  setForward(t, 5000);
   server.streams[0].response.end();
   assert.ok((await event(subscription, "gap")) >= 5);
 });
@@ -274,6 +273,42 @@ test("the delay of a drain is obeyed", async (t) => {
   assert.ok(server.arrivals[0] - lost >= 380, `${server.arrivals[0] - lost}`);
 });
 
+test("a stream that only says when to come back is a refusal for now", async (t) => {
+  const server = await scripted(t, answerAll);
+  const away = { status: 503, code: "unavailable", detail: "draining" };
+  serveEvents(server, (stream, count) => {
+    if (count > 1) return stream.open();
+    stream.response.writeHead(200, { "Content-Type": "text/event-stream" });
+    stream.response.end(`retry: 300\nevent: unavailable\ndata: ${JSON.stringify(away)}\n\n`);
+  });
+  const client = connect(t, server.url, { WebSocket: undefined, backoffBase: 60_000, backoffCap: 60_000 });
+  const subscription = client.subscribe({ kind: "a" });
+  const told = await event(client, "error");
+  assert.deepEqual([told.status, told.code, told.message], [503, "unavailable", "draining"]);
+  const lost = performance.now();
+  await subscription.subscribe();
+  assert.ok(performance.now() - lost >= 290);
+  assert.deepEqual([subscription.gaps, client.errors.length], [0, 1]);
+});
+
+test("a time to come back that a stream names is obeyed, but for the one that it begins with", async (t) => {
+  const server = await scripted(t, answerAll);
+  serveEvents(server);
+  const client = connect(t, server.url, { WebSocket: undefined, backoffBase: 1, backoffCap: 1 });
+  const subscription = client.subscribe({ kind: "a" });
+  await subscription.subscribe();
+  const away = [];
+  for (const last of ["", "retry: 300\n\n", "retry: 60000\nretry: -1\nretry: 1e3\nevent: drain\ndata: {\"delay\": 300}\n\n"]) {
+    server.streams.at(-1).write(last);
+    server.streams.at(-1).response.end();
+    await event(client, "disconnect");
+    const lost = performance.now();
+    await event(subscription, "gap");
+    away.push(performance.now() - lost);
+  }
+  assert.ok(away[0] < 2000 && away[1] >= 290 && away[2] >= 290 && away[2] < 20_000, `${away}`);
+});
+
 test("401 and 403 end the client; anything else is tried again", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server, ({ response }, count) => {
@@ -305,6 +340,23 @@ test("a stream that went silent is given up", async (t) => {
   clearInterval(beats);
   assert.ok((await event(subscription, "gap")) >= 0.15);
   await until(() => server.streams[0].closed);
+});
+
+test("cookies go along, and where that closes the answer to the page it learns why", async (t) => {
+  for (const [status, expected] of [[403, { status: 403, code: "forbidden" }], [200, { message: /closed to this page/ }]]) {
+    const asked = [];
+    const fetch = async (_url, { credentials }) => {
+      asked.push(credentials);
+      if (credentials === "include") throw new TypeError("closed to this page");
+      return new Response(JSON.stringify({ code: "forbidden", detail: "not your page" }), { status });
+    };
+    const client = connect(t, "ws://127.0.0.1:1/ws", { WebSocket: undefined, fetch, backoffBase: 60_000, backoffCap: 60_000 });
+    client.subscribe({ kind: "a" });
+    const error = await event(client, "error");
+    assert.throws(() => { throw error; }, expected);
+    assert.deepEqual(asked, ["include", "omit"]);
+    client.close();
+  }
 });
 
 test("where there is no WebSocket at all, events are used at once", async (t) => {

@@ -40,6 +40,12 @@ export function record(emitter, name) {
   return values;
 }
 
+/** Let so many ms pass for the client's clock, at once. */
+export function setForward(t, ms) {
+  const now = performance.now.bind(performance);
+  t.mock.method(performance, "now", () => now() + ms);
+}
+
 /** Read so many payloads. */
 export async function take(subscription, count) {
   const payloads = [];
@@ -161,10 +167,13 @@ export async function scripted(t, ...scripts) {
   http.listen(0, "127.0.0.1");
   await once(http, "listening");
   server.url = `ws://127.0.0.1:${http.address().port}/ws`;
-  t.after(() => {
+  server.cut = () => {
     for (const socket of sockets.clients) socket.terminate();
-    http.close();
     http.closeAllConnections();
+  };
+  t.after(() => {
+    http.close();
+    server.cut();
   });
   return server;
 }
@@ -201,7 +210,7 @@ export class Events {
   open(errors) {
     this.response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store" });
     const ids = this.ids.map((id, at) => (errors?.[at] ? null : id));
-    this.write(`retry: 2000\n\nevent: subscribed\ndata: ${JSON.stringify({ ids, ...(errors && { errors }) })}\n\n`);
+    this.write(`retry: 2000\nevent: subscribed\ndata: ${JSON.stringify({ ids, ...(errors && { errors }) })}\n\n`);
   }
   write(text) {
     this.response.write(text);
