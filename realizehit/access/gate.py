@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Final, NamedTuple
 
+from realizehit.access.claimants import Claimant
 from realizehit.access.expiry import Deadlines
 from realizehit.access.hosts import Hosts
 from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
@@ -30,7 +32,7 @@ REASONS: Final = (
     "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "host", "bad_identity",
     "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels",
     "message_too_large", "expired", "key_replaced", "no_longer_granted", "protected", "bad_key", "key_not_granted",
-    "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "no_room",
+    "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "no_room", "session",
 )  # fmt: skip
 """Why somebody was refused, or put out, as metrics call it; each limit that can be reached is one of them."""
 
@@ -39,6 +41,10 @@ _BEARER: Final = re.compile(rb"bearer +([!-~]+)", re.IGNORECASE)  # RFC 6750, se
 _PROTECTED: Final = (
     "no API key is configured, so only this machine may do this; make a key with 'realizehit gen-key NAME', put its "
     "lines into a file and name that with --keys (or let everybody in with --insecure-publish)"
+)
+_NOT_YOURS: Final = (
+    "this is not the session of who asks: each of its requests comes from the same origin and carries the same "
+    "identity and the same token as the one that opened it"
 )
 
 
@@ -156,14 +162,11 @@ class Gate:
             self._handshakes.take()
         self.check_origin(headers)
         self._check_host(peer, headers)
-        values: Mapping[str, str] = {}
+        values: Mapping[str, str] = self._said_by_proxy(peer, headers, repeated)
         end = None
         proof = None
-        if self._headers is not None:
-            if peer in self._trusted:
-                values = self._headers.read(headers, repeated)
-            elif self._headers.present(headers):
-                self.ignored_headers += 1
+        if not values and self._headers is not None and peer not in self._trusted and self._headers.present(headers):
+            self.ignored_headers += 1
         if self._policy.tokens is not None:
             text = _token_of(headers, query)
             if text is not None:
@@ -178,6 +181,57 @@ class Gate:
             return _ANONYMOUS
         return Opening(Identity(values), end, address, local, proof)
 
+    def _said_by_proxy(self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes]) -> Identity:
+        """Return the identity that a trusted proxy says in headers; nobody's from others."""
+        if self._headers is None or peer not in self._trusted:
+            return NOBODY
+        return self._headers.read(headers, repeated)
+
+    # Sessions of several requests
+
+    def claimant(self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes) -> Claimant:
+        """Say who sends a request of a session, its first one or another; parameters as for `open`.
+
+        Raises:
+            AccessDenied: a trusted proxy says something that is no identity.
+        """
+        page, own = self.origins.page_of(headers)
+        text = None if self._policy.tokens is None else _token_of(headers, query)
+        # The digest, so that a token is not kept, nor compared in a time that depends on what it holds.
+        token = None if text is None else sha256(text.encode("latin-1")).digest()
+        return Claimant(page, own, self._said_by_proxy(peer, headers, repeated), token)
+
+    def check_claimant(
+        self,
+        claimant: Claimant | None,
+        peer: str,
+        headers: Mapping[bytes, bytes],
+        repeated: frozenset[bytes],
+        query: bytes,
+    ) -> None:
+        """Refuse a request of a session that somebody else has opened.
+
+        Args:
+            claimant: who opened it; ``None`` where there is no such session, so that only the page is looked at.
+            peer: where the request comes from; this and what follows is as for `open`.
+            headers: of the request.
+            repeated: the names that came more than once.
+            query: the target from its question mark on.
+
+        Raises:
+            AccessDenied: it comes from another page, identity or token, or from a page that may not use the server.
+        """
+        try:
+            self.check_origin(headers)
+            self._check_host(peer, headers)
+            same = claimant is None or claimant.is_same(self.claimant(peer, headers, repeated, query))
+        except AccessDenied as error:
+            self.refusals[error.reason] += 1
+            raise
+        if not same:
+            self.refusals["session"] += 1
+            raise AccessDenied(_NOT_YOURS, ErrorCode.FORBIDDEN, "session")
+
     def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuse a web page that is neither this server's nor allowed.
 
@@ -187,18 +241,6 @@ class Gate:
         if not self.origins.admits(headers):
             text = "web pages of this origin may not use the server; --allow-origin names those that may"
             raise AccessDenied(text, ErrorCode.FORBIDDEN, "origin")
-
-    def check_page(self, headers: Mapping[bytes, bytes]) -> None:
-        """Do as `check_origin` for a request that belongs to a client which is let in, and count a refusal.
-
-        Raises:
-            AccessDenied: ``forbidden``.
-        """
-        try:
-            self.check_origin(headers)
-        except AccessDenied as error:
-            self.refusals[error.reason] += 1
-            raise
 
     def _check_host(self, peer: str, headers: Mapping[bytes, bytes]) -> None:
         """Refuse a page whose name was made to point to this machine; it is nobody's that may use the server."""

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
+from realizehit.access.claimants import UNNAMED_PAGE
 from realizehit.errors import SettingsError
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -89,6 +90,22 @@ class Origins:
         if origin is None:
             return self._any or not is_foreign(headers)
         return self.allows(origin, headers.get(b"host"))
+
+    def page_of(self, headers: Mapping[bytes, bytes]) -> tuple[str | None, bool]:
+        """Return the origin that a request names, in one spelling, and whether it is the server's own or there is none.
+
+        A page of another site that is not named is `UNNAMED_PAGE`.
+        """
+        origin = headers.get(b"origin")
+        if origin is None:
+            return (UNNAMED_PAGE, False) if is_foreign(headers) else (None, True)
+        text = origin.decode("latin-1").lower()
+        parts = _split(text)
+        if parts is None:
+            return text, False
+        scheme, name, port = parts
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        return f"{scheme}://{name}:{port}", _split(f"{scheme}://{host}") == parts
 
     def listed(self, origin: bytes) -> bool:
         """Whether an origin was allowed by name."""

@@ -19,6 +19,9 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from realizehit import _fanout
+from realizehit.access.claimants import Claimant
+from realizehit.access.gate import Gate
+from realizehit.access.peers import peer_of_transport
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode
 from realizehit.messages import problem
 from realizehit.transports.adoption import adopt, rename
@@ -40,7 +43,7 @@ from realizehit.transports.engineio_packets import (
     split_own,
 )
 from realizehit.transports.engineio_polling import Polling, PollingSession, answer, preflight, refuse
-from realizehit.transports.entrance import headers_of, opening_of
+from realizehit.transports.entrance import check_claimant, claimant_of, opening_of
 from realizehit.transports.guard import STATUS, Guard
 from realizehit.transports.handshake import Head, last_response
 from realizehit.transports.intake import Intake
@@ -111,18 +114,26 @@ class EngineIO:
 
     # WebSockets:
 
-    def refusal(self, head: Head) -> bytes | None:
+    def refusal(self, transport: asyncio.BaseTransport, head: Head) -> bytes | None:
         """Return the response to a handshake that cannot be served, or ``None`` for one that can."""
         try:
-            self._check(_Query.parse(head.query))
+            self._check(_Query.parse(head.query), transport, head)
         except Refused as refused:
             return last_response(400, "application/json", refused.body)
+        except AccessDenied as error:
+            return last_response(STATUS[ErrorCode(error.code)], "application/json", _denied(error).body)
         return None
 
-    def _check(self, query: _Query) -> None:
+    def _check(self, query: _Query, transport: asyncio.BaseTransport, head: Head) -> None:
         if query.transport != "websocket":
             raise Refused(EngineIOError.BAD_REQUEST, "a WebSocket handshake for another transport")
-        if query.sid is not None and self._session(query.sid, query.revision).probed:
+        if query.sid is None:
+            return
+
+        def check(gate: Gate, claimant: Claimant | None) -> None:
+            gate.check_claimant(claimant, peer_of_transport(transport), head.headers, head.repeated, head.query)
+
+        if self._session(query.sid, query.revision, check).probed:
             raise Refused(EngineIOError.BAD_REQUEST, "another WebSocket is taking over")
 
     def open(self, transport: asyncio.Transport, head: Head, response: bytes, rest: bytes) -> int:
@@ -190,8 +201,7 @@ class EngineIO:
                 await refuse(scope, send, refused)
             except AccessDenied as error:
                 wait = [] if error.retry_after is None else [(b"retry-after", b"%d" % ceil(error.retry_after))]
-                no = Refused(EngineIOError.FORBIDDEN, f"{error} ({error.code})")
-                await refuse(scope, send, no, status=STATUS[ErrorCode(error.code)], more=wait)
+                await refuse(scope, send, _denied(error), status=STATUS[ErrorCode(error.code)], more=wait)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
@@ -199,9 +209,7 @@ class EngineIO:
         if query.transport != "polling":
             raise Refused(EngineIOError.BAD_REQUEST, "the transport is websocket, and the request no handshake")
         if query.sid is not None:
-            if self._gate is not None:
-                self._gate.check_page(headers_of(scope)[0])
-            session = self._session(query.sid, query.revision)
+            session = self._session(query.sid, query.revision, partial(check_claimant, scope))
             if method == "GET":
                 await self._polling.get(session, scope, receive, send)
             elif method == "POST":
@@ -215,15 +223,20 @@ class EngineIO:
         else:
             opening = None if self._gate is None else opening_of(scope, self._gate)
             gone = None if self._gate is None else self._gate.left
-            session = PollingSession(self._engine, _new_sid(), query.revision, closed=self._forget, gone=gone)
+            claimant = Claimant() if self._gate is None else claimant_of(scope, self._gate)
+            session = PollingSession(self._engine, _new_sid(), query.revision, claimant, closed=self._forget, gone=gone)
             self._sessions[session.sid] = session
             if self._gate is not None and opening is not None:
                 self._gate.joined(session.held.handle, opening)
             payload = join([self._open_packet(session.sid, upgrades=("websocket",))], query.revision)
             await answer(scope, send, 200, body(payload, query.revision))
 
-    def _session(self, sid: str, revision: int) -> PollingSession:
+    def _session(self, sid: str, revision: int, check: Callable[[Gate, Claimant | None], None]) -> PollingSession:
+        """Return the session of a request; `check` raises where it is not the session of who asks."""
         session = self._sessions.get(sid)
+        if self._gate is not None:
+            # First, so that nobody else learns anything about the session.
+            check(self._gate, None if session is None else session.claimant)
         if session is None:
             raise Refused(EngineIOError.UNKNOWN_SID)
         if session.revision != revision:
@@ -368,6 +381,10 @@ class _Packets(Session):
 def _payload(packet: bytes, revision: int) -> bytes:
     # The length that stands before a packet counts bytes or characters: what is no ASCII is not worth a dispute.
     return join([packet if packet.isascii() else packet[:1]], revision)
+
+
+def _denied(error: AccessDenied) -> Refused:
+    return Refused(EngineIOError.FORBIDDEN, f"{error} ({error.code})")
 
 
 def _new_sid() -> str:

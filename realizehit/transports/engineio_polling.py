@@ -15,6 +15,7 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from realizehit import _fanout
+from realizehit.access.claimants import Claimant
 from realizehit.errors import CloseCode
 from realizehit.transports.engineio_errors import EngineIOError, Refused
 from realizehit.transports.engineio_packets import CLOSE, NOOP, PayloadError, body, join, split
@@ -35,10 +36,12 @@ class PollingSession:
         engine: keeps its connection.
         sid: its name, which is a secret.
         revision: of the protocol: 3 or 4.
+        claimant: who opened it, and alone may go on with it.
         closed: called once when the session is over or goes on over a WebSocket.
         gone: told the handle of its connection when that has ended without going on.
 
     Attributes:
+        claimant: who opened it.
         held: its connection.
         receiving: whether a GET is being answered.
         sending: whether a POST is being read.
@@ -46,13 +49,14 @@ class PollingSession:
         upgrading: whether that WebSocket has shown that it works, so that no GET should stay open.
     """
 
-    __slots__ = ("_engine", "held", "probed", "receiving", "revision", "sending", "sid", "upgrading")
+    __slots__ = ("_engine", "claimant", "held", "probed", "receiving", "revision", "sending", "sid", "upgrading")
 
     def __init__(
         self,
         engine: _fanout.Engine,
         sid: str,
         revision: int,
+        claimant: Claimant,
         *,
         closed: Callable[[PollingSession], None],
         gone: Callable[[int], None] | None,
@@ -60,6 +64,7 @@ class PollingSession:
         self._engine = engine
         self.sid = sid
         self.revision = revision
+        self.claimant = claimant
         self.receiving = self.sending = self.probed = self.upgrading = False
         self.held = Held(engine, FRAMINGS[revision], closed=lambda: closed(self), gone=gone)
 

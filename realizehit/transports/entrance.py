@@ -7,6 +7,7 @@ from typing import Final
 
 from starlette.types import Scope
 
+from realizehit.access.claimants import Claimant
 from realizehit.access.gate import Gate, Opening
 from realizehit.access.peers import peer_of
 
@@ -27,6 +28,26 @@ def opening_of(scope: Scope, gate: Gate) -> Opening:
     peer = peer_of(scope.get("client"))
     # The connection that the request came on is among its address's already.
     return gate.open(peer, headers, repeated, scope["query_string"], counted=True)
+
+
+def claimant_of(scope: Scope, gate: Gate) -> Claimant:
+    """Say who sends a request of a session.
+
+    Raises:
+        AccessDenied: as `Gate.claimant`.
+    """
+    headers, repeated = headers_of(scope)
+    return gate.claimant(peer_of(scope.get("client")), headers, repeated, scope["query_string"])
+
+
+def check_claimant(scope: Scope, gate: Gate, claimant: Claimant | None) -> None:
+    """Refuse a request of a session that somebody else has opened.
+
+    Raises:
+        AccessDenied: as `Gate.check_claimant`.
+    """
+    headers, repeated = headers_of(scope)
+    gate.check_claimant(claimant, peer_of(scope.get("client")), headers, repeated, scope["query_string"])
 
 
 def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], frozenset[bytes]]:

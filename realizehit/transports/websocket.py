@@ -24,7 +24,7 @@ WS_PATH: Final = "/ws"
 class Dialect(Protocol):
     """A protocol that some clients speak inside their WebSocket, which their query says."""
 
-    def refusal(self, head: Head) -> bytes | None:
+    def refusal(self, transport: asyncio.BaseTransport, head: Head) -> bytes | None:
         """Return the response to a handshake that cannot be served, or ``None`` for one that can."""
 
     def open(self, transport: asyncio.Transport, head: Head, response: bytes, rest: bytes) -> int:
@@ -94,7 +94,7 @@ class WebSocketTransport:
             rest: bytes that came after it.
         """
         dialect = self._dialect(head)
-        refused = self._refusal(head, dialect)
+        refused = self._refusal(transport, head, dialect)
         opening: Opening | None = None
         if refused is None and self._guard is not None:
             admitted = self._guard.admit(transport, head)
@@ -132,13 +132,13 @@ class WebSocketTransport:
             return self._engineio
         return None
 
-    def _refusal(self, head: Head, dialect: Dialect | None) -> bytes | None:
+    def _refusal(self, transport: asyncio.BaseTransport, head: Head, dialect: Dialect | None) -> bytes | None:
         if self._path is not None and head.path.rstrip(b"/") != self._path:
             return refusal(404, f"WebSocket clients connect to {self._path.decode()}", None)
         if self._draining():
             text = "this server is going away; try another"
             return refusal(503, text, ErrorCode.UNAVAILABLE, "Retry-After: 1")
-        return None if dialect is None else dialect.refusal(head)
+        return None if dialect is None else dialect.refusal(transport, head)
 
 
 def _turn_away(transport: asyncio.Transport, response: bytes) -> None:
