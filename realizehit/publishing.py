@@ -123,14 +123,16 @@ class Endpoint:
                 return  # the publisher went away
             answer = await self.publish(body, media_type, key, time.perf_counter())
         except Exception as error:
-            status, kind, data, more = self._refusal(error)
+            status, kind, data, more = self._refusal(error, scope.get("client"), headers)
             await _send_bytes(send, status, kind, data, more)
             if status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise  # whoever serves this logs it
         else:
             await _send_bytes(send, 200, _JSON, orjson.dumps(answer))
 
-    def _refusal(self, error: Exception) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
+    def _refusal(
+        self, error: Exception, client: object, headers: Mapping[bytes, bytes]
+    ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
         """Return status, media type, body and further headers of the answer to what went wrong, and count it."""
         wait: float | None = None
         if isinstance(error, AccessDenied):
@@ -139,7 +141,10 @@ class Endpoint:
         elif isinstance(error, RequestError | PatternError):
             self.metrics.count("invalid")
             if error.code == ErrorCode.TOO_LARGE:
-                self._limited()
+                self._limited(client, headers)
+            elif self.gate is not None:
+                # The code alone: the text may quote the body, which is nothing for a log.
+                self.gate.log.note("invalid", peer=peer_of(client), headers=headers, detail=str(error.code))
             status, media_type, body = problem_of(error.code, str(error))
         elif isinstance(error, BrokerUnavailable):
             # A client takes Retry-After as leave to send again.
@@ -193,9 +198,9 @@ class Endpoint:
         text = f"the payload has {size} bytes; at most {self.max_payload} are taken"
         return RequestError(text, ErrorCode.TOO_LARGE)
 
-    def _limited(self) -> None:
+    def _limited(self, client: object = None, headers: Mapping[bytes, bytes] | None = None) -> None:
         if self.gate is not None:
-            self.gate.count("payload_too_large")
+            self.gate.count("payload_too_large", peer=peer_of(client) if client else None, headers=headers)
 
 
 class Publish(Endpoint):
@@ -233,7 +238,7 @@ class Publish(Endpoint):
             self._media_type(headers.get(b"content-type", b""))
             channel, payload = self._checked(body, key)
         except Exception as error:  # noqa: BLE001 - a defect is answered and logged
-            self._refuse(respond, error)
+            self._refuse(respond, error, client, headers)
             return
 
         def done(outcome: int | BrokerError) -> None:
@@ -243,12 +248,12 @@ class Publish(Endpoint):
                 respond(200, _JSON, orjson.dumps(_queued(channel, outcome)), ())
             else:
                 self.metrics.count(_outcome(outcome))
-                self._refuse(respond, outcome)
+                self._refuse(respond, outcome, client, headers)
 
         self.bus.publish_soon(channel, payload, done)
 
-    def _refuse(self, respond: Respond, error: Exception) -> None:
-        answer = self._refusal(error)
+    def _refuse(self, respond: Respond, error: Exception, client: object, headers: Mapping[bytes, bytes]) -> None:
+        answer = self._refusal(error, client, headers)
         if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("a publication failed", exc_info=error)
         respond(*answer)

@@ -21,6 +21,7 @@ from realizehit.access.local import is_forwarded, is_local_host, is_local_page, 
 from realizehit.access.origins import Origins
 from realizehit.access.peers import UNIX, Networks, is_loopback
 from realizehit.access.policy import header_names, load_policy
+from realizehit.access.refusals import LONGEST, RefusalLog
 from realizehit.access.tokens import Token
 from realizehit.errors import AccessDenied, ErrorCode
 from realizehit.pattern import is_reserved
@@ -33,6 +34,7 @@ REASONS: Final = (
     "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels",
     "message_too_large", "expired", "key_replaced", "no_longer_granted", "protected", "bad_key", "key_not_granted",
     "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "no_room", "session",
+    "bad_handshake", "malformed",
 )  # fmt: skip
 """Why somebody was refused, or put out, as metrics call it; each limit that can be reached is one of them."""
 
@@ -83,6 +85,7 @@ class Gate:
         rates: bounds the actions of each connection; ``None`` where they are not bounded.
         addresses: bounds the connections of each address, likewise.
         origins: decides about web pages.
+        log: tells the server's owner what is refused.
 
     Raises:
         SettingsError: something that was configured cannot be used.
@@ -111,10 +114,29 @@ class Gate:
         self._buckets: dict[str, tuple[float, Bucket]] = {}
         self.refusals: Final = dict.fromkeys(REASONS, 0)
         self.ignored_headers = 0
+        self.log: Final = RefusalLog(clock)
 
-    def count(self, reason: str) -> None:
-        """Count a refusal that was decided elsewhere, such as a limit that a request passed; one of `REASONS`."""
+    def count(
+        self,
+        reason: str,
+        *,
+        peer: str | None = None,
+        headers: Mapping[bytes, bytes] | None = None,
+        detail: str = "",
+    ) -> None:
+        """Count and log a refusal that was decided elsewhere, such as a limit that a request passed.
+
+        Args:
+            reason: one of `REASONS`.
+            peer: where the connection comes from, where that is known.
+            headers: of the request, likewise.
+            detail: what was wrong.
+        """
         self.refusals[reason] += 1
+        self.log.note(reason, peer=peer, headers=headers, detail=detail)
+
+    def _denied(self, error: AccessDenied, peer: str | None, headers: Mapping[bytes, bytes] | None = None) -> None:
+        self.count(error.reason, peer=peer, headers=headers, detail=str(error))
 
     # Connections
 
@@ -142,7 +164,7 @@ class Gate:
         try:
             return self._open(peer, headers, repeated, query, counted=counted)
         except AccessDenied as error:
-            self.refusals[error.reason] += 1
+            self._denied(error, peer, headers)
             raise
 
     def _open(
@@ -224,12 +246,14 @@ class Gate:
         try:
             self.check_origin(headers)
             self._check_host(peer, headers)
-            same = claimant is None or claimant.is_same(self.claimant(peer, headers, repeated, query))
+            if claimant is not None:
+                self._check_same(claimant, self.claimant(peer, headers, repeated, query))
         except AccessDenied as error:
-            self.refusals[error.reason] += 1
+            self._denied(error, peer, headers)
             raise
-        if not same:
-            self.refusals["session"] += 1
+
+    def _check_same(self, claimant: Claimant, other: Claimant) -> None:
+        if not claimant.is_same(other):
             raise AccessDenied(_NOT_YOURS, ErrorCode.FORBIDDEN, "session")
 
     def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
@@ -267,8 +291,9 @@ class Gate:
         if self.addresses is None or peer in self._trusted:
             return None
         if not self.addresses.enter(peer):
-            self.refusals["too_many_per_address"] += 1
-            raise _busy("this address has as many connections as it may", "too_many_per_address")
+            error = _busy("this address has as many connections as it may", "too_many_per_address")
+            self._denied(error, peer)
+            raise error
         return peer
 
     def depart(self, address: str | None) -> None:
@@ -318,7 +343,7 @@ class Gate:
         try:
             token = self._verify(text)
         except AccessDenied as error:
-            self.refusals[error.reason] += 1
+            self._denied(error, None)
             raise
         before = self.identity(conn)
         # What headers said stays; the keys of the two sources are never the same.
@@ -371,6 +396,10 @@ class Gate:
         rules = self._policy.rules
         return rules is None or rules.allows(channel, self._identities.get(conn, NOBODY))
 
+    def not_granted(self, channel: bytes) -> None:
+        """Count and log a subscription that a connection may not have."""
+        self.count("not_granted", detail=f"a client asked for {_shown_channel(channel)}")
+
     # Publications
 
     def publisher(self, peer: str, headers: Mapping[bytes, bytes]) -> Key | None:
@@ -398,7 +427,7 @@ class Gate:
         try:
             return self._publisher(peer, headers)
         except AccessDenied as error:
-            self.refusals[error.reason] += 1
+            self._denied(error, peer, headers)
             raise
 
     def _publisher(self, peer: str, headers: Mapping[bytes, bytes]) -> Key | None:
@@ -434,8 +463,9 @@ class Gate:
         bucket = self._bucket(key, now)
         wait = bucket.wait(now, 0.0)
         if wait:
-            self.refusals["key_rate"] += 1
-            raise _too_fast(key, wait)
+            error = _too_fast(key, wait)
+            self._denied(error, None)
+            raise error
         bucket.take(messages)
 
     def publishes(self, key: Key, channels: list[bytes]) -> list[AccessDenied | None]:
@@ -445,7 +475,10 @@ class Gate:
         text = f"the key {key.name} may not publish to this pattern"
         denied = AccessDenied(text, ErrorCode.FORBIDDEN, "key_not_granted")
         answers = [None if key.grants.allows(channel, NOBODY) else denied for channel in channels]
-        self.refusals["key_not_granted"] += len(answers) - answers.count(None)
+        refused = [channel for channel, answer in zip(channels, answers, strict=True) if answer is not None]
+        if refused:
+            self.refusals["key_not_granted"] += len(refused) - 1
+            self.count("key_not_granted", detail=f"{text}: {_shown_channel(refused[0])}")
         return answers
 
     def _is_local(self, peer: str, headers: Mapping[bytes, bytes]) -> bool:
@@ -471,7 +504,8 @@ class Gate:
         self._policy = load_policy(self._settings)
 
     def tick(self) -> None:
-        """Forget what is idle; to be called now and then."""
+        """Forget what is idle, and log what is left to say of refusals; to be called now and then."""
+        self.log.tick()
         if self.rates is not None:
             self.rates.tick()
 
@@ -487,6 +521,11 @@ def _hosts(settings: Settings) -> Hosts | None:
 def _token_of(headers: Mapping[bytes, bytes], query: bytes) -> str | None:
     match = _BEARER.fullmatch(headers.get(b"authorization", b"")) or _TOKEN.search(query)
     return match[1].decode("latin-1") if match else None
+
+
+def _shown_channel(channel: bytes) -> str:
+    text = channel.decode("ascii")
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def _too_fast(key: Key, wait: float) -> AccessDenied:

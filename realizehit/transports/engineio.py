@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from realizehit import _fanout
 from realizehit.access.claimants import Claimant
 from realizehit.access.gate import Gate
-from realizehit.access.peers import peer_of_transport
+from realizehit.access.peers import peer_of, peer_of_transport
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode
 from realizehit.messages import problem
 from realizehit.transports.adoption import adopt, rename
@@ -43,7 +43,7 @@ from realizehit.transports.engineio_packets import (
     split_own,
 )
 from realizehit.transports.engineio_polling import Polling, PollingSession, answer, preflight, refuse
-from realizehit.transports.entrance import check_claimant, claimant_of, opening_of
+from realizehit.transports.entrance import check_claimant, claimant_of, headers_of, opening_of
 from realizehit.transports.guard import STATUS, Guard
 from realizehit.transports.handshake import Head, last_response
 from realizehit.transports.intake import Intake
@@ -191,6 +191,7 @@ class EngineIO:
         if scope["method"] == "OPTIONS":
             await preflight(scope, send)
         elif not any(pair.startswith(b"EIO=") for pair in scope["query_string"].split(b"&")):
+            self._not_upgraded(scope)
             more = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
             text = problem(426, "connect with a WebSocket or an Engine.IO client", ErrorCode.BAD_REQUEST)
             await answer(scope, send, 426, text, media_type=b"application/problem+json", more=more)
@@ -207,6 +208,7 @@ class EngineIO:
         method = scope["method"]
         query = _Query.parse(scope["query_string"])
         if query.transport != "polling":
+            self._not_upgraded(scope)
             raise Refused(EngineIOError.BAD_REQUEST, "the transport is websocket, and the request no handshake")
         if query.sid is not None:
             session = self._session(query.sid, query.revision, partial(check_claimant, scope))
@@ -230,6 +232,12 @@ class EngineIO:
                 self._gate.joined(session.held.handle, opening)
             payload = join([self._open_packet(session.sid, upgrades=("websocket",))], query.revision)
             await answer(scope, send, 200, body(payload, query.revision))
+
+    def _not_upgraded(self, scope: Scope) -> None:
+        if self._gate is not None:
+            detail = "a WebSocket was asked for without an upgrade" if _wants_websocket(scope) else "a plain request"
+            peer = peer_of(scope.get("client"))
+            self._gate.count("bad_handshake", peer=peer, headers=headers_of(scope)[0], detail=detail)
 
     def _session(self, sid: str, revision: int, check: Callable[[Gate, Claimant | None], None]) -> PollingSession:
         """Return the session of a request; `check` raises where it is not the session of who asks."""
@@ -381,6 +389,11 @@ class _Packets(Session):
 def _payload(packet: bytes, revision: int) -> bytes:
     # The length that stands before a packet counts bytes or characters: what is no ASCII is not worth a dispute.
     return join([packet if packet.isascii() else packet[:1]], revision)
+
+
+def _wants_websocket(scope: Scope) -> bool:
+    """Whether a request was a WebSocket's handshake before a proxy took the upgrade out."""
+    return b"sec-websocket-key" in dict(scope["headers"])
 
 
 def _denied(error: AccessDenied) -> Refused:

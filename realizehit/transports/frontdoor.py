@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from realizehit.access.peers import peer_of_transport
 from realizehit.errors import ErrorCode
 from realizehit.transports.direct import Handler
 from realizehit.transports.guard import Guard
@@ -73,13 +74,14 @@ class FrontDoor(asyncio.Protocol):
         self._release: Callable[[], None] = _nothing
         self._received = b""
         self._transport: asyncio.Transport | None = None
+        self._came_on: asyncio.Transport | None = None  # likewise, and kept: where the connection comes from
         self._heir: asyncio.Protocol | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if isinstance(transport, JoinedWrites):  # an upgrade on a connection that served HTTP before
             transport = transport.unwrap()
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
+        self._transport = self._came_on = cast(asyncio.Transport, transport)  # uvloop's are not instances of it
         self._timer = self._loop.call_later(self._timeout, self._too_late)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # all it needs is `shutdown`
         if self._room is not None and self._room.is_full(self._transport):
@@ -109,6 +111,7 @@ class FrontDoor(asyncio.Protocol):
             head = parse_head(self._received[:end])
             if head is None:
                 # Not for uvicorn to judge: what it would read as an upgrade after all comes back here, without end.
+                self._limited("malformed")
                 self._turn_away(refusal(400, "the request head is malformed", ErrorCode.BAD_REQUEST))
                 return
             if head.wants_websocket:
@@ -173,7 +176,7 @@ class FrontDoor(asyncio.Protocol):
 
     def _limited(self, reason: str) -> None:
         if self._guard is not None:
-            self._guard.limited(reason)
+            self._guard.limited(reason, peer=None if self._came_on is None else peer_of_transport(self._came_on))
 
     def _turn_away(self, response: bytes) -> None:
         transport, _ = self._leave()

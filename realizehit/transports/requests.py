@@ -125,6 +125,7 @@ class BoundedRequests(HttpToolsProtocol):
             self._limited("head_too_large")
             response = too_large(self._max_head)
         else:
+            self._limited("malformed")
             response = refusal(400, "the request is malformed", ErrorCode.BAD_REQUEST)
         self.transport.write(response)
         self.transport.close()

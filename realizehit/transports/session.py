@@ -76,7 +76,7 @@ class ActionSession(Session):
                 if self._gate is None or self._gate.may_subscribe(conn, channel):
                     self._hub.subscribe(conn, channel, partial(self._subscribed, conn, request_id, channel))
                 else:
-                    self._gate.refusals["not_granted"] += 1
+                    self._gate.not_granted(channel)
                     self._refuse(conn, request_id, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             elif self._hub.unsubscribe(conn, channel):
                 self._reply(conn, request_id, _fanout.channel_id(channel))
@@ -111,7 +111,7 @@ class ActionSession(Session):
         if self._rates is None or self._rates.allow(conn):
             return False
         assert self._gate is not None
-        self._gate.refusals["too_many_actions"] += 1
+        self._gate.count("too_many_actions")
         self._refuse(conn, request_id, ErrorCode.RATE_LIMITED, "this connection asks too often")
         if self._rates.hopeless(conn):
             self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED.value)

@@ -210,7 +210,7 @@ class EventStreams:
             if isinstance(channel, _Refusal):
                 continue
             if self._gate is not None and not self._gate.may_subscribe(held.handle, channel):
-                self._gate.refusals["not_granted"] += 1
+                self._gate.not_granted(channel)
                 answer(index, channel, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             else:
                 self._hub.subscribe(held.handle, channel, partial(answer, index, channel))

@@ -9,7 +9,9 @@ from typing import Final, Protocol
 
 from realizehit import _fanout
 from realizehit.access.gate import Opening
+from realizehit.access.peers import peer_of_transport
 from realizehit.errors import ErrorCode
+from realizehit.masking import masked
 from realizehit.transports.adoption import adopt
 from realizehit.transports.compression import negotiate
 from realizehit.transports.guard import Guard
@@ -102,13 +104,13 @@ class WebSocketTransport:
                 refused = admitted
             else:
                 opening = admitted
-        accepted = False
         if refused is None:
             accepted, response = accept(head)
-        else:
-            response = refused
-        if not accepted:
-            _turn_away(transport, response)
+            if not accepted:
+                self._bad_handshake(transport, head, "the handshake is not what RFC 6455 asks for")
+                refused = response
+        if refused is not None:
+            _turn_away(transport, refused)
             return
         try:
             extension = None if self._compressed is None else negotiate(head)
@@ -127,6 +129,10 @@ class WebSocketTransport:
                 self._guard.limited("no_room")
             _turn_away(transport, NO_ROOM)
 
+    def _bad_handshake(self, transport: asyncio.BaseTransport, head: Head, detail: str) -> None:
+        if self._guard is not None:
+            self._guard.limited("bad_handshake", peer=peer_of_transport(transport), headers=head.headers, detail=detail)
+
     def _dialect(self, head: Head) -> Dialect | None:
         if self._engineio is not None and any(pair.startswith(b"EIO=") for pair in head.query.split(b"&")):
             return self._engineio
@@ -134,6 +140,8 @@ class WebSocketTransport:
 
     def _refusal(self, transport: asyncio.BaseTransport, head: Head, dialect: Dialect | None) -> bytes | None:
         if self._path is not None and head.path.rstrip(b"/") != self._path:
+            path = masked(ascii(head.path[:100].decode()))
+            self._bad_handshake(transport, head, f"the path is {path}, and not {self._path.decode()}")
             return refusal(404, f"WebSocket clients connect to {self._path.decode()}", None)
         if self._draining():
             text = "this server is going away; try another"

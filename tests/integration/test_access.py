@@ -492,12 +492,14 @@ async def test_the_other_transports_have_identities_too(shared_valkey: Valkey) -
                     assert answer.status_code == wanted, pattern
             for url in (f"{base}/sse?pat=a=1&token=x", f"{base}/ws/?EIO=4&transport=polling&token=x"):
                 assert (await http.get(url)).status_code in (400, 401), url
-            opened = await http.get(f"{base}/ws/?EIO=4&transport=polling", headers={"X-User": "42"})
+            own = {"X-User": "42"}
+            opened = await http.get(f"{base}/ws/?EIO=4&transport=polling", headers=own)
             sid = orjson.loads(opened.content[1:])["sid"]
             for n, (user, key) in enumerate((("42", "ret"), ("43", "err"))):
                 action = orjson.dumps({"id": n, "act": "sub", "pat": {"user": user, "kind": "polled"}})
-                await http.post(f"{base}/ws/?EIO=4&transport=polling&sid={sid}", content=b"4" + action)
-                polled = await http.get(f"{base}/ws/?EIO=4&transport=polling&sid={sid}")
+                url = f"{base}/ws/?EIO=4&transport=polling&sid={sid}"
+                await http.post(url, content=b"4" + action, headers=own)
+                polled = await http.get(url, headers=own)
                 assert key in orjson.loads(polled.content.split(b"\x1e")[-1][1:]), user
 
 
