@@ -12,6 +12,7 @@ from realizehit.address import Address
 from realizehit.bus.base import Bus, BusListener, BusState
 from realizehit.bus.link import Link, LinkSettings
 from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.logs import REMINDER, Seldom
 from realizehit.pipeline import Pipeline
 from realizehit.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 
@@ -123,6 +124,7 @@ class RedisBus(Bus):
         A demoted one may be alive and answer: to subscribers it has nothing to say, and what is published there reaches
         nobody. The subscriber connection cannot ask it, so the sentinels are asked.
         """
+        seldom = Seldom(REMINDER)
         while True:
             try:
                 place = await address.current()
@@ -131,7 +133,8 @@ class RedisBus(Bus):
                     if self._link is not None and self._subscribe_address is address:
                         self._link.leave(place)
             except Exception:  # without this watch nobody would ever leave a demoted master
-                logger.exception("watching the sentinels of %s failed; trying again", address)
+                if seldom.passes("failed") is not None:
+                    logger.exception("watching the sentinels of %s failed; trying again", address)
             await asyncio.sleep(WATCH_INTERVAL)
 
     async def close(self) -> None:
