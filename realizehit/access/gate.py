@@ -501,7 +501,7 @@ class Gate:
         Raises:
             SettingsError: something is wrong, and everything stays as it was.
         """
-        self._policy = load_policy(self._settings)
+        self._policy = load_policy(self._settings, self._policy)
 
     def tick(self) -> None:
         """Forget what is idle, and log what is left to say of refusals; to be called now and then."""
