@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from realizehit.access import hosts, origins, peers
+from realizehit.access import hosts, origin, peers
 from realizehit.access.gate import Gate
 from realizehit.access.grants import read_grants
 from realizehit.access.keys import Keys, digest_of, generate, read_keys
@@ -514,7 +514,7 @@ def test_only_its_own_origin_makes_a_page_local(headers: dict[bytes, bytes], any
 
 
 def test_what_strangers_send_at_length_is_not_kept() -> None:
-    caches = (hosts._short_name, origins._split_short, peers._short_address)
+    caches = (hosts._short_name, origin._parse_short, peers._short_address)
     before = [cache.cache_info().misses for cache in caches]
     gate = Gate(Settings(), clock=lambda: 0.0)
     long = b"x" * 10_000
