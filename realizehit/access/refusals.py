@@ -54,6 +54,7 @@ _CURES: Final = {
     "session": "a proxy or a client has to send the same Origin, identity headers and token with each request",
     "bad_handshake": f"clients connect to /ws by WebSocket; {_NGINX_UPGRADE}",
     "malformed": "nothing to set: this is no HTTP, or TLS where none is served (--tls-cert)",
+    "console": "the console is for browsers on the server's own machine; from elsewhere use a tunnel (ssh -L)",
     "invalid": "nothing to set: the publisher is told what is wrong",
 }
 
