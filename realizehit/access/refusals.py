@@ -88,12 +88,16 @@ class RefusalLog:
         left_out = self._seldom.passes(reason)
         if left_out is not None:
             text = describe(reason, peer=peer, headers=headers, detail=detail)
-            logger.warning("refused: %s%s", text, more(left_out))
+            logger.warning(
+                "refused: %s%s", text, more(left_out), extra={"fields": _fields(reason, peer, headers, left_out)}
+            )
 
     def tick(self) -> None:
         """Say how many refusals were left out of which nothing was said since; to be called now and then."""
         for reason, left_out in self._seldom.overdue():
-            logger.warning("refused: %s, %d more since the last line; %s", reason, left_out, _CURES.get(reason, _SEE))
+            text = "refused: %s, %d more since the last line; %s"
+            fields = {"reason": reason, "left_out": left_out}
+            logger.warning(text, reason, left_out, _CURES.get(reason, _SEE), extra={"fields": fields})
 
 
 _SEE: Final = "docs/access.md says what it means"
@@ -114,6 +118,19 @@ def describe(reason: str, *, peer: str | None, headers: Mapping[bytes, bytes] | 
         text = masked(detail[: 2 * LONGEST].replace("Authorization:", "Authorization"))
         what += f"; {text.encode('ascii', 'backslashreplace').decode()}"
     return f"{what}; {_cure(reason, peer, headers)}"
+
+
+def _fields(
+    reason: str, peer: str | None, headers: Mapping[bytes, bytes] | None, left_out: int
+) -> dict[str, str | int]:
+    """Return what a log line in JSON has besides its text."""
+    fields: dict[str, str | int] = {"reason": reason, "left_out": left_out}
+    if peer is not None:
+        fields["peer"] = _peer(peer)
+    for name in (b"host", b"origin"):
+        if headers is not None and name in headers:
+            fields[name.decode()] = shown(headers[name])[1:-1]
+    return fields
 
 
 def shown(value: bytes) -> str:
