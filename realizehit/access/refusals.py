@@ -113,7 +113,7 @@ def describe(reason: str, *, peer: str | None, headers: Mapping[bytes, bytes] | 
         if name in headers and (name != b"sec-fetch-site" or b"origin" not in headers)
     ]
     what = f"{reason}; {', '.join(who)}" if who else reason
-    if detail:
+    if detail and reason != "host":  # whose cure says it all
         # Written like this, the header's name would have the rest of the line masked.
         text = masked(detail[: 2 * LONGEST].replace("Authorization:", "Authorization"))
         what += f"; {text.encode('ascii', 'backslashreplace').decode()}"
