@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Generator
@@ -19,6 +20,9 @@ from realizehit.transports.frontdoor import FrontDoor
 from realizehit.transports.guard import Guard
 from realizehit.transports.room import Room
 from realizehit.transports.websocket import WebSocketTransport
+from realizehit.upkeep import Failures
+
+logger: Final = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096  # connections that may wait to be accepted; the own limit of most systems is lower
 
@@ -94,7 +98,9 @@ class Listener:
         servers, self._servers = self._servers, []
         for server, _ in servers:
             server.should_exit = True
-        await asyncio.gather(*(task for _, task in servers), return_exceptions=True)
+        for error in await asyncio.gather(*(task for _, task in servers), return_exceptions=True):
+            if isinstance(error, Exception):
+                logger.error("closing a listening socket failed", exc_info=error)
 
 
 class _Server(uvicorn.Server):
@@ -108,6 +114,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, handshake_timeout: float) -> None:
         super().__init__(config)
         self._handshake_timeout = handshake_timeout
+        self._failures = Failures("the HTTP server's timer")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on the sockets."""
@@ -123,6 +130,14 @@ class _Server(uvicorn.Server):
             for sock in sockets or ()
         ]
         self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is due ten times a second; an error here must not end the task that closes the sockets at the end."""
+        try:
+            return await super().on_tick(counter)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failures.note(error)
+            return self.should_exit
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -22,6 +22,7 @@ import hiredis
 
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.resp import PING, TRANSIENT, CommandConnection, code_of, pack_publish
+from realizehit.upkeep import Failures
 
 CHUNK_MESSAGES: Final = 512  # of `publish_many` that are handed over as one
 CHUNK_BYTES: Final = 1 << 20  # of payload in a chunk; one message may be larger
@@ -94,6 +95,7 @@ class Pipeline:
         self._bytes_under_way = 0
         self._last_progress = 0.0
         self._silent = False
+        self._defects = Failures("connecting to the broker")
         self._send_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -264,7 +266,16 @@ class Pipeline:
             self._timer = loop.call_later(_LAST_LOOK, self._expire, True)
             return
         self._timer = None
-        now = loop.time()
+        try:
+            self._fail_late(loop.time())
+        finally:  # also where telling of a failure failed
+            due = [chunk.deadline for chunk in chain(self._under_way, self._waiting) if not chunk.done.done()][:1]
+            if self._under_way:  # also where nobody waits for these any more: they tell whether the broker is there
+                due.append(self._last_progress + self._timeout)
+            if due and self._timer is None:
+                self._timer = loop.call_at(max(min(due), loop.time() + _LAST_LOOK), self._expire)
+
+    def _fail_late(self, now: float) -> None:
         late = False
         for queue, sent in ((self._under_way, True), (self._waiting, False)):
             for chunk in queue:
@@ -280,11 +291,6 @@ class Pipeline:
             self._on_down()
         while self._waiting and self._waiting[0].done.done():
             self._waiting.popleft()
-        due = [chunk.deadline for chunk in chain(self._under_way, self._waiting) if not chunk.done.done()][:1]
-        if self._under_way:  # also where nobody waits for these any more: they tell whether the broker is there
-            due.append(self._last_progress + self._timeout)
-        if due:
-            self._timer = loop.call_at(min(due), self._expire)
 
     def _fail(self, chunk: _Chunk, error: BrokerError, sent: bool) -> None:
         """Fail what of a chunk has no reply yet."""
@@ -340,6 +346,9 @@ class Pipeline:
             return BrokerRefused(f"broker {self._broker} refused the login: {self._broker.scrub(str(error))}")
         except OSError as error:  # BrokerUnavailable is one
             return self._unavailable(self._broker.scrub(str(error) or type(error).__name__))
+        except Exception as error:  # noqa: BLE001 - nobody awaits this task: what waits for the connection has to fail
+            self._defects.note(error)
+            return self._unavailable(f"connecting failed: {type(error).__name__}")
         return None
 
     def lost(self, connection: CommandConnection, reason: str) -> None:

@@ -26,6 +26,7 @@ from realizehit.errors import ErrorCode
 from realizehit.hub import Hub
 from realizehit.resp import LOST
 from realizehit.transports.adoption import adopt
+from realizehit.upkeep import Ticker
 
 logger: Final = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ class Relay:
         self._workers: dict[int, _Worker] = {}
         if engine.owns_sockets:
             loop.add_reader(engine.fileno(), engine.poll)
-        self._tick()
+        self._ticker = Ticker("the relay's timer", lambda: self._hub.tick(loop.time()), interval=lambda: TICK)
+        self._ticker.start()
         try:
             await self._bus.start(self._hub)
             self._server = await loop.create_unix_server(partial(_Door, self._open), self._path, backlog=1024)
@@ -83,7 +85,7 @@ class Relay:
         await self._release()
 
     async def _release(self) -> None:
-        self._timer.cancel()
+        self._ticker.stop()
         if self._engine.owns_sockets:
             self._loop.remove_reader(self._engine.fileno())
         self._engine.close()
@@ -92,10 +94,6 @@ class Relay:
     def stats(self) -> dict[str, int]:
         """Return the engine's counters; its connections are the workers."""
         return self._engine.stats()
-
-    def _tick(self) -> None:
-        self._hub.tick(self._loop.time())
-        self._timer = self._loop.call_later(TICK, self._tick)
 
     def _open(self, transport: asyncio.Transport) -> None:
         if self._bus.state is not BusState.UP:

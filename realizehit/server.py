@@ -40,11 +40,13 @@ from realizehit.transports.room import Room
 from realizehit.transports.session import DRAIN_REASON, ActionSession
 from realizehit.transports.sse import RETRY, SSE_PATH, EventStreams
 from realizehit.transports.websocket import WS_PATH, WebSocketTransport
+from realizehit.upkeep import Ticker, keep_up
 
 logger: Final = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
+TICK: Final = 0.25  # seconds between two looks at what is due, at most
 DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away, at least
 
 
@@ -82,7 +84,7 @@ class Node:
         self._unix = unix
         self._epoll = epoll
         self._listener: Listener | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._ticker: Ticker | None = None
         self._figures: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._ports: dict[str, int] = {}
@@ -158,15 +160,15 @@ class Node:
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
-            self._tick()
+            self._ticker = self._start_ticking()
             self._listener = Listener(app, settings, self.guard, self.room)
             await self._listen(self._listener)
             if settings.console:
                 figures = Figures(
                     self.engine, self.bus, role=settings.role, published=lambda: metrics.outcomes["queued"]
                 )
-                self._figures = asyncio.create_task(figures.run(), name="realizehit figures")
-                self._figures.add_done_callback(self._figures_ended)
+                publishing = keep_up("publishing the figures of this node", figures.run)
+                self._figures = asyncio.create_task(publishing, name="realizehit figures")
         except BaseException:
             await self.close()
             raise
@@ -199,7 +201,11 @@ class Node:
 
     def reload(self) -> None:
         """Read the files of grants, keys and tokens anew; what is no longer granted ends in the loop's next turns."""
-        self._reload = self.guard.reload() or self._reload
+        reload = self.guard.reload()
+        if reload is not None:
+            if self._reload is not None:
+                self._reload.cancel()  # the new one looks at everything again
+            self._reload = reload
 
     async def drain(self) -> None:
         """Send the clients away, spread evenly over ``drain_seconds``, and take no new ones meanwhile.
@@ -243,14 +249,15 @@ class Node:
         """Stop listening, leave the broker and end what is left; calling it again does nothing."""
         self.draining = True
         await self._end_figures()
+        if self._reload is not None:
+            self._reload.cancel()
         for transport in (self.engineio, self.streams):
             if transport is not None:
                 transport.close()
         if self._listener is not None:
             await self._listener.close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._ticker is not None:
+            self._ticker.stop()
         if self.engine.owns_sockets:
             self._loop.remove_reader(self.engine.fileno())
         self.engine.close()
@@ -261,11 +268,6 @@ class Node:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-
-    def _figures_ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            self._callback_failed(error)
 
     async def _listen(self, listener: Listener) -> None:
         first, *other = self.settings.listens
@@ -281,12 +283,19 @@ class Node:
         await listener.accept(sock, f"{listen[0]}:{listen[1]}", websocket, self._tls)
         return int(sock.getsockname()[1])
 
-    def _tick(self) -> None:
-        now = self._loop.time()
-        self.engine.tick(now)
-        self.hub.tick(now)
-        self.guard.tick()
-        self._timer = self._loop.call_later(min(self.engine.tick_interval, 0.25), self._tick)
+    def _start_ticking(self) -> Ticker:
+        def tick_guard() -> None:
+            self.guard.tick()
+
+        ticker = Ticker(
+            "the node's timer",
+            lambda: self.engine.tick(self._loop.time()),
+            lambda: self.hub.tick(self._loop.time()),
+            tick_guard,
+            interval=lambda: min(self.engine.tick_interval, TICK),
+        )
+        ticker.start()
+        return ticker
 
     def _callback_failed(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "a connection's callback failed", "exception": error})

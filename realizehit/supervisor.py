@@ -29,6 +29,7 @@ from realizehit.listening import api_url, bind, tls_context, unix_socket, ws_url
 from realizehit.relay import Relay
 from realizehit.server import CLOSE_TIMEOUT, reloads, run
 from realizehit.settings import Settings
+from realizehit.upkeep import Failures
 from realizehit.worker import Report, Worker
 
 logger: Final = logging.getLogger(__name__)
@@ -207,6 +208,7 @@ class _Parent:
     async def _keep(self) -> None:
         """Have one worker running until the end."""
         loop = asyncio.get_running_loop()
+        failures = Failures("keeping a worker")
         deaths = 0  # in a row, each soon after the start
         while not self._stop.is_set():
             began = loop.time()
@@ -214,6 +216,9 @@ class _Parent:
                 report = await self._live()
             except OSError as error:
                 report = Report(error=f"no process can be started: {error.strerror}")
+            except Exception as error:  # noqa: BLE001 - a worker's place must not stay empty, and the error is logged
+                failures.note(error)
+                report = Report(error=f"its parent failed: {error!r}")
             if loop.time() - began >= STEADY:
                 deaths = self._failed_starts = 0
             else:
@@ -242,6 +247,7 @@ class _Parent:
             self._workers.discard(worker)
             self._serving.discard(worker)
             worker.close()
+            worker.signal(signal.SIGKILL)  # one that nobody watches any more; nothing happens where it has ended
         if not self._stop.is_set():
             how = f"signal {-status}" if status < 0 else f"status {status}"
             logger.warning("worker %d ended with %s%s", worker.process.pid, how, _because(report))

@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from realizehit.errors import EmbeddedUnavailable
+from realizehit.upkeep import Failures
 
 logger = logging.getLogger(__name__)
 
@@ -154,15 +155,25 @@ class EmbeddedValkey:
 
     def _keep(self, path: str) -> None:
         delay = 0.0
+        failures = Failures("looking after the embedded Valkey")
         while True:
             began = time.monotonic()
-            self._wait_for_its_end(path)
+            try:
+                self._wait_for_its_end(path)
+            except Exception as error:  # noqa: BLE001 - without this thread nobody would start it again
+                failures.note(error)
+                if self._closing.wait(LOOK_AGAIN):
+                    return
+                continue
             delay = 0.0 if time.monotonic() - began >= STEADY else min(BACKOFF_MOST, max(BACKOFF_FIRST, 2 * delay))
             if self._closing.is_set():
                 return
             logger.error("the embedded Valkey has ended; starting it again%s", f" in {delay:g} s" if delay else "")
             self._closing.wait(delay)
-            self._start_again()
+            try:
+                self._start_again()
+            except Exception as error:  # noqa: BLE001 - as above
+                failures.note(error)
 
     def _wait_for_its_end(self, path: str) -> None:
         """Wait until nobody listens on the socket: a connection to it ends with the process, and then it shows."""

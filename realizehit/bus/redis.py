@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 from realizehit.address import Address
 from realizehit.bus.base import Bus, BusListener, BusState
@@ -14,8 +14,7 @@ from realizehit.bus.link import Link, LinkSettings
 from realizehit.errors import BrokerError, BrokerUnavailable
 from realizehit.pipeline import Pipeline
 from realizehit.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
-
-logger: Final = logging.getLogger(__name__)
+from realizehit.upkeep import keep_up
 
 
 class _Reports:
@@ -114,8 +113,10 @@ class RedisBus(Bus):
             await self.close()
             raise
         if isinstance(self._address, SentinelAddress):
-            watch = self._watch(self._address, self._pipeline)
-            self._watch_task = asyncio.create_task(watch, name="realizehit sentinels")
+            # Without this watch nobody would ever leave a demoted master.
+            watch = partial(self._watch, self._address, self._pipeline)
+            watching = keep_up(f"watching the sentinels of {self._address}", watch)
+            self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
 
     async def _watch(self, address: SentinelAddress, pipeline: Pipeline) -> None:
         """Leave a broker that is not the master any more.
@@ -124,14 +125,11 @@ class RedisBus(Bus):
         nobody. The subscriber connection cannot ask it, so the sentinels are asked.
         """
         while True:
-            try:
-                place = await address.current()
-                if place:
-                    pipeline.leave(place)
-                    if self._link is not None and self._subscribe_address is address:
-                        self._link.leave(place)
-            except Exception:  # without this watch nobody would ever leave a demoted master
-                logger.exception("watching the sentinels of %s failed; trying again", address)
+            place = await address.current()
+            if place:
+                pipeline.leave(place)
+                if self._link is not None and self._subscribe_address is address:
+                    self._link.leave(place)
             await asyncio.sleep(WATCH_INTERVAL)
 
     async def close(self) -> None:

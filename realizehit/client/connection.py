@@ -6,8 +6,8 @@ A connection is used until it is lost; what to do then is the client's affair.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +19,8 @@ from websockets.uri import parse_uri
 from realizehit.client.token import LOGGER
 from realizehit.client.wire import Notice, Reply, action, no_socks, parse_event, parse_reply
 from realizehit.errors import Disconnected, Rejected, ResponseTimeout, ServerUnavailable, SettingsError
+
+logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 5.0  # seconds for the server to answer a close frame
 MAX_DETAIL = 1000  # characters of a server's explanation that are shown
@@ -231,6 +233,11 @@ class Connection:
             answered(reply)
 
     async def _write(self) -> None:
-        with contextlib.suppress(ConnectionClosed):  # the reader learns of it too
+        try:
             while True:
                 await self._socket.send(await self._outgoing.get())
+        except ConnectionClosed:
+            pass  # the reader learns of it too
+        except Exception:
+            logger.exception("writing to the server failed; the connection is made anew")
+            self._socket.transport.abort()
