@@ -18,6 +18,9 @@ const NUMBERS = {
 const FOR_NOW = /^(unavailable|rate-limited)$/; // codes of a refusal that may not be the last word
 const FOR_GOOD = /^(401|403|4[5-9]\d\d)$/; // HTTP statuses and close codes after which no server is bothered again
 const LONGEST = 2 ** 31 - 1; // ms of a timer; every platform takes a longer one for none at all
+// Finds out without parsing whether a text may hold a number that no double holds as it is written: an integer of 16 digits
+// or more, or an exponent of three. It takes some strings for such numbers, too.
+const LARGE = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
 const MAX_ADDRESS = 7000; // characters of a stream's address, before its last pattern; many a proxy takes 8 KiB at most
 
 /** A clock in ms that nobody sets, for what lasts. */
@@ -25,6 +28,26 @@ const now = () => performance.now();
 
 /** Return a delay in ms that a timer can have, whatever was asked for. @param {number} delay */
 const timely = (delay) => Math.min(Math.max(delay, 0) || 0, LONGEST);
+
+/**
+ * Return the value of a JSON text, where each number that a double cannot hold as it is written is a string of its digits:
+ * integers beyond `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`.
+ *
+ * @param {string} text
+ * @returns {any}
+ */
+const parseExact = (text) => {
+  const value = JSON.parse(text);
+  if (!LARGE.test(text)) return value;
+  let inString = false;
+  // An escape, a quote or a number at a time: however long or deep the text is, nothing recurses.
+  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+    if (token === '"') inString = !inString;
+    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
+    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
+  });
+  return quoted === text ? value : JSON.parse(quoted);
+};
 
 /** An error that a server gave, or the loss of a connection. */
 export class RealizehitError extends Error {
@@ -342,7 +365,8 @@ export class Subscription extends Emitter {
  * @property {(url: URL, request: RequestInit) => Promise<Response>} [fetch] in place of the platform's.
  * @property {string | URL | false} [sse] where the stream of events is, `sse` beside the WebSocket's address where it
  *   is not given; false to use WebSockets only.
- * @property {(text: string) => any} [parse] makes a payload of its JSON text, in place of `JSON.parse`.
+ * @property {(text: string) => any} [parse] makes a payload of its JSON text. By default it is `JSON.parse`, but
+ *   that integers beyond `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`, are strings of their digits.
  * @property {number} [maxsize] how many payloads may wait in an iterator, 1024.
  * @property {number} [backoffBase] the first bound of the delay before reconnecting, 500.
  * @property {number} [backoffCap] the last bound of it, 30000.
@@ -371,8 +395,9 @@ const parser = (take, retry) => {
   let cut = false; // whether the last line ended with a CR at the end of a piece, so that an LF may belong to it
   /** @param {string} text */
   return (text) => {
-    const lines = (rest + (cut ? text.replace(/^\n/, "") : text)).split(/\r\n?|\n/);
+    const lines = (cut ? text.replace(/^\n/, "") : text).split(/\r\n?|\n/);
     cut = text.endsWith("\r");
+    lines[0] = rest + lines[0]; // which is not searched again
     rest = /** @type {string} */ (lines.pop());
     for (const line of lines) {
       const [, field, value] = /** @type {string[]} */ (/^([^:]*):? ?(.*)/s.exec(line));
@@ -479,7 +504,7 @@ export class WSClient extends Emitter {
     this.#options = {
       WebSocket: globalThis.WebSocket,
       fetch: globalThis.fetch,
-      parse: JSON.parse,
+      parse: parseExact,
       ...NUMBERS,
       ...options,
     };
@@ -779,7 +804,7 @@ export class WSClient extends Emitter {
       if (name === "subscribed") {
         this.#next = delay = undefined;
         // One in place of another that brings nothing new would cost a gap for nothing.
-        if (link === this.#link || wanted.some((each, at) => data.ids[at] && each.subscribing())) this.#up(link);
+        if (link === this.#link || wanted.some((each, at) => data.ids?.[at] && each.subscribing())) this.#up(link);
         else link.close();
         answered(data);
       } else if (name === "drain" && data.delay >= 0) ({ delay } = data);
@@ -911,7 +936,7 @@ export class WSClient extends Emitter {
    * @param {{ids?: string[], seconds: number, code: string, reason: string}} event with what belongs to its name
    */
   #told(name, { ids, seconds, code, reason }) {
-    for (const id of ids ?? []) {
+    for (const id of Array.isArray(ids) ? ids : []) {
       const subscription = this.#inForce.get(id);
       if (!subscription?.subscribed()) continue;
       if (name === "gap") subscription._gap(seconds);

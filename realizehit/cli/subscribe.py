@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -159,8 +157,6 @@ def _lay_out(text: str) -> None:
     from rich import get_console
     from rich.highlighter import JSONHighlighter
 
-    # Numbers of thousands of digits and very deep values are shown as they came.
-    with contextlib.suppress(ValueError, RecursionError):
-        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-        text = text.encode("utf-8", "backslashreplace").decode()  # no terminal shows a lone surrogate
-    get_console().print(JSONHighlighter()(text.translate(_CONTROLS)), soft_wrap=True)
+    from realizehit.cli.layout import laid_out
+
+    get_console().print(JSONHighlighter()(laid_out(text).translate(_CONTROLS)), soft_wrap=True)
