@@ -113,7 +113,7 @@ def canonical(dict filters not None, bint wildcards=False):
         while PyDict_Next(filters, &position, &key, &value):
             if encode_filter(&parts[count], <object> key, <object> value, wildcards):
                 raise InvalidWildcard(
-                    f"the value of {shown(<object> key)} is the wildcard '*', which is not allowed here")
+                    f"the value of {shown(<object> key)} is the wildcard '*'; wildcards are not supported yet")
             i = count
             while i > 0 and compare_keys(&parts[count], &parts[order[i - 1]]) < 0:
                 order[i] = order[i - 1]
