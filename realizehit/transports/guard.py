@@ -83,7 +83,6 @@ class Guard:
             self._hub.events.send(conn, "expiring", seconds=max(1, round(seconds)))
         for conn in ended:
             self._engine.disconnect(conn, CloseCode.NOT_AUTHENTICATED, "the token has expired")
-        self.gate.tick()
 
     def reload(self) -> asyncio.Task[None] | None:
         """Read grants and keys anew, take back what is no longer granted, and end whose token's key is gone.
