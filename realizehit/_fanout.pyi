@@ -28,6 +28,10 @@ SSE: Final[int]
 RESP: Final[int]
 MAX_QUEUE_MESSAGES: Final[int]
 
+PAID: Final[int]
+REFUSED: Final[int]
+HOPELESS: Final[int]
+
 ADDED: Final[int]
 ALREADY: Final[int]
 COLLISION: Final[int]
@@ -57,6 +61,9 @@ class Engine:
         max_queue_bytes: int = ...,
         max_queue_messages: int = ...,
         max_message: int = ...,
+        input_rate: float = ...,
+        input_burst: int = ...,
+        input_strikes: int = ...,
         heartbeat_interval: float = ...,
         heartbeat_timeout: float = ...,
         close_timeout: float = ...,
@@ -81,6 +88,7 @@ class Engine:
     def send_bytes(self, handle: int, data: bytes) -> bool: ...
     def disconnect(self, handle: int, code: int, reason: str = "", *, peer_done: bool = False) -> bool: ...
     def soften(self, handle: int) -> None: ...
+    def charge(self, handle: int) -> int: ...
     def seen(self, handle: int) -> None: ...
     def splice(self, handle: int, other: int) -> None: ...
     def is_open(self, handle: int) -> bool: ...

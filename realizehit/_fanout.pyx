@@ -29,8 +29,8 @@ cdef extern from "Python.h":
 from realizehit._conn cimport (
     BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DEAF, HALF_CLOSED, HARD,
     IS_TRANSPORT, LAST_FRAME, LISTED, ON_BULK, ON_PYTHON, ON_SLOW, ON_URGENT, OVERDUE, PEER_DONE, PINGED, SEEN, Conn,
-    Subscriber, Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch,
-    slot_at, slot_find, slot_release, slot_take, slots_clear, slots_grow,
+    Input, Subscriber, Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch, list_push,
+    rh_prefetch, slot_at, slot_find, slot_release, slot_take, slots_clear, slots_grow,
 )
 from realizehit._engineio cimport engineio_frame, polling_3_frame, polling_4_frame
 from realizehit._filters cimport (
@@ -38,9 +38,11 @@ from realizehit._filters cimport (
 )
 from realizehit._frames cimport (
     FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_RESP,
-    FRAMING_SSE, FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, Frame, Incoming,
-    frame_build, frame_bytes, frame_new, frame_release, is_close_code, is_websocket, parse_incoming,
+    FRAMING_SSE, FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT,
+    PARSED_PART, PARSED_WHOLE, PARTIAL_MAX, RSV1, Frame, Incoming, Parsed, frame_build, frame_bytes, frame_new,
+    frame_release, is_close_code, is_websocket, parse_incoming, websocket_header,
 )
+from realizehit._input cimport input_bytes, input_drop, input_extend, input_keep, input_take
 from realizehit._memory cimport RH_DEBUG, Pool, alive, pool_clear, pool_give, pool_take
 from realizehit._queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, queue_move, queue_written
 from realizehit._resp cimport resp_message
@@ -49,7 +51,7 @@ from realizehit._sockets cimport (
     rh_event_out, rh_event_tag, rh_half_close, rh_is_quiet, rh_recv, rh_would_block,
 )
 from realizehit._sse cimport sse_frame
-from realizehit._text cimport is_utf8, rh_id
+from realizehit._text cimport is_utf8, is_utf8_start, rh_id, utf8_complete
 from realizehit._wheel cimport NIL, WHEEL, wheel_set, wheel_unset
 from realizehit._writer cimport write_some, writer_clear, writer_forget, writer_init
 
@@ -153,6 +155,8 @@ def channel_id(bytes channel not None):
 
 cdef enum:
     INBOX = 65536               # bytes read from a socket at once
+    CALLBACKS = 4096            # callbacks that wait; `poll` lets them run before it reads on
+    DISCARDED = 1 << 20         # bytes that a connection may send while it is closing
     EVENTS = 256                # readiness events taken at once; epoll keeps the others
     AHEAD = 8                   # connections that are fetched into the cache ahead of their turn
     URGENT_MAX = 64             # subscribers; a channel with more is a broadcast, which waits behind the others
@@ -160,6 +164,11 @@ cdef enum:
     BULK_SHARE = 4              # every fourth write goes to a broadcast even while urgent ones wait
     SLICES = 20                 # after so many in a row a flush gives way in any case
     DEFLATE_MIN = 64            # bytes; a shorter message goes uncompressed, which the extension allows
+
+cdef enum:  # what `Engine.charge` answers
+    INPUT_PAID = 0
+    INPUT_REFUSED = 1
+    INPUT_HOPELESS = 2
 
 HAVE_EPOLL = bool(RH_HAVE_EPOLL)
 WEBSOCKET = FRAMING_WEBSOCKET
@@ -171,6 +180,11 @@ POLLING_3 = FRAMING_POLLING_3
 SSE = FRAMING_SSE
 RESP = FRAMING_RESP
 MAX_QUEUE_MESSAGES = QUEUE_MAX
+
+# What `Engine.charge` answers.
+PAID = INPUT_PAID
+REFUSED = INPUT_REFUSED
+HOPELESS = INPUT_HOPELESS
 
 # What `Engine.subscribe` answers.
 ADDED = 0
@@ -251,6 +265,9 @@ cdef class Engine:
         max_queue_bytes: bytes that may wait for a connection; one message may pass it while nothing else waits.
         max_queue_messages: messages that may wait for a connection, at most `MAX_QUEUE_MESSAGES`.
         max_message: bytes of a message that a client may send; longer ones go to the handler's ``on_bytes``.
+        input_rate: frames per second that a client may send; 0 for any number. See `charge`.
+        input_burst: frames that it may send at once.
+        input_strikes: frames refused, less those allowed since, after which it is closed; at most 255.
         heartbeat_interval: seconds between pings of a connection.
         heartbeat_timeout: seconds that a connection may stay silent after a ping.
         close_timeout: seconds that a connection may take to end after its close frame.
@@ -277,6 +294,7 @@ cdef class Engine:
         self.epoll = -1
 
     def __init__(self, call_soon, on_error, *, max_queue_bytes=1 << 20, max_queue_messages=4096, max_message=16384,
+                 double input_rate=0.0, int input_burst=1, int input_strikes=100,
                  heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.0005,
                  int loop_fd=-1,
                  check_utf8=True, epoll=True):
@@ -294,6 +312,15 @@ cdef class Engine:
         self.max_queue_bytes = max_queue_bytes
         self.max_queue_messages = max_queue_messages
         self.max_message = max_message
+        if not 0 <= input_rate <= 1e9:
+            raise ValueError(f"input_rate must be 0 to 1e9, not {input_rate}")
+        if input_burst < 1:
+            raise ValueError(f"input_burst must be 1 or more, not {input_burst}")
+        if not 1 <= input_strikes <= 255:
+            raise ValueError(f"input_strikes must be 1 to 255, not {input_strikes}")
+        self.input_strikes = <uint8_t> input_strikes
+        self.input_step = max(1, <int64_t> (1e9 / input_rate)) if input_rate else 0
+        self.input_most = (input_burst - 1) * self.input_step
         self.slice_ns = <int64_t> (slice_seconds * 1e9)
         self.loop_fd = loop_fd
         self.check_utf8 = check_utf8
@@ -304,7 +331,7 @@ cdef class Engine:
         self.started = -1
         for i in range(WHEEL):
             self.wheel.buckets[i] = NIL
-        self.inbox = <uint8_t*> malloc(INBOX)
+        self.inbox = <uint8_t*> malloc(PARTIAL_MAX + INBOX)
         self.events = <rh_event*> malloc(EVENTS * sizeof(rh_event))
         if not (writer_init(&self.writer) and self.inbox and self.events):
             raise MemoryError()
@@ -428,13 +455,13 @@ cdef class Engine:
             # Through the inbox, since frames are unmasked in place and `bytes` must not change.
             while done < size and c != NULL:
                 part = min(<Py_ssize_t> INBOX, size - done)
-                memcpy(self.inbox, PyBytes_AS_STRING(data) + done, part)
+                memcpy(self.inbox + PARTIAL_MAX, PyBytes_AS_STRING(data) + done, part)
                 done += part
                 c.flags |= SEEN
                 if c.state == CONN_OPEN:
-                    self.consume(c, self.inbox, part)
+                    self.consume(c, self.inbox + PARTIAL_MAX, part)
                 elif (c.flags & IS_TRANSPORT and c.flags & LAST_FRAME and c.count == 0
-                        and self.has_answered(c, self.inbox, part)):
+                        and self.has_answered(c, self.inbox + PARTIAL_MAX, part)):
                     # Without a half-close the peer's answer to our close frame is what ends the connection.
                     self.doom(c)
                     break
@@ -545,6 +572,19 @@ cdef class Engine:
         if c != NULL:
             c.flags &= ~HARD
 
+    def charge(self, uint64_t handle):
+        """Count a frame of a client's input against its allowance (the generic cell rate algorithm).
+
+        The engine counts what it reads itself, but not a whole text or binary message: whoever takes it calls this, so
+        that a refused one can be answered. A ping that is refused is not answered.
+
+        Returns:
+            `PAID`; `REFUSED` where it is one too many; `HOPELESS` where so many more were refused than allowed that the
+            connection is to be closed.
+        """
+        cdef Conn* c = self.find(handle)
+        return INPUT_PAID if c == NULL else self.pay(c)
+
     def seen(self, uint64_t handle):
         """Note that a client showed itself where the engine does not read its input, as a polling request does."""
         cdef Conn* c = self.find(handle)
@@ -583,6 +623,8 @@ cdef class Engine:
         queue_drop(&self.pool, c, 0)
         c.fd, c.transport, c.handler, c.framing = o.fd, o.transport, o.handler, o.framing
         c.flags = (c.flags & LISTED) | (o.flags & (IS_TRANSPORT | BLOCKED | HARD | SEEN))
+        input_drop(&self.pool, c)
+        c.input, o.input = o.input, NULL
         queue_move(c, o)
         wheel_unset(&self.wheel, &self.slots, o)
         self.start_heartbeat(c)
@@ -754,6 +796,8 @@ cdef class Engine:
                         self.make_dirty(c, True)
                 if rh_event_in(&self.events[i]) and c.state != CONN_DEAD:
                     self.receive(c)
+                    if len(self.pending) >= CALLBACKS:
+                        break   # the others are still ready in the next turn; what waits here takes memory
         except BaseException:
             self.depth -= 1
             self.broke_off()
@@ -808,7 +852,7 @@ cdef class Engine:
             "sends": self.n.sends, "blocked": self.n.blocked,
             "dropped_invalid_utf8": self.n.dropped_invalid_utf8, "dropped_unclaimed": self.n.dropped_unclaimed,
             "slow_disconnects": self.n.slow_disconnects, "heartbeat_disconnects": self.n.heartbeat_disconnects,
-            "protocol_errors": self.n.protocol_errors,
+            "protocol_errors": self.n.protocol_errors, "refused_frames": self.n.refused_frames,
         }
 
     def queues(self):
@@ -944,6 +988,8 @@ cdef class Engine:
                                 self.on_vacant(data)
                         elif what == "on_gone":
                             handler.on_gone(handle)
+                        elif what == "pong":
+                            self.answer_ping(handle, data)
                         elif what == "end":
                             self.disconnect(handle, data[0], data[1])
                         elif self.is_open(handle):  # it may have left in a callback before this one
@@ -1306,51 +1352,150 @@ cdef class Engine:
 
 
     # --- 6. Input -----------------------------------------------------------------------------------------------------
-    # Clients send little: actions, pongs, a close frame. Whole frames are read here; everything unusual goes, bytes and
-    # all, to a parser in Python, until that one has taken in whole messages again.
+    # Clients send little: actions, pongs, a close frame. Whole messages are read here, also in fragments and in parts;
+    # everything unusual goes, bytes and all, to a parser in Python, until that one has taken in whole messages again.
 
     cdef int receive(self, Conn* c) except -1:
-        cdef Py_ssize_t n = rh_recv(c.fd, self.inbox, INBOX)
+        cdef Py_ssize_t n = rh_recv(c.fd, self.inbox + PARTIAL_MAX, INBOX)
         if n > 0:
             c.flags |= SEEN
             if c.state == CONN_OPEN:
                 try:
-                    self.consume(c, self.inbox, n)
+                    self.consume(c, self.inbox + PARTIAL_MAX, n)
                 except BaseException:
                     self.doom(c)    # a part of what it sent is lost
                     raise
+            else:
+                c.discarded += <uint32_t> n
+                if c.discarded > DISCARDED:
+                    self.doom(c)    # it does not listen
         elif n == 0 or not rh_would_block():
             self.doom(c)
         return 0
 
     cdef int consume(self, Conn* c, uint8_t* data, size_t size) except -1:
+        # `data` has PARTIAL_MAX bytes of room before it, for the start of its first frame.
         cdef Incoming frame
+        cdef Parsed parsed
+        cdef uint32_t kept = input_take(c, data)
+        data -= kept
+        size += kept
         while size and c.state == CONN_OPEN and not c.flags & (PEER_DONE | DEAF):
-            if c.flags & HARD or not parse_incoming(&frame, data, size, self.max_message):
-                c.flags |= HARD
-                self.tell("on_bytes", c, PyBytes_FromStringAndSize(<char*> data, size))
+            if c.flags & HARD:
+                return self.leave_to_python(c, data, size)
+            if c.input == NULL:
+                parsed = parse_incoming(&frame, data, size, self.max_message, False, 0)
+            else:
+                parsed = parse_incoming(&frame, data, size, self.max_message, c.input.begun, c.input.message)
+            if parsed == PARSED_PART:
+                if not input_keep(&self.pool, c, data, <uint32_t> size):
+                    raise MemoryError()
                 return 0
+            if parsed != PARSED_WHOLE:
+                return self.leave_to_python(c, data, size)
             data += frame.consumed
             size -= frame.consumed
-            if frame.opcode == OP_TEXT:
-                if not is_utf8(frame.payload, frame.size):
-                    return self.break_off(c, 1007, "the text is not UTF-8")
-                self.tell("on_text", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
+            if frame.opcode == OP_TEXT or frame.opcode == OP_CONTINUATION:
+                self.receive_text(c, &frame)
             elif frame.opcode == OP_BINARY:
                 self.tell("on_binary", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
-            elif frame.opcode == OP_PING:
-                self.send_frame(c, frame_build(&self.pool, OP_PONG, <char*> frame.payload, frame.size, b"", 0))
             elif frame.opcode == OP_CLOSE:
                 return self.receive_close(c, frame.payload, frame.size)
+            elif self.pay_or_end(c) and frame.opcode == OP_PING:
+                if self.pending:    # the answers to what came before it go out first
+                    self.tell("pong", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
+                else:
+                    self.send_frame(c, frame_build(&self.pool, OP_PONG, <char*> frame.payload, frame.size, b"", 0))
+        if c.input != NULL and not c.input.begun:
+            input_drop(&self.pool, c)
+        return 0
+
+    cdef int receive_text(self, Conn* c, Incoming* frame) except -1:
+        cdef Input* held
+        cdef size_t checked, complete
+        if frame.opcode == OP_TEXT and frame.last:
+            if not is_utf8(frame.payload, frame.size):
+                return self.break_off(c, 1007, "the text is not UTF-8")
+            return self.tell("on_text", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
+        if not input_extend(&self.pool, c, frame.payload, <uint32_t> frame.size):
+            raise MemoryError()
+        held = c.input
+        # Each fragment is checked when it comes, each byte once: wrong text fails at once, not at its end.
+        checked = held.checked
+        complete = checked + utf8_complete(input_bytes(held) + checked, held.message - checked)
+        if not (is_utf8(input_bytes(held) + checked, complete - checked)
+                and is_utf8_start(input_bytes(held) + complete, held.message - complete)
+                and (complete == held.message or not frame.last)):
+            return self.break_off(c, 1007, "the text is not UTF-8")
+        held.checked = <uint32_t> complete
+        if not frame.last:
+            self.pay_or_end(c)
+            return 0
+        self.tell("on_text", c, PyBytes_FromStringAndSize(<char*> input_bytes(held), held.message))
+        held.message = held.checked = 0
+        held.begun = False
+        return 0
+
+    cdef int leave_to_python(self, Conn* c, const uint8_t* data, size_t size) except -1:
+        cdef Input* held = c.input
+        cdef uint8_t header[14]
+        cdef int n
+        if c.framing == FRAMING_SSE:    # nothing that counts comes after the request, and many reads of it are a flood
+            self.pay_or_end(c)
+            return 0
+        c.flags |= HARD
+        if held != NULL and held.begun:
+            # The parser learns of the message so far as of one fragment, masked with zeros.
+            n = websocket_header(header, OP_TEXT, held.message)
+            header[0] = OP_TEXT
+            header[1] |= 0x80
+            memset(header + n, 0, 4)
+            self.tell("on_bytes", c, PyBytes_FromStringAndSize(<char*> header, n + 4)
+                      + PyBytes_FromStringAndSize(<char*> input_bytes(held), held.message)
+                      + PyBytes_FromStringAndSize(<char*> data, size))
+        else:
+            self.tell("on_bytes", c, PyBytes_FromStringAndSize(<char*> data, size))
+        input_drop(&self.pool, c)
+        return 0
+
+    cdef int pay(self, Conn* c) noexcept nogil:
+        cdef int64_t now
+        if self.input_step == 0:
+            return INPUT_PAID
+        now = clock_ns()
+        if c.full < now:
+            c.full = now
+        if c.full - now <= self.input_most:
+            c.full += self.input_step
+            if c.strikes:
+                c.strikes -= 1
+            return INPUT_PAID
+        self.n.refused_frames += 1
+        if c.strikes < self.input_strikes:
+            c.strikes += 1
+        return INPUT_REFUSED if c.strikes < self.input_strikes else INPUT_HOPELESS
+
+    cdef bint pay_or_end(self, Conn* c) except -1:
+        cdef int paid = self.pay(c)
+        if paid == INPUT_HOPELESS:
+            c.flags |= DEAF
+            self.end_after_callbacks(c, 4502, "rate-limited")
+        return paid == INPUT_PAID
+
+    cdef int answer_ping(self, uint64_t handle, bytes data) except -1:
+        cdef Conn* c = self.find(handle)
+        if c != NULL and c.state == CONN_OPEN:
+            self.send_frame(c, frame_build(&self.pool, OP_PONG, PyBytes_AS_STRING(data), len(data), b"", 0))
         return 0
 
     cdef bint has_answered(self, Conn* c, uint8_t* data, size_t size) noexcept:
         # Whether the peer's close frame is in what came after ours; what cannot be told counts as one.
         cdef Incoming frame
-        if c.flags & HARD:
+        if c.flags & HARD or c.input != NULL:
             return True
         while size:
-            if not parse_incoming(&frame, data, size, self.max_message) or frame.opcode == OP_CLOSE:
+            if (parse_incoming(&frame, data, size, self.max_message, False, 0) != PARSED_WHOLE
+                    or frame.opcode == OP_CLOSE):
                 return True
             data += frame.consumed
             size -= frame.consumed
@@ -1542,6 +1687,7 @@ cdef class Engine:
                 raise
             wheel_unset(&self.wheel, &self.slots, c)
             queue_drop(&self.pool, c, 0)
+            input_drop(&self.pool, c)
             # Held to the end: what goes with the last reference may call the engine.
             transport, handler = None, <object> c.handler
             Py_DECREF(handler)

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from realizehit import _fanout, console, logs
 from realizehit.access.gate import Gate
+from realizehit.access.limits import STRIKES
 from realizehit.api import create_app
 from realizehit.bus.embedded import EmbeddedValkey
 from realizehit.bus.link import LinkSettings
@@ -117,6 +118,9 @@ class Node:
             max_queue_bytes=settings.max_queue_bytes,
             max_queue_messages=settings.max_queue_messages,
             max_message=settings.max_message_bytes,
+            input_rate=settings.max_actions,
+            input_burst=2 * settings.max_subscriptions,  # who comes back asks for all of it at once
+            input_strikes=STRIKES,
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,
             close_timeout=CLOSE_TIMEOUT,

@@ -136,7 +136,7 @@ class Settings:
     max_connections: int = _option(0, "clients connected at once, 0 for any number")
     max_per_address: int = _option(0, "connections of one address, 0 for any number; trusted proxies are not counted")
     max_handshakes: int = _option(0, "opening handshakes per second, 0 for any number")
-    max_actions: int = _option(100, "actions per second of a connection, 0 for any number")
+    max_actions: int = _option(100, "actions per second of a connection, 0 for any number; every frame counts as one")
     max_channels: int = _option(0, "channels with a subscriber at once, 0 for any number")
     max_head_bytes: int = _option(16 * 1024, "largest head of a request, its line and headers", unit="bytes")
     request_timeout: float = _option(30.0, "time for an HTTP request to arrive whole", unit="s")

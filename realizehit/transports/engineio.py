@@ -341,7 +341,8 @@ class _Packets(Session):
         if data.startswith(MESSAGE) and conn not in self.probes:
             self._session.receive(conn, data[1:])
         elif conn in self.probes:
-            self._probe(conn, data)
+            if self._is_paid(conn):
+                self._probe(conn, data)
         else:
             self.take(conn, data, frame)
 
@@ -352,7 +353,9 @@ class _Packets(Session):
         """Act on a packet; `wrap` makes an answer's packet fit for the connection."""
         kind, data = packet[:1], packet[1:]
         if kind == MESSAGE:
-            self._session.receive(conn, data)
+            self._session.receive(conn, data)  # which counts it
+        elif not self._is_paid(conn):
+            pass
         elif kind == PING and self._revision == 3:
             self._engine.send_bytes(conn, wrap(PONG + data))
         elif (kind == PONG and self._revision == 4) or kind == NOOP:
@@ -365,6 +368,13 @@ class _Packets(Session):
             self._engine.disconnect(
                 conn, CloseCode.PROTOCOL_ERROR, f"no packet of Engine.IO {self._revision} that a client sends"
             )
+
+    def _is_paid(self, conn: int) -> bool:
+        """Count a packet that is no message; false where it is one too many, which may end the connection."""
+        paid = self._engine.charge(conn)
+        if paid == _fanout.HOPELESS:
+            self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED.value)
+        return paid == _fanout.PAID
 
     def gone(self, conn: int) -> None:
         """Forget a connection."""
