@@ -505,10 +505,10 @@ def test_a_key_that_was_replaced_ends_a_file(shared_valkey: Valkey, tmp_path: Pa
 
 def test_a_token_that_ends_ends_subscribe(shared_valkey: Valkey) -> None:
     secret = "0123456789" * 4
-    token = jwt.encode({"sub": "42", "exp": time.time() + 2}, secret, "HS256")
     options = ("--jwt-algorithm", "HS256", "--jwt-claim", "user=sub", "--jwt-leeway", "0", "--drain-seconds", "0")
     with serving("--redis", shared_valkey.url, *options, env={"REALIZEHIT_JWT_SECRET": secret}) as server:
         words = ("subscribe", "--url", server.ws, "user=42")
+        token = jwt.encode({"sub": "42", "exp": time.time() + 4}, secret, "HS256")  # longer than the command's start
         with running("realizehit", *words, env={"REALIZEHIT_TOKEN": token}) as process:
             assert process.wait() == 1
         last = "Error: the server closed the connection with 4501: the token has expired  (not-authenticated)"
