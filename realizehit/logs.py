@@ -15,6 +15,9 @@ from realizehit.masking import masked
 LOG_INTERVAL: Final = 10.0
 """Seconds between two lines of a kind that a stranger or an outage can cause."""
 
+REMINDER: Final = 60.0
+"""Seconds between two lines about a trouble that lasts."""
+
 # A line break in a message would forge a line of its own, and a terminal obeys escape sequences.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
 
@@ -140,7 +143,17 @@ class FewOfAKind(logging.Filter):
         return True
 
 
-_STRANGERS: Final = ("Unsupported upgrade request", "No supported WebSocket library")
+_STRANGERS: Final = (
+    "Unsupported upgrade request", "No supported WebSocket library",
+    # Defects; what causes one may be sent again and again.
+    "Exception in ASGI application", "ASGI callable",
+)  # fmt: skip
+_DEFECTS: Final = (
+    "a connection's callback failed",
+    "Exception in callback",
+    "Task exception was never retrieved",
+    "the relay failed",
+)
 _SAID_BETTER: Final = ("Invalid HTTP request received",)  # with the peer's address, by `realizehit.access.refusals`
 _LIBRARIES: Final = ("uvicorn.access", "uvicorn.error", "websockets.server")
 
@@ -153,6 +166,7 @@ def guard_libraries() -> None:
     for name in _LIBRARIES:
         _add(logging.getLogger(name), HideSecrets())
     _add(logging.getLogger("uvicorn.error"), FewOfAKind(_STRANGERS, dropped=_SAID_BETTER))
+    _add(logging.getLogger("asyncio"), FewOfAKind(_DEFECTS))
 
 
 def _add(logger: logging.Logger, new: logging.Filter) -> None:

@@ -34,6 +34,7 @@ from realizehit.errors import (
     PublishUnclear,
     RequestError,
 )
+from realizehit.logs import REMINDER, Seldom, more
 from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication, problem
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
@@ -42,7 +43,7 @@ from realizehit.transports.direct import Respond
 logger: Final = logging.getLogger(__name__)
 
 RETRY_AFTER: Final = 2  # seconds, in every 503
-LOG_INTERVAL: Final = 5.0  # seconds between two lines about a broker that cannot be reached
+LOG_INTERVAL: Final = REMINDER  # seconds between two lines about a broker that cannot be reached
 PATTERN_ROOM: Final = 16 * 1024  # bytes of a publish body besides its payload
 
 _LONGEST_TYPE: Final = 256  # bytes of a Content-Type
@@ -71,14 +72,13 @@ class Away:
     """Says that the broker cannot be reached: to who asks without its address, to the log with the cause."""
 
     def __init__(self) -> None:
-        self._quiet_until = 0.0
+        self._seldom = Seldom(LOG_INTERVAL)
 
     def say(self, error: BrokerError) -> str:
         """Log an error, now and then, and return what a client may know of it."""
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + LOG_INTERVAL
-            logger.warning("the broker does not serve: %s", error)
+        left_out = self._seldom.passes("away")
+        if left_out is not None:
+            logger.warning("the broker does not serve: %s%s", error, more(left_out))
         if isinstance(error, PublishUnclear):
             return "the broker did not answer in time; it may have taken the message"
         return "the broker cannot be reached; try again later"
@@ -95,6 +95,7 @@ class Endpoint:
         self.gate = gate
         self.metrics = metrics
         self.max_payload = settings.max_payload_bytes
+        self._seldom = Seldom(LOG_INTERVAL)
         self.max_body = settings.max_payload_bytes + PATTERN_ROOM
 
     async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
@@ -254,8 +255,8 @@ class Publish(Endpoint):
 
     def _refuse(self, respond: Respond, error: Exception, client: object, headers: Mapping[bytes, bytes]) -> None:
         answer = self._refusal(error, client, headers)
-        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR:
-            logger.error("a publication failed", exc_info=error)
+        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR and (left_out := self._seldom.passes("failed")) is not None:
+            logger.error("a publication failed%s", more(left_out), exc_info=error)
         respond(*answer)
 
 

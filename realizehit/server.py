@@ -33,6 +33,7 @@ from realizehit.figures import STATS_CHANNEL, Figures
 from realizehit.hub import Hub
 from realizehit.listener import Listener
 from realizehit.listening import api_url, bind, tls_context, unix_socket, ws_url
+from realizehit.logs import REMINDER
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.engineio import EngineIO
@@ -131,8 +132,9 @@ class Node:
             self._broker_url,
             subscribe_url=self._relay_url,
             publish_timeout=settings.publish_timeout,
-            # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again.
-            link=LinkSettings(backoff_most=RELAY_BACKOFF) if self._relay_url else None,
+            # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again. What it tells of
+            # the broker is not told by each of the workers too.
+            link=LinkSettings(backoff_most=RELAY_BACKOFF, quiet_for=REMINDER) if self._relay_url else None,
         )
         self.hub = Hub(
             self.engine,

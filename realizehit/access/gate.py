@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from realizehit.access.claimants import Claimant
 from realizehit.access.expiry import Deadlines
-from realizehit.access.hosts import Hosts
+from realizehit.access.hosts import Hosts, is_own_name
 from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
 from realizehit.access.keys import Key
 from realizehit.access.limits import AddressLimit, Bucket
@@ -505,7 +505,7 @@ class Gate:
 
 def _hosts(settings: Settings) -> Hosts | None:
     """Return the names of a server; ``None`` where it may be asked for under any, as one that others reach."""
-    if "*" in settings.allow_origin or not (settings.host == "localhost" or is_loopback(settings.host)):
+    if "*" in settings.allow_origin or not is_own_name(settings.host):
         return None
     endpoints = (settings.endpoint, settings.endpoint_ws, settings.endpoint_api)
     return Hosts([*settings.allow_origin, *(endpoint for endpoint in endpoints if endpoint)])

@@ -13,6 +13,8 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from realizehit.access.peers import is_loopback
+
 _LONGEST: Final = 300  # characters of a Host: a name of 253, port
 
 
@@ -30,6 +32,12 @@ class Hosts:
         """Whether a ``Host`` names this server: an address, which no page can have for a name, or a name of its own."""
         name = _name(host.decode("latin-1").lower())
         return name is not None and (name in self._names or _is_of_every_machine(name))
+
+
+def is_own_name(host: str) -> bool:
+    """Whether a server that listens on this host is reached from its own machine alone."""
+    name = host.lower().rstrip(".")
+    return name == "localhost" or name.endswith(".localhost") or is_loopback(host)
 
 
 def _name(host: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 import realizehit
+from realizehit.access.hosts import is_own_name
 from realizehit.address import redacted
 from realizehit.cli.endpoints import DEFAULT_WS, api_endpoint, ws_endpoint
 from realizehit.settings import Settings
@@ -43,6 +44,40 @@ def curl_line(api: str, *, key: bool = False) -> str:
     """Return the command that publishes at that address, with the key that the environment has where one is needed."""
     login = '-H "Authorization: Bearer $REALIZEHIT_KEY" ' if key else ""
     return f"curl {shlex.quote(api)} {login}-H 'Content-Type: application/json' -d '{_BODY}'"
+
+
+def doubts(settings: Settings) -> list[str]:
+    """Return what is probably not meant: settings that can be used and let more in, or less, than it seems."""
+    exposed = not is_own_name(settings.host)
+    found = []
+    if exposed and settings.grants is None and settings.role != "api":
+        identified = bool(settings.identify or settings.jwt_claims)
+        what = "everything but what belongs to others' identities" if identified else "everything"
+        found.append(
+            f"--host {settings.host} is reached from other machines, and without --grants everybody who reaches it may "
+            f"subscribe to {what}"
+        )
+    if exposed and settings.insecure_publish and settings.role != "ws":
+        found.append(
+            f"--insecure-publish: everybody who reaches --host {settings.host} may publish; use --keys instead"
+        )
+    if settings.identify and not settings.trusted_proxies and settings.role != "api":
+        found.append(
+            "--identify without --trusted-proxies: no header is believed, so that nobody has an identity; name the "
+            "proxy that sets the headers"
+        )
+    if "*" in settings.allow_origin and settings.identify and settings.trusted_proxies:
+        found.append(
+            "--allow-origin '*' with --identify: any web page may connect as the person whose browser shows it, where "
+            "the proxy knows that person by cookies; name the pages instead"
+        )
+    return found
+
+
+def warn(settings: Settings) -> None:
+    """Log each of the doubts."""
+    for doubt in doubts(settings):
+        logger.warning("%s", doubt)
 
 
 def announce(settings: Settings, ws: str, api: str) -> None:

@@ -32,6 +32,7 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
     """Show each setting, its value and where it comes from, or say what is wrong.
 
     Nothing is started or connected. Passwords are not shown. The exit status is 2 where the settings cannot be used.
+    What can be used and is probably not meant is told on standard error.
     With --pattern the answer to a subscription is told instead, with the grant that allows it or the nearest one that
     does not; the exit status is then 0 for yes and 1 for no.
     """
@@ -42,6 +43,7 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
     from rich.console import Console
     from rich.table import Table
 
+    from realizehit.cli.banner import doubts
     from realizehit.supervisor import check
 
     try:
@@ -61,6 +63,8 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
         style = "dim" if place == "default" else ""
         table.add_row(flag_of(name) or "-", _shown(settings, name), place, variable_of(name), style=style)
     console.print(table, markup=False, highlight=False)
+    for doubt in doubts(settings):
+        click.echo(f"Warning: {doubt}", err=True)
 
 
 def _shown(settings: Settings, name: str) -> str:

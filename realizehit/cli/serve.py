@@ -43,10 +43,11 @@ def serve(ctx: click.Context, /, **flags: Any) -> None:
     settings, _ = settings_from(flags)
 
     from realizehit import logs
-    from realizehit.cli.banner import announce
+    from realizehit.cli.banner import announce, warn
     from realizehit.supervisor import start
 
     logs.configure(settings.log_format, settings.log_level)
+    warn(settings)
     try:
         start(settings, lambda ws, api: announce(settings, ws, api))
     except SettingsError as error:

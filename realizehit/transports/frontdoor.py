@@ -167,11 +167,13 @@ class FrontDoor(asyncio.Protocol):
         return transport, received
 
     def _too_late(self) -> None:
-        self._limited("late_head")
         if self._received:
+            self._limited("late_head")
             text = f"the request head did not arrive within {self._timeout:g} seconds"
             self._turn_away(refusal(408, text, ErrorCode.TIMEOUT))
-        else:
+        else:  # browsers open connections in advance: that is counted, and no news
+            if self._guard is not None:
+                self._guard.gate.refusals["late_head"] += 1
             self.shutdown()
 
     def _limited(self, reason: str) -> None:

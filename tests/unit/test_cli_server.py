@@ -144,6 +144,49 @@ def test_public_addresses(given: dict[str, str], ws: str, api: str) -> None:
     assert banner.public_api(settings, "http://127.0.0.1:1/p/") == api
 
 
+EXPOSED = "--host 0.0.0.0 is reached from other machines"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, []),
+        ({"host": "localhost"}, []),
+        ({"host": "127.0.0.2", "insecure_publish": True}, []),
+        ({"host": "::1"}, []),
+        ({"host": "0.0.0.0"}, [EXPOSED]),
+        ({"host": "::"}, ["--host :: is reached"]),
+        ({"host": "192.0.2.1"}, ["--host 192.0.2.1 is reached"]),
+        ({"host": "rt.example.org"}, ["--host rt.example.org is reached"]),
+        ({"host": "0.0.0.0", "grants": "g.toml"}, []),
+        ({"host": "0.0.0.0", "role": "api"}, []),
+        ({"host": "0.0.0.0", "jwt_claims": ("user=sub",)}, ["everything but what belongs to others' identities"]),
+        ({"host": "0.0.0.0", "insecure_publish": True}, [EXPOSED, "--insecure-publish: everybody"]),
+        ({"host": "0.0.0.0", "insecure_publish": True, "role": "ws"}, [EXPOSED]),
+        ({"host": "0.0.0.0", "insecure_publish": True, "role": "api"}, ["--insecure-publish: everybody"]),
+        ({"identify": ("user=X-User",)}, ["--identify without --trusted-proxies"]),
+        ({"identify": ("user=X-User",), "trusted_proxies": ("unix",)}, []),
+        ({"allow_origin": ("*",)}, []),
+        (
+            {"identify": ("user=X-User",), "trusted_proxies": ("unix",), "allow_origin": ("*",)},
+            ["--allow-origin '*' with --identify"],
+        ),
+    ],
+)
+def test_what_is_probably_not_meant(options: dict[str, Any], said: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    banner.warn(Settings(**options))
+    assert len(caplog.messages) == len(said)
+    for message, part in zip(caplog.messages, said, strict=True):
+        assert part in message
+
+
+def test_check_config_says_what_is_probably_not_meant() -> None:
+    result = invoke("check-config", "--host", "0.0.0.0")
+    assert result.exit_code == 0
+    assert f"Warning: {EXPOSED}" in result.stderr
+    assert invoke("check-config").stderr == ""
+
+
 def test_the_lines_to_paste() -> None:
     assert banner.subscribe_line(DEFAULT_WS) == "realizehit subscribe kind=news channel=CNN"
     other = banner.subscribe_line("ws://h/a b")
