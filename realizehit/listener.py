@@ -93,6 +93,12 @@ class Listener:
                 raise error
             await asyncio.sleep(0.001)
 
+    def stop(self) -> None:
+        """Stop accepting at once: the sockets are closed in the loop's next turn. `close` is still to follow."""
+        for server, _ in self._servers:
+            for each in server.servers:
+                each.close()
+
     async def close(self) -> None:
         """Stop accepting, and wait for the requests that are under way; calling it again does nothing."""
         servers, self._servers = self._servers, []

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
 import stat
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Final
 
 from realizehit.errors import SettingsError
 from realizehit.settings import Settings
 
+PATIENCE: Final = 3.0
+"""Seconds that a server with workers waits for an address that is in use. Where the server before it was killed, that
+one's workers leave at once, which takes a moment all the same."""
 
-def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+_PAUSE: Final = 0.05  # seconds between two looks at an address that is in use
+
+
+def bind(host: str, port: int, *, reuse_port: bool = False, patience: float = 0.0) -> socket.socket:
     """Return a bound socket that does not listen yet.
+
+    Args:
+        host: a name or an address.
+        port: 0 for one that is free.
+        reuse_port: whether other processes listen there too.
+        patience: seconds to wait while somebody else listens there.
 
     Raises:
         SettingsError: the address cannot be had; the text says why.
@@ -31,7 +46,7 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
+        _until_free(lambda: sock.bind(address), patience)
         sock.setblocking(False)
     except OSError as error:
         sock.close()
@@ -39,11 +54,27 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     return sock
 
 
+def _until_free(take: Callable[[], None], patience: float) -> None:
+    """Take an address, and wait for it so many seconds while it is in use."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return take()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise
+        time.sleep(_PAUSE)
+
+
 @contextlib.contextmanager
-def unix_socket(path: str | None) -> Generator[socket.socket | None]:
+def unix_socket(path: str | None, *, patience: float = 0.0) -> Generator[socket.socket | None]:
     """Hold a bound Unix socket that does not listen yet, for the owner and the group; its file is gone in the end.
 
     A file that a killed server left is replaced; one that somebody listens on is not.
+
+    Args:
+        path: where it is.
+        patience: seconds to wait while somebody else listens there.
 
     Yields:
         The socket; ``None`` without a path.
@@ -56,7 +87,7 @@ def unix_socket(path: str | None) -> Generator[socket.socket | None]:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
-            _make_room(path)
+            _until_free(lambda: _make_room(path), patience)
             before = os.umask(0o117)
             try:
                 sock.bind(path)
@@ -88,7 +119,7 @@ def _make_room(path: str) -> None:
         except ConnectionRefusedError:
             Path(path).unlink()
             return
-    raise FileExistsError(0, "somebody listens there")
+    raise OSError(errno.EADDRINUSE, "somebody listens there")
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

