@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -230,10 +231,12 @@ def embedded_target(*, redis: str | None = None, publish: Publish | None = None,
     Raises:
         LoadTestError: it did not start; the text says why.
     """
-    environment = {**os.environ, REDIS_VARIABLE: redis or ""}
+    # -P: what lies in the working directory, such as a checkout's sources, is not to be imported by accident.
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    environment = {**os.environ, "PYTHONPATH": paths, REDIS_VARIABLE: redis or ""}
     # A session of its own: Ctrl+C in the terminal is for the load test, which then ends the server.
     process = subprocess.Popen(  # noqa: S603 - this package's own module
-        [sys.executable, "-m", "realizehit.loadtest.embedded", str(workers)],
+        [sys.executable, "-P", "-m", "realizehit.loadtest.embedded", str(workers)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

@@ -490,3 +490,13 @@ def test_a_server_is_started_where_none_is_given(workers: int) -> None:
         report = conduct(target, "wide", connections=5, duration=0.3)
     assert_flawless(report)
     assert not any(Path(f"/proc/{pid}").exists() for pid in target.pids)
+
+
+def test_the_sources_in_the_working_directory_are_not_taken_for_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "realizehit").mkdir()
+    (tmp_path / "realizehit" / "__init__.py").write_text("raise SystemExit('these are the wrong sources')")
+    monkeypatch.chdir(tmp_path)
+    with embedded_target() as target:
+        assert target.embedded
