@@ -10,9 +10,12 @@ import io
 import os
 import sys
 
+from realizehit.children import leave_working_directory
+
 
 def server() -> None:
     """Run ``realizehit-server``."""
+    leave_working_directory()
     from realizehit.cli.serve import serve
 
     write_anything()
@@ -50,9 +53,10 @@ def _let_go_of_output() -> None:
             os.close(sink)
 
 
-def client() -> None:
+def client(prog_name: str = "realizehit") -> None:
     """Run ``realizehit``."""
+    leave_working_directory()
     from realizehit.cli.main import main
 
     write_anything()
-    main(prog_name="realizehit")
+    main(prog_name=prog_name)

@@ -7,7 +7,7 @@ import ssl
 from typing import Final
 
 from realizehit.causes import causes_of
-from realizehit.errors import Disconnected, RealizehitError, ServerUnavailable
+from realizehit.errors import Disconnected, LoadTestError, RealizehitError, ServerUnavailable
 
 _UNKNOWN_ISSUER: Final = (18, 19, 20, 21)  # OpenSSL's codes for a certificate whose authority is not trusted
 _NO_HTTP: Final = ("InvalidMessage", "RemoteProtocolError")  # what the libraries raise for an answer that is no HTTP
@@ -20,7 +20,7 @@ def told(error: RealizehitError) -> str:
 
 
 def _advice(error: RealizehitError) -> str:
-    if not isinstance(error, ServerUnavailable | Disconnected):
+    if not isinstance(error, ServerUnavailable | Disconnected | LoadTestError):
         return ""
     over_tls = any(scheme in str(error) for scheme in ("https://", "wss://"))
     for cause in causes_of(error):
