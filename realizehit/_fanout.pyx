@@ -46,6 +46,7 @@ from realizehit._input cimport input_bytes, input_drop, input_extend, input_keep
 from realizehit._memory cimport RH_DEBUG, Pool, alive, pool_clear, pool_give, pool_take
 from realizehit._queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, queue_move, queue_written
 from realizehit._resp cimport resp_message
+from realizehit._shapes cimport Split, has_reserved, split_channel, write_projection, write_shape
 from realizehit._sockets cimport (
     RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
     rh_event_out, rh_event_tag, rh_half_close, rh_is_quiet, rh_recv, rh_would_block,
@@ -147,6 +148,53 @@ def channel_id(bytes channel not None):
     cdef str label = PyUnicode_New(8, 127)
     rh_id(<char*> PyUnicode_1BYTE_DATA(label), <const uint8_t*> PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel))
     return label
+
+
+def shape_of(bytes channel not None):
+    """Return a subscription's shape: its channel with ``=`` in the place of each value that is fixed.
+
+    Args:
+        channel: canonical text, e.g. ``b"channel:*|kind:news"``.
+
+    Returns:
+        E.g. ``b"channel:*|kind:="``.
+
+    Raises:
+        ValueError: it is no channel.
+    """
+    cdef Split split
+    cdef char out[C_MAX_CHANNEL]
+    cdef int size = -1
+    if split_channel(&split, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel)):
+        size = write_shape(out, &split)
+    if size < 0:
+        raise ValueError(f"{channel[:80]!r} is no channel")
+    return PyBytes_FromStringAndSize(out, size)
+
+
+def project(bytes channel not None, bytes shape not None):
+    """Return the channel of the one wildcard subscription of a shape that a publication matches.
+
+    Args:
+        channel: what is published to, in canonical text and without a star.
+        shape: what `shape_of` returned.
+
+    Returns:
+        The channel, or None: a key of the shape is missing, the shape is closed and there are further keys, the
+        publication is of the server's own, or no channel can be that long.
+
+    Cost:
+        One pass over both texts, one allocation where it exists.
+    """
+    cdef Split of_channel, of_shape
+    cdef char out[C_MAX_CHANNEL]
+    cdef int size
+    if not split_channel(&of_channel, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel)):
+        return None
+    if has_reserved(&of_channel) or not split_channel(&of_shape, PyBytes_AS_STRING(shape), PyBytes_GET_SIZE(shape)):
+        return None
+    size = write_projection(out, &of_channel, &of_shape)
+    return PyBytes_FromStringAndSize(out, size) if size >= 0 else None
 
 
 # --- 2. The engine ----------------------------------------------------------------------------------------------------

@@ -96,3 +96,66 @@ export function channel(pattern, { wildcard = false } = {}) {
   if (text.length > MAX_CHANNEL) throw new PatternError(`the channel has ${text.length} bytes, at most ${MAX_CHANNEL}`);
   return text;
 }
+
+const RESERVED_KEY = "realizehit"; // what servers publish for themselves matches no star
+
+/**
+ * Split a channel, or a shape, into its filters.
+ *
+ * @param {string} text
+ * @returns {[string, string][]}
+ */
+const split = (text) =>
+  text.split("|").map((filter) => {
+    const colon = filter.indexOf(":");
+    return [filter.slice(0, colon), filter.slice(colon + 1)];
+  });
+
+/**
+ * Return the shape of a subscription: its channel with `=` for each fixed value. Subscriptions of one shape differ in these
+ * values alone, and a publication matches at most one of them.
+ *
+ * @param {Record<string, string | number | bigint | boolean>} pattern
+ * @throws {PatternError} it breaks a rule.
+ */
+export function shape(pattern) {
+  const filters = split(channel(pattern, { wildcard: true }));
+  return filters.map(([key, value]) => `${key}:${value === "*" ? "*" : "="}`).join("|");
+}
+
+/**
+ * Return the channel of the one wildcard subscription of a shape that a publication matches, or `null` where there is none:
+ * the publication lacks a key of the shape, or has a further one that the shape does not leave open.
+ *
+ * @param {string} published the channel that is published to, as `channel` returns it.
+ * @param {string} shape as `shape` returns it for a wildcard subscription.
+ */
+export function project(published, shape) {
+  const values = new Map(split(published));
+  if (values.has(RESERVED_KEY)) return null;
+  const parts = [];
+  let further = values.size;
+  let open = false;
+  for (const [key, value] of split(shape)) {
+    const own = values.get(key);
+    if (key === "*") open = true;
+    else if (own === undefined) return null;
+    else further -= 1;
+    parts.push(`${key}:${value === "*" ? "*" : own}`);
+  }
+  const text = parts.join("|");
+  return (further && !open) || text.length > MAX_CHANNEL ? null : text;
+}
+
+/**
+ * Tell whether a subscription gets what is published to a pattern. Without a star, that is the same pattern alone.
+ *
+ * @param {Record<string, string | number | bigint | boolean>} subscription
+ * @param {Record<string, string | number | bigint | boolean>} publication
+ * @throws {PatternError} one of them breaks a rule, or `publication` has a star.
+ */
+export function matches(subscription, publication) {
+  const own = channel(subscription, { wildcard: true });
+  const published = channel(publication);
+  return Object.values(subscription).includes("*") ? project(published, shape(subscription)) === own : own === published;
+}
