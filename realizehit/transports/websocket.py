@@ -13,7 +13,8 @@ from realizehit.errors import ErrorCode
 from realizehit.transports.adoption import adopt
 from realizehit.transports.compression import negotiate
 from realizehit.transports.guard import Guard
-from realizehit.transports.handshake import Head, accept, refusal
+from realizehit.transports.handshake import accept, refusal
+from realizehit.transports.heads import Head
 from realizehit.transports.intake import Intake
 from realizehit.transports.room import NO_ROOM, Room
 from realizehit.transports.session import Session
@@ -85,13 +86,16 @@ class WebSocketTransport:
         """How many connections have a parser of their own now."""
         return self._plain.parsers + (self._compressed.parsers if self._compressed else 0)
 
-    def open(self, transport: asyncio.Transport, head: Head, rest: bytes) -> None:
+    def open(self, transport: asyncio.Transport, head: Head, rest: bytes) -> bytes | None:
         """Answer an opening handshake, and hand an accepted connection to the engine.
 
         Args:
-            transport: the connection; not the caller's any more from here on.
+            transport: the connection; not the caller's any more where it is accepted.
             head: the request.
             rest: bytes that came after it.
+
+        Returns:
+            ``None`` where it is accepted; else the response with which the caller ends the connection.
         """
         dialect = self._dialect(head)
         refused = self._refusal(head, dialect)
@@ -108,8 +112,7 @@ class WebSocketTransport:
         else:
             response = refused
         if not accepted:
-            _turn_away(transport, response)
-            return
+            return response
         try:
             extension = None if self._compressed is None else negotiate(head)
             if dialect is not None:
@@ -125,7 +128,8 @@ class WebSocketTransport:
             self._room.refused(error.strerror or str(error))
             if self._guard is not None:
                 self._guard.limited("no_room")
-            _turn_away(transport, NO_ROOM)
+            return NO_ROOM
+        return None
 
     def _dialect(self, head: Head) -> Dialect | None:
         if self._engineio is not None and any(pair.startswith(b"EIO=") for pair in head.query.split(b"&")):
@@ -139,9 +143,3 @@ class WebSocketTransport:
             text = "this server is going away; try another"
             return refusal(503, text, ErrorCode.UNAVAILABLE, "Retry-After: 1")
         return None if dialect is None else dialect.refusal(head)
-
-
-def _turn_away(transport: asyncio.Transport, response: bytes) -> None:
-    transport.set_protocol(asyncio.Protocol())
-    transport.write(response)
-    transport.close()
