@@ -169,7 +169,7 @@ class Node:
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
             self._ticker = self._start_ticking()
-            self._listener = Listener(app, settings, self.guard, self.room)
+            self._listener = Listener(app, settings, self.guard, self.room, lambda: self.draining)
             await self._listen(self._listener)
             if settings.console:
                 figures = Figures(

@@ -54,6 +54,7 @@ _LEAST: Final = {
     "subscribe_timeout": 0.01,
     "publish_timeout": 0.01,
     "request_timeout": 0.05,
+    "keep_alive": 0.05,
 }  # seconds
 
 _UNLIMITED: Final = ("max_connections", "max_per_address", "max_handshakes", "max_actions", "max_channels")
@@ -140,6 +141,9 @@ class Settings:
     max_channels: int = _option(0, "channels with a subscriber at once, 0 for any number")
     max_head_bytes: int = _option(16 * 1024, "largest head of a request, its line and headers", unit="bytes")
     request_timeout: float = _option(30.0, "time for an HTTP request to arrive whole", unit="s")
+    keep_alive: float = _option(
+        75.0, "time that an HTTP connection may be idle; longer than a load balancer keeps its own", unit="s"
+    )
 
     def __post_init__(self) -> None:  # noqa: PLR0912 - one check after the other
         for name in ("port", "ws_port", "api_port"):

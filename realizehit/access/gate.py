@@ -33,8 +33,8 @@ REASONS: Final = (
     "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "host", "bad_identity",
     "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels",
     "message_too_large", "expired", "key_replaced", "no_longer_granted", "protected", "bad_key", "key_not_granted",
-    "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "no_room", "session",
-    "bad_handshake", "malformed",
+    "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "unread_answer", "no_room",
+    "session", "bad_handshake", "malformed",
 )  # fmt: skip
 """Why somebody was refused, or put out, as metrics call it; each limit that can be reached is one of them."""
 

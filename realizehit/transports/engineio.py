@@ -45,7 +45,8 @@ from realizehit.transports.engineio_packets import (
 from realizehit.transports.engineio_polling import Polling, PollingSession, answer, preflight, refuse
 from realizehit.transports.entrance import check_claimant, claimant_of, headers_of, opening_of
 from realizehit.transports.guard import STATUS, Guard
-from realizehit.transports.handshake import Head, last_response
+from realizehit.transports.handshake import last_response
+from realizehit.transports.heads import Head
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import Session
 
@@ -192,7 +193,7 @@ class EngineIO:
             await preflight(scope, send)
         elif not any(pair.startswith(b"EIO=") for pair in scope["query_string"].split(b"&")):
             self._not_upgraded(scope)
-            more = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+            more = [(b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-version", b"13")]
             text = problem(426, "connect with a WebSocket or an Engine.IO client", ErrorCode.BAD_REQUEST)
             await answer(scope, send, 426, text, media_type=b"application/problem+json", more=more)
         else:

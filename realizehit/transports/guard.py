@@ -15,7 +15,8 @@ from realizehit.access.gate import Gate, Opening
 from realizehit.access.peers import peer_of_transport
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, SettingsError
 from realizehit.hub import Hub
-from realizehit.transports.handshake import Head, refusal
+from realizehit.transports.handshake import refusal
+from realizehit.transports.heads import Head
 from realizehit.upkeep import Failures, keep_up
 
 logger: Final = logging.getLogger(__name__)
