@@ -319,7 +319,7 @@ async def test_an_encoded_body_is_not_taken(node: Node, coding: bytes) -> None:
     opening = b"GET /ws/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n\r\n"
     [answer, _] = await exchange(node, opening)
     sid = orjson.loads(answer.partition(b"\r\n\r\n")[2][1:])["sid"].encode()
-    packet = b"POST /ws/?EIO=4&transport=polling&sid=%b HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n" % sid
+    packet = b"POST /ws/?EIO=4&transport=polling&sid=%b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n" % sid
     packet += b"Content-Encoding: %b\r\n\r\n6" % coding
     assert statuses(await exchange(node, packet)) == [415, 200]
 
