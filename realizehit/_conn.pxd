@@ -37,7 +37,8 @@ cdef enum ConnFlag:
     OVERDUE = 4096              # the time to end is over
     DEAF = 8192                 # it broke the protocol: nothing more of it is read
     ON_SLOW = 16384             # stands in the list of those to be sent away
-    LISTED = 16398              # ON_URGENT, ON_BULK, ON_PYTHON and ON_SLOW: a list names it
+    ON_OVER = 32768             # stands in the list of those whose queue is over its limit for a time
+    LISTED = 49166              # ON_URGENT, ON_BULK, ON_PYTHON, ON_SLOW and ON_OVER: a list names it
 
 
 cdef struct Subscription:
@@ -91,6 +92,9 @@ cdef struct Conn:
     PyObject* handler           # who is told what this connection sends; shared by all connections of a transport
     PyObject* transport         # for IS_TRANSPORT
     Input* input                # what came of a frame or message that is not whole; NULL for nothing
+    uint32_t moved              # tick at which it last took bytes
+    uint32_t unsent             # bytes that the system had yet to get to the peer then
+    uint32_t over               # tick since which its queue is over the limit, for ON_OVER
     int64_t full                # when its allowance of input is whole again; nanoseconds of the monotonic clock
 
 

@@ -35,7 +35,8 @@ cdef enum:  # the lists of connections
     THROUGH_PYTHON = 2      # dirty, and written by a Python transport
     SLOW = 3                # to be sent away
     DOOMED = 4              # to be buried
-    LISTS = 5
+    OVER = 5                # over their limit, to be looked at in each tick
+    LISTS = 6
 
 
 cdef class Channel:
@@ -60,6 +61,11 @@ cdef class Engine:
     # limits
     cdef uint32_t max_queue_bytes
     cdef uint32_t max_queue_messages
+    cdef uint32_t burst_bytes       # the limits of a connection that may be over the others for a time
+    cdef uint32_t burst_messages
+    cdef uint64_t burst_total
+    cdef uint32_t grace_ticks       # 0 for none
+    cdef uint32_t stall_ticks
     cdef size_t max_message
     cdef int64_t input_step         # nanoseconds that a frame of input costs; 0 where it is not bounded
     cdef uint8_t input_strikes      # frames refused, less those allowed since, after which it is closed
@@ -125,6 +131,10 @@ cdef class Engine:
     cdef int fan_out(self, Channel channel, Subscriber* subs, uint32_t count,
                      const char* payload, size_t size) except -1
     cdef bint enqueue(self, Conn* c, Frame* f, bint urgent) noexcept nogil
+    cdef bint tolerates(self, Conn* c, size_t size) noexcept nogil  # whether a connection may pass its limit now
+    cdef void send_away(self, Conn* c) noexcept nogil
+    cdef bint stands_still(self, Conn* c) noexcept nogil
+    cdef void judge(self) noexcept nogil
     cdef int send_frame(self, Conn* c, Frame* f) except -1
     cdef void make_dirty(self, Conn* c, bint urgent) noexcept nogil
 

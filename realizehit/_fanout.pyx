@@ -28,9 +28,9 @@ cdef extern from "Python.h":
 
 from realizehit._conn cimport (
     BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DEAF, HALF_CLOSED, HARD,
-    IS_TRANSPORT, LAST_FRAME, LISTED, ON_BULK, ON_PYTHON, ON_SLOW, ON_URGENT, OVERDUE, PEER_DONE, PINGED, SEEN, Conn,
-    Input, Subscriber, Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch, list_push,
-    rh_prefetch, slot_at, slot_find, slot_release, slot_take, slots_clear, slots_grow,
+    IS_TRANSPORT, LAST_FRAME, LISTED, ON_BULK, ON_OVER, ON_PYTHON, ON_SLOW, ON_URGENT, OVERDUE, PEER_DONE, PINGED,
+    SEEN, Conn, Input, Subscriber, Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch,
+    list_push, rh_prefetch, slot_at, slot_find, slot_release, slot_take, slots_clear, slots_grow,
 )
 from realizehit._engineio cimport engineio_frame, polling_3_frame, polling_4_frame
 from realizehit._filters cimport (
@@ -49,7 +49,7 @@ from realizehit._resp cimport resp_message
 from realizehit._shapes cimport Split, has_reserved, split_channel, write_projection, write_shape
 from realizehit._sockets cimport (
     RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
-    rh_event_out, rh_event_tag, rh_half_close, rh_is_quiet, rh_recv, rh_would_block,
+    rh_event_out, rh_event_tag, rh_half_close, rh_is_quiet, rh_recv, rh_unsent, rh_would_block,
 )
 from realizehit._sse cimport sse_frame
 from realizehit._text cimport is_utf8, is_utf8_start, rh_id, utf8_complete
@@ -312,6 +312,11 @@ cdef class Engine:
         on_error: called with an exception that a callback raised.
         max_queue_bytes: bytes that may wait for a connection; one message may pass it while nothing else waits.
         max_queue_messages: messages that may wait for a connection, at most `MAX_QUEUE_MESSAGES`.
+        grace: seconds for which a connection may be over these two while it takes what it is sent; 0 for none.
+        stall: seconds without a byte taken after which it does not.
+        burst_bytes: bytes that may wait for a connection meanwhile.
+        burst_messages: messages that may wait for it meanwhile.
+        burst_total: bytes that messages and queues of all connections may take meanwhile, each message counted once.
         max_message: bytes of a message that a client may send; longer ones go to the handler's ``on_bytes``.
         input_rate: frames per second that a client may send; 0 for any number. See `charge`.
         input_burst: frames that it may send at once.
@@ -341,7 +346,9 @@ cdef class Engine:
         memset(self.pings, 0, sizeof(self.pings))
         self.epoll = -1
 
-    def __init__(self, call_soon, on_error, *, max_queue_bytes=1 << 20, max_queue_messages=4096, max_message=16384,
+    def __init__(self, call_soon, on_error, *, max_queue_bytes=1 << 20, max_queue_messages=4096,
+                 double grace=0.0, double stall=5.0, burst_bytes=0, burst_messages=0, burst_total=1 << 26,
+                 max_message=16384,
                  double input_rate=0.0, int input_burst=1, int input_strikes=100,
                  heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.0005,
                  int loop_fd=-1,
@@ -376,6 +383,11 @@ cdef class Engine:
         self.ping_ticks = max(1, round(heartbeat_interval / self.tick_interval))
         self.pong_ticks = max(1, round(heartbeat_timeout / self.tick_interval))
         self.close_ticks = max(1, round(close_timeout / self.tick_interval))
+        self.burst_bytes = min(max(burst_bytes, max_queue_bytes), 1 << 30)
+        self.burst_messages = min(max(burst_messages, max_queue_messages), QUEUE_MAX)
+        self.burst_total = burst_total
+        self.grace_ticks = max(1, round(grace / self.tick_interval)) if grace else 0
+        self.stall_ticks = max(1, round(min(stall, grace) / self.tick_interval))
         self.started = -1
         for i in range(WHEEL):
             self.wheel.buckets[i] = NIL
@@ -883,6 +895,7 @@ cdef class Engine:
                     slot = c.timer_next
                     if c.due <= self.wheel.now:
                         self.timer_fired(c)
+                self.judge()
         except BaseException:
             self.depth -= 1
             self.broke_off()
@@ -1232,10 +1245,9 @@ cdef class Engine:
         return 0
 
     cdef bint enqueue(self, Conn* c, Frame* f, bint urgent) noexcept nogil:
-        if c.count >= self.max_queue_messages or (c.count and <uint64_t> c.queued + f.size > self.max_queue_bytes):
-            c.state = CONN_SLOW
-            c.flags |= ON_SLOW
-            list_push(&self.lists[SLOW], c)
+        if ((c.count >= self.max_queue_messages or (c.count and <uint64_t> c.queued + f.size > self.max_queue_bytes))
+                and not self.tolerates(c, f.size)):
+            self.send_away(c)
             return False
         if not queue_append(&self.pool, c, f):
             self.doom(c)
@@ -1243,6 +1255,54 @@ cdef class Engine:
         if not c.flags & BLOCKED:
             self.make_dirty(c, urgent)
         return True
+
+    cdef void send_away(self, Conn* c) noexcept nogil:
+        c.state = CONN_SLOW
+        c.flags |= ON_SLOW
+        list_push(&self.lists[SLOW], c)
+
+    cdef bint tolerates(self, Conn* c, size_t size) noexcept nogil:
+        # One batch of publications may pass the limits of a queue, also where the reader takes it as fast as its line
+        # does. So whoever is not known to stand still has time, within further limits.
+        if (self.grace_ticks == 0 or c.count >= self.burst_messages
+                or <uint64_t> c.queued + size > self.burst_bytes or self.pool.waiting > self.burst_total):
+            return False
+        if c.flags & ON_OVER:
+            return True
+        if not c.flags & BLOCKED:
+            c.moved = self.wheel.now    # all that it was sent before is on its way
+        elif self.stands_still(c):
+            return False
+        c.over = self.wheel.now
+        c.flags |= ON_OVER
+        list_push(&self.lists[OVER], c)
+        return True
+
+    cdef bint stands_still(self, Conn* c) noexcept nogil:
+        # The system takes what is sent in large pieces; what it has yet to get to the peer shows more.
+        cdef uint32_t unsent = rh_unsent(c.fd) if c.fd >= 0 else 0
+        if c.fd >= 0 and unsent < c.unsent:
+            c.moved = self.wheel.now
+        c.unsent = unsent
+        return self.wheel.now - c.moved >= self.stall_ticks
+
+    cdef void judge(self) noexcept nogil:
+        # Once a tick: who is over the limits of a queue and stands still, or is so for too long, is sent away.
+        cdef uint32_t left = self.lists[OVER].end - self.lists[OVER].start
+        cdef Conn* c
+        while left:
+            left -= 1
+            c = list_pop(&self.lists[OVER])
+            c.flags &= ~ON_OVER
+            if c.flags & BURIED:
+                slot_release(&self.slots, c)
+            elif c.state == CONN_OPEN and (c.count > self.max_queue_messages
+                                           or (c.count > 1 and c.queued - c.offset > self.max_queue_bytes)):
+                if self.stands_still(c) or self.wheel.now - c.over >= self.grace_ticks:
+                    self.send_away(c)
+                else:
+                    c.flags |= ON_OVER
+                    list_push(&self.lists[OVER], c)
 
     cdef int send_frame(self, Conn* c, Frame* f) except -1:
         if f == NULL:
@@ -1324,15 +1384,18 @@ cdef class Engine:
                 return
             self.n.sends += 1
             self.n.bytes_out += n
+            c.moved = self.wheel.now
             queue_written(&self.pool, c, n)
             if <size_t> n < offered:
                 self.block(c)
                 return
+        c.over = self.wheel.now     # all is on its way
         self.finish(c)
 
     cdef void block(self, Conn* c) noexcept nogil:
         c.flags |= BLOCKED
         self.n.blocked += 1
+        c.unsent = rh_unsent(c.fd)
         if rh_epoll_arm(self.epoll, c.fd, handle_of(c), True) < 0:
             self.doom(c)
 
@@ -1360,6 +1423,7 @@ cdef class Engine:
             done += f.size
         self.n.sends += 1
         self.n.bytes_out += len(data)
+        c.moved = c.over = self.wheel.now
         queue_written(&self.pool, c, len(data))
         return data
 

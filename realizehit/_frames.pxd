@@ -54,6 +54,7 @@ cdef inline Frame* frame_new(Pool* pool, size_t size) noexcept nogil:
     if f != NULL:
         f.refs = 1
         f.size = <uint32_t> size
+        pool.waiting += size
         if RH_DEBUG:
             alive.frames += 1
     return f
@@ -62,6 +63,7 @@ cdef inline Frame* frame_new(Pool* pool, size_t size) noexcept nogil:
 cdef inline void frame_release(Pool* pool, Frame* f) noexcept nogil:
     f.refs -= 1
     if f.refs == 0:
+        pool.waiting -= f.size
         if RH_DEBUG:
             alive.frames -= 1
         pool_give(pool, f, sizeof(Frame) + f.size)

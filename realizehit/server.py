@@ -49,6 +49,8 @@ logger: Final = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
 LEAVE_TIMEOUT: Final = 0.5  # seconds for the same where the node has to be gone at once
+STALL: Final = 5.0  # seconds without a byte taken, after which a client over its limits is closed
+BURSTS: Final = 16  # batches that may wait while clients are over their limits; of all clients together
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
 TICK: Final = 0.25  # seconds between two looks at what is due, at most
 DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away, at least
@@ -120,6 +122,12 @@ class Node:
             self._callback_failed,
             max_queue_bytes=settings.max_queue_bytes,
             max_queue_messages=settings.max_queue_messages,
+            grace=settings.slow_grace,
+            stall=STALL,
+            # What one request publishes fits behind what may wait already, also where a transport's framing is longer.
+            burst_bytes=settings.max_queue_bytes + 2 * settings.max_batch_bytes,
+            burst_messages=settings.max_queue_messages + settings.max_batch_messages,
+            burst_total=BURSTS * settings.max_batch_bytes,
             max_message=settings.max_message_bytes,
             input_rate=settings.max_actions,
             input_burst=2 * settings.max_subscriptions,  # who comes back asks for all of it at once

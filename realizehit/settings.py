@@ -108,8 +108,13 @@ class Settings:
     compress: bool = _option(False, "compress messages (permessage-deflate) for WebSocket clients that offer it")
     max_message_bytes: int = _option(16 * 1024, "largest message a client may send", unit="bytes")
     max_subscriptions: int = _option(1024, "subscriptions a connection may hold")
-    max_queue_bytes: int = _option(1 << 20, "bytes that may wait for a slow client before it is closed", unit="bytes")
-    max_queue_messages: int = _option(4096, "messages that may wait for a slow client before it is closed")
+    max_queue_bytes: int = _option(
+        1 << 20, "bytes that may wait for a client; past it for longer than --slow-grace it is closed", unit="bytes"
+    )
+    max_queue_messages: int = _option(4096, "messages that may wait for a client, likewise")
+    slow_grace: float = _option(
+        30.0, "time for which more may wait for a client that keeps reading, up to a batch more; 0 for none", unit="s"
+    )
     max_payload_bytes: int = _option(1 << 20, "largest payload that may be published", unit="bytes")
     max_batch_bytes: int = _option(4 << 20, "largest body of a batch", unit="bytes")
     max_batch_messages: int = _option(10_000, "messages in one batch")

@@ -490,7 +490,7 @@ async def test_who_leaves_a_poll_leaves(node: Node) -> None:
 
 async def test_who_polls_too_slowly_is_closed(shared_valkey: Valkey) -> None:
     pattern = unique("eio-slow")
-    settings = Settings(port=0, redis=shared_valkey.url, max_queue_messages=5)
+    settings = Settings(port=0, redis=shared_valkey.url, max_queue_messages=5, slow_grace=0.0)
     async with serve(settings) as node, poller(node) as polling, publisher(shared_valkey) as broker:
         await polling.subscribe(pattern)
         for number in range(7):
