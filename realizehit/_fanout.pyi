@@ -27,6 +27,7 @@ ENGINEIO_3: Final[int]
 POLLING_4: Final[int]
 POLLING_3: Final[int]
 SSE: Final[int]
+SSE_CHUNKED: Final[int]
 RESP: Final[int]
 MAX_QUEUE_MESSAGES: Final[int]
 

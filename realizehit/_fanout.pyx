@@ -38,9 +38,9 @@ from realizehit._filters cimport (
 )
 from realizehit._frames cimport (
     FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_RESP,
-    FRAMING_SSE, FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT,
-    PARSED_PART, PARSED_WHOLE, PARTIAL_MAX, RSV1, Frame, Incoming, Parsed, frame_build, frame_bytes, frame_new,
-    frame_release, is_close_code, is_websocket, parse_incoming, websocket_header,
+    FRAMING_SSE, FRAMING_SSE_CHUNKED, FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING,
+    OP_PONG, OP_TEXT, PARSED_PART, PARSED_WHOLE, PARTIAL_MAX, RSV1, Frame, Incoming, Parsed, frame_build, frame_bytes,
+    frame_new, frame_release, is_close_code, is_event_stream, is_websocket, parse_incoming, websocket_header,
 )
 from realizehit._input cimport input_bytes, input_drop, input_extend, input_keep, input_take
 from realizehit._memory cimport RH_DEBUG, Pool, alive, pool_clear, pool_give, pool_take
@@ -51,7 +51,7 @@ from realizehit._sockets cimport (
     RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
     rh_event_out, rh_event_tag, rh_half_close, rh_is_quiet, rh_recv, rh_unsent, rh_would_block,
 )
-from realizehit._sse cimport sse_frame
+from realizehit._sse cimport chunk_frame, sse_frame
 from realizehit._text cimport is_utf8, is_utf8_start, rh_id, utf8_complete
 from realizehit._wheel cimport NIL, WHEEL, wheel_set, wheel_unset
 from realizehit._writer cimport write_some, writer_clear, writer_forget, writer_init
@@ -226,6 +226,7 @@ ENGINEIO_3 = FRAMING_ENGINEIO_3
 POLLING_4 = FRAMING_POLLING_4
 POLLING_3 = FRAMING_POLLING_3
 SSE = FRAMING_SSE
+SSE_CHUNKED = FRAMING_SSE_CHUNKED
 RESP = FRAMING_RESP
 MAX_QUEUE_MESSAGES = QUEUE_MAX
 
@@ -401,6 +402,7 @@ cdef class Engine:
             self.pings[FRAMING_ENGINEIO_4] = frame_of(&self.pool, b"\x81\x012")
             self.pings[FRAMING_POLLING_4] = frame_of(&self.pool, b"2\x1e")
             self.pings[FRAMING_SSE] = frame_of(&self.pool, b":\n\n")
+            self.pings[FRAMING_SSE_CHUNKED] = frame_of(&self.pool, b"3\r\n:\n\n\r\n")
         finally:
             self.count_pings(-1)
         if epoll and RH_HAVE_EPOLL:
@@ -592,15 +594,23 @@ cdef class Engine:
         return True
 
     def send_bytes(self, uint64_t handle, bytes data not None):
-        """Send bytes as they are, such as frames that a parser in Python made.
+        """Send bytes as they are, such as frames that a parser in Python made; as a chunk where all goes out in chunks.
 
         Returns:
             False when the connection is gone or going.
         """
         cdef Conn* c = self.find(handle)
+        cdef Frame* f
+        cdef char* out
         if c == NULL or c.state != CONN_OPEN:
             return False
-        self.send_frame(c, frame_of(&self.pool, data))
+        if c.framing != FRAMING_SSE_CHUNKED:
+            self.send_frame(c, frame_of(&self.pool, data))
+        elif len(data):  # an empty chunk would be the last one
+            f = chunk_frame(&self.pool, len(data), &out)
+            if f != NULL:
+                memcpy(out, PyBytes_AS_STRING(data), len(data))
+            self.send_frame(c, f)
         self.later()
         return True
 
@@ -1196,8 +1206,8 @@ cdef class Engine:
             f = polling_4_frame(&self.pool, id, text, size)
         elif framing == FRAMING_POLLING_3:
             f = polling_3_frame(&self.pool, id, text, size)
-        elif framing == FRAMING_SSE:
-            f = sse_frame(&self.pool, id, text, size)
+        elif is_event_stream(framing):
+            f = sse_frame(&self.pool, id, text, size, framing == FRAMING_SSE_CHUNKED)
         else:
             f = resp_message(&self.pool, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel), text, size)
         if f == NULL:
@@ -1404,7 +1414,7 @@ cdef class Engine:
         # side only, and the rest when the peer ends its own or the time is over.
         if c.flags & LAST_FRAME:
             # After the end of an event stream nothing comes from the peer that a transport could wait for.
-            if c.flags & PEER_DONE or (c.flags & IS_TRANSPORT and c.framing == FRAMING_SSE):
+            if c.flags & PEER_DONE or (c.flags & IS_TRANSPORT and is_event_stream(c.framing)):
                 self.doom(c)
             elif not c.flags & (HALF_CLOSED | IS_TRANSPORT):
                 c.flags |= HALF_CLOSED
@@ -1653,7 +1663,7 @@ cdef class Engine:
                 else:
                     self.n.heartbeat_disconnects += 1
                     self.close_with(c, 4003, b"heartbeat missed")
-            elif c.framing == FRAMING_SSE:
+            elif is_event_stream(c.framing):
                 self.enqueue(c, self.pings[c.framing], False)   # nothing can come back; a dead peer's queue fills
                 wheel_set(&self.wheel, &self.slots, c, self.ping_ticks)
             elif not c.flags & PINGED:
@@ -1730,6 +1740,8 @@ cdef class Engine:
         cdef size_t size = 0
         if framing == FRAMING_SSE:
             return NULL
+        if framing == FRAMING_SSE_CHUNKED:
+            return frame_of(&self.pool, b"0\r\n\r\n")
         if framing == FRAMING_POLLING_4:
             return frame_of(&self.pool, b"1\x1e")
         if framing == FRAMING_POLLING_3:

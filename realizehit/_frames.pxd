@@ -26,7 +26,8 @@ cdef enum:  # framings
     FRAMING_POLLING_3 = 5
     FRAMING_SSE = 6         # Server-Sent Events
     FRAMING_RESP = 7        # a broker's own protocol: how one node hands messages on to its workers
-    FRAMINGS = 8            # how many there are
+    FRAMING_SSE_CHUNKED = 8  # Server-Sent Events, each in a chunk of HTTP/1.1
+    FRAMINGS = 9            # how many there are
 
 cdef enum:
     FRAME_MAX = 0x7FFF0000      # bytes; sums of two sizes, which are 32 bits, do not overflow
@@ -39,6 +40,10 @@ cdef struct Frame:
 
 cdef inline bint is_websocket(int framing) noexcept nogil:
     return framing <= FRAMING_ENGINEIO_3
+
+
+cdef inline bint is_event_stream(int framing) noexcept nogil:
+    return framing == FRAMING_SSE or framing == FRAMING_SSE_CHUNKED
 
 
 cdef inline char* frame_bytes(Frame* f) noexcept nogil:
