@@ -76,12 +76,18 @@ class Metrics:
         self._registry.register(_PublishCollector(self))
         if gate is not None:
             self._registry.register(_GateCollector(gate, engine_stats))
-        self.outcomes = dict.fromkeys(("queued", "invalid", "refused", "unavailable"), 0)
+        self.outcomes = dict.fromkeys(("queued", "invalid", "denied", "refused", "unavailable"), 0)
         self.seconds = 0.0
         self.buckets = [0] * (len(_BUCKETS) + 1)  # requests by how long they took, each in one bucket
 
     def count(self, outcome: str, messages: int = 1) -> None:
-        """Count messages: ``queued``, ``invalid``, ``refused`` (by the broker) or ``unavailable`` (it is away)."""
+        """Count messages.
+
+        Args:
+            outcome: ``queued``, ``invalid``, ``denied`` (the key may not do that, or not now), ``refused`` (by the
+                broker) or ``unavailable`` (it is away).
+            messages: how many.
+        """
         self.outcomes[outcome] += messages
 
     def took(self, seconds: float) -> None:

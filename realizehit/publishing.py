@@ -246,6 +246,7 @@ class Publish(Endpoint):
         if key is not None and self.gate is not None:
             denied = self.gate.publishes(key, [publication.channel])[0]
             if denied is not None:
+                self.metrics.count("denied")
                 raise denied
         return publication
 
@@ -294,7 +295,9 @@ class PublishBatch(Endpoint):
         parse = parse_lines if media_type == "application/x-ndjson" else parse_batch
         items = self._checked(parse(body, self._most), key)
         good = [item for item in items if isinstance(item, Publication)]
-        self.metrics.count("invalid", len(items) - len(good))
+        denied = sum(1 for item in items if isinstance(item, AccessDenied))
+        self.metrics.count("denied", denied)
+        self.metrics.count("invalid", len(items) - len(good) - denied)
         outcomes = await self.bus.publish_many(good)
         if good:
             self.metrics.took(time.perf_counter() - began)
@@ -326,7 +329,11 @@ class PublishBatch(Endpoint):
                 checked[index] = too_large
                 self._limited()
         if key is not None and self.gate is not None:
-            self.gate.pay(key, len(items) - 1)
+            try:
+                self.gate.pay(key, len(items) - 1)
+            except AccessDenied:
+                self.metrics.count("denied", len(items))
+                raise
             places = [index for index, item in enumerate(checked) if isinstance(item, Publication)]
             channels = [item.channel for item in checked if isinstance(item, Publication)]
             for index, denied in zip(places, self.gate.publishes(key, channels), strict=True):

@@ -98,7 +98,7 @@ class Gate:
         self._headers = IdentityHeaders(header_names(settings)) if settings.identify else None
         self._trusted = Networks(settings.trusted_proxies)
         self.origins: Final = Origins(settings.allow_origin)
-        self._hosts = _hosts(settings)
+        self._hosts = _hosts(settings, self.origins)
         self.addresses: Final = AddressLimit(settings.max_per_address) if settings.max_per_address else None
         rate = settings.max_handshakes
         self._handshakes = Bucket(rate, rate, clock()) if rate else None
@@ -496,19 +496,19 @@ class Gate:
         Raises:
             SettingsError: something is wrong, and everything stays as it was.
         """
-        self._policy = load_policy(self._settings)
+        self._policy = load_policy(self._settings, self._policy)
 
     def tick(self) -> None:
         """Log what is left to say of refusals; to be called now and then."""
         self.log.tick()
 
 
-def _hosts(settings: Settings) -> Hosts | None:
+def _hosts(settings: Settings, origins: Origins) -> Hosts | None:
     """Return the names of a server; ``None`` where it may be asked for under any, as one that others reach."""
     if "*" in settings.allow_origin or not is_own_name(settings.host):
         return None
     endpoints = (settings.endpoint, settings.endpoint_ws, settings.endpoint_api)
-    return Hosts([*settings.allow_origin, *(endpoint for endpoint in endpoints if endpoint)])
+    return Hosts([*origins.hosts, *(endpoint for endpoint in endpoints if endpoint)])
 
 
 def _token_of(headers: Mapping[bytes, bytes], query: bytes) -> str | None:

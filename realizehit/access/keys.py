@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final, NamedTuple
@@ -19,6 +19,7 @@ from realizehit.errors import SettingsError
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _RATE_MOST: Final = 1e9  # messages per second
+_LIFTED: Final = {"grants": "grants = [{}]", "rate": f"rate = {_RATE_MOST:.0f}"}
 
 
 class Key(NamedTuple):
@@ -49,6 +50,35 @@ class Keys:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
+
+    def bounded_by(self, before: Keys) -> tuple[Keys, list[tuple[str, str, str]]]:
+        """Give keys back the grants and rates that they had before and do not mention any more.
+
+        Whoever edits a file seldom takes a bound away; a file that was cut off does.
+
+        Args:
+            before: the keys until now; a key is the same if its name or its digest is.
+
+        Returns:
+            The keys; and for each bound that was kept the key's name, what it is, and what to write to lift it.
+        """
+        keys = []
+        kept = []
+        for key in self._keys:
+            bounds: dict[str, Any] = {}
+            for old in before:
+                if old.name != key.name and old.digest != key.digest:
+                    continue
+                if key.grants is None and old.grants is not None:
+                    bounds["grants"] = old.grants
+                if not key.rate and old.rate:
+                    bounds["rate"] = old.rate
+            keys.append(key._replace(**bounds))
+            kept += [(key.name, bound, _LIFTED[bound]) for bound in bounds]
+        return Keys(keys), kept
 
     def find(self, presented: bytes) -> Key | None:
         """Return the key that somebody presents, ``None`` for one that is not known.

@@ -316,6 +316,36 @@ async def test_keys(shared_valkey: Valkey, tmp_path: Path) -> None:
                 await api.publish({"kind": "sport"}, 1)
 
 
+async def test_messages_that_a_key_may_not_publish_are_counted_as_denied(shared_valkey: Valkey, tmp_path: Path) -> None:
+    (desk, desk_lines), (slow, slow_lines) = map(generate, ("desk", "slow"))
+    file = tmp_path / "keys.toml"
+    file.write_text(desk_lines + 'grants = [{kind = "news"}]\n' + slow_lines + "rate = 0.001\n")
+    news, sport = '{"pattern": {"kind": "news"}, "payload": 1}', '{"pattern": {"kind": "sport"}, "payload": 1}'
+
+    async with serving(shared_valkey, keys=str(file)) as node, httpx2.AsyncClient(base_url=node.api_url) as http:
+
+        async def outcomes(key: str, route: str, text: str) -> dict[str, int]:
+            """How many of each outcome a request adds, those with none left out."""
+            counted = []
+            for publishes in (False, True):
+                if publishes:
+                    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+                    await http.post(route, content=text, headers=headers)
+                lines = (await http.get("metrics")).text.splitlines()
+                found = [line.split('"') for line in lines if line.startswith("realizehit_publications_total{outcome=")]
+                counted.append({outcome: int(float(count.strip("} "))) for _, outcome, count in found})
+            before, after = counted
+            return {name: after[name] - before[name] for name in after if after[name] != before[name]}
+
+        batch = f'{{"messages": [{news}, {sport}, {sport}, {{"pattern": {{}}}}, {news}]}}'
+        assert await outcomes(desk, "batch", batch) == {"queued": 2, "denied": 2, "invalid": 1}
+        assert await outcomes(desk, "", sport) == {"denied": 1}
+        assert await outcomes(desk, "", news) == {"queued": 1}
+        assert await outcomes(desk, "", "{") == {"invalid": 1}
+        assert await outcomes(slow, "batch", batch) == {"queued": 4, "invalid": 1}
+        assert await outcomes(slow, "batch", batch) == {}  # it is refused before it is read
+
+
 async def test_a_key_pays_when_its_request_arrives(shared_valkey: Valkey, tmp_path: Path) -> None:
     key, lines = generate("slow")
     file = tmp_path / "keys.toml"
