@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 from urllib.parse import quote, quote_plus
@@ -30,6 +32,7 @@ SCHEMES: Final = ("redis", "rediss", "unix")
 OPTIONS: Final = ("db", "username", "password", "socket_connect_timeout", "socket_keepalive", "protocol")
 """What may stand in the query of a URL, besides the options for TLS, which begin with ``ssl_``."""
 
+MAX_PATH: Final = 107 if sys.platform == "linux" else 103  # bytes of a Unix socket's path
 UNANSWERED: Final = 10  # seconds that what was sent may stay unacknowledged, on systems that have such a time
 KEEPALIVE: Final = 5  # seconds without traffic until the system probes a connection, and between its probes
 
@@ -100,6 +103,8 @@ class Address:
         if isinstance(self._template, UnixDomainSocketConnection):
             if not self._template.path:
                 raise SettingsError(f"broker URL {self._shown}: the path of the socket is missing; use unix:///path")
+            if len(os.fsencode(self._template.path)) > MAX_PATH:
+                raise SettingsError(f"broker URL {self._shown}: the path of the socket is over {MAX_PATH} bytes")
         elif isinstance(self._template, Connection):
             try:
                 self._template.host.encode("idna")

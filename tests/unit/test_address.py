@@ -144,6 +144,12 @@ async def test_the_system_ends_connections_to_dead_peers(option: str, alive: boo
     server.close()
 
 
+def test_a_path_that_is_too_long_for_a_socket_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"the path of the socket is over 10\d bytes"):
+        Address(f"unix:///{'x' * 120}")
+    Address(f"unix:///{'x' * 90}")
+
+
 async def test_socket_connect_timeout_ends_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     async def swallowed(*args: object, **options: object) -> object:
         return await asyncio.get_running_loop().create_future()
