@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -62,18 +62,22 @@ class Listener:
         return sum(len(server.server_state.connections) for server, _ in self._servers)
 
     async def accept(
-        self, sock: socket.socket, place: str, websocket: WebSocketTransport | None, tls: ssl.SSLContext | None
+        self,
+        sockets: Sequence[socket.socket],
+        place: str,
+        websocket: WebSocketTransport | None,
+        tls: ssl.SSLContext | None,
     ) -> None:
-        """Listen on a bound socket.
+        """Listen on bound sockets.
 
         Args:
-            sock: the socket, this listener's from here on.
-            place: what it is called in errors.
+            sockets: this listener's from here on.
+            place: what they are called in errors.
             websocket: takes the WebSocket handshakes; ``None`` where there are none.
             tls: the certificate; ``None`` for none.
 
         Raises:
-            SettingsError: it cannot be listened on.
+            SettingsError: they cannot be listened on.
         """
         door: Any = partial(self._door, websocket=websocket)
         config = uvicorn.Config(
@@ -92,7 +96,7 @@ class Listener:
         config.load()
         config.ssl = tls
         server = _Server(config, self._settings.handshake_timeout)
-        task = asyncio.create_task(server.serve(sockets=[sock]))
+        task = asyncio.create_task(server.serve(sockets=list(sockets)))
         self._servers.append((server, task))
         while not server.started:
             if task.done():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -21,8 +22,9 @@ import hiredis
 
 from realizehit import _fanout
 from realizehit.bus.base import BusState
+from realizehit.bus.embedded import MAX_SOCKET_PATH
 from realizehit.bus.open import open_bus
-from realizehit.errors import ErrorCode
+from realizehit.errors import ErrorCode, SettingsError
 from realizehit.hub import Hub
 from realizehit.logs import LOG_INTERVAL, Seldom, more
 from realizehit.resp import LOST
@@ -47,9 +49,15 @@ class Relay:
 
     Raises:
         BrokerError: at the start: the broker's address or credentials can never work.
+        SettingsError: the path is too long for a socket.
     """
 
     def __init__(self, broker_url: str, path: Path) -> None:
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            raise SettingsError(
+                f"the relay of the workers cannot listen on {path}: this is over {MAX_SOCKET_PATH} bytes, "
+                "too long for a Unix socket; set TMPDIR to a shorter path, or use --relay off"
+            )
         self._path = path
         self._bus = open_bus(broker_url, client_name="realizehit-relay")
 

@@ -33,7 +33,7 @@ from realizehit.figures import STATS_CHANNEL, Figures
 from realizehit.hub import Hub
 from realizehit.line import Line
 from realizehit.listener import Listener
-from realizehit.listening import api_url, bind, tls_context, unix_socket, ws_url
+from realizehit.listening import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.logs import REMINDER
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
@@ -66,6 +66,9 @@ class Node:
         reuse_port: whether other processes listen on the same ports.
         unix: a bound Unix socket to listen on as well.
         epoll: false to leave every connection with its asyncio transport, as on platforms without epoll.
+
+    Attributes:
+        places: the addresses and ports that it listens on, ``127.0.0.1:8080`` or ``[::1]:8080``.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Node:
         self._figures: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._ports: dict[str, int] = {}
+        self.places: list[str] = []
 
     @property
     def ws_url(self) -> str:
@@ -312,12 +316,15 @@ class Node:
         for listen in other:
             self._ports["api"] = await self._bind(listener, listen, None)
         if self._unix is not None:
-            await listener.accept(self._unix, str(self.settings.unix_socket), self.websocket, None)
+            await listener.accept([self._unix], str(self.settings.unix_socket), self.websocket, None)
 
     async def _bind(self, listener: Listener, listen: tuple[str, int], websocket: WebSocketTransport | None) -> int:
-        sock = bind(*listen, reuse_port=self._reuse_port)
-        await listener.accept(sock, f"{listen[0]}:{listen[1]}", websocket, self._tls)
-        return int(sock.getsockname()[1])
+        sockets = bind_all(*listen, reuse_port=self._reuse_port)
+        places = [place_of(sock) for sock in sockets]
+        port = int(sockets[0].getsockname()[1])
+        await listener.accept(sockets, f"{listen[0]}:{listen[1]}", websocket, self._tls)
+        self.places += places
+        return port
 
     def _start_ticking(self) -> Ticker:
         def tick_guard() -> None:

@@ -15,7 +15,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -27,7 +27,7 @@ from realizehit.bus.embedded import EmbeddedValkey, private_directory
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.line import Report
-from realizehit.listening import PATIENCE, api_url, bind, tls_context, unix_socket, ws_url
+from realizehit.listening import PATIENCE, api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.relay import Relay
 from realizehit.server import CLOSE_TIMEOUT, completes, reloads, run
 from realizehit.settings import Settings
@@ -45,8 +45,8 @@ END_TIMEOUT: Final = CLOSE_TIMEOUT + 10.0  # seconds for a worker to end, beside
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
-Announce = Callable[[str, str], None]
-"""Told the addresses for WebSocket clients and for publishers once everything listens."""
+Announce = Callable[[str, str, Sequence[str]], None]
+"""Told the URLs for WebSocket clients and for publishers, and where it listens, once everything does."""
 
 
 def check(settings: Settings) -> None:
@@ -89,12 +89,12 @@ def start(settings: Settings, announce: Announce) -> None:
         unix = stack.enter_context(unix_socket(settings.unix_socket, patience=patience))
         stack.callback(_ignore_signals)  # what follows the drain is short, and is not to be left half done
         if settings.workers == 1:
-            run(settings, url, unix=unix, on_started=lambda node: announce(node.ws_url, node.api_url))
+            run(settings, url, unix=unix, on_started=lambda node: announce(node.ws_url, node.api_url, node.places))
         else:
-            settings = stack.enter_context(_reserved(settings))
+            settings, places = stack.enter_context(_reserved(settings))
             directory = stack.enter_context(private_directory()) if settings.uses_relay else None
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_Parent(settings, url, unix, announce, directory).run())
+                runner.run(_Parent(settings, url, unix, lambda ws, api: announce(ws, api, places), directory).run())
 
 
 def _raise_file_limit() -> None:
@@ -131,19 +131,27 @@ def _ignore_signals() -> None:
 
 
 @contextlib.contextmanager
-def _reserved(settings: Settings) -> Generator[Settings]:
-    """Hold the workers' ports with sockets that are bound and never listen; the system chooses the open ones."""
+def _reserved(settings: Settings) -> Generator[tuple[Settings, list[str]]]:
+    """Hold the workers' ports with sockets that are bound and never listen; the system chooses the open ones.
+
+    Yields:
+        The settings with the ports, and the addresses and ports.
+    """
     with contextlib.ExitStack() as stack:
 
         def hold(port: int) -> int:
             if port != 0:
                 # SO_REUSEPORT would let a second server of this user in beside a first, and each would get a part of
                 # the other's clients. Without it the port has to be free.
-                bind(settings.host, port, patience=PATIENCE).close()
-            return int(stack.enter_context(bind(settings.host, port, reuse_port=True)).getsockname()[1])
+                for sock in bind_all(settings.host, port, patience=PATIENCE):
+                    sock.close()
+            held = [stack.enter_context(sock) for sock in bind_all(settings.host, port, reuse_port=True)]
+            places.extend(map(place_of, held))
+            return int(held[0].getsockname()[1])
 
+        places: list[str] = []
         ports = [hold(port) for _, port in settings.listens]
-        yield dataclasses.replace(settings, ws_port=ports[0], api_port=ports[-1])
+        yield dataclasses.replace(settings, ws_port=ports[0], api_port=ports[-1]), places
 
 
 class _Parent:
@@ -154,7 +162,7 @@ class _Parent:
         settings: Settings,
         broker_url: str,
         unix: socket.socket | None,
-        announce: Announce,
+        announce: Callable[[str, str], None],
         directory: Path | None = None,  # for a relay; without one there is none
     ) -> None:
         self._settings = settings
@@ -162,7 +170,7 @@ class _Parent:
         self._unix = unix  # all workers accept from the one socket
         self._directory = directory
         self._relay_url: str | None = None
-        self._announce: Announce | None = announce  # until it was called
+        self._announce: Callable[[str, str], None] | None = announce  # until it was called
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._workers: set[Worker] = set()
         self._serving: set[Worker] = set()

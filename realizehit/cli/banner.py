@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -80,17 +81,28 @@ def warn(settings: Settings) -> None:
         logger.warning("%s", doubt)
 
 
-def announce(settings: Settings, ws: str, api: str) -> None:
-    """Tell where the server is: as text on standard output, or as a log line where logs are JSON."""
+def announce(settings: Settings, ws: str, api: str, listens: Sequence[str] = ()) -> None:
+    """Tell where the server is: as text on standard output, or as a log line where logs are JSON.
+
+    Args:
+        settings: the server's.
+        ws: the URL for WebSocket clients.
+        api: the URL for publishers.
+        listens: the addresses and ports; they are told where one name stands for several.
+    """
     ws, api = public_ws(settings, ws), public_api(settings, api)
     broker = "an embedded Valkey" if settings.redis is None else redacted(settings.redis)
     places = {"ws": ws} if settings.role != "api" else {}
     places |= {"api": api} if settings.role != "ws" else {}
+    several = len(set(listens)) > len(settings.listens)
     if settings.log_format == "json":
+        places |= {"listens": ", ".join(listens)} if several else {}
         logger.info("serving", extra={"fields": {**places, "broker": broker, "version": realizehit.__version__}})
         return
     lines = [f"realizehit {realizehit.__version__} is serving"]
     lines += [f"  {name:9}  {places[key]}" for key, name in (("ws", "WebSocket"), ("api", "API")) if key in places]
+    if several:
+        lines.append(f"  {'listens':9}  {', '.join(listens)}")
     if settings.unix_socket is not None:
         lines.append(f"  {'Unix':9}  {settings.unix_socket}")
     lines.append(f"  {'broker':9}  {broker}")

@@ -49,7 +49,7 @@ def serve(ctx: click.Context, /, **flags: Any) -> None:
     logs.configure(settings.log_format, settings.log_level)
     warn(settings)
     try:
-        start(settings, lambda ws, api: announce(settings, ws, api))
+        start(settings, lambda ws, api, places: announce(settings, ws, api, places))
     except SettingsError as error:
         raise Unusable(str(error)) from None
     except RealizehitError as error:

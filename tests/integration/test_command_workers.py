@@ -134,6 +134,21 @@ async def test_where_the_parent_is_killed_all_processes_end_and_the_next_server_
                 assert await asyncio.to_thread(again.stop) == 0
 
 
+@pytest.mark.parametrize("relay", ["on", "off"])
+async def test_a_long_temporary_directory_is_no_obstacle(relay: str, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    words = ("--workers", "2", "--relay", relay, "--drain-seconds", "0.2")
+    with serving(*words, env={"TMPDIR": str(long)}) as server:
+        pattern = unique("long")
+        clients = await subscribed(server, pattern, 4)
+        await publish(server, pattern, 1)
+        for one in clients:
+            await one.wait_for(2)
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.wait) == 0
+
+
 @pytest.fixture
 def hanging_on_signal(tmp_path: Path) -> dict[str, str]:
     """Variables for a server whose workers never return to their event loop after SIGUSR1."""

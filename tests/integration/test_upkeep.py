@@ -230,7 +230,7 @@ async def test_what_waits_for_a_connection_that_cannot_be_made_fails_at_once(
             await asyncio.wait_for(bus.publish(b"a", b"1"), 10)
     assert await bus.publish(b"a", b"1") == 0
     await bus.close()
-    assert failures(caplog) == ["connecting to the broker failed and goes on"]
+    assert failures(caplog) == ["the connection for publishing failed and goes on"]
 
 
 async def test_the_sentinels_are_watched_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
