@@ -146,9 +146,12 @@ class Emitter {
 /**
  * @typedef {Record<string, string | number | boolean>} Pattern a set of filters, such as `{kind: "news"}`
  * @typedef {"subscribing" | "subscribed" | "unsubscribing" | "unsubscribed"} SubscriptionState
- *
+ */
+
+/**
+ * @template [Payload=any]
  * @typedef {{
- *   payload: [payload: any], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
+ *   payload: [payload: Payload], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
  *   gap: [seconds: number], error: [error: Error],
  * }} SubscriptionEvents
  */
@@ -160,7 +163,8 @@ class Emitter {
  * (seconds) when it is in force again after the connection was away, so that messages may be missing; `error` (error)
  * when it ended by itself, or a payload could not be parsed and was left out.
  *
- * @extends {Emitter<SubscriptionEvents>}
+ * @template [Payload=any] what its payloads are; only the types know it, nothing checks it
+ * @extends {Emitter<SubscriptionEvents<Payload>>}
  */
 export class Subscription extends Emitter {
   /** Its label on the wire, empty until it was in force once. */
@@ -247,7 +251,7 @@ export class Subscription extends Emitter {
   /**
    * Hand out payloads from now on. Each loop has a queue of its own, which drops its oldest payload when it is full.
    *
-   * @returns {AsyncGenerator<any, void, void>} ends with the subscription; throws where that ended by itself.
+   * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws where that ended by itself.
    */
   async *[Symbol.asyncIterator]() {
     const reader = { waiting: /** @type {any[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
@@ -550,8 +554,10 @@ export class WSClient extends Emitter {
   /**
    * Subscribe to a pattern. Asked again for the same pattern, it returns the same subscription.
    *
+   * @template [Payload=any] what the payloads are, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
    * @param {Pattern} pattern
-   * @param {(payload: any) => void} [callback] for its `payload` event.
+   * @param {(payload: Payload) => void} [callback] for its `payload` event.
+   * @returns {Subscription<Payload>}
    */
   subscribe(pattern, callback) {
     const subscription = this.getSubscription(pattern) ?? new Subscription(this, pattern, keyOf(pattern));
@@ -572,7 +578,9 @@ export class WSClient extends Emitter {
   /**
    * Return the subscription to a pattern, if there is one.
    *
+   * @template [Payload=any] what the payloads are, for TypeScript.
    * @param {Pattern} pattern
+   * @returns {Subscription<Payload> | undefined}
    */
   getSubscription(pattern) {
     return this.#wanted.get(keyOf(pattern));
