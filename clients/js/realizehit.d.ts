@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 18f214bdfd993014 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 21ae97cca422fefa */
 /** An error that a server gave, or the loss of a connection. */
 export class RealizehitError extends Error {
     /**
@@ -115,14 +115,17 @@ export class Subscription<Payload = any> extends Emitter<SubscriptionEvents<Payl
  * It connects by itself, and reconnects with a full-jitter back-off or after the delay that a server asked for. A server
  * that closes with 4500 to 4999 is not bothered again.
  *
- * Events: `connected` (kind) each time a connection is there; `disconnect` (error) when it is gone; `error` (error) when
- * an attempt failed, or the server will not have the client.
+ * Events: `connected` (kind) each time a connection is there; `disconnect` (error) when it is gone; `expiring` (seconds)
+ * when its token ends soon; `error` (error) when an attempt failed, or the server will not have the client.
  *
- * @extends {Emitter<{connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], error: [error: Error]}>}
+ * @extends {Emitter<{
+ *   connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], expiring: [seconds: number], error: [error: Error],
+ * }>}
  */
 export class WSClient extends Emitter<{
     connected: [kind: "websocket" | "sse"];
     disconnect: [error: RealizehitError];
+    expiring: [seconds: number];
     error: [error: Error];
 }> {
     /**
@@ -251,6 +254,11 @@ export type Options = {
      * that integers beyond `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`, are strings of their digits.
      */
     parse?: ((text: string) => any) | undefined;
+    /**
+     * says who the client is, where the server asks. A function
+     * is called for each connection, before its token ends, and once that has ended; it gives a fresh one each time.
+     */
+    token?: string | (() => string | Promise<string>) | undefined;
     /**
      * how many payloads may wait in an iterator, 1024.
      */

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 18f214bdfd993014 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 21ae97cca422fefa */
 var __defProp = Object.defineProperty;
 var __typeError = (msg) => {
   throw TypeError(msg);
@@ -18,7 +18,7 @@ var __privateWrapper = (obj, member, setter, getter) => ({
     return __privateGet(obj, member, getter);
   }
 });
-var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, until_fn, wake_fn, _options, _sse, _wanted, _inForce, _turn, _replies, _lastId, _link, _next, _isUp, _upAt, _heard, _attempts, _failures, _asked, _ended, _flush, _timer, _page, _WSClient_instances, ask_fn, send_fn, act_fn, answered_fn, forget_fn, interrupt_fn, connect_fn, later_fn, newLink_fn, openSocket_fn, openEvents_fn, up_fn, message_fn, lose_fn, reply_fn, told_fn, guard_fn, ping_fn, wake_fn2, jitter_fn, halt_fn, end_fn, _url, _key, _fetch;
+var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, until_fn, wake_fn, _options, _sse, _wanted, _inForce, _turn, _replies, _lastId, _link, _next, _isUp, _upAt, _heard, _attempts, _failures, _asked, _ended, _flush, _timer, _page, _renewal, _token, _WSClient_instances, ask_fn, send_fn, act_fn, answered_fn, forget_fn, interrupt_fn, freshToken_fn, renew_fn, authenticate_fn, connect_fn, later_fn, newLink_fn, openSocket_fn, openEvents_fn, up_fn, message_fn, lose_fn, reply_fn, told_fn, guard_fn, ping_fn, wake_fn2, jitter_fn, halt_fn, end_fn, _url, _key, _fetch;
 const STABLE_AFTER = 1e4;
 const NUMBERS = {
   maxsize: 1024,
@@ -30,6 +30,7 @@ const NUMBERS = {
 };
 const FOR_NOW = /^(unavailable|rate-limited)$/;
 const FOR_GOOD = /^(401|403|4[5-9]\d\d)$/;
+const EXPIRED = 4501;
 const LONGEST = 2 ** 31 - 1;
 const LARGE = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
 const MAX_ADDRESS = 7e3;
@@ -46,6 +47,10 @@ const parseExact = (text) => {
   });
   return quoted === text ? value : JSON.parse(quoted);
 };
+const checkToken = (token) => {
+  if (typeof token !== "string" || !/^[!-~]+$/.test(token)) throw new TypeError("the token is no text of visible ASCII characters");
+  return token;
+};
 class RealizehitError extends Error {
   /**
    * @param {string} message for people.
@@ -53,7 +58,7 @@ class RealizehitError extends Error {
    * @param {number} [status] the HTTP status, or the close code of a WebSocket.
    */
   constructor(message, code = "", status = 0) {
-    super(message);
+    super(`${message}`.replace(/([?&]token=)[^&\s]+/g, "$1***"));
     __publicField(this, "name", "RealizehitError");
     this.code = code;
     this.status = status;
@@ -364,7 +369,7 @@ class WSClient extends Emitter {
     __privateAdd(this, _WSClient_instances);
     /** The WebSocket's address. */
     __publicField(this, "url");
-    /** @type {Required<Omit<Options, "sse">>} */
+    /** @type {Required<Omit<Options, "sse" | "token">> & Pick<Options, "token">} */
     __privateAdd(this, _options);
     /** @type {URL | undefined} */
     __privateAdd(this, _sse);
@@ -374,7 +379,7 @@ class WSClient extends Emitter {
     __privateAdd(this, _inForce, /* @__PURE__ */ new Map());
     /** @type {Map<Subscription, "sub" | "unsub">} what this turn of the event loop asked for */
     __privateAdd(this, _turn, /* @__PURE__ */ new Map());
-    /** @type {Map<string, ["sub" | "unsub", Subscription]>} what each reply will be about */
+    /** @type {Map<string, ["sub" | "unsub", Subscription] | ["auth", (code?: string, detail?: string) => void]>} what each reply will be about */
     __privateAdd(this, _replies, /* @__PURE__ */ new Map());
     __privateAdd(this, _lastId, 0);
     /** @type {Link | undefined} the link that is used or being opened */
@@ -398,6 +403,10 @@ class WSClient extends Emitter {
     /** @type {ReturnType<typeof setTimeout> | undefined} for the next link, or for this one to show that it is there */
     __privateAdd(this, _timer);
     __privateAdd(this, _page, new AbortController());
+    /** @type {ReturnType<typeof setTimeout> | undefined} for a fresh token */
+    __privateAdd(this, _renewal);
+    /** @type {Promise<string> | undefined} a token that is on its way */
+    __privateAdd(this, _token);
     const address = new URL(url, (_a = globalThis.location) == null ? void 0 : _a.href);
     address.protocol = address.protocol.replace("http", "ws");
     if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`${url} is no WebSocket`);
@@ -417,7 +426,8 @@ class WSClient extends Emitter {
       );
       if (!(__privateGet(this, _options)[option] >= 0)) __privateGet(this, _options)[option] = value;
     }
-    const { sse = `sse${address.search}` } = options;
+    const { sse = `sse${address.search}`, token } = options;
+    if (token != null && typeof token !== "function") checkToken(token);
     if (sse) __privateSet(this, _sse, new URL(sse, this.url.replace("ws", "http")));
     if (!__privateGet(this, _options).WebSocket) {
       if (!sse) throw new TypeError("there is no WebSocket");
@@ -529,6 +539,8 @@ _ended = new WeakMap();
 _flush = new WeakMap();
 _timer = new WeakMap();
 _page = new WeakMap();
+_renewal = new WeakMap();
+_token = new WeakMap();
 _WSClient_instances = new WeakSet();
 // ---- what is asked for
 /** @param {Subscription} subscription @param {"sub" | "unsub"} act */
@@ -613,6 +625,69 @@ interrupt_fn = function() {
   __privateGet(this, _inForce).clear();
   for (const subscription of this.subscriptions) subscription._interrupted(__privateGet(this, _heard));
 };
+// ---- the token
+/**
+ * Return the token, a fresh one where a function gives them; undefined where there is none.
+ *
+ * @returns {Promise<string> | undefined}
+ */
+freshToken_fn = function() {
+  var _a;
+  const { token } = __privateGet(this, _options);
+  if (token == null) return;
+  return (_a = __privateGet(this, _token)) != null ? _a : __privateSet(this, _token, (async () => {
+    try {
+      return checkToken(await (typeof token === "function" ? token() : token));
+    } catch (error) {
+      throw new RealizehitError(`there is no token: ${error}`);
+    }
+  })().finally(() => __privateSet(this, _token, void 0)));
+};
+/**
+ * Give a link a fresh token before the one that it has ends.
+ *
+ * @param {Link} link
+ * @param {number} delay in ms
+ * @param {number} [attempts]
+ */
+renew_fn = function(link, delay, attempts = 0) {
+  clearTimeout(__privateGet(this, _renewal));
+  __privateSet(this, _renewal, setTimeout(async () => {
+    var _a;
+    try {
+      const token = (
+        /** @type {string} */
+        await __privateMethod(this, _WSClient_instances, freshToken_fn).call(this)
+      );
+      if (link !== __privateGet(this, _link)) return;
+      if (link.send) await __privateMethod(this, _WSClient_instances, authenticate_fn).call(this, link, token);
+      else {
+        (_a = __privateGet(this, _next)) == null ? void 0 : _a.close();
+        __privateSet(this, _next, __privateMethod(this, _WSClient_instances, openEvents_fn).call(this, token));
+      }
+    } catch (error) {
+      if (link !== __privateGet(this, _link)) return;
+      this._emit(
+        "error",
+        /** @type {Error} */
+        error
+      );
+      __privateMethod(this, _WSClient_instances, renew_fn).call(this, link, __privateMethod(this, _WSClient_instances, jitter_fn).call(this, attempts), attempts + 1);
+    }
+  }, timely(delay)));
+};
+/** Send a token; wait for the answer. @param {Link} link @param {string} token @returns {Promise<void>} */
+authenticate_fn = function(link, token) {
+  return new Promise((resolve, reject) => {
+    var _a;
+    const id = `${++__privateWrapper(this, _lastId)._}`;
+    __privateGet(this, _replies).set(id, ["auth", (code, detail = "") => {
+      if (code === void 0) resolve();
+      else reject(new RealizehitError(detail, code, FOR_NOW.test(code) ? 0 : 401));
+    }]);
+    (_a = link.send) == null ? void 0 : _a.call(link, { id, act: "auth", token });
+  });
+};
 // ---- the link
 /** Open a link. @param {boolean} events whether to leave WebSockets alone */
 connect_fn = function(events = !__privateGet(this, _options).WebSocket) {
@@ -653,32 +728,58 @@ newLink_fn = function(kind, url, stop) {
 openSocket_fn = function() {
   const { url } = this;
   let socket;
-  const link = __privateMethod(this, _WSClient_instances, newLink_fn).call(this, "websocket", url, () => socket == null ? void 0 : socket.close());
+  let over = false;
+  const link = __privateMethod(this, _WSClient_instances, newLink_fn).call(this, "websocket", url, () => {
+    over = true;
+    socket == null ? void 0 : socket.close();
+  });
   link.send = (message) => socket == null ? void 0 : socket.send(JSON.stringify(message));
-  try {
-    socket = new (__privateGet(this, _options)).WebSocket(url);
-    socket.onopen = () => __privateMethod(this, _WSClient_instances, up_fn).call(this, link);
-    socket.onmessage = ({ data }) => {
-      var _a;
-      const [, id, payload] = (_a = /^(\w+)\?(.*)/s.exec(data)) != null ? _a : [];
-      __privateMethod(this, _WSClient_instances, message_fn).call(this, link, payload != null ? payload : data, id);
-    };
-    socket.onerror = () => link.expire(0, "");
-    socket.onclose = ({ code, reason }) => {
-      const asked = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
-      const error = new RealizehitError(`the connection to ${url} ended: ${code} ${reason}`, "", code);
-      __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, error, asked ? +asked[1] : void 0);
-    };
-  } catch (error) {
-    link.expire(0, `: ${error}`);
-  }
+  const open = (token2) => {
+    if (over) return;
+    link.expire(__privateGet(this, _options).responseTimeout, " in time");
+    try {
+      socket = new (__privateGet(this, _options)).WebSocket(url);
+      socket.onopen = () => {
+        if (token2 === void 0) __privateMethod(this, _WSClient_instances, up_fn).call(this, link);
+        else __privateMethod(this, _WSClient_instances, authenticate_fn).call(this, link, token2).then(() => over || __privateMethod(this, _WSClient_instances, up_fn).call(this, link), (error) => __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, error));
+      };
+      socket.onmessage = ({ data }) => {
+        var _a;
+        const [, id, payload] = (_a = /^(\w+)\?(.*)/s.exec(data)) != null ? _a : [];
+        if (link === __privateGet(this, _link)) __privateMethod(this, _WSClient_instances, message_fn).call(this, link, payload != null ? payload : data, id);
+        else if (!over) __privateMethod(this, _WSClient_instances, reply_fn).call(this, data);
+      };
+      socket.onerror = () => link.expire(0, "");
+      socket.onclose = ({ code, reason }) => {
+        const asked = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
+        const error = new RealizehitError(`the connection to ${url} ended: ${code} ${reason}`, "", code);
+        if (code === EXPIRED) {
+          error.code = "not-authenticated";
+          error.message += "; where the option `token` is a function, the client comes back with a fresh one";
+        }
+        __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, error, asked ? +asked[1] : void 0);
+      };
+    } catch (error) {
+      link.expire(0, `: ${error}`);
+    }
+  };
+  const token = __privateMethod(this, _WSClient_instances, freshToken_fn).call(this);
+  if (token) {
+    clearTimeout(link.timer);
+    token.then(open, (error) => {
+      link.count++;
+      __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, error);
+    });
+  } else open();
   return link;
 };
 /**
  * Open a stream of events. It is read with `fetch` and not with `EventSource`, which shows neither why a server refuses
- * nor the heartbeats, and would reconnect by rules of its own.
+ * nor the heartbeats, sends no token but in the address, and would reconnect by rules of its own.
+ *
+ * @param {string} [token] a fresh one, with which to take the place of a stream whose token ends
  */
-openEvents_fn = function() {
+openEvents_fn = function(token) {
   const wanted = this.subscriptions;
   const url = new URL(
     /** @type {URL} */
@@ -715,7 +816,7 @@ openEvents_fn = function() {
     }
     if (name === "subscribed") {
       __privateSet(this, _next, delay = void 0);
-      if (link === __privateGet(this, _link) || wanted.some((each, at) => {
+      if (token || link === __privateGet(this, _link) || wanted.some((each, at) => {
         var _a;
         return ((_a = data.ids) == null ? void 0 : _a[at]) && each.subscribing();
       })) __privateMethod(this, _WSClient_instances, up_fn).call(this, link);
@@ -726,8 +827,16 @@ openEvents_fn = function() {
     else __privateMethod(this, _WSClient_instances, told_fn).call(this, name, data);
   };
   const read = async () => {
-    const { fetch } = __privateGet(this, _options);
-    const ask = (credentials) => fetch(url, { cache: "no-store", credentials, signal });
+    const { fetch, responseTimeout } = __privateGet(this, _options);
+    const request = { cache: "no-store", signal };
+    const fresh = token != null ? token : __privateMethod(this, _WSClient_instances, freshToken_fn).call(this);
+    if (fresh) {
+      clearTimeout(link.timer);
+      request.headers = { Authorization: `Bearer ${await fresh}` };
+      if (signal.aborted) return;
+      link.expire(responseTimeout, " in time");
+    }
+    const ask = (credentials) => fetch(url, { ...request, credentials });
     const response = await ask("include").catch(async (error) => {
       const other = await ask("omit");
       if (other.ok) throw error;
@@ -809,7 +918,8 @@ lose_fn = function(link, error, delay) {
   link.close();
   if (link !== __privateGet(this, _link) && link !== __privateGet(this, _next)) return;
   const { status } = error;
-  if (FOR_GOOD.test(`${status}`)) return __privateMethod(this, _WSClient_instances, end_fn).call(this, error);
+  const renewable = status === EXPIRED && typeof __privateGet(this, _options).token === "function";
+  if (FOR_GOOD.test(`${status}`) && !renewable) return __privateMethod(this, _WSClient_instances, end_fn).call(this, error);
   const wasUp = __privateGet(this, _isUp);
   __privateMethod(this, _WSClient_instances, halt_fn).call(this);
   if (wasUp) {
@@ -832,11 +942,12 @@ reply_fn = function(text) {
     return;
   }
   if (reply == null ? void 0 : reply.evt) return __privateMethod(this, _WSClient_instances, told_fn).call(this, reply.evt, reply);
-  const [act, subscription] = (_a = __privateGet(this, _replies).get(reply == null ? void 0 : reply.id)) != null ? _a : [];
-  if (!subscription) return;
+  const expected = __privateGet(this, _replies).get(reply == null ? void 0 : reply.id);
+  if (!expected) return;
   __privateGet(this, _replies).delete(reply.id);
-  if (act === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
-  else __privateMethod(this, _WSClient_instances, answered_fn).call(this, subscription, reply.ret, reply.code, reply.err);
+  if (expected[0] === "auth") expected[1](reply.err && ((_a = reply.code) != null ? _a : ""), reply.err);
+  else if (expected[0] === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, expected[1]);
+  else __privateMethod(this, _WSClient_instances, answered_fn).call(this, expected[1], reply.ret, reply.code, reply.err);
 };
 /**
  * Take what the server tells of subscriptions without having been asked: its broker was away, or it ended them.
@@ -845,6 +956,10 @@ reply_fn = function(text) {
  * @param {{ids?: string[], seconds: number, code: string, reason: string}} event with what belongs to its name
  */
 told_fn = function(name, { ids, seconds, code, reason }) {
+  if (name === "expiring") {
+    this._emit(name, seconds);
+    if (typeof __privateGet(this, _options).token === "function" && __privateGet(this, _link)) __privateMethod(this, _WSClient_instances, renew_fn).call(this, __privateGet(this, _link), seconds * (250 + Math.random() * 250));
+  }
   for (const id of Array.isArray(ids) ? ids : []) {
     const subscription = __privateGet(this, _inForce).get(id);
     if (!(subscription == null ? void 0 : subscription.subscribed())) continue;
@@ -899,7 +1014,8 @@ halt_fn = function() {
   __privateSet(this, _link, __privateSet(this, _next, void 0));
   __privateSet(this, _isUp, false);
   clearTimeout(__privateGet(this, _timer));
-  for (const [act, subscription] of __privateGet(this, _replies).values()) if (act === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
+  clearTimeout(__privateGet(this, _renewal));
+  for (const reply of __privateGet(this, _replies).values()) if (reply[0] === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, reply[1]);
   __privateGet(this, _replies).clear();
 };
 /** End for good. @param {RealizehitError} [error] why, where it was not asked for */
