@@ -12,17 +12,18 @@ const MAX_FILTERS = 16;
 const MAX_KEY = 64; // bytes, encoded
 const MAX_VALUE = 256; // bytes, encoded
 const MAX_CHANNEL = 1024; // bytes
+// No newer syntax than that of ES2018 in this file: tools that do not know `exports` read it as it is.
+const is64Bit = (/** @type {bigint} */ value) => value >= -BigInt("9223372036854775808") && value < BigInt("18446744073709551616");
 
 /** A pattern that breaks a rule; the text names the filter and the bound. */
 export class PatternError extends Error {
-  name = "PatternError";
-
   /**
    * @param {string} message
    * @param {"bad-pattern" | "wildcard-unsupported"} [code]
    */
   constructor(message, code = "bad-pattern") {
     super(message);
+    this.name = "PatternError";
     this.code = code;
   }
 }
@@ -61,7 +62,7 @@ const textOf = (key, value) => {
   if (typeof value === "string") return value;
   if (typeof value === "boolean" || (typeof value === "number" && Number.isFinite(value))) return String(value);
   // Beyond 64 bits, as every JSON reader does: the nearest double.
-  if (typeof value === "bigint") return String(value >= -(2n ** 63n) && value < 2n ** 64n ? value : Number(value));
+  if (typeof value === "bigint") return String(is64Bit(value) ? value : Number(value));
   throw new PatternError(`the value of ${shown(key)} is ${shown(value)}; a value is a text, a finite number, true or false`);
 };
 

@@ -46,7 +46,9 @@ def check_contents(sdist: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = set(archive.namelist())
         script = archive.read("realizehit/static/realizehit.js")
-    assert script == (ROOT / "clients/js/realizehit.js").read_bytes(), "the wheel's JavaScript client is not the source"
+    assert script == (ROOT / "clients/js/lib/realizehit.min.js").read_bytes(), (
+        "the wheel's JavaScript client is another one"
+    )
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
     for name, contents in (("wheel", in_wheel), ("sdist", in_sdist)):
@@ -84,11 +86,13 @@ def check_image(wheel: Path, directory: Path) -> None:
     with zipfile.ZipFile(built) as archive:
         in_image = set(archive.namelist())
         script = archive.read("realizehit/static/realizehit.js")
-    assert script == (ROOT / "clients/js/realizehit.js").read_bytes(), "the image's JavaScript client is not the source"
+    assert script == (ROOT / "clients/js/lib/realizehit.min.js").read_bytes(), (
+        "the image's JavaScript client is another one"
+    )
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = {entry for entry in archive.namelist() if not entry.endswith((".so", ".pyd"))}
     assert in_image == in_wheel, f"the image and the wheel differ by {sorted(in_image ^ in_wheel)}"
-    (sources / "clients/js/realizehit.js").unlink()
+    (sources / "clients/js/lib/realizehit.min.js").unlink()
     done = build()
     assert done.returncode != 0, "a wheel is built without the JavaScript client"
     assert "is missing: servers give it out" in done.stdout, done.stdout
