@@ -7,12 +7,14 @@ import os
 import shlex
 import sys
 from typing import Final
+from urllib.parse import urljoin
 
 import click
 
 import realizehit
 from realizehit.address import redacted
 from realizehit.cli.endpoints import DEFAULT_WS, api_endpoint, ws_endpoint
+from realizehit.console import PATH
 from realizehit.settings import Settings
 
 logger: Final = logging.getLogger(__name__)
@@ -33,6 +35,11 @@ def public_api(settings: Settings, listens: str) -> str:
     return api_endpoint(given, settings.prefix) if given else listens
 
 
+def console_url(listens: str) -> str:
+    """Return the console's address: where the server listens, since only browsers on its machine get the page."""
+    return api_endpoint(urljoin(listens, PATH))
+
+
 def subscribe_line(ws: str) -> str:
     """Return the command that subscribes at that address."""
     url = "" if ws == DEFAULT_WS else f"--url {shlex.quote(ws)} "
@@ -47,15 +54,20 @@ def curl_line(api: str, *, key: bool = False) -> str:
 
 def announce(settings: Settings, ws: str, api: str) -> None:
     """Tell where the server is: as text on standard output, or as a log line where logs are JSON."""
+    listens = ws
     ws, api = public_ws(settings, ws), public_api(settings, api)
     broker = "an embedded Valkey" if settings.redis is None else redacted(settings.redis)
     places = {"ws": ws} if settings.role != "api" else {}
     places |= {"api": api} if settings.role != "ws" else {}
     if settings.log_format == "json":
+        if settings.console and settings.role != "api":
+            places["console"] = console_url(listens)
         logger.info("serving", extra={"fields": {**places, "broker": broker, "version": realizehit.__version__}})
         return
     lines = [f"realizehit {realizehit.__version__} is serving"]
     lines += [f"  {name:9}  {places[key]}" for key, name in (("ws", "WebSocket"), ("api", "API")) if key in places]
+    if settings.role != "api":
+        lines.append(f"  {'console':9}  {console_url(listens) if settings.console else 'off; --console serves one'}")
     if settings.unix_socket is not None:
         lines.append(f"  {'Unix':9}  {settings.unix_socket}")
     lines.append(f"  {'broker':9}  {broker}")
