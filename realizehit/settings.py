@@ -7,7 +7,6 @@ variables' names, the file's keys and ``check-config`` are all made from it.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from realizehit.errors import SettingsError
 from realizehit.masking import masked
+from realizehit.suggestions import did_you_mean
 
 Role = Literal["all", "ws", "api"]
 LogFormat = Literal["text", "json"]
@@ -217,6 +217,30 @@ class Settings:
 OPTIONS: Final = dataclasses.fields(Settings)
 
 
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Listening": (
+        "role", "host", "port", "ws_port", "api_port", "prefix", "unix_socket",
+        "endpoint", "endpoint_ws", "endpoint_api",
+    ),
+    "Broker": ("redis", "subscribe_timeout", "publish_timeout"),
+    "Processes": ("workers", "relay", "drain_seconds"),
+    "Access": ("keys", "insecure_publish", "grants", "allow_origin"),
+    "Identities": (
+        "identify", "trusted_proxies", "jwt_key_file", "jwt_secret", "jwt_algorithms", "jwt_claims", "jwt_audience",
+        "jwt_issuer", "jwt_leeway", "expiry_warning",
+    ),
+    "TLS": ("tls_cert", "tls_key"),
+    "Limits": (
+        "max_connections", "max_per_address", "max_handshakes", "max_actions", "max_subscriptions", "max_channels",
+        "max_message_bytes", "max_queue_bytes", "max_queue_messages", "max_payload_bytes", "max_batch_bytes",
+        "max_batch_messages", "max_head_bytes",
+    ),
+    "Connections": ("handshake_timeout", "request_timeout", "heartbeat_interval", "heartbeat_timeout", "compress"),
+    "Logging and console": ("log_format", "log_level", "access_log", "console"),
+}  # fmt: skip
+"""The options by what they are about, as ``--help`` shows them."""
+
+
 def flag_of(name: str) -> str:
     """Return the command line's flag of an option: ``--ws-port``; an empty text where it has none."""
     flag = next(option for option in OPTIONS if option.name == name).metadata["flag"]
@@ -277,13 +301,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     values = {key.replace("-", "_"): value for key, value in table.items()}
     for name in values:
         if name not in known:
-            raise SettingsError(f"{path}: unknown key {name!r}{_did_you_mean(name, known)}")
+            meant = did_you_mean(name, known) or f"; known are {', '.join(sorted(known))}"
+            raise SettingsError(f"{path}: unknown key {name!r}{meant}")
     return values
-
-
-def _did_you_mean(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
 
 
 _HINTS: Final[dict[str, Any]] = get_type_hints(Settings)

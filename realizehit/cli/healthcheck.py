@@ -9,14 +9,15 @@ from typing import Any, Final
 import click
 
 from realizehit.causes import reason_of
+from realizehit.cli.grouping import GroupedCommand
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.cli.values import Seconds
-from realizehit.settings import Settings
+from realizehit.settings import GROUPS, Settings
 
 TIMEOUT: Final = 2.0  # seconds; container engines and balancers give a check a few
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @settings_options
 @click.option(
     "--timeout",

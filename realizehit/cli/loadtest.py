@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from realizehit.cli.failures import told
+from realizehit.cli.grouping import GroupedCommand
 from realizehit.errors import RealizehitError, SettingsError
 
 if TYPE_CHECKING:
@@ -32,7 +33,17 @@ exit status
 """
 
 
-@click.command(epilog=_STATUS)
+_GROUPS: Final = {
+    "Where": ("url", "api", "redis", "key", "header", "workers", "source_address"),
+    "Load": (
+        "connections", "patterns", "subscriptions_per_connection", "rate", "outstanding", "payload_bytes", "publish",
+        "reconnects", "resubscribes", "duration", "ramp", "processes",
+    ),
+    "Results": ("expect", "json_file", "html_file", "no_live"),
+}  # fmt: skip
+
+
+@click.command(cls=GroupedCommand, groups=_GROUPS, epilog=_STATUS)
 @click.option(
     "--scenario",
     default="wide",
