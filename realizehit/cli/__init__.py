@@ -11,9 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-_SUBCOMMANDS = {"check-config", "healthcheck"}  # of `realizehit-server`, which serve nobody
-
 from realizehit.children import leave_working_directory
+
+_SUBCOMMANDS = {"check-config", "healthcheck"}  # of `realizehit-server`, which serve nobody
 
 
 def server() -> None:
