@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realizehit.cli.main import main
+from realizehit.cli import client
 
 if __name__ == "__main__":
-    main(prog_name="python -m realizehit")
+    client(prog_name="python -m realizehit")

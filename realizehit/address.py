@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 from urllib.parse import quote, quote_plus
@@ -29,6 +31,10 @@ SCHEMES: Final = ("redis", "rediss", "unix")
 
 OPTIONS: Final = ("db", "username", "password", "socket_connect_timeout", "socket_keepalive", "protocol")
 """What may stand in the query of a URL, besides the options for TLS, which begin with ``ssl_``."""
+
+MAX_PATH: Final = 107 if sys.platform == "linux" else 103  # bytes of a Unix socket's path
+UNANSWERED: Final = 10  # seconds that what was sent may stay unacknowledged, on systems that have such a time
+KEEPALIVE: Final = 5  # seconds without traffic until the system probes a connection, and between its probes
 
 _PARTS: Final = ("host", "port", "path", "connection_class")  # what redis-py makes of the rest of a URL
 _HARMLESS: Final = frozenset(OPTIONS) - {"password"} | {
@@ -97,6 +103,8 @@ class Address:
         if isinstance(self._template, UnixDomainSocketConnection):
             if not self._template.path:
                 raise SettingsError(f"broker URL {self._shown}: the path of the socket is missing; use unix:///path")
+            if len(os.fsencode(self._template.path)) > MAX_PATH:
+                raise SettingsError(f"broker URL {self._shown}: the path of the socket is over {MAX_PATH} bytes")
         elif isinstance(self._template, Connection):
             try:
                 self._template.host.encode("idna")
@@ -151,5 +159,17 @@ class Address:
                 transport, _ = await connecting
         except TimeoutError:
             raise BrokerUnavailable("it could not be reached in time") from None
-        if self._options.get("socket_keepalive"):
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock: socket.socket = transport.get_extra_info("socket")
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            _notice_dead_peers(sock, keepalive=self._options.get("socket_keepalive", True))
+
+
+def _notice_dead_peers(sock: socket.socket, *, keepalive: bool) -> None:
+    """Have the system end a connection whose other side is gone without a word, where the PINGs should not do that."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED * 1000)
+    if keepalive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", KEEPALIVE), ("TCP_KEEPINTVL", KEEPALIVE), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -6,6 +6,7 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from realizehit import assets, openapi
+from realizehit import assets, openapi, welcome
 from realizehit.access.gate import Gate
 from realizehit.access.peers import peer_of
 from realizehit.bus.base import Bus, BusState
@@ -78,6 +79,14 @@ def create_app(
     async def describe(_: Request) -> Response:
         return Response(described, media_type="application/json")
 
+    welcoming = welcome.page(settings if publish else replace(settings, role="ws"))
+
+    async def not_served(request: Request, error: Exception) -> Response:
+        """Say what the framework found, such as an unknown path or a wrong method."""
+        assert isinstance(error, HTTPException)
+        # The page is no route of its own: that would change which methods the root has for everybody.
+        return welcome.answer(request, welcoming) or _http_problem(error)
+
     routes = [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
@@ -106,9 +115,7 @@ def create_app(
             checked=figures | {"/openapi.json"},
         )
     )
-    return Application(
-        endpoints, pages, routes=routes, exception_handlers={HTTPException: _http_exception, 500: _defect}
-    )
+    return Application(endpoints, pages, routes=routes, exception_handlers={HTTPException: not_served, 500: _defect})
 
 
 class _Pages:
@@ -205,11 +212,13 @@ def _problem_response(code: ErrorCode, detail: str) -> Response:
     return Response(body, status, {"Retry-After": str(RETRY_AFTER)}, media_type.decode())
 
 
-async def _http_exception(_: Request, error: Exception) -> Response:
-    """Say what the framework found, such as an unknown path or a wrong method."""
-    assert isinstance(error, HTTPException)
+def _http_problem(error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
-    detail = {404: "there is nothing here; GET /openapi.json lists what there is"}.get(status, error.detail)
+    methods = (error.headers or {}).get("Allow", "")
+    detail = {
+        404: "there is nothing here; GET /openapi.json lists what there is",
+        405: f"this path takes {methods}; GET /openapi.json lists what there is",
+    }.get(status, error.detail)
     return Response(problem(status, detail), status, error.headers, PROBLEM.decode())
 
 

@@ -19,6 +19,7 @@ from typing import Final
 from realizehit import _fanout
 from realizehit.errors import ErrorCode
 from realizehit.events import Events
+from realizehit.upkeep import Failures
 
 SLICE: Final = 0.002  # seconds of telling in one turn of the loop
 REFUSED: Final = "the broker does not allow this channel any more"
@@ -58,6 +59,7 @@ class Gaps:
         self._engine = engine
         self._events = events
         self._call_soon = call_soon
+        self._failures = Failures("telling a client of a gap")
         self._open: _Gap | None = None
         self._ending: list[_Gap] = []  # those that are being told
 
@@ -120,15 +122,21 @@ class Gaps:
         # Up to now and not to the gap's end: whoever is told late must not look back too little.
         seconds = math.ceil((now - gap.began) * 1000) / 1000
         for conn in left:
-            lost = [channel for channel in self._engine.subscriptions(conn) if (conn, channel) not in gap.exceptions]
-            if gap.refused:
-                for channel in gap.refused.intersection(lost):
-                    self._events.end_subscription(conn, channel, ErrorCode.FORBIDDEN, REFUSED)
-                lost = [channel for channel in lost if channel not in gap.refused]
-            ids = [_fanout.channel_id(channel) for channel in lost]
-            if ids and self._events.send(conn, "gap", ids=ids, seconds=seconds):
-                self.told += 1
+            try:
+                self._tell_one(conn, gap, seconds)
+            except Exception as error:  # noqa: BLE001 - the others are still to be told
+                self._failures.note(error)
             if time.monotonic() > deadline:
                 self._call_soon(lambda: self._tell(left, gap))
                 return
         self._ending.remove(gap)
+
+    def _tell_one(self, conn: int, gap: _Gap, seconds: float) -> None:
+        lost = [channel for channel in self._engine.subscriptions(conn) if (conn, channel) not in gap.exceptions]
+        if gap.refused:
+            for channel in gap.refused.intersection(lost):
+                self._events.end_subscription(conn, channel, ErrorCode.FORBIDDEN, REFUSED)
+            lost = [channel for channel in lost if channel not in gap.refused]
+        ids = [_fanout.channel_id(channel) for channel in lost]
+        if ids and self._events.send(conn, "gap", ids=ids, seconds=seconds):
+            self.told += 1

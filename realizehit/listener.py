@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ from realizehit.transports.frontdoor import FrontDoor
 from realizehit.transports.guard import Guard
 from realizehit.transports.room import Room
 from realizehit.transports.websocket import WebSocketTransport
+from realizehit.upkeep import Failures
+
+logger: Final = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096  # connections that may wait to be accepted; the own limit of most systems is lower
 
@@ -31,35 +35,49 @@ class Listener:
         settings: the bounds of a request.
         guard: decides who is let in.
         room: knows whether there is room for another connection.
+        draining: whether each answer is to be its connection's last one.
     """
 
-    def __init__(self, app: Application, settings: Settings, guard: Guard, room: Room) -> None:
+    def __init__(
+        self, app: Application, settings: Settings, guard: Guard, room: Room, draining: Callable[[], bool]
+    ) -> None:
         self._app = app
         self._settings = settings
         self._door = partial(
             FrontDoor,
             timeout=settings.handshake_timeout,
             request_timeout=settings.request_timeout,
+            keep_alive=settings.keep_alive,
             max_head=settings.max_head_bytes,
             guard=guard,
             room=room,
             direct=app.direct,
+            draining=draining,
         )
         self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
 
+    @property
+    def connections(self) -> int:
+        """How many connections there are that no transport of a client has taken."""
+        return sum(len(server.server_state.connections) for server, _ in self._servers)
+
     async def accept(
-        self, sock: socket.socket, place: str, websocket: WebSocketTransport | None, tls: ssl.SSLContext | None
+        self,
+        sockets: Sequence[socket.socket],
+        place: str,
+        websocket: WebSocketTransport | None,
+        tls: ssl.SSLContext | None,
     ) -> None:
-        """Listen on a bound socket.
+        """Listen on bound sockets.
 
         Args:
-            sock: the socket, this listener's from here on.
-            place: what it is called in errors.
+            sockets: this listener's from here on.
+            place: what they are called in errors.
             websocket: takes the WebSocket handshakes; ``None`` where there are none.
             tls: the certificate; ``None`` for none.
 
         Raises:
-            SettingsError: it cannot be listened on.
+            SettingsError: they cannot be listened on.
         """
         door: Any = partial(self._door, websocket=websocket)
         config = uvicorn.Config(
@@ -78,7 +96,7 @@ class Listener:
         config.load()
         config.ssl = tls
         server = _Server(config, self._settings.handshake_timeout)
-        task = asyncio.create_task(server.serve(sockets=[sock]))
+        task = asyncio.create_task(server.serve(sockets=list(sockets)))
         self._servers.append((server, task))
         while not server.started:
             if task.done():
@@ -89,12 +107,20 @@ class Listener:
                 raise error
             await asyncio.sleep(0.001)
 
+    def stop(self) -> None:
+        """Stop accepting at once: the sockets are closed in the loop's next turn. `close` is still to follow."""
+        for server, _ in self._servers:
+            for each in server.servers:
+                each.close()
+
     async def close(self) -> None:
         """Stop accepting, and wait for the requests that are under way; calling it again does nothing."""
         servers, self._servers = self._servers, []
         for server, _ in servers:
             server.should_exit = True
-        await asyncio.gather(*(task for _, task in servers), return_exceptions=True)
+        for error in await asyncio.gather(*(task for _, task in servers), return_exceptions=True):
+            if isinstance(error, Exception):
+                logger.error("closing a listening socket failed", exc_info=error)
 
 
 class _Server(uvicorn.Server):
@@ -108,6 +134,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, handshake_timeout: float) -> None:
         super().__init__(config)
         self._handshake_timeout = handshake_timeout
+        self._failures = Failures("the HTTP server's timer")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on the sockets."""
@@ -123,6 +150,14 @@ class _Server(uvicorn.Server):
             for sock in sockets or ()
         ]
         self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is due ten times a second; an error here must not end the task that closes the sockets at the end."""
+        try:
+            return await super().on_tick(counter)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failures.note(error)
+            return self.should_exit
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -3,47 +3,142 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
 import stat
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Final
 
 from realizehit.errors import SettingsError
 from realizehit.settings import Settings
 
+PATIENCE: Final = 3.0
+"""Seconds that a server with workers waits for an address that is in use. Where the server before it was killed, that
+one's workers leave at once, which takes a moment all the same."""
 
-def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """Return a bound socket that does not listen yet.
+_TRIES: Final = 20  # of ports that the system chooses, until one is free at all addresses
+_NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)  # such as ::1 without IPv6
+_PAUSE: Final = 0.05  # seconds between two looks at an address that is in use
+
+
+def bind(host: str, port: int, *, reuse_port: bool = False, patience: float = 0.0) -> socket.socket:
+    """Return a socket that is bound to the first address of a host and does not listen yet.
+
+    Args:
+        host: a name or an address.
+        port: 0 for one that is free.
+        reuse_port: whether other processes listen there too.
+        patience: seconds to wait while somebody else listens there.
 
     Raises:
         SettingsError: the address cannot be had; the text says why.
     """
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, proto)
+        return _bind(addresses_of(host)[0], port, reuse_port=reuse_port, v6only=False, patience=patience)
     except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {error}") from None
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+def bind_all(host: str, port: int, *, reuse_port: bool = False, patience: float = 0.0) -> list[socket.socket]:
+    """Return sockets for all addresses of a host that this machine has, bound to one port; none listens yet.
+
+    Raises:
+        SettingsError: an address cannot be had, or this machine has none of them; the text says why.
+
+    See `bind` for the arguments.
+    """
+    try:
+        addresses = addresses_of(host)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    for _ in range(_TRIES if port == 0 else 1):
+        sockets: list[socket.socket] = []
+        missing: OSError | None = None
+        for address in addresses:
+            number = sockets[0].getsockname()[1] if sockets else port
+            try:
+                v6only = len(addresses) > 1  # else "::" would take the port of 0.0.0.0 too
+                sockets.append(_bind(address, number, reuse_port=reuse_port, v6only=v6only, patience=patience))
+            except OSError as error:
+                if error.errno in _NOT_HERE:
+                    missing = error
+                    continue
+                for sock in sockets:
+                    sock.close()
+                if port == 0 and sockets and error.errno == errno.EADDRINUSE:
+                    break  # the port that was free at one address is not so at another; the system knows more
+                which = f" ({address})" if len(addresses) > 1 else ""
+                raise SettingsError(f"cannot listen on {host}:{port}{which}: {error.strerror}") from None
+        else:
+            if not sockets:
+                raise SettingsError(f"cannot listen on {host}:{port}: {missing.strerror if missing else 'no address'}")
+            return sockets
+    raise SettingsError(f"cannot listen on {host}: no port is free at all of {', '.join(addresses)}")
+
+
+def addresses_of(host: str) -> list[str]:
+    """Return the addresses of a name, each once; an address stands for itself.
+
+    Raises:
+        OSError: there is no such name.
+    """
+    if host.lower().rstrip(".") == "localhost":
+        # What browsers take it for, whatever the system's files say.
+        return ["127.0.0.1", "::1"]
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+def place_of(sock: socket.socket) -> str:
+    """Return where a socket is bound, ``127.0.0.1:8080`` or ``[::1]:8080``."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bind(address: str, port: int, *, reuse_port: bool, v6only: bool, patience: float) -> socket.socket:
+    family, kind, proto, _, place = socket.getaddrinfo(
+        address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
+    )[0]
+    sock = socket.socket(family, kind, proto)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
+        if v6only and family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _until_free(lambda: sock.bind(place), patience)
         sock.setblocking(False)
-    except OSError as error:
+    except BaseException:
         sock.close()
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        raise
     return sock
 
 
+def _until_free(take: Callable[[], None], patience: float) -> None:
+    """Take an address, and wait for it so many seconds while it is in use."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return take()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise
+        time.sleep(_PAUSE)
+
+
 @contextlib.contextmanager
-def unix_socket(path: str | None) -> Generator[socket.socket | None]:
+def unix_socket(path: str | None, *, patience: float = 0.0) -> Generator[socket.socket | None]:
     """Hold a bound Unix socket that does not listen yet, for the owner and the group; its file is gone in the end.
 
     A file that a killed server left is replaced; one that somebody listens on is not.
+
+    Args:
+        path: where it is.
+        patience: seconds to wait while somebody else listens there.
 
     Yields:
         The socket; ``None`` without a path.
@@ -56,7 +151,7 @@ def unix_socket(path: str | None) -> Generator[socket.socket | None]:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
-            _make_room(path)
+            _until_free(lambda: _make_room(path), patience)
             before = os.umask(0o117)
             try:
                 sock.bind(path)
@@ -88,7 +183,7 @@ def _make_room(path: str) -> None:
         except ConnectionRefusedError:
             Path(path).unlink()
             return
-    raise FileExistsError(0, "somebody listens there")
+    raise OSError(errno.EADDRINUSE, "somebody listens there")
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

@@ -2,7 +2,9 @@
 
 The rules of this file. Messages reach the broker in the order in which they were handed over. Nothing is ever sent
 twice: when the connection breaks, all that is on it or waits for it fails, and whoever published decides what to do.
-What has not been written yet when its time is up is never sent. At most `WINDOW_MESSAGES` and `WINDOW_BYTES` are under
+What has not been written yet when its time is up is never sent. A connection with nothing under way is probed with a
+PING; until that is answered nothing else goes out, so that nothing is lost on a connection that a router in between has
+forgotten. At most `WINDOW_MESSAGES` and `WINDOW_BYTES` are under
 way; the rest waits here, so that the broker's memory is not the queue.
 
 A library's pipeline costs ten times as much for each message, because it builds a command object, an encoder's list and
@@ -20,14 +22,19 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
+from realizehit.causes import reason_of
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.resp import PING, TRANSIENT, CommandConnection, code_of, pack_publish
+from realizehit.upkeep import Failures
 
 CHUNK_MESSAGES: Final = 512  # of `publish_many` that are handed over as one
 CHUNK_BYTES: Final = 1 << 20  # of payload in a chunk; one message may be larger
 CHUNKS: Final = 4  # of one `publish_many` under way, so that others come in between
 WINDOW_MESSAGES: Final = 8192
 WINDOW_BYTES: Final = 4 << 20  # of commands under way; one chunk may exceed it
+
+PROBE_AFTER: Final = 1.0  # seconds; also what keeps a router from forgetting a connection that nothing is published on
+PROBE_TIMEOUT: Final = 1.0  # seconds; little, since a connection with nothing under way is given up without a loss
 
 _LAST_LOOK: Final = 0.02
 """Seconds between the end of a time and the verdict. A loop that was held up may run its timers before it reads what
@@ -60,6 +67,8 @@ class Pipeline:
         broker: where to connect.
         timeout: seconds until a publication fails.
         name: how the connection is called in the broker's ``CLIENT LIST``.
+        probe_after: seconds without a reply after which an idle connection is probed.
+        probe_timeout: seconds for the answer to that, after which the connection is made anew.
         on_up: called when the broker has answered: at each login, and after it had been silent.
         on_down: called when the broker could not be reached, was silent, or the connection was lost.
 
@@ -75,6 +84,8 @@ class Pipeline:
         *,
         timeout: float = 5.0,
         name: str = "realizehit-publisher",
+        probe_after: float = PROBE_AFTER,
+        probe_timeout: float = PROBE_TIMEOUT,
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[], None] = lambda: None,
     ) -> None:
@@ -82,6 +93,11 @@ class Pipeline:
         self._broker = broker
         self._timeout = timeout
         self._name = name
+        self._probe_after = probe_after
+        self._probe_timeout = min(probe_timeout, timeout / 2)
+        self._probe: _Chunk | None = None  # the PING that is under way, and nothing else then
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._last_reply = 0.0
         self._on_up = on_up
         self._on_down = on_down
         self._closed = False
@@ -94,6 +110,7 @@ class Pipeline:
         self._bytes_under_way = 0
         self._last_progress = 0.0
         self._silent = False
+        self._defects = Failures("the connection for publishing")
         self._send_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -206,7 +223,7 @@ class Pipeline:
         """Write what waits, as far as the window has room."""
         self._send_handle = None
         connection = self._connection
-        if connection is None:
+        if connection is None or self._probe is not None:
             return
         parts: list[bytes] = []
         while self._waiting and self._messages_under_way < WINDOW_MESSAGES and self._bytes_under_way < WINDOW_BYTES:
@@ -227,7 +244,7 @@ class Pipeline:
         if self._silent:
             self._silent = False
             self._on_up()
-        self._last_progress = connection.loop.time()
+        self._last_progress = self._last_reply = connection.loop.time()
         start = 0
         while start < len(replies) and self._under_way:
             chunk = self._under_way[0]
@@ -238,6 +255,8 @@ class Pipeline:
                 self._under_way.popleft()
                 self._messages_under_way -= chunk.count
                 self._bytes_under_way -= chunk.size
+                if chunk is self._probe:
+                    self._probe = None
                 if not chunk.done.done():
                     chunk.done.set_result(self._outcomes(chunk))
         if start < len(replies):
@@ -264,7 +283,16 @@ class Pipeline:
             self._timer = loop.call_later(_LAST_LOOK, self._expire, True)
             return
         self._timer = None
-        now = loop.time()
+        try:
+            self._fail_late(loop.time())
+        finally:  # also where telling of a failure failed
+            due = [chunk.deadline for chunk in chain(self._under_way, self._waiting) if not chunk.done.done()][:1]
+            if self._under_way:  # also where nobody waits for these any more: they tell whether the broker is there
+                due.append(self._last_progress + self._timeout)
+            if due and self._timer is None:
+                self._timer = loop.call_at(max(min(due), loop.time() + _LAST_LOOK), self._expire)
+
+    def _fail_late(self, now: float) -> None:
         late = False
         for queue, sent in ((self._under_way, True), (self._waiting, False)):
             for chunk in queue:
@@ -280,11 +308,6 @@ class Pipeline:
             self._on_down()
         while self._waiting and self._waiting[0].done.done():
             self._waiting.popleft()
-        due = [chunk.deadline for chunk in chain(self._under_way, self._waiting) if not chunk.done.done()][:1]
-        if self._under_way:  # also where nobody waits for these any more: they tell whether the broker is there
-            due.append(self._last_progress + self._timeout)
-        if due:
-            self._timer = loop.call_at(min(due), self._expire)
 
     def _fail(self, chunk: _Chunk, error: BrokerError, sent: bool) -> None:
         """Fail what of a chunk has no reply yet."""
@@ -299,10 +322,68 @@ class Pipeline:
                 if not chunk.done.done():
                     self._fail(chunk, error, sent)
             queue.clear()
-        self._messages_under_way = self._bytes_under_way = 0
+        self._forget_under_way()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    # ---- the probe
+
+    def _forget_under_way(self) -> None:
+        """Start over, without anything under way and without a probe."""
+        self._under_way.clear()
+        self._messages_under_way = self._bytes_under_way = 0
+        self._probe = None
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
+
+    def _watch(self) -> None:
+        """Probe the connection where it is idle; make it anew where that is not answered."""
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            self._look(connection)
+        except Exception as error:  # noqa: BLE001 - a new connection has a probe again
+            self._defects.note(error)
+            connection.drop(f"the probe failed: {error!r}")
+
+    def _look(self, connection: CommandConnection) -> None:
+        loop = connection.loop
+        if self._probe is not None:
+            self._probe_timer = loop.call_later(_LAST_LOOK, self._judge, self._probe)
+            return
+        due = self._last_reply + self._probe_after
+        if self._under_way or self._waiting or loop.time() < due:
+            # What is under way has a time of its own, and its replies tell as much.
+            self._probe_timer = loop.call_at(max(due, loop.time() + self._probe_after / 2), self._watch)
+            return
+        self._probe = probe = _Chunk((), 0)
+        probe.done = _Told(lambda outcome: None, loop)
+        probe.deadline = loop.time() + self._timeout
+        self._under_way.append(probe)
+        self._messages_under_way += probe.count
+        self._last_progress = loop.time()
+        connection.write(PING)
+        self._probe_timer = loop.call_later(self._probe_timeout, self._watch)
+
+    def _judge(self, probe: _Chunk) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._probe is not probe:
+            self._watch()
+            return
+        self._replace(connection)
+        connection.drop(f"no answer to a PING within {self._probe_timeout:g} seconds")
+
+    def _replace(self, connection: CommandConnection) -> None:
+        """Give up a connection that has nothing but a probe under way; what waits goes over the next one."""
+        self._connection = None
+        self._forget_under_way()
+        if self._connecting is None:
+            self._connecting = connection.loop.create_task(self._connect(), name="realizehit publisher")
 
     # ---- the connection
 
@@ -321,6 +402,8 @@ class Pipeline:
             self.connects += 1
             self._connection = connection
             self._silent = False
+            self._last_reply = connection.loop.time()
+            self._probe_timer = connection.loop.call_later(self._probe_after, self._watch)
             self._on_up()
             self._send()
         else:
@@ -339,12 +422,19 @@ class Pipeline:
         except BrokerRefused as error:
             return BrokerRefused(f"broker {self._broker} refused the login: {self._broker.scrub(str(error))}")
         except OSError as error:  # BrokerUnavailable is one
-            return self._unavailable(self._broker.scrub(str(error) or type(error).__name__))
+            return self._unavailable(self._broker.scrub(reason_of(error)))
+        except Exception as error:  # noqa: BLE001 - nobody awaits this task: what waits for the connection has to fail
+            self._defects.note(error)
+            return self._unavailable(f"connecting failed: {type(error).__name__}")
         return None
 
     def lost(self, connection: CommandConnection, reason: str) -> None:
         """Learn that the connection is gone."""
-        if self._connection is connection:
+        if self._connection is not connection:
+            return
+        if self._probe is not None and self._waiting:
+            self._replace(connection)  # the probe found out in time: nothing of what waits was sent
+        else:
             self._lose(self._unavailable(self._broker.scrub(reason)), "")
 
     def _lose(self, error: BrokerError, reason: str) -> None:

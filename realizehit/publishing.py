@@ -40,6 +40,7 @@ from realizehit.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.direct import Respond
 from realizehit.transports.entrance import readable
+from realizehit.transports.heads import coding_of
 
 logger: Final = logging.getLogger(__name__)
 
@@ -85,6 +86,22 @@ class Away:
         return "the broker cannot be reached; try again later"
 
 
+class EncodedBody(RequestError):
+    """A body is compressed, or otherwise not as it is."""
+
+
+def check_coding(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Take a body only as it is.
+
+    Raises:
+        EncodedBody: a ``Content-Encoding`` says that it is not.
+    """
+    coding = coding_of(headers)
+    if coding is not None:
+        text = f"the Content-Encoding is {coding}; send the body as it is, without it"
+        raise EncodedBody(text, ErrorCode.UNSUPPORTED_MEDIA_TYPE)
+
+
 class Endpoint:
     """Reads a body, has it published, and answers; errors become problem documents."""
 
@@ -115,6 +132,7 @@ class Endpoint:
         try:
             key = None if self.gate is None else self.gate.publisher(peer_of(scope.get("client")), headers)
             media_type = self._media_type(headers.get(b"content-type", b""))
+            check_coding(scope["headers"])
             self._check_size(headers.get(b"content-length"))
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
@@ -159,6 +177,8 @@ class Endpoint:
         more = [] if wait is None else [(b"retry-after", b"%d" % ceil(wait))]
         if status is HTTPStatus.UNAUTHORIZED:
             more.append((b"www-authenticate", b"Bearer"))
+        elif isinstance(error, EncodedBody):
+            more.append((b"accept-encoding", b"identity"))
         return status.value, media_type, body, more
 
     def _media_type(self, header: bytes) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -21,12 +22,14 @@ import hiredis
 
 from realizehit import _fanout
 from realizehit.bus.base import BusState
+from realizehit.bus.embedded import MAX_SOCKET_PATH
 from realizehit.bus.open import open_bus
-from realizehit.errors import ErrorCode
+from realizehit.errors import ErrorCode, SettingsError
 from realizehit.hub import Hub
 from realizehit.logs import LOG_INTERVAL, Seldom, more
 from realizehit.resp import LOST
 from realizehit.transports.adoption import adopt
+from realizehit.upkeep import Ticker
 
 logger: Final = logging.getLogger(__name__)
 
@@ -46,9 +49,15 @@ class Relay:
 
     Raises:
         BrokerError: at the start: the broker's address or credentials can never work.
+        SettingsError: the path is too long for a socket.
     """
 
     def __init__(self, broker_url: str, path: Path) -> None:
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            raise SettingsError(
+                f"the relay of the workers cannot listen on {path}: this is over {MAX_SOCKET_PATH} bytes, "
+                "too long for a Unix socket; set TMPDIR to a shorter path, or use --relay off"
+            )
         self._path = path
         self._bus = open_bus(broker_url, client_name="realizehit-relay")
 
@@ -71,7 +80,8 @@ class Relay:
         self._seldom = Seldom(LOG_INTERVAL)
         if engine.owns_sockets:
             loop.add_reader(engine.fileno(), engine.poll)
-        self._tick()
+        self._ticker = Ticker("the relay's timer", lambda: self._hub.tick(loop.time()), interval=lambda: TICK)
+        self._ticker.start()
         try:
             await self._bus.start(self._hub)
             self._server = await loop.create_unix_server(partial(_Door, self._open), self._path, backlog=1024)
@@ -85,7 +95,7 @@ class Relay:
         await self._release()
 
     async def _release(self) -> None:
-        self._timer.cancel()
+        self._ticker.stop()
         if self._engine.owns_sockets:
             self._loop.remove_reader(self._engine.fileno())
         self._engine.close()
@@ -94,10 +104,6 @@ class Relay:
     def stats(self) -> dict[str, int]:
         """Return the engine's counters; its connections are the workers."""
         return self._engine.stats()
-
-    def _tick(self) -> None:
-        self._hub.tick(self._loop.time())
-        self._timer = self._loop.call_later(TICK, self._tick)
 
     def _open(self, transport: asyncio.Transport) -> None:
         if self._bus.state is not BusState.UP:

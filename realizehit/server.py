@@ -14,7 +14,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from realizehit import _fanout, console, logs
 from realizehit.access.gate import Gate
+from realizehit.access.limits import STRIKES
 from realizehit.api import create_app
 from realizehit.bus.embedded import EmbeddedValkey
 from realizehit.bus.link import LinkSettings
@@ -30,8 +31,9 @@ from realizehit.bus.open import open_bus
 from realizehit.errors import CloseCode
 from realizehit.figures import STATS_CHANNEL, Figures
 from realizehit.hub import Hub
+from realizehit.line import Line
 from realizehit.listener import Listener
-from realizehit.listening import api_url, bind, tls_context, unix_socket, ws_url
+from realizehit.listening import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.logs import REMINDER
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
@@ -41,11 +43,16 @@ from realizehit.transports.room import Room
 from realizehit.transports.session import DRAIN_REASON, ActionSession
 from realizehit.transports.sse import RETRY, SSE_PATH, EventStreams
 from realizehit.transports.websocket import WS_PATH, WebSocketTransport
+from realizehit.upkeep import Ticker, keep_up
 
 logger: Final = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
+LEAVE_TIMEOUT: Final = 0.5  # seconds for the same where the node has to be gone at once
+STALL: Final = 5.0  # seconds without a byte taken, after which a client over its limits is closed
+BURSTS: Final = 16  # batches that may wait while clients are over their limits; of all clients together
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
+TICK: Final = 0.25  # seconds between two looks at what is due, at most
 DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away, at least
 
 
@@ -59,6 +66,9 @@ class Node:
         reuse_port: whether other processes listen on the same ports.
         unix: a bound Unix socket to listen on as well.
         epoll: false to leave every connection with its asyncio transport, as on platforms without epoll.
+
+    Attributes:
+        places: the addresses and ports that it listens on, ``127.0.0.1:8080`` or ``[::1]:8080``.
     """
 
     def __init__(
@@ -83,10 +93,11 @@ class Node:
         self._unix = unix
         self._epoll = epoll
         self._listener: Listener | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._ticker: Ticker | None = None
         self._figures: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._ports: dict[str, int] = {}
+        self.places: list[str] = []
 
     @property
     def ws_url(self) -> str:
@@ -115,7 +126,16 @@ class Node:
             self._callback_failed,
             max_queue_bytes=settings.max_queue_bytes,
             max_queue_messages=settings.max_queue_messages,
+            grace=settings.slow_grace,
+            stall=STALL,
+            # What one request publishes fits behind what may wait already, also where a transport's framing is longer.
+            burst_bytes=settings.max_queue_bytes + 2 * settings.max_batch_bytes,
+            burst_messages=settings.max_queue_messages + settings.max_batch_messages,
+            burst_total=BURSTS * settings.max_batch_bytes,
             max_message=settings.max_message_bytes,
+            input_rate=settings.max_actions,
+            input_burst=2 * settings.max_subscriptions,  # who comes back asks for all of it at once
+            input_strikes=STRIKES,
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,
             close_timeout=CLOSE_TIMEOUT,
@@ -162,15 +182,15 @@ class Node:
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
-            self._tick()
-            self._listener = Listener(app, settings, self.guard, self.room)
+            self._ticker = self._start_ticking()
+            self._listener = Listener(app, settings, self.guard, self.room, lambda: self.draining)
             await self._listen(self._listener)
             if settings.console:
                 figures = Figures(
                     self.engine, self.bus, role=settings.role, published=lambda: metrics.outcomes["queued"]
                 )
-                self._figures = asyncio.create_task(figures.run(), name="realizehit figures")
-                self._figures.add_done_callback(self._figures_ended)
+                publishing = keep_up("publishing the figures of this node", figures.run)
+                self._figures = asyncio.create_task(publishing, name="realizehit figures")
         except BaseException:
             await self.close()
             raise
@@ -203,7 +223,11 @@ class Node:
 
     def reload(self) -> None:
         """Read the files of grants, keys and tokens anew; what is no longer granted ends in the loop's next turns."""
-        self._reload = self.guard.reload() or self._reload
+        reload = self.guard.reload()
+        if reload is not None:
+            if self._reload is not None:
+                self._reload.cancel()  # the new one looks at everything again
+            self._reload = reload
 
     async def drain(self) -> None:
         """Send the clients away, spread evenly over ``drain_seconds``, and take no new ones meanwhile.
@@ -227,12 +251,19 @@ class Node:
                 await asyncio.sleep(min(left, DRAIN_STEP))
             left = max(0.0, began + seconds - self._loop.time())
             for handle in handles[step::steps]:
-                delay = random.randint(0, max(1000, round(seconds * 1000)))  # noqa: S311 - no secret, a spread
-                self._send_away(handle, delay, left)
+                self._send_away(handle, self._random_delay(), left)
         # Who connected in the meantime, and those whose close frame has yet to go out.
         for handle in self.engine.handles():
             self._send_away(handle, 0, 0.0)
-        deadline = self._loop.time() + CLOSE_TIMEOUT
+        await self._closed_within(CLOSE_TIMEOUT)
+
+    def _random_delay(self) -> int:
+        """Return milliseconds after which a client that is sent away should come back."""
+        return random.randint(0, max(1000, round(self.settings.drain_seconds * 1000)))  # noqa: S311 - no secret, a spread
+
+    async def _closed_within(self, seconds: float) -> None:
+        """Wait until the clients that were sent away have closed their connections, or the time is over."""
+        deadline = self._loop.time() + seconds
         while self.engine.stats()["closing"] and self._loop.time() < deadline:
             await asyncio.sleep(DRAIN_STEP / 5)
 
@@ -243,18 +274,32 @@ class Node:
             self.hub.events.send(handle, "drain", retry=retry, delay=delay)
         self.engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=delay))
 
+    async def leave(self) -> None:
+        """Stop listening at once and send all clients away together, without a drain's patience.
+
+        Each is told a delay of its own all the same, so that they come back spread over ``drain_seconds``.
+        """
+        self.draining = True
+        if self._listener is not None:
+            self._listener.stop()
+        await self._end_figures()
+        for handle in self.engine.handles():
+            self._send_away(handle, self._random_delay(), 0.0)
+        await self._closed_within(LEAVE_TIMEOUT)
+
     async def close(self) -> None:
         """Stop listening, leave the broker and end what is left; calling it again does nothing."""
         self.draining = True
         await self._end_figures()
+        if self._reload is not None:
+            self._reload.cancel()
         for transport in (self.engineio, self.streams):
             if transport is not None:
                 transport.close()
         if self._listener is not None:
             await self._listener.close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._ticker is not None:
+            self._ticker.stop()
         if self.engine.owns_sockets:
             self._loop.remove_reader(self.engine.fileno())
         self.engine.close()
@@ -266,11 +311,6 @@ class Node:
             task.cancel()
             await asyncio.wait([task])
 
-    def _figures_ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            self._callback_failed(error)
-
     async def _listen(self, listener: Listener) -> None:
         first, *other = self.settings.listens
         port = await self._bind(listener, first, self.websocket)
@@ -278,19 +318,29 @@ class Node:
         for listen in other:
             self._ports["api"] = await self._bind(listener, listen, None)
         if self._unix is not None:
-            await listener.accept(self._unix, str(self.settings.unix_socket), self.websocket, None)
+            await listener.accept([self._unix], str(self.settings.unix_socket), self.websocket, None)
 
     async def _bind(self, listener: Listener, listen: tuple[str, int], websocket: WebSocketTransport | None) -> int:
-        sock = bind(*listen, reuse_port=self._reuse_port)
-        await listener.accept(sock, f"{listen[0]}:{listen[1]}", websocket, self._tls)
-        return int(sock.getsockname()[1])
+        sockets = bind_all(*listen, reuse_port=self._reuse_port)
+        places = [place_of(sock) for sock in sockets]
+        port = int(sockets[0].getsockname()[1])
+        await listener.accept(sockets, f"{listen[0]}:{listen[1]}", websocket, self._tls)
+        self.places += places
+        return port
 
-    def _tick(self) -> None:
-        now = self._loop.time()
-        self.engine.tick(now)
-        self.hub.tick(now)
-        self.guard.tick()
-        self._timer = self._loop.call_later(min(self.engine.tick_interval, 0.25), self._tick)
+    def _start_ticking(self) -> Ticker:
+        def tick_guard() -> None:
+            self.guard.tick()
+
+        ticker = Ticker(
+            "the node's timer",
+            lambda: self.engine.tick(self._loop.time()),
+            lambda: self.hub.tick(self._loop.time()),
+            tick_guard,
+            interval=lambda: min(self.engine.tick_interval, TICK),
+        )
+        ticker.start()
+        return ticker
 
     def _callback_failed(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "a connection's callback failed", "exception": error})
@@ -337,6 +387,7 @@ def run(
     unix: socket.socket | None = None,
     on_started: Callable[[Node], None] = lambda node: None,
     stop_fd: int | None = None,
+    line: Line | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, drain, and return; a second signal ends the drain. SIGHUP reads the files anew.
 
@@ -347,49 +398,103 @@ def run(
         reuse_port: whether other processes listen on the same ports.
         unix: a bound Unix socket to listen on as well.
         on_started: called once the node listens.
-        stop_fd: a descriptor whose end of file also means to stop, so that a worker does not outlive its parent.
+        stop_fd: a descriptor whose end of file also means to stop.
+        line: to the parent, whose word or end also means to stop.
 
     Raises:
         BrokerError, SettingsError: as `Node.start`.
     """
+    process = _Process(
+        lambda: Node(settings, broker_url, relay_url=relay_url, reuse_port=reuse_port, unix=unix),
+        reloads=reloads(settings),
+        line=line,
+    )
+    # uvloop everywhere; the debug switch of asyncio is honoured.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop, debug=sys.flags.dev_mode) as runner:
+        runner.run(process.run(on_started, stop_fd))
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        stop, stop_now = asyncio.Event(), asyncio.Event()
 
-        def on_signal() -> None:
-            (stop_now if stop.is_set() else stop).set()
+class _Process:
+    """What a process that serves obeys: signals, and the word of its parent where it has one.
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        node = Node(settings, broker_url, relay_url=relay_url, reuse_port=reuse_port, unix=unix)
-        await node.start()
-        if reloads(settings):
-            loop.add_signal_handler(signal.SIGHUP, node.reload)
+    Args:
+        make_node: makes what it serves with, in the running loop.
+        reloads: whether SIGHUP reads files anew.
+        line: to the parent.
+    """
+
+    def __init__(self, make_node: Callable[[], Node], *, reloads: bool, line: Line | None) -> None:
+        self._make_node = make_node
+        self._reloads = reloads
+        self._line = line
+        self._node: Node | None = None  # once it has started
+        self._reload_again = False
+        self._stop, self._stop_now, self._orphaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run(self, on_started: Callable[[Node], None], stop_fd: int | None) -> None:
+        self._listen(stop_fd)  # before anything that takes its time, such as a broker that is away
+        node = self._make_node()
+        if not await completes(node.start(), self._stop):
+            return
         try:
-            if stop_fd is not None:
-                loop.add_reader(stop_fd, stop.set)
+            self._node = node
+            if self._reload_again:
+                node.reload()
             on_started(node)
             # What exists now stays: the collector need not walk through it again and again.
             gc.collect()
             gc.freeze()
-            await stop.wait()
-            if stop_fd is not None:
-                loop.remove_reader(stop_fd)
-            await _first(node.drain(), stop_now.wait())
+            await self._stop.wait()
+            if not self._orphaned.is_set():
+                await completes(node.drain(), self._stop_now, self._orphaned)
+            if self._orphaned.is_set():
+                logger.error("the parent is gone; this worker leaves")
+                await node.leave()
         finally:
             await node.close()
+            if self._line is not None:
+                self._line.detach()
 
-    # uvloop everywhere; the debug switch of asyncio is honoured.
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop, debug=sys.flags.dev_mode) as runner:
-        runner.run(main())
+    def _listen(self, stop_fd: int | None) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        if self._reloads:
+            loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        if stop_fd is not None:
+            loop.add_reader(stop_fd, self._on_end_of_file, stop_fd)
+        if self._line is not None:
+            self._line.attach(drain=self._stop.set, gone=self._on_orphaned)
+
+    def _on_signal(self) -> None:
+        (self._stop_now if self._stop.is_set() else self._stop).set()
+
+    def _on_reload(self) -> None:
+        if self._node is not None:
+            self._node.reload()
+        else:  # it may have read the files already
+            self._reload_again = True
+
+    def _on_end_of_file(self, descriptor: int) -> None:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        self._stop.set()
+
+    def _on_orphaned(self) -> None:
+        self._orphaned.set()
+        self._stop.set()
 
 
-async def _first(*awaitables: Any) -> None:
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    for task in done:
+async def completes(work: Coroutine[Any, Any, None], *unless: asyncio.Event) -> bool:
+    """Do some work to its end, or cancel it once one of the events is set; say whether it came to its end."""
+    task = asyncio.ensure_future(work)
+    waits = [asyncio.ensure_future(event.wait()) for event in unless]
+    try:
+        await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        completed = task.done()
+        for each in (task, *waits):
+            each.cancel()
+        await asyncio.gather(task, *waits, return_exceptions=True)
+    if completed:
         task.result()
+    return completed

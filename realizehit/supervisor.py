@@ -15,7 +15,8 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -25,11 +26,13 @@ from realizehit.access.gate import Gate
 from realizehit.bus.embedded import EmbeddedValkey, private_directory
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
-from realizehit.listening import api_url, bind, tls_context, unix_socket, ws_url
+from realizehit.line import Report
+from realizehit.listening import PATIENCE, api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.relay import Relay
-from realizehit.server import CLOSE_TIMEOUT, reloads, run
+from realizehit.server import CLOSE_TIMEOUT, completes, reloads, run
 from realizehit.settings import Settings
-from realizehit.worker import Report, Worker
+from realizehit.upkeep import Failures
+from realizehit.worker import Worker
 
 logger: Final = logging.getLogger(__name__)
 
@@ -37,12 +40,13 @@ STEADY: Final = 10.0  # seconds after which a worker's death is an accident, and
 BACKOFF_FIRST: Final = 0.25  # seconds until a worker that died at once is started again, doubled each time
 BACKOFF_MOST: Final = 15.0  # seconds
 FAILED_STARTS: Final = 8  # in a row, with nobody serving, until the server gives up
+KILL_TIMEOUT: Final = 5.0  # seconds for a worker to be gone after SIGKILL; one that waits for a dead disk may stay
 END_TIMEOUT: Final = CLOSE_TIMEOUT + 10.0  # seconds for a worker to end, besides its drain
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
-Announce = Callable[[str, str], None]
-"""Told the addresses for WebSocket clients and for publishers once everything listens."""
+Announce = Callable[[str, str, Sequence[str]], None]
+"""Told the URLs for WebSocket clients and for publishers, and where it listens, once everything does."""
 
 
 def check(settings: Settings) -> None:
@@ -77,18 +81,20 @@ def start(settings: Settings, announce: Announce) -> None:
     """
     check(settings)
     _raise_file_limit()
-    with _ending_on_signals(), contextlib.ExitStack() as stack:
+    with _ending_on_signals(ignored=[signal.SIGHUP] if reloads(settings) else []), contextlib.ExitStack() as stack:
         url = settings.redis
         if url is None:
             url = stack.enter_context(EmbeddedValkey()).url
-        unix = stack.enter_context(unix_socket(settings.unix_socket))
+        patience = PATIENCE if settings.workers > 1 else 0.0
+        unix = stack.enter_context(unix_socket(settings.unix_socket, patience=patience))
         stack.callback(_ignore_signals)  # what follows the drain is short, and is not to be left half done
         if settings.workers == 1:
-            run(settings, url, unix=unix, on_started=lambda node: announce(node.ws_url, node.api_url))
+            run(settings, url, unix=unix, on_started=lambda node: announce(node.ws_url, node.api_url, node.places))
         else:
-            settings = stack.enter_context(_reserved(settings))
+            settings, places = stack.enter_context(_reserved(settings))
+            directory = stack.enter_context(private_directory()) if settings.uses_relay else None
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_Parent(settings, url, unix, announce).run())
+                runner.run(_Parent(settings, url, unix, lambda ws, api: announce(ws, api, places), directory).run())
 
 
 def _raise_file_limit() -> None:
@@ -100,17 +106,22 @@ def _raise_file_limit() -> None:
 
 
 @contextlib.contextmanager
-def _ending_on_signals() -> Generator[None]:
-    """End in order on a signal that comes before a loop handles them: what was started is stopped again."""
+def _ending_on_signals(*, ignored: Iterable[signal.Signals]) -> Generator[None]:
+    """End in order on a signal that comes before a loop handles them: what was started is stopped again.
+
+    Args:
+        ignored: signals that mean nothing yet: to read files again that are still to be read.
+    """
 
     def end(_number: int, _frame: FrameType | None) -> None:
         raise SystemExit(0)
 
-    before = [signal.signal(number, end) for number in _SIGNALS]
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    before |= {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         yield
     finally:
-        for number, handler in zip(_SIGNALS, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
@@ -120,30 +131,46 @@ def _ignore_signals() -> None:
 
 
 @contextlib.contextmanager
-def _reserved(settings: Settings) -> Generator[Settings]:
-    """Hold the workers' ports with sockets that are bound and never listen; the system chooses the open ones."""
+def _reserved(settings: Settings) -> Generator[tuple[Settings, list[str]]]:
+    """Hold the workers' ports with sockets that are bound and never listen; the system chooses the open ones.
+
+    Yields:
+        The settings with the ports, and the addresses and ports.
+    """
     with contextlib.ExitStack() as stack:
 
         def hold(port: int) -> int:
             if port != 0:
                 # SO_REUSEPORT would let a second server of this user in beside a first, and each would get a part of
                 # the other's clients. Without it the port has to be free.
-                bind(settings.host, port).close()
-            return int(stack.enter_context(bind(settings.host, port, reuse_port=True)).getsockname()[1])
+                for sock in bind_all(settings.host, port, patience=PATIENCE):
+                    sock.close()
+            held = [stack.enter_context(sock) for sock in bind_all(settings.host, port, reuse_port=True)]
+            places.extend(map(place_of, held))
+            return int(held[0].getsockname()[1])
 
+        places: list[str] = []
         ports = [hold(port) for _, port in settings.listens]
-        yield dataclasses.replace(settings, ws_port=ports[0], api_port=ports[-1])
+        yield dataclasses.replace(settings, ws_port=ports[0], api_port=ports[-1]), places
 
 
 class _Parent:
     """Keeps the workers alive until it is told to stop."""
 
-    def __init__(self, settings: Settings, broker_url: str, unix: socket.socket | None, announce: Announce) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        broker_url: str,
+        unix: socket.socket | None,
+        announce: Callable[[str, str], None],
+        directory: Path | None = None,  # for a relay; without one there is none
+    ) -> None:
         self._settings = settings
         self._broker_url = broker_url
         self._unix = unix  # all workers accept from the one socket
+        self._directory = directory
         self._relay_url: str | None = None
-        self._announce: Announce | None = announce  # until it was called
+        self._announce: Callable[[str, str], None] | None = announce  # until it was called
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._workers: set[Worker] = set()
         self._serving: set[Worker] = set()
@@ -153,19 +180,22 @@ class _Parent:
 
     async def run(self) -> None:
         """Keep the workers, and a relay for them where they share one subscription."""
-        async with contextlib.AsyncExitStack() as stack:
-            if self._settings.uses_relay:
-                directory = stack.enter_context(private_directory())
-                relay = await stack.enter_async_context(Relay(self._broker_url, directory / "relay.sock"))
-                self._relay_url = relay.url
-            await self._run()
-
-    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
         if reloads(self._settings):
             loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        async with contextlib.AsyncExitStack() as stack:
+
+            async def enter() -> None:
+                if self._directory is not None:
+                    relay = await stack.enter_async_context(Relay(self._broker_url, self._directory / "relay.sock"))
+                    self._relay_url = relay.url
+
+            if await completes(enter(), self._stop):
+                await self._run()
+
+    async def _run(self) -> None:
         keepers = asyncio.create_task(self._keep_all())
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait({keepers, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -207,6 +237,7 @@ class _Parent:
     async def _keep(self) -> None:
         """Have one worker running until the end."""
         loop = asyncio.get_running_loop()
+        failures = Failures("keeping a worker")
         deaths = 0  # in a row, each soon after the start
         while not self._stop.is_set():
             began = loop.time()
@@ -214,6 +245,9 @@ class _Parent:
                 report = await self._live()
             except OSError as error:
                 report = Report(error=f"no process can be started: {error.strerror}")
+            except Exception as error:  # noqa: BLE001 - a worker's place must not stay empty, and the error is logged
+                failures.note(error)
+                report = Report(error=f"its parent failed: {error!r}")
             if loop.time() - began >= STEADY:
                 deaths = self._failed_starts = 0
             else:
@@ -237,17 +271,38 @@ class _Parent:
                 self._serves(worker)
                 if self._reloads != reloads_before:  # it may have read the files before they changed
                     worker.signal(signal.SIGHUP)
-            status = await worker.process.wait()
+            status = await self._end_of(worker)
         finally:
             self._workers.discard(worker)
             self._serving.discard(worker)
             worker.close()
+            worker.signal(signal.SIGKILL)  # one that nobody watches any more; nothing happens where it has ended
         if not self._stop.is_set():
             how = f"signal {-status}" if status < 0 else f"status {status}"
             logger.warning("worker %d ended with %s%s", worker.process.pid, how, _because(report))
         elif status not in (0, -signal.SIGTERM) and self._failure is None:
             logger.error("worker %d ended with status %d while draining", worker.process.pid, status)
         return report
+
+    @staticmethod
+    async def _end_of(worker: Worker) -> int:
+        """Wait for the end of a worker, and bring it about where it hangs; return its exit status."""
+        ended = asyncio.create_task(worker.process.wait())
+        silence = asyncio.create_task(worker.silence())
+        try:
+            await asyncio.wait({ended, silence}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                logger.error(
+                    "worker %d hangs: it has given no sign of life for %.0f seconds and is killed",
+                    worker.process.pid,
+                    silence.result(),
+                )
+                worker.signal(signal.SIGKILL)
+                await asyncio.wait({ended}, timeout=KILL_TIMEOUT)
+            return ended.result() if ended.done() else -signal.SIGKILL
+        finally:
+            ended.cancel()
+            silence.cancel()
 
     def _serves(self, worker: Worker) -> None:
         logger.info("worker %d serves", worker.process.pid)

@@ -1,7 +1,6 @@
-"""One of several processes that serve together, and the line that ties it to its parent.
+"""One of several processes that serve together: how its parent starts, watches and ends it, and what it does itself.
 
-The line is a socket pair: the work goes down, "ready" or the reason why not comes up, and its end, when the parent
-stops or dies, tells the worker to drain. So no worker outlives its parent, and no secret stands in a command line.
+All that the two say goes over their `line`: no secret stands in a command line, and no worker outlives its parent.
 """
 
 from __future__ import annotations
@@ -10,34 +9,20 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 import socket
 import sys
-from pathlib import Path
 from subprocess import DEVNULL
-from typing import Final, NamedTuple
+from typing import Final
 
-from realizehit import logs
+from realizehit import children, logs
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
-from realizehit.server import Node, run
+from realizehit.line import BEAT, DRAIN, Line, Report
+from realizehit.server import run
 from realizehit.settings import Settings
 
 START_TIMEOUT: Final = 60.0  # seconds for a worker to get ready
-
-
-class Report(NamedTuple):
-    """What a worker said about its start.
-
-    Attributes:
-        ready: whether it serves.
-        error: why it does not, where it could say so.
-        kind: ``settings`` or ``broker`` where the error is of that class and will be the same next time.
-    """
-
-    ready: bool = False
-    error: str = ""
-    kind: str = ""
+SILENCE: Final = 10.0  # seconds without a beat after which a worker is looked at once more, and then hangs
 
 
 class Worker:
@@ -64,14 +49,10 @@ class Worker:
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",  # what lies in the working directory is not to be imported by accident
-                    "-m",
-                    "realizehit.worker",
-                    str(theirs.fileno()),
+                    *children.command("realizehit.worker", str(theirs.fileno())),
                     stdin=DEVNULL,
                     pass_fds=[theirs.fileno(), *shared],
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+                    env=children.environment(),
                     start_new_session=True,  # a terminal's Ctrl+C is for the parent, who tells its workers
                 )
             except BaseException:
@@ -88,7 +69,9 @@ class Worker:
         """Wait until the worker is ready, says why not, or is gone without a word."""
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                line = await self._reader.readline()
+                line = b"\n"
+                while line == b"\n":  # a beat
+                    line = await self._reader.readline()
         except TimeoutError:
             self.signal(signal.SIGKILL)
             return Report(error=f"it was not ready within {START_TIMEOUT:g} seconds")
@@ -96,10 +79,34 @@ class Worker:
             line = b""
         return Report(**json.loads(line)) if line else Report()
 
+    async def silence(self) -> float:
+        """Wait until the worker has been silent for so long that it hangs; return for how many seconds it was.
+
+        Of each second between two looks at most two count, however long it was: a parent that was stopped or held up
+        itself, perhaps with its workers, sees old beats or new ones at its next looks. For a worker that let go of its
+        line, since it is ending, this waits without an end.
+        """
+        loop = asyncio.get_running_loop()
+        silent = 0.0
+        while silent < SILENCE + BEAT:
+            began = loop.time()
+            try:
+                async with asyncio.timeout(BEAT):
+                    beat = await self._reader.read(4096)
+            except TimeoutError:
+                silent += min(loop.time() - began, 2 * BEAT)
+                continue
+            except ConnectionError:
+                beat = b""
+            if not beat:
+                await loop.create_future()
+            silent = 0.0
+        return silent
+
     def drain(self) -> None:
         """Tell the worker to send its clients away and end."""
         if not self._writer.is_closing():
-            self._writer.write_eof()
+            self._writer.write(DRAIN)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, where it still runs."""
@@ -107,46 +114,37 @@ class Worker:
             self.process.send_signal(number)
 
     def close(self) -> None:
-        """Let go of the line, which makes a worker that still runs drain."""
+        """Let go of the line, which makes a worker that still runs leave at once."""
         self._writer.close()
 
 
 def work(fd: int) -> int:
-    """Be a worker: take the work from a descriptor, serve until that ends or a signal comes, and drain.
+    """Be a worker: take the work from a descriptor, serve until the line there or a signal says to end, and drain.
 
     Returns:
         The exit status.
     """
-    with socket.socket(fileno=fd) as parent, parent.makefile("rb") as lines:
-        line = lines.readline()
-        if not line:
-            return 0  # the parent is gone already
-        order = json.loads(line)
-        settings = Settings(**order["settings"])
-        logs.configure(settings.log_format, settings.log_level)
-
-        def tell(report: Report) -> None:
-            with contextlib.suppress(OSError):  # the parent is gone; the end of the line says so
-                parent.sendall(json.dumps(report._asdict()).encode() + b"\n")
-
-        def ready(_node: Node) -> None:
-            tell(Report(ready=True))
-
-        try:
-            run(
-                settings,
-                order["broker"],
-                relay_url=order["relay"],
-                reuse_port=True,
-                unix=socket.socket(fileno=order["unix"][0]) if order["unix"] else None,
-                on_started=ready,
-                stop_fd=fd,
-            )
-        except RealizehitError as error:
-            kinds: dict[str, type[RealizehitError]] = {"settings": SettingsError, "broker": BrokerError}
-            kind = next((name for name, cls in kinds.items() if isinstance(error, cls)), "")
-            tell(Report(error=str(error), kind=kind))
-            return 1
+    line = Line(socket.socket(fileno=fd))
+    order = line.order()
+    if order is None:
+        return 0  # the parent is gone already
+    settings = Settings(**order["settings"])
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        run(
+            settings,
+            order["broker"],
+            relay_url=order["relay"],
+            reuse_port=True,
+            unix=socket.socket(fileno=order["unix"][0]) if order["unix"] else None,
+            on_started=lambda node: line.tell(Report(ready=True)),
+            line=line,
+        )
+    except RealizehitError as error:
+        kinds: dict[str, type[RealizehitError]] = {"settings": SettingsError, "broker": BrokerError}
+        kind = next((name for name, cls in kinds.items() if isinstance(error, cls)), "")
+        line.tell(Report(error=str(error), kind=kind))
+        return 1
     return 0
 
 

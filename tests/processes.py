@@ -93,6 +93,10 @@ class Process:
         assert len(found) >= count, f"{pattern!r} is not in:\n{self.output}"
         return found
 
+    def poll(self) -> int | None:
+        """Return the exit status; ``None`` while it runs."""
+        return self._popen.poll()
+
     def signal(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 

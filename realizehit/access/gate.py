@@ -16,7 +16,7 @@ from realizehit.access.expiry import Deadlines
 from realizehit.access.hosts import Hosts, is_own_name
 from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
 from realizehit.access.keys import Key
-from realizehit.access.limits import ActionRates, AddressLimit, Bucket
+from realizehit.access.limits import AddressLimit, Bucket
 from realizehit.access.local import is_forwarded, is_local_host, is_local_page, speaks_for_itself
 from realizehit.access.origins import Origins
 from realizehit.access.peers import UNIX, Networks, is_loopback
@@ -33,8 +33,8 @@ REASONS: Final = (
     "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "host", "bad_identity",
     "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels",
     "message_too_large", "expired", "key_replaced", "no_longer_granted", "protected", "bad_key", "key_not_granted",
-    "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "no_room", "session",
-    "bad_handshake", "malformed",
+    "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "unread_answer", "no_room",
+    "session", "bad_handshake", "malformed",
 )  # fmt: skip
 """Why somebody was refused, or put out, as metrics call it; each limit that can be reached is one of them."""
 
@@ -82,7 +82,6 @@ class Gate:
     Attributes:
         refusals: how often somebody was refused, by reason.
         ignored_headers: opening requests with identity headers from peers that are no trusted proxies.
-        rates: bounds the actions of each connection; ``None`` where they are not bounded.
         addresses: bounds the connections of each address, likewise.
         origins: decides about web pages.
         log: tells the server's owner what is refused.
@@ -100,8 +99,6 @@ class Gate:
         self._trusted = Networks(settings.trusted_proxies)
         self.origins: Final = Origins(settings.allow_origin)
         self._hosts = _hosts(settings, self.origins)
-        burst = 2 * settings.max_subscriptions  # who comes back asks for all of it at once
-        self.rates: Final = ActionRates(settings.max_actions, burst, clock) if settings.max_actions else None
         self.addresses: Final = AddressLimit(settings.max_per_address) if settings.max_per_address else None
         rate = settings.max_handshakes
         self._handshakes = Bucket(rate, rate, clock()) if rate else None
@@ -350,8 +347,6 @@ class Gate:
         self._deadlines.clear(conn)
         address = self._counted.pop(conn, None)
         self.depart(address)
-        if self.rates is not None:
-            self.rates.forget(conn)
 
     def identity(self, conn: int) -> Identity:
         """Return who a connection is."""
@@ -530,10 +525,8 @@ class Gate:
         self._policy = load_policy(self._settings, self._policy)
 
     def tick(self) -> None:
-        """Forget what is idle, and log what is left to say of refusals; to be called now and then."""
+        """Log what is left to say of refusals; to be called now and then."""
         self.log.tick()
-        if self.rates is not None:
-            self.rates.tick()
 
 
 def _hosts(settings: Settings, origins: Origins) -> Hosts | None:

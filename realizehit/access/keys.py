@@ -15,9 +15,11 @@ from typing import Any, Final, NamedTuple
 from realizehit.access.grants import Grants, read_grant
 from realizehit.access.tables import read_tables
 from realizehit.errors import SettingsError
+from realizehit.suggestions import did_you_mean
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_MEMBERS: Final = ("name", "sha256", "grants", "rate")
 _RATE_MOST: Final = 1e9  # messages per second
 _LIFTED: Final = {"grants": "grants = [{}]", "rate": f"rate = {_RATE_MOST:.0f}"}
 
@@ -135,9 +137,10 @@ def read_keys(table: Mapping[str, Any], where: str) -> Keys:
 def _read_key(entry: object, place: str) -> Key:
     if not isinstance(entry, dict):
         raise SettingsError(f"{place}: it is no table")
-    unknown = set(entry) - {"name", "sha256", "grants", "rate"}
+    unknown = set(entry) - {*_MEMBERS}
     if unknown:
-        raise SettingsError(f"{place}: unknown key {min(unknown)!r}; known are name, sha256, grants and rate")
+        meant = did_you_mean(min(unknown), _MEMBERS) or f"; known are {', '.join(_MEMBERS)}"
+        raise SettingsError(f"{place}: unknown key {min(unknown)!r}{meant}")
     name, digest, rate = entry.get("name"), entry.get("sha256"), entry.get("rate", 0.0)
     _check_name(name, f"{place}: name")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):

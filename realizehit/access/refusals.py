@@ -44,6 +44,7 @@ _CURES: Final = {
     "head_too_large": "raise --max-head-bytes",
     "late_head": "raise --handshake-timeout if clients are that slow",
     "late_request": "raise --request-timeout if clients are that slow",
+    "unread_answer": "raise --request-timeout if clients read that slowly",
     "bad_identity": "the proxy has to set each header of --identify once, to a value that can stand in a pattern",
     "bad_token": "compare --jwt-algorithm, --jwt-audience, --jwt-issuer, --jwt-leeway and the key with the issuer's",
     "not_granted": "add a grant to the file of --grants; 'realizehit can' explains each decision",

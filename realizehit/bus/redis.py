@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 from realizehit.address import Address
 from realizehit.bus.base import Bus, BusListener, BusState
 from realizehit.bus.link import Link, LinkSettings
 from realizehit.errors import BrokerError, BrokerUnavailable
-from realizehit.logs import REMINDER, Seldom
 from realizehit.pipeline import Pipeline
 from realizehit.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
-
-logger: Final = logging.getLogger(__name__)
+from realizehit.upkeep import keep_up
 
 
 class _Reports:
@@ -115,8 +113,10 @@ class RedisBus(Bus):
             await self.close()
             raise
         if isinstance(self._address, SentinelAddress):
-            watch = self._watch(self._address, self._pipeline)
-            self._watch_task = asyncio.create_task(watch, name="realizehit sentinels")
+            # Without this watch nobody would ever leave a demoted master.
+            watch = partial(self._watch, self._address, self._pipeline)
+            watching = keep_up(f"watching the sentinels of {self._address}", watch)
+            self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
 
     async def _watch(self, address: SentinelAddress, pipeline: Pipeline) -> None:
         """Leave a broker that is not the master any more.
@@ -124,17 +124,12 @@ class RedisBus(Bus):
         A demoted one may be alive and answer: to subscribers it has nothing to say, and what is published there reaches
         nobody. The subscriber connection cannot ask it, so the sentinels are asked.
         """
-        seldom = Seldom(REMINDER)
         while True:
-            try:
-                place = await address.current()
-                if place:
-                    pipeline.leave(place)
-                    if self._link is not None and self._subscribe_address is address:
-                        self._link.leave(place)
-            except Exception:  # without this watch nobody would ever leave a demoted master
-                if seldom.passes("failed") is not None:
-                    logger.exception("watching the sentinels of %s failed; trying again", address)
+            place = await address.current()
+            if place:
+                pipeline.leave(place)
+                if self._link is not None and self._subscribe_address is address:
+                    self._link.leave(place)
             await asyncio.sleep(WATCH_INTERVAL)
 
     async def close(self) -> None:

@@ -9,10 +9,17 @@ import codecs
 import io
 import os
 import sys
+from collections.abc import Sequence
+
+from realizehit.children import leave_working_directory
+
+_SUBCOMMANDS = {"check-config", "healthcheck"}  # of `realizehit-server`, which serve nobody
 
 
 def server() -> None:
     """Run ``realizehit-server``."""
+    leave_working_directory()
+    prepare(sys.argv[1:])
     from realizehit.cli.serve import serve
 
     write_anything()
@@ -20,6 +27,17 @@ def server() -> None:
         serve(prog_name="realizehit-server")
     finally:
         _let_go_of_output()
+
+
+def prepare(words: Sequence[str]) -> None:
+    """Do what a server's process does first; see `realizehit.cli.init`.
+
+    Args:
+        words: what follows the command's name.
+    """
+    from realizehit.cli.init import begin
+
+    begin(status=None if _SUBCOMMANDS.intersection(words) else 0)
 
 
 def write_anything() -> None:
@@ -50,9 +68,12 @@ def _let_go_of_output() -> None:
             os.close(sink)
 
 
-def client() -> None:
+def client(prog_name: str = "realizehit") -> None:
     """Run ``realizehit``."""
+    leave_working_directory()
+    if sys.argv[1:2] == ["server"]:
+        prepare(sys.argv[2:])
     from realizehit.cli.main import main
 
     write_anything()
-    main(prog_name="realizehit")
+    main(prog_name=prog_name)

@@ -6,7 +6,9 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Final
+from urllib.parse import urljoin
 
 import click
 
@@ -14,6 +16,7 @@ import realizehit
 from realizehit.access.hosts import is_own_name
 from realizehit.address import redacted
 from realizehit.cli.endpoints import DEFAULT_WS, api_endpoint, ws_endpoint
+from realizehit.console import PATH
 from realizehit.settings import Settings
 
 logger: Final = logging.getLogger(__name__)
@@ -32,6 +35,11 @@ def public_api(settings: Settings, listens: str) -> str:
     """Return the address that publishers should use: the public one where there is one."""
     given = settings.endpoint_api or settings.endpoint
     return api_endpoint(given, settings.prefix) if given else listens
+
+
+def console_url(listens: str) -> str:
+    """Return the console's address: where the server listens, since only browsers on its machine get the page."""
+    return api_endpoint(urljoin(listens, PATH))
 
 
 def subscribe_line(ws: str) -> str:
@@ -80,17 +88,33 @@ def warn(settings: Settings) -> None:
         logger.warning("%s", doubt)
 
 
-def announce(settings: Settings, ws: str, api: str) -> None:
-    """Tell where the server is: as text on standard output, or as a log line where logs are JSON."""
+def announce(settings: Settings, ws: str, api: str, listens: Sequence[str] = ()) -> None:
+    """Tell where the server is: as text on standard output, or as a log line where logs are JSON.
+
+    Args:
+        settings: the server's.
+        ws: the URL for WebSocket clients.
+        api: the URL for publishers.
+        listens: the addresses and ports; they are told where one name stands for several.
+    """
+    here = ws
     ws, api = public_ws(settings, ws), public_api(settings, api)
     broker = "an embedded Valkey" if settings.redis is None else redacted(settings.redis)
     places = {"ws": ws} if settings.role != "api" else {}
     places |= {"api": api} if settings.role != "ws" else {}
+    several = len(set(listens)) > len(settings.listens)
     if settings.log_format == "json":
+        places |= {"listens": ", ".join(listens)} if several else {}
+        if settings.console and settings.role != "api":
+            places["console"] = console_url(here)
         logger.info("serving", extra={"fields": {**places, "broker": broker, "version": realizehit.__version__}})
         return
     lines = [f"realizehit {realizehit.__version__} is serving"]
     lines += [f"  {name:9}  {places[key]}" for key, name in (("ws", "WebSocket"), ("api", "API")) if key in places]
+    if several:
+        lines.append(f"  {'listens':9}  {', '.join(listens)}")
+    if settings.role != "api":
+        lines.append(f"  {'console':9}  {console_url(here) if settings.console else 'off; --console serves one'}")
     if settings.unix_socket is not None:
         lines.append(f"  {'Unix':9}  {settings.unix_socket}")
     lines.append(f"  {'broker':9}  {broker}")

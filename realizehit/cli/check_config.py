@@ -7,14 +7,15 @@ from typing import Any
 import click
 
 from realizehit.cli.decision import answer
+from realizehit.cli.grouping import GroupedCommand
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.errors import SettingsError
-from realizehit.settings import OPTIONS, Settings, flag_of, variable_of
+from realizehit.settings import GROUPS, OPTIONS, Settings, flag_of, variable_of
 
 MIN_WIDTH = 120  # columns, where the output is no terminal and nothing needs to be folded
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @settings_options
 @click.option(
     "--pattern",

@@ -8,16 +8,24 @@ from typing import Any, Final
 
 import click
 
+from realizehit.causes import reason_of
+from realizehit.cli.grouping import GroupedCommand
 from realizehit.cli.options import Unusable, settings_from, settings_options
-from realizehit.settings import Settings
+from realizehit.cli.values import Seconds
+from realizehit.settings import GROUPS, Settings
 
 TIMEOUT: Final = 2.0  # seconds; container engines and balancers give a check a few
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @settings_options
 @click.option(
-    "--timeout", metavar="SECONDS", type=float, default=TIMEOUT, show_default=True, help="Time to wait for an answer."
+    "--timeout",
+    metavar="SECONDS",
+    type=Seconds(),
+    default=TIMEOUT,
+    show_default=True,
+    help="Time to wait for an answer.",
 )
 @click.pass_context
 def healthcheck(ctx: click.Context, /, timeout: float, **flags: Any) -> None:
@@ -55,7 +63,7 @@ def _ask(host: str, port: int, *, tls: bool, timeout: float) -> None:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        raise click.ClickException(f"{where}: {str(error) or type(error).__name__}") from None
+        raise click.ClickException(f"{where}: {reason_of(error)}") from None
     finally:
         connection.close()
     if status != http.client.OK:

@@ -11,6 +11,7 @@ import realizehit
 from realizehit.cli.group import LazyCommand, LazyGroup
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.errors import RealizehitError, SettingsError
+from realizehit.settings import GROUPS
 
 
 @click.group(
@@ -24,6 +25,7 @@ from realizehit.errors import RealizehitError, SettingsError
             "realizehit.cli.healthcheck", "healthcheck", "Tell whether the server of these settings runs."
         ),
     },
+    groups=GROUPS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @settings_options
@@ -49,7 +51,7 @@ def serve(ctx: click.Context, /, **flags: Any) -> None:
     logs.configure(settings.log_format, settings.log_level)
     warn(settings)
     try:
-        start(settings, lambda ws, api: announce(settings, ws, api))
+        start(settings, lambda ws, api, places: announce(settings, ws, api, places))
     except SettingsError as error:
         raise Unusable(str(error)) from None
     except RealizehitError as error:

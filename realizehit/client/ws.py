@@ -367,6 +367,8 @@ class WSClient(Emitter):
                 break
             except (TokenUnavailable, Rejected, ServerUnavailable, ResponseTimeout) as error:
                 self._emit("error", error)
+            except Exception as defect:  # noqa: BLE001 - nobody awaits this task, and the token still ends
+                self._emit("error", ClientError(f"renewing the token failed: {defect!r}"))
             else:
                 break
             await asyncio.sleep(backoff.next())

@@ -31,7 +31,7 @@ def main() -> int:
         with contextlib.ExitStack() as stack:
             url = os.environ.get(REDIS_VARIABLE) or stack.enter_context(EmbeddedValkey()).url
             settings = Settings(port=0, redis=url, workers=workers, drain_seconds=0.0, log_level="warning")
-            start(settings, lambda ws, api: _tell(ws=ws, api=api, redis=url))
+            start(settings, lambda ws, api, _places: _tell(ws=ws, api=api, redis=url))
     except RealizehitError as error:
         _tell(error=str(error))
         return 1

@@ -1,7 +1,7 @@
-"""A request that is answered without ASGI, as publications are: no task, no event, no messages back and forth.
+"""A request that is answered without ASGI, as everyday publications are: no task, no event, no messages back and forth.
 
-To uvicorn's protocol such a request looks like the cycle that it keeps for each request of an application; the order of
-pipelined requests, keep-alive and the connection's end hold for it as for those.
+What is everyday is said narrowly: nothing in the head of such a request can say where its body ends but one
+Content-Length, or ask for anything but an answer. All others take the application's way.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, Protocol
+
+from realizehit.transports.heads import Head
 
 MAX_BODY: Final = 60_000  # bytes; a longer body takes the way that reads with pauses
 
@@ -18,18 +20,46 @@ Respond = Callable[[int, bytes, bytes, Iterable[tuple[bytes, bytes]]], None]
 Handler = Callable[[tuple[str, int] | None, Mapping[bytes, bytes], bytes, Respond], None]
 """Serves a request: the client's address, headers by lower-case name, the body, and how to answer. It never raises."""
 
+_ASK_FOR_MORE: Final = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"te", b"trailer", b"content-encoding"))
+_STAYS: Final = (None, b"keep-alive", b"Keep-Alive")  # what Connection says of a connection that goes on
+
+
+def everyday_length(head: Head) -> int | None:
+    """Return how many bytes the body has; ``None`` where the request is not one that can be served like this.
+
+    Args:
+        head: its target and its host are right.
+    """
+    headers = head.headers
+    length = headers.get(b"content-length", b"")
+    if (
+        head.method != b"POST"
+        or head.version != b"HTTP/1.1"
+        or head.repeated
+        or len(length) > 5
+        or not length.isdigit()
+        or headers.get(b"connection") not in _STAYS
+        or not _ASK_FOR_MORE.isdisjoint(headers)
+    ):
+        return None
+    size = int(length)
+    return size if size <= MAX_BODY else None
+
 
 class Owner(Protocol):
     """The protocol of the connection."""
 
     client: tuple[str, int] | None
 
-    def respond(self, request: DirectRequest, response: Sequence[bytes]) -> None:
-        """Write a response, and go on with what comes after it."""
+    def respond(self, response: Sequence[bytes]) -> None:
+        """Write a response, its default headers after its first part, and go on with what comes after it."""
+
+    def is_last(self) -> bool:
+        """Whether the connection ends with this answer."""
 
 
 class DirectRequest:
-    """One request while its body arrives and until it is answered.
+    """One request from when its body is here until it is answered.
 
     Args:
         owner: the protocol.
@@ -37,47 +67,31 @@ class DirectRequest:
         handler: serves it.
 
     Attributes:
-        body, more_body, response_started, response_complete, disconnected, keep_alive: as uvicorn's cycle has them.
+        size: of the body, in bytes.
+        disconnected: whether nobody is there any more to be answered.
     """
 
-    __slots__ = (
-        "_handler", "_headers", "_owner", "body", "disconnected", "keep_alive", "more_body", "response_complete",
-        "response_started",
-    )  # fmt: skip
+    __slots__ = ("_handler", "_headers", "_owner", "disconnected", "size")
 
-    def __init__(self, owner: Owner, headers: Mapping[bytes, bytes], handler: Handler) -> None:
-        self.body = bytearray()
-        self.more_body = True
-        self.response_started = False
-        self.response_complete = False
+    def __init__(self, owner: Owner, headers: Mapping[bytes, bytes], size: int, handler: Handler) -> None:
+        self.size = size
         self.disconnected = False
-        self.keep_alive = True
         self._owner = owner
         self._headers = headers
-        self._handler: Handler | None = handler
+        self._handler = handler
 
-    @property
-    def message_event(self) -> DirectRequest:
-        """What is set when there is news of the request."""
-        return self
-
-    def set(self) -> None:
-        """Serve the request once its body is whole, unless the client has gone."""
-        if self.more_body or self._handler is None:
-            return
-        handler, self._handler = self._handler, None
-        if not self.disconnected:
-            handler(self._owner.client, self._headers, bytes(self.body), self._answer)
+    def serve(self, body: bytes) -> None:
+        """Have it served."""
+        self._handler(self._owner.client, self._headers, body, self._answer)
 
     def _answer(self, status: int, media_type: bytes, body: bytes, more: Iterable[tuple[bytes, bytes]]) -> None:
-        self.response_started = self.response_complete = True
         if self.disconnected:
             return
         lines = [b"content-type: %b\r\ncontent-length: %d\r\n" % (media_type, len(body))]
         lines += [b"%b: %b\r\n" % header for header in more]
-        if not self.keep_alive:
+        if self._owner.is_last():
             lines.append(b"connection: close\r\n")
-        self._owner.respond(self, (status_line(status), *lines, b"\r\n", body))
+        self._owner.respond((status_line(status), *lines, b"\r\n", body))
 
 
 def status_line(status: int) -> bytes:

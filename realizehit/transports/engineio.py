@@ -45,7 +45,8 @@ from realizehit.transports.engineio_packets import (
 from realizehit.transports.engineio_polling import Polling, PollingSession, answer, preflight, refuse
 from realizehit.transports.entrance import adding, check_claimant, claimant_of, cross_origin, headers_of, opening_of
 from realizehit.transports.guard import STATUS, Guard
-from realizehit.transports.handshake import Head, last_response
+from realizehit.transports.handshake import last_response
+from realizehit.transports.heads import Head
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import Session
 
@@ -193,7 +194,7 @@ class EngineIO:
             await preflight(scope, send)
         elif not any(pair.startswith(b"EIO=") for pair in scope["query_string"].split(b"&")):
             self._not_upgraded(scope)
-            more = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+            more = [(b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-version", b"13")]
             text = problem(426, "connect with a WebSocket or an Engine.IO client", ErrorCode.BAD_REQUEST)
             await answer(scope, send, 426, text, media_type=b"application/problem+json", more=more)
         else:
@@ -342,7 +343,8 @@ class _Packets(Session):
         if data.startswith(MESSAGE) and conn not in self.probes:
             self._session.receive(conn, data[1:])
         elif conn in self.probes:
-            self._probe(conn, data)
+            if self._is_paid(conn):
+                self._probe(conn, data)
         else:
             self.take(conn, data, frame)
 
@@ -353,7 +355,9 @@ class _Packets(Session):
         """Act on a packet; `wrap` makes an answer's packet fit for the connection."""
         kind, data = packet[:1], packet[1:]
         if kind == MESSAGE:
-            self._session.receive(conn, data)
+            self._session.receive(conn, data)  # which counts it
+        elif not self._is_paid(conn):
+            pass
         elif kind == PING and self._revision == 3:
             self._engine.send_bytes(conn, wrap(PONG + data))
         elif (kind == PONG and self._revision == 4) or kind == NOOP:
@@ -366,6 +370,13 @@ class _Packets(Session):
             self._engine.disconnect(
                 conn, CloseCode.PROTOCOL_ERROR, f"no packet of Engine.IO {self._revision} that a client sends"
             )
+
+    def _is_paid(self, conn: int) -> bool:
+        """Count a packet that is no message; false where it is one too many, which may end the connection."""
+        paid = self._engine.charge(conn)
+        if paid == _fanout.HOPELESS:
+            self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED.value)
+        return paid == _fanout.PAID
 
     def gone(self, conn: int) -> None:
         """Forget a connection."""

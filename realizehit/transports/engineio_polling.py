@@ -19,6 +19,7 @@ from realizehit.access.claimants import Claimant
 from realizehit.errors import CloseCode
 from realizehit.transports.engineio_errors import EngineIOError, Refused
 from realizehit.transports.engineio_packets import CLOSE, NOOP, PayloadError, body, join, split
+from realizehit.transports.heads import coding_of
 from realizehit.transports.held import Held
 
 FRAMINGS: Final = {3: _fanout.POLLING_3, 4: _fanout.POLLING_4}
@@ -135,6 +136,11 @@ class Polling:
         Raises:
             Refused: they cannot be read, or another POST is being read; the session is over.
         """
+        coding = coding_of(scope["headers"])
+        if coding is not None:
+            refused = Refused(EngineIOError.BAD_REQUEST, f"the Content-Encoding is {coding}; send the body as it is")
+            await refuse(scope, send, refused, status=415, more=[(b"accept-encoding", b"identity")])
+            return
         if session.sending:
             raise self._close(session, CloseCode.PROTOCOL_ERROR, "two requests with packets at once")
         headers = dict(scope["headers"])

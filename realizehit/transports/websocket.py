@@ -15,7 +15,8 @@ from realizehit.masking import masked
 from realizehit.transports.adoption import adopt
 from realizehit.transports.compression import negotiate
 from realizehit.transports.guard import Guard
-from realizehit.transports.handshake import Head, accept, refusal
+from realizehit.transports.handshake import accept, refusal
+from realizehit.transports.heads import Head
 from realizehit.transports.intake import Intake
 from realizehit.transports.room import NO_ROOM, Room
 from realizehit.transports.session import Session
@@ -87,13 +88,16 @@ class WebSocketTransport:
         """How many connections have a parser of their own now."""
         return self._plain.parsers + (self._compressed.parsers if self._compressed else 0)
 
-    def open(self, transport: asyncio.Transport, head: Head, rest: bytes) -> None:
+    def open(self, transport: asyncio.Transport, head: Head, rest: bytes) -> bytes | None:
         """Answer an opening handshake, and hand an accepted connection to the engine.
 
         Args:
-            transport: the connection; not the caller's any more from here on.
+            transport: the connection; not the caller's any more where it is accepted.
             head: the request.
             rest: bytes that came after it.
+
+        Returns:
+            ``None`` where it is accepted; else the response with which the caller ends the connection.
         """
         dialect = self._dialect(head)
         refused = self._refusal(transport, head, dialect)
@@ -110,8 +114,7 @@ class WebSocketTransport:
                 self._bad_handshake(transport, head, "the handshake is not what RFC 6455 asks for")
                 refused = response
         if refused is not None:
-            _turn_away(transport, refused)
-            return
+            return refused
         try:
             extension = None if self._compressed is None else negotiate(head)
             if dialect is not None:
@@ -127,7 +130,8 @@ class WebSocketTransport:
             self._room.refused(error.strerror or str(error))
             if self._guard is not None:
                 self._guard.limited("no_room")
-            _turn_away(transport, NO_ROOM)
+            return NO_ROOM
+        return None
 
     def _bad_handshake(self, transport: asyncio.BaseTransport, head: Head, detail: str) -> None:
         if self._guard is not None:
@@ -147,9 +151,3 @@ class WebSocketTransport:
             text = "this server is going away; try another"
             return refusal(503, text, ErrorCode.UNAVAILABLE, "Retry-After: 1")
         return None if dialect is None else dialect.refusal(transport, head)
-
-
-def _turn_away(transport: asyncio.Transport, response: bytes) -> None:
-    transport.set_protocol(asyncio.Protocol())
-    transport.write(response)
-    transport.close()

@@ -28,6 +28,8 @@ class Proxy:
         self.swallow = False
         self.truncate: int | None = None
         self._target = target
+        self._forgotten = 0  # connections with a lower number hand nothing on
+        self._accepted = 0
         self._pipes: set[asyncio.Task[None]] = set()
 
     @property
@@ -45,6 +47,10 @@ class Proxy:
         self._server.close()
         await self.cut()
 
+    def forget(self) -> None:
+        """Swallow what comes over the connections that there are, as a router that forgot them; serve new ones."""
+        self._forgotten = self._accepted
+
     async def cut(self) -> None:
         """End all connections at once."""
         pipes = list(self._pipes)
@@ -56,11 +62,12 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._pipes.add(task)
+        number, self._accepted = self._accepted, self._accepted + 1
         to_broker: asyncio.StreamWriter | None = None
         try:
             from_broker, to_broker = await asyncio.open_unix_connection(str(self._target))
-            up = asyncio.create_task(self._pump(reader, to_broker, downwards=False))
-            down = asyncio.create_task(self._pump(from_broker, writer, downwards=True))
+            up = asyncio.create_task(self._pump(number, reader, to_broker, downwards=False))
+            down = asyncio.create_task(self._pump(number, from_broker, writer, downwards=True))
             try:
                 await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -77,10 +84,12 @@ class Proxy:
                 if end is not None:
                     end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, downwards: bool) -> None:
+    async def _pump(
+        self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, downwards: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if self.swallow:
+                if self.swallow or number < self._forgotten:
                     continue
                 if downwards:
                     if self.delay:

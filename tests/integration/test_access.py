@@ -140,7 +140,6 @@ async def test_connections_share_an_identity_and_leave_nothing_behind(shared_val
             while node.engine.stats()["connections"]:
                 await asyncio.sleep(0.01)
         assert not gate._identities
-        assert gate.rates is not None
 
 
 @pytest.mark.parametrize("way", ["header", "query", "action"])
@@ -706,7 +705,7 @@ async def test_each_bound_of_a_request_has_a_code_and_is_counted(shared_valkey: 
         assert await exchange(node, opening + b"Host: localhost\r\n\r\n") == (426, "bad-request")
         assert await exchange(node, opening + b"\r\n") == (400, "bad-request")
         assert await exchange(node, get, b"no request\r\n\r\n") == (400, "bad-request")
-        assert await exchange(node, opening.replace(b"/ws", b"/wrong") + b"\r\n") == (404, None)
+        assert await exchange(node, opening.replace(b"/ws", b"/wrong") + b"Host: localhost\r\n\r\n") == (404, None)
         async with httpx2.AsyncClient() as http:
             large_body = {"pattern": {"a": 1}, "payload": "x" * 100}
             assert (await http.post(node.api_url, json=large_body)).status_code == 413

@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.integration.wire import RawClient, act, client, unique
 from tests.processes import SCRIPTS, SECONDS, Process, Server, embedded_pids, is_alive, private_tmp, running, serving
 from tests.support import Valkey, free_port
+from tests.unit.test_listening import needs_ipv6
 
 
 def request(url: str, body: str | None = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -83,6 +84,23 @@ async def test_it_listens_on_loopback_only(server: Server) -> None:
     with socket.socket() as other:
         other.settimeout(5)
         assert other.connect_ex(("127.0.0.2", port)) != 0
+
+
+@needs_ipv6
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_localhost_is_listened_on_at_all_its_addresses(shared_valkey: Valkey, workers: str) -> None:
+    words = ("--host", "localhost", "--workers", workers, "--redis", shared_valkey.url, "--drain-seconds", "0.2")
+    with serving(*words) as server:
+        port = int(server.api.rstrip("/").rpartition(":")[2])
+        assert server.ws == f"ws://localhost:{port}/ws"
+        assert f"  listens    127.0.0.1:{port}, [::1]:{port}" in server.out
+        for address in ("127.0.0.1", "[::1]"):
+            for _ in range(10):  # each worker has its turn
+                assert await asyncio.to_thread(request, f"http://{address}:{port}/healthz") == (200, "ok\n")
+            async with client(f"ws://{address}:{port}/ws") as ws:
+                assert "ret" in await act(ws, "sub", unique("localhost"))
+        with running("realizehit-server", "healthcheck", "--host", "localhost", "--port", str(port)) as check:
+            assert await asyncio.to_thread(check.wait) == 0
 
 
 def test_json_logs(shared_valkey: Valkey) -> None:
@@ -220,7 +238,7 @@ def test_health_of_what_does_not_answer_or_is_no_server_of_ours() -> None:
     port = free_port()
     assert health("--port", str(port)) == (
         1,
-        f"Error: http://127.0.0.1:{port}/healthz: [Errno 111] Connection refused",
+        f"Error: http://127.0.0.1:{port}/healthz: Connection refused",
     )
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

@@ -6,14 +6,23 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from realizehit import worker
+from realizehit.settings import Settings
+from realizehit.supervisor import _Parent
 from tests.integration.test_command_server import request
 from tests.integration.wire import RawClient, unique
 from tests.processes import Server, embedded_pids, is_alive, private_tmp, running, serving, wait_gone
-from tests.support import Valkey
+from tests.support import Valkey, free_port
 
 
 def worker_pids(server: Server, count: int = 2) -> list[int]:
@@ -100,21 +109,139 @@ async def test_workers_with_a_relay_share_one_subscription_and_survive_each_othe
         assert await asyncio.to_thread(server.wait) == 0
 
 
-async def test_workers_end_with_a_killed_parent_and_the_valkey_at_the_next_start() -> None:
-    with private_tmp() as tmp:
-        with serving("--workers", "2", "--drain-seconds", "0.2", env=tmp) as server:
+async def test_where_the_parent_is_killed_all_processes_end_and_the_next_server_has_the_port_at_once() -> None:
+    with private_tmp() as tmp, tempfile.TemporaryDirectory(prefix="rh-") as sockets:
+        # A drain as long as this would hold the next server up.
+        words = ["--port", str(free_port()), "--workers", "2", "--drain-seconds", "30", "--relay", "on"]
+        words += ["--unix-socket", f"{sockets}/s"]
+        with serving(*words, env=tmp) as server:
             workers = worker_pids(server)
             (valkey,) = embedded_pids(tmp)
             clients = await subscribed(server, unique("orphans"), 10)
             server.signal(signal.SIGKILL)
-            async with asyncio.timeout(20):
-                await asyncio.gather(*(one.closed.wait() for one in clients))
-            assert {one.close_code for one in clients} == {4001}
-            await asyncio.to_thread(wait_gone, *workers)
-        assert is_alive(valkey)
-        with serving(env=tmp):
-            assert not is_alive(valkey)
-            assert len(embedded_pids(tmp)) == 1
+            await asyncio.to_thread(server.wait)
+            with serving(*words, env=tmp) as again:
+                assert again.ws == server.ws
+                new = await subscribed(again, unique("orphans"), 10)
+                assert not any(one.closed.is_set() for one in new)
+                async with asyncio.timeout(20):
+                    await asyncio.gather(*(one.closed.wait() for one in clients))
+                assert {one.close_code for one in clients} == {4001}
+                await asyncio.to_thread(wait_gone, *workers, valkey)
+                assert len(embedded_pids(tmp)) == 1
+                for one in new:
+                    one.transport.abort()
+                assert await asyncio.to_thread(again.stop) == 0
+
+
+@pytest.mark.parametrize("relay", ["on", "off"])
+async def test_a_long_temporary_directory_is_no_obstacle(relay: str, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    words = ("--workers", "2", "--relay", relay, "--drain-seconds", "0.2")
+    with serving(*words, env={"TMPDIR": str(long)}) as server:
+        pattern = unique("long")
+        clients = await subscribed(server, pattern, 4)
+        await publish(server, pattern, 1)
+        for one in clients:
+            await one.wait_for(2)
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.wait) == 0
+
+
+@pytest.fixture
+def hanging_on_signal(tmp_path: Path) -> dict[str, str]:
+    """Variables for a server whose workers never return to their event loop after SIGUSR1."""
+    tmp_path.joinpath("sitecustomize.py").write_text(
+        "import signal, sys\n"
+        "if 'realizehit.worker' in sys.orig_argv:\n"
+        "    def hang(number, frame):\n"
+        "        while True: pass\n"
+        "    signal.signal(signal.SIGUSR1, hang)\n"
+    )
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+
+
+@pytest.mark.parametrize("state", ["stopped", "busy"])
+async def test_a_worker_that_hangs_leaves_with_a_killed_parent(
+    state: str, shared_valkey: Valkey, hanging_on_signal: dict[str, str]
+) -> None:
+    words = ("--redis", shared_valkey.url, "--port", str(free_port()), "--workers", "2")
+    with serving(*words, env=hanging_on_signal) as server:
+        workers = worker_pids(server)
+        os.kill(workers[0], signal.SIGSTOP if state == "stopped" else signal.SIGUSR1)
+        server.signal(signal.SIGKILL)
+        await asyncio.to_thread(wait_gone, *workers)  # whose output the server's own end does not close
+        with serving(*words) as again:
+            worker_pids(again)
+
+
+@pytest.mark.parametrize("state", ["stopped", "busy"])
+async def test_a_worker_that_hangs_is_killed_and_replaced(
+    state: str,
+    shared_valkey: Valkey,
+    hanging_on_signal: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(worker, "SILENCE", 1.5)
+    monkeypatch.setattr(sys, "path", hanging_on_signal["PYTHONPATH"].split(os.pathsep))
+    serves = asyncio.Event()
+    parent = _Parent(Settings(port=free_port(), workers=2), shared_valkey.url, None, lambda ws, api: serves.set())
+    running = asyncio.create_task(parent.run())
+    await asyncio.wait_for(serves.wait(), 60)
+    victim, other = sorted(each.process.pid for each in parent._serving)
+    os.kill(victim, signal.SIGSTOP if state == "stopped" else signal.SIGUSR1)
+    async with asyncio.timeout(60):
+        while len(parent._serving) < 2 or victim in {each.process.pid for each in parent._serving}:
+            await asyncio.sleep(0.02)
+    assert other in {each.process.pid for each in parent._serving}  # which gave its signs of life all the time
+    assert not is_alive(victim)
+    (line,) = [record.getMessage() for record in caplog.records if " hangs" in record.getMessage()]
+    assert line.startswith(f"worker {victim} hangs: it has given no sign of life for ")
+    parent._stop.set()
+    await asyncio.wait_for(running, 60)
+
+
+class NoProcess:
+    """Stands for the process of a worker that the test plays."""
+
+    pid = 0
+
+
+@asynccontextmanager
+async def played_worker() -> AsyncIterator[tuple[worker.Worker, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    with theirs:
+        yield worker.Worker(NoProcess(), reader, writer), theirs  # type: ignore[arg-type]
+        writer.close()
+
+
+async def test_the_time_that_the_parent_itself_was_stopped_makes_no_worker_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker, "SILENCE", 1.0)
+    monkeypatch.setattr(worker, "BEAT", 0.2)
+    async with played_worker() as (one, line):
+        silence = asyncio.create_task(one.silence())
+        for _ in range(2):
+            await asyncio.sleep(0.05)  # it waits for a beat
+            time.sleep(1.5)  # noqa: ASYNC251 - the whole process is held up, and the worker with it
+            await asyncio.sleep(0.2)  # time in which the worker has its next beat
+            assert not silence.done()
+            line.send(b"\n")
+        assert 1.2 <= await asyncio.wait_for(silence, 20) < 2.0  # and then the worker hangs
+
+
+async def test_a_worker_that_let_go_of_its_line_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "SILENCE", 0.0)
+    monkeypatch.setattr(worker, "BEAT", 0.01)
+    async with played_worker() as (one, line):
+        line.send(b"\n\n")
+        line.close()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(one.silence(), 0.2)
 
 
 def test_it_gives_up_when_workers_die_at_their_start_again_and_again(shared_valkey: Valkey, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import os
 import signal
 import stat
@@ -214,6 +215,34 @@ def test_many_start_at_once(base: Path) -> None:
     assert directories(base) == []
 
 
+async def test_a_killed_owner_leaves_nothing_behind(base: Path) -> None:
+    owner = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+        [sys.executable, "-c", OWNER, str(base)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with owner:
+        assert owner.stdout is not None
+        directory = Path((await asyncio.to_thread(owner.stdout.readline)).strip().removeprefix("unix://")).parent
+        pid = pid_of(directory)
+        os.kill(pid, signal.SIGSTOP)  # so that it could obey no command
+        owner.send_signal(signal.SIGKILL)
+        await gone(pid)
+        async with asyncio.timeout(20):
+            while directory.exists():
+                await asyncio.sleep(0.01)
+
+
+def guardians(directory: Path) -> list[int]:
+    """The processes that were started to clear a directory away."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if os.fsencode(directory) in words:
+                    found.append(int(entry.name))
+    return found
+
+
 async def test_what_a_killed_owner_left_is_cleared_at_the_next_start(base: Path) -> None:
     owners = [
         subprocess.Popen(  # noqa: ASYNC220 - returns at once
@@ -228,6 +257,8 @@ async def test_what_a_killed_owner_left_is_cleared_at_the_next_start(base: Path)
             urls.append((await asyncio.to_thread(owner.stdout.readline)).strip())
         killed, alive = (Path(url.removeprefix("unix://")).parent for url in urls)
         pids = pid_of(killed), pid_of(alive)
+        for guardian in guardians(killed):
+            os.kill(guardian, signal.SIGKILL)  # as when all of a container's processes run out of memory
         owners[0].send_signal(signal.SIGKILL)
         await asyncio.to_thread(owners[0].wait, 20)
         assert is_alive(pids[0])

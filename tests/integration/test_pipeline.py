@@ -12,16 +12,21 @@ import pytest
 from realizehit.address import Address
 from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.pipeline import CHUNK_MESSAGES, CHUNKS, WINDOW_MESSAGES, Pipeline
+from tests.faults.proxy import Proxy
 from tests.support import Valkey
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def pipeline_to(url: str, seconds: float = 10.0) -> AsyncIterator[tuple[Pipeline, list[str]]]:
+async def pipeline_to(url: str, seconds: float = 10.0, **options: float) -> AsyncIterator[tuple[Pipeline, list[str]]]:
     events: list[str] = []
     pipeline = Pipeline(
-        Address(url), timeout=seconds, on_up=lambda: events.append("up"), on_down=lambda: events.append("down")
+        Address(url),
+        timeout=seconds,
+        on_up=lambda: events.append("up"),
+        on_down=lambda: events.append("down"),
+        **options,  # type: ignore[arg-type]
     )
     try:
         yield pipeline, events
@@ -221,6 +226,79 @@ async def test_a_silent_broker_is_given_up_and_tried_again(valkey: Valkey) -> No
         assert pipeline.connects > 1
         # "2" stood in the socket when the broker went on; it was not sent a second time.
         assert valkey.calls("publish") <= 3 + pipeline.connects
+
+
+QUICK = {"probe_after": 0.05, "probe_timeout": 0.2}
+
+
+async def test_an_idle_connection_that_a_router_has_forgotten_costs_no_message_and_no_time(valkey: Valkey) -> None:
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, **QUICK) as (pipeline, events):
+        assert await pipeline.publish(b"a", b"1") == 0
+        proxy.forget()
+        # Long before the time of a publication is up there is a new connection, though nothing was published.
+        async with asyncio.timeout(20):
+            while pipeline.connects < 2:
+                await asyncio.sleep(0.01)
+        assert await pipeline.publish(b"a", b"2") == 0
+        assert set(events) == {"up"}  # the broker was never away
+        assert valkey.calls("publish") == 2
+
+
+async def test_what_is_published_while_a_probe_is_not_answered_goes_over_the_next_connection(valkey: Valkey) -> None:
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, **QUICK) as (pipeline, _):
+        assert await pipeline.publish(b"a", b"1") == 0
+        proxy.forget()
+        async with asyncio.timeout(20):
+            while pipeline._probe is None:
+                await asyncio.sleep(0.001)
+        one, many = await asyncio.gather(
+            pipeline.publish(b"a", b"2"), pipeline.publish_many([(b"a", b"%d" % n) for n in range(3, 10)])
+        )
+        assert one == 0
+        assert many == [0] * 7
+        assert pipeline.connects == 2
+        assert valkey.calls("publish") == 9  # each once
+
+
+async def test_what_is_published_while_a_probe_is_answered_by_a_reset_goes_over_the_next_connection(
+    valkey: Valkey,
+) -> None:
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, **QUICK) as (pipeline, events):
+        assert await pipeline.publish(b"a", b"1") == 0
+        proxy.forget()
+        async with asyncio.timeout(20):
+            while pipeline._probe is None:
+                await asyncio.sleep(0.001)
+        publishing = asyncio.create_task(pipeline.publish(b"a", b"2"))
+        await asyncio.sleep(0)
+        await proxy.cut()
+        assert await publishing == 0
+        assert set(events) == {"up"}
+        assert valkey.calls("publish") == 2
+
+
+async def test_an_idle_connection_to_a_broker_that_answers_stays(valkey: Valkey) -> None:
+    async with pipeline_to(valkey.url, 60, **QUICK) as (pipeline, events):
+        assert await pipeline.publish(b"a", b"1") == 0
+        before = valkey.calls("ping")
+        async with asyncio.timeout(20):
+            while valkey.calls("ping") < before + 5:
+                await asyncio.sleep(0.02)
+        assert await pipeline.publish(b"a", b"2") == 0
+        assert pipeline.connects == 1
+        assert events == ["up"]
+
+
+async def test_an_idle_connection_to_a_broker_that_is_gone_is_noticed(valkey: Valkey) -> None:
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 0.5, **QUICK) as (pipeline, events):
+        assert await pipeline.publish(b"a", b"1") == 0
+        proxy.swallow = True
+        async with asyncio.timeout(20):
+            while events[-1] != "down":
+                await asyncio.sleep(0.01)
+        proxy.swallow = False
+        assert await pipeline.publish(b"a", b"2") == 0
+        assert events[-1] == "up"
 
 
 async def test_who_gives_up_before_it_was_sent_has_not_published() -> None:

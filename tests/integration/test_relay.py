@@ -13,7 +13,7 @@ import pytest
 from realizehit.bus.base import Bus, BusState
 from realizehit.bus.link import BATCH
 from realizehit.bus.open import open_bus
-from realizehit.errors import BrokerRefused
+from realizehit.errors import BrokerRefused, SettingsError
 from realizehit.relay import Relay
 from tests.bus_recorder import QUICK, Recorder
 from tests.support import Valkey
@@ -157,6 +157,12 @@ async def test_credentials_that_can_never_work_fail_the_start(valkey: Valkey, tm
     with pytest.raises(BrokerRefused):
         async with Relay(valkey.url.replace("unix://", "unix://who:s3cret@"), tmp_path / "r.sock"):
             pass
+
+
+def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 100) / "r.sock"
+    with pytest.raises(SettingsError, match=f"cannot listen on {path}: .*over 103 bytes.*TMPDIR.*--relay off"):
+        Relay("memory://", path)
 
 
 async def test_what_is_no_command_ends_the_connection_of_who_sent_it(valkey: Valkey) -> None:

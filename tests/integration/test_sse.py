@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import orjson
@@ -605,6 +607,54 @@ async def test_over_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
         await until(lambda: node.engine.stats()["connections"] == 0)
 
 
+async def test_who_reads_in_blocks_has_each_event_when_it_comes(node: Node, shared_valkey: Valkey) -> None:
+    """Some read a response without a length until a block is full; a chunk is handed on when it is here."""
+    address = urlsplit(node.api_url)
+    pattern = unique("sse-blocks")
+
+    def read() -> Iterator[bytes]:
+        connection = HTTPConnection(address.hostname or "", address.port, timeout=SECONDS)
+        connection.request("GET", asked(pattern))
+        response = connection.getresponse()
+        assert response.getheader("Transfer-Encoding") == "chunked"
+        assert response.getheader("Content-Length") is None
+        while block := response.read1(100_000):
+            yield block
+        connection.close()
+
+    blocks = read()
+    async with publisher(shared_valkey) as broker:
+        first = await asyncio.to_thread(next, blocks)
+        assert first.startswith(b"retry: 2000\nevent: subscribed\n")
+        assert first.endswith(b"\n\n")
+        for n in range(3):
+            await broker.publish(str(Pattern(pattern)), f'"{n}"')
+            assert await asyncio.to_thread(next, blocks) == f'id: {Pattern(pattern).id}\ndata: "{n}"\n\n'.encode()
+        [handle] = node.engine.handles()
+        node.hub.events.send(handle, "drain", retry=5, delay=1)
+        assert await asyncio.to_thread(next, blocks) == b'retry: 5\nevent: drain\ndata: {"delay":1}\n\n'
+        node.engine.disconnect(handle, 4001)
+        assert await asyncio.to_thread(next, blocks, None) is None  # the end is said too
+
+
+async def test_over_http_1_0_a_stream_is_no_chunks_and_ends_with_its_connection(
+    node: Node, shared_valkey: Valkey
+) -> None:
+    address = urlsplit(node.api_url)
+    pattern = unique("sse-old")
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(f"GET {asked(pattern)} HTTP/1.0\r\n\r\n".encode())
+    async with asyncio.timeout(SECONDS), publisher(shared_valkey) as broker:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert (await reader.readuntil(b"\n\n")).startswith(b"retry: 2000\nevent: subscribed\n")
+        await broker.publish(str(Pattern(pattern)), "1")
+        assert await reader.readuntil(b"\n\n") == f"id: {Pattern(pattern).id}\ndata: 1\n\n".encode()
+        node.engine.disconnect(node.engine.handles()[0], 4001)
+        assert await reader.read() == b""
+    writer.close()
+
+
 async def test_requests_behind_one_for_events_are_not_answered(node: Node, shared_valkey: Valkey) -> None:
     host, port = node.ws_url.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
     pattern = unique("sse-pipelined")
@@ -615,10 +665,7 @@ async def test_requests_behind_one_for_events_are_not_answered(node: Node, share
         assert b"connection: close" in await reader.readuntil(b"\r\n\r\n")
         assert Pattern(pattern).id.encode() in await reader.readuntil(b"]}\n\n")
         await broker.publish(str(Pattern(pattern)), "1")
-        assert (await reader.readline(), await reader.readline()) == (
-            f"id: {Pattern(pattern).id}\n".encode(),
-            b"data: 1\n",
-        )
+        assert await reader.readuntil(b"data: 1\n") == f"\r\n16\r\nid: {Pattern(pattern).id}\ndata: 1\n".encode()
         writer.close()
         await until(lambda: node.engine.stats()["connections"] == 0)
         server = http_server(node)

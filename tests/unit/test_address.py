@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 
 import pytest
 from hypothesis import given
@@ -122,9 +123,9 @@ def test_a_value_that_cannot_be_used_is_refused(option: str, complaint: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("option", "alive"), [("", False), ("socket_keepalive=no", False), ("socket_keepalive=1", True)]
+    ("option", "alive"), [("", True), ("socket_keepalive=no", False), ("socket_keepalive=1", True)]
 )
-async def test_socket_keepalive_is_set_where_the_url_asks_for_it(option: str, alive: bool) -> None:
+async def test_the_system_ends_connections_to_dead_peers(option: str, alive: bool) -> None:
     server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
     made: list[asyncio.BaseTransport] = []
 
@@ -136,8 +137,17 @@ async def test_socket_keepalive_is_set_where_the_url_asks_for_it(option: str, al
     (transport,) = made
     sock: socket.socket = transport.get_extra_info("socket")
     assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is alive
+    if sys.platform == "linux":
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+        assert (sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 5) is alive
     transport.close()
     server.close()
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"the path of the socket is over 10\d bytes"):
+        Address(f"unix:///{'x' * 120}")
+    Address(f"unix:///{'x' * 90}")
 
 
 async def test_socket_connect_timeout_ends_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:

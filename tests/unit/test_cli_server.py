@@ -209,7 +209,7 @@ def test_the_lines_to_paste() -> None:
     [
         ("all", ["WebSocket  ws://w/ws", "API        http://a/", "realizehit subscribe", "curl http://a/"], []),
         ("ws", ["WebSocket  ws://w/ws", "realizehit subscribe"], ["API", "curl"]),
-        ("api", ["API        http://a/", "curl http://a/"], ["WebSocket", "subscribe"]),
+        ("api", ["API        http://a/", "curl http://a/"], ["WebSocket", "subscribe", "console"]),
     ],
 )
 def test_what_is_said_at_start(
@@ -221,6 +221,36 @@ def test_what_is_said_at_start(
     assert not any(part in text for part in absent), text
     assert "redis://:***@b" in text
     assert "hunter2" not in text
+
+
+def test_the_addresses_are_said_at_start_where_a_name_stands_for_several(capsys: pytest.CaptureFixture[str]) -> None:
+    banner.announce(Settings(), "ws://w/ws", "http://a/", ["127.0.0.1:1", "[::1]:1"])
+    assert "  listens    127.0.0.1:1, [::1]:1\n" in capsys.readouterr().out
+    banner.announce(Settings(ws_port=1, api_port=2), "ws://w/ws", "http://a/", ["127.0.0.1:1", "127.0.0.1:2"])
+    assert "listens" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "ws", "line"),
+    [
+        ({}, "ws://127.0.0.1:8080/ws", "console    off; --console serves one"),
+        ({"console": True}, "ws://127.0.0.1:8080/ws", "console    http://127.0.0.1:8080/console"),
+        ({"console": True, "endpoint": "example.org"}, "wss://[::1]:1/ws", "console    https://[::1]:1/console"),
+    ],
+)
+def test_the_console_is_named_where_this_machine_reaches_it(
+    settings: dict[str, Any], ws: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    banner.announce(Settings(**settings), ws, "http://a/")
+    assert f"  {line}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["endpoint", "endpoint_ws", "endpoint_api"])
+def test_a_public_address_that_cannot_be_read_is_a_wrong_setting(name: str) -> None:
+    result = invoke("check-config", flag_of(name), "http://x:port/")
+    assert result.exit_code == 2
+    assert f"{flag_of(name)} ({variable_of(name)}): " in result.stderr
+    assert "the port is not a number" in result.stderr
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

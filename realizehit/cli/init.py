@@ -1,0 +1,76 @@
+"""What a server's process does before anything that takes time: it obeys signals, and as process 1 it is an init.
+
+The kernel keeps from process 1, the first one of a container, every signal that it has no handler for, and makes it the
+parent of all processes that lose theirs; nobody else can take note of the end of those, and until then they stay as
+zombies. So process 1 starts the server as its child at once. It hands signals on to it, takes note of every process
+that ends, and ends with the server, with the same exit status.
+
+This module imports little, so that little time passes before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from types import FrameType
+from typing import Final
+
+_NOT_HANDED_ON: Final = {
+    signal.SIGCHLD,
+    # Of a terminal that the server has, for processes in its background; and errors of this process itself.
+    signal.SIGTTIN, signal.SIGTTOU, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT,
+    signal.SIGTRAP,
+}  # fmt: skip
+
+
+def begin(*, status: int | None) -> None:
+    """Obey signals from here on, and be an init where this is process 1; returns in the process that is to serve.
+
+    Args:
+        status: the exit status after SIGTERM or SIGINT, until somebody else handles them; ``None`` for what a shell
+            reports, 128 and the signal's number.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number if status is None else status)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+    if os.getpid() == 1:
+        _have_an_init()
+
+
+def _have_an_init() -> None:
+    everything: set[int] = {*signal.valid_signals()}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
+    child = os.fork()
+    if child:
+        os._exit(_be_init(child, everything - _NOT_HANDED_ON))
+    with contextlib.suppress(OSError):
+        # A group of its own, so that a terminal's Ctrl+C reaches it once, and not over process 1 a second time.
+        os.setpgid(0, 0)
+        if os.isatty(0):
+            os.tcsetpgrp(0, os.getpgrp())  # SIGTTOU is blocked here
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _be_init(child: int, handed_on: set[int]) -> int:
+    """Hand on signals and reap processes until the child ends; return the exit status for this process."""
+    while True:
+        number = signal.sigwait(handed_on | {signal.SIGCHLD})
+        if number != signal.SIGCHLD:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return 1
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+            if pid == 0:
+                break

@@ -1,0 +1,140 @@
+"""The line between a parent and one worker, a socket pair, as the worker sees it.
+
+Down goes the work, one line of JSON, and later ``drain``. Up comes one line that says whether the worker serves, and an
+empty line every second, the beat: a worker whose beat stays away hangs. The end of the line means that the parent is
+gone; a worker without a parent leaves at once, since nobody could replace or stop it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from realizehit.upkeep import Ticker
+
+BEAT: Final = 1.0  # seconds between two beats
+DRAIN: Final = b"drain\n"
+_PR_SET_PDEATHSIG: Final = 1
+NOTICE: Final = 0.5  # seconds for the event loop to see that the parent is gone; one that does not hangs
+LEAVE: Final = 3.0  # seconds for a worker without a parent to end
+
+
+class Report(NamedTuple):
+    """What a worker said about its start.
+
+    Attributes:
+        ready: whether it serves.
+        error: why it does not, where it could say so.
+        kind: ``settings`` or ``broker`` where the error is of that class and will be the same next time.
+    """
+
+    ready: bool = False
+    error: str = ""
+    kind: str = ""
+
+
+class Line:
+    """The worker's end.
+
+    Args:
+        sock: the socket, this object's from here on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._rest = b""  # what was read and is not a whole line yet
+        self._noticed = threading.Event()  # the event loop knows that the parent is gone
+        self._ticker: Ticker | None = None
+        _wake_without_parent()
+        threading.Thread(target=self._watch, name="realizehit parent watch", daemon=True).start()
+
+    def order(self) -> dict[str, Any] | None:
+        """Wait for the work and return it; ``None`` where the parent is gone."""
+        while b"\n" not in self._rest:
+            data = self._sock.recv(65536)
+            if not data:
+                self._noticed.set()
+                return None
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        order: dict[str, Any] = json.loads(line)
+        return order
+
+    def tell(self, report: Report) -> None:
+        """Tell the parent about the start."""
+        with contextlib.suppress(OSError):  # the parent is gone; the end of the line says so
+            self._sock.setblocking(True)
+            self._sock.sendall(json.dumps(report._asdict()).encode() + b"\n")
+            self._sock.setblocking(False)
+
+    def attach(self, *, drain: Callable[[], None], gone: Callable[[], None]) -> None:
+        """Beat from the running loop, and listen there until `detach`.
+
+        Args:
+            drain: called when the parent asks for a drain.
+            gone: called when the parent is gone.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._drain, self._gone = drain, gone
+        self._sock.setblocking(False)
+        self._loop.add_reader(self._sock.fileno(), self._read)
+        self._ticker = Ticker("the beat of a worker", self._beat, interval=lambda: BEAT)
+        self._ticker.start()
+        self._take()
+
+    def detach(self) -> None:
+        """Beat and listen no more; the parent sees the end of the line when the process ends."""
+        if self._ticker is not None:
+            self._ticker.stop()
+            self._loop.remove_reader(self._sock.fileno())
+            self._ticker = None
+
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError):  # a parent that does not read for minutes, or is gone
+            self._sock.send(b"\n")
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._rest += data
+            self._take()
+            return
+        self._loop.remove_reader(self._sock.fileno())
+        self._noticed.set()
+        self._gone()
+
+    def _take(self) -> None:
+        if DRAIN in self._rest:
+            self._rest = b""
+            self._drain()
+
+    def _watch(self) -> None:
+        """End the process where its parent is gone and the event loop does not see to that: on a thread of its own."""
+        poll = select.poll()
+        poll.register(self._sock.fileno(), 0)  # nothing but the end of the line
+        poll.poll()
+        if self._noticed.wait(NOTICE):
+            time.sleep(LEAVE)
+        os._exit(1)
+
+
+def _wake_without_parent() -> None:
+    """Have the system continue this process when its parent dies: one that is stopped could not leave otherwise."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)

@@ -1,0 +1,123 @@
+"""Lasting work: what repeats or runs as long as the process does goes on after an error, and the error is logged.
+
+A timer that is set again at its end, or a task that nobody awaits, would stop at the first error, and nobody would
+notice. Everything of that kind runs through a `Ticker` or `keep_up`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+logger: Final = logging.getLogger(__name__)
+
+LOG_INTERVAL: Final = 60.0  # seconds between two log lines about one piece of work
+RESTART_FIRST: Final = 0.1  # seconds until work that failed is started again, doubled each time
+RESTART_MOST: Final = 5.0  # seconds
+STEADY: Final = 10.0  # seconds after which a failure counts as the first one again
+
+
+class Failures:
+    """Logs the errors of one piece of work: the first with its traceback, the following ones as a number.
+
+    Args:
+        what: names the work.
+        interval: seconds between two log lines.
+        clock: seconds of a clock that never goes back.
+
+    Attributes:
+        count: errors so far.
+    """
+
+    def __init__(self, what: str, interval: float = LOG_INTERVAL, clock: Callable[[], float] = time.monotonic) -> None:
+        self.count = 0
+        self._what = what
+        self._interval = interval
+        self._clock = clock
+        self._quiet_until = float("-inf")
+        self._left_out = 0
+
+    def note(self, error: BaseException) -> None:
+        """Take an error; it may be called from any thread."""
+        self.count += 1
+        now = self._clock()
+        if now < self._quiet_until:
+            self._left_out += 1
+            return
+        self._quiet_until = now + self._interval
+        left_out, self._left_out = self._left_out, 0
+        more = f" ({left_out} more errors since the last line)" if left_out else ""
+        logger.error("%s failed and goes on%s", self._what, more, exc_info=error)
+
+
+class Ticker:
+    """Calls functions at intervals, whatever they raise, until it is stopped.
+
+    Args:
+        what: names the work in the log.
+        *functions: each is called at every tick, also when one before it raised.
+        interval: returns the seconds until the next tick.
+    """
+
+    def __init__(self, what: str, *functions: Callable[[], object], interval: Callable[[], float]) -> None:
+        self._work = [(function, Failures(what)) for function in functions]
+        self._own = Failures(what)
+        self._interval = interval
+        self._seconds = 1.0  # the last interval; used where the function that gives it fails
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Tick now, and from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._tick()
+
+    def stop(self) -> None:
+        """Tick no more; calling it again does nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        # The next tick is set before anything can fail, and set right afterwards.
+        timer = self._timer = self._loop.call_later(self._seconds, self._tick)
+        for function, failures in self._work:
+            try:
+                function()
+            except Exception as error:  # noqa: BLE001 - the work has to go on, and the error is logged
+                failures.note(error)
+        try:
+            seconds = self._interval()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._own.note(error)
+            return
+        if seconds != self._seconds and self._timer is timer:  # else one of the functions stopped this
+            timer.cancel()
+            self._seconds = seconds
+            self._timer = self._loop.call_later(seconds, self._tick)
+
+
+async def keep_up(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run lasting work until it returns; when it raises, log that and start it again after a pause.
+
+    Args:
+        what: names the work in the log.
+        work: makes the coroutine; called for each start.
+    """
+    loop = asyncio.get_running_loop()
+    failures = Failures(what)
+    pause = RESTART_FIRST
+    while True:
+        began = loop.time()
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - the work has to go on, and the error is logged
+            failures.note(error)
+        else:
+            return
+        if loop.time() - began >= STEADY:
+            pause = RESTART_FIRST
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, RESTART_MOST)
