@@ -149,11 +149,9 @@ _STRANGERS: Final = (
     "Exception in ASGI application", "ASGI callable",
 )  # fmt: skip
 _DEFECTS: Final = (
-    "a connection's callback failed",
-    "Exception in callback",
-    "Task exception was never retrieved",
-    "the relay failed",
-)
+    "a connection's callback failed", "the relay failed", "Task exception was never retrieved", "Exception", "Fatal",
+    "SSL", "socket.send() raised exception",
+)  # fmt: skip
 _SAID_BETTER: Final = ("Invalid HTTP request received",)  # with the peer's address, by `realizehit.access.refusals`
 _LIBRARIES: Final = ("uvicorn.access", "uvicorn.error", "websockets.server")
 

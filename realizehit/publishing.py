@@ -39,6 +39,7 @@ from realizehit.messages import Publication, parse_batch, parse_lines, parse_pub
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.direct import Respond
+from realizehit.transports.entrance import readable
 from realizehit.transports.heads import coding_of
 
 logger: Final = logging.getLogger(__name__)
@@ -254,6 +255,8 @@ class Publish(Endpoint):
         self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
     ) -> None:
         """Serve a request without ASGI; see `realizehit.transports.direct`."""
+        if b"origin" in headers and self.gate is not None:
+            respond = _with(respond, readable(headers, self.gate))
         began = time.perf_counter()
         try:
             key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
@@ -340,6 +343,11 @@ class PublishBatch(Endpoint):
                 if denied is not None:
                     checked[index] = denied
         return checked
+
+
+def _with(respond: Respond, headers: Sequence[tuple[bytes, bytes]]) -> Respond:
+    """Return a function that responds with further headers."""
+    return lambda status, media_type, body, more: respond(status, media_type, body, [*more, *headers])
 
 
 def _media_type(header: bytes) -> str:

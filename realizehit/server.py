@@ -176,7 +176,9 @@ class Node:
                 publish=settings.role != "ws",
                 gate=gate,
                 transports=transports,
-                more=console.routes(settings, lambda: self._ports["ws"]) if settings.console and transports else (),
+                more=console.routes(settings, lambda: self._ports["ws"], gate.log)
+                if settings.console and transports
+                else (),
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)

@@ -263,6 +263,32 @@ class Gate:
             text = "web pages of this origin may not use the server; --allow-origin names those that may"
             raise AccessDenied(text, ErrorCode.FORBIDDEN, "origin")
 
+    def check_use(self, peer: str, headers: Mapping[bytes, bytes], *, figures: bool = False) -> None:
+        """Decide about a request that neither connects nor publishes.
+
+        Args:
+            peer: where the TCP connection comes from.
+            headers: values by lower-case name.
+            figures: whether it is for what tells how the server does: that is for its own pages and those that are
+                named, under a name of its own; ``--allow-origin '*'`` names nobody.
+
+        Raises:
+            AccessDenied: it comes from a page that has no business here.
+        """
+        try:
+            if not figures:
+                self.check_origin(headers)
+                return
+            # Whoever follows a link is where the browser is; no page gets at what is shown then.
+            followed = b"origin" not in headers and headers.get(b"sec-fetch-mode") == b"navigate"
+            if not followed and not self.origins.knows(headers):
+                text = "pages of this origin may not see the server's figures; --allow-origin names those that may"
+                raise AccessDenied(text, ErrorCode.FORBIDDEN, "origin")  # noqa: TRY301
+            self._check_host(peer, headers)
+        except AccessDenied as error:
+            self._denied(error, peer, headers)
+            raise
+
     def _check_host(self, peer: str, headers: Mapping[bytes, bytes]) -> None:
         """Refuse a page whose name was made to point to this machine; it is nobody's that may use the server."""
         if self._hosts is None or peer in self._trusted or peer == UNIX:  # no browser opens a Unix socket

@@ -55,6 +55,7 @@ _CURES: Final = {
     "session": "a proxy or a client has to send the same Origin, identity headers and token with each request",
     "bad_handshake": f"clients connect to /ws by WebSocket; {_NGINX_UPGRADE}",
     "malformed": "nothing to set: this is no HTTP, or TLS where none is served (--tls-cert)",
+    "console": "the console is for browsers on the server's own machine; from elsewhere use a tunnel (ssh -L)",
     "invalid": "nothing to set: the publisher is told what is wrong",
 }
 
@@ -88,12 +89,16 @@ class RefusalLog:
         left_out = self._seldom.passes(reason)
         if left_out is not None:
             text = describe(reason, peer=peer, headers=headers, detail=detail)
-            logger.warning("refused: %s%s", text, more(left_out))
+            logger.warning(
+                "refused: %s%s", text, more(left_out), extra={"fields": _fields(reason, peer, headers, left_out)}
+            )
 
     def tick(self) -> None:
         """Say how many refusals were left out of which nothing was said since; to be called now and then."""
         for reason, left_out in self._seldom.overdue():
-            logger.warning("refused: %s, %d more since the last line; %s", reason, left_out, _CURES.get(reason, _SEE))
+            text = "refused: %s, %d more since the last line; %s"
+            fields = {"reason": reason, "left_out": left_out}
+            logger.warning(text, reason, left_out, _CURES.get(reason, _SEE), extra={"fields": fields})
 
 
 _SEE: Final = "docs/access.md says what it means"
@@ -109,11 +114,24 @@ def describe(reason: str, *, peer: str | None, headers: Mapping[bytes, bytes] | 
         if name in headers and (name != b"sec-fetch-site" or b"origin" not in headers)
     ]
     what = f"{reason}; {', '.join(who)}" if who else reason
-    if detail:
+    if detail and reason != "host":  # whose cure says it all
         # Written like this, the header's name would have the rest of the line masked.
         text = masked(detail[: 2 * LONGEST].replace("Authorization:", "Authorization"))
         what += f"; {text.encode('ascii', 'backslashreplace').decode()}"
     return f"{what}; {_cure(reason, peer, headers)}"
+
+
+def _fields(
+    reason: str, peer: str | None, headers: Mapping[bytes, bytes] | None, left_out: int
+) -> dict[str, str | int]:
+    """Return what a log line in JSON has besides its text."""
+    fields: dict[str, str | int] = {"reason": reason, "left_out": left_out}
+    if peer is not None:
+        fields["peer"] = _peer(peer)
+    for name in (b"host", b"origin"):
+        if headers is not None and name in headers:
+            fields[name.decode()] = shown(headers[name])[1:-1]
+    return fields
 
 
 def shown(value: bytes) -> str:

@@ -43,7 +43,7 @@ from realizehit.transports.engineio_packets import (
     split_own,
 )
 from realizehit.transports.engineio_polling import Polling, PollingSession, answer, preflight, refuse
-from realizehit.transports.entrance import check_claimant, claimant_of, headers_of, opening_of
+from realizehit.transports.entrance import adding, check_claimant, claimant_of, cross_origin, headers_of, opening_of
 from realizehit.transports.guard import STATUS, Guard
 from realizehit.transports.handshake import last_response
 from realizehit.transports.heads import Head
@@ -189,6 +189,7 @@ class EngineIO:
         """Serve a request; an ASGI application."""
         if scope["type"] != "http":
             raise RuntimeError(f"Engine.IO's polling is HTTP, not {scope['type']}")
+        send = adding(send, cross_origin(headers_of(scope)[0], self._gate))
         if scope["method"] == "OPTIONS":
             await preflight(scope, send)
         elif not any(pair.startswith(b"EIO=") for pair in scope["query_string"].split(b"&")):

@@ -198,12 +198,11 @@ async def answer(
     media_type: bytes = _TEXT,
     more: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Send a response that scripts of any origin may read: there are no cookies here that would make it a risk."""
+    """Send a response."""
     headers = [
         (b"content-type", media_type),
         (b"content-length", b"%d" % len(data)),
         (b"cache-control", b"no-store"),
-        *_cross_origin(scope),
         *more,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -223,15 +222,3 @@ async def preflight(scope: Scope, send: Send) -> None:
     asked = headers.get(b"access-control-request-headers", b"content-type")
     more = [_METHODS, (b"access-control-allow-headers", asked), (b"access-control-max-age", b"86400")]
     await answer(scope, send, 200, b"", more=more)
-
-
-def _cross_origin(scope: Scope) -> list[tuple[bytes, bytes]]:
-    origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-    if origin is None:
-        return [(b"access-control-allow-origin", b"*")]
-    # Clients that send credentials must see their own origin named.
-    return [
-        (b"access-control-allow-origin", origin),
-        (b"access-control-allow-credentials", b"true"),
-        (b"vary", b"Origin"),
-    ]

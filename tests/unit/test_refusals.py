@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import logging
+
 import pytest
 
 from realizehit.access.gate import REASONS, Gate
 from realizehit.access.refusals import LONGEST, RefusalLog, describe
 from realizehit.errors import AccessDenied
-from realizehit.logs import Seldom
+from realizehit.logs import JsonFormatter, Seldom
 from realizehit.settings import Settings
 
 LOGGER = "realizehit.access.refusals"
@@ -113,6 +116,21 @@ def test_what_strangers_send_is_escaped_cut_and_without_secrets(header: str, val
         assert line.isprintable()
         assert "hunter2" not in line
         assert len(line) < 1000 + 4 * LONGEST
+
+
+def test_a_line_in_json_has_its_parts(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, LOGGER)
+    headers = {b"host": b"a\x1b?token=hunter2", b"origin": b"http://b"}
+    RefusalLog(lambda: 0.0).note("origin", peer="192.0.2.1", headers=headers)
+    entry = json.loads(JsonFormatter().format(caplog.records[0]))
+    assert entry["message"].startswith("refused: origin; ")
+    assert {name: entry[name] for name in ("reason", "peer", "host", "origin", "left_out")} == {
+        "reason": "origin",
+        "peer": "192.0.2.1",
+        "host": r"a\x1b?token=***",
+        "origin": "http://b",
+        "left_out": 0,
+    }
 
 
 def test_no_detail_hides_what_to_set_or_shows_a_secret() -> None:
