@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
@@ -104,6 +105,8 @@ def _tokens(settings: Settings) -> TokenVerifier | None:
         material = (settings.jwt_secret or "").encode()
     else:
         material = _read(settings.jwt_key_file).rstrip(b"\r\n")  # as an editor leaves it
+        if material.removeprefix(codecs.BOM_UTF8).isascii():  # what is no text has no mark
+            material = material.removeprefix(codecs.BOM_UTF8)
     return TokenVerifier(
         material,
         settings.jwt_algorithms,
@@ -128,6 +131,6 @@ def read_toml(path: str) -> dict[str, Any]:
         SettingsError: it cannot be read, or is no TOML.
     """
     try:
-        return tomllib.loads(_read(path).decode())
+        return tomllib.loads(_read(path).decode("utf-8-sig"))  # some editors write a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from None

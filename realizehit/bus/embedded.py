@@ -235,7 +235,10 @@ def private_directory(base: Path | None = None) -> Iterator[Path]:
 
 
 def _default_base() -> Path:
-    return Path(tempfile.gettempdir()) / f"realizehit-{os.geteuid()}"
+    try:
+        return Path(tempfile.gettempdir()) / f"realizehit-{os.geteuid()}"
+    except OSError:  # it tries to write in each place that it knows
+        raise EmbeddedUnavailable("there is no directory for temporary files: set TMPDIR to one of your own") from None
 
 
 def _claim_base(base: Path) -> None:
