@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from realizehit.causes import causes_of
-from realizehit.errors import Disconnected, LoadTestError, RealizehitError, ServerUnavailable
+from realizehit.errors import ClientError, Disconnected, LoadTestError, RealizehitError, ServerUnavailable
+
+SHORT: Final = 5.0  # seconds to wait that are not worth a word
 
 _URL: Final = re.compile(r"\b(?:http|ws)s?://[^\s;]+")
 _UNKNOWN_ISSUER: Final = (18, 19, 20, 21)  # OpenSSL's codes for a certificate whose authority is not trusted
@@ -24,6 +26,9 @@ def told(error: RealizehitError) -> str:
 
 
 def _advice(error: RealizehitError) -> str:
+    asked = error.retry_after if isinstance(error, ClientError) else None
+    if asked is not None and asked > SHORT:
+        return f"it asks to wait {asked:,.0f} s; with a --timeout that is longer this command waits"
     if not isinstance(error, ServerUnavailable | Disconnected | LoadTestError):
         return ""
     over_tls = any(scheme in str(error) for scheme in ("https://", "wss://"))

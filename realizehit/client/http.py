@@ -255,9 +255,10 @@ def raise_for_refusal(response: httpx2.Response) -> None:
         detail, code = f"{response.reason_phrase}{_moved_to(response)}", ""
     if not code:  # perhaps no realizehit server at all
         detail = f"{_place_of(response)} answered with HTTP {response.status_code}: {detail}"
-    if response.status_code == httpx2.codes.SERVICE_UNAVAILABLE:
-        raise ServerUnavailable(detail)
-    raise Rejected(detail, code, response.status_code)
+    is_away = response.status_code == httpx2.codes.SERVICE_UNAVAILABLE
+    error = ServerUnavailable(detail) if is_away else Rejected(detail, code, response.status_code)
+    error.retry_after = retry_after(response)
+    raise error
 
 
 def _place_of(response: httpx2.Response) -> str:
