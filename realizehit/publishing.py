@@ -8,11 +8,12 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``; RFC 9457 for the e
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from email.message import Message as Headers
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
@@ -135,6 +136,7 @@ class Endpoint:
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
                 body: bytes | None = message.get("body", b"")
+                self._check_body(body or b"")
             else:
                 body = await self._read_rest(message, receive)
             if body is None:
@@ -148,7 +150,7 @@ class Endpoint:
         else:
             await _send_bytes(send, 200, _JSON, orjson.dumps(answer))
 
-    def _refusal(self, error: Exception) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
+    def _refusal(self, error: BaseException) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
         """Return status, media type, body and further headers of the answer to what went wrong, and count it."""
         wait: float | None = None
         if isinstance(error, AccessDenied):
@@ -173,6 +175,25 @@ class Endpoint:
         elif isinstance(error, EncodedBody):
             more.append((b"accept-encoding", b"identity"))
         return status.value, media_type, body, more
+
+    def _admit(
+        self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes
+    ) -> tuple[Key | None, str]:
+        """Decide about a request that comes without ASGI; return the key that it has and its media type."""
+        key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
+        media_type = self._media_type(headers.get(b"content-type", b""))
+        self._check_body(body)
+        return key, media_type
+
+    def _check_body(self, body: bytes) -> None:
+        if len(body) > self.max_body:
+            raise self._too_large(f"the body has {len(body)} bytes")
+
+    def _refuse(self, respond: Respond, error: BaseException) -> None:
+        answer = self._refusal(error)
+        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("a publication failed", exc_info=error)
+        respond(*answer)
 
     def _media_type(self, header: bytes) -> str:
         # Insisting on the type keeps web pages of strangers from publishing: what a form or a plain request of another
@@ -249,8 +270,7 @@ class Publish(Endpoint):
         """Serve a request without ASGI; see `realizehit.transports.direct`."""
         began = time.perf_counter()
         try:
-            key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
-            self._media_type(headers.get(b"content-type", b""))
+            key, _ = self._admit(client, headers, body)
             channel, payload = self._checked(body, key)
         except Exception as error:  # noqa: BLE001 - a defect is answered and logged
             self._refuse(respond, error)
@@ -267,12 +287,6 @@ class Publish(Endpoint):
 
         self.bus.publish_soon(channel, payload, done)
 
-    def _refuse(self, respond: Respond, error: Exception) -> None:
-        answer = self._refusal(error)
-        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR:
-            logger.error("a publication failed", exc_info=error)
-        respond(*answer)
-
 
 class PublishBatch(Endpoint):
     """``POST {prefix}batch``."""
@@ -283,6 +297,31 @@ class PublishBatch(Endpoint):
         super().__init__(bus, settings, metrics, gate, away)
         self.max_body = settings.max_batch_bytes
         self._most = settings.max_batch_messages
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def directly(
+        self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
+    ) -> None:
+        """Serve a request without ASGI; see `realizehit.transports.direct`."""
+        began = time.perf_counter()
+        try:
+            key, media_type = self._admit(client, headers, body)
+        except Exception as error:  # noqa: BLE001 - a defect is answered and logged
+            self._refuse(respond, error)
+            return
+        task = asyncio.create_task(self.publish(body, media_type, key, began))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._done, respond))
+
+    def _done(self, respond: Respond, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return  # with all that this process does
+        error = task.exception()
+        if error is None:
+            respond(200, _JSON, orjson.dumps(task.result()), ())
+        else:
+            self._refuse(respond, error)
 
     async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
         parse = parse_lines if media_type == "application/x-ndjson" else parse_batch

@@ -379,6 +379,22 @@ async def test_a_body_in_the_smallest_chunks_is_taken(node: Node) -> None:
     assert await published(node) == 1
 
 
+async def test_a_batch_is_answered_alike_on_both_ways(shared_valkey: Valkey) -> None:
+    message = orjson.dumps({"pattern": unique("both"), "payload": "x"})
+    head = TO_PUBLISH.replace(b"POST / ", b"POST /batch ")
+    bodies = (b'{"messages":[%b,{},%b]}' % (message, message), b"[]", b"{", b'{"messages":[%b' % message, b" " * 2000)
+    async with serving(shared_valkey, max_batch_bytes=1500) as node:
+        for body in bodies:
+            direct = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+            chunked = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            lines = [answer.partition(b"\r\n\r\n") for answer in await exchange(node, direct, chunked)]
+            assert lines[0][0].partition(b"\r\n")[0] == lines[1][0].partition(b"\r\n")[0]
+            assert orjson.loads(lines[0][2])["status" if b"problem" in lines[0][0] else "results"]
+            if len(body) < 1500:  # else the one knows how large it is, and the other that it is too large
+                assert lines[0][2] == lines[1][2]
+        assert await published(node) == 4
+
+
 async def test_a_client_that_does_not_wait_is_slowed_down_and_answered_in_order(node: Node) -> None:
     count = 1000
     unknown = GET.replace(b"/healthz", b"/no")
