@@ -45,6 +45,9 @@ logger: Final = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
+IDLE_GRACE: Final = (
+    1.0  # seconds in a drain for one more request on an HTTP connection, whose answer says it is the last
+)
 DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away, at least
 
 
@@ -205,7 +208,8 @@ class Node:
         """Send the clients away, spread evenly over ``drain_seconds``, and take no new ones meanwhile.
 
         Each is closed with 4001 and a delay of its own in the reason, so that they do not come back all at once. Once
-        the last one has left, nothing is waited for.
+        the last one has left, nothing is waited for but HTTP connections, for `IDLE_GRACE` at most: each answer says
+        that it is its connection's last one, so that a load balancer that uses it again loses no request.
         """
         self.draining = True
         await self._end_figures()
@@ -230,6 +234,9 @@ class Node:
             self._send_away(handle, 0, 0.0)
         deadline = self._loop.time() + CLOSE_TIMEOUT
         while self.engine.stats()["closing"] and self._loop.time() < deadline:
+            await asyncio.sleep(DRAIN_STEP / 5)
+        grace = min(began + seconds, self._loop.time() + IDLE_GRACE)
+        while self._listener is not None and self._listener.connections and self._loop.time() < grace:
             await asyncio.sleep(DRAIN_STEP / 5)
 
     def _send_away(self, handle: int, delay: int, left: float) -> None:
