@@ -53,6 +53,9 @@ STALL: Final = 5.0  # seconds without a byte taken, after which a client over it
 BURSTS: Final = 16  # batches that may wait while clients are over their limits; of all clients together
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
 TICK: Final = 0.25  # seconds between two looks at what is due, at most
+IDLE_GRACE: Final = (
+    1.0  # seconds of a drain for one more request on an HTTP connection, whose answer says it is the last
+)
 DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away, at least
 
 
@@ -233,7 +236,8 @@ class Node:
         """Send the clients away, spread evenly over ``drain_seconds``, and take no new ones meanwhile.
 
         Each is closed with 4001 and a delay of its own in the reason, so that they do not come back all at once. Once
-        the last one has left, nothing is waited for.
+        the last one has left, nothing is waited for but HTTP connections, for `IDLE_GRACE` at most: each answer says
+        that it is its connection's last one, so that a load balancer that uses it again loses no request.
 
         Event streams end last. An ``EventSource`` that came back sooner would find this server; and it waits for its
         ``retry:`` again after each attempt that fails, as while another server starts in this one's place, so that
@@ -265,6 +269,9 @@ class Node:
         for handle in self.engine.handles():
             self._send_away(handle, 0)
         await self._closed_within(CLOSE_TIMEOUT)
+        grace = min(began + seconds, self._loop.time() + IDLE_GRACE)
+        while self._listener is not None and self._listener.connections and self._loop.time() < grace:
+            await asyncio.sleep(DRAIN_STEP / 5)
 
     async def _closed_within(self, seconds: float) -> None:
         """Wait until the clients that were sent away have closed their connections, or the time is over."""

@@ -28,7 +28,7 @@ def told(error: RealizehitError) -> str:
 def _advice(error: RealizehitError) -> str:
     asked = error.retry_after if isinstance(error, ClientError) else None
     if asked is not None and asked > SHORT:
-        return f"it asks to wait {asked:,.0f} s; with a --timeout that is longer this command waits"
+        return f"it asks to wait {asked:,.0f} s; with a longer --timeout this command waits"
     if not isinstance(error, ServerUnavailable | Disconnected | LoadTestError):
         return ""
     over_tls = any(scheme in str(error) for scheme in ("https://", "wss://"))

@@ -545,10 +545,10 @@ def test_a_wait_that_the_server_asks_for_is_kept_within_the_timeout(
     began = time.monotonic()
     with running("realizehit", *words, "--file", str(file), env={"REALIZEHIT_KEY": slow}) as process:
         assert process.wait() == 1
-    asked = re.search(r"; it asks to wait ([\d,]+) s; with a --timeout .*  \(rate-limited\)$", process.err[0])
+    asked = re.search(r"; it asks to wait ([\d,]+) s; with a longer --timeout .*  \(rate-limited\)$", process.err[0])
     assert asked is not None, process.err[0]
     assert time.monotonic() - began < int(asked[1].replace(",", ""))
     assert process.err[0].startswith("line 2001: the key slow may publish 1 messages per second")
     assert process.err[-1] == "stopped after line 4000"
     assert process.out == ["published 2000 messages, 2000 failed"]
-    fails(1, "that is longer this command waits  (rate-limited)", *words, "1", env={"REALIZEHIT_KEY": slow})
+    fails(1, "with a longer --timeout this command waits  (rate-limited)", *words, "1", env={"REALIZEHIT_KEY": slow})
