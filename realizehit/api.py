@@ -25,7 +25,7 @@ from realizehit.bus.base import Bus, BusState
 from realizehit.errors import AccessDenied, BrokerError, ErrorCode
 from realizehit.messages import problem
 from realizehit.metrics import CONTENT_TYPE, Metrics
-from realizehit.publishing import DEFECT, PROBLEM, RETRY_AFTER, Away, Endpoint, Publish, PublishBatch, problem_of
+from realizehit.publishing import DEFECT, PROBLEM, RETRY_AFTER, Away, Publish, PublishBatch, problem_of
 from realizehit.settings import Settings
 from realizehit.transports.direct import Handler
 from realizehit.transports.entrance import adding, headers_of, readable
@@ -97,7 +97,7 @@ def create_app(
     ]
     if settings.role != "api":
         routes += assets.routes()
-    endpoints: dict[str, Endpoint] = {}
+    endpoints: dict[str, Publish | PublishBatch] = {}
     if publish:
         single = Publish(bus, settings, metrics, gate, away)
         endpoints[settings.prefix] = endpoints[settings.prefix.rstrip("/") or "/"] = single
@@ -179,7 +179,7 @@ class Application(Starlette):
         **options: Starlette's.
     """
 
-    def __init__(self, endpoints: dict[str, Endpoint], pages: _Pages | None, **options: Any) -> None:
+    def __init__(self, endpoints: dict[str, Publish | PublishBatch], pages: _Pages | None, **options: Any) -> None:
         super().__init__(**options)
         self.router.redirect_slashes = False
         self._endpoints = endpoints
@@ -190,7 +190,7 @@ class Application(Starlette):
         """Who serves requests without ASGI, by target; nobody where middleware has a say in every answer."""
         if self.user_middleware:
             return {}
-        return {path.encode(): it.directly for path, it in self._endpoints.items() if isinstance(it, Publish)}
+        return {path.encode(): endpoint.directly for path, endpoint in self._endpoints.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._pages is not None and scope["type"] == "http":

@@ -8,11 +8,12 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``; RFC 9457 for the e
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from email.message import Message as Headers
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
@@ -137,6 +138,7 @@ class Endpoint:
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
                 body: bytes | None = message.get("body", b"")
+                self._check_body(body or b"")
             else:
                 body = await self._read_rest(message, receive)
             if body is None:
@@ -151,7 +153,7 @@ class Endpoint:
             await _send_bytes(send, 200, _JSON, orjson.dumps(answer))
 
     def _refusal(
-        self, error: Exception, client: object, headers: Mapping[bytes, bytes]
+        self, error: BaseException, client: object, headers: Mapping[bytes, bytes]
     ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
         """Return status, media type, body and further headers of the answer to what went wrong, and count it."""
         wait: float | None = None
@@ -180,6 +182,31 @@ class Endpoint:
         elif isinstance(error, EncodedBody):
             more.append((b"accept-encoding", b"identity"))
         return status.value, media_type, body, more
+
+    def _admit(
+        self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes
+    ) -> tuple[Key | None, str]:
+        """Decide about a request that comes without ASGI; return the key that it has and its media type."""
+        key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
+        media_type = self._media_type(headers.get(b"content-type", b""))
+        self._check_body(body)
+        return key, media_type
+
+    def _check_body(self, body: bytes) -> None:
+        if len(body) > self.max_body:
+            raise self._too_large(f"the body has {len(body)} bytes")
+
+    def _refuse(self, respond: Respond, error: BaseException, client: object, headers: Mapping[bytes, bytes]) -> None:
+        answer = self._refusal(error, client, headers)
+        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR and (left_out := self._seldom.passes("failed")) is not None:
+            logger.error("a publication failed%s", more(left_out), exc_info=error)
+        respond(*answer)
+
+    def _readable(self, respond: Respond, headers: Mapping[bytes, bytes]) -> Respond:
+        """Have the answer carry what the page that asks needs to read it."""
+        if b"origin" not in headers or self.gate is None:
+            return respond
+        return _with(respond, readable(headers, self.gate))
 
     def _media_type(self, header: bytes) -> str:
         # Insisting on the type keeps web pages of strangers from publishing: what a form or a plain request of another
@@ -255,12 +282,10 @@ class Publish(Endpoint):
         self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
     ) -> None:
         """Serve a request without ASGI; see `realizehit.transports.direct`."""
-        if b"origin" in headers and self.gate is not None:
-            respond = _with(respond, readable(headers, self.gate))
+        respond = self._readable(respond, headers)
         began = time.perf_counter()
         try:
-            key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
-            self._media_type(headers.get(b"content-type", b""))
+            key, _ = self._admit(client, headers, body)
             channel, payload = self._checked(body, key)
         except Exception as error:  # noqa: BLE001 - a defect is answered and logged
             self._refuse(respond, error, client, headers)
@@ -277,12 +302,6 @@ class Publish(Endpoint):
 
         self.bus.publish_soon(channel, payload, done)
 
-    def _refuse(self, respond: Respond, error: Exception, client: object, headers: Mapping[bytes, bytes]) -> None:
-        answer = self._refusal(error, client, headers)
-        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR and (left_out := self._seldom.passes("failed")) is not None:
-            logger.error("a publication failed%s", more(left_out), exc_info=error)
-        respond(*answer)
-
 
 class PublishBatch(Endpoint):
     """``POST {prefix}batch``."""
@@ -293,6 +312,32 @@ class PublishBatch(Endpoint):
         super().__init__(bus, settings, metrics, gate, away)
         self.max_body = settings.max_batch_bytes
         self._most = settings.max_batch_messages
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def directly(
+        self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
+    ) -> None:
+        """Serve a request without ASGI; see `realizehit.transports.direct`."""
+        respond = self._readable(respond, headers)
+        began = time.perf_counter()
+        try:
+            key, media_type = self._admit(client, headers, body)
+        except Exception as error:  # noqa: BLE001 - a defect is answered and logged
+            self._refuse(respond, error, client, headers)
+            return
+        task = asyncio.create_task(self.publish(body, media_type, key, began))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._done, respond, client, headers))
+
+    def _done(self, respond: Respond, client: object, headers: Mapping[bytes, bytes], task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return  # with all that this process does
+        error = task.exception()
+        if error is None:
+            respond(200, _JSON, orjson.dumps(task.result()), ())
+        else:
+            self._refuse(respond, error, client, headers)
 
     async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
         parse = parse_lines if media_type == "application/x-ndjson" else parse_batch

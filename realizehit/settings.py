@@ -232,10 +232,12 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "TLS": ("tls_cert", "tls_key"),
     "Limits": (
         "max_connections", "max_per_address", "max_handshakes", "max_actions", "max_subscriptions", "max_channels",
-        "max_message_bytes", "max_queue_bytes", "max_queue_messages", "max_payload_bytes", "max_batch_bytes",
-        "max_batch_messages", "max_head_bytes",
+        "max_message_bytes", "max_queue_bytes", "max_queue_messages", "slow_grace", "max_payload_bytes",
+        "max_batch_bytes", "max_batch_messages", "max_head_bytes",
     ),
-    "Connections": ("handshake_timeout", "request_timeout", "heartbeat_interval", "heartbeat_timeout", "compress"),
+    "Connections": (
+        "handshake_timeout", "request_timeout", "keep_alive", "heartbeat_interval", "heartbeat_timeout", "compress",
+    ),
     "Logging and console": ("log_format", "log_level", "access_log", "console"),
 }  # fmt: skip
 """The options by what they are about, as ``--help`` shows them."""

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 21ae97cca422fefa */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, eb4217115529b818 */
 /** An error that a server gave, or the loss of a connection. */
 export class RealizehitError extends Error {
     /**

@@ -22,6 +22,7 @@ const LONGEST = 2 ** 31 - 1; // ms of a timer; every platform takes a longer one
 // Finds out without parsing whether a text may hold a number that no double holds as it is written: an integer of 16 digits
 // or more, or an exponent of three. It takes some strings for such numbers, too.
 const LARGE = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
+const MOST_ASKED = 300_000; // ms that a server may keep a client from coming back, as in every realizehit client
 const MAX_ADDRESS = 7000; // characters of a stream's address, before its last pattern; many a proxy takes 8 KiB at most
 
 /** A clock in ms that nobody sets, for what lasts. */
@@ -494,6 +495,7 @@ export class WSClient extends Emitter {
   #upAt = 0;
   #heard = 0; // when the last of it came
   #attempts = 0; // since there was a link that lasted
+  #sentAway = 0; // how often a server named the time to come back, since then
   #failures = 0; // of WebSockets, since there was one over which anything came
   #asked = false; // whether the server named the time to come back
   /** @type {RealizehitError | undefined} */
@@ -544,7 +546,7 @@ export class WSClient extends Emitter {
     const page = globalThis.document;
     page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), on);
     // What is subscribed to in this turn goes out at once when the connection is there.
-    this.#later(0);
+    this.#timer = setTimeout(() => this.#connect());
   }
 
   /** Whether a connection is there. */
@@ -785,8 +787,16 @@ export class WSClient extends Emitter {
     else this.#link = events ? this.#openEvents() : this.#openSocket();
   }
 
-  /** Open a link after a delay in ms. @param {number} delay */
-  #later(delay = this.#jitter(this.#attempts++)) {
+  /** Open a link after a delay. @param {number} [asked] the delay in ms that the server asked for */
+  #later(asked) {
+    let delay;
+    if (asked === undefined) delay = this.#jitter(this.#attempts++);
+    else {
+      // Servers that ask for no delay, one after the other, are not bothered without a pause.
+      const least = this.#sentAway && this.#jitter(this.#sentAway);
+      delay = Math.min(Math.max(asked, least), MOST_ASKED);
+      this.#sentAway++;
+    }
     this.#timer = setTimeout(() => this.#connect(), timely(delay));
   }
 
@@ -917,7 +927,7 @@ export class WSClient extends Emitter {
         if (token || link === this.#link || wanted.some((each, at) => data.ids?.[at] && each.subscribing())) this.#up(link);
         else link.close();
         answered(data);
-      } else if (name === "drain" && data.delay >= 0) ({ delay } = data);
+      } else if (name === "drain" && Number.isFinite(data.delay) && data.delay >= 0) ({ delay } = data);
       else if (name === "unavailable") failure = new RealizehitError(data.detail, data.code, data.status);
       else this.#told(name, data);
     };
@@ -944,6 +954,8 @@ export class WSClient extends Emitter {
       });
       if (!response.ok) {
         const error = await problem(response);
+        const after = /^\d+$/.exec(response.headers.get("retry-after") ?? ""); // seconds; a date needs a clock that is right
+        if (after) delay = +after[0] * 1000;
         if (error.status === 400) answered(error);
         throw error;
       }
@@ -958,7 +970,7 @@ export class WSClient extends Emitter {
     };
     read().then(
       () => this.#lose(link, failure, delay),
-      (error) => (error.status ? this.#lose(link, error) : link.expire(0, `: ${error}`)),
+      (error) => (error.status ? this.#lose(link, error, delay) : link.expire(0, `: ${error}`)),
     );
     return link;
   }
@@ -1011,7 +1023,7 @@ export class WSClient extends Emitter {
    *
    * @param {Link} link
    * @param {RealizehitError} error
-   * @param {number} [delay] ms after which the server asked to come back
+   * @param {number} [delay] ms after which the server asked to come back; obeyed within bounds
    */
   #lose(link, error, delay) {
     link.close();
@@ -1024,7 +1036,7 @@ export class WSClient extends Emitter {
     this.#halt();
     if (wasUp) {
       this.#interrupt();
-      if (now() - this.#upAt >= STABLE_AFTER) this.#attempts = 0;
+      if (now() - this.#upAt >= STABLE_AFTER) this.#attempts = this.#sentAway = 0;
     }
     this.#asked = delay !== undefined;
     if (link.send && !this.#asked && !link.count && ++this.#failures > 1 && this.#sse) this.#connect(true);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 from collections.abc import Collection
 from pathlib import Path
@@ -116,6 +117,8 @@ def _tokens(settings: Settings) -> TokenVerifier | None:
         material = (settings.jwt_secret or "").encode()
     else:
         material = _read(settings.jwt_key_file).rstrip(b"\r\n")  # as an editor leaves it
+        if material.removeprefix(codecs.BOM_UTF8).isascii():  # what is no text has no mark
+            material = material.removeprefix(codecs.BOM_UTF8)
     return TokenVerifier(
         material,
         settings.jwt_algorithms,
@@ -140,7 +143,7 @@ def read_toml(path: str) -> dict[str, Any]:
         SettingsError: it cannot be read, is no TOML, or cut off could allow more.
     """
     try:
-        text = _read(path).decode()
+        text = _read(path).decode("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from None
     return parse(text, path)

@@ -255,6 +255,8 @@ def _tell(report: Report, json_file: str | None, html_file: Path | None) -> None
 
             html_file.write_text(render(report), encoding="utf-8")
     except OSError as error:
+        if error.filename is None:
+            raise  # it is about standard output
         raise click.ClickException(f"{error.filename} cannot be written: {error.strerror}") from None
 
 

@@ -26,7 +26,7 @@ BLOCK_LINES: Final = 2000  # that are published at once
 BLOCK_BYTES: Final = 1 << 20  # likewise; one line may be longer
 CHUNK: Final = 1 << 18  # bytes that are read at once
 
-_REFUSALS: Final = (401, 403, 404, 405)  # of a whole request; a message that is refused has no status of its own
+_REFUSALS: Final = (401, 403, 404, 405, 429)  # of a whole request; a message that is refused has no status
 _AWAY: Final = (BrokerUnavailable, Disconnected, ResponseTimeout, ServerUnavailable)
 
 

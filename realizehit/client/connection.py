@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, InvalidURI, WebSocketException
 from websockets.uri import parse_uri
 
 from realizehit.causes import reason_of
 from realizehit.client.token import LOGGER
-from realizehit.client.wire import Notice, Reply, action, no_socks, parse_event, parse_reply
+from realizehit.client.wire import Notice, Reply, action, bad_proxy, no_socks, parse_event, parse_reply
 from realizehit.errors import (
     CloseCode,
     Disconnected,
@@ -102,9 +102,11 @@ def is_secure(url: str) -> bool:
         raise SettingsError(f"the URL {masked(url)!r} cannot be used; write ws://host:port/ws: {error}") from None
 
 
-def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected | ServerUnavailable:
+def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected | ServerUnavailable | SettingsError:
     """Return the error of this package for one of the library's while connecting."""
     url = masked(url)
+    if isinstance(error, InvalidProxy):
+        return bad_proxy(error)
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         detail, code = _problem(error.response.body)
@@ -136,6 +138,7 @@ async def open_connection(url: str, **options: Any) -> Connection:
     Raises:
         ServerUnavailable: the server cannot be reached, or cannot serve now.
         Rejected: it refused the handshake; ``status`` says how.
+        SettingsError: the environment names a proxy that cannot be used.
     """
     try:
         socket = await connect(

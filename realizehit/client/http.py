@@ -9,13 +9,14 @@ import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
+from urllib.request import proxy_bypass
 
 import httpx2
 import orjson
 
 from realizehit.causes import reason_of
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
-from realizehit.client.wire import Backoff, filters_of, no_socks
+from realizehit.client.wire import Backoff, bad_proxy, filters_of, no_socks
 from realizehit.errors import (
     ClientError,
     Disconnected,
@@ -65,6 +66,7 @@ class Endpoint:
         host_is_one = parsed.host and not any(character <= " " for character in parsed.host)
         if parsed.scheme not in ("http", "https") or not host_is_one or (parsed.port or 0) > 65_535:
             raise SettingsError(f"the API's URL cannot be used; write http://host:port/, not {masked(url)!r}")
+        self._authority = parsed.netloc.decode("ascii").rpartition("@")[2]
         self.timeout: Final = timeout
         self.url: Final = url if url.endswith("/") else url + "/"
         self.batch_url: Final = self.url + "batch"
@@ -83,12 +85,19 @@ class Endpoint:
         """Make a client of the library.
 
         Raises:
-            SettingsError: the environment names a SOCKS proxy, and the library for it is missing.
+            SettingsError: the environment names a proxy that cannot be used, or whose library is missing.
         """
+        own = bool(options.get("proxy") or options.get("mounts"))
         try:
             return kind(**self.options, **options)
-        except ImportError:
-            raise no_socks("socksio") from None
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            if own:
+                raise
+            # The library makes what it needs for every proxy, also for those that this server is not reached through.
+            if proxy_bypass(self._authority):
+                direct = {"verify": httpx2.create_ssl_context(), **options, "trust_env": False}
+                return kind(**self.options, **direct)
+            raise (no_socks("socksio") if isinstance(error, ImportError) else bad_proxy(error)) from None
 
 
 def encode_message(pattern: object, payload: Any) -> bytes:
@@ -246,9 +255,10 @@ def raise_for_refusal(response: httpx2.Response) -> None:
         detail, code = f"{response.reason_phrase}{_moved_to(response)}", ""
     if not code:  # perhaps no realizehit server at all
         detail = f"{_place_of(response)} answered with HTTP {response.status_code}: {detail}"
-    if response.status_code == httpx2.codes.SERVICE_UNAVAILABLE:
-        raise ServerUnavailable(detail)
-    raise Rejected(detail, code, response.status_code)
+    is_away = response.status_code == httpx2.codes.SERVICE_UNAVAILABLE
+    error = ServerUnavailable(detail) if is_away else Rejected(detail, code, response.status_code)
+    error.retry_after = retry_after(response)
+    raise error
 
 
 def _place_of(response: httpx2.Response) -> str:

@@ -101,7 +101,10 @@ class Conductor:
         if self.target.publish != "redis":
             self.target.try_publishing(pattern_of(self._run_id, 0))  # nobody is there to get it
         started = datetime.now(UTC)
-        descriptor, name = tempfile.mkstemp(prefix="realizehit-loadtest-")
+        try:
+            descriptor, name = tempfile.mkstemp(prefix="realizehit-loadtest-")
+        except OSError as error:
+            raise LoadTestError(f"no temporary file can be made, see TMPDIR: {error.strerror or error}") from None
         try:
             os.ftruncate(descriptor, 4 * self.plan.patterns)
             os.close(descriptor)

@@ -7,12 +7,15 @@ Content-Length, or ask for anything but an answer. All others take the applicati
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from realizehit.transports.heads import Head
+from realizehit.transports.heads import fault_of, parse_head
 
 MAX_BODY: Final = 60_000  # bytes; a longer body takes the way that reads with pauses
+
+LONGEST_HEAD: Final = 1024  # bytes; a longer one takes the application's way
 
 Respond = Callable[[int, bytes, bytes, Iterable[tuple[bytes, bytes]]], None]
 """Called once with status, media type, body and further headers."""
@@ -24,26 +27,41 @@ _ASK_FOR_MORE: Final = frozenset((b"transfer-encoding", b"upgrade", b"expect", b
 _STAYS: Final = (None, b"keep-alive", b"Keep-Alive")  # what Connection says of a connection that goes on
 
 
-def everyday_length(head: Head) -> int | None:
-    """Return how many bytes the body has; ``None`` where the request is not one that can be served like this.
+class Everyday(NamedTuple):
+    """What the head of an everyday publication says.
+
+    Attributes:
+        target: what it is for.
+        headers: values by lower-case name.
+        size: bytes of the body.
+    """
+
+    target: bytes
+    headers: Mapping[bytes, bytes]
+    size: int
+
+
+@lru_cache(maxsize=1024)  # publishers send the same few heads over and over
+def everyday(text: bytes) -> Everyday | None:
+    """Read a head; ``None`` where it is not that of an everyday publication.
 
     Args:
-        head: its target and its host are right.
+        text: up to the blank line, that one not included; at most `LONGEST_HEAD` bytes, as what is kept has a bound.
     """
+    head = parse_head(text)
+    if head is None or head.method != b"POST" or head.version != b"HTTP/1.1" or fault_of(head) is not None:
+        return None
     headers = head.headers
-    length = headers.get(b"content-length", b"")
+    length = headers.get(b"content-length")
     if (
-        head.method != b"POST"
-        or head.version != b"HTTP/1.1"
+        length is None
+        or int(length) > MAX_BODY
         or head.repeated
-        or len(length) > 5
-        or not length.isdigit()
         or headers.get(b"connection") not in _STAYS
         or not _ASK_FOR_MORE.isdisjoint(headers)
     ):
         return None
-    size = int(length)
-    return size if size <= MAX_BODY else None
+    return Everyday(head.target, headers, int(length))
 
 
 class Owner(Protocol):

@@ -26,7 +26,7 @@ from uvicorn.server import ServerState
 
 from realizehit.access.peers import UNIX, peer_of_transport
 from realizehit.errors import ErrorCode
-from realizehit.transports.direct import DirectRequest, Handler, everyday_length
+from realizehit.transports.direct import LONGEST_HEAD, DirectRequest, Handler, everyday
 from realizehit.transports.guard import Guard
 from realizehit.transports.handshake import VERSION_LINE, refusal, too_large
 from realizehit.transports.heads import Fault, Head, fault_of, host_fault, in_origin_form, parse_head
@@ -141,8 +141,33 @@ class FrontDoor(asyncio.Protocol):
             if self._discarded > MOST_DISCARDED and not self._transport.is_closing():
                 self._transport.pause_reading()
             return
+        if self._state == _WAITING and not self._held and not self._stuck and self._serve_at_once(data):
+            return
         self._held += data
         self._advance()
+
+    def _serve_at_once(self, data: bytes) -> bool:
+        """Serve an everyday publication that is a read by itself, as most are, and tell whether it was one."""
+        end = data.find(b"\r\n\r\n")
+        request = self._everyday(data[:end]) if 0 < end <= LONGEST_HEAD and data.startswith(b"POST ") else None
+        if request is None or len(data) != end + 4 + request.size:
+            return False
+        self._first = self._timed = False
+        self._request = request
+        self._state = _ANSWERING
+        self._deadline = inf
+        request.serve(data[end + 4 :])
+        return True
+
+    def _everyday(self, text: bytes) -> DirectRequest | None:
+        """Return the publication whose head it is, if there is somebody who serves it without the application."""
+        found = everyday(text)
+        handler = None if found is None else self._direct.get(found.target)
+        if found is None or handler is None:
+            return None
+        if self._requests is None:
+            self._prepare()
+        return DirectRequest(self, found.headers, found.size, handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._state != _GONE:
@@ -235,19 +260,25 @@ class FrontDoor(asyncio.Protocol):
             self._looked = max(0, len(held) - 3)
             return False
         self._looked = 0
-        text = bytes(held[: end + 4])
-        head = parse_head(text[:-4])
-        if head is None:
-            self._refuse_malformed("the request head is malformed")
-            return False
+        text = bytes(held[:end])
         del held[: end + 4]
         if self._first:
             self._first = self._timed = False
-        self._begin(in_origin_form(head), text)
+        self._begin(text)
         return True
 
-    def _begin(self, head: Head, text: bytes) -> None:
+    def _begin(self, text: bytes) -> None:
         """Find out who serves a request."""
+        if len(text) <= LONGEST_HEAD and text.startswith(b"POST "):
+            self._request = self._everyday(text)
+            if self._request is not None:
+                self._state = _BODY
+                return
+        head = parse_head(text)
+        if head is None:
+            self._refuse_malformed("the request head is malformed")
+            return
+        head = in_origin_form(head)
         if self._websocket is not None and head.wants_websocket:
             self._open(self._websocket, head)
             return
@@ -257,21 +288,15 @@ class FrontDoor(asyncio.Protocol):
             return
         requests = self._requests or self._prepare()
         self._state = _BODY
-        handler = self._direct.get(head.target)
-        if handler is not None:
-            size = everyday_length(head)
-            if size is not None:
-                self._request = DirectRequest(self, head.headers, size, handler)
-                return
         try:
-            requests.start(head, text)
+            requests.start(head, text + b"\r\n\r\n")
         except BodyFault as error:
             self._refuse_fault((error.status, str(error)))
 
     def _prepare(self) -> Requests:
         """Get ready for the first request of a connection that stays with HTTP."""
         transport = self._transport
-        transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=1, low=0)  # with 0, TLS of uvloop pauses when it has written all
         self.client = get_remote_addr(transport)
         if self.client is None and peer_of_transport(transport) == UNIX:
             self.client = (UNIX, 0)

@@ -21,7 +21,7 @@ from realizehit.upkeep import Failures, keep_up
 
 logger: Final = logging.getLogger(__name__)
 
-SLICE: Final = 500  # connections looked at in one turn of the loop after a reload
+SLICE: Final = 500  # connections dealt with in one turn of the loop where all are
 
 STATUS: Final = {
     ErrorCode.BAD_REQUEST: HTTPStatus.BAD_REQUEST,

@@ -9,6 +9,7 @@ A comment stands in a line of its own, before the block that it is about:
 | ``<!-- printed by: COMMAND -->`` | the block is what the last command that begins so prints |
 | ``<!-- open: ADDRESS -->`` | no block: the reader opens this address in a browser |
 | ``<!-- shown: TEXT -->`` | no block: the page that was opened last shows this text |
+| ``<!-- browser: NAME -->`` | no block: the reader does what `tests/docs/browsing.py` has under this name |
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pathlib import Path
 ROOT = Path(os.environ.get("REALIZEHIT_CHECKOUT") or Path(__file__).parents[2])
 
 _STEP = re.compile(
-    r"^(?:<!-- (?P<kind>not run|file|printed by|open|shown): (?P<said>.+?) -->"
+    r"^(?:<!-- (?P<kind>not run|file|printed by|open|shown|browser): (?P<said>.+?) -->"
     r"|(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```)$",
     re.MULTILINE | re.DOTALL,
 )
-_ALONE = {"open", "shown"}
+_ALONE = {"open", "shown", "browser"}
 
 
 @dataclass(frozen=True)

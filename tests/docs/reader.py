@@ -15,13 +15,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser
 
 from realizehit.settings import OPTIONS, variable_of
 from tests.browser.chromium import Watched, chromium, opened
+from tests.docs import browsing
 from tests.docs.host import Host, Running, Terminal, commands
 from tests.docs.pages import ROOT, Step
 from tests.processes import SCRIPTS, SECONDS
@@ -39,9 +42,9 @@ _GOES_ON = re.compile(
     rf"{_SERVER.pattern}"
     r"|^(?:\S+=\S+ )*(?:realizehit subscribe(?!.*--count)|redis-server|uvicorn|python3? -m http\.server"
     r"|flask |curl .*-N|caddy run|haproxy -f|nginx -g"
-    r"|python3? (?:manage\.py runserver|examples/proxies|(?:-m )?examples.ticker))"
+    r"|python3? (?:\S+ runserver|examples/proxies|(?:-m )?examples.ticker))"
 )
-_PORT = re.compile(r"(?:--(?:ws-|api-)?port[ =]|http\.server |runserver |SERVER_PORT=|login\.py )(\d+)")
+_PORT = re.compile(r"(?:--(?:ws-|api-)?port[ =]|http\.server |runserver (?:--noreload )?|SERVER_PORT=|login\.py )(\d+)")
 # Programs that go on until somebody ends them, and those that print something.
 _FOR_EVER = re.compile(
     r"^ *(?:async for|for payload|for await)\b(?!.*\n.*\n *break)|wait_closed|\.on\(|\.listen\(", re.MULTILINE
@@ -53,7 +56,7 @@ _PROSE = {"text", "{include} ../examples/capacity.md", "{toctree}"}
 def takes_long(page: Sequence[Step]) -> bool:
     """Tell whether following a page takes more than some seconds: a browser, an installation, a load test."""
     blocks = _shell_blocks(page)
-    return any(step.kind in {"open", "shown"} for step in page) or any(_LONG.search(block) for block in blocks)
+    return any(step.kind in {"open", "browser"} for step in page) or any(_LONG.search(block) for block in blocks)
 
 
 def programs(page: Sequence[Step]) -> list[str]:
@@ -108,6 +111,10 @@ class Reader:
             subprocess.run([sys.executable, "-m", "venv", binaries.parent], check=True, timeout=120)
             (packages,) = binaries.parent.glob("lib/python*/site-packages")
             packages.joinpath("tested.pth").write_text("\n".join(path for path in sys.path if path))
+            for name in ("realizehit", "realizehit-server", "uvicorn"):
+                script = (SCRIPTS / name).read_text(encoding="utf-8").partition("\n")[2]
+                binaries.joinpath(name).write_text(f"#!{binaries}/python\n{script}", encoding="utf-8")
+                binaries.joinpath(name).chmod(0o755)
         else:
             binaries.mkdir(parents=True)
             binaries.joinpath("activate").touch()
@@ -126,6 +133,8 @@ class Reader:
             self._open(step.said)
         elif step.kind == "shown":
             self._shown(step)
+        elif step.kind == "browser":
+            browsing.SCRIPTS[step.said](self._browser, self._page, self._publish)
         else:
             language = step.language
             take: dict[str, Callable[[Step], None]] = {
@@ -278,11 +287,14 @@ class Reader:
 
     # -- What is seen
 
+    @cached_property
+    def _browser(self) -> Browser:
+        with self.host.inside():
+            return self._stack.enter_context(chromium())
+
     def _open(self, address: str) -> None:
         before = self._subscriptions()
-        with self.host.inside():
-            browser = self._stack.enter_context(chromium())
-        self._page = self._stack.enter_context(opened(browser, address))
+        self._page = self._stack.enter_context(opened(self._browser, address))
         self._wait(lambda: self._subscriptions() > before, lambda: f"{address}: does not subscribe")
 
     def _shown(self, step: Step) -> None:

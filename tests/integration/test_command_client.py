@@ -503,15 +503,52 @@ def test_a_key_that_was_replaced_ends_a_file(shared_valkey: Valkey, tmp_path: Pa
         assert process.err[-1] == "stopped after line 2000"
 
 
-def test_a_token_that_ends_ends_subscribe(shared_valkey: Valkey) -> None:
-    secret = "0123456789" * 4
-    options = ("--jwt-algorithm", "HS256", "--jwt-claim", "user=sub", "--jwt-leeway", "0", "--drain-seconds", "0")
-    with serving("--redis", shared_valkey.url, *options, env={"REALIZEHIT_JWT_SECRET": secret}) as server:
+def test_a_token_that_holds_no_longer_ends_subscribe(shared_valkey: Valkey, tmp_path: Path) -> None:
+    secret, file = "0123456789" * 4, tmp_path / "secret"
+    file.write_text(secret)
+    token = jwt.encode({"sub": "42", "exp": time.time() + 3600}, secret, "HS256")
+    expired = jwt.encode({"sub": "42", "exp": time.time() - 3600}, secret, "HS256")
+    options = ("--jwt-key-file", str(file), "--jwt-algorithm", "HS256", "--jwt-claim", "user=sub")
+    with serving("--redis", shared_valkey.url, *options, "--drain-seconds", "0") as server:
         words = ("subscribe", "--url", server.ws, "user=42")
-        token = jwt.encode({"sub": "42", "exp": time.time() + 4}, secret, "HS256")  # longer than the command's start
-        with running("realizehit", *words, env={"REALIZEHIT_TOKEN": token}) as process:
-            assert process.wait() == 1
-        last = "Error: the server closed the connection with 4501: the token has expired  (not-authenticated)"
-        assert process.err[1:] == [last]
-        fails(1, "HTTP 401: the token has expired  (not-authenticated)", *words, env={"REALIZEHIT_TOKEN": token})
+        fails(1, "HTTP 401: the token has expired  (not-authenticated)", *words, env={"REALIZEHIT_TOKEN": expired})
         fails(1, "HTTP 401: the token is malformed  (not-authenticated)", *words, "--token", "x")
+        with running("realizehit", *words, env={"REALIZEHIT_TOKEN": token}) as process:
+            process.find(SUBSCRIBED)
+            file.write_text(secret[::-1])
+            server.signal(signal.SIGHUP)
+            assert process.wait() == 1
+        why = "the key of the token was replaced  (not-authenticated)"
+        assert process.err[1:] == [f"Error: the server closed the connection with 4501: {why}"]
+
+
+@pytest.fixture(scope="module")
+def limited(shared_valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str, str]]:
+    """A server, a key with which one message a second may be published, and one with which 2,000 may."""
+    (slow, first), (fast, second) = generate("slow"), generate("fast")
+    keys = tmp_path_factory.mktemp("keys") / "keys.toml"
+    keys.write_text(f"{first}rate = 1\n{second}rate = 2000\n")
+    with serving("--redis", shared_valkey.url, "--keys", str(keys), "--drain-seconds", "0") as server:
+        yield server, slow, fast
+
+
+def test_a_wait_that_the_server_asks_for_is_kept_within_the_timeout(
+    limited: tuple[Server, str, str], tmp_path: Path
+) -> None:
+    server, slow, fast = limited
+    file = tmp_path / "x.ndjson"
+    file.write_text("1\n" * 4001)  # three blocks
+    words = ("publish", "--url", server.api, "a=b")
+    with running("realizehit", *words, "--file", str(file), env={"REALIZEHIT_KEY": fast}) as process:
+        assert process.wait() == 0
+    assert process.out == ["published 4001 messages"]
+    began = time.monotonic()
+    with running("realizehit", *words, "--file", str(file), env={"REALIZEHIT_KEY": slow}) as process:
+        assert process.wait() == 1
+    asked = re.search(r"; it asks to wait ([\d,]+) s; with a longer --timeout .*  \(rate-limited\)$", process.err[0])
+    assert asked is not None, process.err[0]
+    assert time.monotonic() - began < int(asked[1].replace(",", ""))
+    assert process.err[0].startswith("line 2001: the key slow may publish 1 messages per second")
+    assert process.err[-1] == "stopped after line 4000"
+    assert process.out == ["published 2000 messages, 2000 failed"]
+    fails(1, "with a longer --timeout this command waits  (rate-limited)", *words, "1", env={"REALIZEHIT_KEY": slow})

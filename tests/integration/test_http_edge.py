@@ -379,6 +379,22 @@ async def test_a_body_in_the_smallest_chunks_is_taken(node: Node) -> None:
     assert await published(node) == 1
 
 
+async def test_a_batch_is_answered_alike_on_both_ways(shared_valkey: Valkey) -> None:
+    message = orjson.dumps({"pattern": unique("both"), "payload": "x"})
+    head = TO_PUBLISH.replace(b"POST / ", b"POST /batch ")
+    bodies = (b'{"messages":[%b,{},%b]}' % (message, message), b"[]", b"{", b'{"messages":[%b' % message, b" " * 2000)
+    async with serving(shared_valkey, max_batch_bytes=1500) as node:
+        for body in bodies:
+            direct = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+            chunked = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            lines = [answer.partition(b"\r\n\r\n") for answer in await exchange(node, direct, chunked)]
+            assert lines[0][0].partition(b"\r\n")[0] == lines[1][0].partition(b"\r\n")[0]
+            assert orjson.loads(lines[0][2])["status" if b"problem" in lines[0][0] else "results"]
+            if len(body) < 1500:  # else the one knows how large it is, and the other that it is too large
+                assert lines[0][2] == lines[1][2]
+        assert await published(node) == 4
+
+
 async def test_a_client_that_does_not_wait_is_slowed_down_and_answered_in_order(node: Node) -> None:
     count = 1000
     unknown = GET.replace(b"/healthz", b"/no")
@@ -535,3 +551,78 @@ async def test_a_connection_that_was_reset_leaves_nothing(node: Node) -> None:
     assert node._listener is not None
     while node._listener.connections:
         await asyncio.sleep(0.01)
+
+
+# --- the end of the server
+
+
+async def test_each_answer_in_a_drain_is_its_connections_last(node: Node) -> None:
+    async with connected(node) as (reader, writer), connected(node) as (other_reader, other_writer):
+        for r, w in ((reader, writer), (other_reader, other_writer)):
+            w.write(GET + POST)
+            for _ in range(2):
+                assert b"connection: close" not in (await read_answer(r)).lower()
+        node.draining = True
+        writer.write(POST + POST)
+        assert b"\r\nconnection: close\r\n" in await read_answer(reader)
+        assert await reader.read() == b""  # what was sent after that has no answer, and may be sent again
+        other_writer.write(GET)
+        assert b"\r\nconnection: close\r\n" in (await read_answer(other_reader)).lower()
+        assert await other_reader.read() == b""
+    async with connected(node) as (reader, writer):  # a new one is served still, once
+        writer.write(GET)
+        assert b"\r\nconnection: close\r\n" in (await read_answer(reader)).lower()
+
+
+async def test_a_publisher_that_heeds_the_answers_loses_no_request_in_a_drain(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, drain_seconds=5.0) as node:
+        address = urlsplit(node.api_url)
+        drained = asyncio.Event()
+        answered = 0
+
+        async def publish() -> None:
+            nonlocal answered
+            while not drained.is_set():
+                async with connected(node) as (reader, writer):
+                    last = False
+                    while not last and not drained.is_set():
+                        writer.write(POST)
+                        answer = await read_answer(reader)
+                        assert statuses([answer]) == [200]
+                        last = b"\r\nconnection: close\r\n" in answer
+                        assert not last or node.draining
+                        answered += 1
+                        await asyncio.sleep(0.002)
+
+        publishers = [asyncio.create_task(publish()) for _ in range(10)]
+        async with connected(node) as (idle, writer):
+            writer.write(GET)
+            await read_answer(idle)
+            while answered < 100:
+                await asyncio.sleep(0.01)
+            drain = asyncio.create_task(node.drain())
+            while not node.draining:
+                await asyncio.sleep(0)
+            before = answered
+            while answered < before + 20:
+                await asyncio.sleep(0.01)
+            drained.set()
+            await asyncio.gather(*publishers)
+            assert not drain.done()
+            await asyncio.wait_for(drain, SECONDS)
+            assert await published(node) == answered
+            await node.close()
+            assert await idle.read() == b""
+        with pytest.raises(OSError, match="Connect"):
+            await asyncio.open_connection(address.hostname, address.port)
+
+
+async def test_a_drain_without_connections_is_short(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, drain_seconds=3600) as node:
+        async with connected(node) as (reader, writer):
+            writer.write(LAST)
+            await reader.read()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await node.drain()
+        assert loop.time() - began < 0.9  # which is less than the grace for idle connections

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of pattern.js, 6d7b04086ec4b0e4 */
+/*! realizehit 0.1.0, MIT; made of pattern.js, 39f619c29124757f */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -19,7 +19,10 @@ var __toCommonJS = (mod) => __copyProps(__defProp({}, "__esModule", { value: tru
 var stdin_exports = {};
 __export(stdin_exports, {
   PatternError: () => PatternError,
-  channel: () => channel
+  channel: () => channel,
+  matches: () => matches,
+  project: () => project,
+  shape: () => shape
 });
 module.exports = __toCommonJS(stdin_exports);
 const MAX_FILTERS = 16;
@@ -82,4 +85,34 @@ function channel(pattern, { wildcard = false } = {}) {
   const text = parts.map((part) => part.join(":")).join("|");
   if (text.length > MAX_CHANNEL) throw new PatternError(`the channel has ${text.length} bytes, at most ${MAX_CHANNEL}`);
   return text;
+}
+const RESERVED_KEY = "realizehit";
+const split = (text) => text.split("|").map((filter) => {
+  const colon = filter.indexOf(":");
+  return [filter.slice(0, colon), filter.slice(colon + 1)];
+});
+function shape(pattern) {
+  const filters = split(channel(pattern, { wildcard: true }));
+  return filters.map(([key, value]) => `${key}:${value === "*" ? "*" : "="}`).join("|");
+}
+function project(published, shape2) {
+  const values = new Map(split(published));
+  if (values.has(RESERVED_KEY)) return null;
+  const parts = [];
+  let further = values.size;
+  let open = false;
+  for (const [key, value] of split(shape2)) {
+    const own = values.get(key);
+    if (key === "*") open = true;
+    else if (own === void 0) return null;
+    else further -= 1;
+    parts.push(`${key}:${value === "*" ? "*" : own}`);
+  }
+  const text = parts.join("|");
+  return further && !open || text.length > MAX_CHANNEL ? null : text;
+}
+function matches(subscription, publication) {
+  const own = channel(subscription, { wildcard: true });
+  const published = channel(publication);
+  return Object.values(subscription).includes("*") ? project(published, shape(subscription)) === own : own === published;
 }

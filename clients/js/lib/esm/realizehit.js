@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 21ae97cca422fefa */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, eb4217115529b818 */
 var __defProp = Object.defineProperty;
 var __typeError = (msg) => {
   throw TypeError(msg);
@@ -18,7 +18,7 @@ var __privateWrapper = (obj, member, setter, getter) => ({
     return __privateGet(obj, member, getter);
   }
 });
-var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, until_fn, wake_fn, _options, _sse, _wanted, _inForce, _turn, _replies, _lastId, _link, _next, _isUp, _upAt, _heard, _attempts, _failures, _asked, _ended, _flush, _timer, _page, _renewal, _token, _WSClient_instances, ask_fn, send_fn, act_fn, answered_fn, forget_fn, interrupt_fn, freshToken_fn, renew_fn, authenticate_fn, connect_fn, later_fn, newLink_fn, openSocket_fn, openEvents_fn, up_fn, message_fn, lose_fn, reply_fn, told_fn, guard_fn, ping_fn, wake_fn2, jitter_fn, halt_fn, end_fn, _url, _key, _fetch;
+var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, until_fn, wake_fn, _options, _sse, _wanted, _inForce, _turn, _replies, _lastId, _link, _next, _isUp, _upAt, _heard, _attempts, _sentAway, _failures, _asked, _ended, _flush, _timer, _page, _renewal, _token, _WSClient_instances, ask_fn, send_fn, act_fn, answered_fn, forget_fn, interrupt_fn, freshToken_fn, renew_fn, authenticate_fn, connect_fn, later_fn, newLink_fn, openSocket_fn, openEvents_fn, up_fn, message_fn, lose_fn, reply_fn, told_fn, guard_fn, ping_fn, wake_fn2, jitter_fn, halt_fn, end_fn, _url, _key, _fetch;
 const STABLE_AFTER = 1e4;
 const NUMBERS = {
   maxsize: 1024,
@@ -33,6 +33,7 @@ const FOR_GOOD = /^(401|403|4[5-9]\d\d)$/;
 const EXPIRED = 4501;
 const LONGEST = 2 ** 31 - 1;
 const LARGE = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
+const MOST_ASKED = 3e5;
 const MAX_ADDRESS = 7e3;
 const now = () => performance.now();
 const timely = (delay) => Math.min(Math.max(delay, 0) || 0, LONGEST);
@@ -392,6 +393,8 @@ class WSClient extends Emitter {
     // when the last of it came
     __privateAdd(this, _attempts, 0);
     // since there was a link that lasted
+    __privateAdd(this, _sentAway, 0);
+    // how often a server named the time to come back, since then
     __privateAdd(this, _failures, 0);
     // of WebSockets, since there was one over which anything came
     __privateAdd(this, _asked, false);
@@ -437,7 +440,7 @@ class WSClient extends Emitter {
     (_b = globalThis.addEventListener) == null ? void 0 : _b.call(globalThis, "online", () => __privateMethod(this, _WSClient_instances, wake_fn2).call(this), on);
     const page = globalThis.document;
     page == null ? void 0 : page.addEventListener("visibilitychange", () => page.hidden || __privateMethod(this, _WSClient_instances, wake_fn2).call(this), on);
-    __privateMethod(this, _WSClient_instances, later_fn).call(this, 0);
+    __privateSet(this, _timer, setTimeout(() => __privateMethod(this, _WSClient_instances, connect_fn).call(this)));
   }
   /** Whether a connection is there. */
   get connected() {
@@ -533,6 +536,7 @@ _isUp = new WeakMap();
 _upAt = new WeakMap();
 _heard = new WeakMap();
 _attempts = new WeakMap();
+_sentAway = new WeakMap();
 _failures = new WeakMap();
 _asked = new WeakMap();
 _ended = new WeakMap();
@@ -697,8 +701,15 @@ connect_fn = function(events = !__privateGet(this, _options).WebSocket) {
   if (events && !__privateGet(this, _wanted).size) __privateMethod(this, _WSClient_instances, later_fn).call(this);
   else __privateSet(this, _link, events ? __privateMethod(this, _WSClient_instances, openEvents_fn).call(this) : __privateMethod(this, _WSClient_instances, openSocket_fn).call(this));
 };
-/** Open a link after a delay in ms. @param {number} delay */
-later_fn = function(delay = __privateMethod(this, _WSClient_instances, jitter_fn).call(this, __privateWrapper(this, _attempts)._++)) {
+/** Open a link after a delay. @param {number} [asked] the delay in ms that the server asked for */
+later_fn = function(asked) {
+  let delay;
+  if (asked === void 0) delay = __privateMethod(this, _WSClient_instances, jitter_fn).call(this, __privateWrapper(this, _attempts)._++);
+  else {
+    const least = __privateGet(this, _sentAway) && __privateMethod(this, _WSClient_instances, jitter_fn).call(this, __privateGet(this, _sentAway));
+    delay = Math.min(Math.max(asked, least), MOST_ASKED);
+    __privateWrapper(this, _sentAway)._++;
+  }
   __privateSet(this, _timer, setTimeout(() => __privateMethod(this, _WSClient_instances, connect_fn).call(this), timely(delay)));
 };
 /**
@@ -822,11 +833,12 @@ openEvents_fn = function(token) {
       })) __privateMethod(this, _WSClient_instances, up_fn).call(this, link);
       else link.close();
       answered(data);
-    } else if (name === "drain" && data.delay >= 0) ({ delay } = data);
+    } else if (name === "drain" && Number.isFinite(data.delay) && data.delay >= 0) ({ delay } = data);
     else if (name === "unavailable") failure = new RealizehitError(data.detail, data.code, data.status);
     else __privateMethod(this, _WSClient_instances, told_fn).call(this, name, data);
   };
   const read = async () => {
+    var _a;
     const { fetch, responseTimeout } = __privateGet(this, _options);
     const request = { cache: "no-store", signal };
     const fresh = token != null ? token : __privateMethod(this, _WSClient_instances, freshToken_fn).call(this);
@@ -844,6 +856,8 @@ openEvents_fn = function(token) {
     });
     if (!response.ok) {
       const error = await problem(response);
+      const after = /^\d+$/.exec((_a = response.headers.get("retry-after")) != null ? _a : "");
+      if (after) delay = +after[0] * 1e3;
       if (error.status === 400) answered(error);
       throw error;
     }
@@ -861,7 +875,7 @@ openEvents_fn = function(token) {
   };
   read().then(
     () => __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, failure, delay),
-    (error) => error.status ? __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, error) : link.expire(0, `: ${error}`)
+    (error) => error.status ? __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, error, delay) : link.expire(0, `: ${error}`)
   );
   return link;
 };
@@ -912,7 +926,7 @@ message_fn = function(link, text, id) {
  *
  * @param {Link} link
  * @param {RealizehitError} error
- * @param {number} [delay] ms after which the server asked to come back
+ * @param {number} [delay] ms after which the server asked to come back; obeyed within bounds
  */
 lose_fn = function(link, error, delay) {
   link.close();
@@ -924,7 +938,7 @@ lose_fn = function(link, error, delay) {
   __privateMethod(this, _WSClient_instances, halt_fn).call(this);
   if (wasUp) {
     __privateMethod(this, _WSClient_instances, interrupt_fn).call(this);
-    if (now() - __privateGet(this, _upAt) >= STABLE_AFTER) __privateSet(this, _attempts, 0);
+    if (now() - __privateGet(this, _upAt) >= STABLE_AFTER) __privateSet(this, _attempts, __privateSet(this, _sentAway, 0));
   }
   __privateSet(this, _asked, delay !== void 0);
   if (link.send && !__privateGet(this, _asked) && !link.count && ++__privateWrapper(this, _failures)._ > 1 && __privateGet(this, _sse)) __privateMethod(this, _WSClient_instances, connect_fn).call(this, true);
