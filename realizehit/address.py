@@ -159,8 +159,8 @@ class Address:
                 transport, _ = await connecting
         except TimeoutError:
             raise BrokerUnavailable("it could not be reached in time") from None
-        sock: socket.socket = transport.get_extra_info("socket")
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock: socket.socket | None = transport.get_extra_info("socket")  # none where the other side has ended it again
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             _notice_dead_peers(sock, keepalive=self._options.get("socket_keepalive", True))
 
 

@@ -17,8 +17,8 @@ from realizehit.bus.base import Bus, BusListener, BusState
 from realizehit.errors import BrokerError, ErrorCode
 from realizehit.events import Events
 from realizehit.gaps import Gaps
-from realizehit.logs import LOG_INTERVAL, Seldom, more
 from realizehit.pattern import is_reserved
+from realizehit.seldom import LOG_INTERVAL, Seldom, more
 
 logger: Final = logging.getLogger(__name__)
 

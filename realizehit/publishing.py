@@ -35,9 +35,9 @@ from realizehit.errors import (
     PublishUnclear,
     RequestError,
 )
-from realizehit.logs import REMINDER, Seldom, more
 from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication, problem
 from realizehit.metrics import Metrics
+from realizehit.seldom import REMINDER, Seldom, more
 from realizehit.settings import Settings
 from realizehit.transports.direct import Respond
 from realizehit.transports.entrance import readable

@@ -26,8 +26,8 @@ from realizehit.bus.embedded import MAX_SOCKET_PATH
 from realizehit.bus.open import open_bus
 from realizehit.errors import ErrorCode, SettingsError
 from realizehit.hub import Hub
-from realizehit.logs import LOG_INTERVAL, Seldom, more
 from realizehit.resp import LOST
+from realizehit.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.transports.adoption import adopt
 from realizehit.upkeep import Ticker
 

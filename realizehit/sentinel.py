@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from realizehit.address import Address, redacted
 from realizehit.errors import BrokerUnavailable, SettingsError
-from realizehit.logs import LOG_INTERVAL, Seldom, more
+from realizehit.seldom import LOG_INTERVAL, Seldom, more
 
 logger: Final = logging.getLogger(__name__)
 

@@ -34,8 +34,8 @@ from realizehit.hub import Hub
 from realizehit.line import Line
 from realizehit.listener import Listener
 from realizehit.listening import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
-from realizehit.logs import REMINDER
 from realizehit.metrics import Metrics
+from realizehit.seldom import REMINDER
 from realizehit.settings import Settings
 from realizehit.transports.engineio import EngineIO
 from realizehit.transports.guard import SLICE, Guard

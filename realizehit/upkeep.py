@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from realizehit.seldom import REMINDER, Seldom
+
 logger: Final = logging.getLogger(__name__)
 
-LOG_INTERVAL: Final = 60.0  # seconds between two log lines about one piece of work
+LOG_INTERVAL: Final = REMINDER  # seconds between two log lines about one piece of work
 RESTART_FIRST: Final = 0.1  # seconds until work that failed is started again, doubled each time
 RESTART_MOST: Final = 5.0  # seconds
 STEADY: Final = 10.0  # seconds after which a failure counts as the first one again
@@ -35,20 +37,14 @@ class Failures:
     def __init__(self, what: str, interval: float = LOG_INTERVAL, clock: Callable[[], float] = time.monotonic) -> None:
         self.count = 0
         self._what = what
-        self._interval = interval
-        self._clock = clock
-        self._quiet_until = float("-inf")
-        self._left_out = 0
+        self._seldom = Seldom(interval, clock)
 
     def note(self, error: BaseException) -> None:
         """Take an error; it may be called from any thread."""
         self.count += 1
-        now = self._clock()
-        if now < self._quiet_until:
-            self._left_out += 1
+        left_out = self._seldom.passes("failed")
+        if left_out is None:
             return
-        self._quiet_until = now + self._interval
-        left_out, self._left_out = self._left_out, 0
         more = f" ({left_out} more errors since the last line)" if left_out else ""
         logger.error("%s failed and goes on%s", self._what, more, exc_info=error)
 

@@ -32,8 +32,8 @@ from realizehit.address import Address
 from realizehit.bus.base import BusListener, BusState
 from realizehit.bus.connection import SUBSCRIBE, UNSUBSCRIBE, Command, SubscriberConnection
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
-from realizehit.logs import LOG_INTERVAL, REMINDER, Seldom, more
 from realizehit.resp import TRANSIENT, code_of
+from realizehit.seldom import LOG_INTERVAL, REMINDER, Seldom, more
 from realizehit.upkeep import Failures
 
 logger = logging.getLogger(__name__)

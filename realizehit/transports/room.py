@@ -14,7 +14,7 @@ import resource
 from typing import Final
 
 from realizehit.errors import ErrorCode
-from realizehit.logs import LOG_INTERVAL, Seldom, more
+from realizehit.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.transports.handshake import refusal
 
 logger: Final = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -87,6 +88,28 @@ async def test_a_worker_leaves_it_to_the_relay_to_tell(valkey: Valkey, caplog: p
         assert told(caplog) == []
     finally:
         await link.close()
+
+
+async def test_who_ends_each_connection_at_once_is_away_and_no_defect(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """As a relay does while the broker is away."""
+    caplog.set_level(logging.DEBUG, LINK)
+
+    class Abort(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            transport.abort()  # type: ignore[attr-defined]
+
+    server = await asyncio.get_running_loop().create_unix_server(Abort, tmp_path / "s")
+    link = Link(Address(f"unix://{tmp_path / 's'}"), Recorder(), settings=QUICK)
+    await link.start()
+    try:
+        await attempts(caplog, 100)
+        assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+        assert 1 <= len(told(caplog)) <= 4
+    finally:
+        await link.close()
+        server.close()
 
 
 async def test_channels_that_the_broker_takes_away_together_are_one_line(

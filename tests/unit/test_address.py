@@ -144,6 +144,16 @@ async def test_the_system_ends_connections_to_dead_peers(option: str, alive: boo
     server.close()
 
 
+async def test_a_connection_that_has_ended_again_is_no_defect() -> None:
+    """It has no socket any more; what it is good for shows at the first command."""
+
+    async def ended() -> tuple[asyncio.Transport, asyncio.Protocol]:
+        return asyncio.Transport(), asyncio.Protocol()
+
+    assert asyncio.Transport().get_extra_info("socket") is None
+    await Address("redis://h")._dial(ended())
+
+
 def test_a_path_that_is_too_long_for_a_socket_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"the path of the socket is over 10\d bytes"):
         Address(f"unix:///{'x' * 120}")

@@ -10,7 +10,8 @@ import pytest
 from realizehit.access.gate import REASONS, Gate
 from realizehit.access.refusals import LONGEST, RefusalLog, describe
 from realizehit.errors import AccessDenied
-from realizehit.logs import JsonFormatter, Seldom
+from realizehit.logs import JsonFormatter
+from realizehit.seldom import Seldom
 from realizehit.settings import Settings
 
 LOGGER = "realizehit.access.refusals"
