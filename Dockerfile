@@ -4,7 +4,7 @@ WORKDIR /src
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY realizehit realizehit
 # realizehit/static/realizehit.js is a link to it.
-COPY clients/js/realizehit.js clients/js/realizehit.js
+COPY clients/js/lib/realizehit.min.js clients/js/lib/realizehit.min.js
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv /opt/realizehit \
     && /opt/realizehit/bin/pip install --no-cache-dir "realizehit[embedded,jwt] @ file://$(echo /wheels/*.whl)"

@@ -51,7 +51,7 @@ def check_assets() -> None:
     script = Path(__file__).with_name("realizehit") / "static" / "realizehit.js"
     if not script.is_file():
         to = f", a link to {script.readlink()}," if script.is_symlink() else ""
-        raise SystemExit(f"{script}{to} is missing: servers give it out; copy clients/js/realizehit.js too")
+        raise SystemExit(f"{script}{to} is missing: servers give it out; copy clients/js/lib/realizehit.min.js too")
 
 
 check_assets()

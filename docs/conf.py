@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from pygments.lexers.special import TextLexer
+
 project = "realizehit"
 author = "The realizehit authors"
 extensions = ["myst_parser"]
@@ -31,4 +33,5 @@ def take_from_root(_app: Any, name: str, source: list[str]) -> None:
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.add_lexer("haproxy", TextLexer)  # Pygments knows none for it
     app.connect("source-read", take_from_root)

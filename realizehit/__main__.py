@@ -5,4 +5,4 @@ from __future__ import annotations
 from realizehit.cli import client
 
 if __name__ == "__main__":
-    client("python -m realizehit")
+    client(prog_name="python -m realizehit")

@@ -5,7 +5,7 @@
 # a late answer never reaches somebody else.
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset
 
@@ -37,7 +37,8 @@ cdef enum ConnFlag:
     OVERDUE = 4096              # the time to end is over
     DEAF = 8192                 # it broke the protocol: nothing more of it is read
     ON_SLOW = 16384             # stands in the list of those to be sent away
-    LISTED = 16398              # ON_URGENT, ON_BULK, ON_PYTHON and ON_SLOW: a list names it
+    ON_OVER = 32768             # stands in the list of those whose queue is over its limit for a time
+    LISTED = 49166              # ON_URGENT, ON_BULK, ON_PYTHON, ON_SLOW and ON_OVER: a list names it
 
 
 cdef struct Subscription:
@@ -53,13 +54,24 @@ cdef struct Subscriber:
     uint32_t index              # where the channel stands in the connection's array
 
 
+cdef struct Input:
+    # The bytes follow the struct: those of the message so far, then those of a frame that is not whole.
+    uint32_t room               # for bytes
+    uint32_t message            # bytes of the message
+    uint32_t checked            # bytes of it that are known to be UTF-8
+    uint32_t partial            # bytes of the frame
+    bint begun                  # a message has begun, perhaps with an empty fragment
+
+
 cdef struct Conn:
     int fd                      # -1 where there is none (any more)
     uint32_t slot
     uint32_t generation         # counts the connections that had this slot; never 0
-    uint16_t flags
+    uint32_t flags
     uint8_t state
     uint8_t framing
+    uint8_t strikes             # what it sent too fast: refused less allowed, 0 or more
+    uint32_t discarded          # bytes that came while it was closing
     # The queue: a ring of frames. Most of the time it is empty, else it mostly holds one, which needs no block.
     Frame** ring                # a pooled block, or the next field where there is room for one; NULL while empty
     Frame* single
@@ -79,6 +91,11 @@ cdef struct Conn:
     uint32_t due                # tick; 0 for never
     PyObject* handler           # who is told what this connection sends; shared by all connections of a transport
     PyObject* transport         # for IS_TRANSPORT
+    Input* input                # what came of a frame or message that is not whole; NULL for nothing
+    uint32_t moved              # tick at which it last took bytes
+    uint32_t unsent             # bytes that the system had yet to get to the peer then
+    uint32_t over               # tick since which its queue is over the limit, for ON_OVER
+    int64_t full                # when its allowance of input is whole again; nanoseconds of the monotonic clock
 
 
 cdef extern from *:

@@ -6,7 +6,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from realizehit._conn cimport Conn, ConnList, Slots, Subscriber
-from realizehit._frames cimport FRAMINGS, Frame
+from realizehit._frames cimport FRAMINGS, Frame, Incoming
 from realizehit._memory cimport Pool
 from realizehit._sockets cimport rh_event
 from realizehit._wheel cimport Wheel
@@ -26,6 +26,7 @@ cdef struct Counters:
     uint64_t slow_disconnects
     uint64_t heartbeat_disconnects
     uint64_t protocol_errors
+    uint64_t refused_frames
 
 
 cdef enum:  # the lists of connections
@@ -34,7 +35,8 @@ cdef enum:  # the lists of connections
     THROUGH_PYTHON = 2      # dirty, and written by a Python transport
     SLOW = 3                # to be sent away
     DOOMED = 4              # to be buried
-    LISTS = 5
+    OVER = 5                # over their limit, to be looked at in each tick
+    LISTS = 6
 
 
 cdef class Channel:
@@ -59,7 +61,15 @@ cdef class Engine:
     # limits
     cdef uint32_t max_queue_bytes
     cdef uint32_t max_queue_messages
+    cdef uint32_t burst_bytes       # the limits of a connection that may be over the others for a time
+    cdef uint32_t burst_messages
+    cdef uint64_t burst_total
+    cdef uint32_t grace_ticks       # 0 for none
+    cdef uint32_t stall_ticks
     cdef size_t max_message
+    cdef int64_t input_step         # nanoseconds that a frame of input costs; 0 where it is not bounded
+    cdef uint8_t input_strikes      # frames refused, less those allowed since, after which it is closed
+    cdef int64_t input_most         # nanoseconds that a connection may be ahead of its rate
     cdef int64_t slice_ns
     cdef int loop_fd
     cdef bint check_utf8
@@ -82,7 +92,7 @@ cdef class Engine:
     # input
     cdef int epoll
     cdef rh_event* events
-    cdef uint8_t* inbox
+    cdef uint8_t* inbox             # what is read, behind room for the start of its first frame
     # timers
     cdef Wheel wheel
     cdef double started
@@ -121,6 +131,10 @@ cdef class Engine:
     cdef int fan_out(self, Channel channel, Subscriber* subs, uint32_t count,
                      const char* payload, size_t size) except -1
     cdef bint enqueue(self, Conn* c, Frame* f, bint urgent) noexcept nogil
+    cdef bint tolerates(self, Conn* c, size_t size) noexcept nogil  # whether a connection may pass its limit now
+    cdef void send_away(self, Conn* c) noexcept nogil
+    cdef bint stands_still(self, Conn* c) noexcept nogil
+    cdef void judge(self) noexcept nogil
     cdef int send_frame(self, Conn* c, Frame* f) except -1
     cdef void make_dirty(self, Conn* c, bint urgent) noexcept nogil
 
@@ -136,6 +150,11 @@ cdef class Engine:
     # Input.
     cdef int receive(self, Conn* c) except -1
     cdef int consume(self, Conn* c, uint8_t* data, size_t size) except -1
+    cdef int receive_text(self, Conn* c, Incoming* frame) except -1
+    cdef int leave_to_python(self, Conn* c, const uint8_t* data, size_t size) except -1
+    cdef int pay(self, Conn* c) noexcept nogil          # as `charge` answers
+    cdef bint pay_or_end(self, Conn* c) except -1       # whether it is paid for
+    cdef int answer_ping(self, uint64_t handle, bytes data) except -1
     # Both end the connection once the callbacks that wait have run; `break_off` blames the client.
     cdef int break_off(self, Conn* c, int code, str reason) except -1
     cdef int end_after_callbacks(self, Conn* c, int code, str reason) except -1

@@ -15,6 +15,8 @@ class InvalidWildcard(InvalidPattern): ...
 
 def canonical(filters: dict[str, Any], wildcards: bool = False) -> bytes: ...
 def channel_id(channel: bytes) -> str: ...
+def shape_of(channel: bytes) -> bytes: ...
+def project(channel: bytes, shape: bytes) -> bytes | None: ...
 def debug_counts() -> dict[str, int] | None: ...
 
 HAVE_EPOLL: Final[bool]
@@ -25,8 +27,13 @@ ENGINEIO_3: Final[int]
 POLLING_4: Final[int]
 POLLING_3: Final[int]
 SSE: Final[int]
+SSE_CHUNKED: Final[int]
 RESP: Final[int]
 MAX_QUEUE_MESSAGES: Final[int]
+
+PAID: Final[int]
+REFUSED: Final[int]
+HOPELESS: Final[int]
 
 ADDED: Final[int]
 ALREADY: Final[int]
@@ -56,7 +63,15 @@ class Engine:
         *,
         max_queue_bytes: int = ...,
         max_queue_messages: int = ...,
+        grace: float = ...,
+        stall: float = ...,
+        burst_bytes: int = ...,
+        burst_messages: int = ...,
+        burst_total: int = ...,
         max_message: int = ...,
+        input_rate: float = ...,
+        input_burst: int = ...,
+        input_strikes: int = ...,
         heartbeat_interval: float = ...,
         heartbeat_timeout: float = ...,
         close_timeout: float = ...,
@@ -81,6 +96,7 @@ class Engine:
     def send_bytes(self, handle: int, data: bytes) -> bool: ...
     def disconnect(self, handle: int, code: int, reason: str = "", *, peer_done: bool = False) -> bool: ...
     def soften(self, handle: int) -> None: ...
+    def charge(self, handle: int) -> int: ...
     def seen(self, handle: int) -> None: ...
     def splice(self, handle: int, other: int) -> None: ...
     def is_open(self, handle: int) -> bool: ...

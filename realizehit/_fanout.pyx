@@ -28,9 +28,9 @@ cdef extern from "Python.h":
 
 from realizehit._conn cimport (
     BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DEAF, HALF_CLOSED, HARD,
-    IS_TRANSPORT, LAST_FRAME, LISTED, ON_BULK, ON_PYTHON, ON_SLOW, ON_URGENT, OVERDUE, PEER_DONE, PINGED, SEEN, Conn,
-    Subscriber, Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch, list_push, rh_prefetch,
-    slot_at, slot_find, slot_release, slot_take, slots_clear, slots_grow,
+    IS_TRANSPORT, LAST_FRAME, LISTED, ON_BULK, ON_OVER, ON_PYTHON, ON_SLOW, ON_URGENT, OVERDUE, PEER_DONE, PINGED,
+    SEEN, Conn, Input, Subscriber, Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch,
+    list_push, rh_prefetch, slot_at, slot_find, slot_release, slot_take, slots_clear, slots_grow,
 )
 from realizehit._engineio cimport engineio_frame, polling_3_frame, polling_4_frame
 from realizehit._filters cimport (
@@ -38,18 +38,21 @@ from realizehit._filters cimport (
 )
 from realizehit._frames cimport (
     FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_RESP,
-    FRAMING_SSE, FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, RSV1, Frame, Incoming,
-    frame_build, frame_bytes, frame_new, frame_release, is_close_code, is_websocket, parse_incoming,
+    FRAMING_SSE, FRAMING_SSE_CHUNKED, FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING,
+    OP_PONG, OP_TEXT, PARSED_PART, PARSED_WHOLE, PARTIAL_MAX, RSV1, Frame, Incoming, Parsed, frame_build, frame_bytes,
+    frame_new, frame_release, is_close_code, is_event_stream, is_websocket, parse_incoming, websocket_header,
 )
+from realizehit._input cimport input_bytes, input_drop, input_extend, input_keep, input_take
 from realizehit._memory cimport RH_DEBUG, Pool, alive, pool_clear, pool_give, pool_take
 from realizehit._queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, queue_move, queue_written
 from realizehit._resp cimport resp_message
+from realizehit._shapes cimport Split, has_reserved, split_channel, write_projection, write_shape
 from realizehit._sockets cimport (
     RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
-    rh_event_out, rh_event_tag, rh_half_close, rh_is_quiet, rh_recv, rh_would_block,
+    rh_event_out, rh_event_tag, rh_half_close, rh_is_quiet, rh_recv, rh_unsent, rh_would_block,
 )
-from realizehit._sse cimport sse_frame
-from realizehit._text cimport is_utf8, rh_id
+from realizehit._sse cimport chunk_frame, sse_frame
+from realizehit._text cimport is_utf8, is_utf8_start, rh_id, utf8_complete
 from realizehit._wheel cimport NIL, WHEEL, wheel_set, wheel_unset
 from realizehit._writer cimport write_some, writer_clear, writer_forget, writer_init
 
@@ -113,7 +116,7 @@ def canonical(dict filters not None, bint wildcards=False):
         while PyDict_Next(filters, &position, &key, &value):
             if encode_filter(&parts[count], <object> key, <object> value, wildcards):
                 raise InvalidWildcard(
-                    f"the value of {shown(<object> key)} is the wildcard '*', which is not allowed here")
+                    f"the value of {shown(<object> key)} is the wildcard '*'; wildcards are not supported yet")
             i = count
             while i > 0 and compare_keys(&parts[count], &parts[order[i - 1]]) < 0:
                 order[i] = order[i - 1]
@@ -147,12 +150,61 @@ def channel_id(bytes channel not None):
     return label
 
 
+def shape_of(bytes channel not None):
+    """Return a subscription's shape: its channel with ``=`` in the place of each value that is fixed.
+
+    Args:
+        channel: canonical text, e.g. ``b"channel:*|kind:news"``.
+
+    Returns:
+        E.g. ``b"channel:*|kind:="``.
+
+    Raises:
+        ValueError: it is no channel.
+    """
+    cdef Split split
+    cdef char out[C_MAX_CHANNEL]
+    cdef int size = -1
+    if split_channel(&split, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel)):
+        size = write_shape(out, &split)
+    if size < 0:
+        raise ValueError(f"{channel[:80]!r} is no channel")
+    return PyBytes_FromStringAndSize(out, size)
+
+
+def project(bytes channel not None, bytes shape not None):
+    """Return the channel of the one wildcard subscription of a shape that a publication matches.
+
+    Args:
+        channel: what is published to, in canonical text and without a star.
+        shape: what `shape_of` returned.
+
+    Returns:
+        The channel, or None: a key of the shape is missing, the shape is closed and there are further keys, the
+        publication is of the server's own, or no channel can be that long.
+
+    Cost:
+        One pass over both texts, one allocation where it exists.
+    """
+    cdef Split of_channel, of_shape
+    cdef char out[C_MAX_CHANNEL]
+    cdef int size
+    if not split_channel(&of_channel, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel)):
+        return None
+    if has_reserved(&of_channel) or not split_channel(&of_shape, PyBytes_AS_STRING(shape), PyBytes_GET_SIZE(shape)):
+        return None
+    size = write_projection(out, &of_channel, &of_shape)
+    return PyBytes_FromStringAndSize(out, size) if size >= 0 else None
+
+
 # --- 2. The engine ----------------------------------------------------------------------------------------------------
 # One for each event loop. Python adopts connections into it, subscribes them and dispatches publications; it calls back
 # with what clients send. Callbacks run when an entry point is about to return, never inside a dispatch or a flush.
 
 cdef enum:
     INBOX = 65536               # bytes read from a socket at once
+    CALLBACKS = 4096            # callbacks that wait; `poll` lets them run before it reads on
+    DISCARDED = 1 << 20         # bytes that a connection may send while it is closing
     EVENTS = 256                # readiness events taken at once; epoll keeps the others
     AHEAD = 8                   # connections that are fetched into the cache ahead of their turn
     URGENT_MAX = 64             # subscribers; a channel with more is a broadcast, which waits behind the others
@@ -160,6 +212,11 @@ cdef enum:
     BULK_SHARE = 4              # every fourth write goes to a broadcast even while urgent ones wait
     SLICES = 20                 # after so many in a row a flush gives way in any case
     DEFLATE_MIN = 64            # bytes; a shorter message goes uncompressed, which the extension allows
+
+cdef enum:  # what `Engine.charge` answers
+    INPUT_PAID = 0
+    INPUT_REFUSED = 1
+    INPUT_HOPELESS = 2
 
 HAVE_EPOLL = bool(RH_HAVE_EPOLL)
 WEBSOCKET = FRAMING_WEBSOCKET
@@ -169,8 +226,14 @@ ENGINEIO_3 = FRAMING_ENGINEIO_3
 POLLING_4 = FRAMING_POLLING_4
 POLLING_3 = FRAMING_POLLING_3
 SSE = FRAMING_SSE
+SSE_CHUNKED = FRAMING_SSE_CHUNKED
 RESP = FRAMING_RESP
 MAX_QUEUE_MESSAGES = QUEUE_MAX
+
+# What `Engine.charge` answers.
+PAID = INPUT_PAID
+REFUSED = INPUT_REFUSED
+HOPELESS = INPUT_HOPELESS
 
 # What `Engine.subscribe` answers.
 ADDED = 0
@@ -250,7 +313,15 @@ cdef class Engine:
         on_error: called with an exception that a callback raised.
         max_queue_bytes: bytes that may wait for a connection; one message may pass it while nothing else waits.
         max_queue_messages: messages that may wait for a connection, at most `MAX_QUEUE_MESSAGES`.
+        grace: seconds for which a connection may be over these two while it takes what it is sent; 0 for none.
+        stall: seconds without a byte taken after which it does not.
+        burst_bytes: bytes that may wait for a connection meanwhile.
+        burst_messages: messages that may wait for it meanwhile.
+        burst_total: bytes that messages and queues of all connections may take meanwhile, each message counted once.
         max_message: bytes of a message that a client may send; longer ones go to the handler's ``on_bytes``.
+        input_rate: frames per second that a client may send; 0 for any number. See `charge`.
+        input_burst: frames that it may send at once.
+        input_strikes: frames refused, less those allowed since, after which it is closed; at most 255.
         heartbeat_interval: seconds between pings of a connection.
         heartbeat_timeout: seconds that a connection may stay silent after a ping.
         close_timeout: seconds that a connection may take to end after its close frame.
@@ -276,7 +347,10 @@ cdef class Engine:
         memset(self.pings, 0, sizeof(self.pings))
         self.epoll = -1
 
-    def __init__(self, call_soon, on_error, *, max_queue_bytes=1 << 20, max_queue_messages=4096, max_message=16384,
+    def __init__(self, call_soon, on_error, *, max_queue_bytes=1 << 20, max_queue_messages=4096,
+                 double grace=0.0, double stall=5.0, burst_bytes=0, burst_messages=0, burst_total=1 << 26,
+                 max_message=16384,
+                 double input_rate=0.0, int input_burst=1, int input_strikes=100,
                  heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.0005,
                  int loop_fd=-1,
                  check_utf8=True, epoll=True):
@@ -294,6 +368,15 @@ cdef class Engine:
         self.max_queue_bytes = max_queue_bytes
         self.max_queue_messages = max_queue_messages
         self.max_message = max_message
+        if not 0 <= input_rate <= 1e9:
+            raise ValueError(f"input_rate must be 0 to 1e9, not {input_rate}")
+        if input_burst < 1:
+            raise ValueError(f"input_burst must be 1 or more, not {input_burst}")
+        if not 1 <= input_strikes <= 255:
+            raise ValueError(f"input_strikes must be 1 to 255, not {input_strikes}")
+        self.input_strikes = <uint8_t> input_strikes
+        self.input_step = max(1, <int64_t> (1e9 / input_rate)) if input_rate else 0
+        self.input_most = (input_burst - 1) * self.input_step
         self.slice_ns = <int64_t> (slice_seconds * 1e9)
         self.loop_fd = loop_fd
         self.check_utf8 = check_utf8
@@ -301,10 +384,15 @@ cdef class Engine:
         self.ping_ticks = max(1, round(heartbeat_interval / self.tick_interval))
         self.pong_ticks = max(1, round(heartbeat_timeout / self.tick_interval))
         self.close_ticks = max(1, round(close_timeout / self.tick_interval))
+        self.burst_bytes = min(max(burst_bytes, max_queue_bytes), 1 << 30)
+        self.burst_messages = min(max(burst_messages, max_queue_messages), QUEUE_MAX)
+        self.burst_total = burst_total
+        self.grace_ticks = max(1, round(grace / self.tick_interval)) if grace else 0
+        self.stall_ticks = max(1, round(min(stall, grace) / self.tick_interval))
         self.started = -1
         for i in range(WHEEL):
             self.wheel.buckets[i] = NIL
-        self.inbox = <uint8_t*> malloc(INBOX)
+        self.inbox = <uint8_t*> malloc(PARTIAL_MAX + INBOX)
         self.events = <rh_event*> malloc(EVENTS * sizeof(rh_event))
         if not (writer_init(&self.writer) and self.inbox and self.events):
             raise MemoryError()
@@ -314,6 +402,7 @@ cdef class Engine:
             self.pings[FRAMING_ENGINEIO_4] = frame_of(&self.pool, b"\x81\x012")
             self.pings[FRAMING_POLLING_4] = frame_of(&self.pool, b"2\x1e")
             self.pings[FRAMING_SSE] = frame_of(&self.pool, b":\n\n")
+            self.pings[FRAMING_SSE_CHUNKED] = frame_of(&self.pool, b"3\r\n:\n\n\r\n")
         finally:
             self.count_pings(-1)
         if epoll and RH_HAVE_EPOLL:
@@ -428,13 +517,13 @@ cdef class Engine:
             # Through the inbox, since frames are unmasked in place and `bytes` must not change.
             while done < size and c != NULL:
                 part = min(<Py_ssize_t> INBOX, size - done)
-                memcpy(self.inbox, PyBytes_AS_STRING(data) + done, part)
+                memcpy(self.inbox + PARTIAL_MAX, PyBytes_AS_STRING(data) + done, part)
                 done += part
                 c.flags |= SEEN
                 if c.state == CONN_OPEN:
-                    self.consume(c, self.inbox, part)
+                    self.consume(c, self.inbox + PARTIAL_MAX, part)
                 elif (c.flags & IS_TRANSPORT and c.flags & LAST_FRAME and c.count == 0
-                        and self.has_answered(c, self.inbox, part)):
+                        and self.has_answered(c, self.inbox + PARTIAL_MAX, part)):
                     # Without a half-close the peer's answer to our close frame is what ends the connection.
                     self.doom(c)
                     break
@@ -505,15 +594,23 @@ cdef class Engine:
         return True
 
     def send_bytes(self, uint64_t handle, bytes data not None):
-        """Send bytes as they are, such as frames that a parser in Python made.
+        """Send bytes as they are, such as frames that a parser in Python made; as a chunk where all goes out in chunks.
 
         Returns:
             False when the connection is gone or going.
         """
         cdef Conn* c = self.find(handle)
+        cdef Frame* f
+        cdef char* out
         if c == NULL or c.state != CONN_OPEN:
             return False
-        self.send_frame(c, frame_of(&self.pool, data))
+        if c.framing != FRAMING_SSE_CHUNKED:
+            self.send_frame(c, frame_of(&self.pool, data))
+        elif len(data):  # an empty chunk would be the last one
+            f = chunk_frame(&self.pool, len(data), &out)
+            if f != NULL:
+                memcpy(out, PyBytes_AS_STRING(data), len(data))
+            self.send_frame(c, f)
         self.later()
         return True
 
@@ -544,6 +641,19 @@ cdef class Engine:
         cdef Conn* c = self.find(handle)
         if c != NULL:
             c.flags &= ~HARD
+
+    def charge(self, uint64_t handle):
+        """Count a frame of a client's input against its allowance (the generic cell rate algorithm).
+
+        The engine counts what it reads itself, but not a whole text or binary message: whoever takes it calls this, so
+        that a refused one can be answered. A ping that is refused is not answered.
+
+        Returns:
+            `PAID`; `REFUSED` where it is one too many; `HOPELESS` where so many more were refused than allowed that the
+            connection is to be closed.
+        """
+        cdef Conn* c = self.find(handle)
+        return INPUT_PAID if c == NULL else self.pay(c)
 
     def seen(self, uint64_t handle):
         """Note that a client showed itself where the engine does not read its input, as a polling request does."""
@@ -583,6 +693,8 @@ cdef class Engine:
         queue_drop(&self.pool, c, 0)
         c.fd, c.transport, c.handler, c.framing = o.fd, o.transport, o.handler, o.framing
         c.flags = (c.flags & LISTED) | (o.flags & (IS_TRANSPORT | BLOCKED | HARD | SEEN))
+        input_drop(&self.pool, c)
+        c.input, o.input = o.input, NULL
         queue_move(c, o)
         wheel_unset(&self.wheel, &self.slots, o)
         self.start_heartbeat(c)
@@ -754,6 +866,8 @@ cdef class Engine:
                         self.make_dirty(c, True)
                 if rh_event_in(&self.events[i]) and c.state != CONN_DEAD:
                     self.receive(c)
+                    if len(self.pending) >= CALLBACKS:
+                        break   # the others are still ready in the next turn; what waits here takes memory
         except BaseException:
             self.depth -= 1
             self.broke_off()
@@ -791,6 +905,7 @@ cdef class Engine:
                     slot = c.timer_next
                     if c.due <= self.wheel.now:
                         self.timer_fired(c)
+                self.judge()
         except BaseException:
             self.depth -= 1
             self.broke_off()
@@ -808,7 +923,7 @@ cdef class Engine:
             "sends": self.n.sends, "blocked": self.n.blocked,
             "dropped_invalid_utf8": self.n.dropped_invalid_utf8, "dropped_unclaimed": self.n.dropped_unclaimed,
             "slow_disconnects": self.n.slow_disconnects, "heartbeat_disconnects": self.n.heartbeat_disconnects,
-            "protocol_errors": self.n.protocol_errors,
+            "protocol_errors": self.n.protocol_errors, "refused_frames": self.n.refused_frames,
         }
 
     def queues(self):
@@ -944,6 +1059,8 @@ cdef class Engine:
                                 self.on_vacant(data)
                         elif what == "on_gone":
                             handler.on_gone(handle)
+                        elif what == "pong":
+                            self.answer_ping(handle, data)
                         elif what == "end":
                             self.disconnect(handle, data[0], data[1])
                         elif self.is_open(handle):  # it may have left in a callback before this one
@@ -1089,8 +1206,8 @@ cdef class Engine:
             f = polling_4_frame(&self.pool, id, text, size)
         elif framing == FRAMING_POLLING_3:
             f = polling_3_frame(&self.pool, id, text, size)
-        elif framing == FRAMING_SSE:
-            f = sse_frame(&self.pool, id, text, size)
+        elif is_event_stream(framing):
+            f = sse_frame(&self.pool, id, text, size, framing == FRAMING_SSE_CHUNKED)
         else:
             f = resp_message(&self.pool, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel), text, size)
         if f == NULL:
@@ -1138,10 +1255,9 @@ cdef class Engine:
         return 0
 
     cdef bint enqueue(self, Conn* c, Frame* f, bint urgent) noexcept nogil:
-        if c.count >= self.max_queue_messages or (c.count and <uint64_t> c.queued + f.size > self.max_queue_bytes):
-            c.state = CONN_SLOW
-            c.flags |= ON_SLOW
-            list_push(&self.lists[SLOW], c)
+        if ((c.count >= self.max_queue_messages or (c.count and <uint64_t> c.queued + f.size > self.max_queue_bytes))
+                and not self.tolerates(c, f.size)):
+            self.send_away(c)
             return False
         if not queue_append(&self.pool, c, f):
             self.doom(c)
@@ -1149,6 +1265,54 @@ cdef class Engine:
         if not c.flags & BLOCKED:
             self.make_dirty(c, urgent)
         return True
+
+    cdef void send_away(self, Conn* c) noexcept nogil:
+        c.state = CONN_SLOW
+        c.flags |= ON_SLOW
+        list_push(&self.lists[SLOW], c)
+
+    cdef bint tolerates(self, Conn* c, size_t size) noexcept nogil:
+        # One batch of publications may pass the limits of a queue, also where the reader takes it as fast as its line
+        # does. So whoever is not known to stand still has time, within further limits.
+        if (self.grace_ticks == 0 or c.count >= self.burst_messages
+                or <uint64_t> c.queued + size > self.burst_bytes or self.pool.waiting > self.burst_total):
+            return False
+        if c.flags & ON_OVER:
+            return True
+        if not c.flags & BLOCKED:
+            c.moved = self.wheel.now    # all that it was sent before is on its way
+        elif self.stands_still(c):
+            return False
+        c.over = self.wheel.now
+        c.flags |= ON_OVER
+        list_push(&self.lists[OVER], c)
+        return True
+
+    cdef bint stands_still(self, Conn* c) noexcept nogil:
+        # The system takes what is sent in large pieces; what it has yet to get to the peer shows more.
+        cdef uint32_t unsent = rh_unsent(c.fd) if c.fd >= 0 else 0
+        if c.fd >= 0 and unsent < c.unsent:
+            c.moved = self.wheel.now
+        c.unsent = unsent
+        return self.wheel.now - c.moved >= self.stall_ticks
+
+    cdef void judge(self) noexcept nogil:
+        # Once a tick: who is over the limits of a queue and stands still, or is so for too long, is sent away.
+        cdef uint32_t left = self.lists[OVER].end - self.lists[OVER].start
+        cdef Conn* c
+        while left:
+            left -= 1
+            c = list_pop(&self.lists[OVER])
+            c.flags &= ~ON_OVER
+            if c.flags & BURIED:
+                slot_release(&self.slots, c)
+            elif c.state == CONN_OPEN and (c.count > self.max_queue_messages
+                                           or (c.count > 1 and c.queued - c.offset > self.max_queue_bytes)):
+                if self.stands_still(c) or self.wheel.now - c.over >= self.grace_ticks:
+                    self.send_away(c)
+                else:
+                    c.flags |= ON_OVER
+                    list_push(&self.lists[OVER], c)
 
     cdef int send_frame(self, Conn* c, Frame* f) except -1:
         if f == NULL:
@@ -1230,15 +1394,18 @@ cdef class Engine:
                 return
             self.n.sends += 1
             self.n.bytes_out += n
+            c.moved = self.wheel.now
             queue_written(&self.pool, c, n)
             if <size_t> n < offered:
                 self.block(c)
                 return
+        c.over = self.wheel.now     # all is on its way
         self.finish(c)
 
     cdef void block(self, Conn* c) noexcept nogil:
         c.flags |= BLOCKED
         self.n.blocked += 1
+        c.unsent = rh_unsent(c.fd)
         if rh_epoll_arm(self.epoll, c.fd, handle_of(c), True) < 0:
             self.doom(c)
 
@@ -1247,7 +1414,7 @@ cdef class Engine:
         # side only, and the rest when the peer ends its own or the time is over.
         if c.flags & LAST_FRAME:
             # After the end of an event stream nothing comes from the peer that a transport could wait for.
-            if c.flags & PEER_DONE or (c.flags & IS_TRANSPORT and c.framing == FRAMING_SSE):
+            if c.flags & PEER_DONE or (c.flags & IS_TRANSPORT and is_event_stream(c.framing)):
                 self.doom(c)
             elif not c.flags & (HALF_CLOSED | IS_TRANSPORT):
                 c.flags |= HALF_CLOSED
@@ -1266,6 +1433,7 @@ cdef class Engine:
             done += f.size
         self.n.sends += 1
         self.n.bytes_out += len(data)
+        c.moved = c.over = self.wheel.now
         queue_written(&self.pool, c, len(data))
         return data
 
@@ -1306,51 +1474,150 @@ cdef class Engine:
 
 
     # --- 6. Input -----------------------------------------------------------------------------------------------------
-    # Clients send little: actions, pongs, a close frame. Whole frames are read here; everything unusual goes, bytes and
-    # all, to a parser in Python, until that one has taken in whole messages again.
+    # Clients send little: actions, pongs, a close frame. Whole messages are read here, also in fragments and in parts;
+    # everything unusual goes, bytes and all, to a parser in Python, until that one has taken in whole messages again.
 
     cdef int receive(self, Conn* c) except -1:
-        cdef Py_ssize_t n = rh_recv(c.fd, self.inbox, INBOX)
+        cdef Py_ssize_t n = rh_recv(c.fd, self.inbox + PARTIAL_MAX, INBOX)
         if n > 0:
             c.flags |= SEEN
             if c.state == CONN_OPEN:
                 try:
-                    self.consume(c, self.inbox, n)
+                    self.consume(c, self.inbox + PARTIAL_MAX, n)
                 except BaseException:
                     self.doom(c)    # a part of what it sent is lost
                     raise
+            else:
+                c.discarded += <uint32_t> n
+                if c.discarded > DISCARDED:
+                    self.doom(c)    # it does not listen
         elif n == 0 or not rh_would_block():
             self.doom(c)
         return 0
 
     cdef int consume(self, Conn* c, uint8_t* data, size_t size) except -1:
+        # `data` has PARTIAL_MAX bytes of room before it, for the start of its first frame.
         cdef Incoming frame
+        cdef Parsed parsed
+        cdef uint32_t kept = input_take(c, data)
+        data -= kept
+        size += kept
         while size and c.state == CONN_OPEN and not c.flags & (PEER_DONE | DEAF):
-            if c.flags & HARD or not parse_incoming(&frame, data, size, self.max_message):
-                c.flags |= HARD
-                self.tell("on_bytes", c, PyBytes_FromStringAndSize(<char*> data, size))
+            if c.flags & HARD:
+                return self.leave_to_python(c, data, size)
+            if c.input == NULL:
+                parsed = parse_incoming(&frame, data, size, self.max_message, False, 0)
+            else:
+                parsed = parse_incoming(&frame, data, size, self.max_message, c.input.begun, c.input.message)
+            if parsed == PARSED_PART:
+                if not input_keep(&self.pool, c, data, <uint32_t> size):
+                    raise MemoryError()
                 return 0
+            if parsed != PARSED_WHOLE:
+                return self.leave_to_python(c, data, size)
             data += frame.consumed
             size -= frame.consumed
-            if frame.opcode == OP_TEXT:
-                if not is_utf8(frame.payload, frame.size):
-                    return self.break_off(c, 1007, "the text is not UTF-8")
-                self.tell("on_text", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
+            if frame.opcode == OP_TEXT or frame.opcode == OP_CONTINUATION:
+                self.receive_text(c, &frame)
             elif frame.opcode == OP_BINARY:
                 self.tell("on_binary", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
-            elif frame.opcode == OP_PING:
-                self.send_frame(c, frame_build(&self.pool, OP_PONG, <char*> frame.payload, frame.size, b"", 0))
             elif frame.opcode == OP_CLOSE:
                 return self.receive_close(c, frame.payload, frame.size)
+            elif self.pay_or_end(c) and frame.opcode == OP_PING:
+                if self.pending:    # the answers to what came before it go out first
+                    self.tell("pong", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
+                else:
+                    self.send_frame(c, frame_build(&self.pool, OP_PONG, <char*> frame.payload, frame.size, b"", 0))
+        if c.input != NULL and not c.input.begun:
+            input_drop(&self.pool, c)
+        return 0
+
+    cdef int receive_text(self, Conn* c, Incoming* frame) except -1:
+        cdef Input* held
+        cdef size_t checked, complete
+        if frame.opcode == OP_TEXT and frame.last:
+            if not is_utf8(frame.payload, frame.size):
+                return self.break_off(c, 1007, "the text is not UTF-8")
+            return self.tell("on_text", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
+        if not input_extend(&self.pool, c, frame.payload, <uint32_t> frame.size):
+            raise MemoryError()
+        held = c.input
+        # Each fragment is checked when it comes, each byte once: wrong text fails at once, not at its end.
+        checked = held.checked
+        complete = checked + utf8_complete(input_bytes(held) + checked, held.message - checked)
+        if not (is_utf8(input_bytes(held) + checked, complete - checked)
+                and is_utf8_start(input_bytes(held) + complete, held.message - complete)
+                and (complete == held.message or not frame.last)):
+            return self.break_off(c, 1007, "the text is not UTF-8")
+        held.checked = <uint32_t> complete
+        if not frame.last:
+            self.pay_or_end(c)
+            return 0
+        self.tell("on_text", c, PyBytes_FromStringAndSize(<char*> input_bytes(held), held.message))
+        held.message = held.checked = 0
+        held.begun = False
+        return 0
+
+    cdef int leave_to_python(self, Conn* c, const uint8_t* data, size_t size) except -1:
+        cdef Input* held = c.input
+        cdef uint8_t header[14]
+        cdef int n
+        if c.framing == FRAMING_SSE:    # nothing that counts comes after the request, and many reads of it are a flood
+            self.pay_or_end(c)
+            return 0
+        c.flags |= HARD
+        if held != NULL and held.begun:
+            # The parser learns of the message so far as of one fragment, masked with zeros.
+            n = websocket_header(header, OP_TEXT, held.message)
+            header[0] = OP_TEXT
+            header[1] |= 0x80
+            memset(header + n, 0, 4)
+            self.tell("on_bytes", c, PyBytes_FromStringAndSize(<char*> header, n + 4)
+                      + PyBytes_FromStringAndSize(<char*> input_bytes(held), held.message)
+                      + PyBytes_FromStringAndSize(<char*> data, size))
+        else:
+            self.tell("on_bytes", c, PyBytes_FromStringAndSize(<char*> data, size))
+        input_drop(&self.pool, c)
+        return 0
+
+    cdef int pay(self, Conn* c) noexcept nogil:
+        cdef int64_t now
+        if self.input_step == 0:
+            return INPUT_PAID
+        now = clock_ns()
+        if c.full < now:
+            c.full = now
+        if c.full - now <= self.input_most:
+            c.full += self.input_step
+            if c.strikes:
+                c.strikes -= 1
+            return INPUT_PAID
+        self.n.refused_frames += 1
+        if c.strikes < self.input_strikes:
+            c.strikes += 1
+        return INPUT_REFUSED if c.strikes < self.input_strikes else INPUT_HOPELESS
+
+    cdef bint pay_or_end(self, Conn* c) except -1:
+        cdef int paid = self.pay(c)
+        if paid == INPUT_HOPELESS:
+            c.flags |= DEAF
+            self.end_after_callbacks(c, 4502, "rate-limited")
+        return paid == INPUT_PAID
+
+    cdef int answer_ping(self, uint64_t handle, bytes data) except -1:
+        cdef Conn* c = self.find(handle)
+        if c != NULL and c.state == CONN_OPEN:
+            self.send_frame(c, frame_build(&self.pool, OP_PONG, PyBytes_AS_STRING(data), len(data), b"", 0))
         return 0
 
     cdef bint has_answered(self, Conn* c, uint8_t* data, size_t size) noexcept:
         # Whether the peer's close frame is in what came after ours; what cannot be told counts as one.
         cdef Incoming frame
-        if c.flags & HARD:
+        if c.flags & HARD or c.input != NULL:
             return True
         while size:
-            if not parse_incoming(&frame, data, size, self.max_message) or frame.opcode == OP_CLOSE:
+            if (parse_incoming(&frame, data, size, self.max_message, False, 0) != PARSED_WHOLE
+                    or frame.opcode == OP_CLOSE):
                 return True
             data += frame.consumed
             size -= frame.consumed
@@ -1396,7 +1663,7 @@ cdef class Engine:
                 else:
                     self.n.heartbeat_disconnects += 1
                     self.close_with(c, 4003, b"heartbeat missed")
-            elif c.framing == FRAMING_SSE:
+            elif is_event_stream(c.framing):
                 self.enqueue(c, self.pings[c.framing], False)   # nothing can come back; a dead peer's queue fills
                 wheel_set(&self.wheel, &self.slots, c, self.ping_ticks)
             elif not c.flags & PINGED:
@@ -1473,6 +1740,8 @@ cdef class Engine:
         cdef size_t size = 0
         if framing == FRAMING_SSE:
             return NULL
+        if framing == FRAMING_SSE_CHUNKED:
+            return frame_of(&self.pool, b"0\r\n\r\n")
         if framing == FRAMING_POLLING_4:
             return frame_of(&self.pool, b"1\x1e")
         if framing == FRAMING_POLLING_3:
@@ -1542,6 +1811,7 @@ cdef class Engine:
                 raise
             wheel_unset(&self.wheel, &self.slots, c)
             queue_drop(&self.pool, c, 0)
+            input_drop(&self.pool, c)
             # Held to the end: what goes with the last reference may call the engine.
             transport, handler = None, <object> c.handler
             Py_DECREF(handler)

@@ -7,6 +7,7 @@ from libc.string cimport memcpy
 from realizehit._memory cimport RH_DEBUG, Pool, alive, pool_give, pool_take
 
 cdef enum Opcode:  # RFC 6455, section 5.2
+    OP_CONTINUATION = 0
     OP_TEXT = 1
     OP_BINARY = 2
     OP_CLOSE = 8
@@ -25,7 +26,8 @@ cdef enum:  # framings
     FRAMING_POLLING_3 = 5
     FRAMING_SSE = 6         # Server-Sent Events
     FRAMING_RESP = 7        # a broker's own protocol: how one node hands messages on to its workers
-    FRAMINGS = 8            # how many there are
+    FRAMING_SSE_CHUNKED = 8  # Server-Sent Events, each in a chunk of HTTP/1.1
+    FRAMINGS = 9            # how many there are
 
 cdef enum:
     FRAME_MAX = 0x7FFF0000      # bytes; sums of two sizes, which are 32 bits, do not overflow
@@ -38,6 +40,10 @@ cdef struct Frame:
 
 cdef inline bint is_websocket(int framing) noexcept nogil:
     return framing <= FRAMING_ENGINEIO_3
+
+
+cdef inline bint is_event_stream(int framing) noexcept nogil:
+    return framing == FRAMING_SSE or framing == FRAMING_SSE_CHUNKED
 
 
 cdef inline char* frame_bytes(Frame* f) noexcept nogil:
@@ -53,6 +59,7 @@ cdef inline Frame* frame_new(Pool* pool, size_t size) noexcept nogil:
     if f != NULL:
         f.refs = 1
         f.size = <uint32_t> size
+        pool.waiting += size
         if RH_DEBUG:
             alive.frames += 1
     return f
@@ -61,6 +68,7 @@ cdef inline Frame* frame_new(Pool* pool, size_t size) noexcept nogil:
 cdef inline void frame_release(Pool* pool, Frame* f) noexcept nogil:
     f.refs -= 1
     if f.refs == 0:
+        pool.waiting -= f.size
         if RH_DEBUG:
             alive.frames -= 1
         pool_give(pool, f, sizeof(Frame) + f.size)
@@ -102,50 +110,72 @@ cdef inline Frame* frame_build(Pool* pool, uint8_t opcode, const char* first, si
 
 cdef struct Incoming:
     uint8_t opcode
+    bint last               # the message ends with it
     uint8_t* payload        # unmasked, in place
     size_t size
     size_t consumed         # bytes of the buffer that the frame took, header included
 
 
-cdef inline bint parse_incoming(Incoming* out, uint8_t* p, size_t size, size_t max_payload) noexcept nogil:
+cdef enum Parsed:
+    PARSED_HARD = 0         # left to the library's parser
+    PARSED_WHOLE = 1
+    PARSED_PART = 2         # the start of a frame; more has to come
+
+cdef enum:
+    PARTIAL_MAX = 65536     # bytes; a frame that is larger and not whole is left to the library's parser
+
+
+cdef inline Parsed parse_incoming(Incoming* out, uint8_t* p, size_t size, size_t max_payload,
+                                  bint begun, size_t message) noexcept nogil:
     """Take the first frame off `size` bytes at `p`, and unmask its payload in place.
 
-    Returns false, with nothing changed, for all that is not the common case: a whole, unfragmented, masked frame
-    without extensions, of a known opcode, within the bounds. Those are for the library's parser to judge.
+    Taken are plain, masked frames of known opcodes whose message stays within `max_payload` bytes; `begun` says whether
+    fragments of one came before, and `message` how many bytes they had. All others, wrong ones too, are for the
+    library's parser to judge; nothing is changed then. Fragments of binary messages, which few clients send, are among
+    them.
     """
     cdef size_t length, header = 6, i
     cdef uint8_t mask[8]
     cdef uint64_t mask8, word
     cdef uint8_t opcode
-    if size < 6:
-        return False
+    cdef bint last
+    if size < 2:
+        return PARSED_PART
     opcode = p[0] & 0x0F
-    if (p[0] & 0xF0) != 0x80 or not (p[1] & 0x80):
-        return False
-    if opcode != OP_TEXT and opcode != OP_BINARY and not (OP_CLOSE <= opcode <= OP_PONG):
-        return False
+    last = (p[0] & 0x80) != 0
+    if p[0] & 0x70 or not (p[1] & 0x80):
+        return PARSED_HARD
     length = p[1] & 0x7F
+    if opcode >= OP_CLOSE:
+        if opcode > OP_PONG or not last or length >= 126:
+            return PARSED_HARD
+        max_payload = 125
+    elif opcode == OP_CONTINUATION:
+        if not begun:
+            return PARSED_HARD
+        max_payload -= message
+    elif begun or opcode > OP_BINARY or (opcode == OP_BINARY and not last):
+        return PARSED_HARD
     if length >= 126:
-        if opcode >= OP_CLOSE:
-            return False
-        if length == 126:
-            if size < 8:
-                return False
+        header = 8 if length == 126 else 14
+        if size < header - 4:
+            return PARSED_PART
+        if header == 8:
             length = (<size_t> p[2] << 8) | p[3]
-            header = 8
             if length < 126:
-                return False
+                return PARSED_HARD
         else:
-            if size < 14 or p[2] & 0x80:
-                return False
+            if p[2] & 0x80:
+                return PARSED_HARD
             length = 0
             for i in range(8):
                 length = (length << 8) | p[2 + i]
-            header = 14
             if length < 65536:
-                return False
-    if length > max_payload or size - header < length:
-        return False
+                return PARSED_HARD
+    if length > max_payload:
+        return PARSED_HARD
+    if size < header + length:
+        return PARSED_PART if header + length <= PARTIAL_MAX else PARSED_HARD
     memcpy(mask, p + header - 4, 4)
     memcpy(mask + 4, mask, 4)
     memcpy(&mask8, mask, 8)
@@ -160,10 +190,11 @@ cdef inline bint parse_incoming(Incoming* out, uint8_t* p, size_t size, size_t m
         p[i] ^= mask[i & 7]
         i += 1
     out.opcode = opcode
+    out.last = last
     out.payload = p
     out.size = length
     out.consumed = header + length
-    return True
+    return PARSED_WHOLE
 
 
 cdef inline bint is_close_code(uint16_t code) noexcept nogil:

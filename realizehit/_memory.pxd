@@ -4,7 +4,7 @@
 # the next burst, page fault by page fault, which was half the time of a prototype. A pool belongs to one engine and so
 # to one thread.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 cdef enum:
@@ -18,6 +18,7 @@ cdef struct Block:
 cdef struct Pool:
     Block* unused[POOL_CLASSES]
     uint32_t kept[POOL_CLASSES]
+    uint64_t waiting        # bytes of frames and queues that are in use
 
 cdef extern from *:
     """

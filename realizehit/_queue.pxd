@@ -33,6 +33,7 @@ cdef inline bint queue_append(Pool* pool, Conn* c, Frame* f) noexcept nogil:
             memcpy(ring + first, c.ring, c.head * sizeof(Frame*))
             if c.room > 1:
                 pool_give(pool, c.ring, c.room * sizeof(Frame*))
+            pool.waiting += (room - c.room) * sizeof(Frame*)
         c.ring = ring
         c.room = room
         c.head = 0
@@ -48,6 +49,7 @@ cdef inline void queue_emptied(Pool* pool, Conn* c) noexcept nogil:
     if c.count == 0 and c.room:
         if c.room > 1:
             pool_give(pool, c.ring, c.room * sizeof(Frame*))
+            pool.waiting -= (c.room - 1) * sizeof(Frame*)   # the first entry is a part of the connection
         c.ring = NULL
         c.room = 0
         c.head = 0

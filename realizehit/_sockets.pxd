@@ -9,8 +9,12 @@ cdef extern from *:
     #include <poll.h>
     #include <stdint.h>
     #include <unistd.h>
+    #include <sys/ioctl.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
+    #ifdef __linux__
+    #include <linux/sockios.h>
+    #endif
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0   /* macOS: SIGPIPE is ignored by Python already */
     #endif
@@ -62,6 +66,13 @@ cdef extern from *:
         do n = recv(fd, data, room, MSG_DONTWAIT); while (n < 0 && errno == EINTR);
         return n;
     }
+    static uint32_t rh_unsent(int fd) {
+        int size = 0;
+    #ifdef SIOCOUTQ
+        if (ioctl(fd, SIOCOUTQ, &size) < 0 || size < 0) size = 0;
+    #endif
+        return (uint32_t) size;
+    }
     static int rh_is_quiet(int fd) {
         struct pollfd one = {.fd = fd, .events = POLLIN};
         return poll(&one, 1, 0) == 0;
@@ -86,6 +97,7 @@ cdef extern from *:
     Py_ssize_t rh_send(int fd, const void* data, size_t size) noexcept nogil
     Py_ssize_t rh_send_vector(int fd, iovec* parts, int count) noexcept nogil
     Py_ssize_t rh_recv(int fd, void* data, size_t room) noexcept nogil
+    uint32_t rh_unsent(int fd) noexcept nogil   # bytes that the peer has yet to acknowledge; 0 where nobody knows
     bint rh_is_quiet(int fd) noexcept nogil     # whether there is nothing to read from a descriptor
     bint rh_would_block() noexcept nogil
     void rh_half_close(int fd) noexcept nogil

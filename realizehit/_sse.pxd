@@ -4,7 +4,9 @@
 # which JSON has only between its tokens, begins a further data line. The standard knows three, CR LF, LF and CR.
 # Readers that know one know LF, so that all are written as that. A reader that joins the lines has LF then too.
 #
-# Source: the HTML standard, section 9.2.6.
+# In a response of HTTP/1.1 each event is a chunk of its own, so that who reads chunks has it at once.
+#
+# Source: the HTML standard, section 9.2.6; RFC 9112, section 7.1.
 
 from libc.string cimport memcpy
 
@@ -17,7 +19,32 @@ cdef inline bint is_half_of_end(const char* text, size_t size, size_t i) noexcep
     return text[i] == c'\r' and i + 1 < size and text[i + 1] == c'\n'
 
 
-cdef inline Frame* sse_frame(Pool* pool, const char* id, const char* text, size_t size) noexcept nogil:
+cdef inline int hex_digits(size_t number) noexcept nogil:
+    """How many hexadecimal digits a number above 0 has."""
+    cdef int n = 0
+    while number:
+        n += 1
+        number >>= 4
+    return n
+
+
+cdef inline Frame* chunk_frame(Pool* pool, size_t size, char** out) noexcept nogil:
+    """Make a frame that is a chunk of `size` bytes, above 0, which are yet to be written to `out`."""
+    cdef int i, n = hex_digits(size)
+    cdef Frame* f = frame_new(pool, n + 2 + size + 2)
+    cdef char* p
+    if f == NULL:
+        return NULL
+    p = frame_bytes(f)
+    for i in range(n):
+        p[i] = (<const char*> b"0123456789abcdef")[(size >> (4 * (n - 1 - i))) & 15]
+    memcpy(p + n, b"\r\n", 2)
+    out[0] = p + n + 2
+    memcpy(out[0] + size, b"\r\n", 2)
+    return f
+
+
+cdef inline Frame* sse_frame(Pool* pool, const char* id, const char* text, size_t size, bint chunked) noexcept nogil:
     """Build an event; `id` is NULL for one that belongs to no subscription."""
     cdef size_t i, length = 6 + size + 2
     cdef Frame* f
@@ -29,10 +56,13 @@ cdef inline Frame* sse_frame(Pool* pool, const char* id, const char* text, size_
             length -= 1
         elif text[i] == c'\n' or text[i] == c'\r':
             length += 6
-    f = frame_new(pool, length)
+    if chunked:
+        f = chunk_frame(pool, length, &out)
+    else:
+        f = frame_new(pool, length)
+        out = frame_bytes(f)
     if f == NULL:
         return NULL
-    out = frame_bytes(f)
     if id != NULL:
         memcpy(out, b"id: ", 4)
         memcpy(out + 4, id, 8)

@@ -88,6 +88,34 @@ cdef inline bint is_utf8(const uint8_t* p, size_t size) noexcept nogil:
     return True
 
 
+cdef inline size_t utf8_complete(const uint8_t* p, size_t size) noexcept nogil:
+    """How many of `size` bytes stand before a character that is not whole; all of them where none is."""
+    cdef size_t back = 1
+    cdef uint8_t c
+    while back <= 3 and back <= size:
+        c = p[size - back]
+        if c >= 0xC0:
+            return size - back if back < <size_t> (4 if c >= 0xF0 else 3 if c >= 0xE0 else 2) else size
+        if c < 0x80:
+            break
+        back += 1
+    return size
+
+
+cdef inline bint is_utf8_start(const uint8_t* p, size_t size) noexcept nogil:
+    """Whether up to three bytes, a first one and continuations, can begin a character that has more."""
+    cdef uint8_t whole[4]
+    cdef size_t i, length
+    if size == 0:
+        return True
+    length = 4 if p[0] >= 0xF0 else 3 if p[0] >= 0xE0 else 2
+    for i in range(4):
+        whole[i] = p[i] if i < size else 0x80
+    if size == 1 and (p[0] == 0xE0 or p[0] == 0xF0):
+        whole[1] = 0xA0     # 0x80 would be overlong here
+    return is_utf8(whole, length)
+
+
 cdef inline int number_to_text(char* out, const char* shortest) noexcept nogil:
     """Rewrite the shortest decimal of a finite double, as Python's repr gives it, in ECMAScript's form.
 

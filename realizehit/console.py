@@ -22,6 +22,7 @@ from starlette.routing import Route
 from realizehit import __version__
 from realizehit.access.local import is_forwarded, is_local_host, is_local_page
 from realizehit.access.peers import UNIX, is_loopback, peer_of
+from realizehit.access.refusals import RefusalLog
 from realizehit.settings import Settings
 
 PATH: Final = "/console"
@@ -46,12 +47,13 @@ _HOW: Final = (
 )
 
 
-def routes(settings: Settings, ws_port: Callable[[], int]) -> list[Route]:
+def routes(settings: Settings, ws_port: Callable[[], int], log: RefusalLog | None = None) -> list[Route]:
     """Return the page's routes.
 
     Args:
         settings: where publishers are served, if they are.
         ws_port: returns the port of the WebSocket server, to which a page that was asked for on another one moves.
+        log: is told of requests that are refused.
     """
     folder = files("realizehit") / "static" / "console"
     page = (folder / "console.html").read_text(encoding="utf-8")
@@ -64,7 +66,13 @@ def routes(settings: Settings, ws_port: Callable[[], int]) -> list[Route]:
             texts[f"{PATH}/{file.name}"] = (media_type, file.read_text(encoding="utf-8"))
 
     async def show(media_type: str, text: str, request: Request) -> Response:
-        host = check(request)
+        try:
+            host = check(request)
+        except HTTPException as error:
+            if log is not None:
+                peer, why = peer_of(request.scope.get("client")), str(error.detail).removesuffix(f"; {_HOW}")
+                log.note("console", peer=peer, headers=dict(request.scope["headers"]), detail=why)
+            raise
         if (request.scope.get("server") or ("", None))[1] not in (None, ws_port()):
             return RedirectResponse(f"{request.url.scheme}://{host}:{ws_port()}{PATH}", 307)
         return Response(text, headers={**HEADERS, "Content-Type": f"{media_type}; charset=utf-8"})

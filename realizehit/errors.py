@@ -166,7 +166,13 @@ class LoadTestError(RealizehitError):
 
 
 class ClientError(RealizehitError):
-    """Root of what the Python clients raise."""
+    """Root of what the Python clients raise.
+
+    Attributes:
+        retry_after: seconds after which the server says that the same request may work; ``None`` where it does not.
+    """
+
+    retry_after: float | None = None
 
 
 class ServerUnavailable(ClientError, ConnectionError):

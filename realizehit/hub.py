@@ -17,6 +17,7 @@ from realizehit.bus.base import Bus, BusListener, BusState
 from realizehit.errors import BrokerError, ErrorCode
 from realizehit.events import Events
 from realizehit.gaps import Gaps
+from realizehit.logs import LOG_INTERVAL, Seldom, more
 from realizehit.pattern import is_reserved
 
 logger: Final = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ class Hub(BusListener):
         self._max_channels = max_channels
         self._limited = limited
         self._reserved = reserved
+        self._was_up = False
+        self._seldom = Seldom(LOG_INTERVAL)
         # Channels that the broker has yet to confirm, with those who wait; and the same in order of their deadlines.
         self._waiting: dict[bytes, list[_Waiter]] = {}
         self._deadlines: deque[tuple[float, bytes]] = deque()
@@ -180,13 +183,18 @@ class Hub(BusListener):
         waiting = self._waiting.pop(channel, ())
         # Those who left while they waited stand among the waiters and not among the subscribers.
         if self._engine.subscribers(channel) > len({one.conn for one in waiting if self._engine.is_open(one.conn)}):
-            logger.error("the broker refused %s, which was in force before: %s", channel.decode(), error)
+            left_out = self._seldom.passes("refused")  # where a permission is taken away it may be every channel
+            if left_out is not None:
+                text = "the broker refused %s, which was in force before: %s%s"
+                logger.error(text, channel.decode(), error, more(left_out))
             self.gaps.refused(channel)
         for waiter in waiting:
             self._refuse(waiter, channel, ErrorCode.FORBIDDEN, "the broker does not allow this channel")
 
     def state_changed(self, state: BusState) -> None:
-        logger.info("broker: %s", state.value)
+        # That it is away, and back, is told with the cause by the link.
+        logger.log(logging.DEBUG if self._was_up else logging.INFO, "broker: %s", state.value)
+        self._was_up = self._was_up or state is BusState.UP
         if state is BusState.DOWN:
             self.gaps.begin((waiter.conn, channel) for channel, waiting in self._waiting.items() for waiter in waiting)
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -35,21 +35,31 @@ class Listener:
         settings: the bounds of a request.
         guard: decides who is let in.
         room: knows whether there is room for another connection.
+        draining: whether each answer is to be its connection's last one.
     """
 
-    def __init__(self, app: Application, settings: Settings, guard: Guard, room: Room) -> None:
+    def __init__(
+        self, app: Application, settings: Settings, guard: Guard, room: Room, draining: Callable[[], bool]
+    ) -> None:
         self._app = app
         self._settings = settings
         self._door = partial(
             FrontDoor,
             timeout=settings.handshake_timeout,
             request_timeout=settings.request_timeout,
+            keep_alive=settings.keep_alive,
             max_head=settings.max_head_bytes,
             guard=guard,
             room=room,
             direct=app.direct,
+            draining=draining,
         )
         self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are that no transport of a client has taken."""
+        return sum(len(server.server_state.connections) for server, _ in self._servers)
 
     async def accept(
         self,

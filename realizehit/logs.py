@@ -12,6 +12,12 @@ from typing import Any, Final
 
 from realizehit.masking import masked
 
+LOG_INTERVAL: Final = 10.0
+"""Seconds between two lines of a kind that a stranger or an outage can cause."""
+
+REMINDER: Final = 60.0
+"""Seconds between two lines about a trouble that lasts."""
+
 # A line break in a message would forge a line of its own, and a terminal obeys escape sequences.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
 
@@ -50,8 +56,54 @@ class HideSecrets(logging.Filter):
         return True
 
 
+class Seldom:
+    """Decides which lines of a kind are written: one, then none for a while; those left out are counted.
+
+    It bounds what strangers and outages can write into a log, whose lines would fill a disk otherwise.
+
+    Args:
+        interval: seconds between two lines of a kind.
+        clock: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = interval
+        self._clock = clock
+        # By kind, of which there are few: when the next line may be written, and how many were left out since the last.
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def passes(self, kind: str) -> int | None:
+        """Ask for one line.
+
+        Returns:
+            How many were left out since the last line of this kind; ``None`` where this one is left out too.
+        """
+        now = self._clock()
+        quiet_until, left_out = self._kinds.get(kind, (now, 0))
+        if now < quiet_until:
+            self._kinds[kind] = (quiet_until, left_out + 1)
+            return None
+        self._kinds[kind] = (now + self._interval, 0)
+        return left_out
+
+    def overdue(self) -> list[tuple[str, int]]:
+        """Return the kinds whose time is over, with how many of their lines were left out, for a line about these."""
+        now = self._clock()
+        found = [
+            (kind, left_out) for kind, (quiet_until, left_out) in self._kinds.items() if left_out and now >= quiet_until
+        ]
+        for kind, _ in found:
+            self._kinds[kind] = (now + self._interval, 0)
+        return found
+
+
+def more(left_out: int) -> str:
+    """Return the words, with a space before them, that say how many lines were left out; none for 0."""
+    return f" ({left_out} more like this since the last line)" if left_out else ""
+
+
 class FewOfAKind(logging.Filter):
-    """Lets one of the lines pass that any stranger can cause, and then none of its kind for a while.
+    """Lets one of a library's lines pass that any stranger can cause, and then none of its kind for a while.
 
     The next line that passes tells how many were left out.
 
@@ -59,35 +111,48 @@ class FewOfAKind(logging.Filter):
         kinds: the beginnings of the messages that this is about.
         interval: seconds.
         clock: seconds of a clock that never goes back.
+        dropped: the beginnings of messages that never pass, because something better is said elsewhere.
     """
 
     def __init__(
-        self, kinds: Sequence[str], interval: float = 5.0, clock: Callable[[], float] = time.monotonic
+        self,
+        kinds: Sequence[str],
+        interval: float = LOG_INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        dropped: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self._clock = clock
-        self._interval = interval
-        self._quiet_until = dict.fromkeys(kinds, 0.0)
-        self._left_out = dict.fromkeys(kinds, 0)
+        self._kinds = tuple(kinds)
+        self._dropped = dropped
+        self._seldom = Seldom(interval, clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a record is written."""
         message = str(record.msg)
-        kind = next((kind for kind in self._quiet_until if message.startswith(kind)), None)
+        if message.startswith(self._dropped):
+            return False
+        kind = next((kind for kind in self._kinds if message.startswith(kind)), None)
         if kind is None:
             return True
-        now = self._clock()
-        if now < self._quiet_until[kind]:
-            self._left_out[kind] += 1
+        left_out = self._seldom.passes(kind)
+        if left_out is None:
             return False
-        self._quiet_until[kind] = now + self._interval
-        left_out, self._left_out[kind] = self._left_out[kind], 0
         if left_out:
-            record.msg, record.args = f"{record.getMessage()} ({left_out} more like this since the last line)", None
+            record.msg, record.args = record.getMessage() + more(left_out), None
         return True
 
 
-_STRANGERS: Final = ("Invalid HTTP request received", "Unsupported upgrade request", "No supported WebSocket library")
+_STRANGERS: Final = (
+    "Unsupported upgrade request", "No supported WebSocket library",
+    # Defects; what causes one may be sent again and again.
+    "Exception in ASGI application", "ASGI callable",
+)  # fmt: skip
+_DEFECTS: Final = (
+    "a connection's callback failed", "the relay failed", "Task exception was never retrieved", "Exception", "Fatal",
+    "SSL", "socket.send() raised exception",
+)  # fmt: skip
+_SAID_BETTER: Final = ("Invalid HTTP request received",)  # with the peer's address, by `realizehit.access.refusals`
 _LIBRARIES: Final = ("uvicorn.access", "uvicorn.error", "websockets.server")
 
 
@@ -98,7 +163,8 @@ def guard_libraries() -> None:
     """
     for name in _LIBRARIES:
         _add(logging.getLogger(name), HideSecrets())
-    _add(logging.getLogger("uvicorn.error"), FewOfAKind(_STRANGERS))
+    _add(logging.getLogger("uvicorn.error"), FewOfAKind(_STRANGERS, dropped=_SAID_BETTER))
+    _add(logging.getLogger("asyncio"), FewOfAKind(_DEFECTS))
 
 
 def _add(logger: logging.Logger, new: logging.Filter) -> None:

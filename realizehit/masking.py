@@ -19,8 +19,10 @@ _HEADER: Final = re.compile(
     re.IGNORECASE,
 )
 _BEARER: Final = re.compile(r"\b(bearer)( ++)(?=\S{16})\S++", re.IGNORECASE)
-_MEMBER: Final = re.compile(
-    r"(\"(?:token|password|secret|api_?key|key)\"\s*+:\s*+\")(?:[^\"\\]++|\\.)*+", re.IGNORECASE | re.DOTALL
+_NAMES_IN_OBJECTS: Final = r"(?:token|password|secret|api_?key|key|sid)"
+_MEMBER: Final = re.compile(rf"(\"{_NAMES_IN_OBJECTS}\"\s*+:\s*+\")(?:[^\"\\]++|\\.)*+", re.IGNORECASE | re.DOTALL)
+_ITEM: Final = re.compile(  # of a dictionary, as Python shows it
+    rf"('{_NAMES_IN_OBJECTS}'\s*+:\s*+')(?:[^'\\]++|\\.)*+", re.IGNORECASE | re.DOTALL
 )
 _JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}+(?:\.[A-Za-z0-9_-]*+)*+")  # the base64 of '{"'
 _WORD: Final = re.compile(r"\S++")
@@ -40,6 +42,7 @@ def masked(text: str) -> str:
     text = _HEADER.sub(rf"\1\2{MASK}", text)
     text = _BEARER.sub(rf"\1\2{MASK}", text)
     text = _MEMBER.sub(rf"\1{MASK}", text)
+    text = _ITEM.sub(rf"\1{MASK}", text)
     return _JWT.sub(MASK, text)
 
 

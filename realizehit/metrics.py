@@ -75,13 +75,19 @@ class Metrics:
         self._registry.register(_NodeCollector(bus, engine_stats))
         self._registry.register(_PublishCollector(self))
         if gate is not None:
-            self._registry.register(_GateCollector(gate))
-        self.outcomes = dict.fromkeys(("queued", "invalid", "refused", "unavailable"), 0)
+            self._registry.register(_GateCollector(gate, engine_stats))
+        self.outcomes = dict.fromkeys(("queued", "invalid", "denied", "refused", "unavailable"), 0)
         self.seconds = 0.0
         self.buckets = [0] * (len(_BUCKETS) + 1)  # requests by how long they took, each in one bucket
 
     def count(self, outcome: str, messages: int = 1) -> None:
-        """Count messages: ``queued``, ``invalid``, ``refused`` (by the broker) or ``unavailable`` (it is away)."""
+        """Count messages.
+
+        Args:
+            outcome: ``queued``, ``invalid``, ``denied`` (the key may not do that, or not now), ``refused`` (by the
+                broker) or ``unavailable`` (it is away).
+            messages: how many.
+        """
         self.outcomes[outcome] += messages
 
     def took(self, seconds: float) -> None:
@@ -121,15 +127,19 @@ class _PublishCollector(Collector):
 class _GateCollector(Collector):
     """Shows who was refused."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, engine_stats: Callable[[], dict[str, int]] | None) -> None:
         self._gate = gate
+        self._engine_stats = engine_stats
 
     def collect(self) -> Iterator[Metric]:
+        refusals = dict(self._gate.refusals)
+        if self._engine_stats is not None:
+            refusals["too_many_actions"] += self._engine_stats()["refused_frames"]
         yield _labelled(
             "refusals",
             "Connections, actions and publications that were not allowed, or no longer, by why.",
-            {reason: reason for reason in self._gate.refusals},
-            self._gate.refusals,
+            {reason: reason for reason in refusals},
+            refusals,
         )
         yield CounterMetricFamily(
             "realizehit_ignored_identity_headers",

@@ -47,6 +47,38 @@ def channel_of(filters: object, *, wildcards: bool = False) -> bytes:
         raise (WildcardUnsupported if error.wildcard else PatternError)(str(error)) from None
 
 
+def shape_of(channel: bytes) -> bytes:
+    """Return the shape of a subscription: its channel with ``=`` for each fixed value, ``b"channel:*|kind:="``.
+
+    Subscriptions of one shape differ in their fixed values alone. A publication matches at most one of them: the one
+    whose channel is its projection.
+
+    Args:
+        channel: what `channel_of` returned, with or without a star.
+
+    Raises:
+        ValueError: it is no channel.
+    """
+    return _fanout.shape_of(channel)
+
+
+def project(channel: bytes, shape: bytes) -> bytes | None:
+    """Return the channel of the one wildcard subscription of a shape that a publication matches.
+
+    The fixed keys take the publication's values: ``b"channel:CNN|kind:news"`` by ``b"channel:*|kind:="`` is
+    ``b"channel:*|kind:news"``.
+
+    Args:
+        channel: what `channel_of` returned for the publication, so without a star.
+        shape: what `shape_of` returned for a wildcard subscription.
+
+    Returns:
+        None where no subscription of that shape matches: the publication lacks a key of it, or has a further one that
+        the shape does not leave open; or the publication has the `RESERVED_KEY`.
+    """
+    return _fanout.project(channel, shape)
+
+
 def is_reserved(channel: bytes) -> bool:
     """Tell whether a channel is that of a pattern with the reserved key."""
     return channel.startswith(b"realizehit:") or b"|realizehit:" in channel
@@ -77,6 +109,9 @@ class Pattern(Mapping[str, FilterValue]):
         channel: the canonical text, ``channel:CNN|kind:news``, which is also ``str(pattern)``.
         id: the label on the wire, ``3bf1d979``. Two patterns may share it: never use it as a key.
         has_wildcard: whether the reserved ``*`` stands in it; such a pattern cannot be published to.
+
+    ``{"kind": "news", "channel": "*"}`` leaves the value of ``channel`` open, and ``{"user": 42, "*": "*"}`` whatever
+    other filters there are.
     """
 
     __slots__ = ("_filters", "channel", "has_wildcard", "id")
@@ -101,14 +136,15 @@ class Pattern(Mapping[str, FilterValue]):
         """Read the command line's form, ``key=value`` pairs with commas between them.
 
         A comma, an equals sign or a percent sign inside a key or value is written as ``%2C``, ``%3D`` or ``%25``; any
-        other percent-encoded byte is understood too. Values stay text, which makes no difference to the channel.
+        other percent-encoded byte is understood too. Values stay text, which makes no difference to the channel. ``**``
+        is short for ``*=*``: any further filters.
 
         Raises:
             PatternError: a pair has no ``=``, a key comes twice, or a rule of patterns is broken.
         """
         filters: dict[str, str] = {}
         for pair in text.split(","):
-            key, equals, value = pair.partition("=")
+            key, equals, value = pair.partition("=") if pair.strip() != "**" else ("*", "=", "*")
             if not equals:
                 raise PatternError(f"{pair!r} in {text!r} is no filter; write key=value")
             try:
@@ -119,6 +155,26 @@ class Pattern(Mapping[str, FilterValue]):
                 raise PatternError(f"the key {key!r} stands twice in {text!r}")
             filters[key] = value
         return cls(filters)
+
+    @property
+    def shape(self) -> str:
+        """The channel with ``=`` in the place of each fixed value: ``channel:*|kind:=``."""
+        return _fanout.shape_of(self.channel.encode("ascii")).decode("ascii")
+
+    def matches(self, publication: Mapping[str, FilterValue]) -> bool:
+        """Whether a subscription to this pattern gets what is published to another one.
+
+        Without a star, only what is published to the same pattern. With a star, whatever has the same fixed values, a
+        value for each key that is ``*``, and no further filters unless ``"*": "*"`` allows them. Patterns with the
+        `RESERVED_KEY` match no star.
+
+        Raises:
+            WildcardUnsupported: there is a star in `publication`, and nothing can be published to that.
+            PatternError: `publication` breaks another rule.
+        """
+        published = channel_of(publication)
+        own = self.channel.encode("ascii")
+        return _fanout.project(published, _fanout.shape_of(own)) == own if self.has_wildcard else published == own
 
     def __getitem__(self, key: str) -> FilterValue:
         return self._filters[key]

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
+from realizehit.causes import reason_of
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.resp import PING, TRANSIENT, CommandConnection, code_of, pack_publish
 from realizehit.upkeep import Failures
@@ -421,7 +422,7 @@ class Pipeline:
         except BrokerRefused as error:
             return BrokerRefused(f"broker {self._broker} refused the login: {self._broker.scrub(str(error))}")
         except OSError as error:  # BrokerUnavailable is one
-            return self._unavailable(self._broker.scrub(str(error) or type(error).__name__))
+            return self._unavailable(self._broker.scrub(reason_of(error)))
         except Exception as error:  # noqa: BLE001 - nobody awaits this task: what waits for the connection has to fail
             self._defects.note(error)
             return self._unavailable(f"connecting failed: {type(error).__name__}")

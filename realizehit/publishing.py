@@ -8,11 +8,12 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``; RFC 9457 for the e
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from email.message import Message as Headers
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
@@ -34,15 +35,18 @@ from realizehit.errors import (
     PublishUnclear,
     RequestError,
 )
+from realizehit.logs import REMINDER, Seldom, more
 from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication, problem
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.direct import Respond
+from realizehit.transports.entrance import readable
+from realizehit.transports.heads import coding_of
 
 logger: Final = logging.getLogger(__name__)
 
 RETRY_AFTER: Final = 2  # seconds, in every 503
-LOG_INTERVAL: Final = 5.0  # seconds between two lines about a broker that cannot be reached
+LOG_INTERVAL: Final = REMINDER  # seconds between two lines about a broker that cannot be reached
 PATTERN_ROOM: Final = 16 * 1024  # bytes of a publish body besides its payload
 
 _LONGEST_TYPE: Final = 256  # bytes of a Content-Type
@@ -71,17 +75,32 @@ class Away:
     """Says that the broker cannot be reached: to who asks without its address, to the log with the cause."""
 
     def __init__(self) -> None:
-        self._quiet_until = 0.0
+        self._seldom = Seldom(LOG_INTERVAL)
 
     def say(self, error: BrokerError) -> str:
         """Log an error, now and then, and return what a client may know of it."""
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + LOG_INTERVAL
-            logger.warning("the broker does not serve: %s", error)
+        left_out = self._seldom.passes("away")
+        if left_out is not None:
+            logger.warning("the broker does not serve: %s%s", error, more(left_out))
         if isinstance(error, PublishUnclear):
             return "the broker did not answer in time; it may have taken the message"
         return "the broker cannot be reached; try again later"
+
+
+class EncodedBody(RequestError):
+    """A body is compressed, or otherwise not as it is."""
+
+
+def check_coding(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Take a body only as it is.
+
+    Raises:
+        EncodedBody: a ``Content-Encoding`` says that it is not.
+    """
+    coding = coding_of(headers)
+    if coding is not None:
+        text = f"the Content-Encoding is {coding}; send the body as it is, without it"
+        raise EncodedBody(text, ErrorCode.UNSUPPORTED_MEDIA_TYPE)
 
 
 class Endpoint:
@@ -95,6 +114,7 @@ class Endpoint:
         self.gate = gate
         self.metrics = metrics
         self.max_payload = settings.max_payload_bytes
+        self._seldom = Seldom(LOG_INTERVAL)
         self.max_body = settings.max_payload_bytes + PATTERN_ROOM
 
     async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
@@ -113,24 +133,28 @@ class Endpoint:
         try:
             key = None if self.gate is None else self.gate.publisher(peer_of(scope.get("client")), headers)
             media_type = self._media_type(headers.get(b"content-type", b""))
+            check_coding(scope["headers"])
             self._check_size(headers.get(b"content-length"))
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
                 body: bytes | None = message.get("body", b"")
+                self._check_body(body or b"")
             else:
                 body = await self._read_rest(message, receive)
             if body is None:
                 return  # the publisher went away
             answer = await self.publish(body, media_type, key, time.perf_counter())
         except Exception as error:
-            status, kind, data, more = self._refusal(error)
+            status, kind, data, more = self._refusal(error, scope.get("client"), headers)
             await _send_bytes(send, status, kind, data, more)
             if status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise  # whoever serves this logs it
         else:
             await _send_bytes(send, 200, _JSON, orjson.dumps(answer))
 
-    def _refusal(self, error: Exception) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
+    def _refusal(
+        self, error: BaseException, client: object, headers: Mapping[bytes, bytes]
+    ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
         """Return status, media type, body and further headers of the answer to what went wrong, and count it."""
         wait: float | None = None
         if isinstance(error, AccessDenied):
@@ -139,7 +163,10 @@ class Endpoint:
         elif isinstance(error, RequestError | PatternError):
             self.metrics.count("invalid")
             if error.code == ErrorCode.TOO_LARGE:
-                self._limited()
+                self._limited(client, headers)
+            elif self.gate is not None:
+                # The code alone: the text may quote the body, which is nothing for a log.
+                self.gate.log.note("invalid", peer=peer_of(client), headers=headers, detail=str(error.code))
             status, media_type, body = problem_of(error.code, str(error))
         elif isinstance(error, BrokerUnavailable):
             # A client takes Retry-After as leave to send again.
@@ -152,7 +179,34 @@ class Endpoint:
         more = [] if wait is None else [(b"retry-after", b"%d" % ceil(wait))]
         if status is HTTPStatus.UNAUTHORIZED:
             more.append((b"www-authenticate", b"Bearer"))
+        elif isinstance(error, EncodedBody):
+            more.append((b"accept-encoding", b"identity"))
         return status.value, media_type, body, more
+
+    def _admit(
+        self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes
+    ) -> tuple[Key | None, str]:
+        """Decide about a request that comes without ASGI; return the key that it has and its media type."""
+        key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
+        media_type = self._media_type(headers.get(b"content-type", b""))
+        self._check_body(body)
+        return key, media_type
+
+    def _check_body(self, body: bytes) -> None:
+        if len(body) > self.max_body:
+            raise self._too_large(f"the body has {len(body)} bytes")
+
+    def _refuse(self, respond: Respond, error: BaseException, client: object, headers: Mapping[bytes, bytes]) -> None:
+        answer = self._refusal(error, client, headers)
+        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR and (left_out := self._seldom.passes("failed")) is not None:
+            logger.error("a publication failed%s", more(left_out), exc_info=error)
+        respond(*answer)
+
+    def _readable(self, respond: Respond, headers: Mapping[bytes, bytes]) -> Respond:
+        """Have the answer carry what the page that asks needs to read it."""
+        if b"origin" not in headers or self.gate is None:
+            return respond
+        return _with(respond, readable(headers, self.gate))
 
     def _media_type(self, header: bytes) -> str:
         # Insisting on the type keeps web pages of strangers from publishing: what a form or a plain request of another
@@ -193,9 +247,9 @@ class Endpoint:
         text = f"the payload has {size} bytes; at most {self.max_payload} are taken"
         return RequestError(text, ErrorCode.TOO_LARGE)
 
-    def _limited(self) -> None:
+    def _limited(self, client: object = None, headers: Mapping[bytes, bytes] | None = None) -> None:
         if self.gate is not None:
-            self.gate.count("payload_too_large")
+            self.gate.count("payload_too_large", peer=peer_of(client) if client else None, headers=headers)
 
 
 class Publish(Endpoint):
@@ -220,6 +274,7 @@ class Publish(Endpoint):
         if key is not None and self.gate is not None:
             denied = self.gate.publishes(key, [publication.channel])[0]
             if denied is not None:
+                self.metrics.count("denied")
                 raise denied
         return publication
 
@@ -227,13 +282,13 @@ class Publish(Endpoint):
         self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
     ) -> None:
         """Serve a request without ASGI; see `realizehit.transports.direct`."""
+        respond = self._readable(respond, headers)
         began = time.perf_counter()
         try:
-            key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
-            self._media_type(headers.get(b"content-type", b""))
+            key, _ = self._admit(client, headers, body)
             channel, payload = self._checked(body, key)
         except Exception as error:  # noqa: BLE001 - a defect is answered and logged
-            self._refuse(respond, error)
+            self._refuse(respond, error, client, headers)
             return
 
         def done(outcome: int | BrokerError) -> None:
@@ -243,15 +298,9 @@ class Publish(Endpoint):
                 respond(200, _JSON, orjson.dumps(_queued(channel, outcome)), ())
             else:
                 self.metrics.count(_outcome(outcome))
-                self._refuse(respond, outcome)
+                self._refuse(respond, outcome, client, headers)
 
         self.bus.publish_soon(channel, payload, done)
-
-    def _refuse(self, respond: Respond, error: Exception) -> None:
-        answer = self._refusal(error)
-        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR:
-            logger.error("a publication failed", exc_info=error)
-        respond(*answer)
 
 
 class PublishBatch(Endpoint):
@@ -263,12 +312,40 @@ class PublishBatch(Endpoint):
         super().__init__(bus, settings, metrics, gate, away)
         self.max_body = settings.max_batch_bytes
         self._most = settings.max_batch_messages
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def directly(
+        self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes, respond: Respond
+    ) -> None:
+        """Serve a request without ASGI; see `realizehit.transports.direct`."""
+        respond = self._readable(respond, headers)
+        began = time.perf_counter()
+        try:
+            key, media_type = self._admit(client, headers, body)
+        except Exception as error:  # noqa: BLE001 - a defect is answered and logged
+            self._refuse(respond, error, client, headers)
+            return
+        task = asyncio.create_task(self.publish(body, media_type, key, began))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._done, respond, client, headers))
+
+    def _done(self, respond: Respond, client: object, headers: Mapping[bytes, bytes], task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return  # with all that this process does
+        error = task.exception()
+        if error is None:
+            respond(200, _JSON, orjson.dumps(task.result()), ())
+        else:
+            self._refuse(respond, error, client, headers)
 
     async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
         parse = parse_lines if media_type == "application/x-ndjson" else parse_batch
         items = self._checked(parse(body, self._most), key)
         good = [item for item in items if isinstance(item, Publication)]
-        self.metrics.count("invalid", len(items) - len(good))
+        denied = sum(1 for item in items if isinstance(item, AccessDenied))
+        self.metrics.count("denied", denied)
+        self.metrics.count("invalid", len(items) - len(good) - denied)
         outcomes = await self.bus.publish_many(good)
         if good:
             self.metrics.took(time.perf_counter() - began)
@@ -300,13 +377,22 @@ class PublishBatch(Endpoint):
                 checked[index] = too_large
                 self._limited()
         if key is not None and self.gate is not None:
-            self.gate.pay(key, len(items) - 1)
+            try:
+                self.gate.pay(key, len(items) - 1)
+            except AccessDenied:
+                self.metrics.count("denied", len(items))
+                raise
             places = [index for index, item in enumerate(checked) if isinstance(item, Publication)]
             channels = [item.channel for item in checked if isinstance(item, Publication)]
             for index, denied in zip(places, self.gate.publishes(key, channels), strict=True):
                 if denied is not None:
                     checked[index] = denied
         return checked
+
+
+def _with(respond: Respond, headers: Sequence[tuple[bytes, bytes]]) -> Respond:
+    """Return a function that responds with further headers."""
+    return lambda status, media_type, body, more: respond(status, media_type, body, [*more, *headers])
 
 
 def _media_type(header: bytes) -> str:

@@ -27,6 +27,7 @@ from realizehit.bus.embedded import MAX_SOCKET_PATH
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerError, ErrorCode, SettingsError
 from realizehit.hub import Hub
+from realizehit.logs import LOG_INTERVAL, Seldom, more
 from realizehit.resp import BACK, LOST, REFUSED
 from realizehit.transports.adoption import adopt
 from realizehit.upkeep import Ticker
@@ -77,6 +78,7 @@ class Relay:
         )
         self._hub = _RelayHub(engine, self._bus, loop=loop, relay=self)
         self._workers: dict[int, _Worker] = {}
+        self._seldom = Seldom(LOG_INTERVAL)
         if engine.owns_sockets:
             loop.add_reader(engine.fileno(), engine.poll)
         self._ticker = Ticker("the relay's timer", lambda: self._hub.tick(loop.time()), interval=lambda: TICK)
@@ -111,7 +113,9 @@ class Relay:
         try:
             handle = adopt(self._engine, transport, self, framing=_fanout.RESP)
         except OSError as error:
-            logger.error("a worker was refused: %s", error.strerror)  # noqa: TRY400 - no traceback for a full table
+            if (left_out := self._seldom.passes("refused")) is not None:
+                text = "a worker was refused: %s%s"
+                logger.error(text, error.strerror, more(left_out))  # noqa: TRY400 - no traceback for a full table
             transport.abort()
             return
         self._workers[handle] = _Worker(self._engine, self._hub, handle)
@@ -145,7 +149,9 @@ class Relay:
         try:
             self._workers[handle].feed(data)
         except (hiredis.HiredisError, TypeError, _CommandError) as error:  # TypeError: a map with a list as a key
-            logger.error("a worker sent what is no command: %s", error)  # noqa: TRY400 - the text says it all
+            if (left_out := self._seldom.passes("no command")) is not None:
+                text = "a worker sent what is no command: %s%s"
+                logger.error(text, error, more(left_out))  # noqa: TRY400 - the text says it all
             self._engine.disconnect(handle, 0)
 
     def on_gone(self, handle: int) -> None:

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from realizehit.address import Address, redacted
 from realizehit.errors import BrokerUnavailable, SettingsError
+from realizehit.logs import LOG_INTERVAL, Seldom, more
 
 logger: Final = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class SentinelAddress(Address):
         super().__init__(inner + (f"?{urlencode(options)}" if options else ""), shown=shown)
         self.name: Final = unquote(name)
         self._confirmed: dict[str, float] = {}  # an entry for each master there was
+        self._seldom = Seldom(LOG_INTERVAL)
         self._odd: set[Redis] = set()  # sentinels whose last answer made no sense
         self._sentinels = [self._client(host, port, sentinel_login) for host, port in _places(hosts, shown)]
 
@@ -150,7 +152,10 @@ class SentinelAddress(Address):
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             if sentinel not in self._odd:
                 self._odd.add(sentinel)
-                logger.warning("broker %s: a sentinel's answer makes no sense, and is not counted: %r", self, error)
+                left_out = self._seldom.passes(str(self._sentinels.index(sentinel)))
+                if left_out is not None:
+                    text = "broker %s: a sentinel's answer makes no sense, and is not counted: %r%s"
+                    logger.warning(text, self, error, more(left_out))
             return None
         self._odd.discard(sentinel)
         return opinion

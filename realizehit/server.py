@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from realizehit import _fanout, console, logs
 from realizehit.access.gate import Gate
+from realizehit.access.limits import STRIKES
 from realizehit.api import create_app
 from realizehit.bus.embedded import EmbeddedValkey
 from realizehit.bus.link import LinkSettings
@@ -33,10 +34,11 @@ from realizehit.hub import Hub
 from realizehit.line import Line
 from realizehit.listener import Listener
 from realizehit.listening import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
+from realizehit.logs import REMINDER
 from realizehit.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.engineio import EngineIO
-from realizehit.transports.guard import Guard
+from realizehit.transports.guard import SLICE, Guard
 from realizehit.transports.room import Room
 from realizehit.transports.session import DRAIN_REASON, ActionSession
 from realizehit.transports.sse import RETRY, SSE_PATH, EventStreams
@@ -47,8 +49,13 @@ logger: Final = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
 LEAVE_TIMEOUT: Final = 0.5  # seconds for the same where the node has to be gone at once
+STALL: Final = 5.0  # seconds without a byte taken, after which a client over its limits is closed
+BURSTS: Final = 16  # batches that may wait while clients are over their limits; of all clients together
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
 TICK: Final = 0.25  # seconds between two looks at what is due, at most
+IDLE_GRACE: Final = (
+    1.0  # seconds of a drain for one more request on an HTTP connection, whose answer says it is the last
+)
 DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away, at least
 
 
@@ -122,7 +129,16 @@ class Node:
             self._callback_failed,
             max_queue_bytes=settings.max_queue_bytes,
             max_queue_messages=settings.max_queue_messages,
+            grace=settings.slow_grace,
+            stall=STALL,
+            # What one request publishes fits behind what may wait already, also where a transport's framing is longer.
+            burst_bytes=settings.max_queue_bytes + 2 * settings.max_batch_bytes,
+            burst_messages=settings.max_queue_messages + settings.max_batch_messages,
+            burst_total=BURSTS * settings.max_batch_bytes,
             max_message=settings.max_message_bytes,
+            input_rate=settings.max_actions,
+            input_burst=2 * settings.max_subscriptions,  # who comes back asks for all of it at once
+            input_strikes=STRIKES,
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,
             close_timeout=CLOSE_TIMEOUT,
@@ -133,8 +149,9 @@ class Node:
             self._broker_url,
             subscribe_url=self._relay_url,
             publish_timeout=settings.publish_timeout,
-            # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again.
-            link=LinkSettings(backoff_most=RELAY_BACKOFF) if self._relay_url else None,
+            # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again. What it tells of
+            # the broker is not told by each of the workers too.
+            link=LinkSettings(backoff_most=RELAY_BACKOFF, quiet_for=REMINDER) if self._relay_url else None,
         )
         self.hub = Hub(
             self.engine,
@@ -162,12 +179,14 @@ class Node:
                 publish=settings.role != "ws",
                 gate=gate,
                 transports=transports,
-                more=console.routes(settings, lambda: self._ports["ws"]) if settings.console and transports else (),
+                more=console.routes(settings, lambda: self._ports["ws"], gate.log)
+                if settings.console and transports
+                else (),
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
             self._ticker = self._start_ticking()
-            self._listener = Listener(app, settings, self.guard, self.room)
+            self._listener = Listener(app, settings, self.guard, self.room, lambda: self.draining)
             await self._listen(self._listener)
             if settings.console:
                 figures = Figures(
@@ -217,14 +236,21 @@ class Node:
         """Send the clients away, spread evenly over ``drain_seconds``, and take no new ones meanwhile.
 
         Each is closed with 4001 and a delay of its own in the reason, so that they do not come back all at once. Once
-        the last one has left, nothing is waited for.
+        the last one has left, nothing is waited for but HTTP connections, for `IDLE_GRACE` at most: each answer says
+        that it is its connection's last one, so that a load balancer that uses it again loses no request.
+
+        Event streams end last. An ``EventSource`` that came back sooner would find this server; and it waits for its
+        ``retry:`` again after each attempt that fails, as while another server starts in this one's place, so that
+        this is to be short.
         """
         self.draining = True
         await self._end_figures()
         seconds = self.settings.drain_seconds
         handles = self.engine.handles()
+        streams = [handle for handle in handles if handle in self.hub.events.named]
         if handles:
             logger.info("draining: %d clients over %g s", len(handles), seconds)
+        handles = [handle for handle in handles if handle not in self.hub.events.named]
         random.shuffle(handles)
         steps = min(max(1, round(seconds / DRAIN_STEP)), len(handles))
         began = self._loop.time()
@@ -233,17 +259,19 @@ class Node:
             due = began + seconds * step / steps
             while (left := due - self._loop.time()) > 0 and self.engine.stats()["connections"]:
                 await asyncio.sleep(min(left, DRAIN_STEP))
-            left = max(0.0, began + seconds - self._loop.time())
             for handle in handles[step::steps]:
-                self._send_away(handle, self._random_delay(), left)
+                self._send_away(handle, self._random_delay())
+        for count, handle in enumerate(streams, 1):
+            self._send_away(handle, self._random_delay())
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
         # Who connected in the meantime, and those whose close frame has yet to go out.
         for handle in self.engine.handles():
-            self._send_away(handle, 0, 0.0)
+            self._send_away(handle, 0)
         await self._closed_within(CLOSE_TIMEOUT)
-
-    def _random_delay(self) -> int:
-        """Return milliseconds after which a client that is sent away should come back."""
-        return random.randint(0, max(1000, round(self.settings.drain_seconds * 1000)))  # noqa: S311 - no secret, a spread
+        grace = min(began + seconds, self._loop.time() + IDLE_GRACE)
+        while self._listener is not None and self._listener.connections and self._loop.time() < grace:
+            await asyncio.sleep(DRAIN_STEP / 5)
 
     async def _closed_within(self, seconds: float) -> None:
         """Wait until the clients that were sent away have closed their connections, or the time is over."""
@@ -251,11 +279,13 @@ class Node:
         while self.engine.stats()["closing"] and self._loop.time() < deadline:
             await asyncio.sleep(DRAIN_STEP / 5)
 
-    def _send_away(self, handle: int, delay: int, left: float) -> None:
+    def _random_delay(self) -> int:
+        """Return milliseconds after which one of many clients is to come back."""
+        return random.randint(0, max(1000, round(self.settings.drain_seconds * 1000)))  # noqa: S311 - no secret
+
+    def _send_away(self, handle: int, delay: int) -> None:
         if handle in self.hub.events.named:  # there is no close frame whose reason could say it
-            # An EventSource would find this server until it is gone, and another in its place a little later.
-            retry = round(left * 1000) + RETRY + delay // 5
-            self.hub.events.send(handle, "drain", retry=retry, delay=delay)
+            self.hub.events.send(handle, "drain", retry=RETRY + delay // 5, delay=delay)
         self.engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=delay))
 
     async def leave(self) -> None:
@@ -268,7 +298,7 @@ class Node:
             self._listener.stop()
         await self._end_figures()
         for handle in self.engine.handles():
-            self._send_away(handle, self._random_delay(), 0.0)
+            self._send_away(handle, self._random_delay())
         await self._closed_within(LEAVE_TIMEOUT)
 
     async def close(self) -> None:

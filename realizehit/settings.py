@@ -7,7 +7,6 @@ variables' names, the file's keys and ``check-config`` are all made from it.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from realizehit.errors import SettingsError
 from realizehit.masking import masked
+from realizehit.suggestions import did_you_mean
 
 Role = Literal["all", "ws", "api"]
 LogFormat = Literal["text", "json"]
@@ -54,6 +54,7 @@ _LEAST: Final = {
     "subscribe_timeout": 0.01,
     "publish_timeout": 0.01,
     "request_timeout": 0.05,
+    "keep_alive": 0.05,
 }  # seconds
 
 _UNLIMITED: Final = ("max_connections", "max_per_address", "max_handshakes", "max_actions", "max_channels")
@@ -107,8 +108,13 @@ class Settings:
     compress: bool = _option(False, "compress messages (permessage-deflate) for WebSocket clients that offer it")
     max_message_bytes: int = _option(16 * 1024, "largest message a client may send", unit="bytes")
     max_subscriptions: int = _option(1024, "subscriptions a connection may hold")
-    max_queue_bytes: int = _option(1 << 20, "bytes that may wait for a slow client before it is closed", unit="bytes")
-    max_queue_messages: int = _option(4096, "messages that may wait for a slow client before it is closed")
+    max_queue_bytes: int = _option(
+        1 << 20, "bytes that may wait for a client; past it for longer than --slow-grace it is closed", unit="bytes"
+    )
+    max_queue_messages: int = _option(4096, "messages that may wait for a client, likewise")
+    slow_grace: float = _option(
+        30.0, "time for which more may wait for a client that keeps reading, up to a batch more; 0 for none", unit="s"
+    )
     max_payload_bytes: int = _option(1 << 20, "largest payload that may be published", unit="bytes")
     max_batch_bytes: int = _option(4 << 20, "largest body of a batch", unit="bytes")
     max_batch_messages: int = _option(10_000, "messages in one batch")
@@ -136,10 +142,13 @@ class Settings:
     max_connections: int = _option(0, "clients connected at once, 0 for any number")
     max_per_address: int = _option(0, "connections of one address, 0 for any number; trusted proxies are not counted")
     max_handshakes: int = _option(0, "opening handshakes per second, 0 for any number")
-    max_actions: int = _option(100, "actions per second of a connection, 0 for any number")
+    max_actions: int = _option(100, "actions per second of a connection, 0 for any number; every frame counts as one")
     max_channels: int = _option(0, "channels with a subscriber at once, 0 for any number")
     max_head_bytes: int = _option(16 * 1024, "largest head of a request, its line and headers", unit="bytes")
     request_timeout: float = _option(30.0, "time for an HTTP request to arrive whole", unit="s")
+    keep_alive: float = _option(
+        75.0, "time that an HTTP connection may be idle; longer than a load balancer keeps its own", unit="s"
+    )
 
     def __post_init__(self) -> None:  # noqa: PLR0912 - one check after the other
         for name in ("port", "ws_port", "api_port"):
@@ -208,6 +217,32 @@ class Settings:
 OPTIONS: Final = dataclasses.fields(Settings)
 
 
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Listening": (
+        "role", "host", "port", "ws_port", "api_port", "prefix", "unix_socket",
+        "endpoint", "endpoint_ws", "endpoint_api",
+    ),
+    "Broker": ("redis", "subscribe_timeout", "publish_timeout"),
+    "Processes": ("workers", "relay", "drain_seconds"),
+    "Access": ("keys", "insecure_publish", "grants", "allow_origin"),
+    "Identities": (
+        "identify", "trusted_proxies", "jwt_key_file", "jwt_secret", "jwt_algorithms", "jwt_claims", "jwt_audience",
+        "jwt_issuer", "jwt_leeway", "expiry_warning",
+    ),
+    "TLS": ("tls_cert", "tls_key"),
+    "Limits": (
+        "max_connections", "max_per_address", "max_handshakes", "max_actions", "max_subscriptions", "max_channels",
+        "max_message_bytes", "max_queue_bytes", "max_queue_messages", "slow_grace", "max_payload_bytes",
+        "max_batch_bytes", "max_batch_messages", "max_head_bytes",
+    ),
+    "Connections": (
+        "handshake_timeout", "request_timeout", "keep_alive", "heartbeat_interval", "heartbeat_timeout", "compress",
+    ),
+    "Logging and console": ("log_format", "log_level", "access_log", "console"),
+}  # fmt: skip
+"""The options by what they are about, as ``--help`` shows them."""
+
+
 def flag_of(name: str) -> str:
     """Return the command line's flag of an option: ``--ws-port``; an empty text where it has none."""
     flag = next(option for option in OPTIONS if option.name == name).metadata["flag"]
@@ -268,13 +303,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     values = {key.replace("-", "_"): value for key, value in table.items()}
     for name in values:
         if name not in known:
-            raise SettingsError(f"{path}: unknown key {name!r}{_did_you_mean(name, known)}")
+            meant = did_you_mean(name, known) or f"; known are {', '.join(sorted(known))}"
+            raise SettingsError(f"{path}: unknown key {name!r}{meant}")
     return values
-
-
-def _did_you_mean(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
 
 
 _HINTS: Final[dict[str, Any]] = get_type_hints(Settings)

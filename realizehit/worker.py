@@ -9,15 +9,13 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 import socket
 import sys
-from pathlib import Path
 from subprocess import DEVNULL
 from typing import Final
 
-from realizehit import logs
+from realizehit import children, logs
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.line import BEAT, DRAIN, Line, Report
 from realizehit.server import run
@@ -51,14 +49,10 @@ class Worker:
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",  # what lies in the working directory is not to be imported by accident
-                    "-m",
-                    "realizehit.worker",
-                    str(theirs.fileno()),
+                    *children.command("realizehit.worker", str(theirs.fileno())),
                     stdin=DEVNULL,
                     pass_fds=[theirs.fileno(), *shared],
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+                    env=children.environment(),
                     start_new_session=True,  # a terminal's Ctrl+C is for the parent, who tells its workers
                 )
             except BaseException:

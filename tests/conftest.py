@@ -33,7 +33,7 @@ def pytest_configure() -> None:
 
 # Where servers, browsers and programs of others meet, and a busy machine can fail a test. Elsewhere a failure is a
 # defect, and what made it, a case or an order of events, is different in the next run.
-RUN_AGAIN = {"integration", "browser", "interop"}
+RUN_AGAIN = {"integration", "browser", "interop", "docs"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

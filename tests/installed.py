@@ -27,6 +27,7 @@ def main() -> int:
                 shutil.copytree(item, Path(directory, item.name), ignore=left_out)
             else:
                 shutil.copy(item, directory)
+        os.environ["REALIZEHIT_CHECKOUT"] = str(ROOT)  # for the tests of how to install from one
         os.chdir(directory)
         return pytest.main(sys.argv[1:])
 

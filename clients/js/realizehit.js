@@ -17,7 +17,12 @@ const NUMBERS = {
 };
 const FOR_NOW = /^(unavailable|rate-limited)$/; // codes of a refusal that may not be the last word
 const FOR_GOOD = /^(401|403|4[5-9]\d\d)$/; // HTTP statuses and close codes after which no server is bothered again
+const EXPIRED = 4501; // the close code where a token has ended, or its key was replaced
 const LONGEST = 2 ** 31 - 1; // ms of a timer; every platform takes a longer one for none at all
+// Finds out without parsing whether a text may hold a number that no double holds as it is written: an integer of 16 digits
+// or more, or an exponent of three. It takes some strings for such numbers, too.
+const LARGE = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
+const MOST_ASKED = 300_000; // ms that a server may keep a client from coming back, as in every realizehit client
 const MAX_ADDRESS = 7000; // characters of a stream's address, before its last pattern; many a proxy takes 8 KiB at most
 
 /** A clock in ms that nobody sets, for what lasts. */
@@ -25,6 +30,32 @@ const now = () => performance.now();
 
 /** Return a delay in ms that a timer can have, whatever was asked for. @param {number} delay */
 const timely = (delay) => Math.min(Math.max(delay, 0) || 0, LONGEST);
+
+/**
+ * Return the value of a JSON text, where each number that a double cannot hold as it is written is a string of its digits:
+ * integers beyond `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`.
+ *
+ * @param {string} text
+ * @returns {any}
+ */
+const parseExact = (text) => {
+  const value = JSON.parse(text);
+  if (!LARGE.test(text)) return value;
+  let inString = false;
+  // An escape, a quote or a number at a time: however long or deep the text is, nothing recurses.
+  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+    if (token === '"') inString = !inString;
+    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
+    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
+  });
+  return quoted === text ? value : JSON.parse(quoted);
+};
+
+/** Return a token that can be sent; what refuses others would show them in its message. @param {unknown} token */
+const checkToken = (token) => {
+  if (typeof token !== "string" || !/^[!-~]+$/.test(token)) throw new TypeError("the token is no text of visible ASCII characters");
+  return token;
+};
 
 /** An error that a server gave, or the loss of a connection. */
 export class RealizehitError extends Error {
@@ -36,7 +67,7 @@ export class RealizehitError extends Error {
    * @param {number} [status] the HTTP status, or the close code of a WebSocket.
    */
   constructor(message, code = "", status = 0) {
-    super(message);
+    super(`${message}`.replace(/([?&]token=)[^&\s]+/g, "$1***")); // addresses stand in messages, and messages in logs
     /** The server's stable code, or an empty string. */
     this.code = code;
     /** The HTTP status, or the WebSocket's close code; 0 where there was none. */
@@ -123,9 +154,12 @@ class Emitter {
 /**
  * @typedef {Record<string, string | number | boolean>} Pattern a set of filters, such as `{kind: "news"}`
  * @typedef {"subscribing" | "subscribed" | "unsubscribing" | "unsubscribed"} SubscriptionState
- *
+ */
+
+/**
+ * @template [Payload=any]
  * @typedef {{
- *   payload: [payload: any], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
+ *   payload: [payload: Payload], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
  *   gap: [seconds: number], error: [error: Error],
  * }} SubscriptionEvents
  */
@@ -137,7 +171,8 @@ class Emitter {
  * (seconds) when it is in force again after the connection was away, so that messages may be missing; `error` (error)
  * when it ended by itself, or a payload could not be parsed and was left out.
  *
- * @extends {Emitter<SubscriptionEvents>}
+ * @template [Payload=any] what its payloads are; only the types know it, nothing checks it
+ * @extends {Emitter<SubscriptionEvents<Payload>>}
  */
 export class Subscription extends Emitter {
   /** Its label on the wire, empty until it was in force once. */
@@ -224,7 +259,7 @@ export class Subscription extends Emitter {
   /**
    * Hand out payloads from now on. Each loop has a queue of its own, which drops its oldest payload when it is full.
    *
-   * @returns {AsyncGenerator<any, void, void>} ends with the subscription; throws where that ended by itself.
+   * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws where that ended by itself.
    */
   async *[Symbol.asyncIterator]() {
     const reader = { waiting: /** @type {any[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
@@ -342,7 +377,10 @@ export class Subscription extends Emitter {
  * @property {(url: URL, request: RequestInit) => Promise<Response>} [fetch] in place of the platform's.
  * @property {string | URL | false} [sse] where the stream of events is, `sse` beside the WebSocket's address where it
  *   is not given; false to use WebSockets only.
- * @property {(text: string) => any} [parse] makes a payload of its JSON text, in place of `JSON.parse`.
+ * @property {(text: string) => any} [parse] makes a payload of its JSON text. By default it is `JSON.parse`, but
+ *   that integers beyond `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`, are strings of their digits.
+ * @property {string | (() => string | Promise<string>)} [token] says who the client is, where the server asks. A function
+ *   is called for each connection, before its token ends, and once that has ended; it gives a fresh one each time.
  * @property {number} [maxsize] how many payloads may wait in an iterator, 1024.
  * @property {number} [backoffBase] the first bound of the delay before reconnecting, 500.
  * @property {number} [backoffCap] the last bound of it, 30000.
@@ -371,8 +409,9 @@ const parser = (take, retry) => {
   let cut = false; // whether the last line ended with a CR at the end of a piece, so that an LF may belong to it
   /** @param {string} text */
   return (text) => {
-    const lines = (rest + (cut ? text.replace(/^\n/, "") : text)).split(/\r\n?|\n/);
+    const lines = (cut ? text.replace(/^\n/, "") : text).split(/\r\n?|\n/);
     cut = text.endsWith("\r");
+    lines[0] = rest + lines[0]; // which is not searched again
     rest = /** @type {string} */ (lines.pop());
     for (const line of lines) {
       const [, field, value] = /** @type {string[]} */ (/^([^:]*):? ?(.*)/s.exec(line));
@@ -424,15 +463,17 @@ const keyOf = (pattern) => {
  * It connects by itself, and reconnects with a full-jitter back-off or after the delay that a server asked for. A server
  * that closes with 4500 to 4999 is not bothered again.
  *
- * Events: `connected` (kind) each time a connection is there; `disconnect` (error) when it is gone; `error` (error) when
- * an attempt failed, or the server will not have the client.
+ * Events: `connected` (kind) each time a connection is there; `disconnect` (error) when it is gone; `expiring` (seconds)
+ * when its token ends soon; `error` (error) when an attempt failed, or the server will not have the client.
  *
- * @extends {Emitter<{connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], error: [error: Error]}>}
+ * @extends {Emitter<{
+ *   connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], expiring: [seconds: number], error: [error: Error],
+ * }>}
  */
 export class WSClient extends Emitter {
   /** The WebSocket's address. */
   url;
-  /** @type {Required<Omit<Options, "sse">>} */
+  /** @type {Required<Omit<Options, "sse" | "token">> & Pick<Options, "token">} */
   #options;
   /** @type {URL | undefined} */
   #sse;
@@ -442,7 +483,7 @@ export class WSClient extends Emitter {
   #inForce = new Map();
   /** @type {Map<Subscription, "sub" | "unsub">} what this turn of the event loop asked for */
   #turn = new Map();
-  /** @type {Map<string, ["sub" | "unsub", Subscription]>} what each reply will be about */
+  /** @type {Map<string, ["sub" | "unsub", Subscription] | ["auth", (code?: string, detail?: string) => void]>} what each reply will be about */
   #replies = new Map();
   #lastId = 0;
 
@@ -454,6 +495,7 @@ export class WSClient extends Emitter {
   #upAt = 0;
   #heard = 0; // when the last of it came
   #attempts = 0; // since there was a link that lasted
+  #sentAway = 0; // how often a server named the time to come back, since then
   #failures = 0; // of WebSockets, since there was one over which anything came
   #asked = false; // whether the server named the time to come back
   /** @type {RealizehitError | undefined} */
@@ -464,6 +506,10 @@ export class WSClient extends Emitter {
   /** @type {ReturnType<typeof setTimeout> | undefined} for the next link, or for this one to show that it is there */
   #timer;
   #page = new AbortController();
+  /** @type {ReturnType<typeof setTimeout> | undefined} for a fresh token */
+  #renewal;
+  /** @type {Promise<string> | undefined} a token that is on its way */
+  #token;
 
   /**
    * @param {string | URL} url where the WebSocket is: `wss://host/ws`, or relative to the page.
@@ -479,7 +525,7 @@ export class WSClient extends Emitter {
     this.#options = {
       WebSocket: globalThis.WebSocket,
       fetch: globalThis.fetch,
-      parse: JSON.parse,
+      parse: parseExact,
       ...NUMBERS,
       ...options,
     };
@@ -488,7 +534,8 @@ export class WSClient extends Emitter {
       const option = /** @type {keyof typeof NUMBERS} */ (name);
       if (!(this.#options[option] >= 0)) this.#options[option] = value;
     }
-    const { sse = `sse${address.search}` } = options;
+    const { sse = `sse${address.search}`, token } = options;
+    if (token != null && typeof token !== "function") checkToken(token);
     if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
     if (!this.#options.WebSocket) {
       if (!sse) throw new TypeError("there is no WebSocket");
@@ -499,7 +546,7 @@ export class WSClient extends Emitter {
     const page = globalThis.document;
     page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), on);
     // What is subscribed to in this turn goes out at once when the connection is there.
-    this.#later(0);
+    this.#timer = setTimeout(() => this.#connect());
   }
 
   /** Whether a connection is there. */
@@ -525,8 +572,10 @@ export class WSClient extends Emitter {
   /**
    * Subscribe to a pattern. Asked again for the same pattern, it returns the same subscription.
    *
+   * @template [Payload=any] what the payloads are, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
    * @param {Pattern} pattern
-   * @param {(payload: any) => void} [callback] for its `payload` event.
+   * @param {(payload: Payload) => void} [callback] for its `payload` event.
+   * @returns {Subscription<Payload>}
    */
   subscribe(pattern, callback) {
     const subscription = this.getSubscription(pattern) ?? new Subscription(this, pattern, keyOf(pattern));
@@ -547,7 +596,9 @@ export class WSClient extends Emitter {
   /**
    * Return the subscription to a pattern, if there is one.
    *
+   * @template [Payload=any] what the payloads are, for TypeScript.
    * @param {Pattern} pattern
+   * @returns {Subscription<Payload> | undefined}
    */
   getSubscription(pattern) {
     return this.#wanted.get(keyOf(pattern));
@@ -667,6 +718,64 @@ export class WSClient extends Emitter {
     for (const subscription of this.subscriptions) subscription._interrupted(this.#heard);
   }
 
+  // ---- the token
+
+  /**
+   * Return the token, a fresh one where a function gives them; undefined where there is none.
+   *
+   * @returns {Promise<string> | undefined}
+   */
+  #freshToken() {
+    const { token } = this.#options;
+    if (token == null) return;
+    return (this.#token ??= (async () => {
+      try {
+        return checkToken(await (typeof token === "function" ? token() : token));
+      } catch (error) {
+        throw new RealizehitError(`there is no token: ${error}`);
+      }
+    })().finally(() => (this.#token = undefined)));
+  }
+
+  /**
+   * Give a link a fresh token before the one that it has ends.
+   *
+   * @param {Link} link
+   * @param {number} delay in ms
+   * @param {number} [attempts]
+   */
+  #renew(link, delay, attempts = 0) {
+    clearTimeout(this.#renewal);
+    this.#renewal = setTimeout(async () => {
+      try {
+        const token = /** @type {string} */ (await this.#freshToken());
+        if (link !== this.#link) return;
+        if (link.send) await this.#authenticate(link, token);
+        else {
+          // A stream of events has the token that it was opened with.
+          this.#next?.close();
+          this.#next = this.#openEvents(token);
+        }
+      } catch (error) {
+        if (link !== this.#link) return;
+        this._emit("error", /** @type {Error} */ (error));
+        this.#renew(link, this.#jitter(attempts), attempts + 1);
+      }
+    }, timely(delay));
+  }
+
+  /** Send a token; wait for the answer. @param {Link} link @param {string} token @returns {Promise<void>} */
+  #authenticate(link, token) {
+    return new Promise((resolve, reject) => {
+      const id = `${++this.#lastId}`;
+      this.#replies.set(id, ["auth", (code, detail = "") => {
+        if (code === undefined) resolve();
+        else reject(new RealizehitError(detail, code, FOR_NOW.test(code) ? 0 : 401));
+      }]);
+      link.send?.({ id, act: "auth", token });
+    });
+  }
+
   // ---- the link
 
   /** Open a link. @param {boolean} events whether to leave WebSockets alone */
@@ -678,8 +787,16 @@ export class WSClient extends Emitter {
     else this.#link = events ? this.#openEvents() : this.#openSocket();
   }
 
-  /** Open a link after a delay in ms. @param {number} delay */
-  #later(delay = this.#jitter(this.#attempts++)) {
+  /** Open a link after a delay. @param {number} [asked] the delay in ms that the server asked for */
+  #later(asked) {
+    let delay;
+    if (asked === undefined) delay = this.#jitter(this.#attempts++);
+    else {
+      // Servers that ask for no delay, one after the other, are not bothered without a pause.
+      const least = this.#sentAway && this.#jitter(this.#sentAway);
+      delay = Math.min(Math.max(asked, least), MOST_ASKED);
+      this.#sentAway++;
+    }
     this.#timer = setTimeout(() => this.#connect(), timely(delay));
   }
 
@@ -713,33 +830,61 @@ export class WSClient extends Emitter {
     const { url } = this;
     /** @type {SocketLike | undefined} */
     let socket;
-    const link = this.#newLink("websocket", url, () => socket?.close());
+    let over = false;
+    const link = this.#newLink("websocket", url, () => {
+      over = true;
+      socket?.close();
+    });
     link.send = (message) => socket?.send(JSON.stringify(message));
-    try {
-      socket = new this.#options.WebSocket(url);
-      socket.onopen = () => this.#up(link);
-      socket.onmessage = (/** @type {{data: string}} */ { data }) => {
-        const [, id, payload] = /^(\w+)\?(.*)/s.exec(data) ?? [];
-        this.#message(link, payload ?? data, id);
-      };
-      // A close follows at once, and tells more; but not on every platform.
-      socket.onerror = () => link.expire(0, "");
-      socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
-        const asked = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
-        const error = new RealizehitError(`the connection to ${url} ended: ${code} ${reason}`, "", code);
-        this.#lose(link, error, asked ? +asked[1] : undefined);
-      };
-    } catch (error) {
-      link.expire(0, `: ${error}`);
-    }
+    /** @param {string} [token] */
+    const open = (token) => {
+      if (over) return;
+      link.expire(this.#options.responseTimeout, " in time");
+      try {
+        socket = new this.#options.WebSocket(url);
+        socket.onopen = () => {
+          if (token === undefined) this.#up(link);
+          // Scripts set no headers here, and addresses are logged: the token is the first message.
+          else this.#authenticate(link, token).then(() => over || this.#up(link), (error) => this.#lose(link, error));
+        };
+        socket.onmessage = (/** @type {{data: string}} */ { data }) => {
+          const [, id, payload] = /^(\w+)\?(.*)/s.exec(data) ?? [];
+          if (link === this.#link) this.#message(link, payload ?? data, id);
+          else if (!over) this.#reply(data); // beside a stream of events, of which it is to take the place
+        };
+        // A close follows at once, and tells more; but not on every platform.
+        socket.onerror = () => link.expire(0, "");
+        socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
+          const asked = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
+          const error = new RealizehitError(`the connection to ${url} ended: ${code} ${reason}`, "", code);
+          if (code === EXPIRED) {
+            error.code = "not-authenticated";
+            error.message += "; where the option `token` is a function, the client comes back with a fresh one";
+          }
+          this.#lose(link, error, asked ? +asked[1] : undefined);
+        };
+      } catch (error) {
+        link.expire(0, `: ${error}`);
+      }
+    };
+    const token = this.#freshToken();
+    if (token) {
+      clearTimeout(link.timer); // a function that gives tokens may ask a person
+      token.then(open, (error) => {
+        link.count++; // WebSockets have not failed
+        this.#lose(link, error);
+      });
+    } else open();
     return link;
   }
 
   /**
    * Open a stream of events. It is read with `fetch` and not with `EventSource`, which shows neither why a server refuses
-   * nor the heartbeats, and would reconnect by rules of its own.
+   * nor the heartbeats, sends no token but in the address, and would reconnect by rules of its own.
+   *
+   * @param {string} [token] a fresh one, with which to take the place of a stream whose token ends
    */
-  #openEvents() {
+  #openEvents(token) {
     const wanted = this.subscriptions;
     const url = new URL(/** @type {URL} */ (this.#sse));
     let asked = 0; // how many of them there is room for
@@ -779,18 +924,27 @@ export class WSClient extends Emitter {
       if (name === "subscribed") {
         this.#next = delay = undefined;
         // One in place of another that brings nothing new would cost a gap for nothing.
-        if (link === this.#link || wanted.some((each, at) => data.ids[at] && each.subscribing())) this.#up(link);
+        if (token || link === this.#link || wanted.some((each, at) => data.ids?.[at] && each.subscribing())) this.#up(link);
         else link.close();
         answered(data);
-      } else if (name === "drain" && data.delay >= 0) ({ delay } = data);
+      } else if (name === "drain" && Number.isFinite(data.delay) && data.delay >= 0) ({ delay } = data);
       else if (name === "unavailable") failure = new RealizehitError(data.detail, data.code, data.status);
       else this.#told(name, data);
     };
 
     const read = async () => {
-      const { fetch } = this.#options; // which may not be called as a method
+      const { fetch, responseTimeout } = this.#options; // which may not be called as a method
+      /** @type {RequestInit} */
+      const request = { cache: "no-store", signal };
+      const fresh = token ?? this.#freshToken();
+      if (fresh) {
+        clearTimeout(link.timer);
+        request.headers = { Authorization: `Bearer ${await fresh}` };
+        if (signal.aborted) return;
+        link.expire(responseTimeout, " in time");
+      }
       /** @param {RequestCredentials} credentials */
-      const ask = (credentials) => fetch(url, { cache: "no-store", credentials, signal });
+      const ask = (credentials) => fetch(url, { ...request, credentials });
       // Cookies say who this is, as they do with a WebSocket. To pages that may not use the server the answer is closed
       // then; without cookies it says why.
       const response = await ask("include").catch(async (error) => {
@@ -800,6 +954,8 @@ export class WSClient extends Emitter {
       });
       if (!response.ok) {
         const error = await problem(response);
+        const after = /^\d+$/.exec(response.headers.get("retry-after") ?? ""); // seconds; a date needs a clock that is right
+        if (after) delay = +after[0] * 1000;
         if (error.status === 400) answered(error);
         throw error;
       }
@@ -814,7 +970,7 @@ export class WSClient extends Emitter {
     };
     read().then(
       () => this.#lose(link, failure, delay),
-      (error) => (error.status ? this.#lose(link, error) : link.expire(0, `: ${error}`)),
+      (error) => (error.status ? this.#lose(link, error, delay) : link.expire(0, `: ${error}`)),
     );
     return link;
   }
@@ -867,19 +1023,20 @@ export class WSClient extends Emitter {
    *
    * @param {Link} link
    * @param {RealizehitError} error
-   * @param {number} [delay] ms after which the server asked to come back
+   * @param {number} [delay] ms after which the server asked to come back; obeyed within bounds
    */
   #lose(link, error, delay) {
     link.close();
     // An attempt to leave the events may fail. Where a stream cannot be had beside the other one, that one ends too.
     if (link !== this.#link && link !== this.#next) return;
     const { status } = error;
-    if (FOR_GOOD.test(`${status}`)) return this.#end(error);
+    const renewable = status === EXPIRED && typeof this.#options.token === "function";
+    if (FOR_GOOD.test(`${status}`) && !renewable) return this.#end(error);
     const wasUp = this.#isUp;
     this.#halt();
     if (wasUp) {
       this.#interrupt();
-      if (now() - this.#upAt >= STABLE_AFTER) this.#attempts = 0;
+      if (now() - this.#upAt >= STABLE_AFTER) this.#attempts = this.#sentAway = 0;
     }
     this.#asked = delay !== undefined;
     if (link.send && !this.#asked && !link.count && ++this.#failures > 1 && this.#sse) this.#connect(true);
@@ -897,11 +1054,12 @@ export class WSClient extends Emitter {
       return; // no message that this client knows
     }
     if (reply?.evt) return this.#told(reply.evt, reply);
-    const [act, subscription] = this.#replies.get(reply?.id) ?? [];
-    if (!subscription) return;
+    const expected = this.#replies.get(reply?.id);
+    if (!expected) return;
     this.#replies.delete(reply.id);
-    if (act === "unsub") this.#forget(subscription);
-    else this.#answered(subscription, reply.ret, reply.code, reply.err);
+    if (expected[0] === "auth") expected[1](reply.err && (reply.code ?? ""), reply.err);
+    else if (expected[0] === "unsub") this.#forget(expected[1]);
+    else this.#answered(expected[1], reply.ret, reply.code, reply.err);
   }
 
   /**
@@ -911,7 +1069,12 @@ export class WSClient extends Emitter {
    * @param {{ids?: string[], seconds: number, code: string, reason: string}} event with what belongs to its name
    */
   #told(name, { ids, seconds, code, reason }) {
-    for (const id of ids ?? []) {
+    if (name === "expiring") {
+      this._emit(name, seconds);
+      // Clients whose tokens end together do not ask together.
+      if (typeof this.#options.token === "function" && this.#link) this.#renew(this.#link, seconds * (250 + Math.random() * 250));
+    }
+    for (const id of Array.isArray(ids) ? ids : []) {
       const subscription = this.#inForce.get(id);
       if (!subscription?.subscribed()) continue;
       if (name === "gap") subscription._gap(seconds);
@@ -969,7 +1132,8 @@ export class WSClient extends Emitter {
     this.#link = this.#next = undefined;
     this.#isUp = false;
     clearTimeout(this.#timer);
-    for (const [act, subscription] of this.#replies.values()) if (act === "unsub") this.#forget(subscription);
+    clearTimeout(this.#renewal);
+    for (const reply of this.#replies.values()) if (reply[0] === "unsub") this.#forget(reply[1]);
     this.#replies.clear();
   }
 

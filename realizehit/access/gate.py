@@ -8,17 +8,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Final, NamedTuple
 
+from realizehit.access.claimants import Claimant
 from realizehit.access.expiry import Deadlines
-from realizehit.access.hosts import Hosts
+from realizehit.access.hosts import Hosts, is_own_name
 from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
 from realizehit.access.keys import Key
-from realizehit.access.limits import ActionRates, AddressLimit, Bucket
+from realizehit.access.limits import AddressLimit, Bucket
 from realizehit.access.local import is_forwarded, is_local_host, is_local_page, speaks_for_itself
 from realizehit.access.origins import Origins
 from realizehit.access.peers import UNIX, Networks, is_loopback
 from realizehit.access.policy import header_names, load_policy
+from realizehit.access.refusals import LONGEST, RefusalLog
 from realizehit.access.tokens import Token
 from realizehit.errors import AccessDenied, ErrorCode
 from realizehit.pattern import is_reserved
@@ -30,7 +33,8 @@ REASONS: Final = (
     "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "host", "bad_identity",
     "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels",
     "message_too_large", "expired", "key_replaced", "no_longer_granted", "protected", "bad_key", "key_not_granted",
-    "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "no_room",
+    "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "unread_answer", "no_room",
+    "session", "bad_handshake", "malformed",
 )  # fmt: skip
 """Why somebody was refused, or put out, as metrics call it; each limit that can be reached is one of them."""
 
@@ -39,6 +43,10 @@ _BEARER: Final = re.compile(rb"bearer +([!-~]+)", re.IGNORECASE)  # RFC 6750, se
 _PROTECTED: Final = (
     "no API key is configured, so only this machine may do this; make a key with 'realizehit gen-key NAME', put its "
     "lines into a file and name that with --keys (or let everybody in with --insecure-publish)"
+)
+_NOT_YOURS: Final = (
+    "this is not the session of who asks: each of its requests comes from the same origin and carries the same "
+    "identity and the same token as the one that opened it"
 )
 
 
@@ -74,9 +82,9 @@ class Gate:
     Attributes:
         refusals: how often somebody was refused, by reason.
         ignored_headers: opening requests with identity headers from peers that are no trusted proxies.
-        rates: bounds the actions of each connection; ``None`` where they are not bounded.
         addresses: bounds the connections of each address, likewise.
         origins: decides about web pages.
+        log: tells the server's owner what is refused.
 
     Raises:
         SettingsError: something that was configured cannot be used.
@@ -90,9 +98,7 @@ class Gate:
         self._headers = IdentityHeaders(header_names(settings)) if settings.identify else None
         self._trusted = Networks(settings.trusted_proxies)
         self.origins: Final = Origins(settings.allow_origin)
-        self._hosts = _hosts(settings)
-        burst = 2 * settings.max_subscriptions  # who comes back asks for all of it at once
-        self.rates: Final = ActionRates(settings.max_actions, burst, clock) if settings.max_actions else None
+        self._hosts = _hosts(settings, self.origins)
         self.addresses: Final = AddressLimit(settings.max_per_address) if settings.max_per_address else None
         rate = settings.max_handshakes
         self._handshakes = Bucket(rate, rate, clock()) if rate else None
@@ -105,10 +111,29 @@ class Gate:
         self._buckets: dict[str, tuple[float, Bucket]] = {}
         self.refusals: Final = dict.fromkeys(REASONS, 0)
         self.ignored_headers = 0
+        self.log: Final = RefusalLog(clock)
 
-    def count(self, reason: str) -> None:
-        """Count a refusal that was decided elsewhere, such as a limit that a request passed; one of `REASONS`."""
+    def count(
+        self,
+        reason: str,
+        *,
+        peer: str | None = None,
+        headers: Mapping[bytes, bytes] | None = None,
+        detail: str = "",
+    ) -> None:
+        """Count and log a refusal that was decided elsewhere, such as a limit that a request passed.
+
+        Args:
+            reason: one of `REASONS`.
+            peer: where the connection comes from, where that is known.
+            headers: of the request, likewise.
+            detail: what was wrong.
+        """
         self.refusals[reason] += 1
+        self.log.note(reason, peer=peer, headers=headers, detail=detail)
+
+    def _denied(self, error: AccessDenied, peer: str | None, headers: Mapping[bytes, bytes] | None = None) -> None:
+        self.count(error.reason, peer=peer, headers=headers, detail=str(error))
 
     # Connections
 
@@ -136,7 +161,7 @@ class Gate:
         try:
             return self._open(peer, headers, repeated, query, counted=counted)
         except AccessDenied as error:
-            self.refusals[error.reason] += 1
+            self._denied(error, peer, headers)
             raise
 
     def _open(
@@ -156,14 +181,11 @@ class Gate:
             self._handshakes.take()
         self.check_origin(headers)
         self._check_host(peer, headers)
-        values: Mapping[str, str] = {}
+        values: Mapping[str, str] = self._said_by_proxy(peer, headers, repeated)
         end = None
         proof = None
-        if self._headers is not None:
-            if peer in self._trusted:
-                values = self._headers.read(headers, repeated)
-            elif self._headers.present(headers):
-                self.ignored_headers += 1
+        if not values and self._headers is not None and peer not in self._trusted and self._headers.present(headers):
+            self.ignored_headers += 1
         if self._policy.tokens is not None:
             text = _token_of(headers, query)
             if text is not None:
@@ -178,6 +200,59 @@ class Gate:
             return _ANONYMOUS
         return Opening(Identity(values), end, address, local, proof)
 
+    def _said_by_proxy(self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes]) -> Identity:
+        """Return the identity that a trusted proxy says in headers; nobody's from others."""
+        if self._headers is None or peer not in self._trusted:
+            return NOBODY
+        return self._headers.read(headers, repeated)
+
+    # Sessions of several requests
+
+    def claimant(self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes) -> Claimant:
+        """Say who sends a request of a session, its first one or another; parameters as for `open`.
+
+        Raises:
+            AccessDenied: a trusted proxy says something that is no identity.
+        """
+        page, own = self.origins.page_of(headers)
+        text = None if self._policy.tokens is None else _token_of(headers, query)
+        # The digest, so that a token is not kept, nor compared in a time that depends on what it holds.
+        token = None if text is None else sha256(text.encode("latin-1")).digest()
+        return Claimant(page, own, self._said_by_proxy(peer, headers, repeated), token)
+
+    def check_claimant(
+        self,
+        claimant: Claimant | None,
+        peer: str,
+        headers: Mapping[bytes, bytes],
+        repeated: frozenset[bytes],
+        query: bytes,
+    ) -> None:
+        """Refuse a request of a session that somebody else has opened.
+
+        Args:
+            claimant: who opened it; ``None`` where there is no such session, so that only the page is looked at.
+            peer: where the request comes from; this and what follows is as for `open`.
+            headers: of the request.
+            repeated: the names that came more than once.
+            query: the target from its question mark on.
+
+        Raises:
+            AccessDenied: it comes from another page, identity or token, or from a page that may not use the server.
+        """
+        try:
+            self.check_origin(headers)
+            self._check_host(peer, headers)
+            if claimant is not None:
+                self._check_same(claimant, self.claimant(peer, headers, repeated, query))
+        except AccessDenied as error:
+            self._denied(error, peer, headers)
+            raise
+
+    def _check_same(self, claimant: Claimant, other: Claimant) -> None:
+        if not claimant.is_same(other):
+            raise AccessDenied(_NOT_YOURS, ErrorCode.FORBIDDEN, "session")
+
     def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuse a web page that is neither this server's nor allowed.
 
@@ -188,16 +263,30 @@ class Gate:
             text = "web pages of this origin may not use the server; --allow-origin names those that may"
             raise AccessDenied(text, ErrorCode.FORBIDDEN, "origin")
 
-    def check_page(self, headers: Mapping[bytes, bytes]) -> None:
-        """Do as `check_origin` for a request that belongs to a client which is let in, and count a refusal.
+    def check_use(self, peer: str, headers: Mapping[bytes, bytes], *, figures: bool = False) -> None:
+        """Decide about a request that neither connects nor publishes.
+
+        Args:
+            peer: where the TCP connection comes from.
+            headers: values by lower-case name.
+            figures: whether it is for what tells how the server does: that is for its own pages and those that are
+                named, under a name of its own; ``--allow-origin '*'`` names nobody.
 
         Raises:
-            AccessDenied: ``forbidden``.
+            AccessDenied: it comes from a page that has no business here.
         """
         try:
-            self.check_origin(headers)
+            if not figures:
+                self.check_origin(headers)
+                return
+            # Whoever follows a link is where the browser is; no page gets at what is shown then.
+            followed = b"origin" not in headers and headers.get(b"sec-fetch-mode") == b"navigate"
+            if not followed and not self.origins.knows(headers):
+                text = "pages of this origin may not see the server's figures; --allow-origin names those that may"
+                raise AccessDenied(text, ErrorCode.FORBIDDEN, "origin")  # noqa: TRY301
+            self._check_host(peer, headers)
         except AccessDenied as error:
-            self.refusals[error.reason] += 1
+            self._denied(error, peer, headers)
             raise
 
     def _check_host(self, peer: str, headers: Mapping[bytes, bytes]) -> None:
@@ -225,8 +314,9 @@ class Gate:
         if self.addresses is None or peer in self._trusted:
             return None
         if not self.addresses.enter(peer):
-            self.refusals["too_many_per_address"] += 1
-            raise _busy("this address has as many connections as it may", "too_many_per_address")
+            error = _busy("this address has as many connections as it may", "too_many_per_address")
+            self._denied(error, peer)
+            raise error
         return peer
 
     def depart(self, address: str | None) -> None:
@@ -257,8 +347,6 @@ class Gate:
         self._deadlines.clear(conn)
         address = self._counted.pop(conn, None)
         self.depart(address)
-        if self.rates is not None:
-            self.rates.forget(conn)
 
     def identity(self, conn: int) -> Identity:
         """Return who a connection is."""
@@ -276,7 +364,7 @@ class Gate:
         try:
             token = self._verify(text)
         except AccessDenied as error:
-            self.refusals[error.reason] += 1
+            self._denied(error, None)
             raise
         before = self.identity(conn)
         # What headers said stays; the keys of the two sources are never the same.
@@ -329,6 +417,10 @@ class Gate:
         rules = self._policy.rules
         return rules is None or rules.allows(channel, self._identities.get(conn, NOBODY))
 
+    def not_granted(self, channel: bytes) -> None:
+        """Count and log a subscription that a connection may not have."""
+        self.count("not_granted", detail=f"a client asked for {_shown_channel(channel)}")
+
     # Publications
 
     def publisher(self, peer: str, headers: Mapping[bytes, bytes]) -> Key | None:
@@ -356,7 +448,7 @@ class Gate:
         try:
             return self._publisher(peer, headers)
         except AccessDenied as error:
-            self.refusals[error.reason] += 1
+            self._denied(error, peer, headers)
             raise
 
     def _publisher(self, peer: str, headers: Mapping[bytes, bytes]) -> Key | None:
@@ -392,8 +484,9 @@ class Gate:
         bucket = self._bucket(key, now)
         wait = bucket.wait(now, 0.0)
         if wait:
-            self.refusals["key_rate"] += 1
-            raise _too_fast(key, wait)
+            error = _too_fast(key, wait)
+            self._denied(error, None)
+            raise error
         bucket.take(messages)
 
     def publishes(self, key: Key, channels: list[bytes]) -> list[AccessDenied | None]:
@@ -403,7 +496,10 @@ class Gate:
         text = f"the key {key.name} may not publish to this pattern"
         denied = AccessDenied(text, ErrorCode.FORBIDDEN, "key_not_granted")
         answers = [None if key.grants.allows(channel, NOBODY) else denied for channel in channels]
-        self.refusals["key_not_granted"] += len(answers) - answers.count(None)
+        refused = [channel for channel, answer in zip(channels, answers, strict=True) if answer is not None]
+        if refused:
+            self.refusals["key_not_granted"] += len(refused) - 1
+            self.count("key_not_granted", detail=f"{text}: {_shown_channel(refused[0])}")
         return answers
 
     def _is_local(self, peer: str, headers: Mapping[bytes, bytes]) -> bool:
@@ -426,25 +522,29 @@ class Gate:
         Raises:
             SettingsError: something is wrong, and everything stays as it was.
         """
-        self._policy = load_policy(self._settings)
+        self._policy = load_policy(self._settings, self._policy)
 
     def tick(self) -> None:
-        """Forget what is idle; to be called now and then."""
-        if self.rates is not None:
-            self.rates.tick()
+        """Log what is left to say of refusals; to be called now and then."""
+        self.log.tick()
 
 
-def _hosts(settings: Settings) -> Hosts | None:
+def _hosts(settings: Settings, origins: Origins) -> Hosts | None:
     """Return the names of a server; ``None`` where it may be asked for under any, as one that others reach."""
-    if "*" in settings.allow_origin or not (settings.host == "localhost" or is_loopback(settings.host)):
+    if "*" in settings.allow_origin or not is_own_name(settings.host):
         return None
     endpoints = (settings.endpoint, settings.endpoint_ws, settings.endpoint_api)
-    return Hosts([*settings.allow_origin, *(endpoint for endpoint in endpoints if endpoint)])
+    return Hosts([*origins.hosts, *(endpoint for endpoint in endpoints if endpoint)])
 
 
 def _token_of(headers: Mapping[bytes, bytes], query: bytes) -> str | None:
     match = _BEARER.fullmatch(headers.get(b"authorization", b"")) or _TOKEN.search(query)
     return match[1].decode("latin-1") if match else None
+
+
+def _shown_channel(channel: bytes) -> str:
+    text = channel.decode("ascii")
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def _too_fast(key: Key, wait: float) -> AccessDenied:

@@ -20,8 +20,10 @@ from urllib.parse import unquote
 from realizehit.access.identity import canonical_filter, canonical_key
 from realizehit.access.tables import read_tables
 from realizehit.errors import PatternError, SettingsError
+from realizehit.suggestions import did_you_mean
 
 ANY: Final = "*"
+_MEMBERS: Final = ("pattern", "name")
 """As a pattern's value any value, as its key any further filter; as a grant's value: the key, whatever its value."""
 
 
@@ -185,8 +187,10 @@ def read_grants(table: Mapping[str, Any], where: str, keys: Iterable[str] | None
     grants = []
     known = None if keys is None else frozenset(keys)
     for number, (place, entry) in enumerate(read_tables(table, "grant", where), 1):
-        if not isinstance(entry, dict) or "pattern" not in entry or set(entry) - {"pattern", "name"}:
-            raise SettingsError(f"{place}: it has a pattern, and a name if you like, and nothing else")
+        unknown = set(entry) - {*_MEMBERS} if isinstance(entry, dict) else set()
+        if not isinstance(entry, dict) or "pattern" not in entry or unknown:
+            meant = f"; unknown key {min(unknown)!r}{did_you_mean(min(unknown), _MEMBERS)}" if unknown else ""
+            raise SettingsError(f"{place}: it has a pattern, and a name if you like, and nothing else{meant}")
         name = entry.get("name", "")
         if not isinstance(name, str):
             raise SettingsError(f"{place}: the name is no text")

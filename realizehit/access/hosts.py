@@ -13,6 +13,8 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from realizehit.access.peers import is_loopback
+
 _LONGEST: Final = 300  # characters of a Host: a name of 253, port
 
 
@@ -20,16 +22,26 @@ class Hosts:
     """The names of a server.
 
     Args:
-        urls: addresses and origins at which it is reached from elsewhere, with or without a scheme.
+        urls: addresses at which it is reached from elsewhere, with or without a scheme; ``*.example.org`` for all hosts
+            below that name.
     """
 
     def __init__(self, urls: Iterable[str] = ()) -> None:
         self._names: Final = {_name(url.rpartition("://")[2].partition("/")[0].lower()) for url in urls} - {None}
+        self._suffixes: Final = tuple(name[1:] for name in self._names if name is not None and name.startswith("*."))
 
     def knows(self, host: bytes) -> bool:
         """Whether a ``Host`` names this server: an address, which no page can have for a name, or a name of its own."""
         name = _name(host.decode("latin-1").lower())
-        return name is not None and (name in self._names or _is_of_every_machine(name))
+        if name is None or name.startswith("*"):
+            return False
+        return name in self._names or name.endswith(self._suffixes) or _is_of_every_machine(name)
+
+
+def is_own_name(host: str) -> bool:
+    """Whether a server that listens on this host is reached from its own machine alone."""
+    name = host.lower().rstrip(".")
+    return name == "localhost" or name.endswith(".localhost") or is_loopback(host)
 
 
 def _name(host: str) -> str | None:

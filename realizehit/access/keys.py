@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final, NamedTuple
@@ -15,10 +15,13 @@ from typing import Any, Final, NamedTuple
 from realizehit.access.grants import Grants, read_grant
 from realizehit.access.tables import read_tables
 from realizehit.errors import SettingsError
+from realizehit.suggestions import did_you_mean
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_MEMBERS: Final = ("name", "sha256", "grants", "rate")
 _RATE_MOST: Final = 1e9  # messages per second
+_LIFTED: Final = {"grants": "grants = [{}]", "rate": f"rate = {_RATE_MOST:.0f}"}
 
 
 class Key(NamedTuple):
@@ -49,6 +52,35 @@ class Keys:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
+
+    def bounded_by(self, before: Keys) -> tuple[Keys, list[tuple[str, str, str]]]:
+        """Give keys back the grants and rates that they had before and do not mention any more.
+
+        Whoever edits a file seldom takes a bound away; a file that was cut off does.
+
+        Args:
+            before: the keys until now; a key is the same if its name or its digest is.
+
+        Returns:
+            The keys; and for each bound that was kept the key's name, what it is, and what to write to lift it.
+        """
+        keys = []
+        kept = []
+        for key in self._keys:
+            bounds: dict[str, Any] = {}
+            for old in before:
+                if old.name != key.name and old.digest != key.digest:
+                    continue
+                if key.grants is None and old.grants is not None:
+                    bounds["grants"] = old.grants
+                if not key.rate and old.rate:
+                    bounds["rate"] = old.rate
+            keys.append(key._replace(**bounds))
+            kept += [(key.name, bound, _LIFTED[bound]) for bound in bounds]
+        return Keys(keys), kept
 
     def find(self, presented: bytes) -> Key | None:
         """Return the key that somebody presents, ``None`` for one that is not known.
@@ -105,9 +137,10 @@ def read_keys(table: Mapping[str, Any], where: str) -> Keys:
 def _read_key(entry: object, place: str) -> Key:
     if not isinstance(entry, dict):
         raise SettingsError(f"{place}: it is no table")
-    unknown = set(entry) - {"name", "sha256", "grants", "rate"}
+    unknown = set(entry) - {*_MEMBERS}
     if unknown:
-        raise SettingsError(f"{place}: unknown key {min(unknown)!r}; known are name, sha256, grants and rate")
+        meant = did_you_mean(min(unknown), _MEMBERS) or f"; known are {', '.join(_MEMBERS)}"
+        raise SettingsError(f"{place}: unknown key {min(unknown)!r}{meant}")
     name, digest, rate = entry.get("name"), entry.get("sha256"), entry.get("rate", 0.0)
     _check_name(name, f"{place}: name")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):

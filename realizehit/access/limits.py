@@ -1,14 +1,13 @@
 """How much: rates and numbers of connections. A limit of 0 is none.
 
-What is idle is not kept: a bucket that is full again is forgotten.
+An address without connections is not kept. What a connection sends is counted by the engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
-STRIKES: Final = 100  # actions refused in a row after which a connection is closed
+STRIKES: Final = 100  # actions refused, less those allowed since, after which a connection is closed
 
 
 class Bucket:
@@ -37,57 +36,6 @@ class Bucket:
     def take(self, amount: float = 1.0) -> None:
         """Pay."""
         self._left -= amount
-
-
-class ActionRates:
-    """Bounds the actions per second of each connection: a token bucket for those that act, in one number each.
-
-    The number is the time at which the connection's bucket is full again (the generic cell rate algorithm).
-
-    Args:
-        rate: actions per second.
-        burst: actions at once.
-        clock: seconds of a clock that never goes back.
-    """
-
-    def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
-        self._step = 1.0 / rate
-        self._most = (burst - 0.5) / rate  # from here to full; the half is for sums of steps, which are not exact
-        self._clock = clock
-        self._full: dict[int, float] = {}
-        self._strikes: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._full)
-
-    def allow(self, conn: int) -> bool:
-        """Count an action; false where it is one too many."""
-        now = self._clock()
-        full = self._full.get(conn, now)
-        if full < now:  # noqa: PLR1730 - a call of max() costs more
-            full = now
-        if full - now > self._most:
-            self._strikes[conn] = self._strikes.get(conn, 0) + 1
-            return False
-        self._full[conn] = full + self._step
-        if self._strikes:
-            self._strikes.pop(conn, None)
-        return True
-
-    def hopeless(self, conn: int) -> bool:
-        """Whether a connection goes on and on although it is refused."""
-        return self._strikes.get(conn, 0) >= STRIKES
-
-    def forget(self, conn: int) -> None:
-        """Drop what is known of a connection that is gone."""
-        self._full.pop(conn, None)
-        self._strikes.pop(conn, None)
-
-    def tick(self) -> None:
-        """Forget the buckets that are full; to be called now and then."""
-        now = self._clock()
-        for conn in [conn for conn, full in self._full.items() if full <= now]:
-            self.forget(conn)
 
 
 class AddressLimit:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import tomllib
+import codecs
+import logging
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from realizehit.access.grants import OwnOnly, Rules, read_grants
 from realizehit.access.identity import pairs
 from realizehit.access.keys import Keys, read_keys
+from realizehit.access.tables import parse
 from realizehit.access.tokens import TokenVerifier
 from realizehit.errors import SettingsError
 from realizehit.settings import Settings
+
+logger: Final = logging.getLogger(__name__)
 
 
 class Policy(NamedTuple):
@@ -29,8 +33,12 @@ class Policy(NamedTuple):
     keys: Keys | None
 
 
-def load_policy(settings: Settings) -> Policy:
+def load_policy(settings: Settings, before: Policy | None = None) -> Policy:
     """Read the files that the settings name.
+
+    Args:
+        settings: what was configured.
+        before: what holds until now; keys keep the bounds that they had there and have none of any more.
 
     Raises:
         SettingsError: a file cannot be read or is wrong, or settings contradict each other.
@@ -39,6 +47,11 @@ def load_policy(settings: Settings) -> Policy:
     keys = None if settings.keys is None else read_keys(read_toml(settings.keys), settings.keys)
     if settings.insecure_publish and keys is not None:
         raise SettingsError("--insecure-publish lets everybody publish, and --keys only those with a key; choose one")
+    if keys is not None and before is not None and before.keys is not None:
+        keys, kept = keys.bounded_by(before.keys)
+        for name, bound, lift in kept:
+            text = "%s: the key %s lost its %s, as in a file that is cut off, so the former stays; to lift it write %s"
+            logger.warning(text, settings.keys, name, bound, lift)
     return Policy(rules, _tokens(settings), keys)
 
 
@@ -104,6 +117,8 @@ def _tokens(settings: Settings) -> TokenVerifier | None:
         material = (settings.jwt_secret or "").encode()
     else:
         material = _read(settings.jwt_key_file).rstrip(b"\r\n")  # as an editor leaves it
+        if material.removeprefix(codecs.BOM_UTF8).isascii():  # what is no text has no mark
+            material = material.removeprefix(codecs.BOM_UTF8)
     return TokenVerifier(
         material,
         settings.jwt_algorithms,
@@ -122,12 +137,13 @@ def _read(path: str) -> bytes:
 
 
 def read_toml(path: str) -> dict[str, Any]:
-    """Read a TOML file.
+    """Read a TOML file of grants or keys.
 
     Raises:
-        SettingsError: it cannot be read, or is no TOML.
+        SettingsError: it cannot be read, is no TOML, or cut off could allow more.
     """
     try:
-        return tomllib.loads(_read(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = _read(path).decode("utf-8-sig")  # some editors write a byte order mark
+    except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from None
+    return parse(text, path)

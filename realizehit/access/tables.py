@@ -1,11 +1,49 @@
-"""The files of grants and of keys: lists of TOML tables of one name, and nothing else."""
+"""The files of grants and of keys: lists of TOML tables of one name, and nothing else.
+
+A file that was cut off, by a full disk or while it is written, must not allow more than was meant. What is in brackets
+or braces says where it ends, and cut off is no TOML; so what allows something is written like that, and not as lines
+of a table that could be fewer.
+"""
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from realizehit.errors import SettingsError
+from realizehit.suggestions import did_you_mean
+
+_OPEN_ENDED: Final = re.compile(
+    r"""^[ \t]*(?:\[+[ \t]*["']?(?:grant|key)["']?[ \t]*\.|["']?(?:pattern|grants)["']?[ \t]*\.)""", re.MULTILINE
+)
+_UNFINISHED_RATE: Final = re.compile(r"""^[ \t]*["']?rate["']?[ \t]*=[^\n]*\Z""", re.MULTILINE)
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Parse a file of grants or keys.
+
+    Args:
+        text: what is in it.
+        where: the file, for errors.
+
+    Raises:
+        SettingsError: it is no TOML, or written so that it would be another one if it were cut off.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{where}: is not TOML: {error}") from None
+    if (found := _OPEN_ENDED.search(text)) is not None:
+        line = text.count("\n", 0, found.start()) + 1
+        raise SettingsError(
+            f'{where}: line {line}: write a pattern in braces, pattern = {{kind = "news"}}, and grants in brackets: '
+            "were the file cut off within a table of its own, it would allow more"
+        )
+    if _UNFINISHED_RATE.search(text) is not None:
+        raise SettingsError(f"{where}: the last line, rate, does not end: end the file with a line break")
+    return table
 
 
 def read_tables(table: Mapping[str, Any], name: str, where: str) -> Iterator[tuple[str, Any]]:
@@ -21,7 +59,8 @@ def read_tables(table: Mapping[str, Any], name: str, where: str) -> Iterator[tup
     """
     unknown = set(table) - {name}
     if unknown:
-        raise SettingsError(f"{where}: unknown key {min(unknown)!r}; a file of {name}s has [[{name}]] tables")
+        meant = did_you_mean(min(unknown), [name]) or f"; a file of {name}s has [[{name}]] tables"
+        raise SettingsError(f"{where}: unknown key {min(unknown)!r}{meant}")
     entries = table.get(name, [])
     if not isinstance(entries, list):
         raise SettingsError(f"{where}: write [[{name}]], with two brackets")

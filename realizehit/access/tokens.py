@@ -171,9 +171,7 @@ def _read_key(material: bytes, algorithms: Sequence[str]) -> Mapping[str | None,
         return {None: material}
     missing = [name for name in algorithms if name not in jwt.algorithms.get_default_algorithms()]
     if missing:
-        raise SettingsError(
-            f"--jwt-algorithms: {missing[0]} needs the package cryptography: pip install realizehit[jwt]"
-        )
+        raise SettingsError(f"--jwt-algorithms: {missing[0]} needs the package cryptography: pip install cryptography")
     try:
         if material.lstrip().startswith(b"{"):
             return _read_set(jwt.PyJWKSet.from_json(material.decode()), algorithms)

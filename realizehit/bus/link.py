@@ -33,6 +33,7 @@ from realizehit.address import Address
 from realizehit.bus.base import BusListener, BusState
 from realizehit.bus.connection import SUBSCRIBE, UNSUBSCRIBE, Command, SubscriberConnection
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.logs import LOG_INTERVAL, REMINDER, Seldom, more
 from realizehit.resp import TRANSIENT, code_of
 from realizehit.upkeep import Failures
 
@@ -63,6 +64,7 @@ class LinkSettings:
         probe_after: between two PINGs, which also bound what is counted too much as a gap.
         dial_timeout: for reaching the broker, TLS included.
         connect_timeout: for that and the login, which a broker that is busy may take its time for.
+        quiet_for: of an outage, before anything is logged of it: where somebody else logs it at once.
     """
 
     dial_timeout: float = 2.0
@@ -71,6 +73,7 @@ class LinkSettings:
     probe_timeout: float = 5.0
     backoff_first: float = 0.05
     backoff_most: float = 1.0
+    quiet_for: float = 0.0
 
 
 class Link:
@@ -110,7 +113,10 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._earlier_messages = 0
         self._earlier_bytes = 0
-        self._last_trouble = ""
+        self._away_since: float | None = None
+        self._told = ""  # the last trouble of this outage that was logged
+        self._remind_at = 0.0
+        self._seldom = Seldom(LOG_INTERVAL)
         self._lapsed = 0  # channels that are LAPSED
         self._certain = 0.0  # of the connection before this one, or when the relay lost the broker
         self._relay_waits = False  # the relay has lost the broker and waits for it
@@ -278,7 +284,8 @@ class Link:
         """Take an error: it fails this command, and no channel that could have been subscribed without the others."""
         if command.kind == UNSUBSCRIBE:
             # The channel may stay subscribed at the broker. That costs traffic and nothing else.
-            logger.warning("broker %s refused to unsubscribe: %s", self._address, text)
+            if (left_out := self._seldom.passes("unsubscribe")) is not None:
+                logger.warning("broker %s refused to unsubscribe: %s%s", self._address, text, more(left_out))
             for channel in command.channels:
                 self._put(channel, self._channels[channel] & ~BUSY)
         elif code_of(text) in TRANSIENT or code_of(text) == "NOAUTH":
@@ -443,9 +450,10 @@ class Link:
                 self._schedule_flush()
             self._set_state(BusState.UP)
             self._end_gap()
-            if self._last_trouble:
+            self._away_since = None
+            if self._told:
                 logger.info("broker %s is back, %d channels to subscribe again", self._address, len(self._channels))
-                self._last_trouble = ""
+                self._told = ""
         tried.set()
         return await asyncio.shield(connection.closed)
 
@@ -455,10 +463,25 @@ class Link:
             self._listener.state_changed(state)
 
     def _report(self, trouble: str) -> None:
-        """Log a trouble once, not at every attempt."""
-        level = logging.DEBUG if trouble == self._last_trouble else logging.WARNING
-        logger.log(level, "broker %s is away: %s; trying again", self._address, trouble)
-        self._last_trouble = trouble
+        """Log an outage once, another cause of it and one that comes again now and then, and one that lasts."""
+        now = self._loop.time()
+        if self._away_since is None:
+            self._away_since = now
+        seconds = now - self._away_since
+        level, left_out = logging.WARNING, 0
+        if self._told and now >= self._remind_at:
+            self._remind_at = now + REMINDER
+        elif seconds < self._settings.quiet_for or trouble == self._told:
+            level = logging.DEBUG
+        else:
+            passes = self._seldom.passes("another cause" if self._told else "away")
+            level, left_out = (logging.DEBUG, 0) if passes is None else (logging.WARNING, passes)
+        lasts = f" for {seconds:.0f} s" if seconds >= LOG_INTERVAL else ""
+        logger.log(level, "broker %s is away%s: %s; trying again%s", self._address, lasts, trouble, more(left_out))
+        if level == logging.WARNING:
+            if not self._told:
+                self._remind_at = now + REMINDER
+            self._told = trouble
 
 
 def _after_loss(flags: int) -> int:

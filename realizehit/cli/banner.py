@@ -8,12 +8,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import urljoin
 
 import click
 
 import realizehit
+from realizehit.access.hosts import is_own_name
 from realizehit.address import redacted
 from realizehit.cli.endpoints import DEFAULT_WS, api_endpoint, ws_endpoint
+from realizehit.console import PATH
 from realizehit.settings import Settings
 
 logger: Final = logging.getLogger(__name__)
@@ -34,6 +37,11 @@ def public_api(settings: Settings, listens: str) -> str:
     return api_endpoint(given, settings.prefix) if given else listens
 
 
+def console_url(listens: str) -> str:
+    """Return the console's address: where the server listens, since only browsers on its machine get the page."""
+    return api_endpoint(urljoin(listens, PATH))
+
+
 def subscribe_line(ws: str) -> str:
     """Return the command that subscribes at that address."""
     url = "" if ws == DEFAULT_WS else f"--url {shlex.quote(ws)} "
@@ -46,6 +54,40 @@ def curl_line(api: str, *, key: bool = False) -> str:
     return f"curl {shlex.quote(api)} {login}-H 'Content-Type: application/json' -d '{_BODY}'"
 
 
+def doubts(settings: Settings) -> list[str]:
+    """Return what is probably not meant: settings that can be used and let more in, or less, than it seems."""
+    exposed = not is_own_name(settings.host)
+    found = []
+    if exposed and settings.grants is None and settings.role != "api":
+        identified = bool(settings.identify or settings.jwt_claims)
+        what = "everything but what belongs to others' identities" if identified else "everything"
+        found.append(
+            f"--host {settings.host} is reached from other machines, and without --grants everybody who reaches it may "
+            f"subscribe to {what}"
+        )
+    if exposed and settings.insecure_publish and settings.role != "ws":
+        found.append(
+            f"--insecure-publish: everybody who reaches --host {settings.host} may publish; use --keys instead"
+        )
+    if settings.identify and not settings.trusted_proxies and settings.role != "api":
+        found.append(
+            "--identify without --trusted-proxies: no header is believed, so that nobody has an identity; name the "
+            "proxy that sets the headers"
+        )
+    if "*" in settings.allow_origin and settings.identify and settings.trusted_proxies:
+        found.append(
+            "--allow-origin '*' with --identify: any web page may connect as the person whose browser shows it, where "
+            "the proxy knows that person by cookies; name the pages instead"
+        )
+    return found
+
+
+def warn(settings: Settings) -> None:
+    """Log each of the doubts."""
+    for doubt in doubts(settings):
+        logger.warning("%s", doubt)
+
+
 def announce(settings: Settings, ws: str, api: str, listens: Sequence[str] = ()) -> None:
     """Tell where the server is: as text on standard output, or as a log line where logs are JSON.
 
@@ -55,6 +97,7 @@ def announce(settings: Settings, ws: str, api: str, listens: Sequence[str] = ())
         api: the URL for publishers.
         listens: the addresses and ports; they are told where one name stands for several.
     """
+    here = ws
     ws, api = public_ws(settings, ws), public_api(settings, api)
     broker = "an embedded Valkey" if settings.redis is None else redacted(settings.redis)
     places = {"ws": ws} if settings.role != "api" else {}
@@ -62,12 +105,16 @@ def announce(settings: Settings, ws: str, api: str, listens: Sequence[str] = ())
     several = len(set(listens)) > len(settings.listens)
     if settings.log_format == "json":
         places |= {"listens": ", ".join(listens)} if several else {}
+        if settings.console and settings.role != "api":
+            places["console"] = console_url(here)
         logger.info("serving", extra={"fields": {**places, "broker": broker, "version": realizehit.__version__}})
         return
     lines = [f"realizehit {realizehit.__version__} is serving"]
     lines += [f"  {name:9}  {places[key]}" for key, name in (("ws", "WebSocket"), ("api", "API")) if key in places]
     if several:
         lines.append(f"  {'listens':9}  {', '.join(listens)}")
+    if settings.role != "api":
+        lines.append(f"  {'console':9}  {console_url(here) if settings.console else 'off; --console serves one'}")
     if settings.unix_socket is not None:
         lines.append(f"  {'Unix':9}  {settings.unix_socket}")
     lines.append(f"  {'broker':9}  {broker}")

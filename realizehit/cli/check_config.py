@@ -7,14 +7,15 @@ from typing import Any
 import click
 
 from realizehit.cli.decision import answer
+from realizehit.cli.grouping import GroupedCommand
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.errors import SettingsError
-from realizehit.settings import OPTIONS, Settings, flag_of, variable_of
+from realizehit.settings import GROUPS, OPTIONS, Settings, flag_of, variable_of
 
 MIN_WIDTH = 120  # columns, where the output is no terminal and nothing needs to be folded
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @settings_options
 @click.option(
     "--pattern",
@@ -32,6 +33,7 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
     """Show each setting, its value and where it comes from, or say what is wrong.
 
     Nothing is started or connected. Passwords are not shown. The exit status is 2 where the settings cannot be used.
+    What can be used and is probably not meant is told on standard error.
     With --pattern the answer to a subscription is told instead, with the grant that allows it or the nearest one that
     does not; the exit status is then 0 for yes and 1 for no.
     """
@@ -42,6 +44,7 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
     from rich.console import Console
     from rich.table import Table
 
+    from realizehit.cli.banner import doubts
     from realizehit.supervisor import check
 
     try:
@@ -61,6 +64,8 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
         style = "dim" if place == "default" else ""
         table.add_row(flag_of(name) or "-", _shown(settings, name), place, variable_of(name), style=style)
     console.print(table, markup=False, highlight=False)
+    for doubt in doubts(settings):
+        click.echo(f"Warning: {doubt}", err=True)
 
 
 def _shown(settings: Settings, name: str) -> str:

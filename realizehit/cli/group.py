@@ -9,6 +9,9 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from realizehit.cli.grouping import Groups, write_options
+from realizehit.suggestions import nearest
+
 
 class LazyCommand(NamedTuple):
     """Where a command lives, and what the list of commands says about it.
@@ -29,8 +32,11 @@ class LazyGroup(click.Group):
 
     lazy: Final[Mapping[str, LazyCommand]]
 
-    def __init__(self, *args: Any, lazy: Mapping[str, LazyCommand], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, lazy: Mapping[str, LazyCommand], groups: Groups | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.groups = groups or {}
         self.lazy = {name: command for name, command in lazy.items() if find_spec(command.module)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -43,6 +49,18 @@ class LazyGroup(click.Group):
         command = getattr(import_module(place.module), place.attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for a mistyped name say which may have been meant."""
+        if args and self.get_command(ctx, args[0]) is None and (near := nearest(args[0], self.list_commands(ctx))):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near!r}?")
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_options(self, ctx, formatter, self.groups)
+        self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

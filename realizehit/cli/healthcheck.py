@@ -8,16 +8,23 @@ from typing import Any, Final
 
 import click
 
+from realizehit.cli.grouping import GroupedCommand
 from realizehit.cli.options import Unusable, settings_from, settings_options
-from realizehit.settings import Settings
+from realizehit.cli.values import Seconds
+from realizehit.settings import GROUPS, Settings
 
 TIMEOUT: Final = 2.0  # seconds; container engines and balancers give a check a few
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @settings_options
 @click.option(
-    "--timeout", metavar="SECONDS", type=float, default=TIMEOUT, show_default=True, help="Time to wait for an answer."
+    "--timeout",
+    metavar="SECONDS",
+    type=Seconds(),
+    default=TIMEOUT,
+    show_default=True,
+    help="Time to wait for an answer.",
 )
 @click.pass_context
 def healthcheck(ctx: click.Context, /, timeout: float, **flags: Any) -> None:

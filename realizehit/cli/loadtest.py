@@ -11,12 +11,16 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
+from realizehit.cli.failures import told
+from realizehit.cli.grouping import GroupedCommand
 from realizehit.errors import RealizehitError, SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from realizehit.loadtest.expect import Expectation
     from realizehit.loadtest.plan import Plan
     from realizehit.loadtest.report import Report
     from realizehit.loadtest.target import Target
@@ -29,7 +33,17 @@ exit status
 """
 
 
-@click.command(epilog=_STATUS)
+_GROUPS: Final = {
+    "Where": ("url", "api", "redis", "key", "header", "workers", "source_address"),
+    "Load": (
+        "connections", "patterns", "subscriptions_per_connection", "rate", "outstanding", "payload_bytes", "publish",
+        "reconnects", "resubscribes", "duration", "ramp", "processes",
+    ),
+    "Results": ("expect", "json_file", "html_file", "no_live"),
+}  # fmt: skip
+
+
+@click.command(cls=GroupedCommand, groups=_GROUPS, epilog=_STATUS)
 @click.option(
     "--scenario",
     default="wide",
@@ -78,7 +92,10 @@ exit status
 @click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - for standard output.")
 @click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with charts.")
 @click.option("--no-live", is_flag=True, help="Print a line now and then instead of a view that is redrawn.")
+@click.pass_context
 def loadtest(
+    ctx: click.Context,
+    /,
     *,
     scenario: str,
     list_all: bool,
@@ -119,12 +136,13 @@ def loadtest(
 
         expectations = [Expectation.parse(text) for text in expect]
         plan = make_plan(scenario, numbers)
-        if url is None and api is not None:
-            raise click.UsageError("--api belongs to a server that is given with --url")
-        if url is None and header:
-            raise click.UsageError("--header belongs to a server that is given with --url")
-        if url is not None and workers is not None:
-            raise click.UsageError("--workers is for the server that is started where there is no --url")
+        _check_together(ctx, plan)
+        for expectation in expectations:
+            _check_measured(expectation, plan)
+        if html_file is not None:
+            _check_writable(html_file)
+        if json_file not in (None, "-"):
+            _check_writable(Path(json_file))
         with contextlib.ExitStack() as stack:
             console = _console(stderr=True, plain=no_live)
             if url is None:
@@ -139,9 +157,56 @@ def loadtest(
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     except RealizehitError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(told(error)) from None
     if any(failure for _, failure in report.expectations):
         sys.exit(1)
+
+
+def _check_together(ctx: click.Context, plan: Plan) -> None:
+    """Refuse options of the command line of which one makes another one pointless."""
+    given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    by_api = plan.publish in ("api", "batch")
+    if "url" not in given:
+        for name in ("api", "header", "key"):
+            if name in given:
+                raise click.UsageError(f"--{name} belongs to a server that is given with --url")
+    elif "workers" in given:
+        raise click.UsageError("--workers is for the server that is started where there is no --url")
+    if "url" in given and "redis" in given and by_api:
+        raise click.UsageError(f"--redis is for publishing at the broker, and --publish {plan.publish} does not")
+    if plan.publish == "redis" or (plan.publish is None and "redis" in given):
+        for name in ("api", "key"):
+            if name in given:
+                raise click.UsageError(f"--{name} is for publishing through the API, and this publishes at the broker")
+    if {"rate", "outstanding"} <= given and plan.rate and plan.outstanding:
+        raise click.UsageError(
+            "--rate and --outstanding contradict each other: one says when the next message goes out"
+        )
+    if {"json_file", "html_file"} <= given and ctx.params["json_file"] == str(ctx.params["html_file"]):
+        raise click.UsageError("--json and --html name the same file")
+
+
+def _check_measured(expectation: Expectation, plan: Plan) -> None:
+    """Refuse an expectation about what such a load test never measures."""
+    figure = expectation.figure
+    if figure == "storm_seconds" and not plan.storm:
+        raise click.UsageError(f"--expect {expectation.text}: {figure} is only measured with --scenario storm")
+    if figure.startswith("rejoin_") and not (plan.storm or plan.reconnects):
+        raise click.UsageError(f"--expect {expectation.text}: nobody rejoins without --reconnects or a storm")
+
+
+def _check_writable(path: Path) -> None:
+    """Find out now, and not at the end, whether a report can be written; what is there already stays as it is."""
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return  # a pipe or a device: opening it may do something
+        is_new = not path.exists()
+        with path.open("ab"):
+            pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _check_platform() -> None:
@@ -190,6 +255,8 @@ def _tell(report: Report, json_file: str | None, html_file: Path | None) -> None
 
             html_file.write_text(render(report), encoding="utf-8")
     except OSError as error:
+        if error.filename is None:
+            raise  # it is about standard output
         raise click.ClickException(f"{error.filename} cannot be written: {error.strerror}") from None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import click
 
 import realizehit
 from realizehit.cli.group import LazyCommand, LazyGroup
+from realizehit.errors import SettingsError
 
 _COMMANDS: Final = {
     "can": LazyCommand("realizehit.cli.can", "can", "Tell whether a client may subscribe to a pattern, and why."),
@@ -28,3 +30,9 @@ _COMMANDS: Final = {
 @click.version_option(realizehit.__version__, prog_name="realizehit")
 def main() -> None:
     """Publish to patterns and subscribe to them."""
+    from realizehit.cli.variables import check_variables
+
+    try:
+        check_variables(os.environ)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None

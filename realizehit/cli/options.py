@@ -9,10 +9,12 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from realizehit.cli.endpoints import api_endpoint, ws_endpoint
+from realizehit.cli.variables import CONFIG, check_variables
 from realizehit.errors import SettingsError
 from realizehit.settings import OPTIONS, Settings, choices_of, flag_of, is_list, load, type_of, variable_of
 
-CONFIG_VARIABLE: Final = "REALIZEHIT_CONFIG"
+CONFIG_VARIABLE: Final = CONFIG
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -69,9 +71,23 @@ def settings_from(*flags: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
     if file is None and os.environ.get(CONFIG_VARIABLE):
         file = Path(os.environ[CONFIG_VARIABLE])
     try:
-        return load(given, os.environ, file)
+        check_variables(os.environ)
+        settings, origin = load(given, os.environ, file)
+        _check_endpoints(settings)
     except SettingsError as error:
         raise Unusable(str(error)) from None
+    return settings, origin
+
+
+def _check_endpoints(settings: Settings) -> None:
+    """Read the addresses that are printed at start, while an error can still be told as one of the settings."""
+    for name in ("endpoint", "endpoint_ws", "endpoint_api"):
+        given = getattr(settings, name)
+        try:
+            for read in (ws_endpoint, api_endpoint) if given else ():
+                read(given)
+        except SettingsError as error:
+            raise SettingsError(f"{flag_of(name)} ({variable_of(name)}): {error}") from None
 
 
 class Unusable(click.ClickException):

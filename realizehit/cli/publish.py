@@ -14,6 +14,7 @@ import click
 from realizehit.cli.endpoints import DEFAULT_API, api_endpoint
 from realizehit.cli.filters import pattern_from
 from realizehit.cli.tls import tls_context, tls_options
+from realizehit.cli.values import Seconds
 
 if TYPE_CHECKING:
     from realizehit.client.api import APIClient
@@ -67,13 +68,18 @@ class Target(NamedTuple):
 )
 @click.option("--redis", metavar="URL", help="Publish straight to this Redis or Valkey, without an API server.")
 @click.option("--file", metavar="FILE", type=click.Path(path_type=Path), help="Publish a file's lines; - is stdin.")
-@click.option("--timeout", metavar="SECONDS", type=float, default=10.0, show_default=True, help="Time for an answer.")
+@click.option(
+    "--timeout", metavar="SECONDS", type=Seconds(), default=10.0, show_default=True, help="Time for an answer."
+)
 @click.option(
     "--key", metavar="KEY", envvar="REALIZEHIT_KEY", show_envvar=True, help="API key; safer in the variable than here."
 )
 @tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each message.")
+@click.pass_context
 def publish(
+    ctx: click.Context,
+    /,
     arguments: tuple[str, ...],
     *,
     url: str,
@@ -103,10 +109,15 @@ def publish(
     """  # noqa: D301 - \b is click's mark for lines that are to stay as they are
     from realizehit.cli.running import run
 
-    target = Target(url, redis, timeout, key, ca, insecure)
+    if redis is not None:
+        _check_straight(ctx)
+    target = Target(url, redis, timeout, key or None, ca, insecure)
     if file is not None:
         from realizehit.cli.publish_file import publish_file
 
+        if arguments and "=" not in arguments[-1]:
+            shown = _shortened(arguments[-1])
+            raise click.UsageError(f"with --file the payloads are in the file; {shown!r} is no filter KEY=VALUE")
         pattern = pattern_from(arguments) if arguments else None
         run(publish_file(target, file, pattern, as_json=as_json))
     if not arguments:
@@ -115,6 +126,19 @@ def publish(
     payload = without_bom(sys.stdin.buffer.read()).strip() if text == "-" else os.fsencode(text)
     payload = _checked(payload, text)
     run(_publish(target, pattern_from(filters), payload, as_json=as_json))
+
+
+def _check_straight(ctx: click.Context) -> None:
+    """Refuse options about the API server where nothing is sent to it; variables may stand for other commands."""
+    for name, option in (("url", "--url"), ("key", "--key"), ("ca", "--ca"), ("insecure", "--insecure")):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            tls = name in ("ca", "insecure")
+            hint = "; options of TLS stand in its URL: rediss://host?ssl_ca_certs=FILE" if tls else ""
+            raise click.UsageError(f"{option} is about the API server, and --redis publishes without one{hint}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else text[:60] + "..."
 
 
 def _checked(payload: bytes, argument: str) -> bytes:
@@ -130,8 +154,7 @@ def _checked(payload: bytes, argument: str) -> bytes:
         raise click.UsageError(f"standard input: {detail}")
     if "=" in argument and argument[0] not in '{["':
         raise click.UsageError(f"the payload is missing behind the filter {argument!r}: {_EXAMPLE}")
-    shown = argument if len(argument) <= 60 else argument[:60] + "..."
-    raise click.UsageError(f"the payload {shown!r} is not JSON: {detail}\n{_QUOTING}")
+    raise click.UsageError(f"the payload {_shortened(argument)!r} is not JSON: {detail}\n{_QUOTING}")
 
 
 async def _publish(target: Target, pattern: Pattern, payload: bytes, *, as_json: bool) -> int:

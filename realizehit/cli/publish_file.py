@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple
 import click
 import msgspec
 
+from realizehit.cli.failures import told
 from realizehit.cli.publish import Target, counted, without_bom
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
-from realizehit.errors import BrokerUnavailable, Disconnected, ResponseTimeout, ServerUnavailable
+from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Rejected, ResponseTimeout, ServerUnavailable
 from realizehit.pattern import Pattern
 from realizehit.surrogates import Hidden
 
@@ -25,6 +26,7 @@ BLOCK_LINES: Final = 2000  # that are published at once
 BLOCK_BYTES: Final = 1 << 20  # likewise; one line may be longer
 CHUNK: Final = 1 << 18  # bytes that are read at once
 
+_REFUSALS: Final = (401, 403, 404, 405, 429)  # of a whole request; a message that is refused has no status
 _AWAY: Final = (BrokerUnavailable, Disconnected, ResponseTimeout, ServerUnavailable)
 
 
@@ -69,7 +71,7 @@ async def publish_file(target: Target, file: Path, pattern: Pattern | None, *, a
                     published += good
                     failed += not good
                 progress.advance(sum(line.size for line in block))
-                if outcomes and isinstance(outcomes[-1], _AWAY):
+                if outcomes and _is_hopeless(outcomes[-1]):
                     click.echo(f"stopped after line {block[-1].number}", err=True)
                     break
     if not as_json:
@@ -180,17 +182,22 @@ class _Source:
             self._loop.remove_reader(self._fd)
 
 
+def _is_hopeless(outcome: PublishOutcome) -> bool:
+    """Whether what follows would fare no better: nobody is there, or who is there takes nothing from this client."""
+    return isinstance(outcome, _AWAY) or (isinstance(outcome, Rejected) and outcome.status in _REFUSALS)
+
+
 def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
     """Say what became of a line; return whether it was published."""
     if isinstance(outcome, PublishResult):
         if as_json:
             click.echo(json.dumps({"line": line.number, "id": outcome.id, "nodes": outcome.nodes}))
         return True
-    text, code = (line.error, "bad-request") if outcome is None else (str(outcome), outcome.code)
+    text, code = (line.error, str(ErrorCode.BAD_REQUEST)) if outcome is None else (str(outcome), outcome.code)
     if as_json:
         click.echo(json.dumps({"line": line.number, "error": text, "code": code}))
     else:
-        click.echo(f"line {line.number}: {text}", err=True)
+        click.echo(f"line {line.number}: {told(outcome) if outcome else f'{text}  ({code})'}", err=True)
     return False
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from realizehit.cli.failures import told
 from realizehit.errors import PatternError, RealizehitError, RequestError, SettingsError
 
 INTERRUPTED: Final = 130  # what a shell reports for Ctrl+C
@@ -25,8 +26,7 @@ def run(main: Coroutine[Any, Any, int]) -> None:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except RealizehitError as error:
-        code = f"  ({error.code})" if error.code else ""
         if isinstance(error, PatternError | RequestError | SettingsError):
-            raise click.UsageError(f"{error}{code}") from None
-        raise click.ClickException(f"{error}{code}") from None
+            raise click.UsageError(told(error)) from None
+        raise click.ClickException(told(error)) from None
     sys.exit(status)

@@ -11,6 +11,7 @@ import realizehit
 from realizehit.cli.group import LazyCommand, LazyGroup
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.errors import RealizehitError, SettingsError
+from realizehit.settings import GROUPS
 
 
 @click.group(
@@ -24,6 +25,7 @@ from realizehit.errors import RealizehitError, SettingsError
             "realizehit.cli.healthcheck", "healthcheck", "Tell whether the server of these settings runs."
         ),
     },
+    groups=GROUPS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @settings_options
@@ -43,10 +45,11 @@ def serve(ctx: click.Context, /, **flags: Any) -> None:
     settings, _ = settings_from(flags)
 
     from realizehit import logs
-    from realizehit.cli.banner import announce
+    from realizehit.cli.banner import announce, warn
     from realizehit.supervisor import start
 
     logs.configure(settings.log_format, settings.log_level)
+    warn(settings)
     try:
         start(settings, lambda ws, api, places: announce(settings, ws, api, places))
     except SettingsError as error:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -14,10 +12,12 @@ import click
 from realizehit.cli.endpoints import DEFAULT_WS, ws_endpoint
 from realizehit.cli.filters import pattern_from
 from realizehit.cli.tls import tls_context, tls_options
+from realizehit.cli.values import Seconds
+from realizehit.masking import masked
 
 if TYPE_CHECKING:
     from realizehit.client.ws import Subscription, WSClient
-    from realizehit.errors import Disconnected
+    from realizehit.errors import Disconnected, RealizehitError
     from realizehit.pattern import Pattern
 
 # Inside a JSON text these stand raw in strings, and some terminals obey them.
@@ -25,7 +25,7 @@ _CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 class Client(NamedTuple):
-    """Where to subscribe, and as whom."""
+    """Where to subscribe, and as whom; ``url`` is what the user wrote."""
 
     url: str
     token: str | None
@@ -40,7 +40,8 @@ class Client(NamedTuple):
         """
         from realizehit.client.ws import WSClient
 
-        return WSClient(self.url, token=self.token, ssl=tls_context(self.url, self.ca, self.insecure))
+        url = ws_endpoint(self.url)
+        return WSClient(url, token=self.token, ssl=tls_context(url, self.ca, self.insecure))
 
 
 @click.command()
@@ -63,7 +64,7 @@ class Client(NamedTuple):
 @tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print each payload as one line of JSON, also on a terminal.")
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after so many payloads.")
-@click.option("--timeout", metavar="SECONDS", type=float, help="End after so many seconds.")
+@click.option("--timeout", metavar="SECONDS", type=Seconds(), help="End after so many seconds.")
 def subscribe(
     filters: tuple[str, ...],
     *,
@@ -88,18 +89,18 @@ def subscribe(
     from realizehit.cli.running import run
 
     lines = as_json or not sys.stdout.isatty()
-    client = Client(ws_endpoint(url), token, ca, insecure)
+    client = Client(url, token or None, ca, insecure)
     run(_follow(pattern_from(filters), client, lines=lines, count=count, seconds=timeout))
 
 
 async def _follow(pattern: Pattern, target: Client, *, lines: bool, count: int | None, seconds: float | None) -> int:
     try:
         async with asyncio.timeout(seconds), target.open() as client:
-            client.on("error", lambda error: _say(f"not connected: {error}"))
+            client.on("error", _tell_failure)
             subscription = await client.subscribe(pattern, raw=True)
             client.on("disconnect", _tell_disconnect)
             subscription.on("gap", lambda away: _say(f"a gap of {away:.1f} s has ended: messages may be missing"))
-            _say(f"subscribed to {pattern} ({subscription.id}) at {target.url}")
+            _say(f"subscribed to {pattern} ({subscription.id}) at {masked(client.url)}")
             try:
                 await _print_all(subscription, lines, count)
             finally:
@@ -125,11 +126,24 @@ async def _print_all(subscription: Subscription, lines: bool, count: int | None)
                 return
 
 
-def _tell_disconnect(error: Disconnected) -> None:
-    from realizehit.client.wire import may_return
+def _tell_failure(error: RealizehitError) -> None:
+    """Tell of an attempt that failed and is repeated; what ends the client is told when it has ended."""
+    from realizehit.cli.failures import told
+    from realizehit.client.wire import may_try_again
+    from realizehit.errors import Rejected, ServerUnavailable
 
-    if may_return(error.close_code):
-        _say(f"disconnected: {error}; trying again, messages may be missing")
+    if isinstance(error, Rejected | ServerUnavailable) and may_try_again(error):
+        _say(f"not connected: {told(error)}")
+
+
+def _tell_disconnect(error: Disconnected) -> None:
+    from realizehit.client.wire import asked_delay, may_return
+
+    if not may_return(error.close_code):
+        return
+    delay = asked_delay(error.close_code, getattr(error, "reason", ""))
+    what = error if delay is None else f"the server goes away and asks to come back in {delay:.1f} s"
+    _say(f"disconnected: {what}; trying again, messages may be missing")
 
 
 def _say(text: str) -> None:
@@ -159,8 +173,6 @@ def _lay_out(text: str) -> None:
     from rich import get_console
     from rich.highlighter import JSONHighlighter
 
-    # Numbers of thousands of digits and very deep values are shown as they came.
-    with contextlib.suppress(ValueError, RecursionError):
-        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-        text = text.encode("utf-8", "backslashreplace").decode()  # no terminal shows a lone surrogate
-    get_console().print(JSONHighlighter()(text.translate(_CONTROLS)), soft_wrap=True)
+    from realizehit.cli.layout import laid_out
+
+    get_console().print(JSONHighlighter()(laid_out(text).translate(_CONTROLS)), soft_wrap=True)

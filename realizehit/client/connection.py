@@ -9,21 +9,38 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, InvalidURI, WebSocketException
 from websockets.uri import parse_uri
 
+from realizehit.causes import reason_of
 from realizehit.client.token import LOGGER
-from realizehit.client.wire import Notice, Reply, action, no_socks, parse_event, parse_reply
-from realizehit.errors import Disconnected, Rejected, ResponseTimeout, ServerUnavailable, SettingsError
+from realizehit.client.wire import Notice, Reply, action, bad_proxy, no_socks, parse_event, parse_reply
+from realizehit.errors import (
+    CloseCode,
+    Disconnected,
+    ErrorCode,
+    Rejected,
+    ResponseTimeout,
+    ServerUnavailable,
+    SettingsError,
+)
+from realizehit.masking import masked
 
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 5.0  # seconds for the server to answer a close frame
 MAX_DETAIL = 1000  # characters of a server's explanation that are shown
+
+
+_CODES: Final[dict[int, str]] = {
+    CloseCode.NOT_AUTHENTICATED: ErrorCode.NOT_AUTHENTICATED,
+    CloseCode.FORBIDDEN: ErrorCode.FORBIDDEN,
+    CloseCode.TOO_MANY_CONNECTIONS: ErrorCode.TOO_MANY_CONNECTIONS,
+}
 
 
 class Lost(Disconnected):
@@ -38,6 +55,7 @@ class Lost(Disconnected):
     def __init__(self, message: str, close_code: int | None = None, reason: str = "") -> None:
         super().__init__(message, close_code)
         self.reason = reason
+        self.code = _CODES.get(close_code or 0, "")
 
     @classmethod
     def of(cls, closed: ConnectionClosed) -> Lost:
@@ -79,18 +97,23 @@ def is_secure(url: str) -> bool:
     try:
         return parse_uri(url).secure
     except InvalidURI as error:
-        raise SettingsError(f"the URL cannot be used; write ws://host:port/ws: {error}") from None
+        raise SettingsError(f"the URL cannot be used; write ws://host:port/ws: {masked(str(error))}") from None
+    except ValueError as error:  # the library lets some of urllib's through
+        raise SettingsError(f"the URL {masked(url)!r} cannot be used; write ws://host:port/ws: {error}") from None
 
 
-def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected | ServerUnavailable:
+def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected | ServerUnavailable | SettingsError:
     """Return the error of this package for one of the library's while connecting."""
+    url = masked(url)
+    if isinstance(error, InvalidProxy):
+        return bad_proxy(error)
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         detail, code = _problem(error.response.body)
         text = f"{url} answered the handshake with HTTP {status}{detail and f': {detail}'}"
         is_refusal = 400 <= status < 500 and status not in (408, 425, 429)
         return Rejected(text, code, status) if is_refusal else ServerUnavailable(text)
-    return ServerUnavailable(f"cannot connect to {url}: {str(error) or type(error).__name__}")
+    return ServerUnavailable(f"cannot connect to {url}: {reason_of(error)}")
 
 
 def _problem(body: bytes | bytearray | None) -> tuple[str, str]:
@@ -115,6 +138,7 @@ async def open_connection(url: str, **options: Any) -> Connection:
     Raises:
         ServerUnavailable: the server cannot be reached, or cannot serve now.
         Rejected: it refused the handshake; ``status`` says how.
+        SettingsError: the environment names a proxy that cannot be used.
     """
     try:
         socket = await connect(

@@ -5,15 +5,18 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
+from urllib.request import proxy_bypass
 
 import httpx2
 import orjson
 
+from realizehit.causes import reason_of
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
-from realizehit.client.wire import Backoff, filters_of, no_socks
+from realizehit.client.wire import Backoff, bad_proxy, filters_of, no_socks
 from realizehit.errors import (
     ClientError,
     Disconnected,
@@ -25,12 +28,16 @@ from realizehit.errors import (
     ServerUnavailable,
     SettingsError,
 )
+from realizehit.masking import masked
 
 _Client = TypeVar("_Client", httpx2.Client, httpx2.AsyncClient)
 
 CHUNK_MESSAGES: Final = 10_000  # of one batch request, the server's bound
 CHUNK_BYTES: Final = 4 << 20  # of its body, likewise
 
+_VISIBLE: Final = re.compile(r"[!-~]+")
+
+MAX_PLACE: Final = 300  # characters of a redirection's target that are shown
 _HEAD: Final = b'{"messages":['
 _TAIL: Final = b"]}"
 
@@ -48,7 +55,7 @@ class Endpoint:
         headers: sent with each request.
 
     Raises:
-        SettingsError: the URL cannot be used.
+        SettingsError: the URL or the key cannot be used.
     """
 
     def __init__(self, url: str, timeout: float, key: str | None, headers: Mapping[str, str] | None) -> None:
@@ -56,13 +63,17 @@ class Endpoint:
             parsed = httpx2.URL(url)
         except httpx2.InvalidURL as error:
             raise SettingsError(f"the API's URL cannot be used: {error}") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise SettingsError(f"the API's URL cannot be used; write http://host:port/, not {url!r}")
+        host_is_one = parsed.host and not any(character <= " " for character in parsed.host)
+        if parsed.scheme not in ("http", "https") or not host_is_one or (parsed.port or 0) > 65_535:
+            raise SettingsError(f"the API's URL cannot be used; write http://host:port/, not {masked(url)!r}")
+        self._authority = parsed.netloc.decode("ascii").rpartition("@")[2]
         self.timeout: Final = timeout
         self.url: Final = url if url.endswith("/") else url + "/"
         self.batch_url: Final = self.url + "batch"
         own = {"Content-Type": "application/json", "Accept": "application/json"}
         if key is not None:
+            if not _VISIBLE.fullmatch(key):
+                raise SettingsError("the API key cannot be used: a character in it is not a visible ASCII one")
             own["Authorization"] = f"Bearer {key}"
         self.options: Final[dict[str, Any]] = {
             "headers": {**own, **(headers or {})},
@@ -74,12 +85,19 @@ class Endpoint:
         """Make a client of the library.
 
         Raises:
-            SettingsError: the environment names a SOCKS proxy, and the library for it is missing.
+            SettingsError: the environment names a proxy that cannot be used, or whose library is missing.
         """
+        own = bool(options.get("proxy") or options.get("mounts"))
         try:
             return kind(**self.options, **options)
-        except ImportError:
-            raise no_socks("socksio") from None
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            if own:
+                raise
+            # The library makes what it needs for every proxy, also for those that this server is not reached through.
+            if proxy_bypass(self._authority):
+                direct = {"verify": httpx2.create_ssl_context(), **options, "trust_env": False}
+                return kind(**self.options, **direct)
+            raise (no_socks("socksio") if isinstance(error, ImportError) else bad_proxy(error)) from None
 
 
 def encode_message(pattern: object, payload: Any) -> bytes:
@@ -234,10 +252,26 @@ def raise_for_refusal(response: httpx2.Response) -> None:
         problem = orjson.loads(response.content)
         detail, code = str(problem["detail"]), str(problem.get("code", ""))
     except (ValueError, LookupError, TypeError, AttributeError):
-        detail, code = f"the server answered with HTTP {response.status_code} {response.reason_phrase}", ""
-    if response.status_code == httpx2.codes.SERVICE_UNAVAILABLE:
-        raise ServerUnavailable(detail)
-    raise Rejected(detail, code, response.status_code)
+        detail, code = f"{response.reason_phrase}{_moved_to(response)}", ""
+    if not code:  # perhaps no realizehit server at all
+        detail = f"{_place_of(response)} answered with HTTP {response.status_code}: {detail}"
+    is_away = response.status_code == httpx2.codes.SERVICE_UNAVAILABLE
+    error = ServerUnavailable(detail) if is_away else Rejected(detail, code, response.status_code)
+    error.retry_after = retry_after(response)
+    raise error
+
+
+def _place_of(response: httpx2.Response) -> str:
+    try:
+        return masked(str(response.url))
+    except RuntimeError:  # nothing was asked for
+        return "the server"
+
+
+def _moved_to(response: httpx2.Response) -> str:
+    """Return where a redirection leads; it is not followed, since that could take the key and the message anywhere."""
+    place = response.headers.get("location", "")
+    return f", and names {masked(place)[:MAX_PLACE]} instead" if response.is_redirect and place else ""
 
 
 def retry_after(response: httpx2.Response) -> float | None:
@@ -268,7 +302,8 @@ def response_of(outcome: httpx2.Response | httpx2.HTTPError, url: str) -> httpx2
     """
     if isinstance(outcome, httpx2.Response):
         return outcome
-    text = str(outcome) or type(outcome).__name__
+    url = masked(url)
+    text = "it took too long" if isinstance(outcome, httpx2.TimeoutException) else reason_of(outcome)
     if was_never_sent(outcome) or isinstance(outcome, httpx2.ProxyError):
         raise ServerUnavailable(f"cannot connect to {url}: {text}") from outcome
     if isinstance(outcome, httpx2.TimeoutException):

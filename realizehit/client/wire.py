@@ -21,6 +21,7 @@ from realizehit.errors import (
     SettingsError,
     TokenUnavailable,
 )
+from realizehit.masking import masked
 
 _DELAY: Final = re.compile(r"delay=(\d{1,9})")  # milliseconds, in the reason of close code 4001
 MAX_SECONDS: Final = 86_400.0  # of what a server tells; more would overflow timers and says nothing
@@ -168,6 +169,13 @@ def no_socks(package: str) -> SettingsError:
     return SettingsError(
         f"the environment names a SOCKS proxy (ALL_PROXY or HTTPS_PROXY), which needs the package {package}: install"
         " it, or put the server's host into NO_PROXY"
+    )
+
+
+def bad_proxy(error: Exception) -> SettingsError:
+    """Return the error for a proxy that the library does not understand; the text shows no login."""
+    return SettingsError(
+        f"the environment names a proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) that cannot be used: {masked(str(error))}"
     )
 
 

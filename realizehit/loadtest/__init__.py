@@ -8,6 +8,7 @@
 | `target` | which server, found or started |
 | `local` | what a server on this machine costs, from ``/proc`` |
 | `worker` | one client process: drives `realizehit._load.Fleet` |
+| `process` | the program that a client process is |
 | `conductor` | starts the workers, leads them through the phases, collects |
 | `report` | the figures, and their JSON |
 | `live`, `page` | for people: the terminal, one HTML page |

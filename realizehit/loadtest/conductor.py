@@ -7,19 +7,21 @@ what never came.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import secrets
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
+from realizehit import children
 from realizehit.errors import LoadTestError
 from realizehit.loadtest import local
 from realizehit.loadtest.histogram import Histogram
@@ -35,7 +37,7 @@ from realizehit.loadtest.report import (
     make_warnings,
 )
 from realizehit.loadtest.target import Target
-from realizehit.loadtest.worker import CONNECT_TIMEOUT, SETTLE_TIMEOUT, Job, Last, Sample, pattern_of, work
+from realizehit.loadtest.worker import CONNECT_TIMEOUT, SETTLE_TIMEOUT, Job, Last, Sample, pattern_of
 
 START_DELAY: Final = 0.3  # seconds from the word to the beginning, for all processes to have heard it
 MIN_INTERVAL: Final = 0.25  # seconds between two points of the course
@@ -72,7 +74,7 @@ class Conductor:
         self._interrupted = False
         self._interval = max(MIN_INTERVAL, (plan.duration + plan.ramp) / MAX_POINTS)
         self._pipes: list[Connection] = []
-        self._processes: list[BaseProcess] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._samples: list[Sample | None] = [None] * plan.processes
         self._fresh: set[int] = set()
         self._events: list[str] = [""] * plan.processes
@@ -99,7 +101,10 @@ class Conductor:
         if self.target.publish != "redis":
             self.target.try_publishing(pattern_of(self._run_id, 0))  # nobody is there to get it
         started = datetime.now(UTC)
-        descriptor, name = tempfile.mkstemp(prefix="realizehit-loadtest-")
+        try:
+            descriptor, name = tempfile.mkstemp(prefix="realizehit-loadtest-")
+        except OSError as error:
+            raise LoadTestError(f"no temporary file can be made, see TMPDIR: {error.strerror or error}") from None
         try:
             os.ftruncate(descriptor, 4 * self.plan.patterns)
             os.close(descriptor)
@@ -121,15 +126,24 @@ class Conductor:
             )
 
     def _spawn(self, sent_path: Path) -> None:
-        context = multiprocessing.get_context("spawn")
+        environment = children.environment()
         for number in range(self.plan.processes):
-            ours, theirs = context.Pipe()
-            job = Job(number, self.plan, self.target, self._run_id, sent_path, self._interval)
-            process = context.Process(target=work, args=(theirs, job), name=f"loadtest-{number}", daemon=True)
-            process.start()
-            theirs.close()
+            ours, theirs = multiprocessing.Pipe()
             self._pipes.append(ours)
+            with theirs:
+                try:
+                    process = subprocess.Popen(  # noqa: S603 - this package's own module
+                        children.command("realizehit.loadtest.process", str(theirs.fileno())),
+                        stdin=subprocess.DEVNULL,
+                        pass_fds=[theirs.fileno()],
+                        env=environment,
+                        start_new_session=True,  # a terminal's Ctrl+C is for this process, which decides what it means
+                    )
+                except OSError as error:
+                    raise LoadTestError(f"no client process can be started: {error.strerror}") from None
             self._processes.append(process)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # how it ended is found when it is heard
+                ours.send(Job(number, self.plan, self.target, self._run_id, sent_path, self._interval))
 
     def _connect(self) -> None:
         self._until("begun", CONNECT_TIMEOUT, stoppable=True)
@@ -140,6 +154,8 @@ class Conductor:
         joined = self._moments["joined"] = self._moment()
         if not joined.counts["ready"] and not self._interrupted:
             notes = self._stop_all()
+            said = self.target.why_refused()
+            notes += [said] if said else []
             raise LoadTestError(f"no connection to {self.target.url} came to be: {'; '.join(notes) or 'no answer'}")
 
     def _publish(self) -> None:
@@ -181,7 +197,9 @@ class Conductor:
                 stopped = True
                 self._say("stop")
             due = next_point if now < next_point else next_point + self._interval
-            for pipe in wait(self._pipes, timeout=max(0.0, due - now)):
+            # One that has said its last word may be gone before the others come to theirs.
+            speaking = [pipe for pipe, last in zip(self._pipes, self._last, strict=True) if last is None]
+            for pipe in wait(speaking, timeout=max(0.0, due - now)):
                 self._hear(self._pipes.index(pipe))  # type: ignore[arg-type]  # pipes are all it was given
             # A point of what all processes said since the last one; one that keeps silent is not waited for long.
             late = time.monotonic() - next_point
@@ -194,8 +212,7 @@ class Conductor:
         try:
             event, value = self._pipes[number].recv()
         except (EOFError, ConnectionResetError):
-            self._processes[number].join(END_TIMEOUT)
-            status = self._processes[number].exitcode
+            status = self._status_of(self._processes[number])
             raise LoadTestError(f"client process {number} ended unexpectedly, with status {status}") from None
         if event == "error":
             raise LoadTestError(str(value))
@@ -273,10 +290,15 @@ class Conductor:
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
-            process.join(END_TIMEOUT)
-            if process.is_alive():
+            if self._status_of(process) is None:
                 process.kill()
-                process.join()
+                process.wait()
+
+    @staticmethod
+    def _status_of(process: subprocess.Popen[bytes]) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(END_TIMEOUT)
+        return None
 
     def _report(self, started: datetime) -> Report:
         self._latencies.merge(self._recent)

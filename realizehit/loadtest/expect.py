@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 from realizehit.errors import SettingsError
+from realizehit.suggestions import did_you_mean
 
 
 class Kind(Enum):
@@ -116,7 +117,8 @@ class Expectation:
             raise SettingsError(f"{text!r} is no expectation: write a figure, a comparison and a value, as p99<50ms")
         figure, comparison, number, unit = match.groups()
         if figure not in FIGURES:
-            raise SettingsError(f"{text!r}: there is no figure {figure!r}; use one of {', '.join(FIGURES)}")
+            meant = did_you_mean(figure, FIGURES)
+            raise SettingsError(f"{text!r}: there is no figure {figure!r}; use one of {', '.join(FIGURES)}{meant}")
         kind = FIGURES[figure][0]
         if unit not in UNITS[kind]:
             units = ", ".join(name or "no unit" for name in UNITS[kind])

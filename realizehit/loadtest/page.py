@@ -22,7 +22,7 @@ _STYLE: Final = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --dim: #97a1b3; --line: #333b49; --back: #11151c;
   --card: #191f29; --a: #6ea8fe; --b: #fbbf24; --bad: #f87171; --good: #4ade80; } }
 body { margin: 0 auto; padding: 2rem 1rem; max-width: 760px; background: var(--back); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
+  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .5rem; } p { margin: .3rem 0; }
 .dim { color: var(--dim); } .bad { color: var(--bad); } .good { color: var(--good); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .6rem; margin: 1.2rem 0; }
@@ -35,6 +35,13 @@ svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(
 svg text { fill: var(--dim); font: 11px system-ui, sans-serif; } .grid { stroke: var(--line); }
 .a { stroke: var(--a); } .b { stroke: var(--b); } .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 .key-a { fill: var(--a) !important; } .key-b { fill: var(--b) !important; }
+.chart { overflow-x: auto; }
+@media (max-width: 600px) { /* charts keep the size of their text and scroll; what a figure means stands below it */
+  svg { min-width: 660px; }
+  table, tbody { display: block; }
+  tr { display: grid; grid-template-columns: 1fr auto; border-top: 1px solid var(--line); padding: .3rem 0; }
+  td { border: 0; padding: 0; } td:nth-child(2) { padding: 0; } td:nth-child(3) { grid-column: 1 / -1; }
+}
 """
 
 
@@ -172,7 +179,7 @@ def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
         return f"{TOP + (1 - y.place(value)) * height:.1f}"
 
     label = escape(", ".join(curve.name for curve in curves))
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
+    parts = [f'<div class="chart"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
     for value, text in y.marks:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(value)}" y2="{up(value)}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{up(value)}" dy="4" text-anchor="end">{escape(text)}</text>')
@@ -191,7 +198,7 @@ def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
         parts.append(f'<path class="curve {key}" d="{"".join(path)}"/>')
         left = LEFT + "ab".index(key) * 160
         parts.append(f'<text class="key-{key}" x="{left}" y="{HEIGHT - 4}">■ {escape(curve.name)}</text>')
-    return "".join(parts) + "</svg>"
+    return "".join(parts) + "</svg></div>"
 
 
 def linear(top: float, text: Callable[[float], str]) -> Axis:

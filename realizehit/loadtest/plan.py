@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 from realizehit import _load
 from realizehit.errors import SettingsError
+from realizehit.suggestions import did_you_mean
 
 Publish = Literal["api", "batch", "redis"]
 
@@ -145,7 +146,8 @@ def make_plan(scenario: str, numbers: Mapping[str, Any]) -> Plan:
         SettingsError: as `Plan`, or there is no such scenario.
     """
     if scenario not in SCENARIOS:
-        raise SettingsError(f"there is no scenario {scenario!r}; use {', '.join(SCENARIOS)}")
+        meant = did_you_mean(scenario, SCENARIOS) or f"; use {', '.join(SCENARIOS)}"
+        raise SettingsError(f"there is no scenario {scenario!r}{meant}")
     given = {name: value for name, value in numbers.items() if value is not None}
     found = {**SCENARIOS[scenario], **given}
     if given.get("rate") and "outstanding" not in given:

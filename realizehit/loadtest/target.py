@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import json
-import os
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,9 @@ from urllib.parse import SplitResult, urlsplit
 import hiredis
 from redis.connection import parse_url
 
+from realizehit import children
 from realizehit.address import redacted
+from realizehit.causes import reason_of
 from realizehit.errors import LoadTestError, SettingsError
 from realizehit.loadtest import local
 from realizehit.loadtest.plan import Publish
@@ -103,7 +104,7 @@ class Broker:
                 connection.setblocking(False)
                 return connection.detach()
         except OSError as error:
-            raise LoadTestError(f"broker {self.shown} cannot be reached: {error}") from None
+            raise LoadTestError(f"broker {self.shown} cannot be reached: {reason_of(error)}") from error
 
     def _log_in(self, connection: socket.socket) -> None:
         connection.sendall(hiredis.pack_command(("AUTH", *self.login)))  # type: ignore[arg-type]
@@ -170,15 +171,41 @@ class Target:
             answer = connection.getresponse()
             text = answer.read(MAX_ANSWER).decode("utf-8", "replace")
         except (OSError, http.client.HTTPException) as error:
-            raise LoadTestError(f"{name} cannot be reached: {error}") from None
+            raise LoadTestError(f"{name} cannot be reached: {reason_of(error)}") from error
         finally:
             connection.close()
         if answer.status == 200:
             return
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            text = str(json.loads(text)["detail"])
+        text = _detail(text)
         hint = "; give a key with REALIZEHIT_KEY or --key" if answer.status in (401, 403) and self.key is None else ""
-        raise LoadTestError(f"{name} does not let the load test publish: {answer.status}, {text[:300]}{hint}")
+        raise LoadTestError(f"{name} does not let the load test publish: {answer.status}, {text}{hint}")
+
+    def why_refused(self) -> str:
+        """Ask for one more connection, and return what the server says against it; empty where it says nothing."""
+        connection = http.client.HTTPConnection(self.ws.host, self.ws.port, timeout=API_TIMEOUT)
+        handshake = {
+            "Host": self.ws.authority,
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "cmVhbGl6ZWhpdCBsb2FkdA==",
+            **dict(self.headers),
+        }
+        try:
+            connection.request("GET", self.ws.path, headers=handshake)
+            answer = connection.getresponse()
+            return "" if answer.status == 101 else _detail(answer.read(MAX_ANSWER).decode("utf-8", "replace"))
+        except (OSError, http.client.HTTPException):
+            return ""
+        finally:
+            connection.close()
+
+
+def _detail(answer: str) -> str:
+    """Return what a problem document says, or the beginning of any other text."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        answer = str(json.loads(answer)["detail"])
+    return answer[:300]
 
 
 def find_target(
@@ -230,10 +257,10 @@ def embedded_target(*, redis: str | None = None, publish: Publish | None = None,
     Raises:
         LoadTestError: it did not start; the text says why.
     """
-    environment = {**os.environ, REDIS_VARIABLE: redis or ""}
+    environment = {**children.environment(), REDIS_VARIABLE: redis or ""}
     # A session of its own: Ctrl+C in the terminal is for the load test, which then ends the server.
     process = subprocess.Popen(  # noqa: S603 - this package's own module
-        [sys.executable, "-m", "realizehit.loadtest.embedded", str(workers)],
+        children.command("realizehit.loadtest.embedded", str(workers)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
@@ -259,13 +286,34 @@ def embedded_target(*, redis: str | None = None, publish: Publish | None = None,
 
 
 def with_sources(target: Target, connections: int, given: tuple[str, ...] = ()) -> Target:
-    """Choose source addresses: those given, or further loopback addresses where one has too few ports."""
+    """Choose source addresses: those given, or further loopback addresses where one has too few ports.
+
+    Raises:
+        SettingsError: one that was given is no address of this machine, or of another kind than the server's.
+    """
+    for address in given:
+        _check_source(address, target.ws.host)
     if given:
         return replace(target, sources=given)
     if connections > PORTS_PER_SOURCE and target.ws.host.startswith("127."):
         count = -(-connections // PORTS_PER_SOURCE)
         return replace(target, sources=tuple(f"127.0.{n // 250}.{n % 250 + 1}" for n in range(1, count + 1)))
     return target
+
+
+def _check_source(address: str, host: str) -> None:
+    try:
+        version = ipaddress.ip_address(address).version
+    except ValueError:
+        raise SettingsError(f"--source-address {address!r} is no numeric IP address") from None
+    if version != ipaddress.ip_address(host.partition("%")[0]).version:
+        raise SettingsError(f"--source-address {address}: the server is at {host}, an address of the other version")
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            raise SettingsError(f"--source-address {address} cannot be used: {error.strerror}") from None
 
 
 _KEY: Final = re.compile(r"[!-~]{1,1024}")

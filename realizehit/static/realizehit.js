@@ -1,1 +1,1 @@
-../../clients/js/realizehit.js
+../../clients/js/lib/realizehit.min.js

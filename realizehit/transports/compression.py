@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidHeaderFormat, NegotiationError
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.headers import build_extension, parse_extension
 
-from realizehit.transports.handshake import Head
+from realizehit.transports.heads import Head
 from realizehit.transports.intake import WINDOW_BITS
 
 _FACTORY: Final = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)

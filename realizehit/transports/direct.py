@@ -1,16 +1,21 @@
-"""A request that is answered without ASGI, as publications are: no task, no event, no messages back and forth.
+"""A request that is answered without ASGI, as everyday publications are: no task, no event, no messages back and forth.
 
-To uvicorn's protocol such a request looks like the cycle that it keeps for each request of an application; the order of
-pipelined requests, keep-alive and the connection's end hold for it as for those.
+What is everyday is said narrowly: nothing in the head of such a request can say where its body ends but one
+Content-Length, or ask for anything but an answer. All others take the application's way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
+
+from realizehit.transports.heads import fault_of, parse_head
 
 MAX_BODY: Final = 60_000  # bytes; a longer body takes the way that reads with pauses
+
+LONGEST_HEAD: Final = 1024  # bytes; a longer one takes the application's way
 
 Respond = Callable[[int, bytes, bytes, Iterable[tuple[bytes, bytes]]], None]
 """Called once with status, media type, body and further headers."""
@@ -18,18 +23,61 @@ Respond = Callable[[int, bytes, bytes, Iterable[tuple[bytes, bytes]]], None]
 Handler = Callable[[tuple[str, int] | None, Mapping[bytes, bytes], bytes, Respond], None]
 """Serves a request: the client's address, headers by lower-case name, the body, and how to answer. It never raises."""
 
+_ASK_FOR_MORE: Final = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"te", b"trailer", b"content-encoding"))
+_STAYS: Final = (None, b"keep-alive", b"Keep-Alive")  # what Connection says of a connection that goes on
+
+
+class Everyday(NamedTuple):
+    """What the head of an everyday publication says.
+
+    Attributes:
+        target: what it is for.
+        headers: values by lower-case name.
+        size: bytes of the body.
+    """
+
+    target: bytes
+    headers: Mapping[bytes, bytes]
+    size: int
+
+
+@lru_cache(maxsize=1024)  # publishers send the same few heads over and over
+def everyday(text: bytes) -> Everyday | None:
+    """Read a head; ``None`` where it is not that of an everyday publication.
+
+    Args:
+        text: up to the blank line, that one not included; at most `LONGEST_HEAD` bytes, as what is kept has a bound.
+    """
+    head = parse_head(text)
+    if head is None or head.method != b"POST" or head.version != b"HTTP/1.1" or fault_of(head) is not None:
+        return None
+    headers = head.headers
+    length = headers.get(b"content-length")
+    if (
+        length is None
+        or int(length) > MAX_BODY
+        or head.repeated
+        or headers.get(b"connection") not in _STAYS
+        or not _ASK_FOR_MORE.isdisjoint(headers)
+    ):
+        return None
+    return Everyday(head.target, headers, int(length))
+
 
 class Owner(Protocol):
     """The protocol of the connection."""
 
     client: tuple[str, int] | None
 
-    def respond(self, request: DirectRequest, response: Sequence[bytes]) -> None:
-        """Write a response, and go on with what comes after it."""
+    def respond(self, response: Sequence[bytes]) -> None:
+        """Write a response, its default headers after its first part, and go on with what comes after it."""
+
+    def is_last(self) -> bool:
+        """Whether the connection ends with this answer."""
 
 
 class DirectRequest:
-    """One request while its body arrives and until it is answered.
+    """One request from when its body is here until it is answered.
 
     Args:
         owner: the protocol.
@@ -37,47 +85,31 @@ class DirectRequest:
         handler: serves it.
 
     Attributes:
-        body, more_body, response_started, response_complete, disconnected, keep_alive: as uvicorn's cycle has them.
+        size: of the body, in bytes.
+        disconnected: whether nobody is there any more to be answered.
     """
 
-    __slots__ = (
-        "_handler", "_headers", "_owner", "body", "disconnected", "keep_alive", "more_body", "response_complete",
-        "response_started",
-    )  # fmt: skip
+    __slots__ = ("_handler", "_headers", "_owner", "disconnected", "size")
 
-    def __init__(self, owner: Owner, headers: Mapping[bytes, bytes], handler: Handler) -> None:
-        self.body = bytearray()
-        self.more_body = True
-        self.response_started = False
-        self.response_complete = False
+    def __init__(self, owner: Owner, headers: Mapping[bytes, bytes], size: int, handler: Handler) -> None:
+        self.size = size
         self.disconnected = False
-        self.keep_alive = True
         self._owner = owner
         self._headers = headers
-        self._handler: Handler | None = handler
+        self._handler = handler
 
-    @property
-    def message_event(self) -> DirectRequest:
-        """What is set when there is news of the request."""
-        return self
-
-    def set(self) -> None:
-        """Serve the request once its body is whole, unless the client has gone."""
-        if self.more_body or self._handler is None:
-            return
-        handler, self._handler = self._handler, None
-        if not self.disconnected:
-            handler(self._owner.client, self._headers, bytes(self.body), self._answer)
+    def serve(self, body: bytes) -> None:
+        """Have it served."""
+        self._handler(self._owner.client, self._headers, body, self._answer)
 
     def _answer(self, status: int, media_type: bytes, body: bytes, more: Iterable[tuple[bytes, bytes]]) -> None:
-        self.response_started = self.response_complete = True
         if self.disconnected:
             return
         lines = [b"content-type: %b\r\ncontent-length: %d\r\n" % (media_type, len(body))]
         lines += [b"%b: %b\r\n" % header for header in more]
-        if not self.keep_alive:
+        if self._owner.is_last():
             lines.append(b"connection: close\r\n")
-        self._owner.respond(self, (status_line(status), *lines, b"\r\n", body))
+        self._owner.respond((status_line(status), *lines, b"\r\n", body))
 
 
 def status_line(status: int) -> bytes:

@@ -19,6 +19,9 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from realizehit import _fanout
+from realizehit.access.claimants import Claimant
+from realizehit.access.gate import Gate
+from realizehit.access.peers import peer_of, peer_of_transport
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode
 from realizehit.messages import problem
 from realizehit.transports.adoption import adopt, rename
@@ -40,9 +43,10 @@ from realizehit.transports.engineio_packets import (
     split_own,
 )
 from realizehit.transports.engineio_polling import Polling, PollingSession, answer, preflight, refuse
-from realizehit.transports.entrance import headers_of, opening_of
+from realizehit.transports.entrance import adding, check_claimant, claimant_of, cross_origin, headers_of, opening_of
 from realizehit.transports.guard import STATUS, Guard
-from realizehit.transports.handshake import Head, last_response
+from realizehit.transports.handshake import last_response
+from realizehit.transports.heads import Head
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import Session
 
@@ -111,18 +115,26 @@ class EngineIO:
 
     # WebSockets:
 
-    def refusal(self, head: Head) -> bytes | None:
+    def refusal(self, transport: asyncio.BaseTransport, head: Head) -> bytes | None:
         """Return the response to a handshake that cannot be served, or ``None`` for one that can."""
         try:
-            self._check(_Query.parse(head.query))
+            self._check(_Query.parse(head.query), transport, head)
         except Refused as refused:
             return last_response(400, "application/json", refused.body)
+        except AccessDenied as error:
+            return last_response(STATUS[ErrorCode(error.code)], "application/json", _denied(error).body)
         return None
 
-    def _check(self, query: _Query) -> None:
+    def _check(self, query: _Query, transport: asyncio.BaseTransport, head: Head) -> None:
         if query.transport != "websocket":
             raise Refused(EngineIOError.BAD_REQUEST, "a WebSocket handshake for another transport")
-        if query.sid is not None and self._session(query.sid, query.revision).probed:
+        if query.sid is None:
+            return
+
+        def check(gate: Gate, claimant: Claimant | None) -> None:
+            gate.check_claimant(claimant, peer_of_transport(transport), head.headers, head.repeated, head.query)
+
+        if self._session(query.sid, query.revision, check).probed:
             raise Refused(EngineIOError.BAD_REQUEST, "another WebSocket is taking over")
 
     def open(self, transport: asyncio.Transport, head: Head, response: bytes, rest: bytes) -> int:
@@ -177,10 +189,12 @@ class EngineIO:
         """Serve a request; an ASGI application."""
         if scope["type"] != "http":
             raise RuntimeError(f"Engine.IO's polling is HTTP, not {scope['type']}")
+        send = adding(send, cross_origin(headers_of(scope)[0], self._gate))
         if scope["method"] == "OPTIONS":
             await preflight(scope, send)
         elif not any(pair.startswith(b"EIO=") for pair in scope["query_string"].split(b"&")):
-            more = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+            self._not_upgraded(scope)
+            more = [(b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-version", b"13")]
             text = problem(426, "connect with a WebSocket or an Engine.IO client", ErrorCode.BAD_REQUEST)
             await answer(scope, send, 426, text, media_type=b"application/problem+json", more=more)
         else:
@@ -190,18 +204,16 @@ class EngineIO:
                 await refuse(scope, send, refused)
             except AccessDenied as error:
                 wait = [] if error.retry_after is None else [(b"retry-after", b"%d" % ceil(error.retry_after))]
-                no = Refused(EngineIOError.FORBIDDEN, f"{error} ({error.code})")
-                await refuse(scope, send, no, status=STATUS[ErrorCode(error.code)], more=wait)
+                await refuse(scope, send, _denied(error), status=STATUS[ErrorCode(error.code)], more=wait)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         query = _Query.parse(scope["query_string"])
         if query.transport != "polling":
+            self._not_upgraded(scope)
             raise Refused(EngineIOError.BAD_REQUEST, "the transport is websocket, and the request no handshake")
         if query.sid is not None:
-            if self._gate is not None:
-                self._gate.check_page(headers_of(scope)[0])
-            session = self._session(query.sid, query.revision)
+            session = self._session(query.sid, query.revision, partial(check_claimant, scope))
             if method == "GET":
                 await self._polling.get(session, scope, receive, send)
             elif method == "POST":
@@ -215,15 +227,26 @@ class EngineIO:
         else:
             opening = None if self._gate is None else opening_of(scope, self._gate)
             gone = None if self._gate is None else self._gate.left
-            session = PollingSession(self._engine, _new_sid(), query.revision, closed=self._forget, gone=gone)
+            claimant = Claimant() if self._gate is None else claimant_of(scope, self._gate)
+            session = PollingSession(self._engine, _new_sid(), query.revision, claimant, closed=self._forget, gone=gone)
             self._sessions[session.sid] = session
             if self._gate is not None and opening is not None:
                 self._gate.joined(session.held.handle, opening)
             payload = join([self._open_packet(session.sid, upgrades=("websocket",))], query.revision)
             await answer(scope, send, 200, body(payload, query.revision))
 
-    def _session(self, sid: str, revision: int) -> PollingSession:
+    def _not_upgraded(self, scope: Scope) -> None:
+        if self._gate is not None:
+            detail = "a WebSocket was asked for without an upgrade" if _wants_websocket(scope) else "a plain request"
+            peer = peer_of(scope.get("client"))
+            self._gate.count("bad_handshake", peer=peer, headers=headers_of(scope)[0], detail=detail)
+
+    def _session(self, sid: str, revision: int, check: Callable[[Gate, Claimant | None], None]) -> PollingSession:
+        """Return the session of a request; `check` raises where it is not the session of who asks."""
         session = self._sessions.get(sid)
+        if self._gate is not None:
+            # First, so that nobody else learns anything about the session.
+            check(self._gate, None if session is None else session.claimant)
         if session is None:
             raise Refused(EngineIOError.UNKNOWN_SID)
         if session.revision != revision:
@@ -320,7 +343,8 @@ class _Packets(Session):
         if data.startswith(MESSAGE) and conn not in self.probes:
             self._session.receive(conn, data[1:])
         elif conn in self.probes:
-            self._probe(conn, data)
+            if self._is_paid(conn):
+                self._probe(conn, data)
         else:
             self.take(conn, data, frame)
 
@@ -331,7 +355,9 @@ class _Packets(Session):
         """Act on a packet; `wrap` makes an answer's packet fit for the connection."""
         kind, data = packet[:1], packet[1:]
         if kind == MESSAGE:
-            self._session.receive(conn, data)
+            self._session.receive(conn, data)  # which counts it
+        elif not self._is_paid(conn):
+            pass
         elif kind == PING and self._revision == 3:
             self._engine.send_bytes(conn, wrap(PONG + data))
         elif (kind == PONG and self._revision == 4) or kind == NOOP:
@@ -344,6 +370,13 @@ class _Packets(Session):
             self._engine.disconnect(
                 conn, CloseCode.PROTOCOL_ERROR, f"no packet of Engine.IO {self._revision} that a client sends"
             )
+
+    def _is_paid(self, conn: int) -> bool:
+        """Count a packet that is no message; false where it is one too many, which may end the connection."""
+        paid = self._engine.charge(conn)
+        if paid == _fanout.HOPELESS:
+            self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED.value)
+        return paid == _fanout.PAID
 
     def gone(self, conn: int) -> None:
         """Forget a connection."""
@@ -368,6 +401,15 @@ class _Packets(Session):
 def _payload(packet: bytes, revision: int) -> bytes:
     # The length that stands before a packet counts bytes or characters: what is no ASCII is not worth a dispute.
     return join([packet if packet.isascii() else packet[:1]], revision)
+
+
+def _wants_websocket(scope: Scope) -> bool:
+    """Whether a request was a WebSocket's handshake before a proxy took the upgrade out."""
+    return b"sec-websocket-key" in dict(scope["headers"])
+
+
+def _denied(error: AccessDenied) -> Refused:
+    return Refused(EngineIOError.FORBIDDEN, f"{error} ({error.code})")
 
 
 def _new_sid() -> str:

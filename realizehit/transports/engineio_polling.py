@@ -15,9 +15,11 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from realizehit import _fanout
+from realizehit.access.claimants import Claimant
 from realizehit.errors import CloseCode
 from realizehit.transports.engineio_errors import EngineIOError, Refused
 from realizehit.transports.engineio_packets import CLOSE, NOOP, PayloadError, body, join, split
+from realizehit.transports.heads import coding_of
 from realizehit.transports.held import Held
 
 FRAMINGS: Final = {3: _fanout.POLLING_3, 4: _fanout.POLLING_4}
@@ -35,10 +37,12 @@ class PollingSession:
         engine: keeps its connection.
         sid: its name, which is a secret.
         revision: of the protocol: 3 or 4.
+        claimant: who opened it, and alone may go on with it.
         closed: called once when the session is over or goes on over a WebSocket.
         gone: told the handle of its connection when that has ended without going on.
 
     Attributes:
+        claimant: who opened it.
         held: its connection.
         receiving: whether a GET is being answered.
         sending: whether a POST is being read.
@@ -46,13 +50,14 @@ class PollingSession:
         upgrading: whether that WebSocket has shown that it works, so that no GET should stay open.
     """
 
-    __slots__ = ("_engine", "held", "probed", "receiving", "revision", "sending", "sid", "upgrading")
+    __slots__ = ("_engine", "claimant", "held", "probed", "receiving", "revision", "sending", "sid", "upgrading")
 
     def __init__(
         self,
         engine: _fanout.Engine,
         sid: str,
         revision: int,
+        claimant: Claimant,
         *,
         closed: Callable[[PollingSession], None],
         gone: Callable[[int], None] | None,
@@ -60,6 +65,7 @@ class PollingSession:
         self._engine = engine
         self.sid = sid
         self.revision = revision
+        self.claimant = claimant
         self.receiving = self.sending = self.probed = self.upgrading = False
         self.held = Held(engine, FRAMINGS[revision], closed=lambda: closed(self), gone=gone)
 
@@ -130,6 +136,11 @@ class Polling:
         Raises:
             Refused: they cannot be read, or another POST is being read; the session is over.
         """
+        coding = coding_of(scope["headers"])
+        if coding is not None:
+            refused = Refused(EngineIOError.BAD_REQUEST, f"the Content-Encoding is {coding}; send the body as it is")
+            await refuse(scope, send, refused, status=415, more=[(b"accept-encoding", b"identity")])
+            return
         if session.sending:
             raise self._close(session, CloseCode.PROTOCOL_ERROR, "two requests with packets at once")
         headers = dict(scope["headers"])
@@ -187,12 +198,11 @@ async def answer(
     media_type: bytes = _TEXT,
     more: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Send a response that scripts of any origin may read: there are no cookies here that would make it a risk."""
+    """Send a response."""
     headers = [
         (b"content-type", media_type),
         (b"content-length", b"%d" % len(data)),
         (b"cache-control", b"no-store"),
-        *_cross_origin(scope),
         *more,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -212,15 +222,3 @@ async def preflight(scope: Scope, send: Send) -> None:
     asked = headers.get(b"access-control-request-headers", b"content-type")
     more = [_METHODS, (b"access-control-allow-headers", asked), (b"access-control-max-age", b"86400")]
     await answer(scope, send, 200, b"", more=more)
-
-
-def _cross_origin(scope: Scope) -> list[tuple[bytes, bytes]]:
-    origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-    if origin is None:
-        return [(b"access-control-allow-origin", b"*")]
-    # Clients that send credentials must see their own origin named.
-    return [
-        (b"access-control-allow-origin", origin),
-        (b"access-control-allow-credentials", b"true"),
-        (b"vary", b"Origin"),
-    ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from starlette.types import Scope
+from starlette.types import Message, Scope, Send
 
+from realizehit.access.claimants import Claimant
 from realizehit.access.gate import Gate, Opening
 from realizehit.access.peers import peer_of
 
@@ -29,6 +30,26 @@ def opening_of(scope: Scope, gate: Gate) -> Opening:
     return gate.open(peer, headers, repeated, scope["query_string"], counted=True)
 
 
+def claimant_of(scope: Scope, gate: Gate) -> Claimant:
+    """Say who sends a request of a session.
+
+    Raises:
+        AccessDenied: as `Gate.claimant`.
+    """
+    headers, repeated = headers_of(scope)
+    return gate.claimant(peer_of(scope.get("client")), headers, repeated, scope["query_string"])
+
+
+def check_claimant(scope: Scope, gate: Gate, claimant: Claimant | None) -> None:
+    """Refuse a request of a session that somebody else has opened.
+
+    Raises:
+        AccessDenied: as `Gate.check_claimant`.
+    """
+    headers, repeated = headers_of(scope)
+    gate.check_claimant(claimant, peer_of(scope.get("client")), headers, repeated, scope["query_string"])
+
+
 def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
     """Return a request's headers as `realizehit.transports.handshake.Head` has them.
 
@@ -44,6 +65,37 @@ def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
             value = headers[name] + b", " + value
         headers[name] = value
     return headers, frozenset(repeated)
+
+
+def adding(send: Send, headers: Sequence[tuple[bytes, bytes]]) -> Send:
+    """Return a function that sends a response with further headers, those left out that it has already."""
+
+    async def send_with_them(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            there = list(message.get("headers", ()))
+            names = {name.lower() for name, _ in there}
+            message = {**message, "headers": [*there, *(header for header in headers if header[0] not in names)]}
+        await send(message)
+
+    return send_with_them
+
+
+def readable(headers: Mapping[bytes, bytes], gate: Gate, *, figures: bool = False) -> list[tuple[bytes, bytes]]:
+    """Return the headers that let the page of a request read an answer of the API, where it may use it.
+
+    Cookies say nothing here, so that pages need not send them.
+
+    Args:
+        headers: of the request, by lower-case name.
+        gate: says which pages may use the server.
+        figures: whether the answer tells how the server does, which is for pages that are named.
+    """
+    origin = headers.get(b"origin")
+    if origin is None:
+        return []
+    if not (gate.origins.knows(headers) if figures else gate.origins.admits(headers)):
+        return [_BY_ORIGIN]
+    return [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", b"Retry-After"), _BY_ORIGIN]
 
 
 def cross_origin(headers: Mapping[bytes, bytes], gate: Gate | None) -> list[tuple[bytes, bytes]]:

@@ -15,12 +15,13 @@ from realizehit.access.gate import Gate, Opening
 from realizehit.access.peers import peer_of_transport
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, SettingsError
 from realizehit.hub import Hub
-from realizehit.transports.handshake import Head, refusal
+from realizehit.transports.handshake import refusal
+from realizehit.transports.heads import Head
 from realizehit.upkeep import Failures, keep_up
 
 logger: Final = logging.getLogger(__name__)
 
-SLICE: Final = 500  # connections looked at in one turn of the loop after a reload
+SLICE: Final = 500  # connections dealt with in one turn of the loop where all are
 
 STATUS: Final = {
     ErrorCode.BAD_REQUEST: HTTPStatus.BAD_REQUEST,

@@ -6,88 +6,27 @@ which error each wrong request deserves; it also decides for the rare right ones
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from hashlib import sha1
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final
 
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from realizehit.errors import ErrorCode
 from realizehit.messages import problem
+from realizehit.transports.heads import Head
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-# RFC 9112, sections 3 and 5, without the line folding that it deprecates: what stands here is read alike by everyone.
-_HEAD: Final = re.compile(
-    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/[0-9]\.[0-9]"
-    rb"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*)*+"
-)
 _USUAL_CONNECTION: Final = (b"upgrade", b"keep-alive, upgrade")
 _ACCEPTED: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
 )
 
-
-class Head(NamedTuple):
-    """A request's head, split.
-
-    Attributes:
-        method, target, version: the three parts of the request line.
-        headers: values by lower-case name; of a header that comes twice, the values joined by a comma.
-        repeated: the names that came more than once.
-        text: all of it, as it came.
-    """
-
-    method: bytes
-    target: bytes
-    version: bytes
-    headers: dict[bytes, bytes]
-    repeated: frozenset[bytes]
-    text: bytes
-
-    @property
-    def path(self) -> bytes:
-        """The target up to its question mark."""
-        return self.target.partition(b"?")[0]
-
-    @property
-    def query(self) -> bytes:
-        """The target from its question mark on, that one not included."""
-        return self.target.partition(b"?")[2]
-
-    @property
-    def wants_websocket(self) -> bool:
-        """Whether it asks for a WebSocket at all, rightly or not."""
-        return b"websocket" in self.headers.get(b"upgrade", b"").lower()
-
-
-def parse_head(head: bytes) -> Head | None:
-    """Split a request's head.
-
-    Args:
-        head: everything up to the blank line, that one not included.
-
-    Returns:
-        The parts, or ``None`` for what is no well-formed request.
-    """
-    if _HEAD.fullmatch(head) is None:
-        return None
-    first, *lines = head.split(b"\r\n")
-    method, target, version = first.split(b" ")
-    headers: dict[bytes, bytes] = {}
-    repeated = []
-    for line in lines:
-        name, _, value = line.partition(b":")
-        name = name.lower()
-        value = value.strip(b" \t")
-        if name in headers:
-            repeated.append(name)
-            value = headers[name] + b", " + value
-        headers[name] = value
-    return Head(method, target, version, headers, frozenset(repeated), head)
+VERSION_LINE: Final = "Sec-WebSocket-Version: 13"
+"""What a refused handshake says of the versions that there are (RFC 6455, section 4.4)."""
 
 
 def accept(head: Head) -> tuple[bool, bytes]:
@@ -99,7 +38,7 @@ def accept(head: Head) -> tuple[bool, bytes]:
     headers = head.headers
     if not headers.get(b"host") or b"host" in head.repeated:
         # The one check that the library leaves to others: RFC 6455, section 4.2.1, and RFC 9112, section 3.2.
-        return False, refusal(400, "a WebSocket handshake names its host, once", ErrorCode.BAD_REQUEST)
+        return False, refusal(400, "a WebSocket handshake names its host, once", ErrorCode.BAD_REQUEST, VERSION_LINE)
     key = headers.get(b"sec-websocket-key", b"")
     if (
         head.method == b"GET"
@@ -128,12 +67,13 @@ def _accept_by_library(head: Head) -> tuple[bool, bytes]:
         if isinstance(event, Request):
             response = protocol.accept(event)
     if response is None:
-        return False, refusal(400, f"this is no WebSocket handshake: {protocol.handshake_exc}", ErrorCode.BAD_REQUEST)
+        detail = f"this is no WebSocket handshake: {protocol.handshake_exc}"
+        return False, refusal(400, detail, ErrorCode.BAD_REQUEST, VERSION_LINE)
     if response.status_code == 101:
         return True, response.serialize()
     more = [f"{name}: {response.headers[name]}" for name in ("Upgrade", "Allow") if name in response.headers]
     detail = f"this is no WebSocket handshake: {protocol.handshake_exc}"
-    return False, refusal(response.status_code, detail, ErrorCode.BAD_REQUEST, *more)
+    return False, refusal(response.status_code, detail, ErrorCode.BAD_REQUEST, VERSION_LINE, *more)
 
 
 def refusal(status: int, detail: str, code: str | None, *headers: str) -> bytes:

@@ -1,8 +1,9 @@
 """What WebSocket clients send: the engine's handler, and the input that the engine leaves to Python.
 
-The engine reads whole, unfragmented frames itself. Everything else of a connection comes here as bytes and goes to a
-parser of the `websockets` library, made for that connection when it is needed and dropped as soon as it holds no part
-of a message any more; so the protocol's hard cases, and which error closes with which code, are the library's.
+The engine reads plain frames itself, text messages in fragments too. Everything else of a connection comes here as
+bytes and goes to a parser of the `websockets` library, made for that connection when it is needed and dropped as soon
+as it holds no part of a message any more; so the protocol's hard cases, and which error closes with which code, are the
+library's. Each frame counts against the connection's allowance here as in the engine.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from realizehit import _fanout
-from realizehit.errors import CloseCode
+from realizehit.errors import CloseCode, ErrorCode
 from realizehit.transports.session import Session
 
 WINDOW_BITS: Final = 15  # the window of DEFLATE that both sides use; RFC 7692, section 7.1.2
+SLICE: Final = 2048  # bytes that the library parses before what came of them is counted and acted on
 
 
 class Intake:
@@ -70,15 +72,13 @@ class Intake:
                 self._max_message, binary=self._session.accepts_binary, compressed=self._compressed
             )
         self._reading = handle
-        for opcode, payload in parser.feed(data):
-            if opcode is Opcode.TEXT:
-                self._session.receive(self._reading, payload)
-            elif opcode is Opcode.PONG:
-                self._engine.send_bytes(self._reading, Frame(Opcode.PONG, payload).serialize(mask=False))
-            else:
-                self._session.receive_binary(self._reading, payload)
-            if not self._engine.is_open(self._reading):
-                return
+        for start in range(0, len(data), SLICE):
+            for opcode, payload in parser.feed(data[start : start + SLICE]):
+                self._take(opcode, payload)
+                if not self._engine.is_open(self._reading):
+                    return
+            if parser.end is not None:
+                break
         handle = self._reading
         if parser.end is not None:
             code, reason, peer_done = parser.end
@@ -88,6 +88,19 @@ class Intake:
         elif parser.is_empty():
             del self._parsers[handle]
             self._engine.soften(handle)
+
+    def _take(self, opcode: Opcode, payload: bytes) -> None:
+        conn = self._reading
+        if opcode is Opcode.TEXT:
+            self._session.receive(conn, payload)  # which counts it
+        elif opcode is Opcode.BINARY:
+            self._session.receive_binary(conn, payload)
+        else:
+            paid = self._engine.charge(conn)
+            if paid == _fanout.HOPELESS:
+                self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED.value)
+            elif paid == _fanout.PAID and opcode is Opcode.PING:
+                self._engine.send_bytes(conn, Frame(Opcode.PONG, payload).serialize(mask=False))
 
     def moved(self, handle: int, other: int) -> None:
         """Learn that a connection goes on under another handle, also in the middle of what it sent."""
@@ -128,10 +141,11 @@ class _Parser:
         self.end: tuple[int, str, bool] | None = None
 
     def feed(self, data: bytes) -> Iterator[tuple[Opcode, bytes]]:
-        """Take bytes, and give out in their order the messages that they complete and the answers to pings.
+        """Take bytes, and give out in their order the messages that they complete and the other frames.
 
         Returns:
-            `Opcode.TEXT`, `Opcode.BINARY` or `Opcode.PONG`, each with its payload.
+            `Opcode.TEXT` or `Opcode.BINARY` with a whole message; `Opcode.PING` or `Opcode.PONG` with its payload;
+            `Opcode.CONT` without one, for a fragment that completes nothing.
         """
         self._protocol.receive_data(data)
         self._protocol.data_to_send()  # the answers are made here, to go out in their place; the close frame elsewhere
@@ -144,8 +158,8 @@ class _Parser:
                     self.end = (CloseCode.UNSUPPORTED_DATA, "binary messages are not used here", False)
                     return
                 self._decoder = None
-            elif frame.opcode is Opcode.PING:
-                yield Opcode.PONG, bytes(frame.data)
+            elif frame.opcode in (Opcode.PING, Opcode.PONG):
+                yield frame.opcode, bytes(frame.data)
                 continue
             elif frame.opcode is not Opcode.CONT:
                 continue
@@ -160,6 +174,8 @@ class _Parser:
             if frame.fin:
                 message, self._message = bytes(self._message), bytearray()
                 yield Opcode.BINARY if self._decoder is None else Opcode.TEXT, message
+            else:
+                yield Opcode.CONT, b""
         close, theirs = self._protocol.close_sent, self._protocol.close_rcvd
         if theirs is not None:
             # A client may end in the middle of a fragmented message, where the library sees an error.

@@ -11,16 +11,15 @@ import errno
 import logging
 import os
 import resource
-import time
 from typing import Final
 
 from realizehit.errors import ErrorCode
+from realizehit.logs import LOG_INTERVAL, Seldom, more
 from realizehit.transports.handshake import refusal
 
 logger: Final = logging.getLogger(__name__)
 
 RESERVE: Final = 16  # descriptors that no client gets
-LOG_INTERVAL: Final = 5.0  # seconds between two lines about it
 
 NO_ROOM: Final = refusal(503, "no room for another connection", ErrorCode.TOO_MANY_CONNECTIONS, "Retry-After: 5")
 """The response to whom there is no room for."""
@@ -30,8 +29,7 @@ class Room:
     """Refuses connections while there is no room, and says so in the log, now and then."""
 
     def __init__(self) -> None:
-        self._refused = 0
-        self._quiet_until = 0.0
+        self._seldom = Seldom(LOG_INTERVAL)
 
     def is_full(self, transport: asyncio.BaseTransport) -> bool:
         """Whether a connection got one of the last descriptors; it is to be refused then, and that is noted.
@@ -49,10 +47,7 @@ class Room:
 
     def refused(self, reason: str) -> None:
         """Note that a connection was refused."""
-        self._refused += 1
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            count, self._refused = self._refused, 0
-            self._quiet_until = now + LOG_INTERVAL
-            were = "a connection was" if count == 1 else f"{count} connections were"
-            logger.error("%s refused: %s; raise the limit of open files, or start more workers", were, reason)
+        left_out = self._seldom.passes("refused")
+        if left_out is not None:
+            text = "a connection was refused: %s; raise the limit of open files, or start more workers%s"
+            logger.error(text, reason, more(left_out))

@@ -52,7 +52,6 @@ class ActionSession(Session):
         self._hub = hub
         self._guard = guard
         self._gate = None if guard is None else guard.gate
-        self._rates = None if self._gate is None else self._gate.rates
 
     def receive(self, conn: int, data: bytes) -> None:  # noqa: PLR0912 - one branch for each action
         """Carry out one action and reply to it; a bad one is answered with an error and changes nothing."""
@@ -62,7 +61,7 @@ class ActionSession(Session):
             if not self._is_too_fast(conn, error.request_id):
                 self._refuse(conn, error.request_id, error.code, str(error))
             return
-        if self._rates is not None and self._is_too_fast(conn, request_id):
+        if self._is_too_fast(conn, request_id):
             return
         if act == "ping":
             self._reply(conn, request_id, "pong")
@@ -76,7 +75,7 @@ class ActionSession(Session):
                 if self._gate is None or self._gate.may_subscribe(conn, channel):
                     self._hub.subscribe(conn, channel, partial(self._subscribed, conn, request_id, channel))
                 else:
-                    self._gate.refusals["not_granted"] += 1
+                    self._gate.not_granted(channel)
                     self._refuse(conn, request_id, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             elif self._hub.unsubscribe(conn, channel):
                 self._reply(conn, request_id, _fanout.channel_id(channel))
@@ -108,12 +107,13 @@ class ActionSession(Session):
 
     def _is_too_fast(self, conn: int, request_id: str | int | None) -> bool:
         """Count an action, and refuse it where it is one too many."""
-        if self._rates is None or self._rates.allow(conn):
+        paid = self._engine.charge(conn)
+        if paid == _fanout.PAID:
             return False
-        assert self._gate is not None
-        self._gate.refusals["too_many_actions"] += 1
+        if self._gate is not None:
+            self._gate.count("too_many_actions")
         self._refuse(conn, request_id, ErrorCode.RATE_LIMITED, "this connection asks too often")
-        if self._rates.hopeless(conn):
+        if paid == _fanout.HOPELESS:
             self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED.value)
         return True
 

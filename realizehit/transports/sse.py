@@ -210,7 +210,7 @@ class EventStreams:
             if isinstance(channel, _Refusal):
                 continue
             if self._gate is not None and not self._gate.may_subscribe(held.handle, channel):
-                self._gate.refusals["not_granted"] += 1
+                self._gate.not_granted(channel)
                 answer(index, channel, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             else:
                 self._hub.subscribe(held.handle, channel, partial(answer, index, channel))
@@ -226,10 +226,14 @@ class EventStreams:
             return False
         transport, headers = taken
         headers = [*headers, *_HEADERS, *asker.pages, (b"connection", b"close")]
+        body, framing = first + held.take(), _fanout.SSE
+        if scope["http_version"] != "1.0":  # which ends with its connection alone
+            headers.append((b"transfer-encoding", b"chunked"))
+            body, framing = b"%x\r\n%b\r\n" % (len(body), body), _fanout.SSE_CHUNKED
         head = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n"
         handle = held.handle
         try:
-            other = adopt(self._engine, transport, self, head + first + held.take(), framing=_fanout.SSE)
+            other = adopt(self._engine, transport, self, head + body, framing=framing)
         except OSError:  # no descriptor is left
             transport.abort()
             return True

@@ -9,11 +9,14 @@ from typing import Final, Protocol
 
 from realizehit import _fanout
 from realizehit.access.gate import Opening
+from realizehit.access.peers import peer_of_transport
 from realizehit.errors import ErrorCode
+from realizehit.masking import masked
 from realizehit.transports.adoption import adopt
 from realizehit.transports.compression import negotiate
 from realizehit.transports.guard import Guard
-from realizehit.transports.handshake import Head, accept, refusal
+from realizehit.transports.handshake import accept, refusal
+from realizehit.transports.heads import Head
 from realizehit.transports.intake import Intake
 from realizehit.transports.room import NO_ROOM, Room
 from realizehit.transports.session import Session
@@ -24,7 +27,7 @@ WS_PATH: Final = "/ws"
 class Dialect(Protocol):
     """A protocol that some clients speak inside their WebSocket, which their query says."""
 
-    def refusal(self, head: Head) -> bytes | None:
+    def refusal(self, transport: asyncio.BaseTransport, head: Head) -> bytes | None:
         """Return the response to a handshake that cannot be served, or ``None`` for one that can."""
 
     def open(self, transport: asyncio.Transport, head: Head, response: bytes, rest: bytes) -> int:
@@ -85,16 +88,19 @@ class WebSocketTransport:
         """How many connections have a parser of their own now."""
         return self._plain.parsers + (self._compressed.parsers if self._compressed else 0)
 
-    def open(self, transport: asyncio.Transport, head: Head, rest: bytes) -> None:
+    def open(self, transport: asyncio.Transport, head: Head, rest: bytes) -> bytes | None:
         """Answer an opening handshake, and hand an accepted connection to the engine.
 
         Args:
-            transport: the connection; not the caller's any more from here on.
+            transport: the connection; not the caller's any more where it is accepted.
             head: the request.
             rest: bytes that came after it.
+
+        Returns:
+            ``None`` where it is accepted; else the response with which the caller ends the connection.
         """
         dialect = self._dialect(head)
-        refused = self._refusal(head, dialect)
+        refused = self._refusal(transport, head, dialect)
         opening: Opening | None = None
         if refused is None and self._guard is not None:
             admitted = self._guard.admit(transport, head)
@@ -102,14 +108,13 @@ class WebSocketTransport:
                 refused = admitted
             else:
                 opening = admitted
-        accepted = False
         if refused is None:
             accepted, response = accept(head)
-        else:
-            response = refused
-        if not accepted:
-            _turn_away(transport, response)
-            return
+            if not accepted:
+                self._bad_handshake(transport, head, "the handshake is not what RFC 6455 asks for")
+                refused = response
+        if refused is not None:
+            return refused
         try:
             extension = None if self._compressed is None else negotiate(head)
             if dialect is not None:
@@ -125,23 +130,24 @@ class WebSocketTransport:
             self._room.refused(error.strerror or str(error))
             if self._guard is not None:
                 self._guard.limited("no_room")
-            _turn_away(transport, NO_ROOM)
+            return NO_ROOM
+        return None
+
+    def _bad_handshake(self, transport: asyncio.BaseTransport, head: Head, detail: str) -> None:
+        if self._guard is not None:
+            self._guard.limited("bad_handshake", peer=peer_of_transport(transport), headers=head.headers, detail=detail)
 
     def _dialect(self, head: Head) -> Dialect | None:
         if self._engineio is not None and any(pair.startswith(b"EIO=") for pair in head.query.split(b"&")):
             return self._engineio
         return None
 
-    def _refusal(self, head: Head, dialect: Dialect | None) -> bytes | None:
+    def _refusal(self, transport: asyncio.BaseTransport, head: Head, dialect: Dialect | None) -> bytes | None:
         if self._path is not None and head.path.rstrip(b"/") != self._path:
+            path = masked(ascii(head.path[:100].decode()))
+            self._bad_handshake(transport, head, f"the path is {path}, and not {self._path.decode()}")
             return refusal(404, f"WebSocket clients connect to {self._path.decode()}", None)
         if self._draining():
             text = "this server is going away; try another"
             return refusal(503, text, ErrorCode.UNAVAILABLE, "Retry-After: 1")
-        return None if dialect is None else dialect.refusal(head)
-
-
-def _turn_away(transport: asyncio.Transport, response: bytes) -> None:
-    transport.set_protocol(asyncio.Protocol())
-    transport.write(response)
-    transport.close()
+        return None if dialect is None else dialect.refusal(transport, head)

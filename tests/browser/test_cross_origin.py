@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import jwt
 import pytest
+from playwright.sync_api import Error
 
 from tests.browser.blocking_proxy import cookie_proxy
 from tests.browser.chromium import Watched, chromium, opened
@@ -19,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 SUBSCRIBE = """async ([base, pattern, options]) => {
     const { WSClient } = await import(`http://${base}/realizehit.js`);
-    if (options.sse) options = { WebSocket: undefined };
+    if (options.sse) options = { ...options, sse: undefined, WebSocket: undefined };
     const client = new WSClient(`ws://${base}/ws`, options);
     const subscription = client.subscribe(pattern);
     try {
@@ -41,7 +44,9 @@ EVENT_SOURCE = """([base, options]) => new Promise((resolve) => {
 POLLING = """async ([base, pattern]) => {
     const url = `http://${base}/ws/?EIO=4&transport=polling`;
     const ask = async (address, options) => (await fetch(address, { credentials: "include", ...options })).text();
-    const { sid } = JSON.parse((await ask(url)).slice(1));
+    const opened = await ask(url);
+    if (opened.startsWith("{")) return JSON.parse(opened).message.replace(/.*\\((.*)\\)$/, "$1");
+    const { sid } = JSON.parse(opened.slice(1));
     const body = "4" + JSON.stringify({ id: "a", act: "sub", pat: pattern });
     await ask(`${url}&sid=${sid}`, { method: "POST", body });
     const { ret, code } = JSON.parse((await ask(`${url}&sid=${sid}`)).slice(1));
@@ -54,13 +59,19 @@ PUBLISH = """async ([base]) => {
 
 
 @contextmanager
-def page_of_another_origin(directory: Path, *, allowed: bool) -> Iterator[tuple[Watched, str]]:
-    """Open a page of one origin; say where the server is, which knows users by what a proxy makes of their cookies."""
+def page_of_another_origin(directory: Path, *, allowed: bool | str) -> Iterator[tuple[Watched, str]]:
+    """Open a page of one origin; say where the server is, which knows users by what a proxy makes of their cookies.
+
+    Args:
+        directory: where the page is to stand.
+        allowed: whether the page may use the server; or the origins that may.
+    """
     (directory / "page.html").write_text("<title>a page</title>", encoding="utf-8")
     with files_served(directory) as address:
         site = address.replace("127.0.0.1", "localhost")
         words = ["--identify", "user=X-User", "--trusted-proxies", "127.0.0.1", "--insecure-publish"]
-        words += ["--allow-origin", site if allowed else "http://localhost:1", "--drain-seconds", "0.1"]
+        origin = allowed if isinstance(allowed, str) else site if allowed else "http://localhost:1"
+        words += ["--allow-origin", origin, "--drain-seconds", "0.1"]
         with (
             serving(*words) as server,
             cookie_proxy(urlsplit(server.api).port or 0) as proxy,
@@ -72,8 +83,9 @@ def page_of_another_origin(directory: Path, *, allowed: bool) -> Iterator[tuple[
             yield watched, base
 
 
-def test_who_it_is_by_cookie_it_is_over_every_transport(tmp_path: Path) -> None:
-    with page_of_another_origin(tmp_path, allowed=True) as (watched, base):
+@pytest.mark.parametrize("allowed", [True, "*"], ids=["by-name", "any"])
+def test_who_it_is_by_cookie_it_is_over_every_transport(tmp_path: Path, allowed: bool | str) -> None:
+    with page_of_another_origin(tmp_path, allowed=allowed) as (watched, base):
         page = watched.page
 
         def subscribed(user: int, **options: Any) -> Any:
@@ -96,3 +108,58 @@ def test_a_page_that_may_not_use_the_server_learns_why_and_gets_nothing(tmp_path
             assert page.evaluate(SUBSCRIBE, [base, {"kind": "news"}, options]) == "forbidden"
         for options in ({}, {"withCredentials": True}):
             assert page.evaluate(EVENT_SOURCE, [base, options]) == "closed: true"
+        assert page.evaluate(POLLING, [base, {"kind": "news"}]) == "forbidden"
+        with pytest.raises(Error, match="Failed to fetch"):
+            page.evaluate(PUBLISH, [base])
+
+
+@pytest.mark.parametrize("allowed", [True, "*"], ids=["by-name", "any"])
+def test_a_page_without_an_origin_is_any_page_and_no_named_one(tmp_path: Path, allowed: bool | str) -> None:
+    """A sandboxed frame has the origin ``null``, which every page can give itself."""
+    with page_of_another_origin(tmp_path, allowed=allowed) as (watched, base):
+        watched.page.set_content('<iframe sandbox="allow-scripts" srcdoc="<p>a frame</p>"></iframe>')
+        frame = watched.page.frames[1]
+        assert frame.evaluate("origin") == "null"
+        answers = [frame.evaluate(SUBSCRIBE, [base, {"kind": "news"}, options]) for options in ({}, {"sse": True})]
+        if allowed == "*":
+            assert answers == ["websocket", "sse"]
+            assert frame.evaluate(PUBLISH, [base])
+        else:
+            assert answers == ["forbidden", "forbidden"]
+            with pytest.raises(Error, match="Failed to fetch"):
+                frame.evaluate(PUBLISH, [base])
+
+
+@pytest.mark.parametrize("origin", ["null", "file://", "https://app.example/path", "*.example"])
+def test_what_names_no_page_cannot_be_allowed(origin: str) -> None:
+    with pytest.raises(AssertionError, match="is no origin"), serving("--allow-origin", origin):
+        pass
+
+
+def test_a_token_goes_along_to_another_origin_over_both_transports(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<title>a page</title>", encoding="utf-8")
+    secret = "s" * 40
+    token = jwt.encode({"sub": "7", "exp": time.time() + 600}, secret, "HS256")
+    with files_served(tmp_path) as address:
+        site = address.replace("127.0.0.1", "localhost")
+        words = [
+            "--jwt-algorithm",
+            "HS256",
+            "--jwt-claim",
+            "user=sub",
+            "--allow-origin",
+            site,
+            "--drain-seconds",
+            "0.1",
+        ]
+        with (
+            serving(*words, env={"REALIZEHIT_JWT_SECRET": secret}) as server,
+            chromium() as browser,
+            opened(browser, f"{site}/page.html") as watched,
+        ):
+            base = urlsplit(server.api).netloc
+            for options, transport in (({}, "websocket"), ({"sse": True}, "sse")):
+                asked = [base, {"user": 7}, {**options, "token": token}]
+                assert watched.page.evaluate(SUBSCRIBE, asked) == transport
+                assert watched.page.evaluate(SUBSCRIBE, [base, {"user": 7}, options]) == "forbidden"
+            assert not any(token in url for url in watched.requests)

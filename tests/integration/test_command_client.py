@@ -10,12 +10,15 @@ import pty
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jwt
 import pytest
 import trustme
 
+from realizehit.access.keys import generate
 from tests.integration.wire import unique
 from tests.processes import SCRIPTS, SECONDS, Process, Server, running, serving
 from tests.support import Valkey, free_port
@@ -344,7 +347,7 @@ def test_what_a_server_refuses_is_told_as_it_says_it(shared_valkey: Valkey, tmp_
     grants.write_text('[[grant]]\npattern = { kind = "open" }\n')
     with serving("--redis", shared_valkey.url, "--grants", str(grants)) as server:
         for said, *arguments in (
-            ("wildcard", "kind=*"),
+            ("wildcards are not supported yet  (wildcard-unsupported)", "kind=*"),
             ("(forbidden)", "kind=closed"),
             ("HTTP 404: ", "--url", server.ws + "x", "kind=open"),
         ):
@@ -380,3 +383,172 @@ def test_a_socks_proxy_without_its_library_is_named(server: Server) -> None:
     with running("realizehit", "publish", "--url", server.api, "a=b", "1", env=proxies) as process:
         assert process.wait() == 2
         assert "needs the package socksio" in process.output
+
+
+# ---- failures that users meet
+
+
+def fails(status: int, said: str, *command: str, env: dict[str, str] | None = None) -> None:
+    with running("realizehit", *command, env=env) as process:
+        assert process.wait() == status, process.output
+    assert said in process.err[-1], process.output
+    assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "there is no host"),
+        ("ftp://127.0.0.1/", "ftp://127.0.0.1/"),
+        ("ws://127.0.0.1:99999/", "the port is not a number"),
+        ("ws://127.0.0.1:http/", "the port is not a number"),
+        ("http://[::1/", "the host cannot be read"),
+        ("http://a b/", "there is a blank"),
+        ("http://me:hidden@127.0.0.1:x/?token=hidden", "the port is not a number"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_named(url: str, said: str) -> None:
+    for command in (("subscribe", "--url", url, "a=b"), ("publish", "--url", url, "a=b", "1")):
+        with running("realizehit", *command) as process:
+            assert process.wait() == 2
+        assert said in process.err[-1]
+        assert "hidden" not in process.output
+        assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_where_nobody_listens_the_reason_is_in_words(host: str) -> None:
+    url = f"http://{host}:{free_port()}"
+    said = "Connection refused; is the server running there?  (unavailable)"
+    fails(1, said, "subscribe", "--url", url, "a=b")
+    fails(1, said, "publish", "--url", url, "a=b", "1")
+    fails(1, "Connection refused  (unavailable)", "publish", "--redis", url.replace("http", "redis"), "a=b", "1")
+
+
+def test_a_host_that_has_no_address() -> None:
+    fails(1, "cannot connect to ws://nobody.invalid/ws: ", "subscribe", "--url", "nobody.invalid", "a=b")
+    fails(1, "cannot connect to http://nobody.invalid/: ", "publish", "--url", "nobody.invalid", "a=b", "1")
+
+
+def test_a_path_where_the_server_has_nothing(server: Server) -> None:
+    fails(1, "answered the handshake with HTTP 404: ", "subscribe", "--url", server.ws + "x", "a=b")
+    fails(1, f"{server.api}x/ answered with HTTP 404: ", "publish", "--url", server.api + "x", "a=b", "1")
+
+
+def test_tls_and_no_tls_confused(secure: tuple[Server, Path], server: Server) -> None:
+    strange, ca = secure
+    trust = "--ca FILE names the certificates to trust  (unavailable)"
+    fails(1, trust, "subscribe", "--url", strange.ws, "a=b")
+    fails(1, trust, "publish", "--url", strange.api, "a=b", "1")
+    is_tls = "does the server speak TLS there? then it is https:// or wss://"
+    fails(1, is_tls, "subscribe", "--url", strange.ws.replace("wss", "ws"), "a=b")
+    fails(1, is_tls, "publish", "--url", strange.api.replace("https", "http"), "a=b", "1")
+    is_plain = "without TLS it is http:// or ws://"
+    fails(1, is_plain, "publish", "--url", server.api.replace("http", "https"), "--timeout", "0.3", "a=b", "1")
+    other_name = strange.ws.replace("127.0.0.1", "localhost"), "--ca", str(ca)
+    fails(1, "certificate is not valid for 'localhost'.  (unavailable)", "subscribe", "--url", *other_name, "a=b")
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_times_are_numbers_over_zero(seconds: str) -> None:
+    said = f"{seconds!r} is no number of seconds over 0"
+    fails(2, said, "subscribe", f"--timeout={seconds}", "a=b")
+    fails(2, said, "publish", f"--timeout={seconds}", "a=b", "1")
+
+
+def test_options_of_publish_that_contradict_each_other(server: Server) -> None:
+    broker = ("publish", "--redis", "redis://127.0.0.1:1", "a=b", "1")
+    for option in (("--url", server.api), ("--key", "x"), ("--ca", "x.pem"), ("--insecure",)):
+        fails(2, f"{option[0]} is about the API server", *broker, *option)
+    both = {"ENDPOINT_API": server.api, "REALIZEHIT_KEY": "x"}  # for other commands too, so no contradiction
+    fails(1, "(unavailable)", *broker, env=both)
+    fails(2, "with --file the payloads are in the file; '1' is no filter", "publish", "a=b", "1", "--file", "x")
+
+
+def test_a_key_that_no_header_can_carry(server: Server) -> None:
+    fails(2, "the API key cannot be used", "publish", "--url", server.api, "a=b", "1", "--key", "caf\u00e9")
+    fails(2, "the API key cannot be used", "publish", "--url", server.api, "a=b", "1", "--key", "a\nb")
+
+
+def test_a_broker_that_is_away_is_told_as_that(tmp_path: Path) -> None:
+    file = tmp_path / "x.ndjson"
+    file.write_text("1\n")
+    seconds = ("--subscribe-timeout", "0.1", "--publish-timeout", "0.1")
+    with serving("--redis", f"redis://127.0.0.1:{free_port()}", *seconds, "--drain-seconds", "0") as server:
+        said = "Error: the broker cannot be reached; try again later  (unavailable)"
+        fails(1, said, "subscribe", "--url", server.ws, "a=b")
+        fails(1, said, "publish", "--url", server.api, "a=b", "1")
+        process = publish(server, "a=b", "--file", str(file))
+        assert process.stop() == 1
+        assert process.err == ["line 1: the broker cannot be reached; try again later  (unavailable)", *process.err[1:]]
+
+
+def test_a_key_that_was_replaced_ends_a_file(shared_valkey: Valkey, tmp_path: Path) -> None:
+    keys, file = tmp_path / "keys.toml", tmp_path / "x.ndjson"
+    (old, lines), (_, others) = generate("one"), generate("one")
+    keys.write_text(lines)
+    file.write_text("1\n" * 5000)
+    with serving("--redis", shared_valkey.url, "--keys", str(keys), "--drain-seconds", "0") as server:
+        words = ("publish", "--url", server.api, "a=b")
+        fails(1, "an API key is needed", *words, "1")
+        with running("realizehit", *words, "--key", old, "1") as process:
+            assert process.wait() == 0
+        keys.write_text(others)
+        server.signal(signal.SIGHUP)
+        server.find("grants and keys are reloaded")
+        fails(1, "Error: the API key is not known  (not-authenticated)", *words, "--key", old, "1")
+        with running("realizehit", *words, "--file", str(file), env={"REALIZEHIT_KEY": old}) as process:
+            assert process.wait() == 1
+        assert process.err[0] == "line 1: the API key is not known  (not-authenticated)"
+        assert process.err[-1] == "stopped after line 2000"
+
+
+def test_a_token_that_holds_no_longer_ends_subscribe(shared_valkey: Valkey, tmp_path: Path) -> None:
+    secret, file = "0123456789" * 4, tmp_path / "secret"
+    file.write_text(secret)
+    token = jwt.encode({"sub": "42", "exp": time.time() + 3600}, secret, "HS256")
+    expired = jwt.encode({"sub": "42", "exp": time.time() - 3600}, secret, "HS256")
+    options = ("--jwt-key-file", str(file), "--jwt-algorithm", "HS256", "--jwt-claim", "user=sub")
+    with serving("--redis", shared_valkey.url, *options, "--drain-seconds", "0") as server:
+        words = ("subscribe", "--url", server.ws, "user=42")
+        fails(1, "HTTP 401: the token has expired  (not-authenticated)", *words, env={"REALIZEHIT_TOKEN": expired})
+        fails(1, "HTTP 401: the token is malformed  (not-authenticated)", *words, "--token", "x")
+        with running("realizehit", *words, env={"REALIZEHIT_TOKEN": token}) as process:
+            process.find(SUBSCRIBED)
+            file.write_text(secret[::-1])
+            server.signal(signal.SIGHUP)
+            assert process.wait() == 1
+        why = "the key of the token was replaced  (not-authenticated)"
+        assert process.err[1:] == [f"Error: the server closed the connection with 4501: {why}"]
+
+
+@pytest.fixture(scope="module")
+def limited(shared_valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str, str]]:
+    """A server, a key with which one message a second may be published, and one with which 2,000 may."""
+    (slow, first), (fast, second) = generate("slow"), generate("fast")
+    keys = tmp_path_factory.mktemp("keys") / "keys.toml"
+    keys.write_text(f"{first}rate = 1\n{second}rate = 2000\n")
+    with serving("--redis", shared_valkey.url, "--keys", str(keys), "--drain-seconds", "0") as server:
+        yield server, slow, fast
+
+
+def test_a_wait_that_the_server_asks_for_is_kept_within_the_timeout(
+    limited: tuple[Server, str, str], tmp_path: Path
+) -> None:
+    server, slow, fast = limited
+    file = tmp_path / "x.ndjson"
+    file.write_text("1\n" * 4001)  # three blocks
+    words = ("publish", "--url", server.api, "a=b")
+    with running("realizehit", *words, "--file", str(file), env={"REALIZEHIT_KEY": fast}) as process:
+        assert process.wait() == 0
+    assert process.out == ["published 4001 messages"]
+    began = time.monotonic()
+    with running("realizehit", *words, "--file", str(file), env={"REALIZEHIT_KEY": slow}) as process:
+        assert process.wait() == 1
+    asked = re.search(r"; it asks to wait ([\d,]+) s; with a longer --timeout .*  \(rate-limited\)$", process.err[0])
+    assert asked is not None, process.err[0]
+    assert time.monotonic() - began < int(asked[1].replace(",", ""))
+    assert process.err[0].startswith("line 2001: the key slow may publish 1 messages per second")
+    assert process.err[-1] == "stopped after line 4000"
+    assert process.out == ["published 2000 messages, 2000 failed"]
+    fails(1, "with a longer --timeout this command waits  (rate-limited)", *words, "1", env={"REALIZEHIT_KEY": slow})

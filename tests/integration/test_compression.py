@@ -15,7 +15,7 @@ from realizehit.pattern import Pattern
 from realizehit.server import Node, serve
 from realizehit.settings import Settings
 from realizehit.transports.compression import negotiate
-from realizehit.transports.handshake import parse_head
+from realizehit.transports.heads import parse_head
 from tests.engines import TEXT, client_frame
 from tests.integration.wire import act, client, publisher, unique
 from tests.support import Valkey

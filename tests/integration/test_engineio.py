@@ -190,6 +190,29 @@ async def test_packets_that_end_a_websocket(node: Node, revision: int, packet: s
         assert ws.close_code == code
 
 
+@pytest.mark.parametrize(("revision", "packet"), [(4, "3"), (4, "6"), (3, "6"), (3, "2")])
+async def test_packets_that_are_no_messages_count_too(shared_valkey: Valkey, revision: int, packet: str) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, max_actions=1, max_subscriptions=5)
+    async with serve(settings) as node:
+        async with websocket(node, revision) as ws:
+            with pytest.raises(ConnectionClosed):
+                for _ in range(300):
+                    await ws.send(packet)
+                while True:
+                    await ws.recv()
+            assert (ws.close_code, ws.close_reason) == (4502, "rate-limited")
+        async with poller(node, revision) as polling:
+            await polling.post(*[packet] * 300)
+            await until(lambda: node.engine.stats()["connections"] == 0)
+        async with poller(node, revision) as polling, websocket(node, revision, polling.opened["sid"]) as probe:
+            with pytest.raises(ConnectionClosed):
+                for _ in range(300):
+                    await probe.send("6")
+                while True:
+                    await probe.recv()
+            assert (probe.close_code, probe.close_reason) == (4502, "rate-limited")
+
+
 @REVISIONS
 async def test_by_polling(node: Node, shared_valkey: Valkey, revision: int) -> None:
     pattern = unique("eio-é?")
@@ -467,7 +490,7 @@ async def test_who_leaves_a_poll_leaves(node: Node) -> None:
 
 async def test_who_polls_too_slowly_is_closed(shared_valkey: Valkey) -> None:
     pattern = unique("eio-slow")
-    settings = Settings(port=0, redis=shared_valkey.url, max_queue_messages=5)
+    settings = Settings(port=0, redis=shared_valkey.url, max_queue_messages=5, slow_grace=0.0)
     async with serve(settings) as node, poller(node) as polling, publisher(shared_valkey) as broker:
         await polling.subscribe(pattern)
         for number in range(7):

@@ -376,6 +376,17 @@ def test_a_failed_expectation_is_exit_status_1_and_named(server: Target) -> None
         (["--header", "X-User: 42"], "--header belongs to a server"),
         (["--url", "ws://127.0.0.1/ws", "--header", "X-User"], "--header 'X-User' is no header"),
         (["--url", "ws://127.0.0.1/ws", "--workers", "2"], "--workers is for the server that is started"),
+        (["--key", "x"], "--key belongs to a server"),
+        (["--url", "ws://127.0.0.1/ws", "--redis", "redis://x", "--publish", "api"], "--redis is for publishing at"),
+        (["--url", "ws://127.0.0.1/ws", "--redis", "redis://x", "--key", "x"], "--key is for publishing through the"),
+        (["--url", "ws://127.0.0.1/ws", "--publish", "redis", "--api", "http://x"], "--api is for publishing through"),
+        (["--rate", "5", "--outstanding", "5"], "--rate and --outstanding contradict each other"),
+        (["--json", "/tmp/x", "--html", "/tmp/x"], "--json and --html name the same file"),
+        (["--expect", "storm_seconds<1s"], "only measured with --scenario storm"),
+        (["--expect", "rejoin_p99<1s"], "nobody rejoins without --reconnects"),
+        (["--url", "ws://127.0.0.1/ws", "--source-address", "here"], "'here' is no numeric IP address"),
+        (["--url", "ws://127.0.0.1/ws", "--source-address", "::1"], "an address of the other version"),
+        (["--url", "ws://127.0.0.1/ws", "--source-address", "192.0.2.1"], "--source-address 192.0.2.1 cannot be used"),
     ],
 )
 def test_what_cannot_be_used_is_exit_status_2(arguments: list[str], error: str) -> None:
@@ -435,12 +446,53 @@ def test_what_may_not_publish_is_told_before_anything_else(
     assert "rh_wrong" not in result.output
 
 
-def test_a_page_that_cannot_be_written_is_told(server: Target, tmp_path: Path) -> None:
-    result = command(
-        "--url", server.url, "--connections", "1", "--duration", "0.1", "--html", str(tmp_path / "no" / "page.html")
-    )
+@pytest.mark.parametrize("option", ["--html", "--json"])
+def test_a_report_that_cannot_be_written_is_told_before_it_runs(server: Target, tmp_path: Path, option: str) -> None:
+    for place, said in (
+        (tmp_path / "no" / "report", "report cannot be written: No such file"),
+        (tmp_path, "directory"),
+    ):
+        result = command("--url", server.url, "--connections", "1", "--duration", "600", option, str(place))
+        assert result.exit_code == 1
+        assert said in result.stderr
+        assert result.stdout == ""
+
+
+def test_looking_whether_a_report_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.html", tmp_path / "old.json"
+    old.write_text("as it was")
+    url = f"ws://127.0.0.1:{free_port()}/ws"
+    result = command("--url", url, "--connections", "1", "--html", str(new), "--json", str(old))
     assert result.exit_code == 1
-    assert "page.html cannot be written: No such file" in result.stderr
+    assert "Connection refused; is the server running there?" in result.stderr
+    assert not new.exists()
+    assert old.read_text() == "as it was"
+
+
+def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
+    for name in ("json", "uvloop", "redis", "httpx2", "asyncio", "pickle", "realizehit", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the working directory was imported')\n")
+    options = ["--connections", "4", "--duration", "0.2", "--processes", "2", "--workers", "2", "--expect", "errors==0"]
+    # The working directory is first, as `python -m` puts it, or an empty text, as `python -c` does.
+    code = "import sys; from realizehit.cli import client; sys.path.insert(0, sys.argv.pop(1)); client()"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    for first in (str(tmp_path), ""):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code, first, "loadtest", *options],
+            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "every message reached every subscriber" in done.stdout
+
+
+def test_what_the_server_says_against_subscribers_is_told(shared_valkey: Valkey) -> None:
+    tokens = {"REALIZEHIT_JWT_SECRET": "0123456789" * 4}
+    options = ("--jwt-algorithm", "HS256", "--jwt-claim", "user=sub")
+    with serving("--redis", shared_valkey.url, *options, env=tokens) as process:
+        header = ("--header", "Authorization: Bearer x")
+        result = command("--url", process.ws, "--connections", "2", "--redis", shared_valkey.url, *header)
+    assert result.exit_code == 1
+    assert "401 Unauthorized; the token is malformed" in result.stderr
 
 
 def test_without_epoll_it_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,3 +542,13 @@ def test_a_server_is_started_where_none_is_given(workers: int) -> None:
         report = conduct(target, "wide", connections=5, duration=0.3)
     assert_flawless(report)
     assert not any(Path(f"/proc/{pid}").exists() for pid in target.pids)
+
+
+def test_the_sources_in_the_working_directory_are_not_taken_for_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "realizehit").mkdir()
+    (tmp_path / "realizehit" / "__init__.py").write_text("raise SystemExit('these are the wrong sources')")
+    monkeypatch.chdir(tmp_path)
+    with embedded_target() as target:
+        assert target.embedded

@@ -64,7 +64,7 @@ def test_the_page_of_the_first_lines_is_the_one_that_a_browser_opens() -> None:
 def test_everything_that_npm_checks(tmp_path: Path, shared_valkey: Valkey) -> None:
     require_node()
     directory = tmp_path / "clients" / "js"
-    shutil.copytree(CLIENT, directory, ignore=shutil.ignore_patterns("node_modules", "types"))
+    shutil.copytree(CLIENT, directory, ignore=shutil.ignore_patterns("node_modules"))
     (tmp_path / "tests").mkdir()
     for shared in ("LICENSE", "tests/vectors.json", "tests/event_streams.json"):
         shutil.copy(ROOT / shared, tmp_path / shared)

@@ -22,7 +22,7 @@ from realizehit.client.pattern_key import pattern_key
 from realizehit.client.wire import filters_of
 from realizehit.errors import PatternError, RequestError, WildcardUnsupported
 from realizehit.messages import ActionError, parse_action, parse_publication
-from realizehit.pattern import Pattern, channel_of
+from realizehit.pattern import MAX_CHANNEL, Pattern, channel_of, project, shape_of
 from tests import model_pattern
 
 anything = st.text(st.characters(exclude_categories=()))  # of all planes, lone surrogates too
@@ -178,6 +178,60 @@ def test_the_clients_keys_are_equal_where_the_channels_are(one: dict[str, Any], 
         for other_key, other_channel in written:
             if channel != "refused":
                 assert (key == other_key) == (channel == other_channel)
+
+
+# For wildcards: few keys, of which one begins another, one sorts before the star, and one is reserved.
+wild_keys = st.sampled_from(["a", "aa", "a-", "é", "b", "realizehit"])
+fixed_values = st.sampled_from(["x", "y", "=", "**", 1, 1.0, True])
+publications = st.dictionaries(wild_keys, fixed_values, min_size=1, max_size=4)
+
+
+@st.composite
+def subscriptions(draw: st.DrawFn) -> dict[str, Any]:
+    filters: dict[str, Any] = draw(st.dictionaries(wild_keys, fixed_values | st.just("*"), max_size=3))
+    if not filters or draw(st.booleans()):
+        filters["*"] = "*"
+    return filters
+
+
+@settings(max_examples=1000, deadline=None)
+@given(subscriptions(), publications)
+def test_a_subscription_gets_what_projects_to_it(subscription: dict[str, Any], publication: dict[str, Any]) -> None:
+    pattern = Pattern(subscription)
+    matches = model_pattern.matches(subscription, publication)
+    assert pattern.matches(publication) is matches
+    assert pattern.shape == model_pattern.shape(subscription)
+    if not pattern.has_wildcard:
+        return
+    projection = project(channel_of(publication), pattern.shape.encode())
+    assert (projection and projection.decode()) == model_pattern.projection(subscription, publication)
+    assert (projection == pattern.channel.encode()) is matches
+    if projection is not None:  # it is a subscription of that shape, which gets the publication
+        assert shape_of(projection).decode() == pattern.shape
+        assert model_pattern.matches(dict(read_back(projection.decode())), publication)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.dictionaries(keys, values, min_size=1, max_size=16), st.dictionaries(keys, values, min_size=1, max_size=16))
+def test_wildcards_of_any_filters(subscription: dict[str, Any], publication: dict[str, Any]) -> None:
+    # Beside the one that is drawn, which seldom matches: some of the publication's filters, and any others.
+    some = list(publication.items())[: len(subscription)]
+    for filters in (subscription, {**dict(some), "*": "*"}):
+        try:
+            pattern, channel = Pattern(filters), channel_of(publication)
+        except PatternError:
+            continue
+        assert pattern.matches(publication) is model_pattern.matches(filters, publication)
+        if pattern.has_wildcard:
+            projection = project(channel, pattern.shape.encode())
+            assert (projection and projection.decode()) == model_pattern.projection(filters, publication)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=40) | st.text("ab:|*=%", max_size=20).map(str.encode), st.text("ab:|*=%", max_size=20))
+def test_text_that_is_not_canonical_projects_to_nothing_worse_than_a_wrong_channel(channel: bytes, shape: str) -> None:
+    projection = project(channel, shape.encode())
+    assert projection is None or len(projection) <= MAX_CHANNEL
 
 
 json_numbers = st.from_regex(r"\A-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?\Z")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from realizehit.access import hosts, origins, peers
+from realizehit.access import hosts, origin, peers
 from realizehit.access.gate import Gate
 from realizehit.access.grants import read_grants
 from realizehit.access.keys import Keys, digest_of, generate, read_keys
@@ -367,6 +367,100 @@ def test_a_file_without_keys_lets_nobody_publish(text: str, tmp_path: Path) -> N
     assert refused.value.reason == "bad_key"
 
 
+WHOLE = """[[key]]
+name = "{name}"
+sha256 = "{digest}"
+grants = [
+  {{kind = "news"}},
+  {{kind = "weather"}},
+]
+rate = 10
+"""
+
+
+def may(gate: Gate, key: str, channel: bytes) -> bool:
+    """Whether a key may publish to a channel."""
+    try:
+        found = gate.publisher("192.0.2.1", {b"authorization": b"Bearer " + key.encode()})
+    except AccessDenied:
+        return False
+    return found is not None and gate.publishes(found, [channel]) == [None]
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_file_of_keys_that_is_cut_off_anywhere_allows_no_more(rotated: bool, tmp_path: Path) -> None:
+    key, new = "rh_one", "rh_two" if rotated else "rh_one"
+    whole = WHOLE.format(name="a", digest=digest_of(key.encode()))
+    edited = WHOLE.format(name="a", digest=digest_of(new.encode()))
+    file = tmp_path / "keys.toml"
+    reloads = 0
+    for end in range(len(edited) + 1):
+        file.write_text(whole)
+        gate = Gate(Settings(keys=str(file)), clock=lambda: 0.0)
+        file.write_text(edited[:end])
+        try:
+            gate.reload()
+        except SettingsError:
+            assert may(gate, key, b"kind:news")  # all is as before
+        else:
+            reloads += 1
+            assert may(gate, new, b"kind:weather") is (end > edited.index("grants") - 3)
+        for presented in (key, new):
+            assert not may(gate, presented, b"kind:sport")
+        assert gate._policy.keys is not None
+        assert all(known.rate == 10 for known in gate._policy.keys)
+    assert reloads >= 4
+
+
+def test_bounds_of_a_key_are_lifted_by_saying_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "keys.toml"
+    lines = f'[[key]]\nname = "a"\nsha256 = "{digest_of(b"one")}"\n'
+    file.write_text(lines + 'grants = [{kind = "news"}]\nrate = 5\n')
+    gate = Gate(Settings(keys=str(file)), clock=lambda: 0.0)
+    for _ in range(2):
+        file.write_text(lines)
+        gate.reload()
+        assert not may(gate, "one", b"kind:sport")
+    assert "the key a lost its grants" in caplog.text
+    assert "the key a lost its rate" in caplog.text
+    caplog.clear()
+    file.write_text(lines + "grants = [{}]\nrate = 1000000000\n")
+    gate.reload()
+    assert may(gate, "one", b"kind:sport")
+    assert caplog.text == ""
+    assert may(Gate(Settings(keys=str(file)), clock=lambda: 0.0), "one", b"kind:sport")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("grants", '[[grant]]\n[grant.pattern]\nkind = "news"\n'),
+        ("grants", '[[grant]]\n  [ "grant" . pattern ]\nkind = "news"\n'),
+        ("grants", '[[grant]]\npattern.kind = "news"\npattern.user = "x"\n'),
+        ("keys", f'[[key]]\nname = "a"\nsha256 = "{"0" * 64}"\n[[key.grants]]\nkind = "news"\n'),
+        ("keys", f'[[key]]\nname = "a"\nsha256 = "{"0" * 64}"\nrate = 1'),
+    ],
+)
+def test_what_would_allow_more_if_it_were_cut_off_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=r"file\.toml: (line [2-4]: write a pattern in braces|the last line, rate)"):
+        Gate(Settings(**{name: str(file)}), clock=lambda: 0.0)  # type: ignore[arg-type]
+
+
+def test_a_file_of_grants_that_is_cut_off_anywhere_allows_no_more(tmp_path: Path) -> None:
+    whole = '[[grant]]\nname = "a"\npattern = {kind = ["news",\n "chat"], room = "1"}\n[[grant]]\npattern = {a = 1}\n'
+    file = tmp_path / "grants.toml"
+    file.write_text(whole)
+    gate = Gate(Settings(grants=str(file)), clock=lambda: 0.0)
+    for end in range(len(whole)):
+        file.write_text(whole[:end])
+        with suppress(SettingsError):
+            gate.reload()
+        for channel in (b"kind:news", b"room:1", b"kind:sport|room:1", b"b:1"):
+            assert not gate.may_subscribe(1, channel)
+
+
 def test_a_file_that_became_wrong_changes_nothing_at_a_reload(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in ("grants", "keys", "jwt_key_file")}
     files["grants"].write_text('[[grant]]\npattern = {kind = "news"}\n')
@@ -420,7 +514,7 @@ def test_only_its_own_origin_makes_a_page_local(headers: dict[bytes, bytes], any
 
 
 def test_what_strangers_send_at_length_is_not_kept() -> None:
-    caches = (hosts._short_name, origins._split_short, peers._short_address)
+    caches = (hosts._short_name, origin._parse_short, peers._short_address)
     before = [cache.cache_info().misses for cache in caches]
     gate = Gate(Settings(), clock=lambda: 0.0)
     long = b"x" * 10_000

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from realizehit.access.expiry import Deadlines
-from realizehit.access.limits import STRIKES, ActionRates, AddressLimit, Bucket
+from realizehit.access.limits import AddressLimit, Bucket
 
 
 class Clock:
@@ -15,58 +15,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def test_actions_come_in_a_burst_and_then_at_the_rate() -> None:
-    clock = Clock()
-    rates = ActionRates(10, 20, clock)
-    assert [rates.allow(1) for _ in range(21)] == [True] * 20 + [False]
-    assert rates.allow(2)
-    clock.now += 0.5
-    assert [rates.allow(1) for _ in range(6)] == [True] * 5 + [False]
-    clock.now += 100
-    assert sum(rates.allow(1) for _ in range(100)) == 20
-
-
-def test_what_is_idle_is_forgotten() -> None:
-    clock = Clock()
-    rates = ActionRates(10, 20, clock)
-    for conn in range(1000):
-        rates.allow(conn)
-    clock.now += 0.05
-    rates.tick()
-    assert len(rates) == 1000
-    clock.now += 0.06
-    rates.tick()
-    assert len(rates) == 0
-    rates.allow(1)
-    rates.forget(1)
-    rates.forget(1)
-    assert len(rates) == 0
-
-
-def test_who_goes_on_although_refused_is_hopeless() -> None:
-    clock = Clock()
-    rates = ActionRates(1, 1, clock)
-    rates.allow(1)
-    for _ in range(STRIKES):
-        assert not rates.hopeless(1)
-        assert not rates.allow(1)
-    assert rates.hopeless(1)
-    clock.now += 2
-    rates.tick()
-    assert not rates.hopeless(1)
-
-
-def test_who_is_a_little_too_fast_is_refused_now_and_then_and_stays() -> None:
-    clock = Clock()
-    rates = ActionRates(10, 20, clock)
-    refused = 0
-    for _ in range(50 * STRIKES):
-        clock.now += 0.05
-        refused += not rates.allow(1)
-        assert not rates.hopeless(1)
-    assert refused > 10 * STRIKES
 
 
 def test_a_bucket_may_be_overdrawn_and_is_paid_back() -> None:

@@ -144,6 +144,49 @@ def test_public_addresses(given: dict[str, str], ws: str, api: str) -> None:
     assert banner.public_api(settings, "http://127.0.0.1:1/p/") == api
 
 
+EXPOSED = "--host 0.0.0.0 is reached from other machines"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, []),
+        ({"host": "localhost"}, []),
+        ({"host": "127.0.0.2", "insecure_publish": True}, []),
+        ({"host": "::1"}, []),
+        ({"host": "0.0.0.0"}, [EXPOSED]),
+        ({"host": "::"}, ["--host :: is reached"]),
+        ({"host": "192.0.2.1"}, ["--host 192.0.2.1 is reached"]),
+        ({"host": "rt.example.org"}, ["--host rt.example.org is reached"]),
+        ({"host": "0.0.0.0", "grants": "g.toml"}, []),
+        ({"host": "0.0.0.0", "role": "api"}, []),
+        ({"host": "0.0.0.0", "jwt_claims": ("user=sub",)}, ["everything but what belongs to others' identities"]),
+        ({"host": "0.0.0.0", "insecure_publish": True}, [EXPOSED, "--insecure-publish: everybody"]),
+        ({"host": "0.0.0.0", "insecure_publish": True, "role": "ws"}, [EXPOSED]),
+        ({"host": "0.0.0.0", "insecure_publish": True, "role": "api"}, ["--insecure-publish: everybody"]),
+        ({"identify": ("user=X-User",)}, ["--identify without --trusted-proxies"]),
+        ({"identify": ("user=X-User",), "trusted_proxies": ("unix",)}, []),
+        ({"allow_origin": ("*",)}, []),
+        (
+            {"identify": ("user=X-User",), "trusted_proxies": ("unix",), "allow_origin": ("*",)},
+            ["--allow-origin '*' with --identify"],
+        ),
+    ],
+)
+def test_what_is_probably_not_meant(options: dict[str, Any], said: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    banner.warn(Settings(**options))
+    assert len(caplog.messages) == len(said)
+    for message, part in zip(caplog.messages, said, strict=True):
+        assert part in message
+
+
+def test_check_config_says_what_is_probably_not_meant() -> None:
+    result = invoke("check-config", "--host", "0.0.0.0")
+    assert result.exit_code == 0
+    assert f"Warning: {EXPOSED}" in result.stderr
+    assert invoke("check-config").stderr == ""
+
+
 def test_the_lines_to_paste() -> None:
     assert banner.subscribe_line(DEFAULT_WS) == "realizehit subscribe kind=news channel=CNN"
     other = banner.subscribe_line("ws://h/a b")
@@ -166,7 +209,7 @@ def test_the_lines_to_paste() -> None:
     [
         ("all", ["WebSocket  ws://w/ws", "API        http://a/", "realizehit subscribe", "curl http://a/"], []),
         ("ws", ["WebSocket  ws://w/ws", "realizehit subscribe"], ["API", "curl"]),
-        ("api", ["API        http://a/", "curl http://a/"], ["WebSocket", "subscribe"]),
+        ("api", ["API        http://a/", "curl http://a/"], ["WebSocket", "subscribe", "console"]),
     ],
 )
 def test_what_is_said_at_start(
@@ -185,6 +228,29 @@ def test_the_addresses_are_said_at_start_where_a_name_stands_for_several(capsys:
     assert "  listens    127.0.0.1:1, [::1]:1\n" in capsys.readouterr().out
     banner.announce(Settings(ws_port=1, api_port=2), "ws://w/ws", "http://a/", ["127.0.0.1:1", "127.0.0.1:2"])
     assert "listens" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "ws", "line"),
+    [
+        ({}, "ws://127.0.0.1:8080/ws", "console    off; --console serves one"),
+        ({"console": True}, "ws://127.0.0.1:8080/ws", "console    http://127.0.0.1:8080/console"),
+        ({"console": True, "endpoint": "example.org"}, "wss://[::1]:1/ws", "console    https://[::1]:1/console"),
+    ],
+)
+def test_the_console_is_named_where_this_machine_reaches_it(
+    settings: dict[str, Any], ws: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    banner.announce(Settings(**settings), ws, "http://a/")
+    assert f"  {line}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["endpoint", "endpoint_ws", "endpoint_api"])
+def test_a_public_address_that_cannot_be_read_is_a_wrong_setting(name: str) -> None:
+    result = invoke("check-config", flag_of(name), "http://x:port/")
+    assert result.exit_code == 2
+    assert f"{flag_of(name)} ({variable_of(name)}): " in result.stderr
+    assert "the port is not a number" in result.stderr
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

@@ -223,6 +223,14 @@ def test_a_long_retry_after_is_not_waited_for(seconds: str) -> None:
         assert attempts.next_delay(problem(status, "unavailable", retry_after="1")) is not None
 
 
+@pytest.mark.parametrize(("given", "told"), [("7", 7.0), ("", None), ("soon", None)])
+def test_an_error_tells_when_to_try_again(given: str, told: float | None) -> None:
+    for status, kind in ((503, ServerUnavailable), (429, Rejected)):
+        with pytest.raises(kind) as caught:
+            read_result(problem(status, "unavailable", retry_after=given))
+        assert caught.value.retry_after == told
+
+
 @pytest.mark.parametrize(
     ("kind", "error"),
     [

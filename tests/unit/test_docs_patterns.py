@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from realizehit.errors import PatternError
-from realizehit.pattern import MAX_CHANNEL, MAX_FILTERS, MAX_KEY, MAX_VALUE, Pattern, channel_of
+from realizehit.pattern import MAX_CHANNEL, MAX_FILTERS, MAX_KEY, MAX_VALUE, Pattern, channel_of, project
 
 PAGE = (Path(__file__).parents[2] / "docs" / "patterns.md").read_text(encoding="utf-8")
 
@@ -56,6 +56,22 @@ def test_refusals(pattern: str, because: str) -> None:
     assert because in str(refused.value)
 
 
+@pytest.mark.parametrize(("subscription", "publication", "gets"), rows("subscription", "publication", "gets it"))
+def test_what_wildcards_get(subscription: str, publication: str, gets: str) -> None:
+    assert Pattern(filters(subscription)).matches(filters(publication)) is (gets == "yes")
+
+
+@pytest.mark.parametrize(
+    ("subscription", "channel", "shape", "publication", "projection"),
+    rows("subscription", "channel", "shape", "publication", "projection"),
+)
+def test_projections(subscription: str, channel: str, shape: str, publication: str, projection: str) -> None:
+    pattern = Pattern(filters(subscription))
+    assert (pattern.channel, pattern.shape) == (channel, shape)
+    projected = project(channel_of(filters(publication)), shape.encode())
+    assert (projected.decode() if projected else "none") == projection
+
+
 def test_bounds() -> None:
     told = [int(re.sub(r"\D.*", "", bound.replace(",", ""))) for _, bound in rows("what", "at most")]
     assert told == [MAX_FILTERS, MAX_KEY, MAX_VALUE, MAX_CHANNEL]
@@ -63,5 +79,5 @@ def test_bounds() -> None:
 
 def test_the_program() -> None:
     [program] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert program.count("assert ") == 4
+    assert program.count("assert ") == 7
     exec(program, {})

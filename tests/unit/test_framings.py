@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import h11
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -170,6 +171,7 @@ def test_a_message_is_built_once_for_each_framing_in_use() -> None:
         _fanout.POLLING_4,
         _fanout.POLLING_3,
         _fanout.SSE,
+        _fanout.SSE_CHUNKED,
         _fanout.RESP,
     ]
     with bench() as b:
@@ -177,8 +179,8 @@ def test_a_message_is_built_once_for_each_framing_in_use() -> None:
             handle = b.engine.attach(Sink(), b.handler, framing=framing)
             b.engine.subscribe(handle, CHANNEL)
         b.publish((CHANNEL, b"1"))
-        assert b.engine.stats()["deliveries"] == 40
-        assert b.engine.stats()["frames_built"] == 7  # both revisions of Engine.IO have the same
+        assert b.engine.stats()["deliveries"] == 45
+        assert b.engine.stats()["frames_built"] == 8  # both revisions of Engine.IO have the same
 
 
 @pytest.mark.parametrize(
@@ -189,6 +191,7 @@ def test_a_message_is_built_once_for_each_framing_in_use() -> None:
         (_fanout.POLLING_4, b'{"e":"\xc3\xa9?"}', b'4{"e":"\xc3\xa9?"}\x1e'),
         (_fanout.POLLING_3, '{"e":"é😀"}'.encode(), b'27:4{"e":"\\u00e9\\ud83d\\ude00"}'),
         (_fanout.SSE, b"{}", b"data: {}\n\n"),
+        (_fanout.SSE_CHUNKED, b"{}", b"a\r\ndata: {}\n\n\r\n"),
         (_fanout.DEFLATE, b"{}", b"\x81\x02{}"),
     ],
 )
@@ -246,15 +249,17 @@ def test_in_revision_3_the_client_asks(framing: int) -> None:
         assert not b.engine.is_open(handle)
 
 
-def test_events_have_a_heartbeat_that_nobody_answers() -> None:
+@pytest.mark.parametrize(("framing", "heartbeat"), [(_fanout.SSE, b":\n\n"), (_fanout.SSE_CHUNKED, b"3\r\n:\n\n\r\n")])
+def test_events_have_a_heartbeat_that_nobody_answers(framing: int, heartbeat: bytes) -> None:
     sink = Sink()
     with bench(heartbeat_interval=1.0, heartbeat_timeout=0.2) as b:
-        handle = b.engine.attach(sink, b.handler, framing=_fanout.SSE)
+        handle = b.engine.attach(sink, b.handler, framing=framing)
         b.engine.tick(0.0)
         run_until(b, 10.0)
         assert b.engine.is_open(handle)
-        assert set(sink.written.split(b"\n\n")) == {b":", b""}
-        assert 9 <= sink.written.count(b":") <= 11
+        count = sink.written.count(b":")
+        assert 9 <= count <= 11
+        assert sink.written == heartbeat * count
 
 
 def run_until(b: Bench, end: float) -> None:
@@ -273,6 +278,7 @@ def test_each_framing_says_farewell_in_its_way() -> None:
         _fanout.POLLING_4: b"1\x1e",
         _fanout.POLLING_3: b"1:1",
         _fanout.SSE: b"",
+        _fanout.SSE_CHUNKED: b"0\r\n\r\n",
     }
     with bench() as b:
         for framing, farewell in wanted.items():
@@ -295,6 +301,39 @@ def test_the_end_of_an_event_stream_comes_after_what_waits() -> None:
         b.loop.run()
         assert peer.read() == b"id: " + ID + b"\ndata: 1\n\nevent: drain\n\n"
         assert peer.at_eof()
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 200, 3000, 70_000])
+def test_in_http_1_1_each_event_is_a_chunk(size: int) -> None:
+    payload = b'"' + b"x" * size + b'"'
+    with bench() as b:
+        handle, peer = b.connect(framing=_fanout.SSE_CHUNKED)
+        b.engine.subscribe(handle, CHANNEL)
+        b.publish((CHANNEL, payload), (CHANNEL, b"[\n1]"))
+        assert b.engine.send_bytes(handle, b"event: drain\ndata: 1\n\n")
+        assert b.engine.send_bytes(handle, b"")  # which is no end
+        b.engine.disconnect(handle, 4001)
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            b.loop.run()
+            received += peer.read()
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/sse", headers=[("Host", "x")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + received)
+    chunks, chunk = [], b""
+    while not isinstance(event := client.next_event(), h11.EndOfMessage):
+        if isinstance(event, h11.Data):
+            chunk += event.data
+            if event.chunk_end:
+                chunks.append(chunk)
+                chunk = b""
+    assert client.trailing_data == (b"", False)
+    assert chunks == [
+        published(_fanout.SSE, payload),
+        published(_fanout.SSE, b"[\n1]"),
+        b"event: drain\ndata: 1\n\n",
+    ]
 
 
 def test_an_event_stream_over_a_transport_ends_at_once() -> None:

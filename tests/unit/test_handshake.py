@@ -14,7 +14,8 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from realizehit.transports import handshake
-from realizehit.transports.handshake import Head, accept, parse_head, refusal
+from realizehit.transports.handshake import accept, refusal
+from realizehit.transports.heads import Head, parse_head
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, section 1.3
 LINES = [

@@ -10,7 +10,7 @@ import pytest
 
 from realizehit import _fanout
 from realizehit.errors import ErrorCode, PatternError, WildcardUnsupported
-from realizehit.pattern import MAX_CHANNEL, MAX_FILTERS, MAX_KEY, MAX_VALUE, Pattern, channel_of
+from realizehit.pattern import MAX_CHANNEL, MAX_FILTERS, MAX_KEY, MAX_VALUE, Pattern, channel_of, project, shape_of
 from tests import model_pattern
 from tests.support import VECTORS
 
@@ -27,7 +27,12 @@ def text(row: dict[str, Any]) -> str:
 def test_the_vectors_are_all_there() -> None:
     assert len(VECTORS["valid"]) >= 37
     assert len(VECTORS["subscription_only"]) >= 3
-    assert len(VECTORS["invalid"]) >= 16
+    assert len(VECTORS["invalid"]) >= 17
+    publications = [row for wildcard in VECTORS["wildcards"] for row in wildcard["publications"]]
+    assert len(VECTORS["wildcards"]) >= 23
+    assert len([row for row in publications if row["matches"]]) >= 56
+    assert len([row for row in publications if not row["matches"] and row["projection"]]) >= 12
+    assert len([row for row in publications if not row["projection"]]) >= 50
 
 
 @pytest.mark.parametrize("row", VECTORS["valid"], ids=text)
@@ -52,6 +57,22 @@ def test_a_vector_with_a_wildcard(row: dict[str, Any]) -> None:
     with pytest.raises(_fanout.InvalidPattern) as low:
         _fanout.canonical(row["in"])
     assert low.value.wildcard
+
+
+@pytest.mark.parametrize("row", VECTORS["wildcards"], ids=text)
+def test_a_wildcard_vector(row: dict[str, Any]) -> None:
+    pattern = Pattern(row["in"])
+    assert (pattern.channel, pattern.id, pattern.shape) == (row["channel"], row["id"], row["shape"])
+    assert pattern.has_wildcard
+    shape = shape_of(channel_of(row["in"], wildcards=True))
+    assert shape.decode() == row["shape"] == model_pattern.shape(row["in"])
+    for publication in row["publications"]:
+        filters, projection = publication["in"], publication["projection"]
+        assert Pattern(filters).channel == publication["channel"]
+        projected = project(channel_of(filters), shape)
+        assert (projected and projected.decode()) == projection == model_pattern.projection(row["in"], filters), filters
+        assert pattern.matches(filters) is pattern.matches(Pattern(filters)) is publication["matches"], filters
+        assert model_pattern.matches(row["in"], filters) is publication["matches"], filters
 
 
 @pytest.mark.parametrize("row", VECTORS["invalid"], ids=lambda row: row["why"])
@@ -215,6 +236,50 @@ def test_subclasses_of_the_value_types_are_values() -> None:
     assert Pattern(a=Name("x"), b=Number(3), c=Real(3.5)).channel == "a:x|b:3|c:3.5"
 
 
+# --- what a subscription matches
+
+
+def test_without_a_star_it_matches_itself_alone() -> None:
+    assert Pattern(NEWS).matches({"channel": "CNN", "kind": "news"})
+    assert Pattern(n=3).matches({"n": "3"})
+    assert not Pattern(NEWS).matches({"kind": "news"})
+    assert not Pattern(kind="news").matches(NEWS)
+    assert Pattern(realizehit="stats").matches({"realizehit": "stats"})
+
+
+@pytest.mark.parametrize("subscription", [Pattern(NEWS), Pattern({"*": "*"})], ids=str)
+@pytest.mark.parametrize("publication", [{"kind": "*"}, {"kind": "news", "*": "*"}, Pattern({"*": "*"})], ids=str)
+def test_nothing_is_published_to_a_star(subscription: Pattern, publication: dict[str, Any]) -> None:
+    with pytest.raises(WildcardUnsupported) as refused:
+        subscription.matches(publication)
+    assert refused.value.code == ErrorCode.WILDCARD_UNSUPPORTED
+
+
+def test_what_is_no_pattern_matches_nothing() -> None:
+    with pytest.raises(PatternError, match="not null"):
+        Pattern({"*": "*"}).matches(None)  # type: ignore[arg-type]
+    with pytest.raises(PatternError, match="the value of 'a' is empty"):
+        Pattern({"*": "*"}).matches({"a": ""})
+
+
+def test_the_shape_of_a_pattern_without_a_star() -> None:
+    assert Pattern(NEWS).shape == "channel:=|kind:="
+    assert project(b"channel:CNN|kind:news", b"channel:=|kind:=") == b"channel:CNN|kind:news"
+
+
+@pytest.mark.parametrize("channel", [b"", b"a", b"a|b:c", b"a:b|", b"a:b|" * 16 + b"a:b", b"a:" + b"v" * 1023])
+def test_what_is_no_channel_has_no_shape_and_no_projection(channel: bytes) -> None:
+    with pytest.raises(ValueError, match="is no channel"):
+        shape_of(channel)
+    assert project(channel, b"*:*") is None
+    assert project(b"a:b", channel) is None
+
+
+def test_a_shape_may_be_longer_than_its_channel_but_not_than_any() -> None:
+    with pytest.raises(ValueError, match="is no channel"):
+        shape_of(b"a" * 1023 + b":")
+
+
 # --- the command line's form
 
 
@@ -228,6 +293,12 @@ def test_subclasses_of_the_value_types_are_values() -> None:
         ("k%C3%A9y=%F0%9F%98%80", {"kéy": "😀"}),
         ("a=é", {"a": "é"}),
         ("show=*", {"show": "*"}),
+        ("kind=news,channel=*", {"kind": "news", "channel": "*"}),
+        ("user=42,**", {"user": 42, "*": "*"}),
+        ("user=42,*=*", {"user": 42, "*": "*"}),
+        (" ** , user = 42 ", {"user": 42, "*": "*"}),
+        ("**", {"*": "*"}),
+        ("a=**,b=***", {"a": "**", "b": "***"}),
         ("user=42", {"user": 42}),
     ],
 )
@@ -244,6 +315,12 @@ def test_parse(line: str, filters: dict[str, Any]) -> None:
         ("a=1,b", "'b' in 'a=1,b' is no filter"),
         ("a=1,a=2", "the key 'a' stands twice"),
         ("a=1,%61=2", "the key 'a' stands twice"),
+        ("**,**", "the key '*' stands twice in '**,**'"),
+        ("*=*,**", "the key '*' stands twice"),
+        ("*", "'*' in '*' is no filter"),
+        ("a=1,***", "'***' in 'a=1,***' is no filter"),
+        ("%2A%2A", "'%2A%2A' in '%2A%2A' is no filter"),
+        ("*=1", "the key '*' takes only the value '*'"),
         ("a=%FF", "is not valid UTF-8 once decoded"),
         ("a=", "the value of 'a' is empty"),
         ("=a", "a key is empty"),

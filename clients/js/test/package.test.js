@@ -2,19 +2,76 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
+const run = promisify(execFile);
 const here = new URL("../", import.meta.url);
 const read = (name) => readFileSync(new URL(name, here), "utf8");
 
 test("it carries what it names, and nothing else", async () => {
-  const { stdout } = await promisify(execFile)("npm", ["pack", "--dry-run", "--json"], { cwd: here, timeout: 60_000 });
+  const words = ["pack", "--dry-run", "--json", "--ignore-scripts"];
+  const { stdout } = await run("npm", words, { cwd: here, timeout: 60_000 });
   const text = stdout.slice(stdout.indexOf("["));
   const [{ files }] = JSON.parse(text);
-  const names = ["LICENSE", "README.md", "package.json", "pattern.js", "realizehit.js"];
-  assert.deepEqual(files.map(({ path }) => path).sort(), [...names, "types/pattern.d.ts", "types/realizehit.d.ts"].sort());
+  const names = ["LICENSE", "README.md", "lib/cjs/package.json", "lib/esm/realizehit.js", "package.json"];
+  for (const name of ["pattern", "realizehit"]) {
+    names.push(`${name}.d.ts`, `${name}.js`, `lib/cjs/${name}.d.ts`, `lib/cjs/${name}.js`);
+  }
+  assert.deepEqual(files.map(({ path }) => path).sort(), names.sort());
 });
+
+test("each file that it names is there", () => {
+  const { main, module, types, exports } = JSON.parse(read("package.json"));
+  const files = (value) => (typeof value === "string" ? [value] : Object.values(value).flatMap(files));
+  for (const name of [main, module, types, ...files(exports)]) assert.ok(read(name), name);
+});
+
+test("it is imported and required", async () => {
+  const names = ["APIClient", "RealizehitError", "Subscription", "WSClient"];
+  const require = createRequire(import.meta.url);
+  assert.deepEqual(Object.keys(await import("realizehit")).sort(), names);
+  assert.deepEqual(Object.keys(require("realizehit")).sort(), names);
+  assert.deepEqual(Object.keys(await import("../lib/realizehit.min.js")).sort(), names);
+  assert.deepEqual(Object.keys(await import("../lib/esm/realizehit.js")).sort(), names);
+  assert.equal(require("realizehit/pattern").channel({ b: 1n, a: true }), "a:true|b:1");
+  assert.equal(require("realizehit/package.json").name, "realizehit");
+});
+
+const USE = `
+import { WSClient } from "realizehit";
+import { channel } from "realizehit/pattern";
+export const id: string = channel({ kind: "news" });
+export const title = async () => {
+  for await (const { title } of new WSClient("/ws").subscribe<{ title: string }>({ kind: "news" })) return title.trim();
+};
+// @ts-expect-error it has types, it is no any
+new WSClient("/ws").nothing();
+`;
+
+for (const [kind, extension, ...options] of [
+  ["bundler", "ts", "--module", "es2022", "--moduleResolution", "bundler"],
+  ["node16", "mts", "--module", "node16"],
+  ["node16", "cts", "--module", "node16"],
+  ["node10", "ts", "--module", "commonjs", "--moduleResolution", "node10"],
+]) {
+  test(`TypeScript that resolves like ${kind} finds the types from a .${extension} file`, async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), "realizehit-types-"));
+    t.after(() => rm(directory, { recursive: true }));
+    await mkdir(join(directory, "node_modules"));
+    await symlink(fileURLToPath(here), join(directory, "node_modules", "realizehit"));
+    await writeFile(join(directory, `use.${extension}`), USE);
+    const words = ["--noEmit", "--strict", "--target", "es2022", ...options, `use.${extension}`];
+    await run(fileURLToPath(new URL("node_modules/.bin/tsc", here)), words, { cwd: directory, timeout: 60_000 }).catch(
+      ({ stdout }) => assert.fail(stdout),
+    );
+  });
+}
 
 test("it depends on nothing", () => {
   const { dependencies, version } = JSON.parse(read("package.json"));

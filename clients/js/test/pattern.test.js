@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { channel, PatternError } from "realizehit/pattern";
+import { channel, matches, PatternError, project, shape } from "realizehit/pattern";
 
 const vectors = JSON.parse(readFileSync(new URL("../../../tests/vectors.json", import.meta.url), "utf8"));
 const id = (text) => createHash("md5").update(text).digest("hex").slice(0, 8);
@@ -22,6 +22,39 @@ test("the shared vectors", () => {
   for (const row of vectors.invalid) {
     assert.throws(() => channel(row.in, { wildcard: true }), { code: "bad-pattern" }, JSON.stringify(row.in));
   }
+});
+
+test("the shared vectors of wildcards", () => {
+  assert.ok(vectors.wildcards.length > 20);
+  for (const row of vectors.wildcards) {
+    assert.equal(channel(row.in, { wildcard: true }), row.channel);
+    assert.equal(id(row.channel), row.id);
+    assert.equal(shape(row.in), row.shape);
+    assert.ok(row.publications.length);
+    for (const publication of row.publications) {
+      const told = JSON.stringify([row.in, publication.in]);
+      assert.equal(channel(publication.in), publication.channel, told);
+      assert.equal(project(publication.channel, row.shape), publication.projection, told);
+      assert.equal(matches(row.in, publication.in), publication.matches, told);
+    }
+  }
+});
+
+test("without a star a subscription matches itself alone", () => {
+  assert.ok(matches({ kind: "news", n: 3 }, { n: "3", kind: "news" }));
+  assert.ok(!matches({ kind: "news" }, { kind: "news", n: 3 }));
+  assert.ok(!matches({ kind: "news", n: 3 }, { kind: "news" }));
+  assert.ok(matches({ realizehit: "stats" }, { realizehit: "stats" }));
+  assert.equal(shape({ kind: "news", n: 3 }), "kind:=|n:=");
+});
+
+test("nothing is published to a star", () => {
+  for (const subscription of [{ kind: "news" }, { "*": "*" }]) {
+    assert.throws(() => matches(subscription, { kind: "*" }), { code: "wildcard-unsupported" });
+    assert.throws(() => matches(subscription, { kind: "" }), { code: "bad-pattern" });
+  }
+  assert.throws(() => matches({ "*": 1 }, { kind: "news" }), { code: "bad-pattern" });
+  assert.throws(() => shape({}), { code: "bad-pattern" });
 });
 
 test("what JSON cannot hold", () => {

@@ -202,7 +202,7 @@ export class Events {
   constructor(request, response) {
     this.patterns = new URL(request.url, "http://host").searchParams.getAll("pat").map((text) => JSON.parse(text));
     this.ids = this.patterns.map((pattern) => `${Object.values(pattern)[0]}`);
-    this.response = response;
+    [this.url, this.headers, this.response] = [request.url, request.headers, response];
     this.closed = false;
     response.on("close", () => (this.closed = true));
   }

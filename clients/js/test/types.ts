@@ -1,6 +1,8 @@
 // What a TypeScript program sees, checked against the generated declarations by `npm run check`; it is never run.
 import { APIClient, RealizehitError, Subscription, WSClient } from "realizehit";
 import { channel, PatternError } from "realizehit/pattern";
+import { WSClient as ByPath } from "../realizehit.js";
+import { WSClient as ByFolder } from "../lib/cjs/realizehit.js";
 
 const client: WSClient = new WSClient("wss://example.org/ws", { parse: (text) => text, sse: false, maxsize: 10 });
 const subscription: Subscription = client
@@ -15,6 +17,35 @@ async function read(): Promise<void> {
   await subscription.subscribe();
   for await (const payload of subscription) console.log(payload, subscription.gaps, subscription.state === "subscribed");
   await client.unsubscribe({ kind: "news" });
+}
+
+interface News {
+  title: string;
+  page?: number;
+}
+
+async function readNews(): Promise<string> {
+  const news: Subscription<News> = client.subscribe<News>({ kind: "news" }, ({ title }) => title.length);
+  news.on("payload", ({ page }) => page?.toFixed()).once("payload", (each: News) => each);
+  // @ts-expect-error a payload of another type
+  news.on("payload", (payload: number) => payload);
+  // @ts-expect-error News has no such property
+  news.on("payload", ({ text }) => text);
+  // @ts-expect-error the subscription's payloads are of another type
+  const other: Subscription<number> = client.getSubscription<News>({ kind: "news" });
+  const inferred = client.subscribe({ kind: "news" }, (payload: News) => payload.title);
+  for await (const { title } of inferred) return title;
+  // @ts-expect-error no payload is a number
+  for await (const payload of news) payload.toFixed();
+  return other.state;
+}
+
+async function byPath(): Promise<void> {
+  // @ts-expect-error it is no any
+  new ByPath("wss://example.org/ws").nothing();
+  // @ts-expect-error it is no any
+  new ByFolder("wss://example.org/ws").nothing();
+  for await (const { title } of new ByPath("/ws").subscribe<News>({ kind: "news" })) title.trim();
 }
 
 async function publish(): Promise<number> {
@@ -32,4 +63,4 @@ client.subscribe({ kind: null });
 // @ts-expect-error a subscription's payload event carries one value
 subscription.on("payload", (one, two) => [one, two]);
 
-export { errors, publish, read, text };
+export { byPath, errors, publish, read, readNews, text };

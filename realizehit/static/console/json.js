@@ -28,7 +28,7 @@ export function readPattern(text) {
     if (problem) throw new Error(`the pattern is not JSON: ${problem}`);
     return JSON.parse(text);
   }
-  const pattern = {};
+  const pattern = Object.create(null); // no key has a meaning of its own, such as __proto__
   for (const pair of text.split(",")) {
     const at = pair.indexOf("=");
     if (at < 0) throw new Error(`“${pair.trim()}” is no filter; write key=value`);

@@ -1,0 +1,87 @@
+"""One origin: what a browser sends in ``Origin``, taken apart.
+
+Source: RFC 6454; the HTML standard, section 7.1.1. Apps and browser extensions have schemes of their own, such as
+``capacitor://localhost``. ``null`` is the origin of every page that has none of its own, and ``file://`` that of files
+in some browsers.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from ipaddress import IPv6Address
+from typing import Final, NamedTuple
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_LONGEST: Final = 300  # characters of an origin: scheme, a name of 253, port
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII,
+)
+
+
+class Origin(NamedTuple):
+    """An origin in one spelling.
+
+    Attributes:
+        scheme: in lower case; ``null`` for the origin of pages that have none.
+        host: a name in lower case, or an address; empty for ``null`` and ``file``.
+        port: 0 where the scheme has no usual one and none is given.
+    """
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+
+    @property
+    def is_web(self) -> bool:
+        """Whether a web server has it, so that it names a host."""
+        return self.scheme in _DEFAULT_PORTS
+
+    @property
+    def names_a_page(self) -> bool:
+        """Whether it says whose page it is; ``null`` and ``file`` pages are anybody's."""
+        return bool(self.host)
+
+    def __str__(self) -> str:
+        if not self.host:
+            return "null" if self.scheme == "null" else f"{self.scheme}://"
+        port = "" if self.port == _DEFAULT_PORTS.get(self.scheme, 0) else f":{self.port}"
+        return f"{self.scheme}://{self.host}{port}"
+
+
+NULL: Final = Origin("null")
+FILE: Final = Origin("file")
+
+
+def parse_origin(text: str) -> Origin | None:
+    """Take an origin apart.
+
+    Args:
+        text: as a header has it, in any case.
+
+    Returns:
+        The origin; ``None`` for what is none.
+    """
+    return _parse_short(text.lower()) if len(text) <= _LONGEST else None  # what is kept has a bound
+
+
+@lru_cache(maxsize=1024)
+def _parse_short(text: str) -> Origin | None:
+    if text == "null":
+        return NULL
+    if text == "file://":
+        return FILE
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        return None
+    scheme, host = match["scheme"], match["host"]
+    port = _DEFAULT_PORTS.get(scheme, 0) if match["port"] is None else int(match["port"])
+    if port > 65535:
+        return None
+    if host.startswith("["):
+        try:
+            host = f"[{IPv6Address(host[1:-1])}]"
+        except ValueError:
+            return None
+    return Origin(scheme, host, port)

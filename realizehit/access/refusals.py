@@ -1,0 +1,184 @@
+"""What is refused is logged: who asked, under which names, why, and which setting would let it pass.
+
+A browser tells its user nothing but "closed with 1006" when a WebSocket is refused, so the server's log is where the
+cause can be found. Everybody can cause these lines: one for each reason is written now and then, the others are
+counted. What a request says is escaped and cut short, and secrets in it are masked.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from realizehit.access.peers import UNIX, UNKNOWN, is_loopback
+from realizehit.logs import LOG_INTERVAL, Seldom, more
+from realizehit.masking import masked
+
+logger: Final = logging.getLogger(__name__)
+
+LONGEST: Final = 200  # characters shown of a value that a stranger sent
+
+_NGINX_HOST: Final = (
+    "let the proxy pass the name on under which it was asked for (nginx: proxy_set_header Host $http_host)"
+)
+_NGINX_UPGRADE: Final = (
+    "a proxy has to pass the upgrade on (nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    'proxy_set_header Connection "upgrade")'
+)
+
+_NOT_LOGGED: Final = frozenset(("no_room",))
+"""Reasons that are logged where they arise."""
+
+_CURES: Final = {
+    "too_many_connections": "raise --max-connections, or start more workers or servers",
+    "too_many_per_address": "raise --max-per-address, or name this address in --trusted-proxies if it is a proxy's",
+    "too_many_handshakes": "raise --max-handshakes",
+    "too_many_actions": "raise --max-actions if clients need more actions per second",
+    "too_many_subscriptions": "raise --max-subscriptions",
+    "too_many_channels": "raise --max-channels",
+    "message_too_large": "raise --max-message-bytes",
+    "payload_too_large": "raise --max-payload-bytes, or --max-batch-bytes for a batch",
+    "head_too_large": "raise --max-head-bytes",
+    "late_head": "raise --handshake-timeout if clients are that slow",
+    "late_request": "raise --request-timeout if clients are that slow",
+    "unread_answer": "raise --request-timeout if clients read that slowly",
+    "bad_identity": "the proxy has to set each header of --identify once, to a value that can stand in a pattern",
+    "bad_token": "compare --jwt-algorithm, --jwt-audience, --jwt-issuer, --jwt-leeway and the key with the issuer's",
+    "not_granted": "add a grant to the file of --grants; 'realizehit can' explains each decision",
+    "protected": "make a key with 'realizehit gen-key' and name its file with --keys, or set --insecure-publish",
+    "bad_key": "the file of --keys has the keys that may publish; 'realizehit gen-key' makes one",
+    "key_not_granted": "add the pattern to the grants of this key in the file of --keys",
+    "key_rate": "raise the rate of this key in the file of --keys",
+    "session": "a proxy or a client has to send the same Origin, identity headers and token with each request",
+    "bad_handshake": f"clients connect to /ws by WebSocket; {_NGINX_UPGRADE}",
+    "malformed": "nothing to set: this is no HTTP, or TLS where none is served (--tls-cert)",
+    "console": "the console is for browsers on the server's own machine; from elsewhere use a tunnel (ssh -L)",
+    "invalid": "nothing to set: the publisher is told what is wrong",
+}
+
+
+class RefusalLog:
+    """Writes at most one line for each reason in an interval, and how many it left out.
+
+    Args:
+        clock: seconds of a clock that never goes back.
+        interval: seconds between two lines for the same reason.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, interval: float = LOG_INTERVAL) -> None:
+        self._seldom = Seldom(interval, clock)
+
+    def note(
+        self, reason: str, *, peer: str | None = None, headers: Mapping[bytes, bytes] | None = None, detail: str = ""
+    ) -> None:
+        """Take note of a refusal.
+
+        Args:
+            reason: one of `realizehit.access.gate.REASONS`, or another fixed name.
+            peer: where the connection comes from, see `realizehit.access.peers`; ``None`` where that is not known.
+            headers: of the request, by lower-case name; ``None`` where there is none.
+            detail: what was wrong.
+
+        Cost: a line for the first in an interval; for every other one a counter.
+        """
+        if reason in _NOT_LOGGED:
+            return
+        left_out = self._seldom.passes(reason)
+        if left_out is not None:
+            text = describe(reason, peer=peer, headers=headers, detail=detail)
+            logger.warning(
+                "refused: %s%s", text, more(left_out), extra={"fields": _fields(reason, peer, headers, left_out)}
+            )
+
+    def tick(self) -> None:
+        """Say how many refusals were left out of which nothing was said since; to be called now and then."""
+        for reason, left_out in self._seldom.overdue():
+            text = "refused: %s, %d more since the last line; %s"
+            fields = {"reason": reason, "left_out": left_out}
+            logger.warning(text, reason, left_out, _CURES.get(reason, _SEE), extra={"fields": fields})
+
+
+_SEE: Final = "docs/access.md says what it means"
+
+
+def describe(reason: str, *, peer: str | None, headers: Mapping[bytes, bytes] | None, detail: str = "") -> str:
+    """Return a text about a refusal: the reason, who asked, what was wrong, and what to set; see `RefusalLog.note`."""
+    headers = headers or {}
+    who = [] if peer is None else [f"peer {_peer(peer)}"]
+    who += [
+        f"{name.decode().title()} {shown(headers[name])}"
+        for name in (b"host", b"origin", b"sec-fetch-site", b"x-forwarded-host")
+        if name in headers and (name != b"sec-fetch-site" or b"origin" not in headers)
+    ]
+    what = f"{reason}; {', '.join(who)}" if who else reason
+    if detail and reason != "host":  # whose cure says it all
+        # Written like this, the header's name would have the rest of the line masked.
+        text = masked(detail[: 2 * LONGEST].replace("Authorization:", "Authorization"))
+        what += f"; {text.encode('ascii', 'backslashreplace').decode()}"
+    return f"{what}; {_cure(reason, peer, headers)}"
+
+
+def _fields(
+    reason: str, peer: str | None, headers: Mapping[bytes, bytes] | None, left_out: int
+) -> dict[str, str | int]:
+    """Return what a log line in JSON has besides its text."""
+    fields: dict[str, str | int] = {"reason": reason, "left_out": left_out}
+    if peer is not None:
+        fields["peer"] = _peer(peer)
+    for name in (b"host", b"origin"):
+        if headers is not None and name in headers:
+            fields[name.decode()] = shown(headers[name])[1:-1]
+    return fields
+
+
+def shown(value: bytes) -> str:
+    """Return a header's value as a log may show it: quoted, escaped, cut short, without secrets."""
+    text = masked(value[: 4 * LONGEST].decode("latin-1"))
+    return ascii(text if len(text) <= LONGEST else text[:LONGEST] + "...")
+
+
+def _peer(peer: str) -> str:
+    return {UNIX: "a Unix socket", UNKNOWN: "unknown"}.get(peer, peer[:LONGEST])
+
+
+def _cure(reason: str, peer: str | None, headers: Mapping[bytes, bytes]) -> str:
+    if reason == "origin":
+        return _origin_cure(peer, headers)
+    if reason == "host":
+        return _host_cure(peer, headers)
+    return _CURES.get(reason, _SEE)
+
+
+def _origin_cure(peer: str | None, headers: Mapping[bytes, bytes]) -> str:
+    origin = headers.get(b"origin")
+    if origin is None:
+        return "a page of another site asks without saying which one; only --allow-origin '*' lets it in"
+    if origin == b"null":
+        return "--allow-origin null lets every page in that has no origin of its own, whoever made it"
+    named = f"set --allow-origin {_argument(origin)} if this page may use the server"
+    if peer is None or not (is_loopback(peer) or b"x-forwarded-for" in headers or b"forwarded" in headers):
+        return f"{named}, or, if it is the server's own page behind a proxy, {_NGINX_HOST}"
+    return (
+        f"{named}; if it is the server's own page behind a proxy, {_NGINX_HOST}, and name the proxy with "
+        f"--trusted-proxies {_network(peer)}"
+    )
+
+
+def _host_cure(peer: str | None, headers: Mapping[bytes, bytes]) -> str:
+    host = headers.get(b"host", b"")
+    return (
+        "the server listens on loopback alone and does not know this Host: set --endpoint "
+        f"{_argument(b'wss://' + host)} if that is its public name, or name the proxy before it with --trusted-proxies "
+        f"{_network(peer)}, or its pages with --allow-origin {_argument(b'https://' + host)}"
+    )
+
+
+def _network(peer: str | None) -> str:
+    return "ADDRESS" if peer in (None, UNKNOWN) else str(peer)
+
+
+def _argument(value: bytes) -> str:
+    return shlex.quote(shown(value)[1:-1])

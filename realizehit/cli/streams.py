@@ -1,0 +1,83 @@
+"""The three standard streams, as they are found: closed, full, in another encoding, or with nobody who reads them."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Final, TextIO
+
+FAILED: Final = 1  # the exit status where output could not be written
+
+# What the system says of output; other errors of the system are told by whoever meets them.
+_OF_OUTPUT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF)
+
+
+def with_streams(command: Callable[[], None]) -> None:
+    """Run a command so that neither closed streams nor odd encodings nor full disks end in a traceback."""
+    open_missing()
+    write_anything()
+    try:
+        command()
+    except OSError as error:
+        if error.errno not in _OF_OUTPUT or error.filename is not None:
+            raise
+        let_go_of_output()
+        if error.errno != errno.EPIPE:
+            _tell(f"Error: the output cannot be written: {error.strerror}")
+        sys.exit(FAILED)
+    finally:
+        let_go_of_output()
+
+
+def open_missing() -> None:
+    """Put nothing in the place of streams that are closed.
+
+    Otherwise the next file or socket gets that number, and whatever writes to a standard stream writes into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            stream: TextIO = open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def write_anything() -> None:
+    """Write characters that the terminal's encoding lacks as JSON writes them, instead of failing."""
+    codecs.register_error("realizehit.json", _as_json_escapes)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="realizehit.json")
+
+
+def let_go_of_output() -> None:
+    """See to it that output which cannot be written, to a full disk say, does not become the exit status."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except ValueError:
+            pass  # it is closed
+        except OSError:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, stream.fileno())  # where the interpreter's own last flush then goes
+            os.close(sink)
+
+
+def _tell(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+    except OSError:
+        let_go_of_output()
+
+
+def _as_json_escapes(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2)), error.end

@@ -1,0 +1,42 @@
+"""Environment variables that look like ours and are none: a mistyped one would change nothing and say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from realizehit.errors import SettingsError
+from realizehit.settings import OPTIONS, variable_of
+from realizehit.suggestions import nearest
+
+PREFIX: Final = "REALIZEHIT_"
+CONFIG: Final = "REALIZEHIT_CONFIG"
+
+KNOWN: Final = frozenset(
+    {CONFIG, "REALIZEHIT_KEY", "REALIZEHIT_TOKEN", "REALIZEHIT_LOADTEST_REDIS"}
+    | {variable_of(option.name) for option in OPTIONS}
+)
+"""The variables that commands look at."""
+
+_NEAR: Final = 0.8  # others may have variables of their own that begin so, such as Kubernetes
+
+
+def check_variables(environ: Mapping[str, str]) -> None:
+    """Refuse a variable whose name is almost one of ours, or is that of an option whose variable is another one.
+
+    Raises:
+        SettingsError: there is one; the text says what may have been meant, and never the value.
+    """
+    others = {f"{PREFIX}{option.name.upper()}": variable_of(option.name) for option in OPTIONS}
+    names = {name.removeprefix(PREFIX) for name in KNOWN if name.startswith(PREFIX)}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name in KNOWN or not value:
+            continue
+        meant = others.get(name)
+        if meant is None:
+            near = nearest(name.removeprefix(PREFIX), names, cutoff=_NEAR)
+            meant = near and PREFIX + near
+        elif "://" in value and meant.endswith("_PORT"):
+            continue  # Kubernetes tells a container of a service of this name
+        if meant is not None:
+            raise SettingsError(f"the environment: there is no variable {name}; did you mean {meant}?")

@@ -1,0 +1,39 @@
+"""See to it that a tag names the version that all files have: ``python -m tests.distribution.release v0.1.0``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def versions(root: Path) -> dict[str, str]:
+    """Return the version that each file says it is, by the file's name."""
+    changes = re.search(r"^## (\S+)", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    found = {
+        "pyproject.toml": tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"],
+        "clients/js/package.json": json.loads((root / "clients/js/package.json").read_text(encoding="utf-8"))[
+            "version"
+        ],
+        "CHANGELOG.md": changes[1].rstrip(",") if changes else "none",
+    }
+    source = root / "realizehit" / "__init__.py"
+    if source.is_file():
+        line = re.search(r'^__version__ = "(.+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)
+        found["realizehit/__init__.py"] = line[1] if line else "none"
+    return found
+
+
+def main(tag: str) -> int:
+    wrong = {name: version for name, version in versions(ROOT).items() if f"v{version}" != tag}
+    for name, version in wrong.items():
+        print(f"{name} says {version}, the tag is {tag}", file=sys.stderr)
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,122 @@
+"""How few lines an outage of the broker writes into the log, with one worker and with several and their relay."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from http import HTTPStatus
+
+import httpx2
+import pytest
+
+from realizehit.address import Address
+from realizehit.bus.base import BusState
+from realizehit.bus.link import Link, LinkSettings
+from realizehit.errors import BrokerRefused
+from realizehit.server import serve
+from realizehit.settings import Settings
+from tests.bus_recorder import QUICK, Recorder
+from tests.integration.wire import act, client, unique
+from tests.processes import serving
+from tests.support import Valkey
+
+LINK = "realizehit.bus.link"
+
+
+def told(caplog: pytest.LogCaptureFixture, logger: str = LINK) -> list[str]:
+    records = [record for record in caplog.records if record.name == logger]
+    return [record.getMessage() for record in records if record.levelno > logging.DEBUG]
+
+
+async def attempts(caplog: pytest.LogCaptureFixture, count: int) -> None:
+    """Wait until that many attempts to reach the broker have failed, each of which is a line for debugging."""
+    async with asyncio.timeout(30):
+        while sum(1 for record in caplog.records if record.name == LINK) < count:
+            await asyncio.sleep(0.01)
+
+
+def lost(recorder: Recorder, times: int) -> bool:
+    return recorder.states.count(BusState.DOWN) >= times
+
+
+async def test_an_outage_is_logged_once_and_its_end_too(valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, LINK)
+    link = Link(Address(valkey.url), recorder := Recorder(), settings=QUICK)
+    await link.start()
+    try:
+        valkey.kill()
+        await attempts(caplog, 40)
+        lines = told(caplog)
+        assert 1 <= len(lines) <= 2  # that it was lost, and why it cannot be reached, which is another cause
+        assert all(" is away: " in line for line in lines)
+        valkey.start()
+        await recorder.until(lambda: recorder.states[-1:] == [BusState.UP])
+        assert "is back" in told(caplog)[-1]
+        assert len(told(caplog)) == len(lines) + 1
+    finally:
+        await link.close()
+
+
+async def test_a_connection_that_breaks_again_and_again_is_logged_now_and_then(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, LINK)
+    link = Link(Address(valkey.url), recorder := Recorder(), settings=QUICK)
+    await link.start()
+    try:
+        for broken in range(1, 16):
+            await recorder.until(lambda: recorder.states[-1:] == [BusState.UP])
+            valkey.command("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
+            valkey.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await recorder.until(partial(lost, recorder, broken))
+        assert link.reconnects >= 14
+        assert 1 <= len(told(caplog)) <= 4
+    finally:
+        await link.close()
+
+
+async def test_a_worker_leaves_it_to_the_relay_to_tell(valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, LINK)
+    quiet = LinkSettings(backoff_first=0.01, backoff_most=0.02, quiet_for=3600.0)
+    link = Link(Address(valkey.url), Recorder(), settings=quiet)
+    await link.start()
+    try:
+        valkey.kill()
+        await attempts(caplog, 10)
+        assert told(caplog) == []
+    finally:
+        await link.close()
+
+
+async def test_channels_that_the_broker_takes_away_together_are_one_line(
+    shared_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(Settings(port=0, redis=shared_valkey.url)) as node, client(node.ws_url) as ws:
+        for _ in range(20):
+            await act(ws, "sub", unique("taken"))
+        (conn,) = node.engine.handles()
+        for channel in node.engine.subscriptions(conn):
+            node.hub.refused(channel, BrokerRefused("NOPERM"))
+        (line,) = told(caplog, "realizehit.hub")[-1:]
+        assert "which was in force before" in line
+        assert sum("in force before" in line for line in told(caplog, "realizehit.hub")) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_a_server_says_little_of_an_outage(valkey: Valkey, workers: int) -> None:
+    with serving("--redis", valkey.url, "--workers", str(workers)) as server:
+        before = len(server.err)
+        valkey.kill()
+        body = b'{"pattern": {"a": 1}, "payload": 1}'
+        headers = {"Content-Type": "application/json"}
+        async with httpx2.AsyncClient(timeout=20) as http:
+            for _ in range(100):
+                # A connection of its own for each, so that all workers have some.
+                answer = await http.post(server.api, content=body, headers={**headers, "Connection": "close"})
+                assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+        valkey.start()
+        await asyncio.to_thread(server.find, "is back")
+        lines = server.err[before:]
+        assert any("is away" in line for line in lines)
+        assert len(lines) <= 5 + workers, lines

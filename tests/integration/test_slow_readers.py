@@ -1,0 +1,155 @@
+"""Readers and the limits of their queues: one batch that may be published closes nobody who reads, on any transport."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+import trustme
+
+from realizehit.server import Node, serve
+from realizehit.settings import Settings
+from tests.integration.test_engineio import Poller
+from tests.integration.test_sse import Stream, asked
+from tests.integration.wire import act, client, unique
+from tests.support import Valkey
+
+SECONDS = 30
+MESSAGES, SIZE = 2000, 1000
+LIMITS = {"max_queue_messages": 50, "max_queue_bytes": 20_000}
+
+
+@dataclass
+class Certificate:
+    """A server's certificate in files, and a context that trusts it."""
+
+    settings: dict[str, str]
+    context: ssl.SSLContext
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Certificate:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    issued.private_key_pem.write_to_path(key)
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return Certificate({"tls_cert": str(chain), "tls_key": str(key)}, context)
+
+
+def local(url: str) -> str:
+    return url.replace("127.0.0.1", "localhost")
+
+
+@asynccontextmanager
+async def api(node: Node, certificate: Certificate) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=local(node.api_url), verify=certificate.context, timeout=SECONDS) as http:
+        yield http
+
+
+async def publish(http: httpx2.AsyncClient, pattern: dict[str, Any], payloads: list[str]) -> None:
+    """All of them in one request."""
+    messages = [{"pattern": pattern, "payload": payload} for payload in payloads]
+    answer = await http.post("/batch", json={"messages": messages})
+    assert answer.json()["queued"] == len(payloads)
+
+
+async def over_websocket(node: Node, http: httpx2.AsyncClient, context: Any, payloads: list[str]) -> list[str]:
+    pattern = unique("burst")
+    async with client(local(node.ws_url), ssl=context, max_size=None, max_queue=None) as ws:
+        await act(ws, "sub", pattern)
+        await publish(http, pattern, payloads)
+        return [orjson.loads(str(await ws.recv()).partition("?")[2]) for _ in payloads]
+
+
+async def over_engineio(node: Node, http: httpx2.AsyncClient, context: Any, payloads: list[str]) -> list[str]:
+    pattern = unique("burst")
+    url = local(node.ws_url) + "/?EIO=4&transport=websocket"
+    async with client(url, ssl=context, max_size=None, max_queue=None) as ws:
+        await ws.recv()
+        await ws.send("4" + orjson.dumps({"id": 1, "act": "sub", "pat": pattern}).decode())
+        await ws.recv()
+        await publish(http, pattern, payloads)
+        return [orjson.loads(str(await ws.recv()).partition("?")[2]) for _ in payloads]
+
+
+async def over_events(node: Node, http: httpx2.AsyncClient, context: Any, payloads: list[str]) -> list[str]:
+    pattern = unique("burst")
+    async with http.stream("GET", asked(pattern)) as response:
+        stream = Stream(response)
+        await stream.subscribed()
+        await publish(http, pattern, payloads)
+        events = [await stream.event() for _ in payloads]
+        return [orjson.loads(event["data"]) for event in events if event is not None]
+
+
+async def by_polling(node: Node, http: httpx2.AsyncClient, context: Any, payloads: list[str]) -> list[str]:
+    pattern = unique("burst")
+    poller = await Poller(http, 4).open()
+    await poller.subscribe(pattern)
+    poll = asyncio.create_task(poller.poll())
+    assert node.engineio is not None
+    while not any(session.held.waiting for session in node.engineio._sessions.values()):
+        await asyncio.sleep(0.005)
+    await publish(http, pattern, payloads)
+    packets = await poll
+    while len(packets) < len(payloads):
+        packets += await poller.poll()
+    return [orjson.loads(packet.partition("?")[2]) for packet in packets]
+
+
+READERS = {
+    "websocket": over_websocket, "engineio": over_engineio, "events": over_events, "polling": by_polling,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["epoll", "transports", "tls"])
+@pytest.mark.parametrize("way", READERS)
+async def test_one_batch_closes_no_reader(shared_valkey: Valkey, certificate: Certificate, way: str, kind: str) -> None:
+    tls = certificate.settings if kind == "tls" else {}
+    settings = Settings(port=0, redis=shared_valkey.url, **LIMITS, **tls)  # type: ignore[arg-type]
+    payloads = [f"{number}:" + "x" * SIZE for number in range(MESSAGES)]
+    async with (
+        asyncio.timeout(SECONDS),
+        serve(settings, epoll=kind == "epoll") as node,
+        api(node, certificate) as http,
+    ):
+        context = certificate.context if tls else None
+        assert await READERS[way](node, http, context, payloads) == payloads
+        assert node.engine.stats()["slow_disconnects"] == 0
+
+
+async def test_without_a_grace_the_limit_is_the_limit(shared_valkey: Valkey, certificate: Certificate) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, slow_grace=0.0, **LIMITS)  # type: ignore[arg-type]
+    pattern = unique("no-grace")
+    async with (
+        asyncio.timeout(SECONDS),
+        serve(settings) as node,
+        api(node, certificate) as http,
+        client(node.ws_url) as ws,
+    ):
+        await act(ws, "sub", pattern)
+        await publish(http, pattern, ["x" * SIZE] * MESSAGES)
+        await ws.wait_closed()
+        assert (ws.close_code, ws.close_reason) == (4002, "slow consumer")
+
+
+async def test_a_batch_of_the_largest_size_fits(shared_valkey: Valkey, certificate: Certificate) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url)
+    async with asyncio.timeout(SECONDS), serve(settings) as node, api(node, certificate) as http:
+        for count in (4, settings.max_batch_messages):
+            room = (settings.max_batch_bytes - 20) // count - len(orjson.dumps(unique("burst"))) - 30
+            payloads = ["x" * room] * count
+            assert await over_websocket(node, http, None, payloads) == payloads
+        assert node.engine.stats()["slow_disconnects"] == 0
