@@ -87,12 +87,13 @@ class Listener:
             loop="none",
             lifespan="off",
             log_config=None,
-            access_log=self._settings.access_log,
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
             timeout_graceful_shutdown=5,
         )
+        # Not as an argument, with which uvicorn would silence its access logger for the whole program.
+        config.access_log = self._settings.access_log
         config.load()
         config.ssl = tls
         server = _Server(config, self._settings.handshake_timeout)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import orjson
 import pytest
 
 from realizehit.bus.open import open_bus
@@ -174,6 +175,40 @@ async def test_an_embedded_broker_that_is_killed_comes_back_and_the_gap_is_told(
         server.signal(signal.SIGTERM)
         assert await asyncio.to_thread(server.wait) == 0
         await asyncio.to_thread(wait_gone, again)
+
+
+MANY = 100_000
+EACH = 500  # channels of a client
+
+BACK = 2.0  # seconds after the broker's return within which all is in force, with as many channels as that
+BUSY = 4.0  # seconds more, where other tests have most of the machine
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("--workers", "4", "--relay", "off"), ("--workers", "4", "--relay", "on")])
+async def test_many_channels_are_back_soon_after_the_broker(valkey: Valkey, words: tuple[str, ...]) -> None:
+    with serving("--redis", valkey.url, "--drain-seconds", "0", *words) as server:
+        clients = [await RawClient.connect(server.ws) for _ in range(MANY // EACH)]
+        for first, one in enumerate(clients):
+            for number in range(EACH):
+                one.act(id=number, act="sub", pat={"many": first * EACH + number})
+            await one.wait_for(EACH)  # one after the other: no answer takes as long as --subscribe-timeout
+        valkey.kill()
+        await asyncio.sleep(1.0)  # away for as long as it takes to try again and again
+        valkey.start()
+        began = time.monotonic()
+        for one in clients:
+            await one.wait_for(EACH + 1)
+        took = time.monotonic() - began
+        await asyncio.to_thread(
+            note, f"Process: {MANY} channels, {' '.join(words) or 'one process'}, all told", took, "s"
+        )
+        told = [orjson.loads(one.texts[-1]) for one in clients]
+        assert {(event["evt"], len(event["ids"])) for event in told} == {("gap", EACH)}
+        assert len(valkey.command("PUBSUB", "CHANNELS")) == MANY
+        assert took < BACK + BUSY
+        for one in clients:
+            one.transport.abort()
 
 
 @pytest.mark.slow
