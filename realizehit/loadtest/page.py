@@ -12,6 +12,10 @@ from realizehit.loadtest.histogram import Histogram
 from realizehit.loadtest.report import Point, Report, machine
 
 WIDTH: Final = 720
+NARROW: Final = 340
+"""The width of the same chart on a telephone, where the wide one's texts would be too small to read."""
+MARKS: Final = 4
+"""The most that have room along a narrow chart."""
 HEIGHT: Final = 240
 EDGE: Final = 0.97  # of the width; a text in the middle under a mark beyond it would not have room
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 36
@@ -22,7 +26,7 @@ _STYLE: Final = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --dim: #97a1b3; --line: #333b49; --back: #11151c;
   --card: #191f29; --a: #6ea8fe; --b: #fbbf24; --bad: #f87171; --good: #4ade80; } }
 body { margin: 0 auto; padding: 2rem 1rem; max-width: 760px; background: var(--back); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
+  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .5rem; } p { margin: .3rem 0; }
 .dim { color: var(--dim); } .bad { color: var(--bad); } .good { color: var(--good); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .6rem; margin: 1.2rem 0; }
@@ -35,6 +39,10 @@ svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(
 svg text { fill: var(--dim); font: 11px system-ui, sans-serif; } .grid { stroke: var(--line); }
 .a { stroke: var(--a); } .b { stroke: var(--b); } .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 .key-a { fill: var(--a) !important; } .key-b { fill: var(--b) !important; }
+.narrow { display: none; }
+@media (max-width: 520px) { body { padding: 1rem .6rem; } .wide { display: none; } .narrow { display: block; }
+  tr { display: grid; grid-template-columns: 1fr auto; border-top: 1px solid var(--line); padding: .25rem 0; }
+  td, td:nth-child(2) { border: 0; padding: 0; white-space: normal; } td:nth-child(3) { grid-column: 1 / -1; } }
 """
 
 
@@ -162,8 +170,13 @@ def time_chart(
 
 
 def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
-    """Return an SVG with axes and curves."""
-    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    """Return an SVG with axes and curves, and one for narrow screens; the page shows one of them."""
+    fewer = x.marks[:: max(1, math.ceil(len(x.marks) / MARKS))]
+    return _draw(x, y, curves, WIDTH, "wide") + _draw(x._replace(marks=fewer), y, curves, NARROW, "narrow")
+
+
+def _draw(x: Axis, y: Axis, curves: Sequence[Curve], outer: int, kind: str) -> str:
+    width, height = outer - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def across(value: float) -> str:
         return f"{LEFT + x.place(value) * width:.1f}"
@@ -172,9 +185,9 @@ def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
         return f"{TOP + (1 - y.place(value)) * height:.1f}"
 
     label = escape(", ".join(curve.name for curve in curves))
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
+    parts = [f'<svg class="{kind}" viewBox="0 0 {outer} {HEIGHT}" role="img" aria-label="{label}">']
     for value, text in y.marks:
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(value)}" y2="{up(value)}"/>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{outer - RIGHT}" y1="{up(value)}" y2="{up(value)}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{up(value)}" dy="4" text-anchor="end">{escape(text)}</text>')
     for value, text in x.marks:
         parts.append(f'<line class="grid" x1="{across(value)}" x2="{across(value)}" y1="{TOP}" y2="{TOP + height}"/>')
@@ -189,7 +202,7 @@ def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
             path.append(f"{pen}{across(at)} {up(reading)}")
             pen = "L"
         parts.append(f'<path class="curve {key}" d="{"".join(path)}"/>')
-        left = LEFT + "ab".index(key) * 160
+        left = LEFT + "ab".index(key) * min(160, width // 2)
         parts.append(f'<text class="key-{key}" x="{left}" y="{HEIGHT - 4}">■ {escape(curve.name)}</text>')
     return "".join(parts) + "</svg>"
 
