@@ -177,6 +177,27 @@ def test_the_click_after_an_error_publishes(browser: Browser, server: Server) ->
         expect(answer).to_contain_text("nobody subscribes to it")
 
 
+def test_a_pattern_that_is_being_unsubscribed_can_be_subscribed_again(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        subscribe(page)
+        # Both in one turn: the server has not answered the first one yet.
+        page.evaluate(
+            """([unsubscribe, subscribe]) => { unsubscribe.click(); subscribe.click(); }""",
+            [
+                page.get_by_role("button", name=f"Unsubscribe from {TEXT}").element_handle(),
+                page.get_by_role("button", name="Subscribe", exact=True).element_handle(),
+            ],
+        )
+        expect(row(page)).to_have_count(1)
+        expect(row(page)).to_have_attribute("data-state", "subscribed")
+        publish(server.api, (NEWS, "again"))
+        expect(payloads(page)).to_have_text('"again"')
+        page.get_by_role("button", name=f"Unsubscribe from {TEXT}").click()
+        expect(row(page)).to_have_count(0)
+        assert watched.errors == []
+
+
 def test_an_answer_is_that_of_the_last_click(browser: Browser, server: Server) -> None:
     with opened(browser, f"{server.api}console") as watched:
         page = watched.page

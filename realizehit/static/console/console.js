@@ -68,7 +68,8 @@ function subscribe(pattern) {
   fail("subscribe-error", "", $("pattern-text")); // it is about an earlier one
   const name = patternText(pattern);
   const key = name.split(",").sort().join();
-  if (subscribed.has(key)) return;
+  const before = subscribed.get(key)?.subscription;
+  if (before && !before.unsubscribing()) return; // one that is ending makes room for another
   const subscription = client.subscribe(pattern);
   const colour = nextColour++ % COLOURS;
   const row = document.createElement("li");
@@ -86,7 +87,7 @@ function subscribe(pattern) {
   };
   const remove = () => {
     row.remove();
-    subscribed.delete(key);
+    if (subscribed.get(key)?.subscription === subscription) subscribed.delete(key);
     keep();
   };
   subscription.on("subscribing", show).on("subscribed", show).on("unsubscribing", show);
