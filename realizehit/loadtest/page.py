@@ -12,6 +12,10 @@ from realizehit.loadtest.histogram import Histogram
 from realizehit.loadtest.report import Point, Report, machine
 
 WIDTH: Final = 720
+NARROW: Final = 340
+"""The width of the same chart on a telephone, where the wide one's texts would be too small to read."""
+MARKS: Final = 4
+"""The most that have room along a narrow chart."""
 HEIGHT: Final = 240
 EDGE: Final = 0.97  # of the width; a text in the middle under a mark beyond it would not have room
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 36
@@ -35,13 +39,10 @@ svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(
 svg text { fill: var(--dim); font: 11px system-ui, sans-serif; } .grid { stroke: var(--line); }
 .a { stroke: var(--a); } .b { stroke: var(--b); } .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 .key-a { fill: var(--a) !important; } .key-b { fill: var(--b) !important; }
-.chart { overflow-x: auto; }
-@media (max-width: 600px) { /* charts keep the size of their text and scroll; what a figure means stands below it */
-  svg { min-width: 660px; }
-  table, tbody { display: block; }
-  tr { display: grid; grid-template-columns: 1fr auto; border-top: 1px solid var(--line); padding: .3rem 0; }
-  td { border: 0; padding: 0; } td:nth-child(2) { padding: 0; } td:nth-child(3) { grid-column: 1 / -1; }
-}
+.narrow { display: none; }
+@media (max-width: 520px) { body { padding: 1rem .6rem; } .wide { display: none; } .narrow { display: block; }
+  tr { display: grid; grid-template-columns: 1fr auto; border-top: 1px solid var(--line); padding: .25rem 0; }
+  td, td:nth-child(2) { border: 0; padding: 0; white-space: normal; } td:nth-child(3) { grid-column: 1 / -1; } }
 """
 
 
@@ -169,8 +170,13 @@ def time_chart(
 
 
 def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
-    """Return an SVG with axes and curves."""
-    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    """Return an SVG with axes and curves, and one for narrow screens; the page shows one of them."""
+    fewer = x.marks[:: max(1, math.ceil(len(x.marks) / MARKS))]
+    return _draw(x, y, curves, WIDTH, "wide") + _draw(x._replace(marks=fewer), y, curves, NARROW, "narrow")
+
+
+def _draw(x: Axis, y: Axis, curves: Sequence[Curve], outer: int, kind: str) -> str:
+    width, height = outer - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def across(value: float) -> str:
         return f"{LEFT + x.place(value) * width:.1f}"
@@ -179,9 +185,9 @@ def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
         return f"{TOP + (1 - y.place(value)) * height:.1f}"
 
     label = escape(", ".join(curve.name for curve in curves))
-    parts = [f'<div class="chart"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
+    parts = [f'<svg class="{kind}" viewBox="0 0 {outer} {HEIGHT}" role="img" aria-label="{label}">']
     for value, text in y.marks:
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(value)}" y2="{up(value)}"/>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{outer - RIGHT}" y1="{up(value)}" y2="{up(value)}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{up(value)}" dy="4" text-anchor="end">{escape(text)}</text>')
     for value, text in x.marks:
         parts.append(f'<line class="grid" x1="{across(value)}" x2="{across(value)}" y1="{TOP}" y2="{TOP + height}"/>')
@@ -196,9 +202,9 @@ def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
             path.append(f"{pen}{across(at)} {up(reading)}")
             pen = "L"
         parts.append(f'<path class="curve {key}" d="{"".join(path)}"/>')
-        left = LEFT + "ab".index(key) * 160
+        left = LEFT + "ab".index(key) * min(160, width // 2)
         parts.append(f'<text class="key-{key}" x="{left}" y="{HEIGHT - 4}">■ {escape(curve.name)}</text>')
-    return "".join(parts) + "</svg></div>"
+    return "".join(parts) + "</svg>"
 
 
 def linear(top: float, text: Callable[[float], str]) -> Axis:
