@@ -119,6 +119,13 @@ def heartbeat() -> float:
     return settings.heartbeat_interval + settings.heartbeat_timeout
 
 
+@pytest.mark.parametrize(("file", "setting"), [("nginx.conf", "keepalive_timeout"), ("Caddyfile", "keepalive")])
+def test_proxies_close_idle_connections_before_the_server_does(file: str, setting: str) -> None:
+    text = (ROOT / "deploy" / file).read_text(encoding="utf-8")
+    (seconds,) = re.findall(rf"^\s*{setting}\s+(\d+)s\b", text, re.MULTILINE)
+    assert int(seconds) < Settings().keep_alive
+
+
 @pytest.mark.parametrize(
     ("file", "settings"),
     [
