@@ -97,7 +97,7 @@ def site() -> Iterator[Site]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.skipif(not can_make_hosts(), reason="needs root on Linux, to make a host of its own")
+@pytest.mark.skipif(not can_make_hosts(), reason="needs root on a Linux that lets it make namespaces")
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_clients_and_publishers_get_through(proxy: str) -> None:
     needs(proxy)
