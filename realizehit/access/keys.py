@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final, NamedTuple
@@ -51,6 +51,9 @@ class Keys:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
 
     def find(self, presented: bytes) -> Key | None:
         """Return the key that somebody presents, ``None`` for one that is not known.
