@@ -10,6 +10,7 @@ import stat
 from collections.abc import Generator
 from pathlib import Path
 
+from realizehit.causes import reason_of
 from realizehit.errors import SettingsError
 from realizehit.settings import Settings
 
@@ -26,7 +27,7 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         )[0]
         sock = socket.socket(family, kind, proto)
     except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {error}") from None
+        raise SettingsError(f"cannot listen on {host}:{port}: {reason_of(error)}") from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
