@@ -197,6 +197,30 @@ def project(bytes channel not None, bytes shape not None):
     return PyBytes_FromStringAndSize(out, size) if size >= 0 else None
 
 
+def projections(bytes channel not None, tuple shapes not None):
+    """Return what `project` returns for each of some shapes, without those for which there is nothing.
+
+    Cost:
+        One pass over the channel, one over each shape, and over the channel again for each that might apply.
+    """
+    cdef Split of_channel, of_shape
+    cdef char out[C_MAX_CHANNEL]
+    cdef int size
+    cdef bytes shape
+    cdef list found = []
+    if not split_channel(&of_channel, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel)):
+        return found
+    if has_reserved(&of_channel):
+        return found
+    for shape in shapes:
+        if shape is None or not split_channel(&of_shape, PyBytes_AS_STRING(shape), PyBytes_GET_SIZE(shape)):
+            continue
+        size = write_projection(out, &of_channel, &of_shape)
+        if size >= 0:
+            found.append(PyBytes_FromStringAndSize(out, size))
+    return found
+
+
 # --- 2. The engine ----------------------------------------------------------------------------------------------------
 # One for each event loop. Python adopts connections into it, subscribes them and dispatches publications; it calls back
 # with what clients send. Callbacks run when an entry point is about to return, never inside a dispatch or a flush.
