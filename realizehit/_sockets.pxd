@@ -73,6 +73,13 @@ cdef extern from *:
     #endif
         return (uint32_t) size;
     }
+    static int rh_has_sent(int fd) {
+        int size = 0;
+    #ifdef SIOCOUTQNSD
+        if (ioctl(fd, SIOCOUTQNSD, &size) < 0) size = 0;
+    #endif
+        return size == 0 && rh_unsent(fd) <= 4096;
+    }
     static int rh_is_quiet(int fd) {
         struct pollfd one = {.fd = fd, .events = POLLIN};
         return poll(&one, 1, 0) == 0;
@@ -98,6 +105,8 @@ cdef extern from *:
     Py_ssize_t rh_send_vector(int fd, iovec* parts, int count) noexcept nogil
     Py_ssize_t rh_recv(int fd, void* data, size_t room) noexcept nogil
     uint32_t rh_unsent(int fd) noexcept nogil   # bytes that the peer has yet to acknowledge; 0 where nobody knows
+    # Whether all is on its way to the peer, and so little unacknowledged that nothing can wait before the socket either.
+    bint rh_has_sent(int fd) noexcept nogil
     bint rh_is_quiet(int fd) noexcept nogil     # whether there is nothing to read from a descriptor
     bint rh_would_block() noexcept nogil
     void rh_half_close(int fd) noexcept nogil

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import socket
+import ssl
 import statistics
 import struct
 import subprocess
@@ -20,6 +21,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import redis
+import trustme
 
 from realizehit import _load
 from realizehit.loadtest.histogram import Histogram
@@ -65,11 +68,13 @@ def rss(pid: int) -> int:
 class Stalled:
     """A subscriber that reads the reply to its `sub` and nothing more."""
 
-    def __init__(self, address: tuple[str, int], pattern: Pattern) -> None:
+    def __init__(self, address: tuple[str, int], pattern: Pattern, tls: ssl.SSLContext | None = None) -> None:
         self.sock = socket.socket()
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.sock.settimeout(20)
         self.sock.connect(address)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
         self.sock.sendall(HANDSHAKE)
         text = b""
         while b"\r\n\r\n" not in text:
@@ -160,7 +165,7 @@ def test_readers_that_stall_cost_the_others_nothing_and_are_closed(valkey: Valke
         server = readers.server
         stalled = [Stalled(readers.address, readers.pattern) for _ in range(STALLED)]
         before = most = rss(server.pid)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         # Until the system takes no more of what they do not read, they are 1,000 readers more.
         while metric(server, "realizehit_blocked_total") < STALLED:
             assert time.monotonic() < deadline
@@ -187,6 +192,33 @@ def test_readers_that_stall_cost_the_others_nothing_and_are_closed(valkey: Valke
     # Who is not read within the five seconds that a close frame is given ends without one, and none with another code.
     assert set(codes) <= {4002, None}
     assert 4002 in codes
+
+
+def test_stalled_readers_with_tls_cost_what_their_queues_may_hold(valkey: Valkey, tmp_path: Path) -> None:
+    count, queue, payload = 40, 1 << 20, b'"' + b"x" * 50_000 + b'"'
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    issued.private_key_pem.write_to_path(key)
+    issued.cert_chain_pems[0].write_to_path(chain)
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    words = ("--tls-cert", str(chain), "--tls-key", str(key), "--max-queue-bytes", str(queue), "--slow-grace", "0")
+    with serving("--redis", valkey.url, *words) as server, redis.Redis.from_url(valkey.url) as broker:
+        parts = urlsplit(server.ws)
+        patterns = [Pattern(unique("stalled-tls")) for _ in range(count)]  # each has messages of its own
+        stalled = [Stalled((parts.hostname or "", parts.port or 0), pattern, tls) for pattern in patterns]
+        before = most = rss(server.pid)
+        listening = count
+        deadline = time.monotonic() + 60
+        while listening:
+            assert time.monotonic() < deadline, f"{listening} were not closed"
+            listening = sum(broker.publish(pattern.channel, payload) for pattern in patterns)
+            most = max(most, rss(server.pid))
+        for one in stalled:
+            one.sock.close()
+    note("Clients: growth of the server by 40 with TLS that stall", (most - before) / (1 << 20), "MiB")
+    assert count * queue / 2 < most - before < 1.25 * count * queue
 
 
 @contextmanager
