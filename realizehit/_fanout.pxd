@@ -85,6 +85,7 @@ cdef class Engine:
     cdef uint32_t ping_ticks
     cdef uint32_t pong_ticks
     cdef uint32_t close_ticks
+    cdef uint32_t user_timeout      # milliseconds
     # connections
     cdef Slots slots
     cdef uint32_t open_count

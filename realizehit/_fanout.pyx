@@ -48,7 +48,7 @@ from realizehit._queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, qu
 from realizehit._resp cimport resp_message
 from realizehit._sockets cimport (
     RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
-    rh_event_out, rh_event_tag, rh_half_close, rh_has_sent, rh_is_quiet, rh_recv, rh_unsent,
+    rh_event_out, rh_event_tag, rh_half_close, rh_has_sent, rh_is_quiet, rh_recv, rh_unsent, rh_user_timeout,
     rh_would_block,
 )
 from realizehit._sse cimport sse_frame
@@ -158,8 +158,7 @@ cdef enum:
     INBOX = 65536               # bytes read from a socket at once
     CALLBACKS = 4096            # callbacks that wait; `poll` lets them run before it reads on
     PART = 65536                # bytes that a transport is given at once
-    BENEATH = 131072            # bytes beneath a transport that encrypts, while it takes no more: what the one below takes
-                                # before it does not, and a part
+    BENEATH = 131072            # bytes beneath a transport that encrypts, while it takes no more: 64 KiB and a part
     TURNS = 4                   # of the loop, in which what was written should have gone
     DISCARDED = 1 << 20         # bytes that a connection may send while it is closing
     EVENTS = 256                # readiness events taken at once; epoll keeps the others
@@ -358,6 +357,7 @@ cdef class Engine:
         self.burst_total = burst_total
         self.watch_bytes = max(1, max_queue_bytes // 2) if grace else max_queue_bytes
         self.watch_messages = max(1, max_queue_messages // 2) if grace else max_queue_messages
+        self.user_timeout = <uint32_t> max(1.0, (heartbeat_interval + heartbeat_timeout) * 1000)
         self.grace_ticks = max(1, round(grace / self.tick_interval)) if grace else 0
         self.stall_ticks = max(1, round(min(stall, grace) / self.tick_interval))
         self.started = -1
@@ -436,6 +436,8 @@ cdef class Engine:
             rh_close(fd)
             raise
         c.fd = fd
+        if framing != FRAMING_RESP:
+            rh_user_timeout(fd, self.user_timeout)
         if rh_epoll_add(self.epoll, fd, handle_of(c)) < 0:
             error = errno
             self.doom(c)
@@ -451,8 +453,8 @@ cdef class Engine:
 
         Args:
             transport: has ``write``, ``close`` and ``abort``, as asyncio's have.
-            fd: the descriptor of its socket, which stays the transport's; it then has ``get_write_buffer_size`` too, and
-                ``write_eof`` unless it encrypts.
+            fd: the descriptor of its socket, which stays the transport's; it then has ``get_write_buffer_size`` too,
+                and ``write_eof`` unless it encrypts.
             tls: whether it encrypts; it takes no more as soon as something waits in it (``set_write_buffer_limits``).
 
         Returns:
@@ -463,6 +465,8 @@ cdef class Engine:
         if tls:
             c.flags |= TLS
         c.fd = fd
+        if fd >= 0:
+            rh_user_timeout(fd, self.user_timeout)
         Py_INCREF(transport)
         c.transport = <PyObject*> transport
         return self.begin(c, head, rest)
@@ -1486,8 +1490,8 @@ cdef class Engine:
         if c.fd < 0:
             self.finish(c)
         elif c.flags & LAST_FRAME and not c.flags & HALF_CLOSED:
-            # The transport ends when all is flushed, and then tells so (`lost`). From then on its peer has a tick for its
-            # own part, and none where there is nothing to wait for.
+            # The transport ends when all is flushed, and then tells so (`lost`). From then on its peer has a tick for
+            # its own part, and none where there is nothing to wait for.
             c.flags |= HALF_CLOSED
             wheel_set(&self.wheel, &self.slots, c, 1)
             if c.flags & (TLS | PEER_DONE | DEAF) or c.framing == FRAMING_SSE:  # TLS has no half-close

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,3 +184,37 @@ async def test_an_event_stream_ends_with_its_last_bytes(
         while node.engine.stats()["closing"]:
             await asyncio.sleep(0.01)
         peer.close()
+
+
+@KINDS
+async def test_the_system_gives_up_after_the_heartbeat(
+    shared_valkey: Valkey, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is None:
+        pytest.skip("this system has no such option")
+    options = {"heartbeat_interval": 9.0, "heartbeat_timeout": 7.5}
+    async with serving(shared_valkey, certificate, kind, monkeypatch, **options) as node:
+        tls = certificate.context if kind == "tls" else None
+        events = f"GET {asked(unique('half-open'))} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        for request, answer in (
+            (HANDSHAKE, b"\r\n\r\n"),
+            (HANDSHAKE.replace(b"/ws", b"/ws?EIO=4&transport=websocket"), b"pingTimeout"),
+            (events, b"event: subscribed"),
+        ):
+            peer = await Peer.connect(node, tls, request)
+            await peer.until(answer)
+            assert set(options_of(peer, option)) == {16_500}
+            peer.close()
+
+
+def options_of(peer: Peer, option: int) -> list[int]:
+    """What the sockets of this process that are connected to a peer have as a TCP option."""
+    client = peer.sock.getsockname()
+    values = []
+    for entry in Path("/proc/self/fd").iterdir():
+        # Some are no sockets, or closed by now.
+        with suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as sock:
+            if sock.getpeername() == client:
+                values.append(sock.getsockopt(socket.IPPROTO_TCP, option))
+    return values
