@@ -301,7 +301,7 @@ class FrontDoor(asyncio.Protocol):
     def _prepare(self) -> Requests:
         """Get ready for the first request of a connection that stays with HTTP."""
         transport = self._transport
-        transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=1, low=0)  # with 0, transports over TLS take nothing for too much
         self.client = get_remote_addr(transport)
         if self.client is None and peer_of_transport(transport) == UNIX:
             self.client = (UNIX, 0)
