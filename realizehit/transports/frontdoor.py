@@ -187,6 +187,8 @@ class FrontDoor(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._stuck = False
+        if self._state == _GONE:
+            return
         if self._requests is not None:
             self._requests.flow.resume_writing()
         if self._state == _CLOSING:
