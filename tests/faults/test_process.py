@@ -53,6 +53,19 @@ async def witnesses(server: Server, count: int, patterns: list[Pattern]) -> list
     return clients
 
 
+async def come(clients: list[Witness], count: int, pattern: Pattern | None = None) -> None:
+    """Wait until so many publications of a pattern, or so many more of any, have come to each client."""
+    label = (pattern.id if pattern else "").encode()
+
+    def have(one: Witness) -> int:
+        return sum(b"?" in text and text.startswith(label) for _, text in one.seen)
+
+    before = [have(one) if pattern is None else 0 for one in clients]
+    async with asyncio.timeout(30):
+        while not all(have(one) >= start + count for one, start in zip(clients, before, strict=True)):
+            await asyncio.sleep(0.02)
+
+
 async def told(server: Server, pattern: str, count: int = 1) -> list[re.Match[str]]:
     return await asyncio.to_thread(server.find, pattern, count)
 
@@ -68,20 +81,24 @@ async def test_a_worker_killed_under_load_is_replaced_and_the_others_miss_nothin
         await bus.start(None)
         source = Source(bus)
         flow = asyncio.create_task(source.run(patterns, 0.005))
-        await asyncio.sleep(1.0)
+        await come(clients, 20)
         began = time.monotonic()
         os.kill(first, signal.SIGKILL)
         await asyncio.to_thread(worker_pids, server, 3)
         took = time.monotonic() - began
         note("Process: a worker killed under load, until another one serves in its place", took, "s")
         assert took < WITHIN + SLACK
-        await asyncio.sleep(1.0)
+        kept = [one for one in clients if not one.closed.is_set()]
+        assert 0 < len(kept) < len(clients)
+        await come(kept, 20)
         flow.cancel()
         with suppress(asyncio.CancelledError):
             await flow
-        await asyncio.sleep(0.5)
-        kept = [one for one in clients if not one.closed.is_set()]
-        assert 0 < len(kept) < len(clients)
+        end = Pattern(unique("end"))
+        for one in kept:
+            assert "ret" in await one.ask("sub", end)
+        await source.publish(end)  # behind all the others, on each of the connections
+        await come(kept, 1, end)
         for one in kept:
             assert one.gaps == []
             for pattern in patterns:
@@ -227,7 +244,7 @@ async def test_a_drain_under_load_ends_every_connection_with_4001(valkey: Valkey
         await bus.start(None)
         source = Source(bus)
         flow = asyncio.create_task(source.run([pattern], 0.002))
-        await asyncio.sleep(0.5)
+        await come(clients, 20)
         began = time.monotonic()
         server.signal(signal.SIGTERM)
         async with asyncio.timeout(30):
