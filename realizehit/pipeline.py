@@ -95,7 +95,7 @@ class Pipeline:
         self._name = name
         self._probe_after = probe_after
         self._probe_timeout = min(probe_timeout, timeout / 2)
-        self._probe: _Chunk | None = None  # the PING that is under way, and nothing else then
+        self._probe: Chunk | None = None  # the PING that is under way, and nothing else then
         self._probe_timer: asyncio.TimerHandle | None = None
         self._last_reply = 0.0
         self._on_up = on_up
@@ -363,7 +363,7 @@ class Pipeline:
             # What is under way has a time of its own, and its replies tell as much.
             self._probe_timer = loop.call_at(max(due, loop.time() + self._probe_after / 2), self._watch)
             return
-        self._probe = probe = _Chunk((), 0)
+        self._probe = probe = Chunk((), 0)
         probe.done = _Told(lambda outcome: None, loop)
         probe.deadline = loop.time() + self._timeout
         self._under_way.append(probe)
@@ -372,7 +372,7 @@ class Pipeline:
         connection.write(PING)
         self._probe_timer = loop.call_later(self._probe_timeout, self._watch)
 
-    def _judge(self, probe: _Chunk) -> None:
+    def _judge(self, probe: Chunk) -> None:
         connection = self._connection
         if connection is None:
             return
