@@ -197,12 +197,23 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
         return None
     if settings.tls_cert is None or settings.tls_key is None:
         raise SettingsError("--tls-cert and --tls-key go together; one of them is missing")
+    for option, path in (("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key)):
+        try:
+            Path(path).open("rb").close()
+        except OSError as error:
+            raise SettingsError(f"{option}: {path} cannot be read: {error.strerror}") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key)
     except OSError as error:  # an SSLError is one too
-        raise SettingsError(f"--tls-cert, --tls-key: the certificate cannot be used: {error}") from None
+        texts = {
+            "KEY_VALUES_MISMATCH": f"the key in {settings.tls_key} is not that of the certificate",
+            "PEM_LIB": f"there is no certificate in PEM in {settings.tls_cert}, or no key in {settings.tls_key}",
+        }
+        reason = getattr(error, "reason", None) or ("PEM_LIB" if "PEM lib" in str(error) else "")
+        text = texts.get(reason, str(error))
+        raise SettingsError(f"--tls-cert, --tls-key: the certificate cannot be used: {text}") from None
     return context
 
 

@@ -23,6 +23,7 @@ LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+_NO_HOST: Final = re.compile(r"://|[\s@\[\]]|\A\*\Z|\A[^:]*:[^:]*\Z")
 _PREFIX: Final = re.compile(r"/[A-Za-z0-9._~/-]*", re.ASCII)
 
 
@@ -150,14 +151,12 @@ class Settings:
         75.0, "time that an HTTP connection may be idle; longer than a load balancer keeps its own", unit="s"
     )
 
-    def __post_init__(self) -> None:  # noqa: PLR0912 - one check after the other
+    def __post_init__(self) -> None:
         for name in ("port", "ws_port", "api_port"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65535:
                 raise SettingsError(f"{_names(name)}: {value} is no port; use 0 to 65535")
-        if not _PREFIX.fullmatch(self.prefix):
-            shown = _shown("prefix", self.prefix)
-            raise SettingsError(f"{_names('prefix')}: {shown} is no path; use / and then letters, digits, . _ ~ - /")
+        _check_places(self.host, self.prefix)
         if not self.prefix.endswith("/"):
             object.__setattr__(self, "prefix", self.prefix + "/")
         if self.workers < 1 or self.workers > 1024:
@@ -212,6 +211,15 @@ class Settings:
         if self.role == "all" and not self.one_port:
             return self.ws_listen, self.api_listen
         return (self.ws_listen if self.role == "ws" else self.api_listen,)
+
+
+def _check_places(host: str, prefix: str) -> None:
+    if _NO_HOST.search(host):
+        shown = _shown("host", host)
+        raise SettingsError(f"{_names('host')}: {shown} is no address; write a host alone, and its port as --port")
+    if not _PREFIX.fullmatch(prefix):
+        shown = _shown("prefix", prefix)
+        raise SettingsError(f"{_names('prefix')}: {shown} is no path; use / and then letters, digits, . _ ~ - /")
 
 
 OPTIONS: Final = dataclasses.fields(Settings)

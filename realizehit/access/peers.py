@@ -79,7 +79,8 @@ class Networks:
             try:
                 self._networks.append(ip_network(text))
             except ValueError as error:
-                raise SettingsError(f"{text!r} is no network such as 10.0.0.0/8, and not unix: {error}") from None
+                shown = f"{text!r} is no network such as 10.0.0.0/8, and not unix"
+                raise SettingsError(f"--trusted-proxies: {shown}: {error}") from None
 
     def __bool__(self) -> bool:
         return self._unix or bool(self._networks)

@@ -153,25 +153,25 @@ def _read_key(material: bytes, algorithms: Sequence[str]) -> Mapping[str | None,
 
     unknown = [name for name in algorithms if name not in ALGORITHMS]
     if unknown or not algorithms:
-        raise SettingsError(f"--jwt-algorithms: {', '.join(unknown) or 'nothing'} is none of {', '.join(ALGORITHMS)}")
+        raise SettingsError(f"--jwt-algorithm: {', '.join(unknown) or 'nothing'} is none of {', '.join(ALGORITHMS)}")
     secret = [name in SECRET_ALGORITHMS for name in algorithms]
     if any(secret) and not all(secret):
-        raise SettingsError("--jwt-algorithms: a secret (HS…) and public keys do not mix: a public key is no secret")
+        raise SettingsError("--jwt-algorithm: a secret (HS…) and public keys do not mix: a public key is no secret")
     if all(secret):
         needed = max(int(name[2:]) // 8 for name in algorithms)
         if len(material) < needed:
             raise SettingsError(f"the JWT secret has {len(material)} bytes; {max(algorithms)} needs {needed} or more")
         if b"-----BEGIN" in material:
-            raise SettingsError("the JWT secret is a key in PEM; --jwt-algorithms must name those of public keys")
+            raise SettingsError("the JWT secret is a key in PEM; --jwt-algorithm must name those of public keys")
         if _is_public(material) or not _is_secret(jwt, material):
             raise SettingsError(
-                "the JWT secret is a public key or a set of keys, which is no secret; --jwt-algorithms must name "
+                "the JWT secret is a public key or a set of keys, which is no secret; --jwt-algorithm must name "
                 "those of public keys"
             )
         return {None: material}
     missing = [name for name in algorithms if name not in jwt.algorithms.get_default_algorithms()]
     if missing:
-        raise SettingsError(f"--jwt-algorithms: {missing[0]} needs the package cryptography: pip install cryptography")
+        raise SettingsError(f"--jwt-algorithm: {missing[0]} needs the package cryptography: pip install cryptography")
     try:
         if material.lstrip().startswith(b"{"):
             return _read_set(jwt.PyJWKSet.from_json(material.decode()), algorithms)

@@ -177,7 +177,7 @@ class Target:
             connection.close()
         if answer.status == 200:
             return
-        text = _detail(text)
+        text = _detail(text) or answer.reason
         hint = "; give a key with REALIZEHIT_KEY or --key" if answer.status in (401, 403) and self.key is None else ""
         raise LoadTestError(f"{name} does not let the load test publish: {answer.status}, {text}{hint}")
 

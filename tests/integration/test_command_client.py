@@ -10,8 +10,10 @@ import pty
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jwt
@@ -559,3 +561,35 @@ async def test_a_time_that_is_over_before_the_server_answers_is_a_failure() -> N
         port = silent.sockets[0].getsockname()[1]
         words = ("subscribe", "--url", f"127.0.0.1:{port}", "a=b", "--timeout", "0.2")
         await asyncio.to_thread(fails, 1, "0.2 seconds have passed and there is no subscription yet", *words)
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """A server of somebody else's that sends publishers away, with an address that holds secrets."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(301)
+        self.send_header("Location", "https://me:hidden@example.org/?token=hidden")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Stay silent."""
+
+
+def test_a_redirection_is_not_followed_and_told() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"127.0.0.1:{server.server_port}"
+            with running("realizehit", "publish", "--url", f"http://{url}/", "a=b", "1") as process:
+                assert process.wait() == 1
+            where = "Moved Permanently, and names https://***@example.org/?token=*** instead"
+            assert process.err == [f"Error: http://{url}/ answered with HTTP 301: {where}"]
+            fails(
+                1, "does not let the load test publish: 301, Moved Permanently", "loadtest", "--url", f"ws://{url}/ws"
+            )
+        finally:
+            server.shutdown()
+            thread.join()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner, Result
 
 import realizehit
@@ -313,6 +314,33 @@ def test_a_public_address_that_cannot_be_read_is_a_wrong_setting(name: str) -> N
     assert result.exit_code == 2
     assert f"{flag_of(name)} ({variable_of(name)}): " in result.stderr
     assert "the port is not a number" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--host", "127.0.0.1:80"], "--host (SERVER_HOST): '127.0.0.1:80' is no address; write a host alone"),
+        (["--host", "http://x"], "--host (SERVER_HOST): 'http://x' is no address"),
+        (["--host", "[::1]"], "--host (SERVER_HOST): '[::1]' is no address"),
+        (["--host", "a b"], "--host (SERVER_HOST): 'a b' is no address"),
+        (["--trusted-proxies", "here"], "--trusted-proxies: 'here' is no network such as 10.0.0.0/8"),
+        (["--tls-cert", "none", "--tls-key", "key"], "--tls-cert: none cannot be read: No such file or directory"),
+        (["--tls-cert", "cert", "--tls-key", "none"], "--tls-key: none cannot be read: No such file or directory"),
+        (["--tls-cert", "key", "--tls-key", "key"], "there is no certificate in PEM in key, or no key in key"),
+        (["--tls-cert", "cert", "--tls-key", "other"], "the key in other is not that of the certificate"),
+    ],
+)
+def test_what_check_config_finds_wrong_is_named(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = (trustme.CA().issue_cert("x") for _ in range(2))
+    first.cert_chain_pems[0].write_to_path("cert")
+    first.private_key_pem.write_to_path("key")
+    second.private_key_pem.write_to_path("other")
+    result = invoke("check-config", *words)
+    assert result.exit_code == 2
+    assert said in result.stderr
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
