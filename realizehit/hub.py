@@ -19,6 +19,7 @@ from realizehit.events import Events
 from realizehit.gaps import Gaps
 from realizehit.pattern import is_reserved
 from realizehit.seldom import LOG_INTERVAL, Seldom, more
+from realizehit.upkeep import Failures
 
 logger: Final = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class Hub(BusListener):
         # Channels that the broker has yet to confirm, with those who wait; and the same in order of their deadlines.
         self._waiting: dict[bytes, list[_Waiter]] = {}
         self._deadlines: deque[tuple[float, bytes]] = deque()
+        self._failures = Failures("answering a subscription")
         engine.on_vacant = self._vacant
         # The engine's own method: nothing stands between the bus and it.
         self.deliver: Callable[[Sequence[Sequence[bytes]]], None] = engine.dispatch  # type: ignore[assignment]
@@ -176,8 +178,7 @@ class Hub(BusListener):
         self._engine.hold(channel, False)
         self.gaps.allowed(channel)
         for waiter in self._waiting.pop(channel, ()):
-            if self._engine.is_open(waiter.conn):
-                waiter.answer(None, "")
+            self._answer(waiter, None, "")
 
     def refused(self, channel: bytes, error: BrokerError) -> None:
         waiting = self._waiting.pop(channel, ())
@@ -204,8 +205,15 @@ class Hub(BusListener):
     def _refuse(self, waiter: _Waiter, channel: bytes, code: ErrorCode, text: str) -> None:
         self.gaps.left(waiter.conn, channel)
         self._engine.unsubscribe(waiter.conn, channel)
-        if self._engine.is_open(waiter.conn):
+        self._answer(waiter, code, text)
+
+    def _answer(self, waiter: _Waiter, code: ErrorCode | None, text: str) -> None:
+        if not self._engine.is_open(waiter.conn):
+            return
+        try:
             waiter.answer(code, text)
+        except Exception as error:  # noqa: BLE001 - the others wait for their answers too
+            self._failures.note(error)
 
     def _vacant(self, channel: bytes) -> None:
         # Told between two turns of the engine: somebody may have come meanwhile.

@@ -20,12 +20,23 @@ import pytest
 from realizehit.bus.open import open_bus
 from realizehit.pattern import Pattern
 from realizehit.transports.room import RESERVE
+from realizehit.worker import SILENCE
 from tests.faults.figures import note
 from tests.faults.ledger import Source, Witness
 from tests.integration.test_command_server import request
 from tests.integration.test_command_workers import worker_pids
 from tests.integration.wire import RawClient, unique
-from tests.processes import SCRIPTS, Server, embedded_pids, embedded_url, private_tmp, running, serving, wait_gone
+from tests.processes import (
+    SCRIPTS,
+    Server,
+    embedded_pids,
+    embedded_url,
+    is_alive,
+    private_tmp,
+    running,
+    serving,
+    wait_gone,
+)
 from tests.support import Valkey, free_port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -192,6 +203,24 @@ async def test_an_embedded_broker_that_is_killed_comes_back_and_the_gap_is_told(
         server.signal(signal.SIGTERM)
         assert await asyncio.to_thread(server.wait) == 0
         await asyncio.to_thread(wait_gone, again)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["the parent", "all"])
+async def test_workers_survive_a_time_in_which_their_parent_was_stopped(valkey: Valkey, who: str) -> None:
+    with serving("--redis", valkey.url, "--workers", "2", "--drain-seconds", "0.2") as server:
+        workers = worker_pids(server)
+        stopped = [server.pid] if who == "the parent" else [server.pid, *workers]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(SILENCE + 5)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(SILENCE + 2)  # time in which it would find that they hang
+        assert all(map(is_alive, workers))
+        assert not [line for line in server.err if "hangs" in line]
+        ws = await RawClient.connect(server.ws)
+        ws.transport.abort()
 
 
 MANY = 100_000

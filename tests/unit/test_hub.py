@@ -401,3 +401,23 @@ def test_giving_up_a_crowd_looks_at_each_of_them_a_few_times() -> None:
         d.hub.tick(Now(d.now + 10))
         assert len(d.take()) == pytest.approx(count / 2, abs=1)
         assert count <= Now.looks <= 6 * count
+
+
+@pytest.mark.parametrize("outcome", ["granted", "refused", "late"])
+def test_an_answer_that_fails_costs_nobody_else_theirs(outcome: str, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(code: ErrorCode | None, text: str) -> None:
+        raise RuntimeError("made to fail")
+
+    with desk() as (d, b):
+        (one, _), (two, _), (three, _) = b.connect(), b.connect(), b.connect()
+        d.sub(one)
+        d.hub.subscribe(two, NEWS, fail)
+        d.sub(three)
+        if outcome == "granted":
+            d.bus.confirm(NEWS)
+        elif outcome == "refused":
+            d.bus.refuse(NEWS)
+        else:
+            d.wait(10)
+        assert [name for name, _ in d.take()] == [str(one), str(three)]
+    assert "answering a subscription failed and goes on" in caplog.text
