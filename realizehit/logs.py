@@ -38,6 +38,7 @@ def configure(style: str, level: str) -> None:
     sys.excepthook = _log_uncaught
     # What uvicorn tells about its own start and end is said better elsewhere.
     logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+    _add(logging.getLogger("asyncio"), FewOfAKind(_DEFECTS))
 
 
 class HideSecrets(logging.Filter):
@@ -45,7 +46,7 @@ class HideSecrets(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change a record, and let it pass."""
-        if record.name == "uvicorn.access" and isinstance(record.args, tuple):
+        if record.name.startswith("uvicorn.access") and isinstance(record.args, tuple):
             # uvicorn's own formatter takes the arguments apart.
             record.args = tuple(masked(arg) if isinstance(arg, str) else arg for arg in record.args)
             return True
@@ -153,18 +154,22 @@ _DEFECTS: Final = (
     "SSL", "socket.send() raised exception",
 )  # fmt: skip
 _SAID_BETTER: Final = ("Invalid HTTP request received",)  # with the peer's address, by `realizehit.access.refusals`
-_LIBRARIES: Final = ("uvicorn.access", "uvicorn.error", "websockets.server")
+
+# What the libraries say of the connections of a node, through loggers of the node's own: it may be a guest in another
+# program, which uses the same libraries. Levels and handlers are those of the loggers above them.
+HTTP_LOGGER: Final = logging.getLogger("uvicorn.error.realizehit")
+ACCESS_LOGGER: Final = logging.getLogger("uvicorn.access.realizehit")
+WEBSOCKET_LOGGER: Final = logging.getLogger("websockets.server.realizehit")
 
 
-def guard_libraries() -> None:
-    """Have the libraries' loggers of this process write no secrets, and few lines that strangers cause.
+def guard_own_loggers() -> None:
+    """Have the loggers of nodes write no secrets, and few lines that strangers cause; calling it again does nothing.
 
-    Calling it again does nothing. Other filters and all handlers stay as they are.
+    Loggers that other parts of the program may use stay as they are.
     """
-    for name in _LIBRARIES:
-        _add(logging.getLogger(name), HideSecrets())
-    _add(logging.getLogger("uvicorn.error"), FewOfAKind(_STRANGERS, dropped=_SAID_BETTER))
-    _add(logging.getLogger("asyncio"), FewOfAKind(_DEFECTS))
+    for logger in (HTTP_LOGGER, ACCESS_LOGGER, WEBSOCKET_LOGGER):
+        _add(logger, HideSecrets())
+    _add(HTTP_LOGGER, FewOfAKind(_STRANGERS, dropped=_SAID_BETTER))
 
 
 def _add(logger: logging.Logger, new: logging.Filter) -> None:

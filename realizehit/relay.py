@@ -4,7 +4,8 @@ With a subscription for each worker the broker sends every message of a busy cha
 The relay stands between: to the broker it is one subscriber, to the workers it is a broker on a Unix socket, as far as
 subscribing goes. It is made of the same parts as a node, an engine, a hub and a bus; only the framing is RESP.
 
-While the broker is away the workers are turned away too, so that each of them sees of the broker what the relay sees.
+When the broker goes the workers are told. They keep their connections, and the relay keeps their subscriptions: when
+the broker is back only the relay has to subscribe again, and not each worker through it. Then they are told that too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -24,10 +25,10 @@ from realizehit import _fanout
 from realizehit.bus.base import BusState
 from realizehit.bus.embedded import MAX_SOCKET_PATH
 from realizehit.bus.open import open_bus
-from realizehit.errors import ErrorCode, SettingsError
+from realizehit.errors import BrokerError, ErrorCode, SettingsError
 from realizehit.hub import Hub
 from realizehit.logs import LOG_INTERVAL, Seldom, more
-from realizehit.resp import LOST
+from realizehit.resp import BACK, LOST, REFUSED
 from realizehit.transports.adoption import adopt
 from realizehit.upkeep import Ticker
 
@@ -75,7 +76,7 @@ class Relay:
             max_queue_messages=_fanout.MAX_QUEUE_MESSAGES,
             check_utf8=False,
         )
-        self._hub = _RelayHub(engine, self._bus, loop=loop, workers_away=self._turn_away)
+        self._hub = _RelayHub(engine, self._bus, loop=loop, relay=self)
         self._workers: dict[int, _Worker] = {}
         self._seldom = Seldom(LOG_INTERVAL)
         if engine.owns_sockets:
@@ -119,14 +120,29 @@ class Relay:
             return
         self._workers[handle] = _Worker(self._engine, self._hub, handle)
 
-    def _turn_away(self) -> None:
-        # The workers' own connections were fine: how long the broker has been silent they learn from here.
-        farewell = f"-{LOST} {self._bus.silence:.3f}\r\n".encode()
-        for handle in self._workers:
-            self._engine.send_bytes(handle, farewell)
-        self._engine.flush()
+    def broker_lost(self) -> None:
+        """Tell the workers, whose own connections are fine, for how long the broker has been silent."""
+        self._tell(LOST, f"{self._bus.silence:.3f}".encode())
+
+    def broker_back(self) -> None:
+        """Tell the workers that all they subscribed to is in force again."""
+        self._tell(BACK)
+
+    def channel_refused(self, channel: bytes) -> None:
+        """Take the workers out of a channel that they had and the broker does not allow any more."""
+        text = b"NOPERM the broker does not allow this channel"
+        had = [handle for handle in self._workers if self._engine.unsubscribe(handle, channel)]
+        self._tell(REFUSED, channel, text, to=had)
+
+    def turn_away(self) -> None:
+        """End the connections of all workers."""
         for handle in list(self._workers):
             self._engine.disconnect(handle, 0)
+
+    def _tell(self, *words: bytes, to: Iterable[int] | None = None) -> None:
+        text = b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+        for handle in self._workers if to is None else to:
+            self._engine.send_bytes(handle, text)
 
     def on_bytes(self, handle: int, data: bytes) -> None:
         """Take what a worker sent."""
@@ -158,7 +174,7 @@ class _RelayHub(Hub):
         bus: Any,
         *,
         loop: asyncio.AbstractEventLoop,
-        workers_away: Callable[[], None],
+        relay: Relay,
     ) -> None:
         super().__init__(
             engine,
@@ -169,16 +185,23 @@ class _RelayHub(Hub):
             max_subscriptions=0xFFFFFFFF,
             reserved=None,
         )
-        self._workers_away = workers_away
+        self._relay = relay
 
     def state_changed(self, state: BusState) -> None:
         super().state_changed(state)
-        if state is not BusState.UP:
-            self._workers_away()
+        if state is BusState.DOWN:
+            self._relay.broker_lost()
+        elif state is not BusState.UP:
+            self._relay.turn_away()
+
+    def refused(self, channel: bytes, error: BrokerError) -> None:
+        super().refused(channel, error)  # answers those that wait; the others had it before the broker went
+        self._relay.channel_refused(channel)
 
     def restored(self, seconds: float) -> None:
-        """Tell nobody: the workers were turned away and measure the gap themselves, from what they were told then."""
+        """Tell the workers, who measure the gap themselves, from what they were told at its beginning."""
         self.gaps.close()
+        self._relay.broker_back()
 
 
 class _Door(asyncio.Protocol):
@@ -244,6 +267,10 @@ class _Worker:
 
     def _answered(self, command: _Command, code: ErrorCode | None, text: str) -> None:
         command.left -= 1
+        if code is ErrorCode.UNAVAILABLE:
+            # No word of the broker for a minute: the worker begins anew, since "refused" would not be true.
+            self._engine.disconnect(self._handle, 0)
+            return
         if code is not None:
             command.refused = text
         if command.left:

@@ -21,8 +21,15 @@ TRANSIENT: Final = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN"
 LOGIN_NEEDED: Final = frozenset({"NOAUTH", "WRONGPASS", "DENIED"})
 """Codes of error replies that ask for another login."""
 
-LOST: Final = "LOST"
-"""Code of the error that a relay ends a worker's connection with; how long it had not heard of the broker follows."""
+LOST: Final = b"lost"
+"""What a relay says to its workers, unasked, when the broker is gone: ``[lost, seconds]``, the seconds being those for
+which it has not been certain of the broker. It keeps what they subscribed to."""
+
+BACK: Final = b"back"
+"""What it says when all of that is in force again: ``[back]``."""
+
+REFUSED: Final = b"refused"
+"""What it says before, of each channel that the broker does not allow any more: ``[refused, channel, text]``."""
 
 _NO_MORE: Final = object()  # what the reader says when no whole reply is left
 

@@ -122,7 +122,7 @@ class Node:
         settings = self.settings
         loop = self._loop = asyncio.get_running_loop()
         self._tls = tls_context(settings)
-        logs.guard_libraries()
+        logs.guard_own_loggers()
         gate = Gate(settings, clock=loop.time, connected=lambda: self.engine.stats()["connections"])
         self.engine = _fanout.Engine(
             loop.call_soon,

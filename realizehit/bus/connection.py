@@ -2,8 +2,8 @@
 
 The rules of this file. Commands are answered in their order, so a queue of what is in flight tells which command a
 reply belongs to; a SUBSCRIBE of many channels is answered channel by channel, an error answers the whole command.
-Messages are answers to nothing. Anything else is garbage: the connection is dropped, and no exception leaves a
-callback.
+Messages are answers to nothing, as is what a relay says unasked. Anything else is garbage: the connection is dropped,
+and no exception leaves a callback.
 
 What arrives says little about the time: it may have waited at the broker, or on the way. But replies and messages come
 in one order, so once a command is answered, all has arrived that was published before the command was sent. A PING
@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 import hiredis
 
 from realizehit.errors import BrokerUnavailable
-from realizehit.resp import LOGIN_NEEDED, LOST, code_of, login_error, pack
+from realizehit.resp import BACK, LOGIN_NEEDED, LOST, REFUSED, code_of, login_error, pack
 
 SUBSCRIBE: Final = b"subscribe"
 UNSUBSCRIBE: Final = b"unsubscribe"
@@ -30,6 +30,7 @@ _AUTH: Final = b"auth"
 _NAME: Final = b"client"
 _PING: Final = b"ping"
 
+_UNASKED: Final = (LOST, BACK, REFUSED)
 _NO_MORE: Final = object()  # what the reader says when no whole reply is left
 
 _LAST_LOOK: Final = 0.1
@@ -60,6 +61,15 @@ class Owner(Protocol):
 
     def failed(self, command: Command, text: str) -> None:
         """Learn that the broker answered a SUBSCRIBE or UNSUBSCRIBE with an error."""
+
+    def relay_lost_broker(self) -> bool:
+        """Learn that the relay at the other side has lost the broker; false where that ends the connection."""
+
+    def relay_has_broker(self) -> None:
+        """Learn that the relay has the broker again, and all that was subscribed to when it was lost is in force."""
+
+    def relay_refused(self, channel: bytes, text: str) -> None:
+        """Learn that the broker does not allow a channel any more which was subscribed to when it was lost."""
 
     def answered(self) -> None:
         """Learn that all replies of one read have been reported; there may be room for more commands."""
@@ -214,8 +224,8 @@ class SubscriberConnection(asyncio.Protocol):
     def _match(self, reply: Any) -> None:
         if self._reason:
             return
-        if isinstance(reply, hiredis.ReplyError) and code_of(str(reply)) == LOST:
-            self._lost(str(reply))
+        if type(reply) is list and reply[0] in _UNASKED:
+            self._take_unasked(reply)
             return
         if not self._in_flight:
             raise _GarbageError(f"a reply that nothing asked for: {_excerpt(reply)}")
@@ -243,13 +253,22 @@ class SubscriberConnection(asyncio.Protocol):
         self._in_flight.popleft()
         self._certain = command.sent
 
-    def _lost(self, text: str) -> None:
-        """Take a relay's last words: it lost the broker, and is certain of what came until so many seconds ago."""
-        try:
-            self._certain = min(self._certain, self._last_read - float(text.removeprefix(LOST)))
-        except ValueError:
-            raise _GarbageError(f"not a time: {text[:100]}") from None
-        self.drop("the relay has lost the broker")
+    def _take_unasked(self, words: list[Any]) -> None:
+        """Take what only a relay says; see `realizehit.resp`."""
+        match words:
+            case [b"lost", bytes(seconds)]:
+                try:
+                    self._certain = min(self._certain, self._last_read - float(seconds))
+                except ValueError:
+                    raise _GarbageError(f"not a time: {_excerpt(seconds)}") from None
+                if not self._owner.relay_lost_broker():
+                    self.drop("the relay has lost the broker")
+            case [b"back"]:
+                self._owner.relay_has_broker()
+            case [b"refused", bytes(channel), bytes(text)]:
+                self._owner.relay_refused(channel, text.decode("utf-8", "replace"))
+            case _:
+                raise _GarbageError(f"not what a relay says: {_excerpt(words)}")
 
     def _logged_in(self) -> None:
         if not self.ready.done():

@@ -11,7 +11,8 @@ WAITING the listener was promised a word when the channel is in force
 QUEUED  it stands in the queue of channels to look at when the next commands go out
 ALONE   a command of many channels that held it was refused, so it goes in one of its own
 LAPSED  it was in force on an earlier connection, and has not been again
-======= ==========================================================================================
+KEPT    a relay that lost the broker will see to it; it is BUSY until the relay says that all is in force again
+======= ===========================================================================================
 
 A channel is in force when it is WANTED and ON, not BUSY. When WANTED and ON differ and it is not BUSY, it is QUEUED,
 and the next flush sends what makes them equal. A lost connection clears all but WANTED, WAITING and LAPSED, which it
@@ -45,6 +46,7 @@ WAITING: Final = 8
 QUEUED: Final = 16
 ALONE: Final = 32
 LAPSED: Final = 64
+KEPT: Final = 128
 
 BATCH: Final = 512  # channels in one command
 WINDOW: Final = 16  # commands in flight; bounds what the broker must buffer in replies when everything is resubscribed
@@ -116,7 +118,8 @@ class Link:
         self._remind_at = 0.0
         self._seldom = Seldom(LOG_INTERVAL)
         self._lapsed = 0  # channels that are LAPSED
-        self._certain = 0.0  # of the connection before this one
+        self._certain = 0.0  # of the connection before this one, or when the relay lost the broker
+        self._relay_waits = False  # the relay has lost the broker and waits for it
         self._defects = Failures("the link to the broker")
         self._gap_since: float | None = None  # while what was in force is not so again
         # The connection hands its batches straight to the listener: nothing of this class is on the way of a message.
@@ -170,7 +173,8 @@ class Link:
     @property
     def silence(self) -> float:
         """Seconds since the last certain sign of the broker. See `Bus.silence`."""
-        certain = self._certain_of(self._connection) if self._connection else self._certain
+        here = self._connection is not None and not self._relay_waits
+        certain = self._certain_of(self._connection) if here and self._connection else self._certain
         return self._loop.time() - certain
 
     def _certain_of(self, connection: SubscriberConnection) -> float:
@@ -227,7 +231,7 @@ class Link:
         """Send what is due, all of one loop turn together, as far as the window has room."""
         self._flush_handle = None
         connection = self._connection
-        if connection is None:
+        if connection is None or self._relay_waits:
             return
         try:
             self._send_due(connection)
@@ -267,7 +271,7 @@ class Link:
 
     def confirmed(self, kind: bytes, channel: bytes) -> None:
         """Take the reply to a command for one channel."""
-        flags = self._channels[channel] & ~BUSY
+        flags = self._channels[channel] & ~(BUSY | KEPT)
         in_force = kind == SUBSCRIBE and flags & WANTED
         tell = in_force and flags & WAITING
         self._put(channel, flags & ~(WAITING | LAPSED) if in_force else flags)
@@ -292,17 +296,55 @@ class Link:
                 flags = self._channels[channel] & ~(ON | BUSY)
                 self._put(channel, flags | ALONE if flags & WANTED else flags)
         else:
-            channel = command.channels[0]
-            flags = self._channels.pop(channel)
-            if flags & WANTED:
-                error = BrokerRefused(f"the broker refused channel {channel.decode('ascii', 'replace')}: {text}")
-                self._listener.refused(channel, error)
-            self._recover(flags)
+            self._refused(command.channels[0], text)
+
+    def _refused(self, channel: bytes, text: str) -> None:
+        flags = self._channels.pop(channel)
+        if flags & WANTED:
+            error = BrokerRefused(f"the broker refused channel {channel.decode('ascii', 'replace')}: {text}")
+            self._listener.refused(channel, error)
+        self._recover(flags)
 
     def answered(self) -> None:
         """Send what waited for room in the window."""
         if self._queue:
             self._schedule_flush()
+
+    def relay_lost_broker(self) -> bool:
+        """Have all that is in force wait for the relay, which will subscribe to it again."""
+        connection = self._connection
+        if connection is None:
+            return False
+        if not self._relay_waits:
+            self._certain = self._certain_of(connection)
+        self._relay_waits = True
+        if self._gap_since is None:
+            self._gap_since = self._certain
+        for channel, flags in self._channels.items():
+            if flags & (ON | BUSY) == ON:
+                self._channels[channel] = flags | BUSY | KEPT | (LAPSED if flags & WANTED else 0)
+        self._lapsed = sum(1 for flags in self._channels.values() if flags & LAPSED)
+        self._set_state(BusState.DOWN)
+        return True
+
+    def relay_has_broker(self) -> None:
+        """Take all that waited for the relay as confirmed."""
+        if not self._relay_waits:
+            return
+        self._relay_waits = False
+        self._up_since = self._loop.time()
+        self.connects += 1
+        self._set_state(BusState.UP)
+        for channel in [channel for channel, flags in self._channels.items() if flags & KEPT]:
+            self.confirmed(SUBSCRIBE, channel)
+        if self._queue:
+            self._schedule_flush()
+        self._end_gap()
+
+    def relay_refused(self, channel: bytes, text: str) -> None:
+        """Give up a channel that waited for the relay."""
+        if self._channels.get(channel, 0) & KEPT:
+            self._refused(channel, text)
 
     def disconnected(self) -> None:
         """Forget what was known of the broker; what is wanted stays wanted."""
@@ -310,7 +352,9 @@ class Link:
         if connection is not None:
             self._earlier_messages += connection.messages_received
             self._earlier_bytes += connection.bytes_received
-            self._certain = self._certain_of(connection)
+            if not self._relay_waits:
+                self._certain = self._certain_of(connection)
+        self._relay_waits = False
         if self._gap_since is None:
             # One that was lost before it served at all: the listener learns of a beginning, so also of an end.
             self._gap_since = self._loop.time() if connection is None else self._certain
@@ -326,7 +370,9 @@ class Link:
             self._end_gap()
 
     def _end_gap(self) -> None:
-        if self._gap_since is not None and not self._lapsed and self._connection is not None:
+        if self._gap_since is None or self._lapsed or self._relay_waits:
+            return
+        if self._connection is not None:
             seconds, self._gap_since = self._loop.time() - self._gap_since, None
             self._listener.restored(seconds)
 

@@ -15,6 +15,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from realizehit.errors import ErrorCode
+from realizehit.logs import WEBSOCKET_LOGGER
 from realizehit.messages import problem
 from realizehit.transports.heads import Head
 
@@ -60,7 +61,7 @@ def accept(head: Head) -> tuple[bool, bytes]:
 
 
 def _accept_by_library(head: Head) -> tuple[bool, bytes]:
-    protocol = ServerProtocol()
+    protocol = ServerProtocol(logger=WEBSOCKET_LOGGER)
     protocol.receive_data(head.text + b"\r\n\r\n")
     response: Response | None = None
     for event in protocol.events_received():

@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 
 from realizehit import _fanout
 from realizehit.errors import CloseCode, ErrorCode
+from realizehit.logs import WEBSOCKET_LOGGER
 from realizehit.transports.session import Session
 
 WINDOW_BITS: Final = 15  # the window of DEFLATE that both sides use; RFC 7692, section 7.1.2
@@ -132,7 +133,7 @@ class _Parser:
     """
 
     def __init__(self, max_message: int, *, binary: bool, compressed: bool) -> None:
-        self._protocol = ServerProtocol(state=State.OPEN, max_size=max_message)
+        self._protocol = ServerProtocol(state=State.OPEN, max_size=max_message, logger=WEBSOCKET_LOGGER)
         if compressed:
             self._protocol.extensions = [PerMessageDeflate(True, True, WINDOW_BITS, WINDOW_BITS)]
         self._binary = binary

@@ -7,7 +7,6 @@ and when the next one begins, is the front door's affair.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -22,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_local_addr, get_path_with_query_string, is_ssl
 from uvicorn.server import ServerState
 
+from realizehit.logs import ACCESS_LOGGER, HTTP_LOGGER
 from realizehit.transports.heads import Head
 from realizehit.transports.joined import JoinedWrites
 
@@ -32,9 +32,6 @@ _PART: Final = 64 * 1024  # bytes that h11 is given at once
 _EVENTS: Final = 32  # of h11 that are handled in one step
 _BYTES_PER_CHUNK: Final = 8  # of framing that a byte of a chunked body may cost: a chunk of its own, say
 _LONGEST_TEXT: Final = 100  # characters of what the parser says
-
-_logger: Final = logging.getLogger("uvicorn.error")
-_access_logger: Final = logging.getLogger("uvicorn.access")
 
 
 class Fed(Enum):
@@ -111,7 +108,7 @@ class Requests:
         self._max_head = max_head
         self._owner = owner
         # uvicorn looks whether the logger has handlers, which others in this process may have given it.
-        self._access_log = config.access_log and _access_logger.hasHandlers()
+        self._access_log = config.access_log and ACCESS_LOGGER.hasHandlers()
         self.flow = Flow(transport, partial(loop.call_soon, owner.go_on))  # when it has taken what is there
         self._output = _Output(transport, loop, owner.finish)
         self._conn: h11.Connection | None = None
@@ -170,8 +167,8 @@ class Requests:
             conn=conn,
             transport=self._output,
             flow=self.flow,
-            logger=_logger,
-            access_logger=_access_logger,
+            logger=HTTP_LOGGER,
+            access_logger=ACCESS_LOGGER,
             access_log=self._access_log,
             default_headers=self._server_state.default_headers,
             message_event=asyncio.Event(),
@@ -238,6 +235,7 @@ class Requests:
         if cycle is not None:
             if not cycle.response_complete:
                 cycle.disconnected = True
+                cycle.waiting_for_100_continue = False  # or it would be said behind the last answer
             cycle.message_event.set()
         self.flow.resume_writing()
 
@@ -277,7 +275,7 @@ class Requests:
         if self._access_log:
             scope = cycle.scope
             path = get_path_with_query_string(scope)
-            _access_logger.info(
+            ACCESS_LOGGER.info(
                 '%s - "%s %s HTTP/%s" %d', get_client_addr(scope), scope["method"], path, scope["http_version"], 200
             )
         return transport, self._server_state.default_headers

@@ -51,6 +51,16 @@ class Owner:
 
     def answered(self) -> None: ...
 
+    def relay_lost_broker(self) -> bool:
+        self.heard.append(("relay lost broker", None))
+        return True
+
+    def relay_has_broker(self) -> None:
+        self.heard.append(("relay has broker", None))
+
+    def relay_refused(self, channel: bytes, text: str) -> None:
+        self.heard.append(("relay refused", (channel, text)))
+
     def disconnected(self) -> None:
         self.gone += 1
 

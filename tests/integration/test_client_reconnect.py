@@ -207,7 +207,7 @@ async def test_a_connection_that_went_silent_is_given_up() -> None:
         await reply(socket, await server.next_action(socket), ret="x")
         if len(server.arrivals) == 1:
             socket.transport.pause_reading()  # no pong any more
-            await asyncio.sleep(0.6)
+            await until(lambda: len(server.arrivals) == 2)  # it has come back without a word from here
             socket.transport.abort()
         await socket.wait_closed()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from realizehit.bus.link import BATCH
 from realizehit.bus.open import open_bus
 from realizehit.errors import BrokerRefused, SettingsError
 from realizehit.relay import Relay
+from realizehit.resp import BACK, LOST
 from tests.bus_recorder import QUICK, Recorder
-from tests.support import Valkey
+from tests.support import Valkey, check_gap
 
 
 @asynccontextmanager
@@ -127,18 +129,117 @@ async def test_the_gap_that_workers_measure_is_the_broker_s_and_not_the_relay_s(
             bus.subscribe(b"a")
             await recorder.until(lambda recorder=recorder: recorder.confirmed == [b"a"])  # type: ignore[misc]
         # Workers hear from the relay all the time; the relay hears nothing from the broker.
+        gone = time.monotonic()
         valkey.pause()
         async with asyncio.timeout(20):
             while relay._bus.silence < 2.0:
                 await asyncio.sleep(0.01)
-        silence = 2.0
         assert all(bus.silence < 1.0 for bus, _ in workers)
         valkey.kill()
         valkey.start()
+        back = time.monotonic()
         for _, recorder in workers:
             await recorder.until(lambda recorder=recorder: recorder.gaps)  # type: ignore[misc]
-            assert silence < recorder.gaps[0] < 20
+            check_gap(recorder.gaps[0], gone, back, time.monotonic())
         assert subscribed(valkey) == {b"a": 1}
+
+
+async def test_the_relay_alone_subscribes_again_and_the_workers_keep_their_connections(valkey: Valkey) -> None:
+    count = 2 * BATCH + 7
+    channels = [b"c:%d" % number for number in range(count)]
+    async with relayed(valkey, 2) as (relay, workers):
+        for bus, recorder in workers:
+            for channel in channels:
+                bus.subscribe(channel)
+            await recorder.until(lambda recorder=recorder: len(recorder.confirmed) == count)  # type: ignore[misc]
+        connections = relay.stats()["connections_total"]
+        valkey.kill()
+        for bus, recorder in workers:
+            await recorder.until(lambda bus=bus: bus.state is BusState.DOWN)  # type: ignore[misc]
+            # What was in force is not so; what is new waits as well; what nobody wants any more is left in the end.
+            assert not bus.subscribe(channels[0])
+            assert not bus.subscribe(b"new")
+            bus.unsubscribe(channels[1])
+            bus.unsubscribe(channels[2])
+            assert not bus.subscribe(channels[2])
+            recorder.confirmed.clear()
+            assert recorder.gaps == []
+        valkey.start()
+        for bus, recorder in workers:
+            await recorder.until(lambda recorder=recorder: recorder.gaps, 20)  # type: ignore[misc]
+            await recorder.until(lambda recorder=recorder: b"new" in recorder.confirmed)  # type: ignore[misc]
+            assert sorted(recorder.confirmed) == [channels[0], channels[2], b"new"]
+            assert bus.state is BusState.UP
+            assert bus.reconnects == 1
+        await eventually_subscribed(valkey, dict.fromkeys([*channels[:1], *channels[2:], b"new"], 1))
+        assert relay.stats()["connections_total"] == connections
+        assert valkey.calls("subscribe") <= 5  # three for what was in force, and what is new of each worker
+        payloads = [(channel, b"again") for channel in channels]
+        await workers[0][0].publish_many(payloads)
+        for _, recorder in workers:
+            await recorder.until(lambda recorder=recorder: len(recorder.delivered) == count - 1)  # type: ignore[misc]
+            assert recorder.delivered == [payload for payload in payloads if payload[0] != channels[1]]
+
+
+async def test_a_broker_that_goes_again_before_all_is_back_makes_one_gap(valkey: Valkey) -> None:
+    async with relayed(valkey, 1) as (relay, ((bus, recorder),)):
+        bus.subscribe(b"a")
+        await recorder.until(lambda: recorder.confirmed == [b"a"])
+        for seconds in ("1.000", "0.000"):
+            relay._tell(LOST, seconds.encode())
+            await recorder.until(lambda: bus.state is BusState.DOWN)
+        relay._tell(BACK)
+        await recorder.until(lambda: recorder.gaps)
+        relay._tell(BACK)  # which nobody waits for, as after a connection of a worker during a gap
+        await bus.publish(b"a", b"1")
+        await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
+        assert len(recorder.gaps) == 1
+        assert recorder.gaps[0] >= 1.0
+        assert recorder.states == [BusState.UP, BusState.DOWN, BusState.UP]
+
+
+async def test_a_worker_whose_connection_breaks_while_the_broker_is_away_subscribes_again(valkey: Valkey) -> None:
+    async with relayed(valkey, 1) as (relay, ((bus, recorder),)):
+        bus.subscribe(b"a")
+        await recorder.until(lambda: recorder.confirmed == [b"a"])
+        valkey.kill()
+        await recorder.until(lambda: bus.state is BusState.DOWN)
+        relay.turn_away()
+        async with asyncio.timeout(20):
+            while relay.stats()["connections"]:
+                await asyncio.sleep(0.01)
+        valkey.start()
+        await recorder.until(lambda: recorder.gaps, 20)
+        assert bus.state is BusState.UP
+        assert await bus.publish(b"a", b"1") == 1
+        await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
+        assert len(recorder.gaps) == 1
+
+
+async def test_what_the_broker_does_not_allow_any_more_is_refused_to_the_workers_that_had_it(valkey: Valkey) -> None:
+    valkey.command("ACL", "SETUSER", "ann", "on", ">secret", "+@all", "&*")
+    url = valkey.url.replace("unix://", "unix://ann:secret@")
+    async with relayed(valkey, 2, url) as (relay, workers):
+        for bus, recorder in workers:
+            for channel in (b"a", b"b"):
+                bus.subscribe(channel)
+            await recorder.until(lambda recorder=recorder: sorted(recorder.confirmed) == [b"a", b"b"])  # type: ignore[misc]
+        workers[1][0].unsubscribe(b"b")
+        await eventually(lambda: relay.stats()["subscriptions"] == 3)
+        valkey.command("ACL", "SETUSER", "ann", "resetchannels", "&a")  # which ends its connections
+        for _, recorder in workers:
+            await recorder.until(lambda recorder=recorder: recorder.gaps, 20)  # type: ignore[misc]
+        (_, one), (_, two) = workers
+        assert {channel: type(error) for channel, error in one.refusals.items()} == {b"b": BrokerRefused}
+        assert two.refusals == {}
+        await eventually(lambda: relay.stats()["subscriptions"] == 2)
+        await eventually_subscribed(valkey, {b"a": 1})
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 async def test_a_channel_that_the_broker_refuses_is_refused_to_the_worker_alone(valkey: Valkey) -> None:

@@ -157,6 +157,8 @@ def test_the_default_probe_notices_a_dead_peer_within_ten_seconds() -> None:
 class Owner:
     """What a connection reports, in its order."""
 
+    keeps = True  # the connection, where a relay has lost the broker
+
     def __init__(self) -> None:
         self.log: list[object] = []
 
@@ -171,6 +173,16 @@ class Owner:
 
     def answered(self) -> None:
         pass
+
+    def relay_lost_broker(self) -> bool:
+        self.log.append("lost")
+        return self.keeps
+
+    def relay_has_broker(self) -> None:
+        self.log.append("back")
+
+    def relay_refused(self, channel: bytes, text: str) -> None:
+        self.log.append((channel, text))
 
     def disconnected(self) -> None:
         self.log.append("gone")
@@ -226,10 +238,52 @@ def test_however_the_stream_is_cut_the_messages_come_whole_and_in_order(
     asyncio.run(scenario())
 
 
+LOST = b"*2\r\n$4\r\nlost\r\n$5\r\n1.250\r\n"
+BACK = b"*1\r\n$4\r\nback\r\n"
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_what_a_relay_says_unasked(keeps: bool) -> None:
+    connection, owner, pipe = connected()
+    owner.keeps = keeps
+    connection.send(SUBSCRIBE, [b"a"])
+    before = connection.certain
+    connection.data_received(LOST)
+    assert before - 1.3 < connection.certain <= asyncio.get_running_loop().time() - 1.25
+    assert owner.log == ["lost"]
+    assert pipe.aborted is not keeps
+    if keeps:
+        connection.data_received(b"*3\r\n$7\r\nrefused\r\n$1\r\nb\r\n$6\r\nNOPERM\r\n" + BACK)
+        connection.data_received(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n")  # replies are matched as ever
+        assert owner.log == ["lost", (b"b", "NOPERM"), "back", (SUBSCRIBE, b"a")]
+        assert not pipe.aborted
+    connection.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"*1\r\n$4\r\nlost\r\n",
+        b"*2\r\n$4\r\nlost\r\n$1\r\nx\r\n",
+        b"*2\r\n$4\r\nlost\r\n*0\r\n",
+        b"*2\r\n$4\r\nback\r\n:1\r\n",
+        b"*2\r\n$7\r\nrefused\r\n$1\r\na\r\n",
+        b"*3\r\n$7\r\nrefused\r\n$1\r\na\r\n:1\r\n",
+    ],
+)
+async def test_what_no_relay_says_is_garbage(odd: bytes) -> None:
+    connection, owner, pipe = connected()
+    connection.data_received(odd)
+    assert pipe.aborted
+    assert owner.log == []
+    connection.connection_lost(None)
+
+
 @settings(deadline=None, max_examples=200)
 @given(
     st.lists(
-        st.binary(max_size=60) | st.sampled_from([OK, PONG, b"*3\r\n$7\r\nmessage\r\n", b"$1\r\na\r\n", b"*0\r\n"])
+        st.binary(max_size=60)
+        | st.sampled_from([OK, PONG, LOST, BACK, b"*3\r\n$7\r\nmessage\r\n", b"$1\r\na\r\n", b"*0\r\n"])
     )
 )
 def test_no_bytes_make_a_callback_raise(reads: list[bytes]) -> None:

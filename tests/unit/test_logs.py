@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from realizehit.logs import FewOfAKind, HideSecrets, JsonFormatter, TextFormatter, configure, guard_libraries
+from realizehit.logs import FewOfAKind, HideSecrets, JsonFormatter, TextFormatter, configure, guard_own_loggers
 
 
 def record(message: str, *args: object, exc_info: Any = None) -> logging.LogRecord:
@@ -106,13 +106,13 @@ def test_no_secret_reaches_a_line(formatter: logging.Formatter) -> None:
     assert line.count("***") >= 4
 
 
-def test_libraries_loggers_are_guarded_once_and_keep_what_others_gave_them() -> None:
-    logger = logging.getLogger("uvicorn.error")
+def test_the_loggers_of_nodes_are_guarded_once_and_keep_what_others_gave_them() -> None:
+    logger = logging.getLogger("uvicorn.error.realizehit")
     own, before = logging.Filter("uvicorn"), logger.filters[:]
     try:
         logger.filters[:] = [own]
-        guard_libraries()
-        guard_libraries()
+        guard_own_loggers()
+        guard_own_loggers()
         assert [type(there) for there in logger.filters] == [logging.Filter, HideSecrets, FewOfAKind]
         assert logger.filters[0] is own
     finally:
