@@ -54,9 +54,11 @@ _PROSE = {"text", "{include} ../examples/capacity.md", "{toctree}"}
 
 
 def takes_long(page: Sequence[Step]) -> bool:
-    """Tell whether following a page takes more than some seconds: a browser, an installation, a load test."""
+    """Tell whether following a page takes long: for a browser, an installation, a load test or many servers."""
     blocks = _shell_blocks(page)
-    return any(step.kind in {"open", "browser"} for step in page) or any(_LONG.search(block) for block in blocks)
+    if any(step.kind in {"open", "browser"} for step in page) or any(_LONG.search(block) for block in blocks):
+        return True
+    return sum(len(_SERVER.findall(block)) for block in blocks) > 3
 
 
 def programs(page: Sequence[Step]) -> list[str]:
@@ -189,7 +191,7 @@ class Reader:
             self._wait(
                 lambda: self._is_up(command, ports, before),
                 lambda: f"{step}: does not start: {text}\n{command.printed}",
-                SECONDS if not INSTALLING.search(text) else 300,
+                SECONDS if not INSTALLING.search(text) else 900,
             )
         else:
             status, command = terminal.run(text)
