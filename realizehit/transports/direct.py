@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from realizehit.transports.heads import fault_of, parse_head
@@ -61,7 +62,7 @@ def everyday(text: bytes) -> Everyday | None:
         or not _ASK_FOR_MORE.isdisjoint(headers)
     ):
         return None
-    return Everyday(head.target, headers, int(length))
+    return Everyday(head.target, MappingProxyType(headers), int(length))
 
 
 class Owner(Protocol):

@@ -29,7 +29,7 @@ TAKE_OVER: Final = "realizehit.take_over"
 """The extension of an ASGI scope by which an endpoint can have the connection, see `Requests.take_over`."""
 
 _PART: Final = 64 * 1024  # bytes that h11 is given at once
-_EVENTS: Final = 32  # of h11 that are handled in one step
+_EVENTS: Final = 16  # of h11 that are handled in one step
 _BYTES_PER_CHUNK: Final = 8  # of framing that a byte of a chunked body may cost: a chunk of its own, say
 _LONGEST_TEXT: Final = 100  # characters of what the parser says
 

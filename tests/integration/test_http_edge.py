@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 import trustme
+import uvloop
 
 from realizehit.server import Node, serve
 from realizehit.settings import Settings
@@ -354,6 +355,42 @@ async def test_a_refused_handshake_names_the_version(node: Node, old: bytes, new
             assert answer.lower().count(b"\r\nsec-websocket-version: 13\r\n") == 1, answer
 
 
+async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(node: Node) -> None:
+    head = TO_PUBLISH + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    async with connected(node) as (reader, writer):
+        for _ in range(2):
+            writer.write(head)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+            writer.write(BODY)
+            assert statuses([await read_answer(reader)]) == [200]
+        writer.write(head.replace(b"application/json", b"text/plain"))
+        answer = await read_answer(reader)
+        assert statuses([answer]) == [415]
+        assert b"\r\nconnection: close\r\n" in answer.lower()  # who knows whether the body comes all the same
+        assert await reader.read() == b""
+    assert await published(node) == 2
+
+
+async def test_a_server_without_websockets_keeps_bodies_too(shared_valkey: Valkey) -> None:
+    async with serving(shared_valkey, role="api") as node:
+        offer = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        to_ws = b"POST /ws HTTP/1.1\r\nHost: localhost\r\n" + offer + b"Content-Length: %d\r\n\r\n" % len(POST) + POST
+        to_publish = POST.replace(b"Content-Type", offer + b"Content-Type")
+        assert statuses(await exchange(node, to_ws + to_publish)) == [404, 200, 200]
+        assert await published(node) == 1
+
+
+async def test_a_body_behind_a_refused_handshake_is_not_executed(node: Node) -> None:
+    handshake = b"POST /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    for head in (handshake, handshake.replace(b"POST /ws", b"GET /elsewhere"), handshake.replace(b"POST", b"GET")):
+        for cut in (0, 10):
+            request = head + b"Content-Length: %d\r\n\r\n" % len(POST) + POST
+            answers = await exchange(node, GET, request[: len(request) - cut], request[len(request) - cut :])
+            assert len(answers) == 2
+            assert statuses(answers)[1] >= 400
+    assert await published(node) == 0
+
+
 # --- what a request may take
 
 
@@ -674,3 +711,22 @@ async def test_a_drain_without_connections_is_short(shared_valkey: Valkey) -> No
         began = loop.time()
         await node.drain()
         assert loop.time() - began < 0.9  # which is less than the grace for idle connections
+
+
+def test_the_same_on_the_products_event_loop(shared_valkey: Valkey, tmp_path: Path) -> None:
+    async def main() -> None:
+        await test_the_same_over_tls(shared_valkey, tmp_path)
+        await test_an_early_answer_reaches_who_is_still_sending(shared_valkey)
+        await test_an_answer_that_nobody_reads_is_not_held_for_ever(shared_valkey, "")
+        await test_a_slow_reader_gets_all_of_its_answer(shared_valkey)
+        await test_bytes_that_begin_no_request_do_not_make_an_idle_connection_stay(shared_valkey)
+        for check in (
+            test_others_are_served_beside_a_client_that_does_not_read,
+            test_a_client_that_does_not_wait_is_slowed_down_and_answered_in_order,
+            test_a_connection_that_was_reset_leaves_nothing,
+            test_a_body_in_the_smallest_chunks_is_taken,
+        ):
+            async with serving(shared_valkey) as node:
+                await check(node)
+
+    uvloop.run(main())
