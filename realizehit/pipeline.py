@@ -17,7 +17,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any, Final, Protocol
 
 import hiredis
@@ -72,7 +72,7 @@ class Pipeline:
         on_up: called when the broker has answered: at each login, and after it had been silent.
         on_down: called when the broker could not be reached, was silent, or the connection was lost.
 
-    Reentrancy: for one event loop's thread.
+    Reentrancy: for one event loop's thread. Whoever is told of an outcome may publish.
 
     Attributes:
         connects: how often a connection was made.
@@ -101,6 +101,7 @@ class Pipeline:
         self._on_up = on_up
         self._on_down = on_down
         self._closed = False
+        self._refusing = False  # a publication after `close` is being refused
         self._connection: CommandConnection | None = None  # only while it is ready
         self._connecting: asyncio.Task[None] | None = None
         self._place = ""  # where the connection leads
@@ -207,7 +208,10 @@ class Pipeline:
     def _submit(self, chunk: Chunk) -> None:
         loop = asyncio.get_running_loop()
         if self._closed:
-            self._fail(chunk, self._is_closed(), sent=False)
+            if self._refusing:  # whoever was just told publishes again, and would be told in ever deeper calls
+                loop.call_soon(self._refuse, chunk)
+            else:
+                self._refuse(chunk)
             return
         chunk.deadline = loop.time() + self._timeout
         self._waiting.append(chunk)
@@ -218,6 +222,15 @@ class Pipeline:
             self._send_handle = loop.call_soon(self._send)
         if self._timer is None:
             self._timer = loop.call_later(self._timeout, self._expire)
+
+    def _refuse(self, chunk: _Chunk) -> None:
+        if chunk.done.done():
+            return
+        self._refusing = True
+        try:
+            self._fail(chunk, self._is_closed(), sent=False)
+        finally:
+            self._refusing = False
 
     def _send(self) -> None:
         """Write what waits, as far as the window has room."""
@@ -293,15 +306,17 @@ class Pipeline:
             due = [chunk.deadline for chunk in chain(self._under_way, self._waiting) if not chunk.done.done()][:1]
             if self._under_way:  # also where nobody waits for these any more: they tell whether the broker is there
                 due.append(self._last_progress + self._timeout)
-            if due and self._timer is None:
+            if self._timer is not None:  # set for what was published meanwhile
+                self._timer.cancel()
+                self._timer = None
+            if due:
                 self._timer = loop.call_at(max(min(due), loop.time() + _LAST_LOOK), self._expire)
 
     def _fail_late(self, now: float) -> None:
         late = False
         for queue, sent in ((self._under_way, True), (self._waiting, False)):
-            for chunk in queue:
-                if chunk.deadline > now:
-                    break
+            # Whoever is told may publish, which changes the queues.
+            for chunk in list(takewhile(lambda chunk: chunk.deadline <= now, queue)):
                 if not chunk.done.done():
                     self._fail(chunk, self._is_late(), sent)
                     late = True
@@ -321,15 +336,17 @@ class Pipeline:
         chunk.done.set_result([*known, *[self._unclear(error) if sent else error] * missing])
 
     def _fail_all(self, error: BrokerError) -> None:
-        for queue, sent in ((self._under_way, True), (self._waiting, False)):
-            for chunk in queue:
-                if not chunk.done.done():
-                    self._fail(chunk, error, sent)
-            queue.clear()
-        self._forget_under_way()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        # Whoever is told may publish: that stands in new queues.
+        under_way, self._under_way = self._under_way, deque()
+        waiting, self._waiting = self._waiting, deque()
+        self._forget_under_way()
+        for queue, sent in ((under_way, True), (waiting, False)):
+            for chunk in queue:
+                if not chunk.done.done():
+                    self._fail(chunk, error, sent)
 
     # ---- the probe
 

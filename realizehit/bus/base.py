@@ -127,7 +127,8 @@ class Bus(ABC):
         Args:
             channel: where to.
             payload: the message.
-            done: called once, now or later, with what `publish` would return or raise. It does not raise.
+            done: called once, now or later, with what `publish` would return or raise. It does not raise, and may
+                publish.
         """
 
     @abstractmethod

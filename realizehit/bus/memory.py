@@ -38,6 +38,7 @@ class MemoryBus(Bus):
         self._listener: BusListener | None = None
         self._batch: list[tuple[bytes, bytes, bytes]] = []
         self._received = 0
+        self._telling = False
 
     @property
     def messages_received(self) -> int:
@@ -80,12 +81,22 @@ class MemoryBus(Bus):
         return self._publish(channel, payload)
 
     def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
-        """Publish one message, and tell at once. See `Bus.publish_soon`."""
+        """Publish one message, and tell at once; soon where who was told publishes. See `Bus.publish_soon`."""
         try:
             outcome: int | BrokerError = self._publish(channel, payload)
         except BrokerUnavailable as error:
             outcome = error
-        done(outcome)
+        if self._telling:  # whoever was just told publishes again, and would be told in ever deeper calls
+            asyncio.get_running_loop().call_soon(self._tell, done, outcome)
+        else:
+            self._tell(done, outcome)
+
+    def _tell(self, done: Callable[[int | BrokerError], None], outcome: int | BrokerError) -> None:
+        self._telling = True
+        try:
+            done(outcome)
+        finally:
+            self._telling = False
 
     async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
         """Publish messages in order. See `Bus.publish_many`."""

@@ -363,3 +363,94 @@ async def test_closed_is_closed(valkey: Valkey) -> None:
         with pytest.raises(BrokerUnavailable, match="this side is closed"):
             await pipeline.ping()
     assert valkey.calls("publish") == 0
+
+
+class Republisher:
+    """Publishes again each time that it is told of an outcome, until it was told so many times."""
+
+    def __init__(self, pipeline: Pipeline, times: int) -> None:
+        self.outcomes: list[object] = []
+        self.finished = asyncio.Event()
+        self._pipeline = pipeline
+        self._times = times
+
+    def publish(self) -> None:
+        self._pipeline.publish_soon(b"again", b"x", self._told)
+
+    def _told(self, outcome: object) -> None:
+        self.outcomes.append(outcome)
+        if len(self.outcomes) < self._times:
+            self.publish()
+        else:
+            self.finished.set()
+
+    async def result(self) -> list[object]:
+        await asyncio.wait_for(self.finished.wait(), 20)
+        return self.outcomes
+
+
+async def test_who_is_told_may_publish(valkey: Valkey) -> None:
+    async with pipeline_to(valkey.url) as (pipeline, _):
+        one = Republisher(pipeline, 3000)
+        one.publish()
+        assert await one.result() == [0] * 3000
+
+
+async def test_who_is_told_of_a_lost_connection_may_publish() -> None:
+    connections = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await log_in(reader, writer)
+        await read_publish(reader)
+        if connections > 1:  # the first one breaks off
+            while True:
+                writer.write(b":7\r\n")
+                await read_publish(reader)
+
+    async with peer(talk) as url, pipeline_to(url) as (pipeline, _):
+        many = [Republisher(pipeline, 2) for _ in range(5)]
+        for one in many:
+            one.publish()
+        for one in many:
+            failure, outcome = await one.result()
+            assert isinstance(failure, PublishUnclear)
+            assert outcome == 7
+        assert connections == 2
+
+
+async def test_who_is_told_that_the_broker_is_late_may_publish() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await log_in(reader, writer)
+        await reader.read()
+
+    async with peer(talk) as url, pipeline_to(url, 0.2) as (pipeline, _):
+        many = [Republisher(pipeline, 3) for _ in range(5)]
+        for one in many:
+            one.publish()
+        for one in many:
+            assert [isinstance(outcome, BrokerUnavailable) for outcome in await one.result()] == [True] * 3
+
+
+async def test_who_is_told_that_nobody_can_be_reached_may_publish() -> None:
+    async with peer(log_in) as url:
+        pass  # nobody listens there any more
+    async with pipeline_to(url) as (pipeline, _):
+        many = [Republisher(pipeline, 3) for _ in range(5)]
+        for one in many:
+            one.publish()
+        for one in many:
+            assert [isinstance(outcome, BrokerUnavailable) for outcome in await one.result()] == [True] * 3
+
+
+async def test_who_is_told_that_it_is_closed_may_publish(valkey: Valkey) -> None:
+    async with pipeline_to(valkey.url) as (pipeline, _):
+        assert await pipeline.publish(b"a", b"0") == 0
+        before = Republisher(pipeline, 2000)
+        before.publish()  # is under way when the pipeline is closed
+    after = Republisher(pipeline, 2000)
+    after.publish()
+    for outcomes in (await before.result(), await after.result()):
+        assert len(outcomes) == 2000
+        assert all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes)

@@ -87,3 +87,29 @@ def test_a_name_nobody_holds_is_forgotten() -> None:
     assert "forgotten" in _spaces
     del bus
     assert "forgotten" not in _spaces
+
+
+async def test_who_is_told_of_a_publication_may_publish() -> None:
+    bus = MemoryBus("chain")
+    await bus.start(None)
+    outcomes: list[object] = []
+    finished = asyncio.Event()
+
+    def told(outcome: object) -> None:
+        outcomes.append(outcome)
+        if len(outcomes) < 5000:
+            bus.publish_soon(b"a", b"%d" % len(outcomes), told)
+        else:
+            finished.set()
+
+    bus.publish_soon(b"a", b"0", told)
+    async with asyncio.timeout(20):
+        await finished.wait()
+    assert outcomes == [0] * 5000
+    await bus.close()
+    outcomes.clear()
+    finished.clear()
+    bus.publish_soon(b"a", b"0", told)
+    async with asyncio.timeout(20):
+        await finished.wait()
+    assert all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes)

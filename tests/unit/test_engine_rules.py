@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from realizehit import _fanout
-from tests.engines import CLOSE, PING, PONG, TEXT, Bench, Recorder, bench, client_frame
+from tests.engines import BINARY, CLOSE, PING, PONG, TEXT, Bench, Recorder, bench, client_frame
 
 NEWS = b"kind:news"
 NEWS_ID = _fanout.channel_id(NEWS).encode()
@@ -396,3 +396,43 @@ def test_a_channel_that_is_held_passes_nothing_on_until_it_is_not() -> None:
         b.engine.hold(b"nobody:1", True)
         b.publish((b"a:1", b"3"))
         assert peer.texts() == [b"%b?3" % ID]
+
+
+@pytest.mark.parametrize("epoll", [True, False] if _fanout.HAVE_EPOLL else [False])
+def test_every_callback_may_publish(epoll: bool) -> None:
+    with bench(epoll=epoll) as b:
+
+        class Publishing(Recorder):
+            def publish(self, what: bytes) -> None:
+                b.engine.dispatch([[b"message", NEWS, what]])
+
+            def on_text(self, handle: int, data: bytes) -> None:
+                self.publish(b"text")
+
+            def on_binary(self, handle: int, data: bytes) -> None:
+                self.publish(b"binary")
+
+            def on_bytes(self, handle: int, data: bytes) -> None:
+                self.publish(b"bytes")
+
+            def on_gone(self, handle: int) -> None:
+                super().on_gone(handle)
+                self.publish(b"gone")
+
+        b.handler = Publishing()
+        b.engine.on_vacant = lambda channel: b.engine.dispatch([[b"message", NEWS, b"vacant"]])
+        listener, hears = b.connect()
+        b.engine.subscribe(listener, NEWS)
+        one, first = b.connect()
+        b.engine.subscribe(one, NEWS)
+        b.engine.subscribe(one, b"kind:own")
+        first.send(TEXT, b"1")
+        first.send(BINARY, b"2")
+        b.poll()
+        first.sock.sendall(b"\xc1\x80\0\0\0\0")
+        b.poll()
+        b.engine.disconnect(one, 1000)
+        b.loop.run()
+        news = [text.partition(b"?")[2] for text in hears.texts()]
+        assert news == [b"text", b"binary", b"bytes", b"vacant", b"gone"]
+        assert [text.partition(b"?")[2] for text in first.texts()] == [b"text", b"binary", b"bytes"]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import orjson
 import pytest
@@ -421,3 +422,53 @@ def test_an_answer_that_fails_costs_nobody_else_theirs(outcome: str, caplog: pyt
             d.wait(10)
         assert [name for name, _ in d.take()] == [str(one), str(three)]
     assert "answering a subscription failed and goes on" in caplog.text
+
+
+def test_who_is_answered_may_publish_and_subscribe() -> None:
+    with desk() as (d, b):
+        peers = [b.connect() for _ in range(3)]
+        order: list[int] = []
+
+        def answered(number: int, code: ErrorCode | None, text: str) -> None:
+            order.append(number)
+            d.hub.deliver([[b"message", NEWS, b"from %d" % number]])
+            d.sub(peers[number][0], b"kind:more", f"more {number}")
+
+        for number, (conn, _) in enumerate(peers):
+            d.hub.subscribe(conn, NEWS, partial(answered, number))
+        d.bus.confirm(NEWS)
+        b.loop.run()
+        assert order == [0, 1, 2]
+        d.bus.confirm(b"kind:more")
+        assert d.take() == [(f"more {number}", None) for number in range(3)]
+        for _, peer in peers:
+            assert peer.texts() == [NEWS_ID.encode() + b"?from %d" % number for number in range(3)]
+
+
+@pytest.mark.parametrize("way", ["refused", "late"])
+def test_who_is_told_that_it_failed_may_publish_and_ask_again(way: str) -> None:
+    with desk() as (d, b):
+        conn, peer = b.connect()
+        listener, other = b.connect()
+        d.bus.in_force.add(b"kind:more")
+        d.sub(listener, b"kind:more")
+        told: list[ErrorCode | None] = []
+
+        def answered(code: ErrorCode | None, text: str) -> None:
+            told.append(code)
+            d.hub.deliver([[b"message", b"kind:more", b"it failed"]])
+            d.sub(conn, NEWS, "again")
+
+        d.hub.subscribe(conn, NEWS, answered)
+        d.hub.subscribe(listener, NEWS, answered)
+        if way == "refused":
+            d.bus.refuse(NEWS)
+        else:
+            d.wait(6)
+        b.loop.run()
+        assert told == [ErrorCode.FORBIDDEN if way == "refused" else ErrorCode.UNAVAILABLE] * 2
+        assert [text.partition(b"?")[2] for text in other.texts()] == [b"it failed"] * 2
+        d.bus.confirm(NEWS)
+        assert d.take().count(("again", None)) == 2
+        b.publish((NEWS, b"1"))
+        assert peer.texts() == [NEWS_ID.encode() + b"?1"]
