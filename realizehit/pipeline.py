@@ -223,7 +223,7 @@ class Pipeline:
         if self._timer is None:
             self._timer = loop.call_later(self._timeout, self._expire)
 
-    def _refuse(self, chunk: _Chunk) -> None:
+    def _refuse(self, chunk: Chunk) -> None:
         if chunk.done.done():
             return
         self._refusing = True
