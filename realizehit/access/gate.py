@@ -270,7 +270,7 @@ class Gate:
             peer: where the TCP connection comes from.
             headers: values by lower-case name.
             figures: whether it is for what tells how the server does: that is for its own pages and those that are
-                named, under a name of its own; ``--allow-origin '*'`` names nobody.
+                named; ``--allow-origin '*'`` names nobody. Monitors ask under any name.
 
         Raises:
             AccessDenied: it comes from a page that has no business here.
@@ -284,7 +284,6 @@ class Gate:
             if not followed and not self.origins.knows(headers):
                 text = "pages of this origin may not see the server's figures; --allow-origin names those that may"
                 raise AccessDenied(text, ErrorCode.FORBIDDEN, "origin")  # noqa: TRY301
-            self._check_host(peer, headers)
         except AccessDenied as error:
             self._denied(error, peer, headers)
             raise

@@ -23,8 +23,9 @@ from realizehit.errors import PatternError, SettingsError
 from realizehit.suggestions import did_you_mean
 
 ANY: Final = "*"
-_MEMBERS: Final = ("pattern", "name")
 """As a pattern's value any value, as its key any further filter; as a grant's value: the key, whatever its value."""
+
+_MEMBERS: Final = ("pattern", "name")
 
 
 def filters_of(channel: bytes) -> dict[str, str]:

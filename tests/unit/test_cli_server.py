@@ -247,7 +247,7 @@ def test_check_config_says_what_is_probably_not_meant() -> None:
     result = invoke("check-config", "--host", "0.0.0.0")
     assert result.exit_code == 0
     assert f"Warning: {EXPOSED}" in result.stderr
-    assert invoke("check-config").stderr == ""
+    assert "Warning" not in invoke("check-config").stderr
 
 
 def test_the_lines_to_paste() -> None:
