@@ -32,12 +32,13 @@ cdef enum ConnFlag:
     PINGED = 128                # a ping is out
     LAST_FRAME = 256            # a close frame is queued; nothing may follow it
     PEER_DONE = 512             # the peer's close frame came: after the last frame the socket can be closed at once
-    HALF_CLOSED = 1024          # our side of the socket is shut
+    HALF_CLOSED = 1024          # our side of the socket is shut, or its transport was told to close
     BURIED = 2048               # its socket is closed; the slot is free again once no list names it
     OVERDUE = 4096              # the time to end is over
     DEAF = 8192                 # it broke the protocol: nothing more of it is read
     ON_SLOW = 16384             # stands in the list of those to be sent away
-    ON_OVER = 32768             # stands in the list of those whose queue is over its limit for a time
+    ON_OVER = 32768             # stands in the list of those who are watched, as much waits for them
+    TLS = 65536                 # its transport encrypts, over another transport that has a buffer of its own
     LISTED = 49166              # ON_URGENT, ON_BULK, ON_PYTHON, ON_SLOW and ON_OVER: a list names it
 
 
@@ -64,7 +65,7 @@ cdef struct Input:
 
 
 cdef struct Conn:
-    int fd                      # -1 where there is none (any more)
+    int fd                      # -1 where there is none (any more); a transport's is only looked at
     uint32_t slot
     uint32_t generation         # counts the connections that had this slot; never 0
     uint32_t flags
@@ -94,7 +95,8 @@ cdef struct Conn:
     Input* input                # what came of a frame or message that is not whole; NULL for nothing
     uint32_t moved              # tick at which it last took bytes
     uint32_t unsent             # bytes that the system had yet to get to the peer then
-    uint32_t over               # tick since which its queue is over the limit, for ON_OVER
+    uint32_t outside            # bytes in its transport's buffers, while that takes no more
+    uint32_t over               # last tick at which its queue was within the limit, for ON_OVER; when closing is over
     int64_t full                # when its allowance of input is whole again; nanoseconds of the monotonic clock
 
 

@@ -35,7 +35,7 @@ cdef enum:  # the lists of connections
     THROUGH_PYTHON = 2      # dirty, and written by a Python transport
     SLOW = 3                # to be sent away
     DOOMED = 4              # to be buried
-    OVER = 5                # over their limit, to be looked at in each tick
+    OVER = 5                # much waits for them, to be looked at in each tick
     LISTS = 6
 
 
@@ -51,6 +51,12 @@ cdef class Channel:
     cdef char id[8]
 
 
+cdef class Lingering:
+    cdef Engine engine
+    cdef uint64_t handle
+    cdef int turns
+
+
 cdef class Engine:
     # Python's side
     cdef object call_soon
@@ -64,6 +70,8 @@ cdef class Engine:
     cdef uint32_t burst_bytes       # the limits of a connection that may be over the others for a time
     cdef uint32_t burst_messages
     cdef uint64_t burst_total
+    cdef uint32_t watch_bytes       # from here on a connection is watched; the limits where there is no grace
+    cdef uint32_t watch_messages
     cdef uint32_t grace_ticks       # 0 for none
     cdef uint32_t stall_ticks
     cdef size_t max_message
@@ -77,6 +85,7 @@ cdef class Engine:
     cdef uint32_t ping_ticks
     cdef uint32_t pong_ticks
     cdef uint32_t close_ticks
+    cdef uint32_t user_timeout      # milliseconds
     # connections
     cdef Slots slots
     cdef uint32_t open_count
@@ -133,7 +142,8 @@ cdef class Engine:
     cdef bint enqueue(self, Conn* c, Frame* f, bint urgent) noexcept nogil
     cdef bint tolerates(self, Conn* c, size_t size) noexcept nogil  # whether a connection may pass its limit now
     cdef void send_away(self, Conn* c) noexcept nogil
-    cdef bint stands_still(self, Conn* c) noexcept nogil
+    cdef bint is_over(self, Conn* c, size_t size) noexcept nogil
+    cdef void look_at(self, Conn* c) noexcept nogil     # whether its peer took something
     cdef void judge(self) noexcept nogil
     cdef int send_frame(self, Conn* c, Frame* f) except -1
     cdef void make_dirty(self, Conn* c, bint urgent) noexcept nogil
@@ -144,8 +154,14 @@ cdef class Engine:
     cdef void write_out(self, Conn* c) noexcept nogil
     cdef void block(self, Conn* c) noexcept nogil
     cdef void finish(self, Conn* c) noexcept nogil
-    cdef bytes joined(self, Conn* c)
+    cdef bytes joined(self, Conn* c, size_t most)
     cdef int write_through_python(self) except -1
+    cdef bint write_part(self, Conn* c) except -1       # whether more can be written at once
+    cdef int finish_transport(self, Conn* c) except -1
+    cdef bint is_flushed(self, Conn* c) except -1
+    cdef int linger(self, Lingering lingering) except -1
+    cdef uint64_t waiting(self, Conn* c) noexcept nogil
+    cdef void put_outside(self, Conn* c, uint32_t size) noexcept nogil
 
     # Input.
     cdef int receive(self, Conn* c) except -1

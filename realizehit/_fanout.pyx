@@ -29,7 +29,7 @@ cdef extern from "Python.h":
 from realizehit._conn cimport (
     BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DEAF, HALF_CLOSED, HARD,
     IS_TRANSPORT, LAST_FRAME, LISTED, ON_BULK, ON_OVER, ON_PYTHON, ON_SLOW, ON_URGENT, OVERDUE, PEER_DONE, PINGED,
-    SEEN, Conn, Input, Subscriber, Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch,
+    SEEN, TLS, Conn, Input, Subscriber, Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch,
     list_push, rh_prefetch, slot_at, slot_find, slot_release, slot_take, slots_clear, slots_grow,
 )
 from realizehit._engineio cimport engineio_frame, polling_3_frame, polling_4_frame
@@ -49,7 +49,8 @@ from realizehit._resp cimport resp_message
 from realizehit._shapes cimport Split, has_reserved, split_channel, write_projection, write_shape
 from realizehit._sockets cimport (
     RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
-    rh_event_out, rh_event_tag, rh_half_close, rh_is_quiet, rh_recv, rh_unsent, rh_would_block,
+    rh_event_out, rh_event_tag, rh_half_close, rh_has_sent, rh_is_quiet, rh_recv, rh_unsent, rh_user_timeout,
+    rh_would_block,
 )
 from realizehit._sse cimport chunk_frame, sse_frame
 from realizehit._text cimport is_utf8, is_utf8_start, rh_id, utf8_complete
@@ -197,6 +198,30 @@ def project(bytes channel not None, bytes shape not None):
     return PyBytes_FromStringAndSize(out, size) if size >= 0 else None
 
 
+def projections(bytes channel not None, tuple shapes not None):
+    """Return what `project` returns for each of some shapes, without those for which there is nothing.
+
+    Cost:
+        One pass over the channel, one over each shape, and over the channel again for each that might apply.
+    """
+    cdef Split of_channel, of_shape
+    cdef char out[C_MAX_CHANNEL]
+    cdef int size
+    cdef bytes shape
+    cdef list found = []
+    if not split_channel(&of_channel, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel)):
+        return found
+    if has_reserved(&of_channel):
+        return found
+    for shape in shapes:
+        if shape is None or not split_channel(&of_shape, PyBytes_AS_STRING(shape), PyBytes_GET_SIZE(shape)):
+            continue
+        size = write_projection(out, &of_channel, &of_shape)
+        if size >= 0:
+            found.append(PyBytes_FromStringAndSize(out, size))
+    return found
+
+
 # --- 2. The engine ----------------------------------------------------------------------------------------------------
 # One for each event loop. Python adopts connections into it, subscribes them and dispatches publications; it calls back
 # with what clients send. Callbacks run when an entry point is about to return, never inside a dispatch or a flush.
@@ -204,6 +229,9 @@ def project(bytes channel not None, bytes shape not None):
 cdef enum:
     INBOX = 65536               # bytes read from a socket at once
     CALLBACKS = 4096            # callbacks that wait; `poll` lets them run before it reads on
+    PART = 65536                # bytes that a transport is given at once
+    BENEATH = 131072            # bytes beneath a transport that encrypts, while it takes no more: 64 KiB and a part
+    TURNS = 4                   # of the loop, in which what was written should have gone
     DISCARDED = 1 << 20         # bytes that a connection may send while it is closing
     EVENTS = 256                # readiness events taken at once; epoll keeps the others
     AHEAD = 8                   # connections that are fetched into the cache ahead of their turn
@@ -305,6 +333,19 @@ cdef class Channel:
 
 
 @cython.final
+cdef class Lingering:
+    """Ends a TLS connection in one of the loop's next turns, when its last frames have gone; asyncio would wait."""
+
+    def __cinit__(self, Engine engine, uint64_t handle):
+        self.engine = engine
+        self.handle = handle
+        self.turns = TURNS
+
+    def __call__(self):
+        self.engine.linger(self)
+
+
+@cython.final
 cdef class Engine:
     """Connections, the channels that they are subscribed to, and the way of a message from the one to the other.
 
@@ -387,6 +428,9 @@ cdef class Engine:
         self.burst_bytes = min(max(burst_bytes, max_queue_bytes), 1 << 30)
         self.burst_messages = min(max(burst_messages, max_queue_messages), QUEUE_MAX)
         self.burst_total = burst_total
+        self.watch_bytes = max(1, max_queue_bytes // 2) if grace else max_queue_bytes
+        self.watch_messages = max(1, max_queue_messages // 2) if grace else max_queue_messages
+        self.user_timeout = <uint32_t> max(1.0, (heartbeat_interval + heartbeat_timeout) * 1000)
         self.grace_ticks = max(1, round(grace / self.tick_interval)) if grace else 0
         self.stall_ticks = max(1, round(min(stall, grace) / self.tick_interval))
         self.started = -1
@@ -466,6 +510,8 @@ cdef class Engine:
             rh_close(fd)
             raise
         c.fd = fd
+        if framing != FRAMING_RESP:
+            rh_user_timeout(fd, self.user_timeout)
         if rh_epoll_add(self.epoll, fd, handle_of(c)) < 0:
             error = errno
             self.doom(c)
@@ -473,19 +519,28 @@ cdef class Engine:
             raise OSError(error, os.strerror(error))
         return self.begin(c, head, rest)
 
-    def attach(self, transport, handler, bytes head=b"", bytes rest=b"", int framing=WEBSOCKET):
+    def attach(self, transport, handler, bytes head=b"", bytes rest=b"", int framing=WEBSOCKET, int fd=-1,
+               bint tls=False):
         """Take a connection whose bytes go through a Python transport, such as one with TLS.
 
         The transport's protocol calls `feed`, `pause`, `resume` and `lost`.
 
         Args:
             transport: has ``write``, ``close`` and ``abort``, as asyncio's have.
+            fd: the descriptor of its socket, which stays the transport's; it then has ``get_write_buffer_size`` too,
+                and ``write_eof`` unless it encrypts.
+            tls: whether it encrypts; it takes no more as soon as something waits in it (``set_write_buffer_limits``).
 
         Returns:
             The connection's handle.
         """
         cdef Conn* c = self.create(handler, framing)
         c.flags |= IS_TRANSPORT
+        if tls:
+            c.flags |= TLS
+        c.fd = fd
+        if fd >= 0:
+            rh_user_timeout(fd, self.user_timeout)
         Py_INCREF(transport)
         c.transport = <PyObject*> transport
         return self.begin(c, head, rest)
@@ -545,15 +600,23 @@ cdef class Engine:
     def pause(self, uint64_t handle):
         """Stop writing to a transport whose buffer is full."""
         cdef Conn* c = self.find(handle)
-        if c != NULL and not c.flags & BLOCKED:
-            c.flags |= BLOCKED
-            self.n.blocked += 1
+        if c == NULL or c.flags & BLOCKED:
+            return
+        c.flags |= BLOCKED
+        self.n.blocked += 1
+        if c.fd >= 0:
+            c.unsent = rh_unsent(c.fd)
+            size = (<object> c.transport).get_write_buffer_size() + (BENEATH if c.flags & TLS else 0)
+            if self.find(handle) == c:
+                self.put_outside(c, min(size, 1 << 30))
 
     def resume(self, uint64_t handle):
         """Write to a transport again."""
         cdef Conn* c = self.find(handle)
         if c != NULL and c.flags & BLOCKED:
             c.flags &= ~BLOCKED
+            c.moved = self.wheel.now
+            self.put_outside(c, 0)
             if c.count:
                 self.make_dirty(c, True)
                 self.later()
@@ -567,7 +630,7 @@ cdef class Engine:
         cdef Conn* c = self.find(handle)
         if c == NULL or not c.flags & IS_TRANSPORT or c.count == 0:
             return b""
-        return self.joined(c)
+        return self.joined(c, 0)
 
     def send(self, uint64_t handle, bytes data not None, bint binary=False):
         """Send a message to one connection, such as the reply to an action, in the connection's framing.
@@ -692,7 +755,9 @@ cdef class Engine:
         Py_DECREF(handler)
         queue_drop(&self.pool, c, 0)
         c.fd, c.transport, c.handler, c.framing = o.fd, o.transport, o.handler, o.framing
-        c.flags = (c.flags & LISTED) | (o.flags & (IS_TRANSPORT | BLOCKED | HARD | SEEN))
+        c.flags = (c.flags & LISTED) | (o.flags & (IS_TRANSPORT | BLOCKED | HARD | SEEN | TLS))
+        c.outside, o.outside = o.outside, 0     # what is no socket's has nothing there
+        c.moved, c.unsent = o.moved, o.unsent
         input_drop(&self.pool, c)
         c.input, o.input = o.input, NULL
         queue_move(c, o)
@@ -939,9 +1004,9 @@ cdef class Engine:
         cdef Conn* c
         for i in range(self.slots.count):
             c = slot_at(&self.slots, i)
-            if c.count == 0:
+            if c.count == 0 and c.outside == 0:
                 continue
-            waiting = c.queued - c.offset
+            waiting = <uint32_t> self.waiting(c)
             messages += c.count
             size += waiting
             if waiting > most:
@@ -1255,7 +1320,7 @@ cdef class Engine:
         return 0
 
     cdef bint enqueue(self, Conn* c, Frame* f, bint urgent) noexcept nogil:
-        if ((c.count >= self.max_queue_messages or (c.count and <uint64_t> c.queued + f.size > self.max_queue_bytes))
+        if ((c.count >= self.watch_messages or (c.count and self.waiting(c) + f.size > self.watch_bytes))
                 and not self.tolerates(c, f.size)):
             self.send_away(c)
             return False
@@ -1266,35 +1331,48 @@ cdef class Engine:
             self.make_dirty(c, urgent)
         return True
 
+    cdef uint64_t waiting(self, Conn* c) noexcept nogil:
+        return <uint64_t> c.queued - c.offset + c.outside
+
+    cdef void put_outside(self, Conn* c, uint32_t size) noexcept nogil:
+        self.pool.waiting += size
+        self.pool.waiting -= c.outside
+        c.outside = size
+
     cdef void send_away(self, Conn* c) noexcept nogil:
         c.state = CONN_SLOW
         c.flags |= ON_SLOW
         list_push(&self.lists[SLOW], c)
 
+    cdef bint is_over(self, Conn* c, size_t size) noexcept nogil:
+        return (c.count >= self.max_queue_messages
+                or (c.count != 0 and self.waiting(c) + size > self.max_queue_bytes))
+
     cdef bint tolerates(self, Conn* c, size_t size) noexcept nogil:
         # One batch of publications may pass the limits of a queue, also where the reader takes it as fast as its line
-        # does. So whoever is not known to stand still has time, within further limits.
-        if (self.grace_ticks == 0 or c.count >= self.burst_messages
-                or <uint64_t> c.queued + size > self.burst_bytes or self.pool.waiting > self.burst_total):
-            return False
-        if c.flags & ON_OVER:
-            return True
-        if not c.flags & BLOCKED:
-            c.moved = self.wheel.now    # all that it was sent before is on its way
-        elif self.stands_still(c):
-            return False
-        c.over = self.wheel.now
-        c.flags |= ON_OVER
-        list_push(&self.lists[OVER], c)
-        return True
+        # does. So whoever does not stand still has time, within further limits. To know who does, a connection is
+        # watched from half its limits on.
+        if self.grace_ticks == 0:
+            return False    # nobody is watched, so this is the limit
+        if not c.flags & ON_OVER:
+            if not c.flags & BLOCKED:
+                c.moved = self.wheel.now    # all that it was sent before is on its way
+            self.look_at(c)
+            c.over = self.wheel.now
+            c.flags |= ON_OVER
+            list_push(&self.lists[OVER], c)
+        return not self.is_over(c, size) or (
+            c.count < self.burst_messages and self.waiting(c) + size <= self.burst_bytes
+            and self.pool.waiting <= self.burst_total and self.wheel.now - c.moved < self.stall_ticks)
 
-    cdef bint stands_still(self, Conn* c) noexcept nogil:
+    cdef void look_at(self, Conn* c) noexcept nogil:
         # The system takes what is sent in large pieces; what it has yet to get to the peer shows more.
-        cdef uint32_t unsent = rh_unsent(c.fd) if c.fd >= 0 else 0
-        if c.fd >= 0 and unsent < c.unsent:
-            c.moved = self.wheel.now
-        c.unsent = unsent
-        return self.wheel.now - c.moved >= self.stall_ticks
+        cdef uint32_t unsent
+        if c.fd >= 0:
+            unsent = rh_unsent(c.fd)
+            if unsent < c.unsent:
+                c.moved = self.wheel.now
+            c.unsent = unsent
 
     cdef void judge(self) noexcept nogil:
         # Once a tick: who is over the limits of a queue and stands still, or is so for too long, is sent away.
@@ -1306,13 +1384,15 @@ cdef class Engine:
             c.flags &= ~ON_OVER
             if c.flags & BURIED:
                 slot_release(&self.slots, c)
-            elif c.state == CONN_OPEN and (c.count > self.max_queue_messages
-                                           or (c.count > 1 and c.queued - c.offset > self.max_queue_bytes)):
-                if self.stands_still(c) or self.wheel.now - c.over >= self.grace_ticks:
+            elif c.state == CONN_OPEN and (c.count >= self.watch_messages or self.waiting(c) >= self.watch_bytes):
+                self.look_at(c)
+                if c.count <= self.max_queue_messages and (c.count <= 1 or self.waiting(c) <= self.max_queue_bytes):
+                    c.over = self.wheel.now
+                elif (self.wheel.now - c.moved >= self.stall_ticks or self.wheel.now - c.over >= self.grace_ticks):
                     self.send_away(c)
-                else:
-                    c.flags |= ON_OVER
-                    list_push(&self.lists[OVER], c)
+                    continue
+                c.flags |= ON_OVER
+                list_push(&self.lists[OVER], c)
 
     cdef int send_frame(self, Conn* c, Frame* f) except -1:
         if f == NULL:
@@ -1420,32 +1500,37 @@ cdef class Engine:
                 c.flags |= HALF_CLOSED
                 rh_half_close(c.fd)
 
-    cdef bytes joined(self, Conn* c):
-        # A transport takes whole frames, so that no offset stands in the way.
-        cdef bytes data = PyBytes_FromStringAndSize(NULL, c.queued)
+    cdef bytes joined(self, Conn* c, size_t most):
+        # As much as `most` bytes of what waits; 0 for all of it, which is whole frames where only that is ever taken.
+        cdef size_t size = c.queued - c.offset, done = 0, start = c.offset, part
+        if most and size > most:
+            size = most
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, size)
         cdef char* out = PyBytes_AS_STRING(data)
         cdef Frame* f
-        cdef uint32_t i
-        cdef size_t done = 0
-        for i in range(c.count):
+        cdef uint32_t i = 0
+        while done < size:
             f = queue_at(c, i)
-            memcpy(out + done, frame_bytes(f), f.size)
-            done += f.size
+            part = min(f.size - start, size - done)
+            memcpy(out + done, frame_bytes(f) + start, part)
+            done += part
+            start = 0
+            i += 1
         self.n.sends += 1
-        self.n.bytes_out += len(data)
-        c.moved = c.over = self.wheel.now
-        queue_written(&self.pool, c, len(data))
+        self.n.bytes_out += size
+        c.moved = self.wheel.now
+        queue_written(&self.pool, c, size)
+        if c.count == 0:
+            c.over = self.wheel.now
         return data
 
     cdef int write_through_python(self) except -1:
         cdef Conn* c
-        cdef bytes data
-        cdef uint64_t handle
         cdef int64_t deadline = clock_ns() + self.slice_ns
         cdef uint32_t taken = 0
         while True:
             taken += 1
-            if taken % 16 == 0 and clock_ns() > deadline:
+            if taken % 4 == 0 and clock_ns() > deadline:
                 return 0    # the rest in the loop's next turn
             c = list_pop(&self.lists[THROUGH_PYTHON])
             if c == NULL:
@@ -1459,18 +1544,62 @@ cdef class Engine:
             if not c.flags & IS_TRANSPORT:  # spliced onto a socket meanwhile
                 self.make_dirty(c, True)
                 continue
-            handle = handle_of(c)
+            if self.write_part(c) and not c.flags & ON_PYTHON:
+                c.flags |= ON_PYTHON
+                list_push(&self.lists[THROUGH_PYTHON], c)   # behind the others
+
+    cdef bint write_part(self, Conn* c) except -1:
+        cdef uint64_t handle = handle_of(c)
+        transport = <object> c.transport
+        try:
             if c.count:
-                transport = <object> c.transport
-                try:
-                    data = self.joined(c)
-                    transport.write(data)
-                except Exception as error:
-                    if self.find(handle) != NULL:   # it may have been spliced away in the call
-                        self.doom(c)
-                    self.on_error(error)
-            if self.find(handle) != NULL:
-                self.finish(c)
+                # A socket's transport gets a part at a time, so that it can say when it has enough: what lies in its
+                # buffers is this connection's alone, while what waits here is shared.
+                transport.write(self.joined(c, PART if c.fd >= 0 else 0))
+            if self.find(handle) != c or not c.flags & IS_TRANSPORT or c.transport != <PyObject*> transport:
+                return False    # it has gone, or was spliced away, in the call
+            if c.count:
+                return not c.flags & BLOCKED
+            self.finish_transport(c)
+        except Exception as error:
+            if self.find(handle) == c:
+                self.doom(c)
+            self.on_error(error)
+        return False
+
+    cdef int finish_transport(self, Conn* c) except -1:
+        cdef uint64_t handle
+        if c.fd < 0:
+            self.finish(c)
+        elif c.flags & LAST_FRAME and not c.flags & HALF_CLOSED:
+            # The transport ends when all is flushed, and then tells so (`lost`). From then on its peer has a tick for
+            # its own part, and none where there is nothing to wait for.
+            c.flags |= HALF_CLOSED
+            wheel_set(&self.wheel, &self.slots, c, 1)
+            if c.flags & (TLS | PEER_DONE | DEAF) or c.framing == FRAMING_SSE:  # TLS has no half-close
+                handle = handle_of(c)
+                (<object> c.transport).close()
+                if self.find(handle) == c and c.flags & TLS and c.flags & (PEER_DONE | DEAF):
+                    self.call_soon(Lingering(self, handle))
+            else:
+                (<object> c.transport).write_eof()
+        return 0
+
+    cdef bint is_flushed(self, Conn* c) except -1:
+        return rh_unsent(c.fd) == 0 and (<object> c.transport).get_write_buffer_size() == 0
+
+    cdef int linger(self, Lingering lingering) except -1:
+        cdef Conn* c = self.find(lingering.handle)
+        if c == NULL or not c.flags & HALF_CLOSED:
+            return 0
+        if rh_has_sent(c.fd):
+            c.flags |= OVERDUE
+            self.doom(c)
+            self.settle()
+        elif lingering.turns:
+            lingering.turns -= 1
+            self.call_soon(lingering)
+        return 0
 
 
     # --- 6. Input -----------------------------------------------------------------------------------------------------
@@ -1652,8 +1781,12 @@ cdef class Engine:
 
     cdef int timer_fired(self, Conn* c) except -1:
         if c.state == CONN_CLOSING:
-            c.flags |= OVERDUE
-            self.doom(c)
+            if (c.flags & IS_TRANSPORT and c.fd >= 0 and c.flags & HALF_CLOSED and self.wheel.now < c.over
+                    and not self.is_flushed(c)):
+                wheel_set(&self.wheel, &self.slots, c, 1)
+            else:
+                c.flags |= OVERDUE
+                self.doom(c)
         elif c.state == CONN_OPEN:
             if c.framing == FRAMING_ENGINEIO_3 or c.framing == FRAMING_POLLING_3:
                 # The client sends the pings, one in each interval.
@@ -1779,6 +1912,8 @@ cdef class Engine:
         self.open_count -= 1
         c.state = CONN_CLOSING
         c.flags |= LAST_FRAME
+        if code in (1002, 1003, 1007, 1009, 4502):  # it broke the protocol, or the limits of what it may send
+            c.flags |= DEAF
         if f != NULL:
             if not queue_append(&self.pool, c, f):
                 self.doom(c)
@@ -1786,6 +1921,7 @@ cdef class Engine:
         if not c.flags & BLOCKED:
             self.make_dirty(c, True)
         wheel_set(&self.wheel, &self.slots, c, self.close_ticks)
+        c.over = self.wheel.now + self.close_ticks
         return 0
 
     cdef void doom(self, Conn* c) noexcept nogil:
@@ -1812,6 +1948,7 @@ cdef class Engine:
             wheel_unset(&self.wheel, &self.slots, c)
             queue_drop(&self.pool, c, 0)
             input_drop(&self.pool, c)
+            self.put_outside(c, 0)
             # Held to the end: what goes with the last reference may call the engine.
             transport, handler = None, <object> c.handler
             Py_DECREF(handler)

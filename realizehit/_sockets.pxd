@@ -9,6 +9,8 @@ cdef extern from *:
     #include <poll.h>
     #include <stdint.h>
     #include <unistd.h>
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
     #include <sys/ioctl.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
@@ -73,6 +75,18 @@ cdef extern from *:
     #endif
         return (uint32_t) size;
     }
+    static int rh_has_sent(int fd) {
+        int size = 0;
+    #ifdef SIOCOUTQNSD
+        if (ioctl(fd, SIOCOUTQNSD, &size) < 0) size = 0;
+    #endif
+        return size == 0 && rh_unsent(fd) <= 4096;
+    }
+    static void rh_user_timeout(int fd, uint32_t milliseconds) {
+    #ifdef TCP_USER_TIMEOUT     /* Linux */
+        (void) setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof(milliseconds));
+    #endif
+    }
     static int rh_is_quiet(int fd) {
         struct pollfd one = {.fd = fd, .events = POLLIN};
         return poll(&one, 1, 0) == 0;
@@ -98,6 +112,10 @@ cdef extern from *:
     Py_ssize_t rh_send_vector(int fd, iovec* parts, int count) noexcept nogil
     Py_ssize_t rh_recv(int fd, void* data, size_t room) noexcept nogil
     uint32_t rh_unsent(int fd) noexcept nogil   # bytes that the peer has yet to acknowledge; 0 where nobody knows
+    # Whether all is on its way to the peer; with little unacknowledged, so that nothing waits before the socket either.
+    bint rh_has_sent(int fd) noexcept nogil
+    # After so long without an acknowledgement of what was sent the system ends the connection; where it can.
+    void rh_user_timeout(int fd, uint32_t milliseconds) noexcept nogil
     bint rh_is_quiet(int fd) noexcept nogil     # whether there is nothing to read from a descriptor
     bint rh_would_block() noexcept nogil
     void rh_half_close(int fd) noexcept nogil

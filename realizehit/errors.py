@@ -12,6 +12,7 @@ The tree::
     |   +-- BrokerUnavailable     it cannot be reached (retry later)  unavailable
     |   |   +-- PublishUnclear    it may have taken the message       unavailable
     |   +-- BrokerRefused         it answered with an error
+    |   |   +-- RegistryFull      it has no room for another shape
     |   +-- EmbeddedUnavailable   no Valkey binary for this platform
     +-- LoadTestError             a load test could not be carried out
     +-- ClientError               what the Python clients raise
@@ -155,6 +156,10 @@ class BrokerRefused(BrokerError):
     """The broker answered with an error, such as a missing permission or a full memory."""
 
     code = ErrorCode.BROKER_REFUSED
+
+
+class RegistryFull(BrokerRefused):
+    """So many shapes of wildcard subscriptions are in use that the broker takes no other."""
 
 
 class EmbeddedUnavailable(BrokerError):

@@ -24,6 +24,7 @@ from realizehit.upkeep import Failures
 
 logger: Final = logging.getLogger(__name__)
 
+SHUTDOWN_TIMEOUT: Final = 5.0  # seconds for a client's part in the end of a TLS connection
 BACKLOG: Final = 4096  # connections that may wait to be accepted; the own limit of most systems is lower
 
 
@@ -146,7 +147,12 @@ class _Server(uvicorn.Server):
         timeout = None if config.ssl is None else self._handshake_timeout
         self.servers = [
             await loop.create_server(
-                protocol, sock=sock, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=timeout
+                protocol,
+                sock=sock,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=timeout,
+                ssl_shutdown_timeout=None if timeout is None else SHUTDOWN_TIMEOUT,
             )
             for sock in sockets or ()
         ]

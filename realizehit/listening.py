@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Final
 
+from realizehit.causes import reason_of
 from realizehit.errors import SettingsError
 from realizehit.settings import Settings
 
@@ -40,7 +41,7 @@ def bind(host: str, port: int, *, reuse_port: bool = False, patience: float = 0.
     try:
         return _bind(addresses_of(host)[0], port, reuse_port=reuse_port, v6only=False, patience=patience)
     except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        raise SettingsError(f"cannot listen on {host}:{port}: {reason_of(error)}") from None
 
 
 def bind_all(host: str, port: int, *, reuse_port: bool = False, patience: float = 0.0) -> list[socket.socket]:
@@ -54,7 +55,7 @@ def bind_all(host: str, port: int, *, reuse_port: bool = False, patience: float 
     try:
         addresses = addresses_of(host)
     except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        raise SettingsError(f"cannot listen on {host}:{port}: {reason_of(error)}") from None
     for _ in range(_TRIES if port == 0 else 1):
         sockets: list[socket.socket] = []
         missing: OSError | None = None
@@ -158,7 +159,7 @@ def unix_socket(path: str | None, *, patience: float = 0.0) -> Generator[socket.
             finally:
                 os.umask(before)
         except OSError as error:  # also where the path is too long
-            raise SettingsError(f"--unix-socket: cannot listen on {path}: {error.strerror or error}") from None
+            raise SettingsError(f"--unix-socket: cannot listen on {path}: {reason_of(error)}") from None
         sock.setblocking(False)
         own = Path(path).stat().st_ino
         try:

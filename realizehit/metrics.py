@@ -38,12 +38,12 @@ _GAUGES: Final = {
     "channels": "Channels that have at least one subscriber here.",
 }
 _COUNTERS: Final = {  # name: the engine's own name, text
-    "connects": ("connections_total", "Clients that connected so far."),
+    "connects": ("connections_total", "Clients that connected since the start."),
     "messages": ("messages", "Publications that arrived from the broker."),
     "deliveries": ("deliveries", "Publications put into a client's queue, counted once for each client."),
     "sent_bytes": ("bytes_out", "Bytes written to clients."),
     "sends": ("sends", "System calls that wrote to clients."),
-    "blocked": ("blocked", "Times that a client's socket was full."),
+    "blocked": ("blocked", "Times that a client's socket took no more, and the rest had to wait."),
 }
 _DROPPED: Final = {"invalid_utf8": "dropped_invalid_utf8", "no_subscriber": "dropped_unclaimed"}
 _DISCONNECTS: Final = {
@@ -109,7 +109,7 @@ class _PublishCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         counter = CounterMetricFamily(
             "realizehit_publications",
-            "Messages handed to the publish API, by what became of them.",
+            "Messages handed to the publish API, by outcome.",
             labels=["outcome"],
         )
         for outcome, count in self._metrics.outcomes.items():
@@ -118,7 +118,7 @@ class _PublishCollector(Collector):
         bounds = [*(str(bound) for bound in _BUCKETS), "+Inf"]
         yield HistogramMetricFamily(
             "realizehit_publish_seconds",
-            "Time from a publish request's whole body to the broker's answer, or to giving that up.",
+            "Seconds from a publish request's whole body to the broker's answer, or until that was given up.",
             buckets=list(zip(bounds, accumulate(self._metrics.buckets), strict=True)),
             sum_value=self._metrics.seconds,
         )
@@ -137,7 +137,7 @@ class _GateCollector(Collector):
             refusals["too_many_actions"] += self._engine_stats()["refused_frames"]
         yield _labelled(
             "refusals",
-            "Connections, actions and publications that were not allowed, or no longer, by why.",
+            "Connections, actions and publications that were refused, and those that were ended later, by reason.",
             {reason: reason for reason in refusals},
             refusals,
         )
@@ -156,12 +156,16 @@ class _NodeCollector(Collector):
         self._engine_stats = engine_stats
 
     def collect(self) -> Iterator[Metric]:
-        yield InfoMetricFamily("realizehit_build", "What is running.", {"version": __version__})
+        yield InfoMetricFamily(
+            "realizehit_build", "The version that runs; the value is always 1.", {"version": __version__}
+        )
         yield GaugeMetricFamily(
-            "realizehit_broker_up", "1 while the broker can be reached.", int(self._bus.state is BusState.UP)
+            "realizehit_broker_up", "Whether the broker can be reached: 1 or 0.", int(self._bus.state is BusState.UP)
         )
         yield CounterMetricFamily(
-            "realizehit_broker_reconnects", "Times the connection to the broker was made again.", self._bus.reconnects
+            "realizehit_broker_reconnects",
+            "Times that a lost connection to the broker was made again.",
+            self._bus.reconnects,
         )
         yield CounterMetricFamily(
             "realizehit_broker_received_bytes", "Bytes read from the broker.", self._bus.bytes_received
@@ -173,8 +177,8 @@ class _NodeCollector(Collector):
             yield GaugeMetricFamily(f"realizehit_{name}", text, stats[name])
         for name, (key, text) in _COUNTERS.items():
             yield CounterMetricFamily(f"realizehit_{name}", text, stats[key])
-        yield _labelled("dropped", "Publications that reached nobody, by why.", _DROPPED, stats)
-        yield _labelled("disconnects", "Clients that the server closed, by why.", _DISCONNECTS, stats)
+        yield _labelled("dropped", "Publications from the broker that reached no client, by reason.", _DROPPED, stats)
+        yield _labelled("disconnects", "Clients that the server disconnected, by reason.", _DISCONNECTS, stats)
 
 
 def _labelled(name: str, text: str, reasons: dict[str, str], stats: dict[str, int]) -> CounterMetricFamily:

@@ -95,7 +95,7 @@ class Pipeline:
         self._name = name
         self._probe_after = probe_after
         self._probe_timeout = min(probe_timeout, timeout / 2)
-        self._probe: _Chunk | None = None  # the PING that is under way, and nothing else then
+        self._probe: Chunk | None = None  # the PING that is under way, and nothing else then
         self._probe_timer: asyncio.TimerHandle | None = None
         self._last_reply = 0.0
         self._on_up = on_up
@@ -104,8 +104,8 @@ class Pipeline:
         self._connection: CommandConnection | None = None  # only while it is ready
         self._connecting: asyncio.Task[None] | None = None
         self._place = ""  # where the connection leads
-        self._waiting: deque[_Chunk] = deque()
-        self._under_way: deque[_Chunk] = deque()
+        self._waiting: deque[Chunk] = deque()
+        self._under_way: deque[Chunk] = deque()
         self._messages_under_way = 0
         self._bytes_under_way = 0
         self._last_progress = 0.0
@@ -127,14 +127,14 @@ class Pipeline:
                 may have taken the message.
             BrokerRefused: it answered with an error.
         """
-        outcome = (await self._awaited(_Chunk(((channel, payload),), len(payload))))[0]
+        outcome = (await self._awaited(Chunk(((channel, payload),), len(payload))))[0]
         if isinstance(outcome, BrokerError):
             raise outcome
         return outcome
 
     def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[Outcome], None]) -> None:
         """Publish one message as `publish` does; ``done`` is called once with what that would return or raise."""
-        chunk = _Chunk(((channel, payload),), len(payload))
+        chunk = Chunk(((channel, payload),), len(payload))
         chunk.done = _Told(done, asyncio.get_running_loop())
         self._submit(chunk)
 
@@ -146,7 +146,7 @@ class Pipeline:
             whole, what follows is not sent, and has that failure as its outcome.
         """
         outcomes: list[Outcome] = []
-        pending: deque[tuple[asyncio.Future[list[Outcome]], _Chunk]] = deque()
+        pending: deque[tuple[asyncio.Future[list[Outcome]], Chunk]] = deque()
         end = 0
         failure: BrokerError | None = None
         try:
@@ -171,7 +171,7 @@ class Pipeline:
             BrokerUnavailable: it does not.
             BrokerRefused: it refuses the login.
         """
-        chunk = _Chunk((), 0)
+        chunk = Chunk((), 0)
         (outcome,) = await self._awaited(chunk)
         if isinstance(outcome, BrokerRefused) and code_of(chunk.refusal) == "NOPERM":
             return  # an answer all the same
@@ -198,13 +198,13 @@ class Pipeline:
 
     # ---- the queue
 
-    def _awaited(self, chunk: _Chunk) -> asyncio.Future[list[Outcome]]:
+    def _awaited(self, chunk: Chunk) -> asyncio.Future[list[Outcome]]:
         """Take a chunk; return what its outcomes will be in."""
         chunk.done = future = asyncio.get_running_loop().create_future()
         self._submit(chunk)
         return future
 
-    def _submit(self, chunk: _Chunk) -> None:
+    def _submit(self, chunk: Chunk) -> None:
         loop = asyncio.get_running_loop()
         if self._closed:
             self._fail(chunk, self._is_closed(), sent=False)
@@ -232,12 +232,16 @@ class Pipeline:
                 continue  # its publisher gave up before it was sent
             if not self._under_way:
                 self._last_progress = connection.loop.time()
-            parts.append(pack_publish(chunk.messages) or PING)
+            parts.append(self._pack(chunk))
             self._under_way.append(chunk)
             self._messages_under_way += chunk.count
             self._bytes_under_way += chunk.size
         if parts:
             connection.write(b"".join(parts))
+
+    def _pack(self, chunk: Chunk) -> bytes:
+        """Return the commands of a chunk that is about to be sent."""
+        return pack_publish(chunk.messages) or PING
 
     def replied(self, connection: CommandConnection, replies: list[Any]) -> None:
         """Take the replies of one read, in their order."""
@@ -264,7 +268,7 @@ class Pipeline:
         elif self._waiting and self._send_handle is None:
             self._send_handle = connection.loop.call_soon(self._send)
 
-    def _outcomes(self, chunk: _Chunk) -> list[Outcome]:
+    def _outcomes(self, chunk: Chunk) -> list[Outcome]:
         """Turn replies into outcomes, which they nearly always are already."""
         if any(type(reply) is not int for reply in chunk.replies):
             for index, reply in enumerate(chunk.replies):
@@ -309,7 +313,7 @@ class Pipeline:
         while self._waiting and self._waiting[0].done.done():
             self._waiting.popleft()
 
-    def _fail(self, chunk: _Chunk, error: BrokerError, sent: bool) -> None:
+    def _fail(self, chunk: Chunk, error: BrokerError, sent: bool) -> None:
         """Fail what of a chunk has no reply yet."""
         chunk.failure = error
         known = self._outcomes(chunk)
@@ -359,7 +363,7 @@ class Pipeline:
             # What is under way has a time of its own, and its replies tell as much.
             self._probe_timer = loop.call_at(max(due, loop.time() + self._probe_after / 2), self._watch)
             return
-        self._probe = probe = _Chunk((), 0)
+        self._probe = probe = Chunk((), 0)
         probe.done = _Told(lambda outcome: None, loop)
         probe.deadline = loop.time() + self._timeout
         self._under_way.append(probe)
@@ -368,7 +372,7 @@ class Pipeline:
         connection.write(PING)
         self._probe_timer = loop.call_later(self._probe_timeout, self._watch)
 
-    def _judge(self, probe: _Chunk) -> None:
+    def _judge(self, probe: Chunk) -> None:
         connection = self._connection
         if connection is None:
             return
@@ -492,12 +496,13 @@ class _Told:
             self._loop.call_exception_handler({"message": "telling of a publication failed", "exception": error})
 
 
-class _Chunk:
+class Chunk:
     """Messages that are answered together; none at all stands for a PING."""
 
-    __slots__ = ("count", "deadline", "done", "failure", "messages", "refusal", "replies", "size")
+    __slots__ = ("count", "deadline", "done", "failure", "messages", "refusal", "replies", "shapes", "size")
 
     done: asyncio.Future[list[Outcome]] | _Told
+    shapes: tuple[bytes, ...]  # only where messages are projected: those that there were when it was sent
 
     def __init__(self, messages: Sequence[Message], size: int) -> None:
         self.messages = messages
@@ -509,9 +514,9 @@ class _Chunk:
         self.failure: BrokerError | None = None  # of the chunk as a whole
 
 
-def _chunk(messages: Sequence[Message], start: int) -> _Chunk:
+def _chunk(messages: Sequence[Message], start: int) -> Chunk:
     end, size = start, 0
     while end < len(messages) and end - start < CHUNK_MESSAGES and size < CHUNK_BYTES:
         size += len(messages[end][1])
         end += 1
-    return _Chunk(messages[start:end], size)
+    return Chunk(messages[start:end], size)

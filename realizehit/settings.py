@@ -346,12 +346,13 @@ def _convert(name: str, value: Any, source: str, file: Path | None) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise SettingsError(f"{where}: {_shown(name, value)} is of the wrong type")
+        raise SettingsError(f"{where}: {_shown(name, value)} is of the wrong type; it takes {_WANTED[wanted]}")
     if choices and value not in choices:
         raise SettingsError(f"{where}: {_shown(name, value)} is none of {', '.join(choices)}")
     return value
 
 
+_WANTED: Final[dict[type, str]] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _KINDS: Final[dict[type, str]] = {str: "a text", list: "a list", tuple: "a list", dict: "a table"}
 
 _LONGEST_SHOWN: Final = 100  # characters of a value in an error

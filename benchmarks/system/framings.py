@@ -48,11 +48,11 @@ def _framings() -> list[Framing]:
 
     eio = HANDSHAKE.replace(b"/ws ", b"/ws/?EIO=4&transport=websocket ") + masked(b"4" + sub(engineio))
     events = f"GET /sse?pat={quote(sub_text(sse))} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    label = len("3bf1d979?")
+    label, event = len("3bf1d979?"), len("id: 3bf1d979\ndata: \n\n") + PAYLOAD
     return [
         Framing("websocket", plain, HANDSHAKE + masked(sub(plain)), b'"ret"', 4 + label + PAYLOAD),
         Framing("Engine.IO", engineio, eio, b'"ret"', 4 + 1 + label + PAYLOAD),
-        Framing("Server-Sent Events", sse, events, b"]}\n\n", len("id: 3bf1d979\ndata: \n\n") + PAYLOAD),
+        Framing("Server-Sent Events", sse, events, b"]}\n\n\r\n", len(b"%x\r\n\r\n" % event) + event),
     ]
 
 

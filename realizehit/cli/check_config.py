@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +13,9 @@ from realizehit.cli.grouping import GroupedCommand
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.errors import SettingsError
 from realizehit.settings import GROUPS, OPTIONS, Settings, flag_of, variable_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MIN_WIDTH = 120  # columns, where the output is no terminal and nothing needs to be folded
 
@@ -30,9 +35,10 @@ MIN_WIDTH = 120  # columns, where the output is no terminal and nothing needs to
 )  # fmt: skip
 @click.pass_context
 def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: tuple[str, ...], **flags: Any) -> None:
-    """Show each setting, its value and where it comes from, or say what is wrong.
+    """Show each setting, its value and where it comes from, and what the server would do; or say what is wrong.
 
-    Nothing is started or connected. Passwords are not shown. The exit status is 2 where the settings cannot be used.
+    What the server would do: where it listens, who may publish and subscribe, which pages may use it. Nothing is
+    started or connected. Passwords are not shown. The exit status is 2 where the settings cannot be used.
     What can be used and is probably not meant is told on standard error.
     With --pattern the answer to a subscription is told instead, with the grant that allows it or the nearest one that
     does not; the exit status is then 0 for yes and 1 for no.
@@ -41,10 +47,10 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
         raise click.UsageError("--identity goes with --pattern")
     settings, origin = settings_from(ctx.obj or {}, flags)
 
-    from rich.console import Console
     from rich.table import Table
 
     from realizehit.cli.banner import doubts
+    from realizehit.cli.summary import summary
     from realizehit.supervisor import check
 
     try:
@@ -53,9 +59,7 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
         raise Unusable(str(error)) from None
     if patterns:
         answer(settings, patterns, identities, complete=True)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(MIN_WIDTH, *(len(_shown(settings, option.name)) + 80 for option in OPTIONS)))
+    widest = max(len(_shown(settings, option.name)) for option in OPTIONS)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("setting", "value", "from", "variable"):
         table.add_column(title, overflow="fold")
@@ -63,9 +67,32 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
         name, place = option.name, origin[option.name]
         style = "dim" if place == "default" else ""
         table.add_row(flag_of(name) or "-", _shown(settings, name), place, variable_of(name), style=style)
-    console.print(table, markup=False, highlight=False)
+    _console(widest).print(table, markup=False, highlight=False)
+    sys.stdout.flush()
+
+    told = Table(box=None, pad_edge=False, show_header=False)
+    told.add_column(style="bold")
+    told.add_column(overflow="fold")
+    lines = list(summary(settings, os.environ))
+    for line in lines:
+        told.add_row(*line)
+    # Scripts read the table from standard output, and find nothing else there.
+    _console(max(len(text) for _, text in lines), stderr=True).print(told, markup=False, highlight=False)
     for doubt in doubts(settings):
         click.echo(f"Warning: {doubt}", err=True)
+
+
+def _console(widest: int, *, stderr: bool = False) -> Console:
+    """Return where to print; what is no terminal is as wide as what is printed, so that nothing is folded.
+
+    Args:
+        widest: characters of the longest text.
+        stderr: whether it is standard error.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=max(MIN_WIDTH, widest + 80))
 
 
 def _shown(settings: Settings, name: str) -> str:

@@ -62,7 +62,7 @@ def _ask(host: str, port: int, *, tls: bool, timeout: float) -> None:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        raise click.ClickException(f"{where}: {str(error) or type(error).__name__}") from None
+        raise click.ClickException(f"{where}: {str(error).strip() or type(error).__name__}") from None
     finally:
         connection.close()
     if status != http.client.OK:

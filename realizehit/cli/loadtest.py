@@ -152,7 +152,7 @@ def loadtest(
             else:
                 target = find_target(url, api=api, redis=redis, publish=plan.publish, key=key or None, headers=header)
             report = _run(plan, with_sources(target, plan.connections, source_address), scenario, console)
-        report.expectations = [(each.text, each.failure(report.figures)) for each in expectations]
+        report.expect(expectations)
         _tell(report, json_file, html_file)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

@@ -84,7 +84,7 @@ def subscribe(
     \b
     realizehit subscribe kind=news channel=CNN
 
-    The exit status is 1 where --timeout passed before --count payloads had come.
+    The exit status is 1 where it could not subscribe, and where --timeout passed before --count payloads had come.
     """  # noqa: D301 - \b is click's mark for lines that are to stay as they are
     from realizehit.cli.running import run
 
@@ -94,6 +94,7 @@ def subscribe(
 
 
 async def _follow(pattern: Pattern, target: Client, *, lines: bool, count: int | None, seconds: float | None) -> int:
+    subscription = None
     try:
         async with asyncio.timeout(seconds), target.open() as client:
             client.on("error", _tell_failure)
@@ -108,6 +109,9 @@ async def _follow(pattern: Pattern, target: Client, *, lines: bool, count: int |
             return 0
     except TimeoutError:
         pass
+    if subscription is None:
+        _say(f"{seconds:g} seconds have passed and there is no subscription yet")
+        return 1
     if count is None:
         return 0
     _say(f"{seconds:g} seconds have passed and fewer than {count} payloads have come")

@@ -21,6 +21,11 @@ KNOWN: Final = frozenset(
 _NEAR: Final = 0.8  # others may have variables of their own that begin so, such as Kubernetes
 
 
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the names of variables that begin as ours do and are not looked at, in order."""
+    return sorted(name for name, value in environ.items() if name.startswith(PREFIX) and name not in KNOWN and value)
+
+
 def check_variables(environ: Mapping[str, str]) -> None:
     """Refuse a variable whose name is almost one of ours, or is that of an option whose variable is another one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -12,7 +13,7 @@ from realizehit.address import Address
 from realizehit.client.channels import encode_message, publish_in_blocks
 from realizehit.client.home import PerLoop
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
-from realizehit.client.wire import Backoff
+from realizehit.client.wire import Backoff, was_silent
 from realizehit.errors import BrokerError, BrokerUnavailable
 from realizehit.pipeline import Pipeline
 
@@ -64,6 +65,7 @@ class Publisher:
 
     def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES) -> None:
         self._retries = retries
+        self._timeout = timeout
         self._closed = False
         address = Address(url)
         self._lines = PerLoop(lambda: _Line(address, timeout))
@@ -117,10 +119,11 @@ class Publisher:
         backoff = Backoff(0.1, 2.0)
         left = self._retries
         while not line.up:
+            began = time.monotonic()
             try:
                 await line.pipeline.ping()
             except BrokerUnavailable:
-                if not left:
+                if not left or was_silent(began, self._timeout):
                     raise
                 left -= 1
                 await asyncio.sleep(backoff.next())

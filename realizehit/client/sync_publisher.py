@@ -17,7 +17,7 @@ from realizehit.address import Address
 from realizehit.client.channels import Block, encode_message, publish_in_blocks
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
 from realizehit.client.publisher import DEFAULT_URL
-from realizehit.client.wire import Backoff
+from realizehit.client.wire import Backoff, was_silent
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.resp import pack_publish
 
@@ -58,6 +58,7 @@ class Publisher:
     def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES) -> None:
         self._address = Address(url)
         self._retries = retries
+        self._timeout = timeout
         self._closed = False
         self._pool = redis.ConnectionPool.from_url(
             url,
@@ -151,11 +152,12 @@ class Publisher:
         backoff = Backoff(0.1, 2.0)
         left = self._retries
         while True:
+            began = time.monotonic()
             try:
                 return self._pool.get_connection()
             except (errors.RedisError, OSError) as error:
                 failure = self._translated(error)
-                if not left or isinstance(failure, BrokerRefused):
+                if not left or isinstance(failure, BrokerRefused) or was_silent(began, self._timeout):
                     raise failure from None
             left -= 1
             time.sleep(backoff.next())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -177,6 +178,16 @@ def bad_proxy(error: Exception) -> SettingsError:
     return SettingsError(
         f"the environment names a proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) that cannot be used: {masked(str(error))}"
     )
+
+
+def was_silent(began: float, timeout: float) -> bool:
+    """Whether an attempt that failed took all the time that a publication has: another one would take as long.
+
+    Args:
+        began: by ``time.monotonic()``.
+        timeout: seconds that a publication has.
+    """
+    return time.monotonic() - began >= 0.9 * timeout
 
 
 class Backoff:

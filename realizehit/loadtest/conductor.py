@@ -34,6 +34,7 @@ from realizehit.loadtest.report import (
     describe_problems,
     errors_of,
     make_figures,
+    make_limits,
     make_warnings,
 )
 from realizehit.loadtest.target import Target
@@ -257,7 +258,7 @@ class Conductor:
         if server is not None:
             self._rss = max(self._rss or 0, server.rss)
         sampled = sum(sample.clock for sample in samples) / len(samples) if samples else 0.0
-        return Moment(time.monotonic(), sampled, counts, cpu, server)
+        return Moment(time.monotonic(), sampled, counts, cpu, server, local.machine_times())
 
     def _point(self) -> None:
         now, before = self._moment(), self._previous or self._moments["begun"]
@@ -277,6 +278,7 @@ class Conductor:
             errors=errors_of(now.counts),
             server_cpu=(now.server.cpu - before.server.cpu) / seconds if now.server and before.server else None,
             server_rss=now.server.rss if now.server else None,
+            client_cpu=max(b - a for a, b in zip(before.cpu, now.cpu, strict=True)) / counted,
         )
         self._latencies.merge(self._recent)
         self._recent = Histogram()
@@ -300,6 +302,13 @@ class Conductor:
             return process.wait(END_TIMEOUT)
         return None
 
+    def _machine_busy(self) -> float | None:
+        """Return how busy this machine was while messages were published."""
+        began, ended = self._moments.get("started"), self._moments.get("published")
+        if began is None or ended is None or began.machine is None or ended.machine is None:
+            return None
+        return ended.machine.share_since(began.machine)
+
     def _report(self, started: datetime) -> Report:
         self._latencies.merge(self._recent)
         last = [each for each in self._last if each is not None]
@@ -318,6 +327,8 @@ class Conductor:
             rss=self._rss,
         )
         warnings = make_warnings(self.plan, self.target, figures, self._lags, end.counts["abandoned"])
+        limits = make_limits(self.plan, self.target, figures, self.points, self._machine_busy())
+        warnings = [*limits, *(warning for warning in warnings if warning not in limits)]
         if self._interrupted:
             warnings.insert(0, "stopped early: the figures are of a part of the load test")
         elif self.plan.storm and figures["storm_seconds"] is None:
@@ -343,6 +354,7 @@ class Conductor:
             latencies=self._latencies,
             points=[_moved(p, p.seconds - start) if p.phase == "connecting" else p for p in self.points],
             warnings=warnings,
+            limited=bool(limits),
             problems=describe_problems(problems[:MAX_PROBLEMS]),  # type: ignore[arg-type]  # five values each
             notes=self._trouble + list(dict.fromkeys(note for each in last for note in each.notes)),
             close_codes=codes,

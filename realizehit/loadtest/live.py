@@ -14,7 +14,7 @@ from rich.text import Text
 
 from realizehit.loadtest.expect import show, show_bytes, show_time
 from realizehit.loadtest.plan import Plan
-from realizehit.loadtest.report import Point, Report
+from realizehit.loadtest.report import LIMITED, Point, Report
 from realizehit.loadtest.target import Target
 
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
@@ -141,6 +141,10 @@ def show_report(console: Console, report: Report) -> None:
     for (name, value), (other, other_value) in zip(left, right, strict=True):
         table.add_row(Text(name, style="dim"), value, Text(other, style="dim"), other_value)
     console.print(table, highlight=False)
+    if report.headline:
+        console.print(Text(report.headline))
+    if report.limited:
+        console.print(Text(LIMITED, style="bold yellow"))
     console.print(Text(report.verdict, style="bold red" if figures["errors"] else "green"))
     for code, count in sorted(report.close_codes.items()):
         console.print(Text(f"  closed with {code or 'no code'}: {count:,} connections"))

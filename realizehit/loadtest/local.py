@@ -72,6 +72,35 @@ def usage(pids: Iterable[int]) -> Usage | None:
     return Usage(cpu, rss) if found else None
 
 
+class MachineTimes(NamedTuple):
+    """What all cores of this machine have done since it started, in the system's ticks.
+
+    Attributes:
+        busy: they worked, for whomever.
+        total: the same and the time in which they had nothing to do.
+    """
+
+    busy: int
+    total: int
+
+    def share_since(self, before: MachineTimes) -> float | None:
+        """Return the share of the time in which the cores were busy; ``None`` where no tick has passed."""
+        total = self.total - before.total
+        return (self.busy - before.busy) / total if total > 0 else None
+
+
+def machine_times() -> MachineTimes | None:
+    """Return the times of all cores; ``None`` where they cannot be read."""
+    try:
+        user, nice, system, idle, iowait, irq, softirq, steal = map(
+            int, (_PROC / "stat").read_text().partition("\n")[0].split()[1:9]
+        )
+    except (OSError, ValueError):
+        return None
+    busy = user + nice + system + irq + softirq + steal  # a guest's time is in the user's
+    return MachineTimes(busy, busy + idle + iowait)
+
+
 def _stat(pid: int) -> list[str]:
     # The second field is the name in parentheses, and may hold blanks and parentheses.
     return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()

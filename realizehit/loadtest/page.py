@@ -9,12 +9,23 @@ from typing import Final, NamedTuple
 
 from realizehit.loadtest.expect import FIGURES, show, show_time
 from realizehit.loadtest.histogram import Histogram
-from realizehit.loadtest.report import Point, Report, machine
+from realizehit.loadtest.report import LIMITED, Point, Report, machine
 
 WIDTH: Final = 720
-HEIGHT: Final = 240
+HEIGHT: Final = 276
 EDGE: Final = 0.97  # of the width; a text in the middle under a mark beyond it would not have room
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 36
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 28, 56
+
+_TILES: Final = {
+    "rate_out": "deliveries a second",
+    "rate_in": "messages a second",
+    "p50": "latency, half of the deliveries",
+    "p99": "latency, 99 % of the deliveries",
+    "max": "latency, the slowest delivery",
+    "connections": "connections",
+    "errors": "errors",
+    "server_cpu": "the server's processor time",
+}
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c2330; --dim: #5d6778; --line: #d9dee7; --back: #ffffff; --card: #f6f8fb;
@@ -22,8 +33,9 @@ _STYLE: Final = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --dim: #97a1b3; --line: #333b49; --back: #11151c;
   --card: #191f29; --a: #6ea8fe; --b: #fbbf24; --bad: #f87171; --good: #4ade80; } }
 body { margin: 0 auto; padding: 2rem 1rem; max-width: 760px; background: var(--back); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+  font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .5rem; } p { margin: .3rem 0; }
+h1, p, li { overflow-wrap: anywhere; }
 .dim { color: var(--dim); } .bad { color: var(--bad); } .good { color: var(--good); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .6rem; margin: 1.2rem 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .6rem .8rem; }
@@ -34,13 +46,15 @@ td:nth-child(2) { text-align: right; white-space: nowrap; padding-right: 1rem; }
 svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 svg text { fill: var(--dim); font: 11px system-ui, sans-serif; } .grid { stroke: var(--line); }
 .a { stroke: var(--a); } .b { stroke: var(--b); } .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
-.key-a { fill: var(--a) !important; } .key-b { fill: var(--b) !important; }
-.chart { overflow-x: auto; }
-@media (max-width: 600px) { /* charts keep the size of their text and scroll; what a figure means stands below it */
-  svg { min-width: 660px; }
-  table, tbody { display: block; }
-  tr { display: grid; grid-template-columns: 1fr auto; border-top: 1px solid var(--line); padding: .3rem 0; }
-  td { border: 0; padding: 0; } td:nth-child(2) { padding: 0; } td:nth-child(3) { grid-column: 1 / -1; }
+svg .key-a { fill: var(--a); } svg .key-b { fill: var(--b); }
+.limit { border-left: 4px solid var(--b); padding: .1rem .8rem; background: var(--card); margin: 1rem 0; }
+@media (max-width: 600px) {
+  body { padding: 1rem .8rem; } .tiles { grid-template-columns: 1fr 1fr; }
+  /* The charts shrink with the page, and their texts must not: twice as large, half as many. */
+  svg text { font-size: 22px; } svg .odd { display: none; }
+  svg .y { text-anchor: start; transform: translate(-52px, -8px); }
+  table, tbody, tr, td { display: block; } td { border: 0; padding: 0; overflow-wrap: anywhere; }
+  tr { border-top: 1px solid var(--line); padding: .4rem 0; } td:nth-child(2) { text-align: left; font-weight: 600; }
 }
 """
 
@@ -62,7 +76,6 @@ class Curve(NamedTuple):
 def render(report: Report) -> str:
     """Return the page."""
     figures = report.figures
-    tiles = ("rate_out", "rate_in", "p50", "p99", "max", "connections", "errors", "server_cpu")
     made = machine()
     place = (
         f"{report.target.url} · {report.started:%Y-%m-%d %H:%M} UTC · {made['model']}, {made['cpus']} cores · "
@@ -70,19 +83,22 @@ def render(report: Report) -> str:
     )
     parts = [
         "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>Load test: {escape(report.scenario)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>Load test: {escape(report.scenario)}</h1>",
         f'<p class="dim">{escape(report.summary)}</p>',
         f'<p class="dim">{escape(place)}</p>',
         '<div class="tiles">',
         *(
-            f'<div class="tile"><b>{escape(show(name, figures[name]))}</b><span>{name.replace("_", " ")}</span></div>'
-            for name in tiles
+            f'<div class="tile"><b>{escape(show(name, figures[name]))}</b><span>{escape(text)}</span></div>'
+            for name, text in _TILES.items()
             if figures.get(name) is not None
         ),
         "</div>",
-        f'<p class="{"bad" if figures["errors"] else "good"}">{escape(report.verdict)}</p>',
+        *([f"<p>{escape(_sentence(report.headline))}</p>"] if report.headline else []),
+        f'<p class="{"bad" if figures["errors"] else "good"}">{escape(_sentence(report.verdict))}</p>',
+        *([f'<p class="limit"><b>{escape(_sentence(LIMITED))}</b></p>'] if report.limited else []),
         *(f'<p class="bad">Warning: {escape(warning)}</p>' for warning in report.warnings),
         *_expectations(report),
         "<h2>Latency by percentile</h2>",
@@ -112,6 +128,10 @@ def render(report: Report) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
 def _expectations(report: Report) -> list[str]:
     return [
         f'<p class="bad">Failed: {escape(failure)}</p>' if failure else f'<p class="good">Held: {escape(text)}</p>'
@@ -120,12 +140,14 @@ def _expectations(report: Report) -> list[str]:
 
 
 def _server(report: Report) -> list[str]:
-    if all(point.server_cpu is None for point in report.points):
-        return []
-    return [
-        "<h2>Server</h2>",
-        time_chart(report.points, [("cores busy", lambda p: p.server_cpu)], lambda value: f"{value:.2f}"),
+    curves: list[tuple[str, Callable[[Point], float | None]]] = [
+        ("cores busy", lambda p: p.server_cpu),
+        ("busiest client", lambda p: p.client_cpu),
     ]
+    known = [curve for curve in curves if any(curve[1](point) is not None for point in report.points)]
+    if not known:
+        return []
+    return ["<h2>Processor time, in cores</h2>", time_chart(report.points, known, lambda value: f"{value:.2f}")]
 
 
 def _texts(title: str, texts: Sequence[str]) -> list[str]:
@@ -179,14 +201,15 @@ def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
         return f"{TOP + (1 - y.place(value)) * height:.1f}"
 
     label = escape(", ".join(curve.name for curve in curves))
-    parts = [f'<div class="chart"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
     for value, text in y.marks:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(value)}" y2="{up(value)}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{up(value)}" dy="4" text-anchor="end">{escape(text)}</text>')
-    for value, text in x.marks:
+        parts.append(f'<text class="y" x="{LEFT - 6}" y="{up(value)}" dy="4" text-anchor="end">{escape(text)}</text>')
+    for number, (value, text) in enumerate(x.marks):
         parts.append(f'<line class="grid" x1="{across(value)}" x2="{across(value)}" y1="{TOP}" y2="{TOP + height}"/>')
         anchor = "end" if x.place(value) > EDGE else "middle"
-        parts.append(f'<text x="{across(value)}" y="{HEIGHT - 18}" text-anchor="{anchor}">{escape(text)}</text>')
+        odd = ' class="odd"' if number % 2 else ""  # left out where there is little room
+        parts.append(f'<text{odd} x="{across(value)}" y="{HEIGHT - 34}" text-anchor="{anchor}">{escape(text)}</text>')
     for key, curve in zip("ab", curves, strict=False):
         path, pen = [], "M"
         for at, reading in curve.points:
@@ -196,9 +219,9 @@ def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
             path.append(f"{pen}{across(at)} {up(reading)}")
             pen = "L"
         parts.append(f'<path class="curve {key}" d="{"".join(path)}"/>')
-        left = LEFT + "ab".index(key) * 160
-        parts.append(f'<text class="key-{key}" x="{left}" y="{HEIGHT - 4}">■ {escape(curve.name)}</text>')
-    return "".join(parts) + "</svg></div>"
+        left = LEFT + "ab".index(key) * (width // 2)
+        parts.append(f'<text class="key-{key}" x="{left}" y="{HEIGHT - 8}">■ {escape(curve.name)}</text>')
+    return "".join(parts) + "</svg>"
 
 
 def linear(top: float, text: Callable[[float], str]) -> Axis:

@@ -12,18 +12,25 @@ from pathlib import Path
 from typing import Any, Final
 
 import realizehit
+from realizehit.loadtest.expect import FIGURES, Expectation, Kind, show_time
 from realizehit.loadtest.histogram import Histogram
-from realizehit.loadtest.local import Usage
+from realizehit.loadtest.local import MachineTimes, Usage
 from realizehit.loadtest.plan import Plan
 from realizehit.loadtest.target import Target
 
 SCHEMA: Final = 1  # of the JSON; raised when a field changes its meaning or goes
+
+LIMITED: Final = (
+    "the load test was at its own limit: the figures are what it could do here, and the server may do better"
+)
 
 FAULTS: Final = (
     "lost", "duplicates", "reordered", "unexpected", "foreign", "failed", "dropped", "closed", "refused",
     "protocol_errors", "publish_errors",
 )  # fmt: skip
 
+MACHINE_BUSY: Final = 0.95  # share of all cores' time from on which the machine is taken for the limit
+OFTEN: Final = 0.1  # share of the moments in which a client process may be busy before it is said
 BUSY: Final = 0.9  # share of a core from which on a client process is taken for the limit
 LATE_SHARE: Final = 0.01  # of the messages that may be late before it is said
 SHORT_SHARE: Final = 0.99  # of the messages on the schedule that have to have been sent
@@ -42,6 +49,7 @@ class Point:
         errors: faults so far.
         server_cpu: cores that the server kept busy since the point before; ``None`` where that is not known.
         server_rss: its resident memory in bytes, likewise.
+        client_cpu: share of a core that the busiest client process used, likewise.
     """
 
     seconds: float
@@ -54,6 +62,7 @@ class Point:
     errors: int
     server_cpu: float | None
     server_rss: int | None
+    client_cpu: float | None = None
 
 
 @dataclass(slots=True)
@@ -66,6 +75,7 @@ class Moment:
         counts: as ``Fleet.counts``, added up.
         cpu: processor time of each client process.
         server: what the server has used, where that is known.
+        machine: what all cores of this machine have done, where that is known.
     """
 
     clock: float
@@ -73,11 +83,17 @@ class Moment:
     counts: dict[str, int]
     cpu: list[float]
     server: Usage | None
+    machine: MachineTimes | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """Everything that a load test found out."""
+    """Everything that a load test found out.
+
+    Attributes:
+        limited: whether the client's side was at its limit, so that the figures may say nothing about the server; the
+            first warnings say how.
+    """
 
     scenario: str
     plan: Plan
@@ -92,6 +108,7 @@ class Report:
     notes: list[str]
     close_codes: dict[int, int]
     expectations: list[tuple[str, str | None]] = field(default_factory=list)
+    limited: bool = False
 
     @property
     def summary(self) -> str:
@@ -107,6 +124,23 @@ class Report:
             *([counted(plan.processes, "client process", "client processes")] if plan.processes > 1 else []),
         )
         return ", ".join(parts)
+
+    @property
+    def headline(self) -> str:
+        """What was measured, in a sentence; empty where nothing was delivered."""
+        p50, p99 = self.figures["p50"], self.figures["p99"]
+        if p50 is None or p99 is None:
+            return ""
+        since = "after the message was sent" if self.plan.outstanding else "after the message was due"
+        return f"half of the deliveries came within {show_time(p50)} {since}, and 99 of 100 within {show_time(p99)}"
+
+    def expect(self, expectations: Sequence[Expectation]) -> None:
+        """Hold the figures to what is expected of them."""
+        for each in expectations:
+            failure = each.failure(self.figures)
+            if failure and self.limited and FIGURES[each.figure][0] in (Kind.TIME, Kind.RATE):
+                failure += "; the load test was at its own limit, see the warnings: this need not be the server's doing"
+            self.expectations.append((each.text, failure))
 
     @property
     def verdict(self) -> str:
@@ -226,21 +260,52 @@ def make_figures(
     return figures
 
 
+def make_limits(
+    plan: Plan, target: Target, figures: Mapping[str, float | None], points: Sequence[Point], machine: float | None
+) -> list[str]:
+    """Say what of the load test's own side was at its limit; nothing where the figures are the server's.
+
+    Args:
+        plan: what was done.
+        target: where.
+        figures: what was measured.
+        points: the course.
+        machine: the share of their time in which all cores of this machine were busy.
+    """
+    found = []
+    busy = figures["client_cpu"]
+    seen = [p.client_cpu for p in points if p.phase == "publishing" and p.client_cpu is not None]
+    often = sum(cpu >= BUSY for cpu in seen) / len(seen) if seen else 0.0
+    more = (
+        "it takes one process to see that a message reached everyone: for more use a --rate with --processes"
+        if plan.outstanding
+        else "spread the load with --processes, on cores that the server does not need"
+    )
+    if busy is not None and busy >= BUSY:
+        found.append(
+            f"a client process used {busy:.0%} of a core: the figures may be the client's limit, not the server's; "
+            f"{more}"
+        )
+    elif often > OFTEN:
+        found.append(
+            f"a client process used over {BUSY:.0%} of a core for {often:.0%} of the time: the highest latencies may "
+            f"be the client's, not the server's; {more}"
+        )
+    if machine is not None and machine >= MACHINE_BUSY:
+        whose = "server and client had to wait for each other" if target.pids else "the client had to wait"
+        found.append(
+            f"the cores of this machine were busy {machine:.0%} of the time, with whatever ran on it: {whose}, and the "
+            "figures may be the machine's limit, not the server's"
+        )
+    return found
+
+
 def make_warnings(
     plan: Plan, target: Target, figures: Mapping[str, float | None], lags: Histogram, abandoned: int = 0
 ) -> list[str]:
     """Say what makes the figures doubtful; ``abandoned`` outstanding messages made room for others without coming."""
-    found = []
-    busy, published, late = figures["client_cpu"], figures["published"] or 0, figures["late"] or 0
-    if busy is not None and busy >= BUSY:
-        found.append(
-            f"a client process used {busy:.0%} of a core: the figures may be the client's limit, not the server's; "
-            + (
-                "it takes one process to see that a message reached everyone: for more use a --rate with --processes"
-                if plan.outstanding
-                else "spread the load with --processes, on cores that the server does not need"
-            )
-        )
+    found = make_limits(plan, target, figures, (), None)
+    published, late = figures["published"] or 0, figures["late"] or 0
     if published and late > LATE_SHARE * published and not plan.outstanding:
         worst = lags.percentile(99)
         found.append(

@@ -24,6 +24,7 @@ from realizehit.causes import reason_of
 from realizehit.errors import LoadTestError, SettingsError
 from realizehit.loadtest import local
 from realizehit.loadtest.plan import Publish
+from realizehit.masking import masked
 from realizehit.pattern import Pattern
 
 REDIS_VARIABLE: Final = "REALIZEHIT_LOADTEST_REDIS"  # a URL may hold a password: it is no argument
@@ -148,8 +149,8 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The WebSocket server's URL."""
-        return f"ws://{self.ws.authority}{self.ws.path}"
+        """The WebSocket server's URL, without what in it may be a secret."""
+        return masked(f"ws://{self.ws.authority}{self.ws.path}")
 
     @property
     def api_headers(self) -> tuple[tuple[str, str], ...]:
@@ -162,7 +163,7 @@ class Target:
         Raises:
             LoadTestError: the API cannot be reached, or does not take it; the text says why.
         """
-        name = f"the API at http://{self.api.authority}{self.api.path}"
+        name = f"the API at {masked(f'http://{self.api.authority}{self.api.path}')}"
         connection = http.client.HTTPConnection(self.api.host, self.api.port, timeout=API_TIMEOUT)
         headers = {"Host": self.api.authority, "Content-Type": "application/json", **dict(self.api_headers)}
         body = json.dumps({"pattern": dict(pattern), "payload": None}).encode()
@@ -337,15 +338,15 @@ def _header(line: str) -> tuple[str, str]:
 def _place(option: str, url: str, scheme: str, path: str) -> Place:
     parts = _split(option, url)
     if parts.scheme == scheme + "s":
-        raise SettingsError(f"{option} {url}: the load test does not speak TLS; give the address behind it")
+        raise SettingsError(f"{option} {masked(url)}: the load test does not speak TLS; give the address behind it")
     if parts.scheme != scheme:
-        raise SettingsError(f"{option} {url} does not begin with {scheme}://")
+        raise SettingsError(f"{option} {masked(url)} does not begin with {scheme}://")
     assert parts.hostname is not None
     port = parts.port or 80
     try:
         host = _address(parts.hostname, port)
     except OSError as error:
-        raise SettingsError(f"{option} {url}: {parts.hostname} has no address: {error.strerror}") from None
+        raise SettingsError(f"{option} {masked(url)}: {parts.hostname} has no address: {error.strerror}") from None
     target = (parts.path or path) + (f"?{parts.query}" if parts.query else "")
     return Place(host, port, target, parts.netloc.rpartition("@")[2])
 
@@ -365,8 +366,8 @@ def _split(option: str, url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise SettingsError(f"{option} {url}: {error}") from None
+    except ValueError:
+        raise SettingsError(f"{option} {masked(url)}: the host or the port cannot be read") from None
     if not parts.hostname or any(character <= " " for character in url):
-        raise SettingsError(f"{option} {url}: there is no host in it, or a blank")
+        raise SettingsError(f"{option} {masked(url)}: there is no host in it, or a blank")
     return parts

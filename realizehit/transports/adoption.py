@@ -33,7 +33,8 @@ def adopt(
     Raises:
         OSError: there is no descriptor left; the transport is still the caller's.
     """
-    if engine.owns_sockets and transport.get_extra_info("sslcontext") is None:
+    tls = transport.get_extra_info("sslcontext") is not None
+    if engine.owns_sockets and not tls:
         # A duplicate, because the transport closes its own descriptor when it is aborted.
         fd = os.dup(transport.get_extra_info("socket").fileno())
         transport.set_protocol(asyncio.Protocol())
@@ -41,7 +42,10 @@ def adopt(
         return engine.adopt(fd, handler, head, rest, framing)
     protocol = _TransportProtocol(engine)
     transport.set_protocol(protocol)
-    protocol.handle = engine.attach(transport, handler, head, rest, framing)
+    if tls:
+        transport.set_write_buffer_limits(high=1, low=0)  # what is not encrypted can wait in the engine
+    sock = transport.get_extra_info("socket")
+    protocol.handle = engine.attach(transport, handler, head, rest, framing, sock.fileno(), tls)
     return protocol.handle
 
 

@@ -73,7 +73,7 @@ def adding(send: Send, headers: Sequence[tuple[bytes, bytes]]) -> Send:
     async def send_with_them(message: Message) -> None:
         if message["type"] == "http.response.start":
             there = list(message.get("headers", ()))
-            names = {name.lower() for name, _ in there}
+            names = {name.lower() for name, _ in there} - {b"vary"}  # which there may be several of
             message = {**message, "headers": [*there, *(header for header in headers if header[0] not in names)]}
         await send(message)
 

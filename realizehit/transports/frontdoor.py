@@ -187,6 +187,8 @@ class FrontDoor(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._stuck = False
+        if self._state == _GONE:
+            return
         if self._requests is not None:
             self._requests.flow.resume_writing()
         if self._state == _CLOSING:
@@ -250,14 +252,8 @@ class FrontDoor(asyncio.Protocol):
             del held[:2]
             self._blank = True
         end = held.find(b"\r\n\r\n", self._looked)
-        if end > self._max_head or (end < 0 and len(held) > self._max_head):
-            self._limited("head_too_large")
-            self._refuse(too_large(self._max_head))
-            return False
-        if end < 0:
-            if (held and (held[0] <= 0x20 and held != b"\r")) or _BARE_LF.search(held, self._looked):
-                self._refuse_malformed("the request head is malformed")
-            self._looked = max(0, len(held) - 3)
+        if not 0 <= end <= self._max_head:
+            self._look_at_part(held)
             return False
         self._looked = 0
         text = bytes(held[:end])
@@ -266,6 +262,17 @@ class FrontDoor(asyncio.Protocol):
             self._first = self._timed = False
         self._begin(text)
         return True
+
+    def _look_at_part(self, held: bytearray) -> None:
+        """Refuse a head that is not whole but certainly wrong or too large, whichever is so first."""
+        wrong = bool(held) and held[0] <= 0x20 and held != b"\r"
+        if wrong or _BARE_LF.search(held, self._looked, self._max_head):
+            self._refuse_malformed("the request head is malformed")
+        elif len(held) > self._max_head:
+            self._limited("head_too_large")
+            self._refuse(too_large(self._max_head))
+        else:
+            self._looked = max(0, len(held) - 3)
 
     def _begin(self, text: bytes) -> None:
         """Find out who serves a request."""

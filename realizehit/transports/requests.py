@@ -235,6 +235,7 @@ class Requests:
         if cycle is not None:
             if not cycle.response_complete:
                 cycle.disconnected = True
+                cycle.waiting_for_100_continue = False  # or it would be said behind the last answer
             cycle.message_event.set()
         self.flow.resume_writing()
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.blocking_proxy import blocking_proxy
 from tests.browser.chromium import PATIENCE, chromium, opened, publish
@@ -22,6 +22,16 @@ TEXT = "kind=news,channel=CNN"
 OPTIONS = ("--console", "--redis", "memory://", "--drain-seconds", "0.1")
 
 expect.set_options(timeout=PATIENCE)
+
+# Texts that are smaller than 11 px, and those that are cut off where nothing scrolls to the rest.
+SMALL_OR_CUT = """[...document.querySelectorAll("body *")].filter((each) => {
+    const text = [...each.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    if (!text || !each.checkVisibility() || each.closest(".hidden, .skip, pre, .scroll")) return false;
+    const style = getComputedStyle(each);
+    const cut = each.scrollWidth > each.clientWidth + 1 && style.overflowX === "hidden";
+    const { left, right } = each.getBoundingClientRect();
+    return parseFloat(style.fontSize) < 11 || cut || left < 0 || right > innerWidth;
+}).map((each) => `${each.tagName} ${each.className} ${each.textContent.trim().slice(0, 40)}`)"""
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +153,101 @@ def test_what_is_written_wrongly_is_said_and_what_is_right_is_published(browser:
         expect(row(page, "realizehit=other")).to_have_count(0)
 
 
+def test_the_click_after_an_error_publishes(browser: Browser, server: Server) -> None:
+    """An error's text that came or went as the field lost the focus moved the button away under the mouse."""
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        pattern, error = page.locator("#publish-pattern"), page.locator("#publish-pattern-error")
+        answer, button = page.locator("#answer"), page.get_by_role("button", name="Publish")
+        for wrong in ("kind=news,channel", "", "{"):
+            pattern.fill(wrong)
+            button.click()
+            expect(error).not_to_be_empty()
+            expect(answer).to_be_hidden()
+            pattern.fill("kind=news")
+            expect(error).to_be_empty()
+            button.click()
+            expect(answer).to_contain_text("nobody subscribes to it")
+        assert watched.errors == []
+        page.route(server.api, lambda route: route.abort())
+        button.click()
+        expect(answer).to_contain_text("not published")
+        page.unroute(server.api)
+        button.click()
+        expect(answer).to_contain_text("nobody subscribes to it")
+
+
+def test_a_pattern_that_is_being_unsubscribed_can_be_subscribed_again(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        subscribe(page)
+        # Both in one turn: the server has not answered the first one yet.
+        page.evaluate(
+            """([unsubscribe, subscribe]) => { unsubscribe.click(); subscribe.click(); }""",
+            [
+                page.get_by_role("button", name=f"Unsubscribe from {TEXT}").element_handle(),
+                page.get_by_role("button", name="Subscribe", exact=True).element_handle(),
+            ],
+        )
+        expect(row(page)).to_have_count(1)
+        expect(row(page)).to_have_attribute("data-state", "subscribed")
+        publish(server.api, (NEWS, "again"))
+        expect(payloads(page)).to_have_text('"again"')
+        page.get_by_role("button", name=f"Unsubscribe from {TEXT}").click()
+        expect(row(page)).to_have_count(0)
+        assert watched.errors == []
+
+
+def test_an_answer_is_that_of_the_last_click(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        pattern, answer = page.locator("#publish-pattern"), page.locator("#answer")
+        button = page.get_by_role("button", name="Publish")
+        pattern.fill("kind=first")
+        button.click()
+        expect(answer).to_contain_text("queued")
+        held: list[Route] = []
+
+        def hold_the_first(route: Route) -> None:
+            if held:
+                route.continue_()
+            else:
+                held.append(route)
+
+        page.route(server.api, hold_the_first)
+        button.click()
+        expect(answer).to_be_hidden()  # the old one is gone while the new one is awaited
+        pattern.fill("realizehit=stats")
+        button.click()
+        expect(answer).to_contain_text("forbidden (403)")
+        with page.expect_response(server.api):
+            held[0].continue_()
+        page.evaluate("new Promise((resolve) => setTimeout(resolve))")
+        expect(answer).to_contain_text("forbidden (403)")
+        # So with what is said of a subscription.
+        page.get_by_text("Text", exact=True).click()
+        page.get_by_label("Pattern", exact=True).first.fill("realizehit=other")
+        page.get_by_role("button", name="Subscribe", exact=True).click()
+        expect(page.locator("#subscribe-error")).to_contain_text("reserved")
+        subscribe(page)
+        expect(page.locator("#subscribe-error")).to_be_empty()
+
+
+@pytest.mark.parametrize("key", ["__proto__", "constructor", "toString"])
+def test_keys_that_objects_have_are_keys_like_others(browser: Browser, server: Server, key: str) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        page.get_by_label("Key").fill(key)
+        page.get_by_label("Value").fill("7")
+        page.get_by_role("button", name="Subscribe", exact=True).click()
+        expect(row(page, f"{key}=7")).to_have_attribute("data-state", "subscribed")
+        page.locator("#publish-pattern").fill(f"{key}=7")
+        page.get_by_role("button", name="Publish").click()
+        expect(page.locator("#answer")).to_contain_text("reached 1 node")
+        expect(payloads(page)).to_have_count(1)
+        assert watched.errors == []
+
+
 def test_the_list_is_bounded_and_can_be_held_still(browser: Browser, server: Server) -> None:
     with opened(browser, f"{server.api}console") as watched:
         page = watched.page
@@ -256,6 +361,7 @@ def test_it_fits_a_narrow_screen_in_both_themes(browser: Browser, server: Server
         expect(payloads(page)).to_have_count(2)
         expect(page.locator("#nodes tbody tr")).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth") == 360
+        assert page.evaluate(SMALL_OR_CUT) == []
         dark = "matchMedia('(prefers-color-scheme: dark)').matches"
         light = "getComputedStyle(document.body).backgroundColor"
         assert page.evaluate(dark) == (theme == "dark")

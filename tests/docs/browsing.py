@@ -16,8 +16,8 @@ Publish = Callable[[Any, Any], None]
 # Ask for another user's notes with a page's own token.
 _OTHERS = """async (user) => {
     const { WSClient } = await import("http://127.0.0.1:8080/realizehit.js");
-    const { token } = await (await fetch("/token")).json();
-    const client = new WSClient(`ws://127.0.0.1:8080/ws?token=${token}`);
+    const token = async () => (await (await fetch("/token")).json()).token;
+    const client = new WSClient("ws://127.0.0.1:8080/ws", { token });
     const notes = client.subscribe({ kind: "note", user }).on("error", () => {});
     try {
         await notes.subscribe();

@@ -55,7 +55,7 @@ class Step:
 
 def pages() -> list[str]:
     """All pages that a newcomer may follow, as paths from the root."""
-    paths = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")]
+    paths = [ROOT / "README.md", ROOT / "clients/js/README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")]
     return sorted(str(path.relative_to(ROOT)) for path in paths)
 
 

@@ -97,7 +97,7 @@ def site() -> Iterator[Site]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.skipif(not can_make_hosts(), reason="needs root on Linux, to make a host of its own")
+@pytest.mark.skipif(not can_make_hosts(), reason="needs root on a Linux that lets it make namespaces")
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_clients_and_publishers_get_through(proxy: str) -> None:
     needs(proxy)
@@ -117,6 +117,13 @@ def heartbeat() -> float:
     """The seconds within which a server that nothing is published on is heard of, and hears of its clients."""
     settings = Settings()
     return settings.heartbeat_interval + settings.heartbeat_timeout
+
+
+@pytest.mark.parametrize(("file", "setting"), [("nginx.conf", "keepalive_timeout"), ("Caddyfile", "keepalive")])
+def test_proxies_close_idle_connections_before_the_server_does(file: str, setting: str) -> None:
+    text = (ROOT / "deploy" / file).read_text(encoding="utf-8")
+    (seconds,) = re.findall(rf"^\s*{setting}\s+(\d+)s\b", text, re.MULTILINE)
+    assert int(seconds) < Settings().keep_alive
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ PAGES = [
 ]
 
 
-@pytest.mark.skipif(not can_make_hosts(), reason="needs root on Linux, to make a host of its own")
+@pytest.mark.skipif(not can_make_hosts(), reason="needs root on a Linux that lets it make namespaces")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES)
 def test_the_page_works_as_it_stands(page: str) -> None:

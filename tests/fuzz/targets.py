@@ -15,6 +15,7 @@ NAMES: Final = (
     "actions",
     "broker_publisher",
     "broker_subscriber",
+    "connections",
     "engine_calls",
     "engineio_payloads",
     "load_client",
@@ -34,13 +35,13 @@ MINUTE: Final = (
     ("actions",),
     ("patterns",),
     ("engineio_payloads",),
-    ("publications", "request_bodies"),
+    ("connections", "publications", "request_bodies"),
     ("broker_publisher", "broker_subscriber"),
 )
 """What is fuzzed for a minute of each kind wherever all is: WebSocket bytes, actions, patterns, Engine.IO's payloads,
-HTTP bodies, and what brokers answer. Two fuzzers of one kind share its minute."""
+HTTP connections and bodies, and what brokers answer. Fuzzers of one kind share its minute."""
 
-PYTHON: Final = ("broker_publisher", "request_bodies", "request_heads", "settings_files")
+PYTHON: Final = ("broker_publisher", "connections", "request_bodies", "request_heads", "settings_files")
 """Whose cases go through no extension, or hardly; the others are fuzzed under the sanitizers too."""
 
 

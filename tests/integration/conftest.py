@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import trustme
 
 from realizehit.server import Node, serve
 from realizehit.settings import Settings
@@ -16,3 +20,24 @@ async def node(shared_valkey: Valkey) -> AsyncIterator[Node]:
     """A server of both roles on a free port, over a real Valkey."""
     async with serve(Settings(port=0, redis=shared_valkey.url)) as node:
         yield node
+
+
+@dataclass
+class Certificate:
+    """A server's certificate in files, and a context that trusts it."""
+
+    settings: dict[str, str]
+    context: ssl.SSLContext
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Certificate:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    issued.private_key_pem.write_to_path(key)
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return Certificate({"tls_cert": str(chain), "tls_key": str(key)}, context)

@@ -300,6 +300,26 @@ async def test_a_broker_that_goes_and_comes_back(valkey: Valkey, in_threads: boo
                     await asyncio.sleep(0.01)
 
 
+async def test_a_silent_broker_is_not_asked_again(in_threads: bool) -> None:
+    arrived, gone = 0, asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal arrived
+        arrived += 1
+        await reader.read()  # the client's end
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
+        url = f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        async with broker(url, in_threads, timeout=0.2, retries=5) as publisher:
+            with pytest.raises(BrokerUnavailable):
+                await publisher.publish({"a": 1}, 1)
+        await gone.wait()
+    assert arrived == 1
+
+
 async def test_a_broker_that_does_not_answer(valkey: Valkey, in_threads: bool) -> None:
     async with broker(valkey.url, in_threads, timeout=0.3, retries=0) as publisher:
         await publisher.ping()

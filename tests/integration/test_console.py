@@ -134,6 +134,11 @@ async def test_a_name_of_somebody_elses_is_refused(shared_valkey: Valkey, host: 
             assert "ssh -L" in detail
 
 
+async def test_what_is_no_name_at_all_is_no_name_of_this_machine(shared_valkey: Valkey) -> None:
+    async with node(shared_valkey) as on, http(on) as client:
+        assert (await client.get("/console", headers={"Host": "x@127.0.0.1"})).status_code == 400
+
+
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
 async def test_what_comes_through_a_proxy_is_refused(shared_valkey: Valkey, header: str) -> None:
     async with node(shared_valkey) as on, http(on) as client:

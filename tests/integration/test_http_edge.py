@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import orjson
 import pytest
+import trustme
 
 from realizehit.server import Node, serve
 from realizehit.settings import Settings
@@ -551,6 +554,51 @@ async def test_a_connection_that_was_reset_leaves_nothing(node: Node) -> None:
     assert node._listener is not None
     while node._listener.connections:
         await asyncio.sleep(0.01)
+
+
+async def test_the_same_over_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    certificate.private_key_pem.write_to_path(key)
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    bounds: dict[str, Any] = {"request_timeout": 0.5, "keep_alive": 0.5, "max_payload_bytes": 100}
+    async with serving(shared_valkey, tls_cert=str(chain), tls_key=str(key), **bounds) as node:
+        port = urlsplit(node.api_url).port
+
+        async def read(*parts: bytes) -> list[bytes]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            async with asyncio.timeout(SECONDS):
+                with suppress(ConnectionError):
+                    for part in parts:
+                        writer.write(part)
+                        await writer.drain()
+                answers = split(await reader.read())
+            writer.close()
+            with suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
+            return answers
+
+        assert statuses(await read(GET + POST + GET, POST)) == [200] * 4  # and then nothing comes for a while
+        assert statuses(await read(GET, b"X\n\n")) == [200, 400]
+        assert statuses(await read(GET, GET[:9])) == [200, 408]
+        large = TO_PUBLISH + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+        assert statuses(await read(large)) == [413]
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, limit=1024)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        transport_of(writer).pause_reading()
+        sending = asyncio.create_task(_write(writer, [b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"] * 3000))
+        async with asyncio.timeout(SECONDS):
+            while not refused(node, "unread_answer"):
+                await asyncio.sleep(0.02)
+        sending.cancel()
+        await asyncio.wait([sending])
+        writer.transport.abort()
+        node.draining = True
+        assert b"connection: close" in (await read(GET))[0].lower()
 
 
 # --- the end of the server

@@ -30,7 +30,7 @@ ANY, NAMED = {"allow_origin": ("*",)}, {"allow_origin": ("https://app.example",)
 
 
 def token(user: str) -> str:
-    return jwt.encode({"sub": user, "exp": int(time.time() + 600)}, SECRET)
+    return jwt.encode({"sub": user, "exp": int(time.time() + 3600)}, SECRET)
 
 
 def bearer(user: str) -> dict[str, str]:

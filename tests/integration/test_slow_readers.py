@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import orjson
 import pytest
-import trustme
 
+from realizehit.pattern import Pattern
 from realizehit.server import Node, serve
 from realizehit.settings import Settings
+from tests.integration.conftest import Certificate
 from tests.integration.test_engineio import Poller
 from tests.integration.test_sse import Stream, asked
 from tests.integration.wire import act, client, unique
@@ -25,27 +23,6 @@ from tests.support import Valkey
 SECONDS = 30
 MESSAGES, SIZE = 2000, 1000
 LIMITS = {"max_queue_messages": 50, "max_queue_bytes": 20_000}
-
-
-@dataclass
-class Certificate:
-    """A server's certificate in files, and a context that trusts it."""
-
-    settings: dict[str, str]
-    context: ssl.SSLContext
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Certificate:
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost")
-    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
-    issued.private_key_pem.write_to_path(key)
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(chain, append=True)
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return Certificate({"tls_cert": str(chain), "tls_key": str(key)}, context)
 
 
 def local(url: str) -> str:
@@ -153,3 +130,30 @@ async def test_a_batch_of_the_largest_size_fits(shared_valkey: Valkey, certifica
             payloads = ["x" * room] * count
             assert await over_websocket(node, http, None, payloads) == payloads
         assert node.engine.stats()["slow_disconnects"] == 0
+
+
+@pytest.mark.parametrize("kind", ["transports", "tls"])
+async def test_what_lies_in_a_transport_counts(shared_valkey: Valkey, certificate: Certificate, kind: str) -> None:
+    """A transport takes some, and what it cannot get rid of counts against the limit like what waits in the engine."""
+    limit, size = 400_000, 20_000
+    tls: dict[str, Any] = certificate.settings if kind == "tls" else {}
+    settings = Settings(port=0, redis=shared_valkey.url, max_queue_bytes=limit, slow_grace=0.0, **tls)
+    pattern = Pattern(unique("outside"))
+    async with (
+        asyncio.timeout(SECONDS),
+        serve(settings, epoll=False) as node,
+        client(local(node.ws_url), ssl=certificate.context if tls else None, max_queue=1) as ws,
+    ):
+        await act(ws, "sub", dict(pattern))
+        ws.transport.pause_reading()
+        waiting = blocked = 0
+        while not node.engine.stats()["slow_disconnects"]:
+            if node.engine.stats()["blocked"]:
+                blocked += 1
+                waiting = max(waiting, node.engine.queues()[1])
+            node.engine.dispatch([[b"message", pattern.channel.encode(), b"x" * size]])
+            await asyncio.sleep(0)
+        assert limit - 2 * size < waiting <= limit
+        # Much of that were no messages that wait in the engine.
+        assert blocked * size < limit - 50_000
+        ws.transport.abort()

@@ -90,6 +90,68 @@ def test_check_config_shows_no_password() -> None:
     assert "hunter2" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], {
+            "listens": "127.0.0.1:8080 for WebSocket clients and publishers (this machine alone)",
+            "broker": "an embedded Valkey, which no other server reaches",
+            "publishers": "whoever is on this machine and comes through no proxy, without a key",
+            "subscribers": "everybody, to everything",
+            "identities": "none: clients are not told apart",
+            "pages": "this server's own",
+            "console": "off",
+        }),
+        (["--host", "::", "--api-port", "0", "--workers", "4", "--unix-socket", "/s", "--redis", "redis://:hidden@b"], {
+            "listens": "[::]:8080 for WebSocket clients (every interface); "
+                       "[::]:a free port for publishers (every interface); the Unix socket /s",
+            "broker": "redis://:***@b",
+            "workers": "4, with a relay",
+        }),
+        (["--role", "api", "--redis", "redis://b", "--host", "10.1.2.3", "--insecure-publish"], {
+            "listens": "10.1.2.3:8080 for publishers",
+            "publishers": "everybody, without a key (--insecure-publish)",
+        }),
+        (["--role", "ws", "--redis", "redis://b", "--console", "--allow-origin", "https://a.example"], {
+            "publishers": "nobody here (--role ws)",
+            "pages": "this server's own, https://a.example",
+            "console": "/console, for browsers on this machine",
+        }),
+        (["--keys", "keys", "--grants", "grants", "--allow-origin", "*", "--redis", "memory://"], {
+            "broker": "memory://, inside this one process",
+            "publishers": "whoever has a key: all (everything), few (1 pattern, 5 messages/s)",
+            "subscribers": "whoever one of 2 grants allows it",
+            "pages": "of any origin (--allow-origin '*')",
+        }),
+        (["--keys", "empty", "--grants", "empty"], {
+            "publishers": "nobody: there is no key in empty",
+            "subscribers": "nobody: there is no grant",
+        }),
+        (["--identify", "user=X-User", "--jwt-algorithm", "HS256", "--jwt-claim", "group=grp"], {
+            "identities": "user from the header X-User of nobody: no proxy is trusted; "
+                          "group from the claim grp of a token (HS256)",
+            "subscribers": "everybody, to everything but what belongs to another client's identity",
+            "ignored": "variables that this server does not know: REALIZEHIT_STRANGE",
+        }),
+    ],
+)  # fmt: skip
+def test_check_config_tells_what_the_server_would_do(
+    words: list[str], told: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = generate("few")[1] + 'rate = 5\ngrants = [{ kind = "news" }]\n'
+    tmp_path.joinpath("keys").write_text(generate("all")[1] + few)
+    tmp_path.joinpath("grants").write_text('[[grant]]\npattern = { a = "b" }\n[[grant]]\npattern = { c = "*" }\n')
+    tmp_path.joinpath("empty").write_text("")
+    secret = {"REALIZEHIT_JWT_SECRET": "hidden" * 8} if "--jwt-claim" in words else {}
+    result = invoke("check-config", *words, REALIZEHIT_STRANGE="hidden", **secret)
+    assert result.exit_code == 0, result.output
+    lines = [line.split(maxsplit=1) for line in result.stderr.splitlines()]
+    found = {name: text.rstrip() for name, text in lines}
+    assert told.items() <= found.items()
+    assert "hidden" not in result.output.replace("REALIZEHIT_STRANGE", "")
+
+
 @pytest.mark.parametrize("command", [[], ["check-config"]])
 @pytest.mark.parametrize(
     ("words", "env", "message"),

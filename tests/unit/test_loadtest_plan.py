@@ -9,6 +9,7 @@ import pytest
 from realizehit.errors import LoadTestError, SettingsError
 from realizehit.loadtest.plan import SCENARIOS, Plan, make_plan
 from realizehit.loadtest.target import Broker, find_target, with_sources
+from realizehit.pattern import Pattern
 
 
 @pytest.mark.parametrize("name", list(SCENARIOS))
@@ -152,3 +153,23 @@ def test_a_broker_that_is_not_there_is_told_without_its_password() -> None:
     with pytest.raises(LoadTestError, match=r"/nowhere.*No such file") as caught:
         Broker.parse("unix://:secret@/nowhere").connect()
     assert "secret" not in str(caught.value)
+
+
+def test_no_address_shows_a_secret() -> None:
+    target = find_target("ws://me:hidden@127.0.0.1:1/ws?token=hidden&x=1", api="http://127.0.0.1:1/?key=hidden")
+    assert target.url == "ws://127.0.0.1:1/ws?token=***&x=1"
+    assert target.ws.path == "/ws?token=hidden&x=1"
+    with pytest.raises(LoadTestError) as unreachable:
+        target.try_publishing(Pattern(a=1))
+    assert "hidden" not in str(unreachable.value)
+    for url in (
+        "wss://me:hidden@h/",
+        "ftp://me:hidden@h/",
+        "ws://me:hidden@h:x/",
+        "ws://me:hidden@/",
+        "ws://me:hidden@[h",
+    ):
+        with pytest.raises(SettingsError) as unusable:
+            find_target(url)
+        assert "hidden" not in str(unusable.value)
+        assert "--url" in str(unusable.value)

@@ -15,7 +15,7 @@ from realizehit.loadtest import report as loadtest_report
 from realizehit.loadtest.expect import FIGURES, Expectation
 from realizehit.loadtest.histogram import Histogram
 from realizehit.loadtest.live import LiveView, show_report, spark
-from realizehit.loadtest.local import Usage
+from realizehit.loadtest.local import MachineTimes, Usage, machine_times
 from realizehit.loadtest.page import nice, render
 from realizehit.loadtest.plan import Plan
 from realizehit.loadtest.report import (
@@ -26,6 +26,7 @@ from realizehit.loadtest.report import (
     describe_problems,
     errors_of,
     make_figures,
+    make_limits,
     make_warnings,
 )
 from realizehit.loadtest.target import Place, Target
@@ -229,9 +230,10 @@ def test_the_page_is_one_file_that_parses_and_loads_nothing() -> None:
 
 def test_the_charts_are_svg_with_their_curves() -> None:
     charts = [ET.fromstring(text) for text in re.findall(r"<svg.*?</svg>", render(report()), re.DOTALL)]
-    assert [chart.get("aria-label") for chart in charts] == [
-        "latency", "deliveries a second, messages a second", "p99, p50", "ready", "cores busy",
-    ]  # fmt: skip
+    labels = ["latency", "deliveries a second, messages a second", "p99, p50", "ready", "cores busy"]
+    assert [(chart.get("class"), chart.get("aria-label")) for chart in charts] == [
+        (kind, label) for label in labels for kind in ("wide", "narrow")
+    ]
     for chart in charts:
         _, _, width, height = map(float, (chart.get("viewBox") or "").split())
         paths = [element.get("d") or "" for element in chart.iter("path")]
@@ -326,3 +328,69 @@ def test_small_curves_go_from_zero_to_the_highest() -> None:
     assert spark([0.0, 0.0]) == "▁▁"
     assert spark([0.0, 50.0, 100.0]) == "▁▅█"
     assert len(spark([1.0] * 100)) == 40
+
+
+# ---- whose limit it was
+
+
+def point(client_cpu: float | None, phase: str = "publishing") -> Point:
+    return Point(0.0, phase, 1, 1.0, 1.0, 0.001, 0.001, 0, 0.1, 1, client_cpu)
+
+
+def limits(*points: Point, busy: float = 0.5, machine: float | None = None, pids: tuple[int, ...] = ()) -> list[str]:
+    place = Place("127.0.0.1", 80, "/ws", "127.0.0.1")
+    target = Target(place, place, None, "redis", pids=pids)
+    return make_limits(Plan(), target, {**figures(), "client_cpu": busy}, points, machine)
+
+
+def test_a_client_that_was_calm_was_no_limit() -> None:
+    assert limits(*[point(0.5)] * 20, point(1.0), point(1.0, "connecting"), point(None), machine=0.9) == []
+
+
+def test_a_client_that_was_busy_all_the_time_or_often_was_the_limit() -> None:
+    (always,) = limits(busy=0.97)
+    assert always.startswith("a client process used 97% of a core: the figures may be the client's limit")
+    (often,) = limits(*[point(0.5)] * 3, point(0.95))
+    assert often.startswith("a client process used over 90% of a core for 25% of the time")
+    assert "spread the load with --processes" in often
+
+
+def test_a_machine_without_a_free_core_was_the_limit() -> None:
+    (alone,) = limits(machine=0.99)
+    assert "the cores of this machine were busy 99% of the time" in alone
+    assert "the client had to wait" in alone
+    (shared,) = limits(machine=0.95, pids=(1,))
+    assert "server and client had to wait for each other" in shared
+
+
+def test_the_share_of_the_time_in_which_a_machine_was_busy() -> None:
+    assert MachineTimes(60, 200).share_since(MachineTimes(10, 100)) == 0.5
+    assert MachineTimes(60, 200).share_since(MachineTimes(60, 200)) is None
+    now = machine_times()
+    assert now is None or 0 < now.busy < now.total
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_report_does_not_blame_the_server_for_the_clients_limit(limited: bool) -> None:
+    found = report(limited=limited)
+    found.expect([Expectation.parse(text) for text in ("p99<1us", "rate_out>1M", "lost==0", "p50<1s")])
+    failures = [failure for _, failure in found.expectations]
+    blames = [failure is not None and "need not be the server's doing" in failure for failure in failures]
+    assert blames == [limited, limited, False, False]  # a message that is lost is lost however busy a client is
+    assert failures[3] is None
+    screen = io.StringIO()
+    show_report(Console(file=screen, width=200), found)
+    for text in (screen.getvalue().lower(), render(found).lower()):
+        assert ("the load test was at its own limit: " in text) == limited
+        assert "half of the deliveries came within 1.00 ms after the message was " in text
+
+
+def test_the_page_fits_a_narrow_screen() -> None:
+    page = render(report())
+    assert "@media (max-width: 600px)" in page
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    for chart in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        texts = [text for text in ET.fromstring(chart).iter("text") if text.get("class") in (None, "odd")]
+        classes = [text.get("class") for text in texts]
+        assert classes == [None if number % 2 == 0 else "odd" for number in range(len(classes))]
+        assert len(classes) > 1

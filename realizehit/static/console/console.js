@@ -65,9 +65,11 @@ function keep() {
 }
 
 function subscribe(pattern) {
+  fail("subscribe-error", "", $("pattern-text")); // it is about an earlier one
   const name = patternText(pattern);
   const key = name.split(",").sort().join();
-  if (subscribed.has(key)) return;
+  const before = subscribed.get(key)?.subscription;
+  if (before && !before.unsubscribing()) return; // one that is ending makes room for another
   const subscription = client.subscribe(pattern);
   const colour = nextColour++ % COLOURS;
   const row = document.createElement("li");
@@ -85,7 +87,7 @@ function subscribe(pattern) {
   };
   const remove = () => {
     row.remove();
-    subscribed.delete(key);
+    if (subscribed.get(key)?.subscription === subscription) subscribed.delete(key);
     keep();
   };
   subscription.on("subscribing", show).on("subscribed", show).on("unsubscribing", show);
@@ -138,7 +140,7 @@ const byText = () => $("subscribe").elements.mode.value === "text";
 const firstInput = () => (byText() ? $("pattern-text") : $("filters").querySelector("input"));
 
 function readFilters() {
-  const pattern = {};
+  const pattern = Object.create(null); // no key has a meaning of its own, such as __proto__
   for (const row of $("filters").children) {
     const [key, value] = [...row.querySelectorAll("input")].map((input) => input.value.trim());
     if (!key && !value) continue;
@@ -170,7 +172,6 @@ for (const radio of $("subscribe").elements.mode) radio.addEventListener("change
 $("add-filter").addEventListener("click", () => addFilter().focus());
 $("subscribe").addEventListener("submit", (event) => {
   event.preventDefault();
-  fail("subscribe-error", "", $("pattern-text"));
   try {
     subscribe(byText() ? readPattern($("pattern-text").value) : readFilters());
   } catch (error) {
@@ -199,13 +200,20 @@ function checkPattern() {
 }
 const checkPayload = () => fail("payload-error", problemOf($("payload").value), $("payload"));
 
-$("publish-pattern").addEventListener("change", checkPattern);
+// What is wrong is said when publishing, and taken back while it is put right. Not when the field loses the focus: a text that
+// comes or goes between the pressing and the releasing of the mouse moves the button away from the click.
+$("publish-pattern").addEventListener("input", () => {
+  if ($("publish-pattern").matches("[aria-invalid=true]")) checkPattern();
+});
 $("payload").addEventListener("input", checkPayload);
 $("payload").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("publish").requestSubmit();
 });
+let published = 0; // how often it was asked for
 $("publish").addEventListener("submit", async (event) => {
   event.preventDefault();
+  const answer = $("answer");
+  answer.textContent = ""; // what stands there is about an earlier one
   const pattern = checkPattern();
   checkPayload();
   const wrong = $("publish").querySelector("[aria-invalid=true]");
@@ -213,7 +221,12 @@ $("publish").addEventListener("submit", async (event) => {
     wrong.focus();
     return;
   }
-  const answer = $("answer");
+  const number = ++published;
+  const show = (kind, text) => {
+    if (number !== published) return; // a later one has an answer of its own
+    answer.className = `answer ${kind}`;
+    answer.textContent = text;
+  };
   const began = performance.now();
   try {
     // The payload goes as the text that it is: JavaScript would round large numbers.
@@ -223,11 +236,10 @@ $("publish").addEventListener("submit", async (event) => {
     });
     const { status, id, nodes } = await publisher.publish(pattern, null);
     const took = `${Math.max(1, Math.round(performance.now() - began))} ms`;
-    answer.className = "answer good";
-    answer.textContent = `${status} · id ${id} · ${nodes ? `reached ${nodes} ${nodes === 1 ? "node" : "nodes"}` : "nobody subscribes to it"} · ${took}`;
+    const reached = nodes ? `reached ${nodes} ${nodes === 1 ? "node" : "nodes"}` : "nobody subscribes to it";
+    show("good", `${status} · id ${id} · ${reached} · ${took}`);
   } catch (error) {
-    answer.className = "answer bad";
-    answer.textContent = error.code ? `${error.code} (${error.status}): ${error.message}` : `not published: ${error.message}`;
+    show("bad", error.code ? `${error.code} (${error.status}): ${error.message}` : `not published: ${error.message}`);
   }
 });
 
