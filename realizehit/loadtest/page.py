@@ -209,7 +209,7 @@ def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
         parts.append(f'<line class="grid" x1="{across(value)}" x2="{across(value)}" y1="{TOP}" y2="{TOP + height}"/>')
         anchor = "end" if x.place(value) > EDGE else "middle"
         odd = ' class="odd"' if number % 2 else ""  # left out where there is little room
-        parts.append(f'<text{odd} x="{across(value)}" y="{HEIGHT - 34}" text-anchor="{anchor}">{escape(text)}</text>')
+        parts.append(f'<text{odd} x="{across(value)}" y="{HEIGHT - 35}" text-anchor="{anchor}">{escape(text)}</text>')
     for key, curve in zip("ab", curves, strict=False):
         path, pen = [], "M"
         for at, reading in curve.points:
@@ -220,7 +220,7 @@ def chart(x: Axis, y: Axis, curves: Sequence[Curve]) -> str:
             pen = "L"
         parts.append(f'<path class="curve {key}" d="{"".join(path)}"/>')
         left = LEFT + "ab".index(key) * (width // 2)
-        parts.append(f'<text class="key-{key}" x="{left}" y="{HEIGHT - 8}">■ {escape(curve.name)}</text>')
+        parts.append(f'<text class="key-{key}" x="{left}" y="{HEIGHT - 6}">■ {escape(curve.name)}</text>')
     return "".join(parts) + "</svg>"
 
 

@@ -18,7 +18,8 @@ TEXTS = """() => {
     const heights = [], upon = [];
     const charts = [...document.querySelectorAll("svg")].filter((chart) => chart.checkVisibility());
     for (const chart of charts) {
-        const texts = [...chart.querySelectorAll("text")].map((it) => [it.textContent, it.getBoundingClientRect()]);
+        const shown = [...chart.querySelectorAll("text")].filter((it) => it.checkVisibility());
+        const texts = shown.map((it) => [it.textContent, it.getBoundingClientRect()]);
         const { left, right } = chart.getBoundingClientRect();
         texts.forEach(([text, box], at) => {
             heights.push(box.height);

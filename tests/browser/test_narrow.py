@@ -1,4 +1,4 @@
-"""The load test's page and the documentation's rule: nothing is wider than a phone."""
+"""No page is wider than a phone: the load test's report, and what finds such pages, which `tox -e docs` uses too."""
 
 from __future__ import annotations
 
@@ -28,14 +28,6 @@ def test_the_report_can_be_read_on_a_phone(browser: Browser, tmp_path: Path) -> 
     page.write_text(render(replace(report(), warnings=["long-word-" * 30], notes=["/a/path" * 30])), encoding="utf-8")
     with opened(browser, page.as_uri(), width=WIDTH, height=740) as watched:
         assert too_wide(watched.page) == []
-        # The text of the charts is not made smaller than can be read.
-        heights = watched.page.evaluate(
-            "[...document.querySelectorAll('svg text')].map((e) => e.getBoundingClientRect().height)"
-        )
-        assert heights
-        assert min(heights) > 9
-        meanings = watched.page.evaluate("[...document.querySelectorAll('td.dim')].map((e) => e.clientWidth)")
-        assert min(meanings) > WIDTH / 2
 
 
 @pytest.mark.parametrize(
