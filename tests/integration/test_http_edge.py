@@ -627,7 +627,7 @@ async def test_the_same_over_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, limit=1024)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         transport_of(writer).pause_reading()
-        sending = asyncio.create_task(_write(writer, [b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"] * 3000))
+        sending = asyncio.create_task(_write(writer, [b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"] * 3000))
         async with asyncio.timeout(SECONDS):
             while not refused(node, "unread_answer"):
                 await asyncio.sleep(0.02)
