@@ -65,6 +65,7 @@ cdef struct Input:
 
 
 cdef struct Conn:
+    # What a message needs stands in the first 64 bytes.
     int fd                      # -1 where there is none (any more); a transport's is only looked at
     uint32_t slot
     uint32_t generation         # counts the connections that had this slot; never 0
@@ -72,7 +73,7 @@ cdef struct Conn:
     uint8_t state
     uint8_t framing
     uint8_t strikes             # what it sent too fast: refused less allowed, 0 or more
-    uint32_t discarded          # bytes that came while it was closing
+    uint32_t over               # last tick at which its queue was within the limit, for ON_OVER; when closing is over
     # The queue: a ring of frames. Most of the time it is empty, else it mostly holds one, which needs no block.
     Frame** ring                # a pooled block, or the next field where there is room for one; NULL while empty
     Frame* single
@@ -81,6 +82,7 @@ cdef struct Conn:
     uint32_t count
     uint32_t offset             # bytes of the first frame that are gone already
     uint32_t queued             # bytes that wait, the offset not subtracted
+    uint32_t moved              # tick at which it last took bytes
     # What it is subscribed to; one subscription, the common case, needs no block of its own.
     Subscription* subs
     Subscription only
@@ -93,10 +95,9 @@ cdef struct Conn:
     PyObject* handler           # who is told what this connection sends; shared by all connections of a transport
     PyObject* transport         # for IS_TRANSPORT
     Input* input                # what came of a frame or message that is not whole; NULL for nothing
-    uint32_t moved              # tick at which it last took bytes
-    uint32_t unsent             # bytes that the system had yet to get to the peer then
+    uint32_t unsent             # bytes that the system had yet to get to the peer when it was last looked at
     uint32_t outside            # bytes in its transport's buffers, while that takes no more
-    uint32_t over               # last tick at which its queue was within the limit, for ON_OVER; when closing is over
+    uint32_t discarded          # bytes that came while it was closing
     int64_t full                # when its allowance of input is whole again; nanoseconds of the monotonic clock
 
 

@@ -166,7 +166,7 @@ cdef class Engine:
     # Input.
     cdef int receive(self, Conn* c) except -1
     cdef int consume(self, Conn* c, uint8_t* data, size_t size) except -1
-    cdef int receive_text(self, Conn* c, Incoming* frame) except -1
+    cdef int receive_fragment(self, Conn* c, Incoming* frame) except -1
     cdef int leave_to_python(self, Conn* c, const uint8_t* data, size_t size) except -1
     cdef int pay(self, Conn* c) noexcept nogil          # as `charge` answers
     cdef bint pay_or_end(self, Conn* c) except -1       # whether it is paid for

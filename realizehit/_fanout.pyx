@@ -1332,7 +1332,7 @@ cdef class Engine:
         return True
 
     cdef uint64_t waiting(self, Conn* c) noexcept nogil:
-        return <uint64_t> c.queued - c.offset + c.outside
+        return <uint64_t> c.queued - c.offset + (c.outside if c.flags & BLOCKED else 0)
 
     cdef void put_outside(self, Conn* c, uint32_t size) noexcept nogil:
         self.pool.waiting += size
@@ -1646,8 +1646,12 @@ cdef class Engine:
                 return self.leave_to_python(c, data, size)
             data += frame.consumed
             size -= frame.consumed
-            if frame.opcode == OP_TEXT or frame.opcode == OP_CONTINUATION:
-                self.receive_text(c, &frame)
+            if frame.opcode == OP_TEXT and frame.last:
+                if not is_utf8(frame.payload, frame.size):
+                    return self.break_off(c, 1007, "the text is not UTF-8")
+                self.tell("on_text", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
+            elif frame.opcode == OP_TEXT or frame.opcode == OP_CONTINUATION:
+                self.receive_fragment(c, &frame)
             elif frame.opcode == OP_BINARY:
                 self.tell("on_binary", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
             elif frame.opcode == OP_CLOSE:
@@ -1661,13 +1665,9 @@ cdef class Engine:
             input_drop(&self.pool, c)
         return 0
 
-    cdef int receive_text(self, Conn* c, Incoming* frame) except -1:
+    cdef int receive_fragment(self, Conn* c, Incoming* frame) except -1:
         cdef Input* held
         cdef size_t checked, complete
-        if frame.opcode == OP_TEXT and frame.last:
-            if not is_utf8(frame.payload, frame.size):
-                return self.break_off(c, 1007, "the text is not UTF-8")
-            return self.tell("on_text", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
         if not input_extend(&self.pool, c, frame.payload, <uint32_t> frame.size):
             raise MemoryError()
         held = c.input
