@@ -600,7 +600,7 @@ cdef class Engine:
     def pause(self, uint64_t handle):
         """Stop writing to a transport whose buffer is full."""
         cdef Conn* c = self.find(handle)
-        if c == NULL or c.flags & BLOCKED:
+        if c == NULL or c.flags & BLOCKED or not c.flags & IS_TRANSPORT:
             return
         c.flags |= BLOCKED
         self.n.blocked += 1
@@ -613,7 +613,7 @@ cdef class Engine:
     def resume(self, uint64_t handle):
         """Write to a transport again."""
         cdef Conn* c = self.find(handle)
-        if c != NULL and c.flags & BLOCKED:
+        if c != NULL and c.flags & BLOCKED and c.flags & IS_TRANSPORT:
             c.flags &= ~BLOCKED
             c.moved = self.wheel.now
             self.put_outside(c, 0)

@@ -234,3 +234,17 @@ def test_what_comes_after_our_close_frame_is_no_answer_to_it_unless_it_is_one() 
         b.engine.feed(conn, client_frame(TEXT, b"another") + client_frame(CLOSE, b"\x0f\xa1"))
         assert sink.ended == 1
         assert b.handler.texts == []
+
+
+@pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="every connection has a transport without epoll")
+def test_what_is_for_transports_does_nothing_to_a_socket() -> None:
+    with bench() as b:
+        conn, peer = b.connect()
+        b.engine.subscribe(conn, b"kind:news")
+        b.engine.pause(conn)
+        b.publish((b"kind:news", b"1"))
+        assert peer.texts()[0].endswith(b"?1")
+        b.engine.resume(conn)
+        assert b.engine.take(conn) == b""
+        b.publish((b"kind:news", b"2"))
+        assert peer.texts()[0].endswith(b"?2")
