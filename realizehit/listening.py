@@ -159,7 +159,7 @@ def unix_socket(path: str | None, *, patience: float = 0.0) -> Generator[socket.
             finally:
                 os.umask(before)
         except OSError as error:  # also where the path is too long
-            raise SettingsError(f"--unix-socket: cannot listen on {path}: {reason_of(error)}") from None
+            raise SettingsError(f"--unix-socket: cannot listen on {path}: {error.strerror or error}") from None
         sock.setblocking(False)
         own = Path(path).stat().st_ino
         try:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from realizehit.causes import reason_of
 from realizehit.cli.grouping import GroupedCommand
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.cli.values import Seconds
@@ -62,7 +63,7 @@ def _ask(host: str, port: int, *, tls: bool, timeout: float) -> None:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        raise click.ClickException(f"{where}: {str(error).strip() or type(error).__name__}") from None
+        raise click.ClickException(f"{where}: {reason_of(error).strip()}") from None
     finally:
         connection.close()
     if status != http.client.OK:

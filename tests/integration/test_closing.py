@@ -180,7 +180,7 @@ async def test_an_event_stream_ends_with_its_last_bytes(
         handle = node.engine.handles()[0]
         node.engine.send_bytes(handle, b"x" * 300_000 + b"event: last\n\n")
         assert node.engine.disconnect(handle, 1001)
-        assert (await peer.rest()).endswith(b"x" * 300_000 + b"event: last\n\n")
+        assert (await peer.rest()).endswith(b"x" * 300_000 + b"event: last\n\n\r\n0\r\n\r\n")
         while node.engine.stats()["closing"]:
             await asyncio.sleep(0.01)
         peer.close()
