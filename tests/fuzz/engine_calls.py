@@ -80,6 +80,15 @@ class Run:
             heartbeat_timeout=0.5,
             close_timeout=0.5,
             slice_seconds=0.0 if kind & 16 else 0.002,
+            # With a grace, queues may be over their limits for some ticks; with a rate, input ends connections.
+            grace=2.0 if kind & 32 else 0.0,
+            stall=0.5,
+            burst_bytes=30_000,
+            burst_messages=200,
+            burst_total=60_000,
+            input_rate=1e-3 if kind & 64 else 0.0,
+            input_burst=20,
+            input_strikes=5,
             epoll=self.epoll,
         )
         self.engine.on_vacant = self.on_vacant
