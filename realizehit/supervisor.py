@@ -81,7 +81,8 @@ def start(settings: Settings, announce: Announce) -> None:
     """
     check(settings)
     _raise_file_limit()
-    with _ending_on_signals(ignored=[signal.SIGHUP] if reloads(settings) else []), contextlib.ExitStack() as stack:
+    ignored = [signal.SIGHUP] if reloads(settings) else []
+    with _ending_on_signals(ignored=ignored) as end_where_asked, contextlib.ExitStack() as stack:
         url = settings.redis
         if url is None:
             url = stack.enter_context(EmbeddedValkey()).url
@@ -89,10 +90,12 @@ def start(settings: Settings, announce: Announce) -> None:
         unix = stack.enter_context(unix_socket(settings.unix_socket, patience=patience))
         stack.callback(_ignore_signals)  # what follows the drain is short, and is not to be left half done
         if settings.workers == 1:
+            end_where_asked()
             run(settings, url, unix=unix, on_started=lambda node: announce(node.ws_url, node.api_url, node.places))
         else:
             settings, places = stack.enter_context(_reserved(settings))
             directory = stack.enter_context(private_directory()) if settings.uses_relay else None
+            end_where_asked()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_Parent(settings, url, unix, lambda ws, api: announce(ws, api, places), directory).run())
 
@@ -106,20 +109,30 @@ def _raise_file_limit() -> None:
 
 
 @contextlib.contextmanager
-def _ending_on_signals(*, ignored: Iterable[signal.Signals]) -> Generator[None]:
+def _ending_on_signals(*, ignored: Iterable[signal.Signals]) -> Generator[Callable[[], None]]:
     """End in order on a signal that comes before a loop handles them: what was started is stopped again.
 
     Args:
         ignored: signals that mean nothing yet: to read files again that are still to be read.
+
+    Yields:
+        What ends the process where a signal has come whose exception was lost, as it may be in an import.
     """
+    asked = False
 
     def end(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
         raise SystemExit(0)
+
+    def end_where_asked() -> None:
+        if asked:
+            raise SystemExit(0)
 
     before = {number: signal.signal(number, end) for number in _SIGNALS}
     before |= {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
-        yield
+        yield end_where_asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -5,6 +5,7 @@ Each command is a module of its own and imported when it is called: looking up a
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -29,9 +30,10 @@ def prepare(words: Sequence[str]) -> None:
     Args:
         words: what follows the command's name.
     """
-    from realizehit.cli.init import begin
+    from realizehit.cli.init import have_an_init, obey_signals
 
-    begin(status=None if _SUBCOMMANDS.intersection(words) else 0)
+    obey_signals(status=None if _SUBCOMMANDS.intersection(words) else 0)
+    have_an_init()
 
 
 def client(prog_name: str = "realizehit") -> None:
@@ -39,6 +41,10 @@ def client(prog_name: str = "realizehit") -> None:
     leave_working_directory()
     if sys.argv[1:2] == ["server"]:
         prepare(sys.argv[2:])
+    elif os.getpid() == 1:
+        from realizehit.cli.init import have_an_init
+
+        have_an_init()  # whose child ends with a signal as a command elsewhere does
     from realizehit.cli.main import main
 
     with_streams(lambda: main(prog_name=prog_name))

@@ -1,9 +1,9 @@
-"""What a server's process does before anything that takes time: it obeys signals, and as process 1 it is an init.
+"""What a command does before anything that takes time: a server obeys signals, and process 1 becomes an init.
 
 The kernel keeps from process 1, the first one of a container, every signal that it has no handler for, and makes it the
 parent of all processes that lose theirs; nobody else can take note of the end of those, and until then they stay as
-zombies. So process 1 starts the server as its child at once. It hands signals on to it, takes note of every process
-that ends, and ends with the server, with the same exit status.
+zombies. So process 1 starts the command as its child at once. It hands signals on to it, takes note of every process
+that ends, and ends with the child, with the same exit status.
 
 This module imports little, so that little time passes before.
 """
@@ -24,25 +24,26 @@ _NOT_HANDED_ON: Final = {
 }  # fmt: skip
 
 
-def begin(*, status: int | None) -> None:
-    """Obey signals from here on, and be an init where this is process 1; returns in the process that is to serve.
+def obey_signals(*, status: int | None) -> None:
+    """Have SIGTERM and SIGINT end this process, until somebody else handles them.
 
     Args:
-        status: the exit status after SIGTERM or SIGINT, until somebody else handles them; ``None`` for what a shell
-            reports, 128 and the signal's number.
+        status: the exit status then; ``None`` for what a shell reports, 128 and the signal's number.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number if status is None else status)
+        # No exception: one in the middle of an import may be lost there. There is nothing to put in order yet.
+        os._exit(128 + number if status is None else status)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
-    if os.getpid() == 1:
-        _have_an_init()
 
 
-def _have_an_init() -> None:
+def have_an_init() -> None:
+    """Be an init where this is process 1; returns in the process that is to do the work."""
+    if os.getpid() != 1:
+        return
     everything: set[int] = {*signal.valid_signals()}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
     child = os.fork()

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TypeVar
 import pytest
 
 from tests.integration.wire import RawClient
-from tests.processes import SCRIPTS, SECONDS, Process, running
+from tests.processes import SCRIPTS, SECONDS, Process, running, serving
 from tests.support import Valkey
 
 T = TypeVar("T")
@@ -67,7 +68,9 @@ def children(pid: int) -> list[int]:
 
 
 def handles(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for a signal, or waits for it."""
+    """Whether a process is the server, and has a handler for a signal or waits for it."""
+    if Path(f"/proc/{pid}/exe").resolve() != Path(sys.executable).resolve():
+        return False  # it is still `unshare`, which blocks signals for a moment
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return bool((int(status["SigCgt"], 16) | int(status["SigBlk"], 16)) >> (number - 1) & 1)
 
@@ -122,6 +125,16 @@ async def test_it_drains_its_workers(shared_valkey: Valkey) -> None:
         await asyncio.wait_for(client.closed.wait(), 20)
         assert client.close_code == 4001
         assert await asyncio.to_thread(process.wait) == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_client_command_obeys_signals_too(number: signal.Signals, status: int, shared_valkey: Valkey) -> None:
+    with serving("--redis", shared_valkey.url) as server:
+        command = [str(SCRIPTS / "realizehit"), "subscribe", "--url", server.ws, "kind=news"]
+        with first_process(*command) as (process, first):
+            process.find("^subscribed to")
+            os.kill(first, number)
+            assert process.wait() == status
 
 
 def test_it_ends_with_the_status_of_a_server_that_is_killed_or_refuses(shared_valkey: Valkey) -> None:
