@@ -29,12 +29,12 @@ def extensions() -> list[Extension]:
     modules = [
         Extension(
             f"realizehit.{name}",
-            [f"realizehit/{name}.pyx"],
+            [f"realizehit/{name.replace('.', '/')}.pyx"],
             define_macros=macros,
             extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code", *sanitize],
             extra_link_args=sanitize,
         )
-        for name in ("_fanout", "_load")
+        for name in ("_fanout", "loadtest._load")
     ]
     # Set once for both modules. Bounds and wraparound are left at Cython's safe defaults: the hot loops run over C
     # arrays, which those directives do not touch.

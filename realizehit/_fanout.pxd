@@ -5,12 +5,12 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from realizehit._conn cimport Conn, ConnList, Slots, Subscriber
-from realizehit._frames cimport FRAMINGS, Frame, Incoming
-from realizehit._memory cimport Pool
-from realizehit._sockets cimport rh_event
-from realizehit._wheel cimport Wheel
-from realizehit._writer cimport Writer
+from realizehit.engine.conn cimport Conn, ConnList, Slots, Subscriber
+from realizehit.engine.frames cimport FRAMINGS, Frame, Incoming
+from realizehit.engine.memory cimport Pool
+from realizehit.engine.sockets cimport rh_event
+from realizehit.engine.wheel cimport Wheel
+from realizehit.engine.writer cimport Writer
 
 
 cdef struct Counters:
@@ -34,7 +34,7 @@ cdef enum:  # the lists of connections
     BULK = 1                # dirty through a broadcast
     THROUGH_PYTHON = 2      # dirty, and written by a Python transport
     SLOW = 3                # to be sent away
-    DOOMED = 4              # to be buried
+    DOOMED = 4              # to be reaped
     OVER = 5                # much waits for them, to be looked at in each tick
     LISTS = 6
 
@@ -118,12 +118,12 @@ cdef class Engine:
     cdef Conn* create(self, object handler, int framing) except NULL
     cdef object begin(self, Conn* c, bytes head, bytes rest)
     cdef int leave(self, Conn* c) except -1             # out of every channel
-    cdef Frame* farewell(self, int framing, int code, bytes reason) except? NULL    # NULL where there is none
+    cdef Frame* close_frame(self, int framing, int code, bytes reason) except? NULL    # NULL where there is none
     cdef void start_heartbeat(self, Conn* c) noexcept nogil
     cdef void count_pings(self, int sign) noexcept
     cdef int close_with(self, Conn* c, int code, bytes reason) except -1
-    cdef void doom(self, Conn* c) noexcept nogil        # its socket is of no use any more
-    cdef int bury(self) except -1                       # closes what was doomed
+    cdef void mark_closed(self, Conn* c) noexcept nogil        # its socket is of no use any more
+    cdef int reap(self) except -1                       # closes what was doomed
 
     # Registry.
     cdef Py_ssize_t index_of(self, Conn* c, Channel channel) noexcept
@@ -154,7 +154,7 @@ cdef class Engine:
     cdef void write_out(self, Conn* c) noexcept nogil
     cdef void block(self, Conn* c) noexcept nogil
     cdef void finish(self, Conn* c) noexcept nogil
-    cdef bytes joined(self, Conn* c, size_t most)
+    cdef bytes concatenated(self, Conn* c, size_t most)
     cdef int write_through_python(self) except -1
     cdef bint write_part(self, Conn* c) except -1       # whether more can be written at once
     cdef int finish_transport(self, Conn* c) except -1
@@ -171,8 +171,8 @@ cdef class Engine:
     cdef int pay(self, Conn* c) noexcept nogil          # as `charge` answers
     cdef bint pay_or_end(self, Conn* c) except -1       # whether it is paid for
     cdef int answer_ping(self, uint64_t handle, bytes data) except -1
-    # Both end the connection once the callbacks that wait have run; `break_off` blames the client.
-    cdef int break_off(self, Conn* c, int code, str reason) except -1
+    # Both end the connection once the callbacks that wait have run; `fail_protocol` blames the client.
+    cdef int fail_protocol(self, Conn* c, int code, str reason) except -1
     cdef int end_after_callbacks(self, Conn* c, int code, str reason) except -1
     cdef bint has_answered(self, Conn* c, uint8_t* data, size_t size) noexcept
     cdef int receive_close(self, Conn* c, const uint8_t* data, size_t size) except -1
@@ -181,9 +181,9 @@ cdef class Engine:
     # Timers.
     cdef int timer_fired(self, Conn* c) except -1
 
-    # Entry points end in `settle`, which runs callbacks, flushes and buries; what happens outside of one asks for it
+    # Entry points end in `settle`, which runs callbacks, flushes and reaps; what happens outside of one asks for it
     # with `later`.
     cdef int settle(self) except -1
     cdef int run_pending(self) except -1
-    cdef int broke_off(self) except -1              # an entry point raises: what it leaves behind is for the next flush
+    cdef int recover_after_raise(self) except -1     # an entry point raises: its leftovers are for the next flush
     cdef int later(self) except -1

@@ -26,36 +26,37 @@ cdef extern from "Python.h":
     str PyUnicode_New(Py_ssize_t size, Py_UCS4 largest)
     void* PyUnicode_1BYTE_DATA(str text)
 
-from realizehit._conn cimport (
-    BLOCKED, BURIED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DEAF, HALF_CLOSED, HARD,
+from realizehit.engine.conn cimport (
+    BLOCKED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, DISCARD_INPUT, HALF_CLOSED,
     IS_TRANSPORT, LAST_FRAME, LISTED, ON_BULK, ON_OVER, ON_PYTHON, ON_SLOW, ON_URGENT, OVERDUE, PEER_DONE, PINGED,
-    SEEN, TLS, Conn, Input, Subscriber, Subscription, handle_of, list_filled, list_grow, list_pop, list_prefetch,
-    list_push, rh_prefetch, slot_at, slot_find, slot_release, slot_take, slots_clear, slots_grow,
+    RELEASE_PENDING, SEEN, SLOW_PARSER, TLS, Conn, Input, Subscriber, Subscription, handle_of, list_filled, list_grow,
+    list_pop, list_prefetch, list_push, rh_prefetch, slot_at, slot_find, slot_release, slot_take, slots_clear,
+    slots_grow,
 )
-from realizehit._engineio cimport engineio_frame, polling_3_frame, polling_4_frame
-from realizehit._filters cimport (
+from realizehit.engine.engineio cimport engineio_frame, polling_3_frame, polling_4_frame
+from realizehit.engine.filters cimport (
     C_MAX_CHANNEL, C_MAX_FILTERS, C_MAX_KEY, C_MAX_VALUE, Filter, compare_keys, encode_filter, shown,
 )
-from realizehit._frames cimport (
+from realizehit.engine.frames cimport (
     FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_RESP,
     FRAMING_SSE, FRAMING_SSE_CHUNKED, FRAMING_WEBSOCKET, FRAMINGS, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING,
     OP_PONG, OP_TEXT, PARSED_PART, PARSED_WHOLE, PARTIAL_MAX, RSV1, Frame, Incoming, Parsed, frame_build, frame_bytes,
     frame_new, frame_release, is_close_code, is_event_stream, is_websocket, parse_incoming, websocket_header,
 )
-from realizehit._input cimport input_bytes, input_drop, input_extend, input_keep, input_take
-from realizehit._memory cimport RH_DEBUG, Pool, alive, pool_clear, pool_give, pool_take
-from realizehit._queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, queue_move, queue_written
-from realizehit._resp cimport resp_message
-from realizehit._shapes cimport Split, has_reserved, split_channel, write_projection, write_shape
-from realizehit._sockets cimport (
+from realizehit.engine.input cimport input_bytes, input_drop, input_extend, input_keep, input_take
+from realizehit.engine.memory cimport RH_DEBUG, Pool, alive, pool_clear, pool_give, pool_take
+from realizehit.engine.queue cimport QUEUE_MAX, queue_append, queue_at, queue_drop, queue_move, queue_written
+from realizehit.engine.resp cimport resp_message
+from realizehit.engine.shapes cimport Split, has_reserved, split_channel, write_projection, write_shape
+from realizehit.engine.sockets cimport (
     RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
     rh_event_out, rh_event_tag, rh_half_close, rh_has_sent, rh_is_quiet, rh_recv, rh_unsent, rh_user_timeout,
     rh_would_block,
 )
-from realizehit._sse cimport chunk_frame, sse_frame
-from realizehit._text cimport is_utf8, is_utf8_start, rh_id, utf8_complete
-from realizehit._wheel cimport NIL, WHEEL, wheel_set, wheel_unset
-from realizehit._writer cimport write_some, writer_clear, writer_forget, writer_init
+from realizehit.engine.sse cimport chunk_frame, sse_frame
+from realizehit.engine.text cimport is_utf8, is_utf8_start, rh_id, utf8_complete
+from realizehit.engine.wheel cimport NIL, WHEEL, wheel_set, wheel_unset
+from realizehit.engine.writer cimport write_some, writer_clear, writer_forget, writer_init
 
 import os
 import zlib
@@ -93,7 +94,7 @@ def canonical(dict filters not None, bint wildcards=False):
         wildcards: whether ``*`` may stand in it, as in a subscription.
 
     Returns:
-        The channel: ``key:value`` pairs joined by ``|``, percent-encoded, sorted by encoded key. ASCII only.
+        The channel: ``key:value`` pairs concatenated by ``|``, percent-encoded, sorted by encoded key. ASCII only.
 
     Raises:
         InvalidPattern: a rule is broken; the text names the filter.
@@ -514,7 +515,7 @@ cdef class Engine:
             rh_user_timeout(fd, self.user_timeout)
         if rh_epoll_add(self.epoll, fd, handle_of(c)) < 0:
             error = errno
-            self.doom(c)
+            self.mark_closed(c)
             self.later()
             raise OSError(error, os.strerror(error))
         return self.begin(c, head, rest)
@@ -558,8 +559,8 @@ cdef class Engine:
                     self.depth -= 1
             self.later()
         except BaseException:
-            self.doom(c)    # nobody will ever know its handle
-            self.broke_off()
+            self.mark_closed(c)    # nobody will ever know its handle
+            self.recover_after_raise()
             raise
         return handle
 
@@ -580,12 +581,12 @@ cdef class Engine:
                 elif (c.flags & IS_TRANSPORT and c.flags & LAST_FRAME and c.count == 0
                         and self.has_answered(c, self.inbox + PARTIAL_MAX, part)):
                     # Without a half-close the peer's answer to our close frame is what ends the connection.
-                    self.doom(c)
+                    self.mark_closed(c)
                     break
         except BaseException:
-            self.doom(c)    # a part of what it sent is lost
+            self.mark_closed(c)    # a part of what it sent is lost
             self.depth -= 1
-            self.broke_off()
+            self.recover_after_raise()
             raise
         self.depth -= 1
         self.settle()
@@ -594,7 +595,7 @@ cdef class Engine:
         """Learn that a connection's transport is gone."""
         cdef Conn* c = self.find(handle)
         if c != NULL:
-            self.doom(c)
+            self.mark_closed(c)
             self.settle()
 
     def pause(self, uint64_t handle):
@@ -625,12 +626,12 @@ cdef class Engine:
         """Take what waits for a connection with a transport, instead of having it written there.
 
         Returns:
-            Whole frames, joined; empty where nothing waits or the connection is gone.
+            Whole frames, concatenated; empty where nothing waits or the connection is gone.
         """
         cdef Conn* c = self.find(handle)
         if c == NULL or not c.flags & IS_TRANSPORT or c.count == 0:
             return b""
-        return self.joined(c, 0)
+        return self.concatenated(c, 0)
 
     def send(self, uint64_t handle, bytes data not None, bint binary=False):
         """Send a message to one connection, such as the reply to an action, in the connection's framing.
@@ -699,11 +700,11 @@ cdef class Engine:
         self.later()
         return True
 
-    def soften(self, uint64_t handle):
+    def resume_fast_path(self, uint64_t handle):
         """Take a connection's input back from the parser in Python, which holds no part of a message any more."""
         cdef Conn* c = self.find(handle)
         if c != NULL:
-            c.flags &= ~HARD
+            c.flags &= ~SLOW_PARSER
 
     def charge(self, uint64_t handle):
         """Count a frame of a client's input against its allowance (the generic cell rate algorithm).
@@ -755,7 +756,7 @@ cdef class Engine:
         Py_DECREF(handler)
         queue_drop(&self.pool, c, 0)
         c.fd, c.transport, c.handler, c.framing = o.fd, o.transport, o.handler, o.framing
-        c.flags = (c.flags & LISTED) | (o.flags & (IS_TRANSPORT | BLOCKED | HARD | SEEN | TLS))
+        c.flags = (c.flags & LISTED) | (o.flags & (IS_TRANSPORT | BLOCKED | SLOW_PARSER | SEEN | TLS))
         c.outside, o.outside = o.outside, 0     # what is no socket's has nothing there
         c.moved, c.unsent = o.moved, o.unsent
         input_drop(&self.pool, c)
@@ -903,7 +904,7 @@ cdef class Engine:
                 self.dispatch_one(<bytes?> item[1], <bytes?> item[2])
         except BaseException:
             self.depth -= 1
-            self.broke_off()
+            self.recover_after_raise()
             raise
         self.depth -= 1
         self.settle()
@@ -926,7 +927,7 @@ cdef class Engine:
                 if rh_event_out(&self.events[i]) and c.flags & BLOCKED:
                     c.flags &= ~BLOCKED
                     if rh_epoll_arm(self.epoll, c.fd, tag, False) < 0:
-                        self.doom(c)
+                        self.mark_closed(c)
                     else:
                         self.make_dirty(c, True)
                 if rh_event_in(&self.events[i]) and c.state != CONN_DEAD:
@@ -935,7 +936,7 @@ cdef class Engine:
                         break   # the others are still ready in the next turn; what waits here takes memory
         except BaseException:
             self.depth -= 1
-            self.broke_off()
+            self.recover_after_raise()
             raise
         self.depth -= 1
         self.settle()
@@ -973,7 +974,7 @@ cdef class Engine:
                 self.judge()
         except BaseException:
             self.depth -= 1
-            self.broke_off()
+            self.recover_after_raise()
             raise
         self.depth -= 1
         self.settle()
@@ -1054,7 +1055,7 @@ cdef class Engine:
         for i in range(self.slots.count):
             c = slot_at(&self.slots, i)
             if c.state != CONN_FREE:
-                self.doom(c)
+                self.mark_closed(c)
         self.settle()
 
     cdef int later(self) except -1:
@@ -1063,8 +1064,8 @@ cdef class Engine:
             self.flush_scheduled = True
         return 0
 
-    cdef int broke_off(self) except -1:
-        # Connections may wait to be written, told or buried, and nothing else may come that would see to it.
+    cdef int recover_after_raise(self) except -1:
+        # Connections may wait to be written, told or reaped, and nothing else may come that would see to it.
         try:
             self.later()
         except Exception as error:
@@ -1083,7 +1084,7 @@ cdef class Engine:
                     if c == NULL:
                         break
                     c.flags &= ~ON_SLOW
-                    if c.flags & BURIED:
+                    if c.flags & RELEASE_PENDING:
                         slot_release(&self.slots, c)
                     elif c.state == CONN_SLOW:
                         self.n.slow_disconnects += 1
@@ -1094,12 +1095,12 @@ cdef class Engine:
                 with nogil:
                     self.write_slice()
                 self.write_through_python()
-                self.bury()
+                self.reap()
                 if not self.pending and not list_filled(&self.lists[SLOW]):
                     break
         except BaseException:
             self.depth = 0
-            self.broke_off()
+            self.recover_after_raise()
             raise
         self.depth = 0
         if (list_filled(&self.lists[URGENT]) or list_filled(&self.lists[BULK])
@@ -1325,7 +1326,7 @@ cdef class Engine:
             self.send_away(c)
             return False
         if not queue_append(&self.pool, c, f):
-            self.doom(c)
+            self.mark_closed(c)
             return False
         if not c.flags & BLOCKED:
             self.make_dirty(c, urgent)
@@ -1382,7 +1383,7 @@ cdef class Engine:
             left -= 1
             c = list_pop(&self.lists[OVER])
             c.flags &= ~ON_OVER
-            if c.flags & BURIED:
+            if c.flags & RELEASE_PENDING:
                 slot_release(&self.slots, c)
             elif c.state == CONN_OPEN and (c.count >= self.watch_messages or self.waiting(c) >= self.watch_bytes):
                 self.look_at(c)
@@ -1413,7 +1414,7 @@ cdef class Engine:
 
 
     # --- 5. Flush -----------------------------------------------------------------------------------------------------
-    # Each connection with something waiting is written once, with all of it; `_writer.pxd` holds how.
+    # Each connection with something waiting is written once, with all of it; `engine/writer.pxd` holds how.
 
     cdef void write_slice(self) noexcept nogil:
         cdef int64_t now = clock_ns()
@@ -1426,7 +1427,7 @@ cdef class Engine:
             c = self.next_dirty()
             if c == NULL:
                 return
-            if c.flags & BURIED:
+            if c.flags & RELEASE_PENDING:
                 slot_release(&self.slots, c)
                 continue
             if c.state == CONN_DEAD or c.flags & BLOCKED:
@@ -1470,7 +1471,7 @@ cdef class Engine:
                 if rh_would_block():
                     self.block(c)
                 else:
-                    self.doom(c)
+                    self.mark_closed(c)
                 return
             self.n.sends += 1
             self.n.bytes_out += n
@@ -1487,7 +1488,7 @@ cdef class Engine:
         self.n.blocked += 1
         c.unsent = rh_unsent(c.fd)
         if rh_epoll_arm(self.epoll, c.fd, handle_of(c), True) < 0:
-            self.doom(c)
+            self.mark_closed(c)
 
     cdef void finish(self, Conn* c) noexcept nogil:
         # Closing the socket while the peer still sends would reset it, and could take our close frame with it: so our
@@ -1495,12 +1496,12 @@ cdef class Engine:
         if c.flags & LAST_FRAME:
             # After the end of an event stream nothing comes from the peer that a transport could wait for.
             if c.flags & PEER_DONE or (c.flags & IS_TRANSPORT and is_event_stream(c.framing)):
-                self.doom(c)
+                self.mark_closed(c)
             elif not c.flags & (HALF_CLOSED | IS_TRANSPORT):
                 c.flags |= HALF_CLOSED
                 rh_half_close(c.fd)
 
-    cdef bytes joined(self, Conn* c, size_t most):
+    cdef bytes concatenated(self, Conn* c, size_t most):
         # As much as `most` bytes of what waits; 0 for all of it, which is whole frames where only that is ever taken.
         cdef size_t size = c.queued - c.offset, done = 0, start = c.offset, part
         if most and size > most:
@@ -1536,7 +1537,7 @@ cdef class Engine:
             if c == NULL:
                 return 0
             c.flags &= ~ON_PYTHON
-            if c.flags & BURIED:
+            if c.flags & RELEASE_PENDING:
                 slot_release(&self.slots, c)
                 continue
             if c.state == CONN_DEAD or c.flags & BLOCKED:
@@ -1555,7 +1556,7 @@ cdef class Engine:
             if c.count:
                 # A socket's transport gets a part at a time, so that it can say when it has enough: what lies in its
                 # buffers is this connection's alone, while what waits here is shared.
-                transport.write(self.joined(c, PART if c.fd >= 0 else 0))
+                transport.write(self.concatenated(c, PART if c.fd >= 0 else 0))
             if self.find(handle) != c or not c.flags & IS_TRANSPORT or c.transport != <PyObject*> transport:
                 return False    # it has gone, or was spliced away, in the call
             if c.count:
@@ -1563,7 +1564,7 @@ cdef class Engine:
             self.finish_transport(c)
         except Exception as error:
             if self.find(handle) == c:
-                self.doom(c)
+                self.mark_closed(c)
             self.on_error(error)
         return False
 
@@ -1576,10 +1577,10 @@ cdef class Engine:
             # its own part, and none where there is nothing to wait for.
             c.flags |= HALF_CLOSED
             wheel_set(&self.wheel, &self.slots, c, 1)
-            if c.flags & (TLS | PEER_DONE | DEAF) or c.framing == FRAMING_SSE:  # TLS has no half-close
+            if c.flags & (TLS | PEER_DONE | DISCARD_INPUT) or c.framing == FRAMING_SSE:  # TLS has no half-close
                 handle = handle_of(c)
                 (<object> c.transport).close()
-                if self.find(handle) == c and c.flags & TLS and c.flags & (PEER_DONE | DEAF):
+                if self.find(handle) == c and c.flags & TLS and c.flags & (PEER_DONE | DISCARD_INPUT):
                     self.call_soon(Lingering(self, handle))
             else:
                 (<object> c.transport).write_eof()
@@ -1594,7 +1595,7 @@ cdef class Engine:
             return 0
         if rh_has_sent(c.fd):
             c.flags |= OVERDUE
-            self.doom(c)
+            self.mark_closed(c)
             self.settle()
         elif lingering.turns:
             lingering.turns -= 1
@@ -1614,14 +1615,14 @@ cdef class Engine:
                 try:
                     self.consume(c, self.inbox + PARTIAL_MAX, n)
                 except BaseException:
-                    self.doom(c)    # a part of what it sent is lost
+                    self.mark_closed(c)    # a part of what it sent is lost
                     raise
             else:
                 c.discarded += <uint32_t> n
                 if c.discarded > DISCARDED:
-                    self.doom(c)    # it does not listen
+                    self.mark_closed(c)    # it does not listen
         elif n == 0 or not rh_would_block():
-            self.doom(c)
+            self.mark_closed(c)
         return 0
 
     cdef int consume(self, Conn* c, uint8_t* data, size_t size) except -1:
@@ -1631,8 +1632,8 @@ cdef class Engine:
         cdef uint32_t kept = input_take(c, data)
         data -= kept
         size += kept
-        while size and c.state == CONN_OPEN and not c.flags & (PEER_DONE | DEAF):
-            if c.flags & HARD:
+        while size and c.state == CONN_OPEN and not c.flags & (PEER_DONE | DISCARD_INPUT):
+            if c.flags & SLOW_PARSER:
                 return self.leave_to_python(c, data, size)
             if c.input == NULL:
                 parsed = parse_incoming(&frame, data, size, self.max_message, False, 0)
@@ -1648,7 +1649,7 @@ cdef class Engine:
             size -= frame.consumed
             if frame.opcode == OP_TEXT and frame.last:
                 if not is_utf8(frame.payload, frame.size):
-                    return self.break_off(c, 1007, "the text is not UTF-8")
+                    return self.fail_protocol(c, 1007, "the text is not UTF-8")
                 self.tell("on_text", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
             elif frame.opcode == OP_TEXT or frame.opcode == OP_CONTINUATION:
                 self.receive_fragment(c, &frame)
@@ -1677,7 +1678,7 @@ cdef class Engine:
         if not (is_utf8(input_bytes(held) + checked, complete - checked)
                 and is_utf8_start(input_bytes(held) + complete, held.message - complete)
                 and (complete == held.message or not frame.last)):
-            return self.break_off(c, 1007, "the text is not UTF-8")
+            return self.fail_protocol(c, 1007, "the text is not UTF-8")
         held.checked = <uint32_t> complete
         if not frame.last:
             self.pay_or_end(c)
@@ -1694,7 +1695,7 @@ cdef class Engine:
         if c.framing == FRAMING_SSE:    # nothing that counts comes after the request, and many reads of it are a flood
             self.pay_or_end(c)
             return 0
-        c.flags |= HARD
+        c.flags |= SLOW_PARSER
         if held != NULL and held.begun:
             # The parser learns of the message so far as of one fragment, masked with zeros.
             n = websocket_header(header, OP_TEXT, held.message)
@@ -1729,7 +1730,7 @@ cdef class Engine:
     cdef bint pay_or_end(self, Conn* c) except -1:
         cdef int paid = self.pay(c)
         if paid == INPUT_HOPELESS:
-            c.flags |= DEAF
+            c.flags |= DISCARD_INPUT
             self.end_after_callbacks(c, 4502, "rate-limited")
         return paid == INPUT_PAID
 
@@ -1742,7 +1743,7 @@ cdef class Engine:
     cdef bint has_answered(self, Conn* c, uint8_t* data, size_t size) noexcept:
         # Whether the peer's close frame is in what came after ours; what cannot be told counts as one.
         cdef Incoming frame
-        if c.flags & HARD or c.input != NULL:
+        if c.flags & SLOW_PARSER or c.input != NULL:
             return True
         while size:
             if (parse_incoming(&frame, data, size, self.max_message, False, 0) != PARSED_WHOLE
@@ -1758,15 +1759,15 @@ cdef class Engine:
         if size:
             code = (data[0] << 8) | data[1] if size >= 2 else 0
             if size > 2 and not is_utf8(data + 2, size - 2):
-                return self.break_off(c, 1007, "the close reason is not UTF-8")
+                return self.fail_protocol(c, 1007, "the close reason is not UTF-8")
             if size < 2 or not is_close_code(code):
-                return self.break_off(c, 1002, "invalid close frame")
+                return self.fail_protocol(c, 1002, "invalid close frame")
         c.flags |= PEER_DONE
         return self.end_after_callbacks(c, code, "")
 
-    cdef int break_off(self, Conn* c, int code, str reason) except -1:
+    cdef int fail_protocol(self, Conn* c, int code, str reason) except -1:
         self.n.protocol_errors += 1
-        c.flags |= DEAF
+        c.flags |= DISCARD_INPUT
         return self.end_after_callbacks(c, code, reason)
 
     cdef int end_after_callbacks(self, Conn* c, int code, str reason) except -1:
@@ -1786,7 +1787,7 @@ cdef class Engine:
                 wheel_set(&self.wheel, &self.slots, c, 1)
             else:
                 c.flags |= OVERDUE
-                self.doom(c)
+                self.mark_closed(c)
         elif c.state == CONN_OPEN:
             if c.framing == FRAMING_ENGINEIO_3 or c.framing == FRAMING_POLLING_3:
                 # The client sends the pings, one in each interval.
@@ -1814,7 +1815,7 @@ cdef class Engine:
 
     # --- 8. Connections -----------------------------------------------------------------------------------------------
     # The end comes in steps: out of the registry (`leave`), last frames out (`close_with`), socket closed and slot free
-    # again (`bury`).
+    # again (`reap`).
 
     cdef Conn* find(self, uint64_t handle) noexcept nogil:
         return slot_find(&self.slots, handle)
@@ -1840,7 +1841,7 @@ cdef class Engine:
         Py_INCREF(handler)
         c.handler = <PyObject*> handler
         if not is_websocket(framing):
-            c.flags |= HARD     # what comes in is no WebSocket frame
+            c.flags |= SLOW_PARSER     # what comes in is no WebSocket frame
         self.start_heartbeat(c)
         self.open_count += 1
         self.used_count += 1
@@ -1868,7 +1869,7 @@ cdef class Engine:
         c.sub_room = 0
         return 0
 
-    cdef Frame* farewell(self, int framing, int code, bytes reason) except? NULL:
+    cdef Frame* close_frame(self, int framing, int code, bytes reason) except? NULL:
         cdef char body[125]
         cdef size_t size = 0
         if framing == FRAMING_SSE:
@@ -1894,12 +1895,12 @@ cdef class Engine:
         if c.state != CONN_OPEN and c.state != CONN_SLOW:
             return 0
         if c.framing == FRAMING_RESP:
-            self.doom(c)    # it has nothing that says farewell
+            self.mark_closed(c)    # it has nothing that says close_frame
             return 0
         try:
-            f = self.farewell(c.framing, code, reason)
+            f = self.close_frame(c.framing, code, reason)
         except MemoryError:
-            self.doom(c)    # without one, then
+            self.mark_closed(c)    # without one, then
             return 0
         try:
             self.leave(c)
@@ -1907,16 +1908,16 @@ cdef class Engine:
         except BaseException:
             if f != NULL:
                 frame_release(&self.pool, f)
-            self.doom(c)
+            self.mark_closed(c)
             raise
         self.open_count -= 1
         c.state = CONN_CLOSING
         c.flags |= LAST_FRAME
         if code in (1002, 1003, 1007, 1009, 4502):  # it broke the protocol, or the limits of what it may send
-            c.flags |= DEAF
+            c.flags |= DISCARD_INPUT
         if f != NULL:
             if not queue_append(&self.pool, c, f):
-                self.doom(c)
+                self.mark_closed(c)
             frame_release(&self.pool, f)
         if not c.flags & BLOCKED:
             self.make_dirty(c, True)
@@ -1924,7 +1925,7 @@ cdef class Engine:
         c.over = self.wheel.now + self.close_ticks
         return 0
 
-    cdef void doom(self, Conn* c) noexcept nogil:
+    cdef void mark_closed(self, Conn* c) noexcept nogil:
         if c.state == CONN_DEAD or c.state == CONN_FREE:
             return
         if c.state == CONN_OPEN or c.state == CONN_SLOW:
@@ -1932,7 +1933,7 @@ cdef class Engine:
         c.state = CONN_DEAD
         list_push(&self.lists[DOOMED], c)
 
-    cdef int bury(self) except -1:
+    cdef int reap(self) except -1:
         cdef Conn* c
         while True:
             c = list_pop(&self.lists[DOOMED])
@@ -1960,14 +1961,14 @@ cdef class Engine:
             elif c.fd >= 0:
                 rh_close(c.fd)
                 c.fd = -1
-            farewell = c.flags & LAST_FRAME and not c.flags & OVERDUE
+            close_frame = c.flags & LAST_FRAME and not c.flags & OVERDUE
             self.used_count -= 1
             if RH_DEBUG:
                 alive.connections -= 1
             slot_release(&self.slots, c)
             if transport is not None:
                 try:
-                    if farewell:
+                    if close_frame:
                         transport.close()
                     else:
                         transport.abort()

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from realizehit.masking import masked
-from realizehit.seldom import LOG_INTERVAL, Seldom, more
+from realizehit.text.masking import masked
+from realizehit.text.seldom import LOG_INTERVAL, Seldom, more
 
 # A line break in a message would forge a line of its own, and a terminal obeys escape sequences.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
@@ -137,7 +137,7 @@ def _stamp(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-01-31T12:00:00.000Z warning realizehit.hub[4711]: what happened``; a traceback has lines of its own."""
+    """``2026-01-31T12:00:00.000Z warning realizehit.node.hub[4711]: what happened``; tracebacks follow."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from realizehit.errors import SettingsError
-from realizehit.masking import masked
-from realizehit.suggestions import did_you_mean
+from realizehit.text.masking import masked
+from realizehit.text.suggestions import did_you_mean
 
 Role = Literal["all", "ws", "api"]
 LogFormat = Literal["text", "json"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from realizehit.bus.base import BusState
-from realizehit.bus.link import LinkSettings
+from realizehit.broker.base import BusState
+from realizehit.broker.subscriber import LinkSettings
 from realizehit.errors import BrokerError
 
 QUICK = LinkSettings(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import orjson
 
 from realizehit._fanout import channel_id
-from realizehit._load import Fleet
+from realizehit.loadtest._load import Fleet
 from realizehit.pattern import Pattern
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10

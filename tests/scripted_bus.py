@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from realizehit.bus.base import Bus, BusListener, BusState
+from realizehit.broker.base import Bus, BusListener, BusState
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
 

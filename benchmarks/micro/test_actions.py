@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import models
-from realizehit.messages import parse_action
+from realizehit.node.messages import parse_action
 
 TEXT = b'{"id": "a1", "act": "sub", "pat": {"kind": "news", "channel": "CNN"}}'
 

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from realizehit.server import Node, run
+from realizehit.process.server import Node, run
 from realizehit.settings import Settings
 
 

@@ -14,7 +14,7 @@ import orjson
 
 from benchmarks.system.place import raise_file_limit
 from benchmarks.system.processes import Child, Valkey
-from realizehit._load import DELIVERED, READY, Fleet
+from realizehit.loadtest._load import DELIVERED, READY, Fleet
 from realizehit.pattern import channel_of
 
 PAYLOAD = 128  # bytes

@@ -1,4 +1,4 @@
-"""Percentiles of the load client's histograms; their layout stands in ``realizehit/_load.pyi``."""
+"""Percentiles of the load client's histograms; their layout stands in ``realizehit/loadtest/_load.pyi``."""
 
 from __future__ import annotations
 

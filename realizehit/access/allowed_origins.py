@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from realizehit.access.origin import FILE, NULL, Origin, parse_origin
 from realizehit.errors import SettingsError
-from realizehit.masking import masked
+from realizehit.text.masking import masked
 
 ANY: Final = "*"
 

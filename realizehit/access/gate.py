@@ -323,7 +323,7 @@ class Gate:
         if address is not None and self.addresses is not None:
             self.addresses.leave(address)
 
-    def joined(self, conn: int, opening: Opening) -> None:
+    def on_connected(self, conn: int, opening: Opening) -> None:
         """Remember a connection that was let in, under its handle."""
         if opening.identity:
             self._identities[conn] = opening.identity

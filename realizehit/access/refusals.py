@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from realizehit.access.peers import UNIX, UNKNOWN, is_loopback
-from realizehit.masking import masked
-from realizehit.seldom import LOG_INTERVAL, Seldom, more
+from realizehit.text.masking import masked
+from realizehit.text.seldom import LOG_INTERVAL, Seldom, more
 
 logger: Final = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from realizehit.errors import SettingsError
-from realizehit.suggestions import did_you_mean
+from realizehit.text.suggestions import did_you_mean
 
 _OPEN_ENDED: Final = re.compile(
     r"""^[ \t]*(?:\[+[ \t]*["']?(?:grant|key)["']?[ \t]*\.|["']?(?:pattern|grants)["']?[ \t]*\.)""", re.MULTILINE

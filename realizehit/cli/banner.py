@@ -14,9 +14,9 @@ import click
 
 import realizehit
 from realizehit.access.hosts import is_own_name
-from realizehit.address import redacted
+from realizehit.broker.url import redacted
 from realizehit.cli.endpoints import DEFAULT_WS, api_endpoint, ws_endpoint
-from realizehit.console import PATH
+from realizehit.http.console import PATH
 from realizehit.settings import Settings
 
 logger: Final = logging.getLogger(__name__)

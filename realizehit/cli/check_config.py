@@ -51,7 +51,7 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
 
     from realizehit.cli.banner import doubts
     from realizehit.cli.summary import summary
-    from realizehit.supervisor import check
+    from realizehit.process.supervisor import check
 
     try:
         check(settings)
@@ -109,6 +109,6 @@ def _shown(settings: Settings, name: str) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    from realizehit.address import redacted
+    from realizehit.broker.url import redacted
 
     return redacted(text) if "://" in text else text

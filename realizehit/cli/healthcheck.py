@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import click
 
-from realizehit.causes import reason_of
 from realizehit.cli.grouping import GroupedCommand
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.cli.values import Seconds
 from realizehit.settings import GROUPS, Settings
+from realizehit.text.causes import reason_of
 
 TIMEOUT: Final = 2.0  # seconds; container engines and balancers give a check a few
 
@@ -42,7 +42,7 @@ def healthcheck(ctx: click.Context, /, timeout: float, **flags: Any) -> None:
 
 
 def _addresses(settings: Settings) -> list[tuple[str, int]]:
-    from realizehit.listening import reachable
+    from realizehit.process.sockets import reachable
 
     listens = settings.listens
     if 0 in [port for _, port in listens]:

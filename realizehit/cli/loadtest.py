@@ -211,7 +211,7 @@ def _check_writable(path: Path) -> None:
 
 def _check_platform() -> None:
     try:
-        from realizehit._load import HAVE_EPOLL
+        from realizehit.loadtest._load import HAVE_EPOLL
     except ImportError:
         raise click.ClickException(
             "the load test needs its compiled part, which is missing from this installation"

@@ -20,7 +20,7 @@ from realizehit.cli.publish import Target, counted, without_bom
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Rejected, ResponseTimeout, ServerUnavailable
 from realizehit.pattern import Pattern
-from realizehit.surrogates import Hidden
+from realizehit.text.surrogates import Hidden
 
 BLOCK_LINES: Final = 2000  # that are published at once
 BLOCK_BYTES: Final = 1 << 20  # likewise; one line may be longer

@@ -46,7 +46,7 @@ def serve(ctx: click.Context, /, **flags: Any) -> None:
 
     from realizehit import logs
     from realizehit.cli.banner import announce, warn
-    from realizehit.supervisor import start
+    from realizehit.process.supervisor import start
 
     logs.configure(settings.log_format, settings.log_level)
     warn(settings)

@@ -8,7 +8,7 @@ from realizehit.access.grants import Grants
 from realizehit.access.keys import Key
 from realizehit.access.peers import is_loopback
 from realizehit.access.policy import Policy, header_names, load_policy
-from realizehit.address import redacted
+from realizehit.broker.url import redacted
 from realizehit.cli.variables import unknown_variables
 from realizehit.settings import Settings
 
@@ -19,7 +19,7 @@ def summary(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[st
     """Yield what each thing is called, and what the server would do about it.
 
     Args:
-        settings: which `realizehit.supervisor.check` has found to be usable.
+        settings: which `realizehit.process.supervisor.check` has found to be usable.
         environ: the environment, for variables that are not looked at.
     """
     policy = load_policy(settings)

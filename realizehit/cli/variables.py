@@ -7,7 +7,7 @@ from typing import Final
 
 from realizehit.errors import SettingsError
 from realizehit.settings import OPTIONS, variable_of
-from realizehit.suggestions import nearest
+from realizehit.text.suggestions import nearest
 
 PREFIX: Final = "REALIZEHIT_"
 CONFIG: Final = "REALIZEHIT_CONFIG"

@@ -16,7 +16,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, InvalidURI, WebSocketException
 from websockets.uri import parse_uri
 
-from realizehit.causes import reason_of
 from realizehit.client.token import LOGGER
 from realizehit.client.wire import Notice, Reply, action, bad_proxy, no_socks, parse_event, parse_reply
 from realizehit.errors import (
@@ -28,7 +27,8 @@ from realizehit.errors import (
     ServerUnavailable,
     SettingsError,
 )
-from realizehit.masking import masked
+from realizehit.text.causes import reason_of
+from realizehit.text.masking import masked
 
 logger = logging.getLogger(__name__)
 

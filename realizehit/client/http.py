@@ -14,7 +14,6 @@ from urllib.request import proxy_bypass
 import httpx2
 import orjson
 
-from realizehit.causes import reason_of
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
 from realizehit.client.wire import Backoff, bad_proxy, filters_of, no_socks
 from realizehit.errors import (
@@ -28,7 +27,8 @@ from realizehit.errors import (
     ServerUnavailable,
     SettingsError,
 )
-from realizehit.masking import masked
+from realizehit.text.causes import reason_of
+from realizehit.text.masking import masked
 
 _Client = TypeVar("_Client", httpx2.Client, httpx2.AsyncClient)
 

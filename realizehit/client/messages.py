@@ -9,7 +9,7 @@ import msgspec
 import orjson
 
 from realizehit.errors import ErrorCode, RealizehitError, RequestError
-from realizehit.surrogates import Hidden
+from realizehit.text.surrogates import Hidden
 
 RETRIES: Final = 2
 """How often a request is repeated by default, where nothing can have been published the first time."""

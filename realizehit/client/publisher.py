@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from realizehit._fanout import channel_id
-from realizehit.address import Address
+from realizehit.broker.publisher import Pipeline
+from realizehit.broker.url import Address
 from realizehit.client.channels import encode_message, publish_in_blocks
 from realizehit.client.home import PerLoop
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.client.wire import Backoff, was_silent
 from realizehit.errors import BrokerError, BrokerUnavailable
-from realizehit.pipeline import Pipeline
 
 __all__ = ["PublishOutcome", "PublishResult", "Publisher", "RawJSON"]
 

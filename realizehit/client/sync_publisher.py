@@ -13,13 +13,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from realizehit._fanout import channel_id
-from realizehit.address import Address
+from realizehit.broker.resp import pack_publish
+from realizehit.broker.url import Address
 from realizehit.client.channels import Block, encode_message, publish_in_blocks
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
 from realizehit.client.publisher import DEFAULT_URL
 from realizehit.client.wire import Backoff, was_silent
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
-from realizehit.resp import pack_publish
 
 PIPELINE_MESSAGES: Final = 1024  # written before the replies are read, which fit into the socket's buffer
 

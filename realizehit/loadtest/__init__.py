@@ -7,7 +7,7 @@
 | `histogram` | latencies merged, percentiles |
 | `target` | which server, found or started |
 | `local` | what a server on this machine costs, from ``/proc`` |
-| `worker` | one client process: drives `realizehit._load.Fleet` |
+| `worker` | one client process: drives `realizehit.loadtest._load.Fleet` |
 | `process` | the program that a client process is |
 | `conductor` | starts the workers, leads them through the phases, collects |
 | `report` | the figures, and their JSON |

@@ -15,11 +15,11 @@ import sys
 import threading
 from typing import Any
 
-from realizehit.bus.embedded import EmbeddedValkey
+from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.errors import RealizehitError
 from realizehit.loadtest.target import REDIS_VARIABLE
+from realizehit.process.supervisor import start
 from realizehit.settings import Settings
-from realizehit.supervisor import start
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final
 
 from realizehit.errors import SettingsError
-from realizehit.suggestions import did_you_mean
+from realizehit.text.suggestions import did_you_mean
 
 
 class Kind(Enum):

@@ -1,4 +1,4 @@
-"""Latencies as `realizehit._load` counts them: an HdrHistogram of 3 significant figures, from 1 us to 67 s."""
+"""Latencies as `realizehit.loadtest._load` counts them: an HdrHistogram of 3 significant figures, from 1 us to 67 s."""
 
 from __future__ import annotations
 

@@ -19,13 +19,13 @@ import hiredis
 from redis.connection import parse_url
 
 from realizehit import children
-from realizehit.address import redacted
-from realizehit.causes import reason_of
+from realizehit.broker.url import redacted
 from realizehit.errors import LoadTestError, SettingsError
 from realizehit.loadtest import local
 from realizehit.loadtest.plan import Publish
-from realizehit.masking import masked
 from realizehit.pattern import Pattern
+from realizehit.text.causes import reason_of
+from realizehit.text.masking import masked
 
 REDIS_VARIABLE: Final = "REALIZEHIT_LOADTEST_REDIS"  # a URL may hold a password: it is no argument
 STOP_TIMEOUT: Final = 15.0  # seconds for the server of the load test to end
@@ -37,7 +37,7 @@ PORTS_PER_SOURCE: Final = 20_000  # connections from one source address; Linux h
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Address:
     """Where something listens.
 
     Attributes:
@@ -136,8 +136,8 @@ class Target:
         headers: further header lines of the opening handshakes; they may be secrets.
     """
 
-    ws: Place
-    api: Place
+    ws: Address
+    api: Address
     broker: Broker | None
     publish: Publish
     embedded: bool = False
@@ -335,7 +335,7 @@ def _header(line: str) -> tuple[str, str]:
     return name, match[2].strip()
 
 
-def _place(option: str, url: str, scheme: str, path: str) -> Place:
+def _place(option: str, url: str, scheme: str, path: str) -> Address:
     parts = _split(option, url)
     if parts.scheme == scheme + "s":
         raise SettingsError(f"{option} {masked(url)}: the load test does not speak TLS; give the address behind it")
@@ -348,7 +348,7 @@ def _place(option: str, url: str, scheme: str, path: str) -> Place:
     except OSError as error:
         raise SettingsError(f"{option} {masked(url)}: {parts.hostname} has no address: {error.strerror}") from None
     target = (parts.path or path) + (f"?{parts.query}" if parts.query else "")
-    return Place(host, port, target, parts.netloc.rpartition("@")[2])
+    return Address(host, port, target, parts.netloc.rpartition("@")[2])
 
 
 def _address(name: str, port: int) -> str:

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import orjson
 
-from realizehit._load import READY, TIME, Fleet
 from realizehit.errors import RealizehitError
+from realizehit.loadtest._load import READY, TIME, Fleet
 from realizehit.loadtest.limits import raise_open_files
 from realizehit.loadtest.plan import Plan
 from realizehit.loadtest.target import Target

@@ -14,7 +14,7 @@ from realizehit import _fanout
 from realizehit.access.gate import Gate, Opening
 from realizehit.access.peers import peer_of_transport
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, SettingsError
-from realizehit.hub import Hub
+from realizehit.node.hub import Hub
 from realizehit.transports.handshake import refusal
 from realizehit.transports.heads import Head
 from realizehit.upkeep import Failures, keep_up
@@ -45,7 +45,7 @@ class Guard:
         self.gate: Final = gate
         self._engine = engine
         self._hub = hub
-        self.joined: Final = gate.joined
+        self.on_connected: Final = gate.on_connected
         self.left: Final = gate.left
         self.limited: Final = gate.count
 
@@ -71,7 +71,7 @@ class Guard:
             head: the request.
 
         Returns:
-            What `joined` is to be told with the connection's handle; or the whole response that says no.
+            What `on_connected` is to be told with the connection's handle; or the whole response that says no.
         """
         try:
             return self.gate.open(peer_of_transport(transport), head.headers, head.repeated, head.query)

@@ -16,7 +16,7 @@ from websockets.server import ServerProtocol
 
 from realizehit.errors import ErrorCode
 from realizehit.logs import WEBSOCKET_LOGGER
-from realizehit.messages import problem
+from realizehit.node.messages import problem
 from realizehit.transports.heads import Head
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3

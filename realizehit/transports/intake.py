@@ -88,7 +88,7 @@ class Intake:
             self._engine.disconnect(handle, code, reason, peer_done=peer_done)
         elif parser.is_empty():
             del self._parsers[handle]
-            self._engine.soften(handle)
+            self._engine.resume_fast_path(handle)
 
     def _take(self, opcode: Opcode, payload: bytes) -> None:
         conn = self._reading

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError, RequestError
-from realizehit.hub import Hub
-from realizehit.messages import ActionError, error_reply, parse_action, reply, token_of
+from realizehit.node.hub import Hub
+from realizehit.node.messages import ActionError, error_reply, parse_action, reply, token_of
 from realizehit.pattern import channel_of
 from realizehit.transports.guard import Guard
 

@@ -25,14 +25,13 @@ from starlette.types import Receive, Scope, Send
 
 from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError
-from realizehit.hub import Hub
-from realizehit.messages import problem
+from realizehit.node.hub import Hub
+from realizehit.node.messages import problem
 from realizehit.pattern import Pattern, channel_of
-from realizehit.transports.adoption import adopt, rename
-from realizehit.transports.entrance import cross_origin, headers_of, opening_of
+from realizehit.transports.admission import cross_origin, headers_of, opening_of
+from realizehit.transports.buffered import Held
 from realizehit.transports.guard import STATUS, Guard
-from realizehit.transports.held import Held
-from realizehit.transports.requests import TAKE_OVER
+from realizehit.transports.handover import TAKE_OVER, adopt, rename
 
 SSE_PATH: Final = "/sse"
 RETRY: Final = 2000  # milliseconds that an EventSource waits before it connects again
@@ -150,7 +149,7 @@ class EventStreams:
             self._held.add(held)
             self._hub.events.named.add(held.handle)
             if self._gate is not None and opening is not None:
-                self._gate.joined(held.handle, opening)
+                self._gate.on_connected(held.handle, opening)
             gone = asyncio.ensure_future(_disconnected(receive))
             gone.add_done_callback(lambda _: settled.set())
             gone.add_done_callback(lambda _: held.wake())

@@ -11,14 +11,14 @@ from realizehit import _fanout
 from realizehit.access.gate import Opening
 from realizehit.access.peers import peer_of_transport
 from realizehit.errors import ErrorCode
-from realizehit.masking import masked
-from realizehit.transports.adoption import adopt
+from realizehit.text.masking import masked
 from realizehit.transports.compression import negotiate
+from realizehit.transports.fd_reserve import NO_ROOM, Room
 from realizehit.transports.guard import Guard
+from realizehit.transports.handover import adopt
 from realizehit.transports.handshake import accept, refusal
 from realizehit.transports.heads import Head
 from realizehit.transports.intake import Intake
-from realizehit.transports.room import NO_ROOM, Room
 from realizehit.transports.session import Session
 
 WS_PATH: Final = "/ws"
@@ -125,7 +125,7 @@ class WebSocketTransport:
                 response = response.removesuffix(b"\r\n") + extension + b"\r\n"
                 handle = adopt(self._engine, transport, self._compressed, response, rest, framing=_fanout.DEFLATE)
             if self._guard is not None and opening is not None:
-                self._guard.joined(handle, opening)
+                self._guard.on_connected(handle, opening)
         except OSError as error:
             self._room.refused(error.strerror or str(error))
             if self._guard is not None:

@@ -24,8 +24,8 @@ MODULES = sorted(
 )
 CLIENT_SIDE = {"realizehit.client", "realizehit.sync", "realizehit.loadtest"}
 SERVER_SIDE = {
-    "realizehit.api", "realizehit.bus", "realizehit.hub", "realizehit.metrics", "realizehit.relay", "realizehit.server",
-    "realizehit.supervisor", "realizehit.transports", "realizehit.worker",
+    "realizehit.access", "realizehit.broker.base", "realizehit.broker.redis", "realizehit.broker.subscriber",
+    "realizehit.http", "realizehit.node", "realizehit.process", "realizehit.transports",
 }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_each_module_can_be_imported_alone_without_a_warning() -> None:
         assert [line for line in pool.map(failure, MODULES) if line] == []
 
 
-NO_SERVER = "uvicorn uvloop starlette prometheus_client click rich realizehit.hub"
+NO_SERVER = "uvicorn uvloop starlette prometheus_client click rich realizehit.node.hub"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_an_import_loads_no_more_than_it_needs(statement: str, unwanted: str) ->
 WITHOUT_THE_EXTENSION = """
 import sys
 sys.modules["realizehit._fanout"] = None  # as where it was not built: importing it is an ImportError
-sys.modules["realizehit._load"] = None
+sys.modules["realizehit.loadtest._load"] = None
 """
 
 
@@ -106,7 +106,7 @@ def test_the_clients_work_where_the_extension_was_not_built(statement: str) -> N
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("statement", ["from realizehit import Pattern", "import realizehit.server"])
+@pytest.mark.parametrize("statement", ["from realizehit import Pattern", "import realizehit.process.server"])
 def test_what_needs_the_extension_says_so_when_it_is_missing(statement: str) -> None:
     result = python(WITHOUT_THE_EXTENSION + statement)
     assert result.returncode != 0

@@ -57,7 +57,7 @@ def check_contents(sdist: Path, wheel: Path) -> None:
         generated = [entry for entry in contents if entry.endswith(GENERATED)]
         assert not generated, f"the {name} carries generated C: {generated}"
     modules = {Path(entry).name.partition(".")[0] for entry in in_wheel if entry.endswith((".so", ".pyd"))}
-    assert modules == {path.stem for path in (ROOT / "realizehit").glob("*.pyx")}, f"compiled: {modules}"
+    assert modules == {path.stem for path in (ROOT / "realizehit").rglob("*.pyx")}, f"compiled: {modules}"
     top = {entry.partition("/")[0] for entry in in_wheel}
     assert all(entry == "realizehit" or entry.endswith(".dist-info") for entry in top), f"top level: {top}"
     corpora = ("tests/event_streams.json", "tests/vectors.json")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("setup.py", True),
         ("realizehit", False),
-        ("realizehit/bus/base.py", False),
+        ("realizehit/broker/base.py", False),
         ("realizehit/_fanout.so", True),
         ("realizehit/bus/__pycache__/base.pyc", True),
         ("clients/js/lib/other.js", True),

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from realizehit.bus.base import Bus
+from realizehit.broker.base import Bus
 from realizehit.errors import BrokerError
 from realizehit.pattern import Pattern
 from tests.engines import TEXT, client_frame

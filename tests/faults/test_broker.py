@@ -12,11 +12,11 @@ import httpx2
 import orjson
 import pytest
 
-from realizehit.bus.base import BusState
-from realizehit.bus.open import open_bus
+from realizehit.broker.base import BusState
+from realizehit.broker.open import open_bus
 from realizehit.errors import BrokerRefused
 from realizehit.pattern import Pattern
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.faults.figures import note
 from tests.faults.ledger import Source, Witness

@@ -25,7 +25,7 @@ import pytest
 import redis
 import trustme
 
-from realizehit import _load
+from realizehit.loadtest import _load
 from realizehit.loadtest.histogram import Histogram
 from realizehit.pattern import Pattern
 from tests.engines import CLOSE, TEXT, client_frame

@@ -17,10 +17,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from realizehit.bus.open import open_bus
+from realizehit.broker.open import open_bus
 from realizehit.pattern import Pattern
-from realizehit.transports.room import RESERVE
-from realizehit.worker import SILENCE
+from realizehit.process.worker import SILENCE
+from realizehit.transports.fd_reserve import RESERVE
 from tests.faults.figures import note
 from tests.faults.ledger import Source, Witness
 from tests.integration.test_command_server import request
@@ -386,7 +386,7 @@ WALL_CLOCK = re.compile(
 
 KNOWN = {
     # What people read has a date: reports of the load test, the console's figures.
-    "realizehit/figures.py",
+    "realizehit/node/figures.py",
     "realizehit/loadtest/conductor.py",
     "realizehit/loadtest/report.py",
     # A token expires at a date that its issuer set by a wall clock.

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from realizehit.bus.open import open_bus
+from realizehit.broker.open import open_bus
+from realizehit.broker.sentinel import SentinelAddress
 from realizehit.pattern import Pattern
-from realizehit.sentinel import SentinelAddress
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.faults.figures import note
 from tests.faults.ledger import Source, Witness

@@ -17,8 +17,8 @@ import orjson
 from realizehit.access.gate import Gate
 from realizehit.access.grants import filters_of
 from realizehit.errors import ErrorCode, PatternError
-from realizehit.hub import Hub
-from realizehit.messages import ActionError, parse_action
+from realizehit.node.hub import Hub
+from realizehit.node.messages import ActionError, parse_action
 from realizehit.pattern import channel_of, is_reserved
 from realizehit.settings import Settings
 from realizehit.transports.guard import Guard

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from realizehit.broker.publisher import Pipeline
 from realizehit.errors import BrokerError
-from realizehit.pipeline import Pipeline
 from tests.fuzz.broker_subscriber import HUGE
 from tests.fuzz.command import main
 

@@ -17,8 +17,8 @@ import h11
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from realizehit.transports.direct import Respond
-from realizehit.transports.frontdoor import FrontDoor
+from realizehit.http.fast_path import Respond
+from realizehit.http.front_door import FrontDoor
 from tests.fuzz.command import main
 
 MAX_HEAD = 2048

@@ -250,7 +250,7 @@ class Run:
     def note(self) -> None:
         what = self.case.byte(4)
         if what == 0:
-            self.engine.soften(self.some())
+            self.engine.resume_fast_path(self.some())
         elif what == 1:
             self.engine.seen(self.some())
         elif what == 2:
@@ -269,7 +269,7 @@ class Run:
         stats = engine.stats()
         assert stats["connections"] >= len(opened)  # those that are too slow count until they are sent away
         held = [(handle, channel) for handle in self.handles for channel in engine.subscriptions(handle)]
-        # What has ended without a farewell leaves its channels when it is buried, at the end of the next call.
+        # What has ended without a farewell leaves its channels when it is reaped, at the end of the next call.
         if stats["connections"] == len(opened) and not stats["closing"]:
             assert stats["subscriptions"] == len(held)
             assert Counter(channel for _, channel in held) == {

@@ -7,8 +7,8 @@ they are the payload where nobody encoded it twice; every packet is acted on or 
 from __future__ import annotations
 
 from realizehit import _fanout
-from realizehit.transports.engineio import _Packets, _payload
-from realizehit.transports.engineio_packets import REVISIONS, PayloadError, frame, split
+from realizehit.transports.engineio.packets import REVISIONS, PayloadError, frame, split
+from realizehit.transports.engineio.websocket import _Packets, _payload
 from realizehit.transports.session import Session
 from tests.engines import bench
 from tests.fuzz.command import main

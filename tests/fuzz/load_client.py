@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from realizehit import _load
+from realizehit.loadtest import _load
 from tests.fuzz.command import main
 from tests.scripted import ACCEPTED, channels
 

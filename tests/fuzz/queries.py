@@ -9,8 +9,8 @@ from __future__ import annotations
 import orjson
 
 from realizehit.errors import ErrorCode
-from realizehit.transports.engineio import _Query
-from realizehit.transports.engineio_errors import Refused
+from realizehit.transports.engineio.errors import Refused
+from realizehit.transports.engineio.websocket import _Query
 from realizehit.transports.sse import _errors, _greeting, _patterns, _Refusal
 from tests.fuzz.command import main
 

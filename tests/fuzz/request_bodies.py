@@ -15,11 +15,11 @@ import orjson
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from realizehit.api import create_app
 from realizehit.errors import BrokerError, PatternError, RequestError
-from realizehit.messages import Publication, parse_batch, parse_lines, parse_publication
+from realizehit.http.api import create_app
+from realizehit.http.front_door import FrontDoor
+from realizehit.node.messages import Publication, parse_batch, parse_lines, parse_publication
 from realizehit.settings import Settings
-from realizehit.transports.frontdoor import FrontDoor
 from tests.fuzz.command import main
 from tests.scripted_bus import ScriptedBus
 

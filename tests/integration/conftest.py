@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.support import Valkey
 

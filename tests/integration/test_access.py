@@ -25,7 +25,7 @@ from realizehit.access.keys import generate
 from realizehit.client.api import APIClient
 from realizehit.client.ws import WSClient
 from realizehit.errors import Rejected, SettingsError
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.wire import act, client, unique
 from tests.support import Valkey

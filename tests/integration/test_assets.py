@@ -14,8 +14,8 @@ import httpx2
 import pytest
 
 import realizehit
-from realizehit.assets import accepts_gzip
-from realizehit.server import serve
+from realizehit.http.assets import accepts_gzip
+from realizehit.process.server import serve
 from realizehit.settings import Settings
 
 SCRIPT = (Path(realizehit.__file__).parent / "static" / "realizehit.js").read_bytes()

@@ -12,10 +12,10 @@ import httpx2
 import orjson
 import pytest
 
-from realizehit.bus.base import BusState
-from realizehit.bus.link import BATCH, LinkSettings
+from realizehit.broker.base import BusState
+from realizehit.broker.subscriber import BATCH, LinkSettings
 from realizehit.pattern import Pattern
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.wire import RawClient, unique
 from tests.support import Valkey, check_gap

@@ -16,10 +16,10 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from realizehit.address import Address
-from realizehit.bus.base import Bus, BusState
-from realizehit.bus.link import BATCH, WINDOW, Link, LinkSettings
-from realizehit.bus.open import open_bus
+from realizehit.broker.base import Bus, BusState
+from realizehit.broker.open import open_bus
+from realizehit.broker.subscriber import BATCH, WINDOW, Link, LinkSettings
+from realizehit.broker.url import Address
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, SettingsError
 from tests.bus_recorder import QUICK, Recorder
 from tests.support import Valkey, check_gap, free_port

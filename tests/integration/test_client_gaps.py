@@ -10,9 +10,9 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from realizehit import Pattern
-from realizehit.bus.base import BusState
+from realizehit.broker.base import BusState
 from realizehit.errors import Rejected
-from realizehit.server import serve
+from realizehit.process.server import serve
 from realizehit.settings import Settings
 from tests.integration.scripted_server import Scripted, reply, scripted
 from tests.integration.test_client_sync_ws import call, make

@@ -25,7 +25,7 @@ from realizehit.errors import (
     SettingsError,
     WildcardUnsupported,
 )
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.test_client_ws import connect, take
 from tests.integration.wire import unique

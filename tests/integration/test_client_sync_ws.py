@@ -17,7 +17,7 @@ from realizehit.errors import (
     ServerUnavailable,
     SettingsError,
 )
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from realizehit.sync import Subscriber
 from tests.integration.scripted_server import Scripted, answer_all, answer_then_close, scripted

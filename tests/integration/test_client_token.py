@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from realizehit.errors import Disconnected, Rejected, TokenUnavailable
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.scripted_server import Script, Scripted, answer_all, reply, scripted
 from tests.integration.test_access import TOKENS, token

@@ -20,7 +20,7 @@ from realizehit.errors import (
     ServerUnavailable,
     SettingsError,
 )
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.wire import publisher, unique
 from tests.support import Valkey, free_port

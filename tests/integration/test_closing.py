@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from realizehit import server
-from realizehit.server import Node, serve
+from realizehit.process import server
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.engines import BINARY, CLOSE, PONG, TEXT, client_frame, server_frames
 from tests.integration.conftest import Certificate

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from realizehit.pattern import Pattern
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from realizehit.transports.compression import negotiate
 from realizehit.transports.heads import parse_head

@@ -14,14 +14,15 @@ import orjson
 import pytest
 from starlette.applications import Starlette
 
-from realizehit import _fanout, console
+from realizehit import _fanout
 from realizehit.access.peers import is_loopback
-from realizehit.api import create_app
-from realizehit.bus.memory import MemoryBus
-from realizehit.bus.open import open_bus
-from realizehit.figures import STATS, Figures
+from realizehit.broker.memory import MemoryBus
+from realizehit.broker.open import open_bus
+from realizehit.http import console
+from realizehit.http.api import create_app
+from realizehit.node.figures import STATS, Figures
 from realizehit.pattern import Pattern
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.wire import RawClient, unique
 from tests.support import Valkey

@@ -19,16 +19,16 @@ from typing import Any
 import pytest
 import redis
 
-from realizehit.bus import embedded
-from realizehit.bus.embedded import MAX_SOCKET_PATH, EmbeddedValkey
-from realizehit.bus.open import open_bus
+from realizehit.broker import embedded
+from realizehit.broker.embedded import MAX_SOCKET_PATH, EmbeddedValkey
+from realizehit.broker.open import open_bus
 from realizehit.errors import EmbeddedUnavailable
 from tests.bus_recorder import Recorder
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from realizehit.bus.embedded import EmbeddedValkey
+from realizehit.broker.embedded import EmbeddedValkey
 valkey = EmbeddedValkey(Path(sys.argv[1]))
 valkey.start()
 print(valkey.url, flush=True)

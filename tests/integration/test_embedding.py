@@ -38,7 +38,7 @@ def state():
 
 before = state()
 from realizehit import WSClient
-from realizehit.server import serve
+from realizehit.process.server import serve
 from realizehit.settings import Settings
 
 async def main():

@@ -20,9 +20,10 @@ import trustme
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from realizehit import _fanout, server
+from realizehit import _fanout
 from realizehit.pattern import Pattern
-from realizehit.server import Node, serve
+from realizehit.process import server
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.wire import client, publisher, unique
 from tests.support import Valkey

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from realizehit.pattern import Pattern
-from realizehit.server import serve
+from realizehit.process.server import serve
 from realizehit.settings import Settings
 from tests.integration.wire import RawClient, publisher, unique
 from tests.support import Valkey

@@ -18,7 +18,7 @@ import pytest
 import trustme
 import uvloop
 
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.wire import client, unique
 from tests.support import Valkey

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 
-from realizehit import _load
-from realizehit._load import DELIVERED, READY, SENT, TIME, Fleet
-from realizehit.server import Node
+from realizehit.loadtest import _load
+from realizehit.loadtest._load import DELIVERED, READY, SENT, TIME, Fleet
+from realizehit.process.server import Node
 from tests.integration.wire import unique
 from tests.support import Valkey
 

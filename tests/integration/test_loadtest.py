@@ -20,11 +20,10 @@ import pytest
 import redis
 from click.testing import CliRunner, Result
 
-from realizehit import _load
 from realizehit.access.keys import generate
 from realizehit.cli.loadtest import loadtest
 from realizehit.errors import LoadTestError
-from realizehit.loadtest import worker
+from realizehit.loadtest import _load, worker
 from realizehit.loadtest.conductor import Conductor
 from realizehit.loadtest.expect import Expectation
 from realizehit.loadtest.plan import make_plan

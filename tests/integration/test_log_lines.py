@@ -11,18 +11,18 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from realizehit.address import Address
-from realizehit.bus.base import BusState
-from realizehit.bus.link import Link, LinkSettings
+from realizehit.broker.base import BusState
+from realizehit.broker.subscriber import Link, LinkSettings
+from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused
-from realizehit.server import serve
+from realizehit.process.server import serve
 from realizehit.settings import Settings
 from tests.bus_recorder import QUICK, Recorder
 from tests.integration.wire import act, client, unique
 from tests.processes import serving
 from tests.support import Valkey
 
-LINK = "realizehit.bus.link"
+LINK = "realizehit.broker.subscriber"
 
 
 def told(caplog: pytest.LogCaptureFixture, logger: str = LINK) -> list[str]:
@@ -121,9 +121,9 @@ async def test_channels_that_the_broker_takes_away_together_are_one_line(
         (conn,) = node.engine.handles()
         for channel in node.engine.subscriptions(conn):
             node.hub.refused(channel, BrokerRefused("NOPERM"))
-        (line,) = told(caplog, "realizehit.hub")[-1:]
+        (line,) = told(caplog, "realizehit.node.hub")[-1:]
         assert "which was in force before" in line
-        assert sum("in force before" in line for line in told(caplog, "realizehit.hub")) == 1
+        assert sum("in force before" in line for line in told(caplog, "realizehit.node.hub")) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realizehit.openapi import document
+from realizehit.http.openapi import document
 from realizehit.pattern import channel_of
-from realizehit.server import serve
+from realizehit.process.server import serve
 from realizehit.settings import Settings
 from tests.support import Valkey
 

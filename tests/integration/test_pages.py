@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.support import Valkey
 

@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 
-from realizehit.address import Address
+from realizehit.broker.publisher import CHUNK_MESSAGES, CHUNKS, WINDOW_MESSAGES, Pipeline
+from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
-from realizehit.pipeline import CHUNK_MESSAGES, CHUNKS, WINDOW_MESSAGES, Pipeline
 from tests.faults.proxy import Proxy
 from tests.support import Valkey
 

@@ -15,7 +15,7 @@ import orjson
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.wire import client, publisher, unique
 from tests.support import Valkey

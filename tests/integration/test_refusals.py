@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from realizehit.access.keys import generate
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.support import Valkey
 

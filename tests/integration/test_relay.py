@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from realizehit.bus.base import Bus, BusState
-from realizehit.bus.link import BATCH
-from realizehit.bus.open import open_bus
+from realizehit.broker.base import Bus, BusState
+from realizehit.broker.open import open_bus
+from realizehit.broker.resp import BACK, LOST
+from realizehit.broker.subscriber import BATCH
 from realizehit.errors import BrokerRefused, SettingsError
-from realizehit.relay import Relay
-from realizehit.resp import BACK, LOST
+from realizehit.process.relay import Relay
 from tests.bus_recorder import QUICK, Recorder
 from tests.support import Valkey, check_gap
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import hiredis
 import pytest
 
-from realizehit.bus import redis as redis_bus
-from realizehit.bus.base import Bus
-from realizehit.bus.open import open_bus
-from realizehit.sentinel import HEARSAY, SentinelAddress
+from realizehit.broker import redis as redis_bus
+from realizehit.broker.base import Bus
+from realizehit.broker.open import open_bus
+from realizehit.broker.sentinel import GOSSIP_DELAY, SentinelAddress
 from tests.bus_recorder import QUICK, Recorder
 from tests.support import Valkey, free_port
 
@@ -140,7 +140,7 @@ async def test_what_counts_as_confirmed() -> None:
 
         three.answer = None
         before, after = await asked()
-        assert before - HEARSAY <= address.confirmed(place) <= after - HEARSAY  # the third may know more
+        assert before - GOSSIP_DELAY <= address.confirmed(place) <= after - GOSSIP_DELAY  # the third may know more
         three.names(*PLACE)
         before, after = await asked()
         known = address.confirmed(place)

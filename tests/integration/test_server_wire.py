@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from realizehit.pattern import Pattern
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.engines import PING, TEXT, client_frame
 from tests.integration.wire import HANDSHAKE, RawClient, act, client, publisher, unique

@@ -13,12 +13,12 @@ import hiredis
 import pytest
 import redis.asyncio
 
-from realizehit.address import Address
+from realizehit.broker.publisher import WINDOW_MESSAGES, Outcome
+from realizehit.broker.shapes.following import FollowingPipeline
+from realizehit.broker.shapes.registry import CONTROL, KEY, MAX_SHAPES, labelled, register
+from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.pattern import Pattern, project
-from realizehit.pipeline import WINDOW_MESSAGES, Outcome
-from realizehit.shapes.following import FollowingPipeline
-from realizehit.shapes.registry import CONTROL, KEY, MAX_SHAPES, labelled, register
 from tests.integration.test_pipeline import log_in, peer
 from tests.integration.test_shapes_registrar import eventually
 from tests.support import Valkey

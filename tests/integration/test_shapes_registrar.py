@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from realizehit.address import Address
+from realizehit.broker.shapes.registrar import Registrar
+from realizehit.broker.shapes.registry import CONTROL, KEY
+from realizehit.broker.url import Address
 from realizehit.errors import BrokerError, BrokerRefused, RegistryFull
-from realizehit.shapes.registrar import Registrar
-from realizehit.shapes.registry import CONTROL, KEY
 from tests.support import Valkey
 
 SHAPE = b"channel:*|kind:="

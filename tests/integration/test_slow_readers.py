@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from realizehit.pattern import Pattern
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.conftest import Certificate
 from tests.integration.test_engineio import Poller

@@ -21,11 +21,11 @@ from starlette.routing import Route
 from websockets.asyncio.client import connect
 
 from realizehit import _fanout
-from realizehit.api import create_app
-from realizehit.bus.open import open_bus
-from realizehit.hub import Hub
+from realizehit.broker.open import open_bus
+from realizehit.http.api import create_app
+from realizehit.node.hub import Hub
 from realizehit.pattern import Pattern
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from realizehit.transports.sse import EventStreams
 from tests.integration.wire import publisher, unique

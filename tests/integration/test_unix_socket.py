@@ -16,8 +16,8 @@ import pytest
 from websockets.asyncio.client import unix_connect
 
 from realizehit.errors import SettingsError
-from realizehit.listening import unix_socket
-from realizehit.server import serve
+from realizehit.process.server import serve
+from realizehit.process.sockets import unix_socket
 from realizehit.settings import Settings
 from tests.integration.wire import act, unique
 from tests.processes import serving

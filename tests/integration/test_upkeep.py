@@ -14,21 +14,22 @@ import orjson
 import pytest
 import uvicorn
 
-from realizehit import figures, upkeep
-from realizehit.bus import embedded
-from realizehit.bus.base import BusState
-from realizehit.bus.connection import SubscriberConnection
-from realizehit.bus.embedded import EmbeddedValkey
-from realizehit.bus.link import Link
-from realizehit.bus.open import open_bus
+from realizehit import upkeep
+from realizehit.broker import embedded
+from realizehit.broker.base import BusState
+from realizehit.broker.connection import SubscriberConnection
+from realizehit.broker.embedded import EmbeddedValkey
+from realizehit.broker.open import open_bus
+from realizehit.broker.subscriber import Link
 from realizehit.errors import BrokerUnavailable
-from realizehit.figures import STATS
+from realizehit.node import figures
+from realizehit.node.figures import STATS
 from realizehit.pattern import Pattern
-from realizehit.relay import Relay
-from realizehit.server import Node, serve
+from realizehit.process.relay import Relay
+from realizehit.process.server import Node, serve
+from realizehit.process.supervisor import _Parent
+from realizehit.process.worker import Worker
 from realizehit.settings import Settings
-from realizehit.supervisor import _Parent
-from realizehit.worker import Worker
 from tests.bus_recorder import QUICK, Recorder
 from tests.integration.wire import RawClient, unique
 from tests.processes import embedded_pids
@@ -108,7 +109,7 @@ async def test_a_subscription_is_given_up_in_time_where_another_part_of_the_time
 async def test_the_timer_of_a_relay_goes_on(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("realizehit.relay.TICK", 0.01)
+    monkeypatch.setattr("realizehit.process.relay.TICK", 0.01)
     with tempfile.TemporaryDirectory(prefix="rh-") as directory:
         async with Relay(shared_valkey.url, Path(directory) / "r.sock") as relay:
             failing = make_fail(monkeypatch, relay._hub, "tick")

@@ -10,9 +10,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from realizehit.api import create_app
-from realizehit.bus.open import open_bus
-from realizehit.server import serve
+from realizehit.broker.open import open_bus
+from realizehit.http.api import create_app
+from realizehit.process.server import serve
 from realizehit.settings import Settings
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}

@@ -15,8 +15,8 @@ import uvicorn
 import uvloop
 
 from realizehit import _fanout
-from realizehit.listening import bind
-from realizehit.transports.frontdoor import FrontDoor
+from realizehit.http.front_door import FrontDoor
+from realizehit.process.sockets import bind
 from realizehit.transports.session import Session
 from realizehit.transports.websocket import WebSocketTransport
 

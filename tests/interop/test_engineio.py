@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from realizehit.pattern import Pattern
-from realizehit.server import Node, serve
+from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.wire import publisher, unique
 from tests.interop.npm import install

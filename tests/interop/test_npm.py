@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from realizehit.pattern import Pattern
-from realizehit.server import serve
+from realizehit.process.server import serve
 from realizehit.settings import Settings
 from tests.integration.wire import RawClient
 from tests.interop.npm import install

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from realizehit._fanout import channel_id
-from realizehit.bus.base import BusState
+from realizehit.broker.base import BusState
 from realizehit.errors import ErrorCode
-from realizehit.hub import Hub
+from realizehit.node.hub import Hub
 from tests.engines import Bench, Peer
 from tests.scripted_bus import ScriptedBus
 

@@ -21,7 +21,7 @@ from realizehit import _fanout
 from realizehit.client.pattern_key import pattern_key
 from realizehit.client.wire import filters_of
 from realizehit.errors import PatternError, RequestError, WildcardUnsupported
-from realizehit.messages import ActionError, parse_action, parse_publication
+from realizehit.node.messages import ActionError, parse_action, parse_publication
 from realizehit.pattern import MAX_CHANNEL, Pattern, channel_of, project, shape_of
 from tests import model_pattern
 

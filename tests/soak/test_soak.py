@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from realizehit.bus.open import open_bus
+from realizehit.broker.open import open_bus
 from realizehit.pattern import Pattern
 from tests.faults.figures import note
 from tests.faults.ledger import EngineIOWitness, Source, StreamWitness, Witness

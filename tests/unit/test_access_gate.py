@@ -344,7 +344,7 @@ def test_the_consoles_figures_are_for_this_machine() -> None:
         ("127.0.0.1", {b"host": b"evil.example:8080"}),
     ]
     for conn, (peer, headers) in enumerate(asked):
-        gate.joined(conn, gate.open(peer, headers, frozenset(), b""))
+        gate.on_connected(conn, gate.open(peer, headers, frozenset(), b""))
     assert [gate.may_subscribe(conn, b"realizehit:stats") for conn in range(4)] == [True, False, False, False]
     assert all(gate.may_subscribe(conn, b"kind:news") for conn in range(4))
     gate.left(0)
@@ -509,7 +509,7 @@ def test_only_its_own_origin_makes_a_page_local(headers: dict[bytes, bytes], any
     with nullcontext() if local else pytest.raises(AccessDenied):
         gate.publisher("127.0.0.1", asked)
     with nullcontext() if any_page or local else pytest.raises(AccessDenied):
-        gate.joined(1, gate.open("127.0.0.1", asked, frozenset(), b""))
+        gate.on_connected(1, gate.open("127.0.0.1", asked, frozenset(), b""))
     assert gate.may_subscribe(1, b"realizehit:stats") is local
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realizehit.address import Address, redacted
-from realizehit.bus.memory import MemoryBus
-from realizehit.bus.open import open_bus
-from realizehit.bus.redis import RedisBus
+from realizehit.broker.memory import MemoryBus
+from realizehit.broker.open import open_bus
+from realizehit.broker.redis import RedisBus
+from realizehit.broker.url import Address, redacted
 from realizehit.errors import BrokerUnavailable, SettingsError
 
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realizehit.address import Address
-from realizehit.bus.base import BusState
-from realizehit.bus.connection import SUBSCRIBE, SubscriberConnection
-from realizehit.bus.link import Link, LinkSettings
+from realizehit.broker.base import BusState
+from realizehit.broker.connection import SUBSCRIBE, SubscriberConnection
+from realizehit.broker.subscriber import Link, LinkSettings
+from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused
 from tests.bus_recorder import QUICK, Recorder
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from realizehit.bus.base import BusState
-from realizehit.bus.memory import MemoryBus, _spaces
+from realizehit.broker.base import BusState
+from realizehit.broker.memory import MemoryBus, _spaces
 from realizehit.errors import BrokerUnavailable
 from tests.bus_recorder import Recorder
 

@@ -17,12 +17,12 @@ import trustme
 from click.testing import CliRunner, Result
 
 import realizehit
-from realizehit import server
 from realizehit.access.keys import generate
 from realizehit.cli import banner
 from realizehit.cli.endpoints import DEFAULT_WS
 from realizehit.cli.serve import serve
 from realizehit.pattern import Pattern
+from realizehit.process import server
 from realizehit.settings import OPTIONS, Settings, flag_of, variable_of
 
 NO_REACH = "needs a broker that the other servers reach too: set --redis (REDIS_URI) to a Redis or Valkey\n"

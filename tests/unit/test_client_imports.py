@@ -37,7 +37,7 @@ def test_nothing_of_the_server_is_loaded() -> None:
     code += "[getattr(s, n) for n in s.__all__]; print(*sorted(m for m in sys.modules if m.startswith('realizehit')))"
     loaded = set(run(code).split())
     assert "realizehit.client.ws" in loaded
-    assert not {name for name in loaded if name.startswith(("realizehit.bus", "realizehit.transports"))}
+    assert not {name for name in loaded if name.startswith(("realizehit.broker", "realizehit.transports"))}
     assert not loaded & {f"realizehit.{name}" for name in ("server", "hub", "settings", "messages", "metrics", "api")}
 
 

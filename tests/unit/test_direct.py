@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from realizehit.transports.direct import MAX_BODY, Respond
-from realizehit.transports.frontdoor import MOST_HELD, FrontDoor
+from realizehit.http.fast_path import MAX_BODY, Respond
+from realizehit.http.front_door import MOST_HELD, FrontDoor
 
 POST = b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 GET = b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n"

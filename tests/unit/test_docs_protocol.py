@@ -10,7 +10,7 @@ import pytest
 
 from realizehit.access.limits import STRIKES
 from realizehit.errors import CloseCode, ErrorCode
-from realizehit.messages import MAX_REQUEST_ID, parse_action
+from realizehit.node.messages import MAX_REQUEST_ID, parse_action
 from realizehit.pattern import Pattern
 from realizehit.settings import Settings
 

@@ -275,7 +275,7 @@ def test_all_but_the_plain_case_goes_to_python(data: bytes) -> None:
         b.poll()
         assert b.handler.raw[1][0] == one  # until the parser there says that it is done
         assert len(b.handler.texts) == 1
-        b.engine.soften(one)
+        b.engine.resume_fast_path(one)
         first.send(TEXT, b"later")
         b.poll()
         assert b.handler.texts[1:] == [(one, b"later")]

@@ -220,7 +220,7 @@ def test_what_is_late_for_a_connection_does_not_reach_the_next_one_in_its_place(
         assert not b.engine.disconnect(old, 4001)
         assert not b.engine.unsubscribe(old, NEWS)
         assert b.engine.subscriptions(old) == []
-        b.engine.soften(old)
+        b.engine.resume_fast_path(old)
         b.engine.pause(old)
         b.engine.lost(old)
         b.engine.feed(old, client_frame(TEXT, b"late"))

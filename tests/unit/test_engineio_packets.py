@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realizehit.transports.engineio_errors import EngineIOError, Refused
-from realizehit.transports.engineio_packets import PayloadError, body, join, open_packet, split, split_own
+from realizehit.transports.engineio.errors import EngineIOError, Refused
+from realizehit.transports.engineio.packets import PayloadError, body, join, open_packet, split, split_own
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x1e"), max_size=20)
 packets = st.lists(st.builds("4{}".format, texts), min_size=1, max_size=5)

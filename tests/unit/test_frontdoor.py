@@ -17,8 +17,8 @@ import uvicorn
 import uvloop
 
 from realizehit import _fanout
+from realizehit.http.front_door import FrontDoor
 from realizehit.settings import Settings
-from realizehit.transports.frontdoor import FrontDoor
 from realizehit.transports.session import Session
 from realizehit.transports.websocket import WebSocketTransport
 from tests.engines import TEXT, client_frame, server_frames

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from realizehit import _fanout, gaps
+from realizehit import _fanout
 from realizehit.errors import ErrorCode
+from realizehit.node import gaps
 from tests.unit.test_hub import NEWS, NEWS_ID, Desk, desk
 
 CHAT = b"kind:chat"

@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from realizehit import _fanout
-from realizehit.bus.memory import MemoryBus
+from realizehit.broker.memory import MemoryBus
 from realizehit.errors import ErrorCode
-from realizehit.hub import Hub
+from realizehit.node.hub import Hub
 from tests.engines import Bench, Peer, bench
 from tests.scripted_bus import ScriptedBus
 

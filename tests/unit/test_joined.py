@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from realizehit.transports.joined import JoinedWrites
+from realizehit.http.write_coalescing import JoinedWrites
 
 
 @asynccontextmanager

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from realizehit import listening
 from realizehit.errors import SettingsError
-from realizehit.listening import addresses_of, bind, bind_all, place_of
+from realizehit.process import sockets
+from realizehit.process.sockets import addresses_of, bind, bind_all, place_of
 
 
 def has_ipv6() -> bool:
@@ -57,18 +57,18 @@ def test_all_addresses_by_ipv6_are_those_of_ipv4_too_as_before() -> None:
 
 
 def test_an_address_that_this_machine_does_not_have_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = listening._bind
+    usual = sockets._bind
 
     def here(address: str, port: int, **options: Any) -> socket.socket:  # what a kernel does, but for lax ones
         if address != "127.0.0.1":
             raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
         return usual(address, port, **options)
 
-    monkeypatch.setattr(listening, "_bind", here)
-    monkeypatch.setattr(listening, "addresses_of", lambda host: ["192.0.2.1", "127.0.0.1", "2001:db8::1"])
+    monkeypatch.setattr(sockets, "_bind", here)
+    monkeypatch.setattr(sockets, "addresses_of", lambda host: ["192.0.2.1", "127.0.0.1", "2001:db8::1"])
     with bound("name") as places:
         assert [place.partition(":")[0] for place in places] == ["127.0.0.1"]
-    monkeypatch.setattr(listening, "addresses_of", lambda host: ["192.0.2.1", "192.0.2.2"])
+    monkeypatch.setattr(sockets, "addresses_of", lambda host: ["192.0.2.1", "192.0.2.2"])
     with pytest.raises(SettingsError, match=r"cannot listen on name:80: .+ assign requested address"):
         bind_all("name", 80)
 
@@ -86,7 +86,7 @@ def test_an_address_whose_port_is_taken_is_named_and_the_others_are_let_go() -> 
 def test_a_port_that_the_system_chose_is_given_up_where_another_address_has_it_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    usual, asked = listening._bind, []
+    usual, asked = sockets._bind, []
 
     def taken_twice(address: str, port: int, **options: Any) -> socket.socket:
         asked.append(address)
@@ -94,8 +94,8 @@ def test_a_port_that_the_system_chose_is_given_up_where_another_address_has_it_t
             raise OSError(errno.EADDRINUSE, "Address already in use")
         return usual(address, port, **options)
 
-    monkeypatch.setattr(listening, "addresses_of", lambda host: ["127.0.0.1", "127.0.0.2"])
-    monkeypatch.setattr(listening, "_bind", taken_twice)
+    monkeypatch.setattr(sockets, "addresses_of", lambda host: ["127.0.0.1", "127.0.0.2"])
+    monkeypatch.setattr(sockets, "_bind", taken_twice)
     with bound("name") as (one, two):
         assert one.partition(":")[2] == two.partition(":")[2]
     assert asked == ["127.0.0.1", "127.0.0.2"] * 3

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 import hiredis
 import pytest
 
-from realizehit import _load
-from realizehit._load import DELIVERED, READY, SENT, Fleet
+from realizehit.loadtest import _load
+from realizehit.loadtest._load import DELIVERED, READY, SENT, Fleet
 from tests.scripted import (
     ACCEPTED,
     BINARY,

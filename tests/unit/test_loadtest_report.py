@@ -29,7 +29,7 @@ from realizehit.loadtest.report import (
     make_limits,
     make_warnings,
 )
-from realizehit.loadtest.target import Place, Target
+from realizehit.loadtest.target import Address, Target
 
 COUNTS = dict.fromkeys(
     ("ready", "deliveries", "published", "reconnects", "resubscribes", "late", "abandoned", "forgone", *FAULTS), 0
@@ -72,7 +72,7 @@ def report(**changes: object) -> Report:
         )
         for n in range(20)
     ]
-    place = Place("127.0.0.1", 80, "/ws", "127.0.0.1")
+    place = Address("127.0.0.1", 80, "/ws", "127.0.0.1")
     values: dict[str, object] = {
         "scenario": "wide",
         "plan": Plan(),
@@ -132,7 +132,7 @@ def test_every_fault_is_an_error_and_a_figure() -> None:
     ],
 )
 def test_what_makes_figures_doubtful_is_said(changes: dict[str, float], warning: str) -> None:
-    target = report(target=Target(Place("h", 1, "/", "h"), Place("h", 1, "/", "h"), None, "api")).target
+    target = report(target=Target(Address("h", 1, "/", "h"), Address("h", 1, "/", "h"), None, "api")).target
     calm = {**figures(), "connections": 1000.0}
     assert make_warnings(Plan(), target, calm, Histogram()) == []
     (found,) = make_warnings(Plan(), target, {**calm, **changes}, Histogram([(2000, 1)]))
@@ -142,7 +142,7 @@ def test_what_makes_figures_doubtful_is_said(changes: dict[str, float], warning:
 
 def test_a_busy_client_is_told_what_it_can_do() -> None:
     busy = {**figures(), "connections": 1000.0, "client_cpu": 0.95}
-    target = report(target=Target(Place("h", 1, "/", "h"), Place("h", 1, "/", "h"), None, "api")).target
+    target = report(target=Target(Address("h", 1, "/", "h"), Address("h", 1, "/", "h"), None, "api")).target
     (found,) = make_warnings(Plan(), target, busy, Histogram())
     assert "spread the load with --processes" in found
     (found,) = make_warnings(Plan(rate=0, outstanding=8), target, busy, Histogram())
@@ -336,7 +336,7 @@ def point(client_cpu: float | None, phase: str = "publishing") -> Point:
 
 
 def limits(*points: Point, busy: float = 0.5, machine: float | None = None, pids: tuple[int, ...] = ()) -> list[str]:
-    place = Place("127.0.0.1", 80, "/ws", "127.0.0.1")
+    place = Address("127.0.0.1", 80, "/ws", "127.0.0.1")
     target = Target(place, place, None, "redis", pids=pids)
     return make_limits(Plan(), target, {**figures(), "client_cpu": busy}, points, machine)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realizehit.masking import masked
+from realizehit.text.masking import masked
 
 SECRET = "hunter2SECRET"
 

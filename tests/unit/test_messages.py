@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from realizehit.errors import ErrorCode, PatternError, RequestError, WildcardUnsupported
-from realizehit.messages import (
+from realizehit.node.messages import (
     MAX_REQUEST_ID,
     Action,
     ActionError,

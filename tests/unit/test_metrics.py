@@ -12,11 +12,12 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from realizehit import __version__, _fanout, api, publishing
+from realizehit import __version__, _fanout
 from realizehit.access.gate import Gate
-from realizehit.bus.base import BusState
-from realizehit.bus.memory import MemoryBus
-from realizehit.metrics import CONTENT_TYPE, Metrics
+from realizehit.broker.base import BusState
+from realizehit.broker.memory import MemoryBus
+from realizehit.http import api, publishing
+from realizehit.node.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "http-api.md"

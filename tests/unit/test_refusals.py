@@ -11,8 +11,8 @@ from realizehit.access.gate import REASONS, Gate
 from realizehit.access.refusals import LONGEST, RefusalLog, describe
 from realizehit.errors import AccessDenied
 from realizehit.logs import JsonFormatter
-from realizehit.seldom import Seldom
 from realizehit.settings import Settings
+from realizehit.text.seldom import Seldom
 
 LOGGER = "realizehit.access.refusals"
 

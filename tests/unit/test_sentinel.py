@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from realizehit.bus.open import open_bus
-from realizehit.bus.redis import RedisBus
+from realizehit.broker.open import open_bus
+from realizehit.broker.redis import RedisBus
+from realizehit.broker.sentinel import SentinelAddress
 from realizehit.errors import BrokerUnavailable, SettingsError
-from realizehit.sentinel import SentinelAddress
 from tests.support import free_port
 
 SECRETS = "ann:s3cret@s1,s2:26380,[::1]:26381/main/3?sentinel_username=watch&sentinel_password=gu4rd"

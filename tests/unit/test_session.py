@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from realizehit.hub import Hub
+from realizehit.node.hub import Hub
 from realizehit.pattern import Pattern
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import ActionSession

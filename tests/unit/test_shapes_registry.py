@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from realizehit import _fanout
+from realizehit.broker.shapes.registry import is_shape, labelled
 from realizehit.pattern import channel_of, project
-from realizehit.shapes.registry import is_shape, labelled
 from tests.support import VECTORS
 
 

@@ -1,0 +1,45 @@
+"""From a URL to a bus."""
+
+from __future__ import annotations
+
+from realizehit.broker.base import Bus
+from realizehit.broker.memory import MemoryBus
+from realizehit.broker.redis import RedisBus
+from realizehit.broker.sentinel import SCHEMES as SENTINEL_SCHEMES
+from realizehit.broker.subscriber import LinkSettings
+from realizehit.broker.url import SCHEMES, redacted
+from realizehit.errors import SettingsError
+
+__all__ = ["open_bus", "redacted"]
+
+
+def open_bus(
+    url: str,
+    *,
+    subscribe_url: str | None = None,
+    publish_timeout: float = 5.0,
+    client_name: str = "realizehit",
+    link: LinkSettings | None = None,
+) -> Bus:
+    """Make the bus for a broker's URL. Nothing is connected before its ``start``.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://`` of a Redis or Valkey, ``redis+sentinel://`` or
+            ``rediss+sentinel://`` where sentinels look after it, or ``memory://`` with an optional name.
+        subscribe_url: where to subscribe, when that is another place than the broker itself, such as a relay.
+        publish_timeout: seconds until a publish fails.
+        client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``.
+        link: times of the subscriber connection.
+
+    Raises:
+        SettingsError: the URL cannot be used; the text never holds a password.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "memory":
+        return MemoryBus(rest)
+    if separator and scheme in SCHEMES + SENTINEL_SCHEMES:
+        return RedisBus(
+            url, subscribe_url=subscribe_url, publish_timeout=publish_timeout, client_name=client_name, link=link
+        )
+    known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES))
+    raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

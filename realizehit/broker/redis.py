@@ -1,0 +1,203 @@
+"""Redis and Valkey: publishing through a `Pipeline`, subscribing through a `Link`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from realizehit.broker.base import Bus, BusListener, BusState
+from realizehit.broker.publisher import Pipeline
+from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
+from realizehit.broker.subscriber import Link, LinkSettings
+from realizehit.broker.url import Address
+from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.upkeep import keep_up
+
+
+class _Reports:
+    """The listener of a bus's link: keeps the bus's own state, and passes the rest straight on."""
+
+    def __init__(self, bus: RedisBus, listener: BusListener) -> None:
+        self._bus = bus
+        self._listener = listener
+        self.deliver = listener.deliver
+        self.subscribed = listener.subscribed
+        self.refused = listener.refused
+        self.restored = listener.restored
+
+    def state_changed(self, state: BusState) -> None:
+        """Take over the link's state."""
+        self._bus.take_state(state)
+        self._listener.state_changed(state)
+
+
+class RedisBus(Bus):
+    """A Redis 6.2+ or Valkey server as the broker.
+
+    Everything that this process publishes goes over one connection, in the order of the calls; the busier the process,
+    the more messages share a write.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``; ``redis+sentinel://`` or ``rediss+sentinel://`` for one that
+            sentinels look after.
+        publish_timeout: seconds until a publish fails.
+        client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``; the publishing one is
+            called the same with ``-publisher`` behind it.
+        link: times of the subscriber connection.
+        subscribe_url: where to subscribe, when that is another place than the broker itself, such as a relay.
+
+    Raises:
+        SettingsError: the URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        subscribe_url: str | None = None,
+        publish_timeout: float = 5.0,
+        client_name: str = "realizehit",
+        link: LinkSettings | None = None,
+    ) -> None:
+        self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
+        self._subscribe_address = self._address if subscribe_url is None else Address(subscribe_url)
+        self._publish_timeout = publish_timeout
+        self._client_name = client_name
+        self._link_settings = link
+        self._link: Link | None = None
+        self._pipeline: Pipeline | None = None
+        self._watch_task: asyncio.Task[None] | None = None
+
+    @property
+    def messages_received(self) -> int:
+        """Publications that arrived so far."""
+        return self._link.messages_received if self._link else 0
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes that the subscriber connection read so far."""
+        return self._link.bytes_received if self._link else 0
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last sign of the broker. See `Bus.silence`."""
+        return self._link.silence if self._link else 0.0
+
+    # ---- life
+
+    async def start(self, listener: BusListener | None) -> None:
+        """Connect. See `Bus.start`."""
+        self._pipeline = Pipeline(
+            self._address,
+            timeout=self._publish_timeout,
+            name=f"{self._client_name}-publisher",
+            on_up=lambda: self._note(BusState.UP),
+            on_down=lambda: self._note(BusState.DOWN),
+        )
+        try:
+            if listener is not None:
+                self._link = Link(
+                    self._subscribe_address,
+                    _Reports(self, listener),
+                    client_name=self._client_name,
+                    settings=self._link_settings,
+                )
+                await self._link.start()
+            else:
+                with contextlib.suppress(BrokerUnavailable):  # merely away; the state was noted
+                    await self._pipeline.ping()
+        except BaseException:
+            await self.close()
+            raise
+        if isinstance(self._address, SentinelAddress):
+            # Without this watch nobody would ever leave a demoted master.
+            watch = partial(self._watch, self._address, self._pipeline)
+            watching = keep_up(f"watching the sentinels of {self._address}", watch)
+            self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
+
+    async def _watch(self, address: SentinelAddress, pipeline: Pipeline) -> None:
+        """Leave a broker that is not the master any more.
+
+        A demoted one may be alive and answer: to subscribers it has nothing to say, and what is published there reaches
+        nobody. The subscriber connection cannot ask it, so the sentinels are asked.
+        """
+        while True:
+            place = await address.current()
+            if place:
+                pipeline.leave(place)
+                if self._link is not None and self._subscribe_address is address:
+                    self._link.leave(place)
+            await asyncio.sleep(WATCH_INTERVAL)
+
+    async def close(self) -> None:
+        """Leave the broker. See `Bus.close`."""
+        self.state = BusState.CLOSED
+        watch, self._watch_task = self._watch_task, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait({watch})
+        if self._pipeline is not None:
+            await self._pipeline.close()
+        if self._link is not None:
+            await self._link.close()
+        if isinstance(self._address, SentinelAddress):
+            await self._address.close()
+
+    def take_state(self, state: BusState) -> None:
+        """Take what the link, or without one the publishing connection, showed of the broker."""
+        if self.state is not BusState.CLOSED:
+            self.state = state
+        if self._link is not None:
+            self.reconnects = self._link.reconnects
+        elif self._pipeline is not None:
+            self.reconnects = max(0, self._pipeline.connects - 1)
+
+    def _note(self, state: BusState) -> None:
+        if self._link is None:
+            self.take_state(state)
+
+    # ---- subscribing
+
+    def subscribe(self, channel: bytes) -> bool:
+        """Ask for a channel. See `Bus.subscribe`."""
+        return self._subscriber().subscribe(channel)
+
+    def unsubscribe(self, channel: bytes) -> None:
+        """Leave a channel. See `Bus.unsubscribe`."""
+        self._subscriber().unsubscribe(channel)
+
+    def _subscriber(self) -> Link:
+        if self._link is None:
+            raise RuntimeError("this bus was started without a listener, so it cannot subscribe")
+        return self._link
+
+    # ---- publishing
+
+    def publish(self, channel: bytes, payload: bytes) -> Coroutine[Any, Any, int]:
+        """Publish one message. See `Bus.publish`."""
+        return self._publisher().publish(channel, payload)
+
+    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
+        """Publish one message, and tell. See `Bus.publish_soon`."""
+        try:
+            pipeline = self._publisher()
+        except BrokerUnavailable as error:
+            done(error)
+        else:
+            pipeline.publish_soon(channel, payload, done)
+
+    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+        """Publish messages in order. See `Bus.publish_many`, and `Pipeline.publish_many` for its times."""
+        return await self._publisher().publish_many(messages)
+
+    async def ping(self) -> None:
+        """Check that the broker answers. See `Bus.ping`."""
+        await self._publisher().ping()
+
+    def _publisher(self) -> Pipeline:
+        if self._pipeline is None:
+            raise BrokerUnavailable(f"broker {self._address}: the bus was not started")
+        return self._pipeline

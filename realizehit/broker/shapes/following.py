@@ -1,0 +1,368 @@
+"""A publisher's connection that follows the registry: what is published reaches wildcard subscriptions too.
+
+Each message is published to its own channel, then to its projection by each shape that is in use. What has to hold:
+each message that the broker carries out after a shape was registered is projected by it, once, and projections keep the
+order of their messages.
+
+This follows from the order of one connection. It is subscribed to the channel on which new shapes are published (RESP3
+lets it publish all the same), so the news of a shape stands among the replies exactly where the broker carried out the
+registration. Messages whose reply came before it were carried out before it, and are not projected by it. Messages
+whose reply is still to come were carried out after it: they are projected at once, before anything else is written.
+What is written later is projected from the start. Whoever published is answered when all of that is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import hiredis
+
+from realizehit import _fanout
+from realizehit.broker.publisher import Chunk, Message, Outcome, Pipeline
+from realizehit.broker.resp import CommandConnection, pack, pack_publish
+from realizehit.broker.shapes.registry import CONTROL, READ_INTERVAL, is_shape, labelled, read
+from realizehit.errors import BrokerError, BrokerRefused
+
+logger: Final = logging.getLogger(__name__)
+
+
+class _Reply:
+    """A reply that is awaited and answers no message."""
+
+    __slots__ = ("take",)
+
+    def __init__(self, take: Callable[[Any], None]) -> None:
+        self.take = take
+
+
+class _Part:
+    """Commands that stand one behind the other and belong to one chunk.
+
+    Attributes:
+        places: for each command the index of its message.
+        taken: how many of them have their reply.
+        originals: whether the messages themselves are among them; else these are projections that were owed.
+    """
+
+    __slots__ = ("chunk", "originals", "places", "taken")
+
+    def __init__(self, chunk: Chunk, places: Sequence[int], *, originals: bool) -> None:
+        self.chunk = chunk
+        self.places = places
+        self.originals = originals
+        self.taken = 0
+
+    def unanswered(self) -> range:
+        """Return the indexes of the messages whose own reply, which says that they were carried out, is to come."""
+        first = self.places[self.taken] if self.taken < len(self.places) else self.chunk.count
+        if self.taken and self.places[self.taken - 1] == first:
+            first += 1  # its own reply is the first of those that it has
+        return range(first, self.chunk.count)
+
+
+class _Book:
+    """What is known of a chunk under way that has projections; of others the chunk itself knows it.
+
+    Attributes:
+        parts: how many of its parts are not answered.
+        extra: how many commands it has beyond its messages.
+        extra_bytes: of payload in these.
+        left: for each message how many replies are to come.
+        totals: for each message the sum of its replies, or the first that is no number.
+    """
+
+    __slots__ = ("extra", "extra_bytes", "left", "parts", "totals")
+
+    def __init__(self, chunk: Chunk) -> None:
+        known = len(chunk.replies)
+        self.parts = 1
+        self.extra = self.extra_bytes = 0
+        self.left = [0] * known + [1] * (chunk.count - known)
+        self.totals: list[Any] = [*chunk.replies, *[0] * (chunk.count - known)]
+
+    def take(self, place: int, reply: Any) -> None:
+        """Take a reply."""
+        self.left[place] -= 1
+        total = self.totals[place]
+        if type(total) is int:
+            self.totals[place] = total + reply if type(reply) is int else reply
+
+
+class FollowingPipeline(Pipeline):
+    """A `Pipeline` whose messages reach wildcard subscriptions.
+
+    The outcome of a message is how often the broker handed it to a node: a node that subscribed to its channel and to a
+    wildcard counts twice. A message of which the broker refused any part has that refusal as its outcome, though the
+    other parts were published.
+
+    The broker's user needs the rights to say HELLO and EVAL, to read the registry, to subscribe to `CONTROL` and to
+    publish to the channels of wildcards.
+
+    Args:
+        *args: those of `Pipeline`.
+        read_interval: seconds between two reads of the registry, which forget what has lapsed.
+        **options: those of `Pipeline`.
+
+    Attributes:
+        shapes: what messages are projected by at the moment.
+    """
+
+    def __init__(self, *args: Any, read_interval: float = READ_INTERVAL, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.shapes: tuple[bytes, ...] = ()
+        self._read_interval = read_interval
+        self._expected: deque[Chunk | _Reply | _Part] = deque()  # a chunk stands for its messages, a reply for each
+        self._books: dict[Chunk, _Book] = {}
+        self._read_timer: asyncio.TimerHandle | None = None
+
+    # ---- the connection
+
+    async def _open(self, connection: CommandConnection) -> BrokerError | None:
+        """Log in, subscribe to new shapes, then read those that there are; nothing is published before."""
+        self._forget()
+        failure = await super()._open(connection)
+        if failure is not None:
+            return failure
+        followed: asyncio.Future[BrokerError | None] = connection.loop.create_future()
+
+        def settle(error: BrokerError | None) -> None:
+            if not followed.done():
+                followed.set_result(error)
+
+        def greeted(reply: Any) -> None:
+            if isinstance(reply, hiredis.ReplyError):
+                settle(self._cannot_follow(str(reply)))
+
+        def has_read(reply: Any) -> None:
+            # Where SUBSCRIBE is refused, its error stands here: what it answers otherwise is no reply.
+            if followed.done():
+                return
+            if isinstance(reply, list):
+                self._take_registry(connection, reply)
+                settle(None)
+            else:
+                settle(self._cannot_follow(str(reply)))
+
+        self._expected.extend((_Reply(greeted), _Reply(has_read)))
+        connection.write(pack(("HELLO", "3")) + pack(("SUBSCRIBE", CONTROL)) + pack(read()))
+        connection.closed.add_done_callback(
+            lambda closed: settle(self._unavailable(self._broker.scrub(closed.result())))
+        )
+        try:
+            async with asyncio.timeout(self._timeout):
+                failure = await followed
+        except TimeoutError:
+            return self._is_late()
+        if failure is None:
+            self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
+        return failure
+
+    def _cannot_follow(self, text: str) -> BrokerError:
+        error = self._error_of(text)
+        if isinstance(error, BrokerRefused):
+            return BrokerRefused(f"{error}; it is asked for HELLO 3, SUBSCRIBE {CONTROL.decode()} and EVAL")
+        return error
+
+    def _fail_all(self, error: BrokerError) -> None:
+        super()._fail_all(error)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.shapes = ()
+        self._expected.clear()
+        self._books.clear()
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    # ---- the registry
+
+    def _read_again(self) -> None:
+        self._read_timer = None
+        connection = self._connection
+        if connection is None:
+            return
+
+        def has_read(reply: Any) -> None:
+            if isinstance(reply, list):
+                self._take_registry(connection, reply)
+            else:
+                logger.warning("broker %s: the registry of shapes cannot be read: %s", self._broker, reply)
+            self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
+
+        self._expected.append(_Reply(has_read))
+        connection.write(pack(read()))
+
+    def _take_registry(self, connection: CommandConnection, members: list[Any]) -> None:
+        """Take what the registry holds, as of this place among the replies."""
+        shapes = [member for member in members if is_shape(member)]
+        if len(shapes) < len(members):
+            logger.warning(
+                "broker %s: %d members of the registry are no shapes", self._broker, len(members) - len(shapes)
+            )
+        new = [shape for shape in shapes if shape not in self.shapes]
+        self.shapes = tuple(shapes)
+        self._catch_up(connection, new)
+
+    def _pushed(self, connection: CommandConnection, push: list[Any]) -> None:
+        """Take what is no reply: the news of a shape, or that the subscription is in force."""
+        if push[:2] == [b"message", CONTROL] and len(push) == 3 and is_shape(push[2]) and push[2] not in self.shapes:
+            self.shapes = (*self.shapes, push[2])
+            self._catch_up(connection, [push[2]])
+
+    def _catch_up(self, connection: CommandConnection, new: Sequence[bytes]) -> None:
+        """Project by new shapes what was carried out after their registration: whatever has no reply yet."""
+        commands: list[Message] = []
+        owing: list[_Part] = []
+        for index, part in enumerate(self._expected):
+            if isinstance(part, Chunk):
+                chunk, unanswered = part, range(len(part.replies), part.count)
+            elif isinstance(part, _Part) and part.originals:
+                chunk, unanswered = part.chunk, part.unanswered()
+            else:
+                continue
+            shapes = tuple(shape for shape in new if shape not in chunk.shapes)
+            chunk.shapes += shapes
+            if not shapes or not chunk.messages:
+                continue
+            places: list[int] = []
+            for place in unanswered:
+                channel, payload = chunk.messages[place]
+                for projection in _fanout.projections(channel, shapes):
+                    commands.append((projection, labelled(channel, payload)))
+                    places.append(place)
+            if places:
+                if part is chunk:
+                    self._expected[index] = self._keep_book(chunk, range(chunk.count))
+                self._books[chunk].parts += 1
+                self._add(chunk, places)
+                owing.append(_Part(chunk, places, originals=False))
+        if commands:
+            self._expected.extend(owing)
+            connection.write(pack_publish(commands))
+
+    # ---- the queue
+
+    def _pack(self, chunk: Chunk) -> bytes:
+        chunk.shapes = self.shapes
+        if self.shapes and chunk.messages:
+            commands, places = self._projected(chunk)
+            if len(places) > chunk.count:
+                self._expected.append(self._keep_book(chunk, places))
+                self._add(chunk, [place for at, place in enumerate(places) if at and places[at - 1] == place])
+                return pack_publish(commands)
+        self._expected.append(chunk)
+        return super()._pack(chunk)
+
+    def _keep_book(self, chunk: Chunk, places: Sequence[int]) -> _Part:
+        """Count the replies of each message from here on; return what stands for the chunk among what is expected."""
+        self._books[chunk] = _Book(chunk)
+        part = _Part(chunk, places, originals=True)
+        part.taken = len(chunk.replies)
+        chunk.replies = []
+        return part
+
+    def _projected(self, chunk: Chunk) -> tuple[list[Message], list[int]]:
+        """Return a chunk's commands, each message before its projections, and for each the index of its message."""
+        commands: list[Message] = []
+        places: list[int] = []
+        for place, (channel, payload) in enumerate(chunk.messages):
+            commands.append((channel, payload))
+            places.append(place)
+            projections = _fanout.projections(channel, self.shapes)
+            if projections:
+                text = labelled(channel, payload)
+                commands += [(projection, text) for projection in projections]
+                places += [place] * len(projections)
+        return commands, places
+
+    def _add(self, chunk: Chunk, places: Sequence[int]) -> None:
+        """Expect a reply to a projection of each of these messages, too."""
+        book = self._books[chunk]
+        size = 0
+        for place in places:
+            book.left[place] += 1
+            size += len(chunk.messages[place][1])
+        book.extra += len(places)
+        book.extra_bytes += size
+        self._messages_under_way += len(places)
+        self._bytes_under_way += size
+
+    def replied(self, connection: CommandConnection, replies: list[Any]) -> None:
+        """Take the replies of one read, in their order, and what stands between them."""
+        if self._silent:
+            self._silent = False
+            self._on_up()
+        self._last_progress = connection.loop.time()
+        start = 0
+        if hiredis.PushNotification in set(map(type, replies)):  # seldom; a loop to find out would cost more
+            for index, reply in enumerate(replies):
+                if type(reply) is hiredis.PushNotification:
+                    self._take(connection, replies[start:index])
+                    self._pushed(connection, reply)
+                    start = index + 1
+        self._take(connection, replies[start:] if start else replies)
+        while self._under_way and len(self._under_way[0].replies) == self._under_way[0].count:
+            self._under_way.popleft()  # they may be complete in another order
+        if self._waiting and self._send_handle is None and connection is self._connection:
+            self._send_handle = connection.loop.call_soon(self._send)
+
+    def _take(self, connection: CommandConnection, replies: list[Any]) -> None:
+        start = 0
+        expected = self._expected
+        while start < len(replies) and expected:
+            part = expected[0]
+            if type(part) is Chunk:
+                taken = replies[start : start + part.count - len(part.replies)]
+                part.replies += taken
+                start += len(taken)
+                if len(part.replies) == part.count:
+                    expected.popleft()
+                    self._finish(part, 0, 0)
+            elif isinstance(part, _Part):
+                start += self._take_part(part, replies[start : start + len(part.places) - part.taken])
+            elif isinstance(part, _Reply):
+                expected.popleft()
+                part.take(replies[start])
+                start += 1
+        if start < len(replies):
+            connection.drop(f"a reply that nothing asked for: {str(replies[start])[:100]}")
+
+    def _take_part(self, part: _Part, replies: list[Any]) -> int:
+        """Take replies, no more than there are to come; return how many."""
+        chunk, book = part.chunk, self._books[part.chunk]
+        end = part.taken + len(replies)
+        for place, reply in zip(part.places[part.taken : end], replies, strict=True):
+            book.take(place, reply)
+        part.taken = end
+        if end == len(part.places):
+            self._expected.popleft()
+            book.parts -= 1
+            if not book.parts:
+                del self._books[chunk]
+                chunk.replies = book.totals
+                self._finish(chunk, book.extra, book.extra_bytes)
+        return len(replies)
+
+    def _finish(self, chunk: Chunk, extra: int, extra_bytes: int) -> None:
+        self._messages_under_way -= chunk.count + extra
+        self._bytes_under_way -= chunk.size + extra_bytes
+        if not chunk.done.done():
+            chunk.done.set_result(self._outcomes(chunk))
+
+    def _fail(self, chunk: Chunk, error: BrokerError, sent: bool) -> None:
+        """Fail what of a chunk lacks a reply."""
+        book = self._books.get(chunk)
+        if book is None:
+            super()._fail(chunk, error, sent)
+            return
+        chunk.failure = error
+        unclear = self._unclear(error)
+        chunk.replies = list(book.totals)
+        outcomes: list[Outcome] = self._outcomes(chunk)
+        chunk.replies = []
+        chunk.done.set_result([unclear if book.left[place] else outcome for place, outcome in enumerate(outcomes)])

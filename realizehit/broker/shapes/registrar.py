@@ -1,0 +1,276 @@
+"""A node's side of the registry: registers the shapes of its subscriptions, and renews them while it has these.
+
+The rules of this file. A shape is in force once the script that registered it on the present connection has been
+answered. On a new connection everything is registered again, since it may lead to a broker that knows nothing of it. A
+shape that was in force, and that the broker did not have any more or that may have lapsed meanwhile, had a gap: some
+publications may not have been projected by it. One command registers and renews whatever is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from typing import Any, Final, Protocol
+
+import hiredis
+
+from realizehit.broker.publisher import Broker
+from realizehit.broker.resp import TRANSIENT, CommandConnection, code_of, pack
+from realizehit.broker.shapes.registry import ADDED, FULL, LEASE, MAX_SHAPES, RENEW_INTERVAL, RENEWED, register
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, RegistryFull
+
+logger: Final = logging.getLogger(__name__)
+
+BACKOFF_FIRST: Final = 0.1  # seconds
+BACKOFF_MOST: Final = 1.0  # seconds
+
+
+class Listener(Protocol):
+    """What a registrar reports to. None of these may raise."""
+
+    def registered(self, shape: bytes) -> None:
+        """Learn that a shape is in force now: what is published from here on is projected by it."""
+
+    def refused(self, shape: bytes, error: BrokerError) -> None:
+        """Learn that a shape is not in force and will not be; the registrar has forgotten it.
+
+        The error is a `RegistryFull` where there is no room for it.
+        """
+
+    def lapsed(self, shape: bytes, seconds: float) -> None:
+        """Learn that a shape is in force again, and was not for some time within these seconds up to now."""
+
+
+class Registrar:
+    """Keeps the shapes of one node registered. It connects when there is a first one.
+
+    Args:
+        broker: where to connect.
+        listener: told of the outcomes.
+        lease: seconds that a registration holds.
+        renew_interval: seconds between two renewals, less than half of the lease.
+        most: how many shapes the registry may hold.
+        timeout: seconds within which the broker must answer.
+        name: how the connection is called in the broker's ``CLIENT LIST``.
+
+    Reentrancy: for one event loop's thread.
+
+    Attributes:
+        connects: how often a connection was made.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        listener: Listener,
+        *,
+        lease: float = LEASE,
+        renew_interval: float = RENEW_INTERVAL,
+        most: int = MAX_SHAPES,
+        timeout: float = 5.0,
+        name: str = "realizehit-registrar",
+    ) -> None:
+        if not 0 < renew_interval < lease / 2:
+            raise ValueError(
+                f"a renew_interval of {renew_interval:g} seconds is not less than half of {lease:g}, the lease"
+            )
+        self.connects = 0
+        self._broker = broker
+        self._listener = listener
+        self._lease = lease
+        self._renew_interval = renew_interval
+        self._most = most
+        self._timeout = timeout
+        self._name = name
+        self._wanted: dict[bytes, float | None] = {}  # when each was certainly in force; None for not yet
+        self._in_force: set[bytes] = set()  # registered on the present connection
+        self._renew_at = 0.0
+        self._connection: CommandConnection | None = None
+        self._answer: asyncio.Future[Any] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._trouble = ""
+
+    def register(self, shape: bytes) -> bool:
+        """Have a shape registered, and renewed from then on.
+
+        Returns:
+            Whether it is in force already. Otherwise the listener hears of the outcome.
+        """
+        self._wanted.setdefault(shape, None)
+        if shape in self._in_force:
+            return True
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="realizehit registrar")
+            self._task.add_done_callback(_report_defect)
+        return False
+
+    def leave(self, shape: bytes) -> None:
+        """Renew a shape no more; it lapses by itself."""
+        self._wanted.pop(shape, None)
+        self._in_force.discard(shape)
+
+    async def close(self) -> None:
+        """Renew nothing any more, and disconnect; calling it again does nothing."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        self._wanted.clear()
+        connection = self._connection
+        self._disconnected()
+        if connection is not None:
+            connection.drop("closed by this side")
+            await connection.closed
+
+    # ---- the loop
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            self._wake.clear()
+            due = self._due(loop.time())
+            if not due:
+                await self._sleep(self._renew_at - loop.time() if self._wanted else None)
+                continue
+            try:
+                if self._connection is None:
+                    self._connection = await self._open()
+                    self.connects += 1
+                    continue  # what was in force is due now
+                await self._register(self._connection, due)
+            except (BrokerError, OSError) as error:  # TimeoutError is an OSError
+                self._report(self._broker.scrub(str(error) or type(error).__name__))
+                if self._connection is not None:
+                    self._connection.drop("given up")
+                self._disconnected()
+                await asyncio.sleep(random.uniform(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2**failures)))  # noqa: S311
+                failures = min(failures + 1, 10)
+            else:
+                failures = 0
+                if self._trouble:
+                    logger.info("broker %s is back, %d shapes are registered", self._broker, len(self._in_force))
+                    self._trouble = ""
+
+    def _due(self, now: float) -> list[bytes]:
+        if now >= self._renew_at:
+            return list(self._wanted)
+        return [shape for shape in self._wanted if shape not in self._in_force]
+
+    async def _sleep(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _register(self, connection: CommandConnection, shapes: list[bytes]) -> None:
+        sent = connection.loop.time()
+        if sent >= self._renew_at:
+            self._renew_at = sent + self._renew_interval
+        self._answer = connection.loop.create_future()
+        connection.write(pack(register(shapes, self._lease, self._most)))
+        try:
+            async with asyncio.timeout(self._timeout):
+                reply = await self._answer
+        except TimeoutError:
+            raise BrokerUnavailable(f"no answer within {self._timeout:g} seconds") from None
+        finally:
+            self._answer = None
+        if isinstance(reply, hiredis.ReplyError):
+            self._take_refusal(str(reply), shapes)
+        elif isinstance(reply, list) and len(reply) == len(shapes) and set(reply) <= {RENEWED, ADDED, FULL}:
+            for shape, outcome in zip(shapes, reply, strict=True):
+                self._take_outcome(shape, outcome, sent)
+        else:
+            raise BrokerUnavailable(f"not the answer to a registration: {str(reply)[:100]}")
+
+    def _take_outcome(self, shape: bytes, outcome: int, sent: float) -> None:
+        if shape not in self._wanted:
+            return  # left meanwhile
+        if outcome == FULL:
+            error = RegistryFull(
+                f"broker {self._broker}: its registry holds {self._most} shapes and has no room for another"
+            )
+            self.leave(shape)
+            self._listener.refused(shape, error)
+            return
+        last = self._wanted[shape]
+        news = shape not in self._in_force
+        self._wanted[shape] = sent
+        self._in_force.add(shape)
+        now = asyncio.get_running_loop().time()
+        if last is None:
+            self._listener.registered(shape)
+        elif outcome == ADDED or now - last > self._lease:
+            self._listener.lapsed(shape, now - last)
+        elif news:
+            self._listener.registered(shape)
+
+    def _take_refusal(self, text: str, shapes: list[bytes]) -> None:
+        """Take an error reply: it is the end of what was never in force, and a trouble for the rest."""
+        shown = self._broker.scrub(text)
+        if code_of(text) in TRANSIENT:
+            raise BrokerUnavailable(shown)
+        error = BrokerRefused(f"broker {self._broker} refused to register a shape: {shown}")
+        for shape in shapes:
+            if shape in self._wanted and self._wanted[shape] is None:
+                self.leave(shape)
+                self._listener.refused(shape, error)
+        if self._wanted:
+            raise error
+
+    # ---- the connection
+
+    async def _open(self) -> CommandConnection:
+        connection = CommandConnection(self, self._broker.login(), self._name)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._broker.connect(lambda: connection)
+                await connection.ready
+        except BaseException as error:
+            connection.drop("given up")
+            if isinstance(error, TimeoutError):
+                raise BrokerUnavailable(f"no answer within {self._timeout:g} seconds") from None
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise BrokerRefused(f"its certificate is not accepted: {error}") from None
+            raise
+        if connection.closed.done():
+            raise BrokerUnavailable(connection.closed.result())
+        return connection
+
+    def _disconnected(self) -> None:
+        self._connection = None
+        self._in_force.clear()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(BrokerUnavailable("the connection was lost"))
+
+    def replied(self, connection: CommandConnection, replies: list[Any]) -> None:
+        """Take the replies of one read."""
+        for reply in replies:
+            if self._answer is None or self._answer.done():
+                connection.drop(f"a reply that nothing asked for: {str(reply)[:100]}")
+                return
+            self._answer.set_result(reply)
+
+    def lost(self, connection: CommandConnection, reason: str) -> None:
+        """Learn that the connection is gone; whatever is wanted is registered again on another one."""
+        if self._connection is connection:
+            self._report(self._broker.scrub(reason))
+            self._disconnected()
+            self._wake.set()
+
+    def _report(self, trouble: str) -> None:
+        """Log a trouble once, not at every attempt."""
+        level = logging.DEBUG if trouble == self._trouble else logging.WARNING
+        logger.log(level, "broker %s: shapes cannot be registered: %s; trying again", self._broker, trouble)
+        self._trouble = trouble
+
+
+def _report_defect(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("the registrar ended by a defect", exc_info=error)

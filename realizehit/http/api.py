@@ -1,0 +1,235 @@
+"""The ASGI application: publish (`realizehit.http.publishing`), health, metrics. It can be mounted in any other.
+
+Source: section 3 of the wire protocol, ``docs/http-api.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from realizehit.access.gate import Gate
+from realizehit.access.peers import peer_of
+from realizehit.broker.base import Bus, BusState
+from realizehit.errors import AccessDenied, BrokerError, ErrorCode
+from realizehit.http import assets, openapi, welcome
+from realizehit.http.fast_path import Handler
+from realizehit.http.publishing import (
+    DEFECT,
+    PROBLEM,
+    RETRY_AFTER,
+    BrokerErrorReporter,
+    Publish,
+    PublishBatch,
+    problem_of,
+)
+from realizehit.node.messages import problem
+from realizehit.node.metrics import CONTENT_TYPE, Metrics
+from realizehit.settings import Settings
+from realizehit.transports.admission import adding, headers_of, readable
+
+
+def create_app(
+    bus: Bus,
+    settings: Settings | None = None,
+    *,
+    metrics: Metrics | None = None,
+    draining: Callable[[], bool] = lambda: False,
+    publish: bool = True,
+    transports: Sequence[Route] = (),
+    more: Sequence[Route] = (),
+    gate: Gate | None = None,
+) -> Application:
+    """Build the application.
+
+    Args:
+        bus: the broker; whoever calls this starts and closes it.
+        settings: the prefix and the bounds; the defaults where none are given.
+        metrics: what ``/metrics`` shows; of the bus alone where none is given.
+        draining: whether the server is going broker_errors, which makes it not ready.
+        publish: whether messages can be published here; health and metrics are served anyway.
+        transports: routes that tell pages of other origins themselves what they may read.
+        more: further routes.
+        gate: decides who may publish; whoever gives none decides elsewhere.
+    """
+    settings = settings or Settings()
+    metrics = metrics or Metrics(bus=bus)
+    broker_errors = BrokerErrorReporter()
+    described = orjson.dumps(openapi.document(settings, publish=publish))
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        if draining():
+            return _problem_response(ErrorCode.UNAVAILABLE, "the server is going broker_errors")
+        try:
+            await bus.ping()
+        except BrokerError as error:
+            return _problem_response(ErrorCode.UNAVAILABLE, broker_errors.say(error))
+        if bus.state is not BusState.UP:
+            return _problem_response(ErrorCode.UNAVAILABLE, f"the subscriber connection is {bus.state.value}")
+        return PlainTextResponse("ready\n")
+
+    async def show_metrics(_: Request) -> Response:
+        return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def describe(_: Request) -> Response:
+        return Response(described, media_type="application/json")
+
+    welcoming = welcome.page(settings if publish else replace(settings, role="ws"))
+
+    async def not_served(request: Request, error: Exception) -> Response:
+        """Say what the framework found, such as an unknown path or a wrong method."""
+        assert isinstance(error, HTTPException)
+        # The page is no route of its own: that would change which methods the root has for everybody.
+        return welcome.answer(request, welcoming) or _http_problem(error)
+
+    routes = [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", show_metrics),
+        Route("/openapi.json", describe),
+        *transports,
+        *more,
+    ]
+    if settings.role != "api":
+        routes += assets.routes()
+    endpoints: dict[str, Publish | PublishBatch] = {}
+    if publish:
+        single = Publish(bus, settings, metrics, gate, broker_errors)
+        endpoints[settings.prefix] = endpoints[settings.prefix.rstrip("/") or "/"] = single
+        endpoints[settings.prefix + "batch"] = PublishBatch(bus, settings, metrics, gate, broker_errors)
+    routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
+    figures = frozenset(("/metrics", "/readyz"))
+    console = frozenset(route.path for route in more)
+    pages = (
+        None
+        if gate is None
+        else _Pages(
+            gate,
+            transports=frozenset(route.path for route in transports),
+            figures=figures | console,
+            checked=figures | {"/openapi.json"},
+        )
+    )
+    return Application(endpoints, pages, routes=routes, exception_handlers={HTTPException: not_served, 500: _defect})
+
+
+class _Pages:
+    """Says which web pages may ask the API and read its answers, as the gate does.
+
+    Args:
+        gate: decides.
+        transports: paths that tell pages themselves what they may read.
+        figures: paths that tell how the server does.
+        checked: paths that have nobody else who asks the gate.
+    """
+
+    def __init__(
+        self, gate: Gate, *, transports: frozenset[str], figures: frozenset[str], checked: frozenset[str]
+    ) -> None:
+        self._gate = gate
+        self._transports = transports
+        self._figures = figures
+        self._checked = checked
+
+    async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a request served, with the headers that its page needs, or refuse it."""
+        path = scope["path"]
+        if path in self._transports:
+            await app(scope, receive, send)
+            return
+        headers = headers_of(scope)[0]
+        figures = path in self._figures
+        pages = readable(headers, self._gate, figures=figures)
+        if pages:
+            send = adding(send, pages)
+        asks_first = (
+            scope["method"] == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
+        )
+        if asks_first or path in self._checked:
+            try:
+                self._gate.check_use(peer_of(scope.get("client")), headers, figures=figures)
+            except AccessDenied as error:
+                status, media_type, body = problem_of(error.code, str(error))
+                await Response(body, status, media_type=media_type.decode())(scope, receive, send)
+                return
+        if asks_first:
+            await Response(status_code=HTTPStatus.OK, headers=_PREFLIGHT)(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Max-Age": "600",
+}
+
+
+class Application(Starlette):
+    """A Starlette application that lets publications past its middleware and router, which cost more than they do.
+
+    Args:
+        endpoints: take publications, by path.
+        pages: decides about web pages; ``None`` where somebody else does.
+        **options: Starlette's.
+    """
+
+    def __init__(self, endpoints: dict[str, Publish | PublishBatch], pages: _Pages | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.router.redirect_slashes = False
+        self._endpoints = endpoints
+        self._pages = pages
+
+    @property
+    def direct(self) -> dict[bytes, Handler]:
+        """Who serves requests without ASGI, by target; nobody where middleware has a say in every answer."""
+        if self.user_middleware:
+            return {}
+        return {path.encode(): endpoint.directly for path, endpoint in self._endpoints.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._pages is not None and scope["type"] == "http":
+            await self._pages.serve(self._serve, scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path"):
+            endpoint = self._endpoints.get(scope["path"])
+            if endpoint is not None and not self.user_middleware:
+                await endpoint(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def _problem_response(code: ErrorCode, detail: str) -> Response:
+    status, media_type, body = problem_of(code, detail)
+    return Response(body, status, {"Retry-After": str(RETRY_AFTER)}, media_type.decode())
+
+
+def _http_problem(error: HTTPException) -> Response:
+    status = HTTPStatus(error.status_code)
+    methods = (error.headers or {}).get("Allow", "")
+    detail = {
+        404: "there is nothing here; GET /openapi.json lists what there is",
+        405: f"this path takes {methods}; GET /openapi.json lists what there is",
+    }.get(status, error.detail)
+    return Response(problem(status, detail), status, error.headers, PROBLEM.decode())
+
+
+async def _defect(_: Request, error: Exception) -> Response:
+    """Answer a defect without telling its insides; the server logs them."""
+    return Response(DEFECT, HTTPStatus.INTERNAL_SERVER_ERROR, media_type=PROBLEM.decode())

@@ -1,0 +1,224 @@
+"""What a node tells of itself, published over the node's own broker: the figures that the console shows.
+
+A message goes out each second while somebody listens, which the broker's count of the last one says, and else every
+few seconds. While somebody listens, a stamped message of the node's own goes the whole way as well, from the bus over
+the broker into the engine's dispatch and flush, and back here: what that takes is the latency that is shown.
+
+Source: the message's fields are documented in ``docs/console.md``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+import orjson
+
+from realizehit import __version__, _fanout
+from realizehit.broker.base import Bus
+from realizehit.errors import BrokerRefused
+from realizehit.pattern import RESERVED_KEY, channel_of, is_reserved
+
+logger: Final = logging.getLogger(__name__)
+
+STATS: Final = {RESERVED_KEY: "stats"}  # the pattern that the figures of all nodes are published to
+STATS_CHANNEL: Final = channel_of(STATS)
+
+INTERVAL: Final = 1.0  # seconds between messages while somebody listens
+IDLE: Final = 5  # intervals between them while nobody does
+BUSIEST: Final = 10  # channels in a message
+
+_NO_MORE: Final = object()
+
+
+class Figures:
+    """Publishes the figures of one process.
+
+    Args:
+        engine, bus: the node's.
+        role: what the process does; one without clients has no probe.
+        published: returns how many messages were published through it so far.
+        interval: seconds between messages.
+
+    Attributes:
+        node: names the process in its messages; drawn anew at each start.
+
+    Reentrancy: for the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        engine: _fanout.Engine,
+        bus: Bus,
+        *,
+        role: str,
+        published: Callable[[], int],
+        interval: float = INTERVAL,
+    ) -> None:
+        self.node = secrets.token_hex(4)
+        self._engine = engine
+        self._bus = bus
+        self._role = role
+        self._published = published
+        self._interval = interval
+        self._probe = Probe(engine, bus, channel_of({RESERVED_KEY: "probe", "node": self.node}))
+        self._started = time.monotonic()
+        self._watched = False
+        self._refused = False
+        self._before: tuple[float, dict[str, int]] | None = None  # when figures were last taken, and the counters then
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        try:
+            for turn in range(1 << 62):
+                await asyncio.sleep(self._interval)
+                if self._listened() or turn % IDLE == 0:
+                    await self._publish()
+        finally:
+            self._probe.end()
+
+    def _listened(self) -> bool:
+        # Who listens here is known at once, who listens elsewhere from the last message's count.
+        return self._watched or self._engine.subscribers(STATS_CHANNEL) > 0
+
+    async def _publish(self) -> None:
+        messages = [(STATS_CHANNEL, orjson.dumps(self.take()))]
+        if self._watched and self._role != "api":
+            self._probe.begin()
+            messages.append((self._probe.channel, self._probe.stamp()))
+        outcome = (await self._bus.publish_many(messages))[0]
+        if isinstance(outcome, BrokerRefused) and not self._refused:
+            self._refused = True
+            logger.warning("the console has no figures of this node: %s", outcome)
+        watched = isinstance(outcome, int) and outcome > 0
+        if watched and not self._watched:
+            self._engine.busiest(1)  # what was counted so far is not of this second
+        elif not watched:
+            self._probe.end()
+        self._watched = watched
+
+    def take(self) -> dict[str, Any]:
+        """Return the message: gauges as they are, rates since the last call. The probe is left out of all of it."""
+        now = time.monotonic()
+        stats = self._engine.stats()
+        counters = {
+            "messages": stats["messages"] - self._probe.arrived,
+            "deliveries": stats["deliveries"] - self._probe.arrived,
+            "bytes": stats["bytes_out"] - self._probe.bytes,
+            "published": self._published(),
+        }
+        then, before = self._before or (now, counters)
+        self._before = now, counters
+        elapsed = max(now - then, 1e-3)
+        messages, size, largest_messages, largest_bytes = self._engine.queues()
+        busiest = self._engine.busiest(BUSIEST + 2) if self._watched else []
+        probing = self._probe.handle is not None
+        return {
+            "node": self.node,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "role": self._role,
+            "version": __version__,
+            "time": time.time(),
+            "uptime": round(now - self._started, 1),
+            "interval": self._interval * (1 if self._listened() else IDLE),
+            "broker": self._bus.state.value,
+            "connections": stats["connections"] - probing,
+            "subscriptions": stats["subscriptions"] - probing,
+            "channels": stats["channels"] - probing,
+            **counters,
+            **{f"{name}_rate": round((counters[name] - before[name]) / elapsed, 1) for name in counters},
+            "latency_ms": self._probe.take(),
+            "queued_messages": messages,
+            "queued_bytes": size,
+            "largest_queue": {"messages": largest_messages, "bytes": largest_bytes},
+            "slow_disconnects": stats["slow_disconnects"],
+            "busiest": [
+                {"channel": channel.decode(), "subscribers": subscribers, "rate": round(count / elapsed, 1)}
+                for channel, subscribers, count in busiest
+                if not is_reserved(channel)
+            ][:BUSIEST],
+        }
+
+
+class Probe:
+    """A connection of the node to itself: what is published to its channel comes back through broker and engine.
+
+    It is a transport and a handler of the engine at once, with the framing that workers have, which knows no heartbeat.
+
+    Args:
+        engine, bus: the node's. The hub is passed by: nobody waits for an answer, and no gap is to be told.
+        channel: of its own, with the reserved key.
+
+    Attributes:
+        handle: the engine's handle, ``None`` while there is no connection.
+        arrived: stamps that came back so far.
+        bytes: what the engine wrote to it so far.
+    """
+
+    def __init__(self, engine: _fanout.Engine, bus: Bus, channel: bytes) -> None:
+        self.channel = channel
+        self.handle: int | None = None
+        self.arrived = 0
+        self.bytes = 0
+        self._engine = engine
+        self._bus = bus
+        self._reader = hiredis.Reader(notEnoughData=_NO_MORE)
+        self._latency: float | None = None
+
+    def begin(self) -> None:
+        """Connect and subscribe, where that is not so already."""
+        if self.handle is None:
+            self._reader = hiredis.Reader(notEnoughData=_NO_MORE)
+            self.handle = self._engine.attach(self, self, framing=_fanout.RESP)
+            self._engine.subscribe(self.handle, self.channel)
+            self._bus.subscribe(self.channel)
+
+    def end(self) -> None:
+        """Disconnect."""
+        if self.handle is not None:
+            self._engine.disconnect(self.handle, 0)
+
+    def stamp(self) -> bytes:
+        """Return a payload that says when it was made."""
+        return b"%d" % time.perf_counter_ns()
+
+    def take(self) -> float | None:
+        """Return the milliseconds that the slowest stamp took that came back since the last call."""
+        latency, self._latency = self._latency, None
+        return None if latency is None else round(latency, 3)
+
+    # ---- as a transport
+
+    def write(self, data: bytes) -> None:
+        """Take what the engine writes."""
+        now = time.perf_counter_ns()
+        self.bytes += len(data)
+        self._reader.feed(data)
+        for _, channel, payload in iter(self._reader.gets, _NO_MORE):
+            if channel == self.channel:  # what the node tells all its connections is not for this one
+                self.arrived += 1
+                self._latency = max(self._latency or 0.0, (now - int(payload)) / 1e6)
+
+    def close(self) -> None:
+        """Do nothing: there is no socket."""
+
+    abort = close
+
+    # ---- as a handler
+
+    def on_gone(self, handle: int) -> None:
+        """Learn that the connection ended."""
+        self.handle = None
+
+    def on_text(self, handle: int, data: bytes) -> None:
+        """Never called: nothing is sent on it."""
+
+    on_binary = on_bytes = on_text

@@ -1,0 +1,223 @@
+"""This node's interest: who subscribes to what, and what the broker must therefore send here.
+
+The engine's registry says who is subscribed; the bus says what is in force at the broker. The hub joins the two: the
+first subscriber of a channel makes it ask the bus, the last one's leaving makes it tell the bus, and between the two it
+keeps those who wait for the broker's confirmation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Container, Sequence
+from typing import Final, NamedTuple
+
+from realizehit import _fanout
+from realizehit.broker.base import Bus, BusListener, BusState
+from realizehit.errors import BrokerError, ErrorCode
+from realizehit.node.events import Events
+from realizehit.node.gaps import Gaps
+from realizehit.pattern import is_reserved
+from realizehit.text.seldom import LOG_INTERVAL, Seldom, more
+from realizehit.upkeep import Failures
+
+logger: Final = logging.getLogger(__name__)
+
+Answer = Callable[[ErrorCode | None, str], None]
+"""Told how a subscription went: no code and no text when it is in force, otherwise why not."""
+
+_REFUSALS: Final = {
+    _fanout.COLLISION: (
+        ErrorCode.ID_COLLISION,
+        "another pattern with the same id is subscribed to on this connection; use a second connection for this one",
+    ),
+    _fanout.FULL: (ErrorCode.TOO_MANY_SUBSCRIPTIONS, "this connection holds as many subscriptions as it may"),
+    _fanout.GONE: (ErrorCode.UNAVAILABLE, "the connection is closing"),
+}
+
+
+class _Waiter(NamedTuple):
+    conn: int
+    answer: Answer
+    deadline: float
+
+
+class Hub(BusListener):
+    """Joins the engine's registry and the bus.
+
+    Args:
+        engine: holds the connections and their subscriptions.
+        bus: the broker; the hub is its listener.
+        clock: seconds of a clock that never goes back.
+        call_soon: has a function called in the loop's next turn.
+        subscribe_timeout: seconds that a subscription may wait for the broker.
+        max_subscriptions: subscriptions that a connection may hold.
+        max_channels: channels that may have subscribers here, 0 for any number.
+        limited: told the name of each limit that a subscription passes.
+        reserved: channels with the reserved key that can be subscribed to; ``None`` for all of them.
+
+    Attributes:
+        events: sends clients what they did not ask for.
+        gaps: tells them what they may have missed while the broker was away.
+
+    Reentrancy: everything here is for the event loop's thread. Whoever is answered may subscribe and publish.
+    """
+
+    def __init__(
+        self,
+        engine: _fanout.Engine,
+        bus: Bus,
+        *,
+        clock: Callable[[], float],
+        call_soon: Callable[[Callable[[], None]], object],
+        subscribe_timeout: float = 5.0,
+        max_subscriptions: int = 1024,
+        max_channels: int = 0,
+        limited: Callable[[str], None] = lambda reason: None,
+        reserved: Container[bytes] | None = (),
+    ) -> None:
+        self.events = Events(engine)
+        self.gaps = Gaps(engine, self.events, call_soon)
+        self._engine = engine
+        self._bus = bus
+        self._clock = clock
+        self._subscribe_timeout = subscribe_timeout
+        self._max_subscriptions = max_subscriptions
+        self._max_channels = max_channels
+        self._limited = limited
+        self._reserved = reserved
+        self._was_up = False
+        self._seldom = Seldom(LOG_INTERVAL)
+        # Channels that the broker has yet to confirm, with those who wait; and the same in order of their deadlines.
+        self._waiting: dict[bytes, list[_Waiter]] = {}
+        self._deadlines: deque[tuple[float, bytes]] = deque()
+        self._failures = Failures("answering a subscription")
+        engine.on_vacant = self._vacant
+        # The engine's own method: nothing stands between the bus and it.
+        self.deliver: Callable[[Sequence[Sequence[bytes]]], None] = engine.dispatch  # type: ignore[assignment]
+
+    def subscribe(self, conn: int, channel: bytes, answer: Answer) -> None:
+        """Subscribe a connection to a channel.
+
+        Args:
+            conn: the engine's handle.
+            channel: the canonical channel.
+            answer: called once, now or later: when the channel is in force at the broker, so that nothing published
+                from then on is missed, or when that failed. It is not called for a connection that leaves first.
+        """
+        if self._reserved is not None and is_reserved(channel) and channel not in self._reserved:
+            answer(ErrorCode.FORBIDDEN, "this pattern is reserved, and not served here")
+            return
+        if (
+            self._max_channels
+            and self._engine.subscribers(channel) == 0
+            and self._engine.stats()["channels"] >= self._max_channels
+        ):
+            self._limited("too_many_channels")
+            answer(ErrorCode.TOO_MANY_CHANNELS, "this server has as many channels as it may")
+            return
+        outcome = self._engine.subscribe(conn, channel, self._max_subscriptions)
+        if outcome in _REFUSALS:
+            if outcome == _fanout.FULL:
+                self._limited("too_many_subscriptions")
+            answer(*_REFUSALS[outcome])
+            return
+        if outcome == _fanout.ADDED:
+            self.gaps.on_subscribed(conn, channel)
+        waiting = self._waiting.get(channel)
+        # A subscription that was answered once stays answered, also while the broker is away and others wait for it.
+        if outcome == _fanout.ALREADY and all(waiter.conn != conn for waiter in waiting or ()):
+            answer(None, "")
+            return
+        if waiting is None:
+            if self._bus.subscribe(channel):
+                answer(None, "")
+                return
+            waiting = self._waiting[channel] = []
+        if outcome == _fanout.ADDED and self._engine.subscribers(channel) == 1:
+            # What still comes was sent to a subscription that has just been left: to the new one it would be the
+            # beginning of a stream with a hole behind it. Whoever joins it meanwhile waits with it.
+            self._engine.hold(channel, True)
+        deadline = self._clock() + self._subscribe_timeout
+        waiting.append(_Waiter(conn, answer, deadline))
+        self._deadlines.append((deadline, channel))
+
+    def unsubscribe(self, conn: int, channel: bytes) -> bool:
+        """Take a connection out of a channel; nothing published there reaches it any more.
+
+        Returns:
+            False when it was not subscribed.
+        """
+        waiting = self._waiting.get(channel)
+        if waiting is not None:
+            # Who subscribes and leaves before the broker answered has missed nothing.
+            own = [waiter for waiter in waiting if waiter.conn == conn]
+            waiting[:] = [waiter for waiter in waiting if waiter.conn != conn]
+            for waiter in own:
+                waiter.answer(None, "")
+        self.gaps.left(conn, channel)
+        return self._engine.unsubscribe(conn, channel)
+
+    def tick(self, now: float) -> None:
+        """Give up the subscriptions that waited too long; to be called now and then."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, channel = self._deadlines.popleft()
+            waiting = self._waiting.get(channel)
+            if waiting is None or (waiting and waiting[0].deadline > now):
+                continue  # who waits longest has just been given up, with all that were as late
+            # Who asked twice has one subscription: giving it up answers both.
+            conns = {waiter.conn for waiter in waiting if waiter.deadline <= now}
+            late = [waiter for waiter in waiting if waiter.conn in conns]
+            waiting[:] = [waiter for waiter in waiting if waiter.conn not in conns]
+            if not waiting:
+                del self._waiting[channel]
+            for waiter in late:
+                self._refuse(waiter, channel, ErrorCode.UNAVAILABLE, "the broker cannot be reached; try again later")
+
+    def subscribed(self, channel: bytes) -> None:
+        self._engine.hold(channel, False)
+        self.gaps.allowed(channel)
+        for waiter in self._waiting.pop(channel, ()):
+            self._answer(waiter, None, "")
+
+    def refused(self, channel: bytes, error: BrokerError) -> None:
+        waiting = self._waiting.pop(channel, ())
+        # Those who left while they waited stand among the waiters and not among the subscribers.
+        if self._engine.subscribers(channel) > len({one.conn for one in waiting if self._engine.is_open(one.conn)}):
+            left_out = self._seldom.passes("refused")  # where a permission is taken away it may be every channel
+            if left_out is not None:
+                text = "the broker refused %s, which was in force before: %s%s"
+                logger.error(text, channel.decode(), error, more(left_out))
+            self.gaps.refused(channel)
+        for waiter in waiting:
+            self._refuse(waiter, channel, ErrorCode.FORBIDDEN, "the broker does not allow this channel")
+
+    def state_changed(self, state: BusState) -> None:
+        # That it is away, and back, is told with the cause by the link.
+        logger.log(logging.DEBUG if self._was_up else logging.INFO, "broker: %s", state.value)
+        self._was_up = self._was_up or state is BusState.UP
+        if state is BusState.DOWN:
+            self.gaps.begin((waiter.conn, channel) for channel, waiting in self._waiting.items() for waiter in waiting)
+
+    def restored(self, seconds: float) -> None:
+        self.gaps.end(seconds)
+
+    def _refuse(self, waiter: _Waiter, channel: bytes, code: ErrorCode, text: str) -> None:
+        self.gaps.left(waiter.conn, channel)
+        self._engine.unsubscribe(waiter.conn, channel)
+        self._answer(waiter, code, text)
+
+    def _answer(self, waiter: _Waiter, code: ErrorCode | None, text: str) -> None:
+        if not self._engine.is_open(waiter.conn):
+            return
+        try:
+            waiter.answer(code, text)
+        except Exception as error:  # noqa: BLE001 - the others wait for their answers too
+            self._failures.note(error)
+
+    def _vacant(self, channel: bytes) -> None:
+        # Told between two turns of the engine: somebody may have come meanwhile.
+        if self._engine.subscribers(channel) == 0:
+            for waiter in self._waiting.pop(channel, ()):
+                self.gaps.left(waiter.conn, channel)
+            self._bus.unsubscribe(channel)

@@ -1,0 +1,317 @@
+"""What stands inside the messages: actions and replies of the wire, the bodies of a publish, and its errors over HTTP.
+
+Text in, values out; nothing here knows a socket. A payload is never decoded: it stays the JSON text it came as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
+
+import msgspec
+import orjson
+
+from realizehit.errors import ErrorCode, PatternError, RequestError
+from realizehit.pattern import RESERVED_KEY, channel_of
+from realizehit.text.surrogates import Hidden
+
+MAX_REQUEST_ID: Final = 128  # characters of an action's id
+_IDS: Final = (str, int)
+
+
+class Action(NamedTuple):
+    """One action of a client.
+
+    Attributes:
+        id: the client's label for it, or ``None`` where it gave none.
+        act: what to do: ``sub``, ``unsub``, ``ping`` or ``auth``.
+        pattern: the filters as they came, not yet checked; ``None`` where there were none.
+    """
+
+    id: str | int | None
+    act: str
+    pattern: object
+
+
+class ActionError(RequestError):
+    """A malformed action; carries the ``id`` as far as it could be read, so that the reply can name it."""
+
+    def __init__(self, message: str, code: str, request_id: str | int | None = None) -> None:
+        super().__init__(message, code)
+        self.request_id = request_id
+
+
+def parse_action(text: bytes) -> Action:
+    """Read one message from a client.
+
+    Raises:
+        ActionError: ``bad-json`` where it is no JSON, ``bad-request`` where it is no action. An unknown ``act`` is
+            no error here.
+    """
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ActionError(f"the message is not JSON: {error}", ErrorCode.BAD_JSON) from None
+    if not isinstance(message, dict):
+        raise ActionError('an action is an object such as {"act": "ping"}', ErrorCode.BAD_REQUEST)
+    request_id = message.get("id")
+    if request_id is not None and (
+        isinstance(request_id, bool)
+        or not isinstance(request_id, _IDS)
+        or (isinstance(request_id, str) and len(request_id) > MAX_REQUEST_ID)
+    ):
+        raise ActionError(
+            f"id must be a string of at most {MAX_REQUEST_ID} characters or an integer", ErrorCode.BAD_REQUEST
+        )
+    act = message.get("act")
+    if not isinstance(act, str):
+        raise ActionError(
+            "act is missing or no string; use sub, unsub, ping or auth", ErrorCode.BAD_REQUEST, request_id
+        )
+    return Action(request_id, act, message.get("pat"))
+
+
+def token_of(text: bytes) -> str:
+    """Return the token of an ``auth`` action that `parse_action` has read.
+
+    Raises:
+        RequestError: ``bad-request``; there is none.
+    """
+    token = orjson.loads(text).get("token")
+    if not isinstance(token, str) or not token:
+        raise RequestError('token is missing or no string; write {"act": "auth", "token": "..."}')
+    return token
+
+
+def reply(request_id: str | int, ret: str) -> bytes:
+    """Build the JSON text of a successful reply."""
+    return orjson.dumps({"id": request_id, "ret": ret})
+
+
+def error_reply(request_id: str | int, message: str, code: str) -> bytes:
+    """Build the JSON text of a reply that says no."""
+    return orjson.dumps({"id": request_id, "err": message, "code": str(code)})
+
+
+def problem(status: int, detail: str, code: str | None = None, **more: Any) -> bytes:
+    """Write a problem document, the body of every HTTP response that says no.
+
+    Args:
+        status: the response's status.
+        detail: what is wrong, for a person.
+        code: one of `ErrorCode`; ``None`` where the status says it all.
+        **more: further members.
+
+    Source: RFC 9457.
+    """
+    status = HTTPStatus(status)
+    document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **more}
+    if code is not None:
+        document["code"] = str(code)
+    return orjson.dumps(document)
+
+
+class Publication(NamedTuple):
+    """One message on its way to the broker.
+
+    Attributes:
+        channel: where to.
+        payload: JSON text, UTF-8, byte for byte as the publisher wrote it.
+    """
+
+    channel: bytes
+    payload: bytes
+
+
+class _PublishBody(msgspec.Struct):
+    pattern: Any = msgspec.UNSET
+    payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Items(msgspec.Struct):
+    messages: list[msgspec.Raw]
+
+
+class _GoodBody(msgspec.Struct, gc=False):
+    pattern: dict[str, Any]
+    payload: msgspec.Raw
+
+
+class _GoodBodies(msgspec.Struct, gc=False):
+    messages: list[_GoodBody]
+
+
+_publish_decoder: Final = msgspec.json.Decoder(_PublishBody)
+_items_decoder: Final = msgspec.json.Decoder(_Items)
+_good_decoder: Final = msgspec.json.Decoder(_GoodBody)
+_good_batch_decoder: Final = msgspec.json.Decoder(_GoodBodies)
+
+
+def parse_publication(body: bytes | msgspec.Raw) -> Publication:
+    """Read ``{"pattern": {...}, "payload": <any JSON>}``.
+
+    Raises:
+        RequestError: ``bad-json`` where it is no JSON or no UTF-8, ``bad-request`` where a part is missing,
+            ``forbidden`` where the pattern has the reserved key.
+        PatternError: the pattern breaks a rule.
+    """
+    _check_utf8(body)
+    try:
+        message = _publish_decoder.decode(body)
+    except msgspec.ValidationError:
+        raise RequestError('a publication is an object {"pattern": {...}, "payload": ...}') from None
+    except msgspec.DecodeError as error:
+        if (hidden := _without_lone_surrogates(bytes(body))) is not None:
+            return _restored(parse_publication(hidden.text), hidden)
+        raise RequestError(f"the body is not JSON: {error}", ErrorCode.BAD_JSON) from None
+    except RecursionError:
+        raise _nested_too_deeply() from None
+    if message.pattern is msgspec.UNSET:
+        raise RequestError("pattern is missing")
+    if isinstance(message.payload, msgspec.UnsetType):
+        raise RequestError("payload is missing")
+    return Publication(_channel_of(message.pattern), bytes(message.payload))
+
+
+def _without_lone_surrogates(body: bytes) -> Hidden | None:
+    """Return a body that the library refused in a form that it may take; ``None`` where this is not why."""
+    if b"\\u" not in body:
+        return None
+    try:
+        hidden = Hidden(body)
+    except ValueError as error:
+        raise RequestError(f"the body cannot be read: {error}", ErrorCode.BAD_JSON) from None
+    return hidden if hidden.found else None
+
+
+def _restored(publication: Publication, hidden: Hidden) -> Publication:
+    if hidden.holds_one(unquote(publication.channel.decode())):
+        raise PatternError("a key or value of the pattern holds a lone surrogate")
+    return Publication(publication.channel, hidden.restore(publication.payload))
+
+
+def _channel_of(pattern: Any) -> bytes:
+    channel = channel_of(pattern)
+    if RESERVED_KEY in pattern:
+        raise RequestError(f"the key {RESERVED_KEY} is reserved: only servers publish under it", ErrorCode.FORBIDDEN)
+    return channel
+
+
+def parse_batch(body: bytes, most: int) -> list[Publication | RequestError | PatternError]:
+    """Read ``{"messages": [...]}``; an item that is wrong becomes its error and harms no other.
+
+    Args:
+        body: the request's body.
+        most: how many messages are taken.
+
+    Raises:
+        RequestError: ``bad-json`` where the body is no JSON or no UTF-8, ``bad-request`` where it is no batch,
+            ``too-large`` where it has too many messages.
+
+    Cost: all items are decoded in one call; only where one of them is no publication, item by item.
+    """
+    _check_utf8(body)
+    try:
+        return _publications(_good_batch_decoder.decode(body).messages, most)
+    except (msgspec.DecodeError, RecursionError):
+        pass  # the second look says what is wrong
+    try:
+        items = _items_decoder.decode(body).messages
+    except msgspec.ValidationError as error:
+        raise RequestError(f'a batch is an object {{"messages": [...]}}: {error}') from None
+    except msgspec.DecodeError as error:
+        if (hidden := _without_lone_surrogates(body)) is not None:
+            return [_restored_item(item, hidden) for item in parse_batch(hidden.text, most)]
+        raise RequestError(f"the body is not JSON: {error}", ErrorCode.BAD_JSON) from None
+    except RecursionError:
+        raise _nested_too_deeply() from None
+    return _one_by_one(items, most)
+
+
+def _restored_item(
+    item: Publication | RequestError | PatternError, hidden: Hidden
+) -> Publication | RequestError | PatternError:
+    try:
+        return _restored(item, hidden) if isinstance(item, Publication) else item
+    except PatternError as error:
+        return error
+
+
+def parse_lines(body: bytes, most: int) -> list[Publication | RequestError | PatternError]:
+    """Read NDJSON, a publication a line; blank lines are left out. Otherwise as `parse_batch`.
+
+    Raises:
+        RequestError: ``too-large`` where it has too many lines. A line that is no JSON is that message's own error.
+    """
+    lines = [line for line in body.split(b"\n") if line and not line.isspace()]
+    _check_count(len(lines), most)
+    try:
+        _check_utf8(body)
+        # One by one: msgspec's `decode_lines` also takes two publications on a line, or one on two lines.
+        return _publications([_good_decoder.decode(line) for line in lines], most)
+    except (msgspec.DecodeError, RecursionError, RequestError):
+        return _one_by_one(lines, most)
+
+
+def _publications(bodies: list[_GoodBody], most: int) -> list[Publication | RequestError | PatternError]:
+    _check_count(len(bodies), most)
+    try:
+        return [Publication(_channel_of(body.pattern), bytes(body.payload)) for body in bodies]
+    except (PatternError, RequestError):
+        return [_publication(body) for body in bodies]
+
+
+def _publication(body: _GoodBody) -> Publication | RequestError | PatternError:
+    try:
+        return Publication(_channel_of(body.pattern), bytes(body.payload))
+    except (PatternError, RequestError) as error:
+        return error
+
+
+def _one_by_one(items: Sequence[bytes | msgspec.Raw], most: int) -> list[Publication | RequestError | PatternError]:
+    _check_count(len(items), most)
+    parsed: list[Publication | RequestError | PatternError] = []
+    for item in items:
+        try:
+            parsed.append(parse_publication(item))
+        except (RequestError, PatternError) as error:
+            parsed.append(error)
+    return parsed
+
+
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        raise RequestError(f"the batch has {count} messages; at most {most} are taken", ErrorCode.TOO_LARGE)
+
+
+def _nested_too_deeply() -> RequestError:
+    return RequestError("the body is nested too deeply", ErrorCode.BAD_JSON)
+
+
+def _check_utf8(text: bytes | msgspec.Raw) -> None:
+    # msgspec skips over a raw value without looking at its encoding. A Raw is part of a body that was checked.
+    if type(text) is bytes and not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            raise RequestError(
+                f"the body is not UTF-8: {error.reason} at byte {error.start}", ErrorCode.BAD_JSON
+            ) from None
+
+
+__all__ = [
+    "MAX_REQUEST_ID",
+    "Action",
+    "ActionError",
+    "PatternError",
+    "Publication",
+    "error_reply",
+    "parse_action",
+    "parse_batch",
+    "parse_lines",
+    "parse_publication",
+    "reply",
+    "token_of",
+]

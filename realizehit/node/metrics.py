@@ -1,0 +1,188 @@
+"""What `/metrics` shows: read from the engine and the bus at each scrape, and counted here for publications.
+
+Nothing on the way of a message to its subscribers touches this file: the engine keeps plain C counters, and they are
+read when asked for. Publications are counted in plain integers, since the library's counters take a lock for each.
+
+Source: the Prometheus text format and its naming rules (seconds, bytes, ``_total``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from realizehit import __version__
+from realizehit.access.gate import Gate
+from realizehit.broker.base import Bus, BusState
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
+
+_GAUGES: Final = {
+    "connections": "Clients that are connected now.",
+    "subscriptions": "Subscriptions that these clients hold.",
+    "channels": "Channels that have at least one subscriber here.",
+}
+_COUNTERS: Final = {  # name: the engine's own name, text
+    "connects": ("connections_total", "Clients that connected since the start."),
+    "messages": ("messages", "Publications that arrived from the broker."),
+    "deliveries": ("deliveries", "Publications put into a client's queue, counted once for each client."),
+    "sent_bytes": ("bytes_out", "Bytes written to clients."),
+    "sends": ("sends", "System calls that wrote to clients."),
+    "blocked": ("blocked", "Times that a client's socket took no more, and the rest had to wait."),
+}
+_DROPPED: Final = {"invalid_utf8": "dropped_invalid_utf8", "no_subscriber": "dropped_unclaimed"}
+_DISCONNECTS: Final = {
+    "slow_consumer": "slow_disconnects",
+    "heartbeat_missed": "heartbeat_disconnects",
+    "protocol_error": "protocol_errors",
+}
+
+
+class Metrics:
+    """The figures of one process.
+
+    Args:
+        bus: the broker, whose state is shown.
+        engine_stats: returns the engine's counters; ``None`` for a process without WebSocket clients.
+        gate: has counted whom it refused.
+
+    Attributes:
+        outcomes: publications by what became of them.
+        seconds: what all publish requests took together.
+        buckets: publish requests by how long they took.
+    """
+
+    def __init__(
+        self, *, bus: Bus, engine_stats: Callable[[], dict[str, int]] | None = None, gate: Gate | None = None
+    ) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_NodeCollector(bus, engine_stats))
+        self._registry.register(_PublishCollector(self))
+        if gate is not None:
+            self._registry.register(_GateCollector(gate, engine_stats))
+        self.outcomes = dict.fromkeys(("queued", "invalid", "denied", "refused", "unavailable"), 0)
+        self.seconds = 0.0
+        self.buckets = [0] * (len(_BUCKETS) + 1)  # requests by how long they took, each in one bucket
+
+    def count(self, outcome: str, messages: int = 1) -> None:
+        """Count messages.
+
+        Args:
+            outcome: ``queued``, ``invalid``, ``denied`` (the key may not do that, or not now), ``refused`` (by the
+                broker) or ``unavailable`` (it is away).
+            messages: how many.
+        """
+        self.outcomes[outcome] += messages
+
+    def took(self, seconds: float) -> None:
+        """Note how long it took from a request's whole body to the broker's answer, or until that was given up."""
+        self.seconds += seconds
+        self.buckets[bisect_left(_BUCKETS, seconds)] += 1
+
+    def render(self) -> bytes:
+        """Return everything in the text format, whose media type is `CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+
+class _PublishCollector(Collector):
+    """Shows what was counted here."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        counter = CounterMetricFamily(
+            "realizehit_publications",
+            "Messages handed to the publish API, by outcome.",
+            labels=["outcome"],
+        )
+        for outcome, count in self._metrics.outcomes.items():
+            counter.add_metric([outcome], count)
+        yield counter
+        bounds = [*(str(bound) for bound in _BUCKETS), "+Inf"]
+        yield HistogramMetricFamily(
+            "realizehit_publish_seconds",
+            "Seconds from a publish request's whole body to the broker's answer, or until that was given up.",
+            buckets=list(zip(bounds, accumulate(self._metrics.buckets), strict=True)),
+            sum_value=self._metrics.seconds,
+        )
+
+
+class _GateCollector(Collector):
+    """Shows who was refused."""
+
+    def __init__(self, gate: Gate, engine_stats: Callable[[], dict[str, int]] | None) -> None:
+        self._gate = gate
+        self._engine_stats = engine_stats
+
+    def collect(self) -> Iterator[Metric]:
+        refusals = dict(self._gate.refusals)
+        if self._engine_stats is not None:
+            refusals["too_many_actions"] += self._engine_stats()["refused_frames"]
+        yield _labelled(
+            "refusals",
+            "Connections, actions and publications that were refused, and those that were ended later, by reason.",
+            {reason: reason for reason in refusals},
+            refusals,
+        )
+        yield CounterMetricFamily(
+            "realizehit_ignored_identity_headers",
+            "Opening requests with identity headers from peers that are no trusted proxies.",
+            self._gate.ignored_headers,
+        )
+
+
+class _NodeCollector(Collector):
+    """Reads the engine and the bus when a scrape comes."""
+
+    def __init__(self, bus: Bus, engine_stats: Callable[[], dict[str, int]] | None) -> None:
+        self._bus = bus
+        self._engine_stats = engine_stats
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily(
+            "realizehit_build", "The version that runs; the value is always 1.", {"version": __version__}
+        )
+        yield GaugeMetricFamily(
+            "realizehit_broker_up", "Whether the broker can be reached: 1 or 0.", int(self._bus.state is BusState.UP)
+        )
+        yield CounterMetricFamily(
+            "realizehit_broker_reconnects",
+            "Times that a lost connection to the broker was made again.",
+            self._bus.reconnects,
+        )
+        yield CounterMetricFamily(
+            "realizehit_broker_received_bytes", "Bytes read from the broker.", self._bus.bytes_received
+        )
+        if self._engine_stats is None:
+            return
+        stats = self._engine_stats()
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(f"realizehit_{name}", text, stats[name])
+        for name, (key, text) in _COUNTERS.items():
+            yield CounterMetricFamily(f"realizehit_{name}", text, stats[key])
+        yield _labelled("dropped", "Publications from the broker that reached no client, by reason.", _DROPPED, stats)
+        yield _labelled("disconnects", "Clients that the server disconnected, by reason.", _DISCONNECTS, stats)
+
+
+def _labelled(name: str, text: str, reasons: dict[str, str], stats: dict[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"realizehit_{name}", text, labels=["reason"])
+    for reason, key in reasons.items():
+        family.add_metric([reason], stats[key])
+    return family
