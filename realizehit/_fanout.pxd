@@ -123,7 +123,7 @@ cdef class Engine:
     cdef void count_pings(self, int sign) noexcept
     cdef int close_with(self, Conn* c, int code, bytes reason) except -1
     cdef void mark_closed(self, Conn* c) noexcept nogil        # its socket is of no use any more
-    cdef int reap(self) except -1                       # closes what was doomed
+    cdef int reap(self) except -1                       # closes what is marked
 
     # Registry.
     cdef Py_ssize_t index_of(self, Conn* c, Channel channel) noexcept

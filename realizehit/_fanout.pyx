@@ -94,7 +94,7 @@ def canonical(dict filters not None, bint wildcards=False):
         wildcards: whether ``*`` may stand in it, as in a subscription.
 
     Returns:
-        The channel: ``key:value`` pairs concatenated by ``|``, percent-encoded, sorted by encoded key. ASCII only.
+        The channel: ``key:value`` pairs joined by ``|``, percent-encoded, sorted by encoded key. ASCII only.
 
     Raises:
         InvalidPattern: a rule is broken; the text names the filter.
@@ -1895,7 +1895,7 @@ cdef class Engine:
         if c.state != CONN_OPEN and c.state != CONN_SLOW:
             return 0
         if c.framing == FRAMING_RESP:
-            self.mark_closed(c)    # it has nothing that says close_frame
+            self.mark_closed(c)    # its protocol has no close frame
             return 0
         try:
             f = self.close_frame(c.framing, code, reason)

@@ -56,7 +56,7 @@ def create_app(
         bus: the broker; whoever calls this starts and closes it.
         settings: the prefix and the bounds; the defaults where none are given.
         metrics: what ``/metrics`` shows; of the bus alone where none is given.
-        draining: whether the server is going broker_errors, which makes it not ready.
+        draining: whether the server is going away, which makes it not ready.
         publish: whether messages can be published here; health and metrics are served anyway.
         transports: routes that tell pages of other origins themselves what they may read.
         more: further routes.
@@ -72,7 +72,7 @@ def create_app(
 
     async def readyz(_: Request) -> Response:
         if draining():
-            return _problem_response(ErrorCode.UNAVAILABLE, "the server is going broker_errors")
+            return _problem_response(ErrorCode.UNAVAILABLE, "the server is going away")
         try:
             await bus.ping()
         except BrokerError as error:

@@ -79,7 +79,7 @@ class BrokerErrorReporter:
 
     def say(self, error: BrokerError) -> str:
         """Log an error, now and then, and return what a client may know of it."""
-        left_out = self._seldom.passes("broker_errors")
+        left_out = self._seldom.passes("broker")
         if left_out is not None:
             logger.warning("the broker does not serve: %s%s", error, more(left_out))
         if isinstance(error, PublishUnclear):
@@ -144,7 +144,7 @@ class Endpoint:
             else:
                 body = await self._read_rest(message, receive)
             if body is None:
-                return  # the publisher went broker_errors
+                return  # the publisher went away
             answer = await self.publish(body, media_type, key, time.perf_counter())
         except Exception as error:
             status, kind, data, more = self._refusal(error, scope.get("client"), headers)

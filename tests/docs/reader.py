@@ -58,7 +58,7 @@ def takes_long(page: Sequence[Step]) -> bool:
     blocks = _shell_blocks(page)
     if any(step.kind in {"open", "browser"} for step in page) or any(_LONG.search(block) for block in blocks):
         return True
-    return sum(len(_SERVER.findall(block)) for block in blocks) > 3
+    return sum(len(_SERVER.findall(block)) for block in blocks) > 1
 
 
 def programs(page: Sequence[Step]) -> list[str]:

@@ -472,6 +472,7 @@ def test_a_key_that_no_header_can_carry(server: Server) -> None:
     fails(2, "the API key cannot be used", "publish", "--url", server.api, "a=b", "1", "--key", "a\nb")
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_is_told_as_that(tmp_path: Path) -> None:
     file = tmp_path / "x.ndjson"
     file.write_text("1\n")

@@ -120,6 +120,7 @@ def test_every_command_is_here() -> None:
     assert {*serve.list_commands(None)} <= {words[1] for words in COMMANDS.values()}  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, indirect=True)
 def test_encodings_widths_directories_and_proxies(command: list[str], tmp_path: Path) -> None:
     for env in ENVIRONMENTS.values():
@@ -137,6 +138,7 @@ def test_streams_of_every_kind(command: list[str], how: str) -> None:
     run(command, how=how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", STREAMS.values(), ids=STREAMS)
 @pytest.mark.parametrize("command", ["id", "publish", "check-config"], indirect=True)
 def test_streams_that_are_closed_full_or_unread(command: list[str], how: str) -> None:

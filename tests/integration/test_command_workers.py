@@ -162,6 +162,7 @@ def hanging_on_signal(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["stopped", "busy"])
 async def test_a_worker_that_hangs_leaves_with_a_killed_parent(
     state: str, shared_valkey: Valkey, hanging_on_signal: dict[str, str]
@@ -218,6 +219,7 @@ async def played_worker() -> AsyncIterator[tuple[worker.Worker, socket.socket]]:
         writer.close()
 
 
+@pytest.mark.slow
 async def test_the_time_that_the_parent_itself_was_stopped_makes_no_worker_hang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

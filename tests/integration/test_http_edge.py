@@ -713,6 +713,7 @@ async def test_a_drain_without_connections_is_short(shared_valkey: Valkey) -> No
         assert loop.time() - began < 0.9  # which is less than the grace for idle connections
 
 
+@pytest.mark.slow
 def test_the_same_on_the_products_event_loop(shared_valkey: Valkey, tmp_path: Path) -> None:
     async def main() -> None:
         await test_the_same_over_tls(shared_valkey, tmp_path)

@@ -114,6 +114,7 @@ def test_storm(server: Target) -> None:
     assert (report.figures["deliveries"] or 0) < 6 * (report.figures["published"] or 0) + 1
 
 
+@pytest.mark.slow
 def test_who_fails_in_a_storm_tries_again_until_all_are_back(valkey: Valkey) -> None:
     def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
         # Three of those that come back are turned away at least.
@@ -468,6 +469,7 @@ def test_looking_whether_a_report_can_be_written_changes_nothing(tmp_path: Path)
     assert old.read_text() == "as it was"
 
 
+@pytest.mark.slow
 def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
     for name in ("json", "uvloop", "redis", "httpx2", "asyncio", "pickle", "realizehit", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the working directory was imported')\n")

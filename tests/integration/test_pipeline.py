@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -48,12 +49,15 @@ async def peer(talk: Talk) -> AsyncIterator[str]:
         finally:
             connections.discard(task)
             writer.close()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        await asyncio.sleep(0)  # what was accepted just now begins, so that it also closes
         for task in list(connections):
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)

@@ -33,7 +33,8 @@ NO_VARIABLES = {**{variable_of(option.name): None for option in OPTIONS}, "REALI
 
 
 def invoke(*words: str, **env: str) -> Result:
-    return CliRunner(env={**NO_VARIABLES, **env}).invoke(serve, words, prog_name="realizehit-server")
+    set_here = dict.fromkeys((name for name in os.environ if name.startswith("REALIZEHIT_")), None)
+    return CliRunner(env={**set_here, **NO_VARIABLES, **env}).invoke(serve, words, prog_name="realizehit-server")
 
 
 def rows(result: Result) -> dict[str, list[str]]:

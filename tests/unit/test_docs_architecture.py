@@ -12,7 +12,7 @@ import pytest
 import realizehit
 
 PAGE = Path(__file__).parents[2].joinpath("ARCHITECTURE.md").read_text(encoding="utf-8")
-SOURCE = Path(realizehit.__file__).with_name("engine/conn.pxd").read_text(encoding="utf-8")
+SOURCE = Path(realizehit.__file__).parent.joinpath("engine", "conn.pxd").read_text(encoding="utf-8")
 
 
 def struct(name: str) -> type[ctypes.Structure]:
