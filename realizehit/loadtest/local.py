@@ -55,7 +55,7 @@ def parents(pids: Iterable[int]) -> list[int]:
     found = set()
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
-            if b"realizehit.process.worker" in (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0"):
+            if b"realizehit.worker" in (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0"):
                 found.add(int(_stat(pid)[1]))
     return sorted(found)
 

@@ -49,7 +49,7 @@ class Worker:
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *children.command("realizehit.process.worker", str(theirs.fileno())),
+                    *children.command("realizehit.worker", str(theirs.fileno())),
                     stdin=DEVNULL,
                     pass_fds=[theirs.fileno(), *shared],
                     env=children.environment(),
@@ -148,9 +148,6 @@ def work(fd: int) -> int:
     return 0
 
 
-def _main() -> None:
+def main() -> None:
+    """Run a worker, whose line to its parent is the descriptor that the command line names."""
     sys.exit(work(int(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    _main()

@@ -154,7 +154,7 @@ def hanging_on_signal(tmp_path: Path) -> dict[str, str]:
     """Variables for a server whose workers never return to their event loop after SIGUSR1."""
     tmp_path.joinpath("sitecustomize.py").write_text(
         "import signal, sys\n"
-        "if 'realizehit.process.worker' in sys.orig_argv:\n"
+        "if 'realizehit.worker' in sys.orig_argv:\n"
         "    def hang(number, frame):\n"
         "        while True: pass\n"
         "    signal.signal(signal.SIGUSR1, hang)\n"
@@ -249,7 +249,7 @@ async def test_a_worker_that_let_go_of_its_line_does_not_hang(monkeypatch: pytes
 def test_it_gives_up_when_workers_die_at_their_start_again_and_again(shared_valkey: Valkey, tmp_path: Path) -> None:
     # An interpreter that ends at once where it is to be a worker: as with a broken installation or no memory.
     tmp_path.joinpath("sitecustomize.py").write_text(
-        "import os, sys\nif 'realizehit.process.worker' in sys.orig_argv: os._exit(7)\n"
+        "import os, sys\nif 'realizehit.worker' in sys.orig_argv: os._exit(7)\n"
     )
     words = ("--port", "0", "--workers", "2", "--redis", shared_valkey.url)
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
