@@ -14,7 +14,10 @@ from realizehit.cli.main import main
 from realizehit.cli.serve import serve
 from realizehit.cli.variables import KNOWN, PREFIX, check_variables
 from realizehit.errors import SettingsError
+from realizehit.loadtest import _load
 from realizehit.settings import GROUPS, OPTIONS, flag_of, load
+
+EPOLL = pytest.mark.skipif(not _load.HAVE_EPOLL, reason="the load test needs epoll")
 
 
 def commands() -> list[click.Command]:
@@ -69,8 +72,13 @@ def test_grouped_commands_show_every_option_once() -> None:
         (main, ["load-test"], "Did you mean 'loadtest'?"),
         (serve, ["--prt", "1"], "No such option '--prt'."),
         (main, ["subscribe", "--cuont", "1", "a=b"], "Did you mean one of: '--count'"),
-        (main, ["loadtest", "--scenario", "stom"], "there is no scenario 'stom'; did you mean storm?"),
-        (main, ["loadtest", "--expect", "p98<1ms"], "rss_per_connection; did you mean p9"),
+        pytest.param(
+            main,
+            ["loadtest", "--scenario", "stom"],
+            "there is no scenario 'stom'; did you mean storm?",
+            marks=EPOLL,
+        ),
+        pytest.param(main, ["loadtest", "--expect", "p98<1ms"], "rss_per_connection; did you mean p9", marks=EPOLL),
     ],
 )
 def test_mistyped_words(group: click.Command, words: list[str], said: str) -> None:
