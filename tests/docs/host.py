@@ -35,8 +35,8 @@ ip link set lo up
 for address in {" ".join(ADDRESSES)}; do ip addr add "$address/32" dev lo; done
 mount -t tmpfs none "$1"
 for name in etc run var/log; do
-    mkdir -p "$1/new/$name" "$1/work/$name"
-    mount -t overlay none -o "lowerdir=/$name,upperdir=$1/new/$name,workdir=$1/work/$name" "/$name"
+    mkdir -p "$1/new/$name" "$1/scratch/$name"
+    mount -t overlay none -o "lowerdir=/$name,upperdir=$1/new/$name,workdir=$1/scratch/$name" "/$name"
 done
 echo "127.0.0.1 {" ".join(NAMES)}" > /etc/hosts
 echo ready
