@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, eb4217115529b818 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 057baf94b59dec42 */
 /** An error that a server gave, or the loss of a connection. */
 export class RealizehitError extends Error {
     /**
@@ -78,7 +78,7 @@ export class Subscription<Payload = any> extends Emitter<SubscriptionEvents<Payl
     /**
      * End the subscription. Nothing is handed out any more; what waits is thrown away.
      *
-     * @returns {Promise<void>} resolved when the server has confirmed it, or there is none to confirm it.
+     * @returns {Promise<void>} resolved when the server has confirmed it; at once without a connection.
      */
     unsubscribe(): Promise<void>;
     /** @internal @param {SubscriptionState} state */
@@ -139,7 +139,7 @@ export class WSClient extends Emitter<{
     get connected(): boolean;
     /** Whether no connection is there. */
     get disconnected(): boolean;
-    /** What the connection is, `websocket` or `sse`; undefined while there is none. */
+    /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
     get transport(): "websocket" | "sse" | undefined;
     /** Those that have not ended. */
     get subscriptions(): Subscription<any>[];

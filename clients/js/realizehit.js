@@ -245,7 +245,7 @@ export class Subscription extends Emitter {
   /**
    * End the subscription. Nothing is handed out any more; what waits is thrown away.
    *
-   * @returns {Promise<void>} resolved when the server has confirmed it, or there is none to confirm it.
+   * @returns {Promise<void>} resolved when the server has confirmed it; at once without a connection.
    */
   async unsubscribe() {
     if (this.subscribed() || this.subscribing()) {
@@ -559,7 +559,7 @@ export class WSClient extends Emitter {
     return !this.#isUp;
   }
 
-  /** What the connection is, `websocket` or `sse`; undefined while there is none. */
+  /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
   get transport() {
     return this.#isUp ? this.#link?.kind : undefined;
   }
@@ -721,7 +721,7 @@ export class WSClient extends Emitter {
   // ---- the token
 
   /**
-   * Return the token, a fresh one where a function gives them; undefined where there is none.
+   * Return the token, from the function if one was given; undefined if the client has no token.
    *
    * @returns {Promise<string> | undefined}
    */

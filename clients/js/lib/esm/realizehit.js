@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, eb4217115529b818 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 057baf94b59dec42 */
 var __defProp = Object.defineProperty;
 var __typeError = (msg) => {
   throw TypeError(msg);
@@ -201,7 +201,7 @@ class Subscription extends Emitter {
   /**
    * End the subscription. Nothing is handed out any more; what waits is thrown away.
    *
-   * @returns {Promise<void>} resolved when the server has confirmed it, or there is none to confirm it.
+   * @returns {Promise<void>} resolved when the server has confirmed it; at once without a connection.
    */
   async unsubscribe() {
     if (this.subscribed() || this.subscribing()) {
@@ -450,7 +450,7 @@ class WSClient extends Emitter {
   get disconnected() {
     return !__privateGet(this, _isUp);
   }
-  /** What the connection is, `websocket` or `sse`; undefined while there is none. */
+  /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
   get transport() {
     var _a;
     return __privateGet(this, _isUp) ? (_a = __privateGet(this, _link)) == null ? void 0 : _a.kind : void 0;
@@ -631,7 +631,7 @@ interrupt_fn = function() {
 };
 // ---- the token
 /**
- * Return the token, a fresh one where a function gives them; undefined where there is none.
+ * Return the token, from the function if one was given; undefined if the client has no token.
  *
  * @returns {Promise<string> | undefined}
  */
