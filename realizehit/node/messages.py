@@ -15,7 +15,7 @@ import orjson
 
 from realizehit.errors import ErrorCode, PatternError, RequestError
 from realizehit.pattern import RESERVED_KEY, channel_of
-from realizehit.text.surrogates import Hidden
+from realizehit.text.surrogates import Hidden, count_lone_surrogates
 
 MAX_REQUEST_ID: Final = 128  # characters of an action's id
 _IDS: Final = (str, int)
@@ -189,7 +189,10 @@ def _without_lone_surrogates(body: bytes) -> Hidden | None:
 def _restored(publication: Publication, hidden: Hidden) -> Publication:
     if hidden.holds_one(unquote(publication.channel.decode())):
         raise PatternError("a key or value of the pattern holds a lone surrogate")
-    return Publication(publication.channel, hidden.restore(publication.payload))
+    payload = hidden.restore(publication.payload)
+    if count_lone_surrogates(payload) != hidden.found:  # such as in a value that a later one of its key replaces
+        raise RequestError("a lone surrogate stands outside the payload", ErrorCode.BAD_JSON)
+    return Publication(publication.channel, payload)
 
 
 def _channel_of(pattern: Any) -> bytes:
@@ -217,26 +220,20 @@ def parse_batch(body: bytes, most: int) -> list[Publication | RequestError | Pat
         return _publications(_good_batch_decoder.decode(body).messages, most)
     except (msgspec.DecodeError, RecursionError):
         pass  # the second look says what is wrong
+    return _one_by_one(_items(body), most)
+
+
+def _items(body: bytes) -> Sequence[bytes | msgspec.Raw]:
     try:
-        items = _items_decoder.decode(body).messages
+        return _items_decoder.decode(body).messages
     except msgspec.ValidationError as error:
         raise RequestError(f'a batch is an object {{"messages": [...]}}: {error}') from None
     except msgspec.DecodeError as error:
         if (hidden := _without_lone_surrogates(body)) is not None:
-            return [_restored_item(item, hidden) for item in parse_batch(hidden.text, most)]
+            return [hidden.restore(bytes(item)) for item in _items(hidden.text)]
         raise RequestError(f"the body is not JSON: {error}", ErrorCode.BAD_JSON) from None
     except RecursionError:
         raise _nested_too_deeply() from None
-    return _one_by_one(items, most)
-
-
-def _restored_item(
-    item: Publication | RequestError | PatternError, hidden: Hidden
-) -> Publication | RequestError | PatternError:
-    try:
-        return _restored(item, hidden) if isinstance(item, Publication) else item
-    except PatternError as error:
-        return error
 
 
 def parse_lines(body: bytes, most: int) -> list[Publication | RequestError | PatternError]:

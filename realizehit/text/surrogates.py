@@ -65,6 +65,11 @@ class Hidden:
         return "".join(chr(0xD000 | code & 0xFFF if _is_hidden(code, self._digit) else code) for code in codes)
 
 
+def count_lone_surrogates(text: bytes) -> int:
+    """Return how many escapes of a JSON text are lone surrogates."""
+    return len(_lone_surrogates(text))
+
+
 def _lone_surrogates(text: bytes) -> list[int]:
     """Return where the first hex digit of each lone surrogate stands."""
     places: list[int] = []

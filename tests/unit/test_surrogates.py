@@ -62,6 +62,34 @@ def test_hidden_text_is_as_long_and_comes_back(text: str) -> None:
     assert hidden.holds_one(json.loads(hidden.text)) == (hidden.found > 0)
 
 
+HIDDEN_BY_A_LATER_KEY = [
+    '{"pattern":{"k":"\\ud800","k":0},"payload":1}',
+    '{"pattern":{"k":"\\ud800","k":0},"payload":"\\ud800"}',
+    '{"pattern":{"k":["\\ud800"],"k":0},"payload":1}',
+    '{"pattern":{"k":0},"payload":"\\ud800","payload":1}',
+    '{"pattern":{"k":0},"x":"\\ud800","payload":1}',
+]
+
+
+@pytest.mark.parametrize("body", HIDDEN_BY_A_LATER_KEY)
+def test_one_that_stands_outside_the_payload_is_refused(body: str) -> None:
+    with pytest.raises(RequestError, match="a lone surrogate stands outside the payload") as error:
+        parse_publication(body.encode())
+    assert error.value.code == ErrorCode.BAD_JSON
+
+
+def test_one_outside_a_payload_is_the_error_of_its_message_alone() -> None:
+    good = ['{"pattern":{"k":"a"},"payload":["\\udfff",1]}', '{"pattern":{"k":"b"},"payload":2}']
+    messages = [good[0], *HIDDEN_BY_A_LATER_KEY, good[1]]
+    for parsed in (
+        parse_batch(f'{{"messages":[{",".join(messages)}]}}'.encode(), 100),
+        parse_lines("\n".join(messages).encode(), 100),
+    ):
+        assert parsed[0] == (b"k:a", b'["\\udfff",1]')
+        assert [str(item) for item in parsed[1:-1]] == ["a lone surrogate stands outside the payload"] * 5
+        assert parsed[-1] == (b"k:b", b"2")
+
+
 @pytest.mark.parametrize("pattern", ['{"k":"\\ud800"}', '{"\\udfff":"a"}', '{"k":"a","z":"b\\uDBff"}'])
 def test_a_pattern_with_a_lone_surrogate_is_refused(pattern: str) -> None:
     for payload in ("1", '"\\ud800"'):
