@@ -54,11 +54,11 @@ _PROSE = {"text", "{include} ../examples/capacity.md", "{toctree}"}
 
 
 def takes_long(page: Sequence[Step]) -> bool:
-    """Tell whether following a page takes long: for a browser, an installation, a load test or a server."""
+    """Tell whether following a page takes long: for a browser, an installation, a load test, a server or a program."""
     blocks = _shell_blocks(page)
     if any(step.kind in {"open", "browser"} for step in page) or any(_LONG.search(block) for block in blocks):
         return True
-    return any(_SERVER.search(block) for block in blocks)
+    return any(step.language in {"python", "js"} for step in page) or any(_SERVER.search(block) for block in blocks)
 
 
 def programs(page: Sequence[Step]) -> list[str]:

@@ -123,6 +123,7 @@ async def test_a_worker_killed_under_load_is_replaced_and_the_others_miss_nothin
             one.transport.abort()
 
 
+@pytest.mark.slow
 async def test_without_descriptors_connections_are_refused_and_later_taken() -> None:
     with serving("--redis", "memory://") as server:
         used = open_files(server.pid)

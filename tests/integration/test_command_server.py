@@ -277,6 +277,7 @@ def test_a_port_in_use(shared_valkey: Valkey, workers: str) -> None:
     assert process.out == []
 
 
+@pytest.mark.slow
 def test_a_second_server_does_not_share_the_port_of_a_first(shared_valkey: Valkey) -> None:
     with serving("--workers", "2", "--redis", shared_valkey.url) as server:
         port = server.api.rstrip("/").rpartition(":")[2]

@@ -177,6 +177,7 @@ async def test_a_worker_that_hangs_leaves_with_a_killed_parent(
             worker_pids(again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["stopped", "busy"])
 async def test_a_worker_that_hangs_is_killed_and_replaced(
     state: str,

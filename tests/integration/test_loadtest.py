@@ -510,6 +510,7 @@ def test_scenarios_and_figures_are_listed() -> None:
         assert word in result.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_early_with_a_report(server: Target) -> None:
     main = "from realizehit.cli.loadtest import loadtest; loadtest()"
     arguments = ["--url", server.url, "--connections", "10", "--duration", "600", "--json", "-"]
