@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 from realizehit import _fanout
-from tests.support import Valkey
+from tests.support.valkey import Valkey
 
 # A shell starts what runs in its background with SIGINT ignored, and so would be every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
-from tests.browser.chromium import chromium, opened
-from tests.processes import serving
+from tests.support.chromium import chromium, opened
+from tests.support.processes import serving
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 62  # until the charts are full

@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.blocking_proxy import blocking_proxy
-from tests.browser.chromium import PATIENCE, chromium, opened, publish
-from tests.processes import Server, serving
-from tests.support import free_port
+from tests.support.chromium import PATIENCE, chromium, opened, publish
+from tests.support.ports import free_port
+from tests.support.processes import Server, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -14,9 +14,9 @@ import pytest
 from playwright.sync_api import Error
 
 from tests.browser.blocking_proxy import cookie_proxy
-from tests.browser.chromium import Watched, chromium, opened
 from tests.browser.test_page import files_served
-from tests.processes import serving
+from tests.support.chromium import Watched, chromium, opened
+from tests.support.processes import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from realizehit.loadtest.histogram import Histogram
 from realizehit.loadtest.page import render
-from tests.browser.chromium import chromium, opened
+from tests.support.chromium import chromium, opened
 from tests.unit.test_loadtest_report import report
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from realizehit.loadtest.page import render
-from tests.browser.chromium import chromium, opened
 from tests.docs.narrow import WIDTH, too_wide
+from tests.support.chromium import chromium, opened
 from tests.unit.test_loadtest_report import report
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]

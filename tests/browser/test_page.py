@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.chromium import PATIENCE, chromium, opened
-from tests.processes import serving
+from tests.support.chromium import PATIENCE, chromium, opened
+from tests.support.processes import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.chromium import PATIENCE, Watched, opened
+from tests.support.chromium import PATIENCE, Watched, opened
 
 Publish = Callable[[Any, Any], None]
 

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from tests.processes import SECONDS
+from tests.support.processes import SECONDS
 
 ADDRESSES = ("10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.9")
 NAMES = ("localhost", "redis", "rt.example", "app.example")

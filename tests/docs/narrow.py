@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from tests.browser.chromium import chromium, opened
+from tests.support.chromium import chromium, opened
 
 WIDTH = 360
 

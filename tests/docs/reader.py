@@ -23,11 +23,11 @@ import pytest
 from playwright.sync_api import Browser
 
 from realizehit.settings import OPTIONS, variable_of
-from tests.browser.chromium import Watched, chromium, opened
 from tests.docs import browsing
 from tests.docs.host import Host, Running, Terminal, commands
 from tests.docs.pages import ROOT, Step
-from tests.processes import SCRIPTS, SECONDS
+from tests.support.chromium import Watched, chromium, opened
+from tests.support.processes import SCRIPTS, SECONDS
 
 NEWS = {"kind": "news", "channel": "CNN"}
 INSTALLING = re.compile(r"(?:^|&& )(?:pip|npm) ", re.MULTILINE)

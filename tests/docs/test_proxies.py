@@ -20,8 +20,8 @@ from realizehit.access.keys import generate
 from realizehit.settings import Settings
 from tests.docs.host import Host, Running, Terminal, can_make_hosts
 from tests.docs.pages import ROOT
-from tests.processes import SCRIPTS, SECONDS
-from tests.support import needs
+from tests.support.processes import SCRIPTS, SECONDS
+from tests.support.programs import needs
 
 PROXIES = {
     "nginx": "cp deploy/nginx.conf /etc/nginx/conf.d/realizehit.conf && nginx -g 'daemon off;'",

@@ -11,7 +11,7 @@ import pytest
 from tests.docs.host import can_make_hosts, commands
 from tests.docs.pages import pages, read_steps, steps
 from tests.docs.reader import Reader, programs, takes_long
-from tests.support import needs
+from tests.support.programs import needs
 
 PAGES = [
     pytest.param(page, marks=[pytest.mark.slow] if takes_long(steps(page)) else []) for page in pages() if steps(page)

@@ -18,11 +18,12 @@ from realizehit.errors import BrokerRefused
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.faults.figures import note
-from tests.faults.ledger import Source, Witness
-from tests.faults.proxy import Proxy
-from tests.integration.wire import unique
-from tests.support import LATENESS, TOO_LONG, Valkey
+from tests.support.figures import note
+from tests.support.gaps import LATENESS, TOO_LONG
+from tests.support.ledger import Source, Witness
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
+from tests.support.wire import unique
 
 CHANNELS = 200
 CLIENTS = 8

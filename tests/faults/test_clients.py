@@ -28,12 +28,13 @@ import trustme
 from realizehit.loadtest import _load
 from realizehit.loadtest.histogram import Histogram
 from realizehit.pattern import Pattern
-from tests.engines import CLOSE, TEXT, client_frame
-from tests.faults.figures import note
 from tests.faults.test_process import open_files
-from tests.integration.wire import HANDSHAKE, unique
-from tests.processes import Server, serving
-from tests.support import Valkey, free_port
+from tests.support.engines import CLOSE, TEXT, client_frame
+from tests.support.figures import note
+from tests.support.ports import free_port
+from tests.support.processes import Server, serving
+from tests.support.valkey import Valkey
+from tests.support.wire import HANDSHAKE, unique
 
 pytestmark = [
     pytest.mark.slow,

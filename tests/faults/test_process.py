@@ -21,12 +21,12 @@ from realizehit.broker.open import open_bus
 from realizehit.pattern import Pattern
 from realizehit.process.worker import SILENCE
 from realizehit.transports.fd_reserve import RESERVE
-from tests.faults.figures import note
-from tests.faults.ledger import Source, Witness
 from tests.integration.test_command_server import request
 from tests.integration.test_command_workers import worker_pids
-from tests.integration.wire import RawClient, unique
-from tests.processes import (
+from tests.support.figures import note
+from tests.support.ledger import Source, Witness
+from tests.support.ports import free_port
+from tests.support.processes import (
     SCRIPTS,
     Server,
     embedded_pids,
@@ -37,7 +37,8 @@ from tests.processes import (
     serving,
     wait_gone,
 )
-from tests.support import Valkey, free_port
+from tests.support.valkey import Valkey
+from tests.support.wire import RawClient, unique
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -16,10 +16,10 @@ from realizehit.broker.sentinel import SentinelAddress
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.faults.figures import note
-from tests.faults.ledger import Source, Witness
-from tests.faults.sentinels import Server, Watched
-from tests.integration.wire import unique
+from tests.support.figures import note
+from tests.support.ledger import Source, Witness
+from tests.support.sentinels import Server, Watched
+from tests.support.wire import unique
 
 pytestmark = pytest.mark.slow
 

@@ -24,9 +24,9 @@ from realizehit.settings import Settings
 from realizehit.transports.guard import Guard
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import ActionSession
-from tests.engines import BINARY, CLOSE, TEXT, Bench, bench, client_frame
 from tests.fuzz.command import main
-from tests.scripted_bus import ScriptedBus
+from tests.support.engines import BINARY, CLOSE, TEXT, Bench, bench, client_frame
+from tests.support.scripted_bus import ScriptedBus
 
 CODES = {str(code) for code in ErrorCode}
 CLOSES = {"binary": 1003, "text": 1007, "rate": 4502}

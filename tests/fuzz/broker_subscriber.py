@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from realizehit.broker.connection import SUBSCRIBE, UNSUBSCRIBE, Command, SubscriberConnection
 from realizehit.errors import BrokerError
-from tests.engines import bench
 from tests.fuzz.command import main
+from tests.support.engines import bench
 
 LOGGED_IN = b"+OK\r\n+PONG\r\n"
 CHANNELS = (b"a:1", b"b:2")

@@ -12,8 +12,8 @@ import socket
 from collections import Counter
 
 from realizehit import _fanout
-from tests.engines import Loop, client_frame
 from tests.fuzz.command import main
+from tests.support.engines import Loop, client_frame
 
 CHANNELS = [b"a:1", b"a:2", b"b:1|c:2", b"user:25442", b"user:28322"]  # the last two have the same id
 FRAMINGS = 9

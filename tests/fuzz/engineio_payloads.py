@@ -10,8 +10,8 @@ from realizehit import _fanout
 from realizehit.transports.engineio.packets import REVISIONS, PayloadError, frame, split
 from realizehit.transports.engineio.websocket import _Packets, _payload
 from realizehit.transports.session import Session
-from tests.engines import bench
 from tests.fuzz.command import main
+from tests.support.engines import bench
 
 FRAMINGS = {3: _fanout.POLLING_3, 4: _fanout.POLLING_4}
 

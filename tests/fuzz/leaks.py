@@ -13,9 +13,9 @@ import subprocess
 import sys
 
 from realizehit import _fanout
-from tests.engines import TEXT, SocketTransport, bench
 from tests.fuzz.engine_calls import one
 from tests.fuzz.targets import cases
+from tests.support.engines import TEXT, SocketTransport, bench
 
 VALGRIND = ("valgrind", "--leak-check=full", "--show-leak-kinds=definite", "--trace-children=no", "--num-callers=25")
 

@@ -11,7 +11,7 @@ import socket
 
 from realizehit.loadtest import _load
 from tests.fuzz.command import main
-from tests.scripted import ACCEPTED, channels
+from tests.support.scripted_websocket import ACCEPTED, channels
 
 SECONDS = 0.002
 

@@ -1,4 +1,4 @@
-"""Patterns of any filters: the compiled canonical form against the plain one of `tests.model_pattern`.
+"""Patterns of any filters: the compiled canonical form against the plain one of `tests.support.model_pattern`.
 
 Invariant: both give the same channel and id, or both refuse; where a wildcard is the reason, both say so. The refusal
 is a `PatternError`. A pattern read back from its own channel has that channel again. Bytes that are no channel or no
@@ -17,8 +17,8 @@ import orjson
 from realizehit import _fanout
 from realizehit.errors import PatternError, WildcardUnsupported
 from realizehit.pattern import MAX_CHANNEL, Pattern, channel_of, project, shape_of
-from tests import model_pattern as model
 from tests.fuzz.command import main
+from tests.support import model_pattern as model
 
 
 def one(data: bytes) -> None:

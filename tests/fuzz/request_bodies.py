@@ -21,7 +21,7 @@ from realizehit.http.front_door import FrontDoor
 from realizehit.node.messages import Publication, parse_batch, parse_lines, parse_publication
 from realizehit.settings import Settings
 from tests.fuzz.command import main
-from tests.scripted_bus import ScriptedBus
+from tests.support.scripted_bus import ScriptedBus
 
 SETTINGS = Settings(max_payload_bytes=256, max_batch_bytes=1024, max_batch_messages=8)
 STATUSES = {200, 400, 413}

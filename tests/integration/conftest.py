@@ -12,7 +12,7 @@ import trustme
 
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.support import Valkey
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from realizehit.client.ws import WSClient
 from realizehit.errors import Rejected, SettingsError
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.wire import act, client, unique
-from tests.support import Valkey
+from tests.support.valkey import Valkey
+from tests.support.wire import act, client, unique
 
 SECRET = "s" * 32
 SECONDS = 15

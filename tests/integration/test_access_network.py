@@ -20,9 +20,10 @@ import pytest
 
 from realizehit.access.keys import generate
 from tests.integration.test_access import code, event
-from tests.integration.wire import act, client, unique
-from tests.processes import SCRIPTS, SECONDS, Process, private_tmp, running, serving
-from tests.support import free_port, needs
+from tests.support.ports import free_port
+from tests.support.processes import SCRIPTS, SECONDS, Process, private_tmp, running, serving
+from tests.support.programs import needs
+from tests.support.wire import act, client, unique
 
 IP, NGINX = shutil.which("ip"), shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
 

@@ -25,8 +25,8 @@ from realizehit.http.publishing import PATTERN_ROOM
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.wire import RawClient, client, publisher, unique
-from tests.support import Valkey
+from tests.support.valkey import Valkey
+from tests.support.wire import RawClient, client, publisher, unique
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}

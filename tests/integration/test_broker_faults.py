@@ -17,8 +17,9 @@ from realizehit.broker.subscriber import BATCH, LinkSettings
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.wire import RawClient, unique
-from tests.support import Valkey, check_gap
+from tests.support.gaps import check_gap
+from tests.support.valkey import Valkey
+from tests.support.wire import RawClient, unique
 
 JSON = {"Content-Type": "application/json"}
 

@@ -21,8 +21,10 @@ from realizehit.broker.open import open_bus
 from realizehit.broker.subscriber import BATCH, WINDOW, Link, LinkSettings
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, SettingsError
-from tests.bus_recorder import QUICK, Recorder
-from tests.support import Valkey, check_gap, free_port
+from tests.support.bus_recorder import QUICK, Recorder
+from tests.support.gaps import check_gap
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
 
 
 @asynccontextmanager

@@ -14,13 +14,14 @@ from realizehit.broker.base import BusState
 from realizehit.errors import Rejected
 from realizehit.process.server import serve
 from realizehit.settings import Settings
-from tests.integration.scripted_server import Scripted, reply, scripted
 from tests.integration.test_client_sync_ws import call, make
 from tests.integration.test_client_sync_ws import take as take_sync
 from tests.integration.test_client_ws import connect, record, take, until
-from tests.integration.wire import publisher, unique
-from tests.processes import running
-from tests.support import Valkey, check_gap
+from tests.support.gaps import check_gap
+from tests.support.processes import running
+from tests.support.scripted_server import Scripted, reply, scripted
+from tests.support.valkey import Valkey
+from tests.support.wire import publisher, unique
 
 
 async def test_a_broker_that_was_away_is_a_gap_for_every_client(valkey: Valkey) -> None:

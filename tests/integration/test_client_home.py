@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.processes import Server, serving
-from tests.support import Valkey
+from tests.support.processes import Server, serving
+from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -28,8 +28,9 @@ from realizehit.errors import (
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.test_client_ws import connect, take
-from tests.integration.wire import unique
-from tests.support import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
+from tests.support.wire import unique
 
 EXACT = '{"n": 12345678901234567890123,  "f": 1.10, "z": "é?\\u003f"}'
 

@@ -11,8 +11,8 @@ from websockets.asyncio.server import ServerConnection
 
 from realizehit import Pattern
 from realizehit.errors import Disconnected, Rejected, ResponseTimeout, ServerUnavailable
-from tests.integration.scripted_server import Scripted, answer_all, answer_then_close, reply, scripted
 from tests.integration.test_client_ws import connect, record, take, until
+from tests.support.scripted_server import Scripted, answer_all, answer_then_close, reply, scripted
 
 
 @pytest.mark.parametrize(("base", "delay"), [(0.01, 600), (60.0, 50)])

@@ -20,10 +20,11 @@ from realizehit.errors import (
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from realizehit.sync import Subscriber
-from tests.integration.scripted_server import Scripted, answer_all, answer_then_close, scripted
 from tests.integration.test_client_ws import until
-from tests.integration.wire import publisher, unique
-from tests.support import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.scripted_server import Scripted, answer_all, answer_then_close, scripted
+from tests.support.valkey import Valkey
+from tests.support.wire import publisher, unique
 
 
 def make(url: str, pattern: Any, **options: Any) -> Subscriber:

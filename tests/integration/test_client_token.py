@@ -16,13 +16,13 @@ from websockets.asyncio.server import ServerConnection
 from realizehit.errors import Disconnected, Rejected, TokenUnavailable
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.scripted_server import Script, Scripted, answer_all, reply, scripted
 from tests.integration.test_access import TOKENS, token
 from tests.integration.test_client_sync_ws import call, make, take
 from tests.integration.test_client_ws import connect, record, until
-from tests.integration.wire import unique
-from tests.processes import Process
-from tests.support import Valkey
+from tests.support.processes import Process
+from tests.support.scripted_server import Script, Scripted, answer_all, reply, scripted
+from tests.support.valkey import Valkey
+from tests.support.wire import unique
 
 
 @asynccontextmanager

@@ -22,8 +22,9 @@ from realizehit.errors import (
 )
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.wire import publisher, unique
-from tests.support import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
+from tests.support.wire import publisher, unique
 
 SECONDS = 15.0  # of any wait
 

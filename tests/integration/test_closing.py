@@ -16,11 +16,11 @@ import pytest
 from realizehit.process import server
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.engines import BINARY, CLOSE, PONG, TEXT, client_frame, server_frames
 from tests.integration.conftest import Certificate
 from tests.integration.test_sse import asked
-from tests.integration.wire import HANDSHAKE, unique
-from tests.support import Valkey
+from tests.support.engines import BINARY, CLOSE, PONG, TEXT, client_frame, server_frames
+from tests.support.valkey import Valkey
+from tests.support.wire import HANDSHAKE, unique
 
 SECONDS = 20
 KINDS = pytest.mark.parametrize("kind", ["epoll", "transports", "tls"])

@@ -22,9 +22,10 @@ import pytest
 import trustme
 
 from realizehit.access.keys import generate
-from tests.integration.wire import unique
-from tests.processes import SCRIPTS, SECONDS, Process, Server, running, serving
-from tests.support import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.processes import SCRIPTS, SECONDS, Process, Server, running, serving
+from tests.support.valkey import Valkey
+from tests.support.wire import unique
 
 SUBSCRIBED = r"^subscribed to (\S+) \(([0-9a-f]{8})\) at ws://"
 

@@ -20,9 +20,20 @@ import pytest
 import trustme
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.integration.wire import RawClient, act, client, unique
-from tests.processes import SCRIPTS, SECONDS, Process, Server, embedded_pids, is_alive, private_tmp, running, serving
-from tests.support import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.processes import (
+    SCRIPTS,
+    SECONDS,
+    Process,
+    Server,
+    embedded_pids,
+    is_alive,
+    private_tmp,
+    running,
+    serving,
+)
+from tests.support.valkey import Valkey
+from tests.support.wire import RawClient, act, client, unique
 from tests.unit.test_listening import needs_ipv6
 
 

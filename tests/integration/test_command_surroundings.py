@@ -19,8 +19,9 @@ import pytest
 from realizehit.access.keys import generate
 from realizehit.cli.main import main
 from realizehit.cli.serve import serve
-from tests.processes import SCRIPTS, SECONDS, Server, running, serving
-from tests.support import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.processes import SCRIPTS, SECONDS, Server, running, serving
+from tests.support.valkey import Valkey
 
 ODD = "kind=ö😀"
 

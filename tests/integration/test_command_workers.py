@@ -20,9 +20,10 @@ from realizehit.process import worker
 from realizehit.process.supervisor import _Parent
 from realizehit.settings import Settings
 from tests.integration.test_command_server import request
-from tests.integration.wire import RawClient, unique
-from tests.processes import Server, embedded_pids, is_alive, private_tmp, running, serving, wait_gone
-from tests.support import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.processes import Server, embedded_pids, is_alive, private_tmp, running, serving, wait_gone
+from tests.support.valkey import Valkey
+from tests.support.wire import RawClient, unique
 
 
 def worker_pids(server: Server, count: int = 2) -> list[int]:

@@ -16,9 +16,9 @@ from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from realizehit.transports.compression import negotiate
 from realizehit.transports.heads import parse_head
-from tests.engines import TEXT, client_frame
-from tests.integration.wire import act, client, publisher, unique
-from tests.support import Valkey
+from tests.support.engines import TEXT, client_frame
+from tests.support.valkey import Valkey
+from tests.support.wire import act, client, publisher, unique
 
 BOTH_OFF = b"server_no_context_takeover; client_no_context_takeover"
 

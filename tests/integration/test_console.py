@@ -24,8 +24,8 @@ from realizehit.node.figures import STATS, Figures
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.wire import RawClient, unique
-from tests.support import Valkey
+from tests.support.valkey import Valkey
+from tests.support.wire import RawClient, unique
 
 JSON = {"Content-Type": "application/json"}
 PATIENCE = 20.0

@@ -23,7 +23,7 @@ from realizehit.broker import embedded
 from realizehit.broker.embedded import MAX_SOCKET_PATH, EmbeddedValkey
 from realizehit.broker.open import open_bus
 from realizehit.errors import EmbeddedUnavailable
-from tests.bus_recorder import Recorder
+from tests.support.bus_recorder import Recorder
 
 OWNER = """
 import sys, time

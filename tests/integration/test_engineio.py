@@ -25,8 +25,8 @@ from realizehit.pattern import Pattern
 from realizehit.process import server
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.wire import client, publisher, unique
-from tests.support import Valkey
+from tests.support.valkey import Valkey
+from tests.support.wire import client, publisher, unique
 
 SECONDS = 20
 REVISIONS = pytest.mark.parametrize("revision", [3, 4])

@@ -10,8 +10,8 @@ import pytest
 from realizehit.pattern import Pattern
 from realizehit.process.server import serve
 from realizehit.settings import Settings
-from tests.integration.wire import RawClient, publisher, unique
-from tests.support import Valkey
+from tests.support.valkey import Valkey
+from tests.support.wire import RawClient, publisher, unique
 
 
 @pytest.mark.parametrize(

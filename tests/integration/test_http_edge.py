@@ -20,8 +20,8 @@ import uvloop
 
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.wire import client, unique
-from tests.support import Valkey
+from tests.support.valkey import Valkey
+from tests.support.wire import client, unique
 
 SECONDS = 20
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"

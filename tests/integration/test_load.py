@@ -12,8 +12,8 @@ import pytest
 from realizehit.loadtest import _load
 from realizehit.loadtest._load import DELIVERED, READY, SENT, TIME, Fleet
 from realizehit.process.server import Node
-from tests.integration.wire import unique
-from tests.support import Valkey
+from tests.support.valkey import Valkey
+from tests.support.wire import unique
 
 pytestmark = pytest.mark.skipif(not _load.HAVE_EPOLL, reason="the load client needs epoll")
 

@@ -30,9 +30,10 @@ from realizehit.loadtest.plan import make_plan
 from realizehit.loadtest.report import FAULTS, Point, Report
 from realizehit.loadtest.target import Target, embedded_target, find_target
 from realizehit.pattern import Pattern
-from tests.processes import serving
-from tests.scripted import ACCEPTED, CLOSE, TEXT, ScriptedServer, scripted, server_frame
-from tests.support import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.processes import serving
+from tests.support.scripted_websocket import ACCEPTED, CLOSE, TEXT, ScriptedServer, scripted, server_frame
+from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.skipif(not _load.HAVE_EPOLL, reason="the load test needs epoll")
 

@@ -17,10 +17,10 @@ from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused
 from realizehit.process.server import serve
 from realizehit.settings import Settings
-from tests.bus_recorder import QUICK, Recorder
-from tests.integration.wire import act, client, unique
-from tests.processes import serving
-from tests.support import Valkey
+from tests.support.bus_recorder import QUICK, Recorder
+from tests.support.processes import serving
+from tests.support.valkey import Valkey
+from tests.support.wire import act, client, unique
 
 LINK = "realizehit.broker.subscriber"
 

@@ -16,7 +16,7 @@ from realizehit.http.openapi import document
 from realizehit.pattern import channel_of
 from realizehit.process.server import serve
 from realizehit.settings import Settings
-from tests.support import Valkey
+from tests.support.valkey import Valkey
 
 
 @pytest.mark.parametrize(

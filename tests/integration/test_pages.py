@@ -11,7 +11,7 @@ import pytest
 
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.support import Valkey
+from tests.support.valkey import Valkey
 
 FIGURES = ("metrics", "readyz")
 MESSAGE = {"pattern": {"a": 1}, "payload": 1}

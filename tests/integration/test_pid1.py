@@ -17,9 +17,9 @@ from typing import TypeVar
 
 import pytest
 
-from tests.integration.wire import RawClient
-from tests.processes import SCRIPTS, SECONDS, Process, running, serving
-from tests.support import Valkey
+from tests.support.processes import SCRIPTS, SECONDS, Process, running, serving
+from tests.support.valkey import Valkey
+from tests.support.wire import RawClient
 
 T = TypeVar("T")
 

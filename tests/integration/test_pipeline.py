@@ -13,8 +13,8 @@ import pytest
 from realizehit.broker.publisher import CHUNK_MESSAGES, CHUNKS, WINDOW_MESSAGES, Pipeline
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
-from tests.faults.proxy import Proxy
-from tests.support import Valkey
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -17,8 +17,8 @@ from websockets.exceptions import InvalidStatus
 
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.wire import client, publisher, unique
-from tests.support import Valkey
+from tests.support.valkey import Valkey
+from tests.support.wire import client, publisher, unique
 
 SECRET = "s" * 32
 EVIL, GOOD = {"Origin": "http://evil.example"}, {"Origin": "https://app.example"}

@@ -14,7 +14,7 @@ import pytest
 from realizehit.access.keys import generate
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.support import Valkey
+from tests.support.valkey import Valkey
 
 LOGGER = "realizehit.access.refusals"
 UPGRADE = {

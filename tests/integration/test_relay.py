@@ -17,8 +17,9 @@ from realizehit.broker.resp import BACK, LOST
 from realizehit.broker.subscriber import BATCH
 from realizehit.errors import BrokerRefused, SettingsError
 from realizehit.process.relay import Relay
-from tests.bus_recorder import QUICK, Recorder
-from tests.support import Valkey, check_gap
+from tests.support.bus_recorder import QUICK, Recorder
+from tests.support.gaps import check_gap
+from tests.support.valkey import Valkey
 
 
 @asynccontextmanager

@@ -14,8 +14,9 @@ from realizehit.broker import redis as redis_bus
 from realizehit.broker.base import Bus
 from realizehit.broker.open import open_bus
 from realizehit.broker.sentinel import GOSSIP_DELAY, SentinelAddress
-from tests.bus_recorder import QUICK, Recorder
-from tests.support import Valkey, free_port
+from tests.support.bus_recorder import QUICK, Recorder
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
 
 PLACE = "10.0.0.1", 6379
 

@@ -14,9 +14,9 @@ from websockets.frames import Frame, Opcode
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.engines import PING, TEXT, client_frame
-from tests.integration.wire import HANDSHAKE, RawClient, act, client, publisher, unique
-from tests.support import Valkey
+from tests.support.engines import PING, TEXT, client_frame
+from tests.support.valkey import Valkey
+from tests.support.wire import HANDSHAKE, RawClient, act, client, publisher, unique
 
 
 async def test_subscribe_receive_unsubscribe(node: Node, shared_valkey: Valkey) -> None:

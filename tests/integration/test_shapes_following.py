@@ -21,7 +21,7 @@ from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.pattern import Pattern, project
 from tests.integration.test_pipeline import log_in, peer
 from tests.integration.test_shapes_registrar import eventually
-from tests.support import Valkey
+from tests.support.valkey import Valkey
 
 NEWS = b"channel:CNN|kind:news"
 SHAPE = b"channel:*|kind:="

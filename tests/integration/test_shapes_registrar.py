@@ -14,7 +14,7 @@ from realizehit.broker.shapes.registrar import Registrar
 from realizehit.broker.shapes.registry import CONTROL, KEY
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerError, BrokerRefused, RegistryFull
-from tests.support import Valkey
+from tests.support.valkey import Valkey
 
 SHAPE = b"channel:*|kind:="
 OTHER = b"*:*|user:="

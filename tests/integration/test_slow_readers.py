@@ -17,8 +17,8 @@ from realizehit.settings import Settings
 from tests.integration.conftest import Certificate
 from tests.integration.test_engineio import Poller
 from tests.integration.test_sse import Stream, asked
-from tests.integration.wire import act, client, unique
-from tests.support import Valkey
+from tests.support.valkey import Valkey
+from tests.support.wire import act, client, unique
 
 SECONDS = 30
 MESSAGES, SIZE = 2000, 1000

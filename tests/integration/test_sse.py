@@ -28,8 +28,8 @@ from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from realizehit.transports.sse import EventStreams
-from tests.integration.wire import publisher, unique
-from tests.support import Valkey
+from tests.support.valkey import Valkey
+from tests.support.wire import publisher, unique
 
 SECONDS = 20
 CNN = {"kind": "news", "channel": "CNN"}

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from examples.ticker.ticker import Board, Price, pattern_of, read_prices, replay, show, sparkline
 from realizehit import APIClient, Pattern, WSClient
-from tests.integration.wire import act
-from tests.integration.wire import client as raw_client
-from tests.processes import Server, serving
-from tests.support import Valkey
+from tests.support.processes import Server, serving
+from tests.support.valkey import Valkey
+from tests.support.wire import act
+from tests.support.wire import client as raw_client
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,9 +19,9 @@ from realizehit.errors import SettingsError
 from realizehit.process.server import serve
 from realizehit.process.sockets import unix_socket
 from realizehit.settings import Settings
-from tests.integration.wire import act, unique
-from tests.processes import serving
-from tests.support import Valkey
+from tests.support.processes import serving
+from tests.support.valkey import Valkey
+from tests.support.wire import act, unique
 
 SECONDS = 20
 

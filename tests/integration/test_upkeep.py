@@ -30,10 +30,11 @@ from realizehit.process.server import Node, serve
 from realizehit.process.supervisor import _Parent
 from realizehit.process.worker import Worker
 from realizehit.settings import Settings
-from tests.bus_recorder import QUICK, Recorder
-from tests.integration.wire import RawClient, unique
-from tests.processes import embedded_pids
-from tests.support import Valkey, free_port
+from tests.support.bus_recorder import QUICK, Recorder
+from tests.support.ports import free_port
+from tests.support.processes import embedded_pids
+from tests.support.valkey import Valkey
+from tests.support.wire import RawClient, unique
 
 
 class Failing:

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from tests.interop.npm import install, require_node
-from tests.processes import serving
+from tests.support.processes import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

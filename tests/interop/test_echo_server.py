@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.interop.echo_server import MAX_MESSAGE
-from tests.support import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PIECE = (1 << 20) + 1  # bytes or characters of a fragment

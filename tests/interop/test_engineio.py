@@ -15,9 +15,10 @@ import pytest
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.wire import publisher, unique
 from tests.interop.npm import install
-from tests.support import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
+from tests.support.wire import publisher, unique
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 
 import realizehit
 from tests.interop.npm import require_node
-from tests.support import Valkey
+from tests.support.valkey import Valkey
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = ROOT / "clients" / "js"

@@ -19,9 +19,11 @@ import pytest
 from realizehit.pattern import Pattern
 from realizehit.process.server import serve
 from realizehit.settings import Settings
-from tests.integration.wire import RawClient
 from tests.interop.npm import install
-from tests.support import VECTORS, Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
+from tests.support.vectors import VECTORS
+from tests.support.wire import RawClient
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.npm import install
-from tests.processes import serving
+from tests.support.processes import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from realizehit import _fanout
-from tests.engines import CLOSE, TEXT, Bench, Peer
+from tests.support.engines import CLOSE, TEXT, Bench, Peer
 
 CHANNEL = b"kind:news"
 PREFIX = _fanout.channel_id(CHANNEL).encode() + b"?"

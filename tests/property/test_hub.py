@@ -11,8 +11,8 @@ from realizehit._fanout import channel_id
 from realizehit.broker.base import BusState
 from realizehit.errors import ErrorCode
 from realizehit.node.hub import Hub
-from tests.engines import Bench, Peer
-from tests.scripted_bus import ScriptedBus
+from tests.support.engines import Bench, Peer
+from tests.support.scripted_bus import ScriptedBus
 
 CHANNELS = [b"c:%d" % n for n in range(2)]
 TIMEOUT = 5.0

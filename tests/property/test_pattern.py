@@ -23,7 +23,7 @@ from realizehit.client.wire import filters_of
 from realizehit.errors import PatternError, RequestError, WildcardUnsupported
 from realizehit.node.messages import ActionError, parse_action, parse_publication
 from realizehit.pattern import MAX_CHANNEL, Pattern, channel_of, project, shape_of
-from tests import model_pattern
+from tests.support import model_pattern
 
 anything = st.text(st.characters(exclude_categories=()))  # of all planes, lone surrogates too
 special = st.text("*%:|?~-._ aé[]\\\x00\n\U0001f600")

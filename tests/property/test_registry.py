@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from realizehit import _fanout
-from tests.engines import CLOSE, Bench, Peer
+from tests.support.engines import CLOSE, Bench, Peer
 
 CHANNELS = [b"c:%d" % n for n in range(6)] + [b"user:25442", b"user:28322"]  # the last two share an id
 

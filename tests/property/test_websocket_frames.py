@@ -23,7 +23,7 @@ from websockets.server import ServerProtocol
 from realizehit import _fanout
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import Session
-from tests.engines import BINARY, CLOSE, PING, PONG, TEXT, Bench, Peer, bench, server_frames
+from tests.support.engines import BINARY, CLOSE, PING, PONG, TEXT, Bench, Peer, bench, server_frames
 
 LIMIT = 70_000  # bytes of a message; above the threshold of the longest header
 CONT = 0

@@ -23,10 +23,10 @@ import pytest
 
 from realizehit.broker.open import open_bus
 from realizehit.pattern import Pattern
-from tests.faults.figures import note
-from tests.faults.ledger import EngineIOWitness, Source, StreamWitness, Witness
-from tests.processes import Server, serving
-from tests.support import Valkey
+from tests.support.figures import note
+from tests.support.ledger import EngineIOWitness, Source, StreamWitness, Witness
+from tests.support.processes import Server, serving
+from tests.support.valkey import Valkey
 
 SECONDS = float(os.environ.get("REALIZEHIT_SOAK_SECONDS", "180"))
 SEED = int(os.environ.get("REALIZEHIT_SOAK_SEED", "1"))

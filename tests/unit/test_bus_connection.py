@@ -17,7 +17,7 @@ from realizehit.broker.connection import SUBSCRIBE, SubscriberConnection
 from realizehit.broker.subscriber import Link, LinkSettings
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused
-from tests.bus_recorder import QUICK, Recorder
+from tests.support.bus_recorder import QUICK, Recorder
 
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

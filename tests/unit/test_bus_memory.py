@@ -7,7 +7,7 @@ import pytest
 from realizehit.broker.base import BusState
 from realizehit.broker.memory import MemoryBus, _spaces
 from realizehit.errors import BrokerUnavailable
-from tests.bus_recorder import Recorder
+from tests.support.bus_recorder import Recorder
 
 
 async def test_a_publication_reaches_the_subscribed_and_comes_later() -> None:

@@ -13,7 +13,7 @@ from realizehit.client.pattern_key import pattern_key
 from realizehit.client.wire import filters_of
 from realizehit.errors import PatternError
 from realizehit.pattern import Pattern
-from tests.support import VECTORS
+from tests.support.vectors import VECTORS
 
 
 class Kind(Enum):

@@ -8,7 +8,7 @@ import hiredis
 import pytest
 
 from realizehit import _fanout
-from tests.engines import BINARY, CLOSE, PING, PONG, TEXT, Bench, Recorder, bench, client_frame
+from tests.support.engines import BINARY, CLOSE, PING, PONG, TEXT, Bench, Recorder, bench, client_frame
 
 NEWS = b"kind:news"
 NEWS_ID = _fanout.channel_id(NEWS).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from realizehit import _fanout
-from tests.engines import bench
+from tests.support.engines import bench
 
 NEWS = b"kind:news"
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from realizehit import _fanout
-from tests.engines import CLOSE, TEXT, Bench, Peer, bench
+from tests.support.engines import CLOSE, TEXT, Bench, Peer, bench
 
 NEWS = b"kind:news"
 FAREWELL = (CLOSE, struct.pack(">H", 4002) + b"slow consumer")

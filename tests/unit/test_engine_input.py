@@ -10,7 +10,7 @@ import pytest
 from realizehit import _fanout
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import Session
-from tests.engines import BINARY, CLOSE, PING, PONG, TEXT, Bench, Peer, bench, client_frame
+from tests.support.engines import BINARY, CLOSE, PING, PONG, TEXT, Bench, Peer, bench, client_frame
 
 CONT = 0
 BURST, STRIKES = 50, 100

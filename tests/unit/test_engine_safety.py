@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from realizehit import _fanout
-from tests.engines import CLOSE, PING, TEXT, Bench, Recorder, bench, client_frame
+from tests.support.engines import CLOSE, PING, TEXT, Bench, Recorder, bench, client_frame
 
 
 class Sink:

@@ -12,8 +12,8 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
 from realizehit import _fanout
-from tests.engines import CLOSE, PING, TEXT, Bench, Recorder, bench, server_frames
-from tests.event_streams import CORPUS, read_events
+from tests.support.engines import CLOSE, PING, TEXT, Bench, Recorder, bench, server_frames
+from tests.support.event_streams import CORPUS, read_events
 
 CHANNEL = b"user:25442"
 ID = b"8ca68b72"

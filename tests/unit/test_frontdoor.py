@@ -21,7 +21,7 @@ from realizehit.http.front_door import FrontDoor
 from realizehit.settings import Settings
 from realizehit.transports.session import Session
 from realizehit.transports.websocket import WebSocketTransport
-from tests.engines import TEXT, client_frame, server_frames
+from tests.support.engines import TEXT, client_frame, server_frames
 
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -15,8 +15,8 @@ from realizehit import _fanout
 from realizehit.broker.memory import MemoryBus
 from realizehit.errors import ErrorCode
 from realizehit.node.hub import Hub
-from tests.engines import Bench, Peer, bench
-from tests.scripted_bus import ScriptedBus
+from tests.support.engines import Bench, Peer, bench
+from tests.support.scripted_bus import ScriptedBus
 
 NEWS = b"kind:news"
 NEWS_ID = _fanout.channel_id(NEWS)

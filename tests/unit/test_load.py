@@ -13,7 +13,7 @@ import pytest
 
 from realizehit.loadtest import _load
 from realizehit.loadtest._load import DELIVERED, READY, SENT, Fleet
-from tests.scripted import (
+from tests.support.scripted_websocket import (
     ACCEPTED,
     BINARY,
     CLOSE,

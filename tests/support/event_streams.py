@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-CORPUS: Final[dict[str, Any]] = json.loads(Path(__file__).with_name("event_streams.json").read_text(encoding="utf-8"))
+CORPUS: Final[dict[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "event_streams.json").read_text(encoding="utf-8")
+)
 
 _LINE_END: Final = re.compile("\r\n|\n|\r")
 

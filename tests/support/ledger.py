@@ -15,8 +15,8 @@ import orjson
 from realizehit.broker.base import Bus
 from realizehit.errors import BrokerError
 from realizehit.pattern import Pattern
-from tests.engines import TEXT, client_frame
-from tests.integration.wire import HANDSHAKE, RawClient
+from tests.support.engines import TEXT, client_frame
+from tests.support.wire import HANDSHAKE, RawClient
 
 SLACK = 0.05  # seconds of rounding, and of a loop's clock that is read before an event is handled
 

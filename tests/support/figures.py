@@ -1,7 +1,7 @@
 """The figures of docs/reliability.md: tests note what they measured, and this prints the medians of several runs.
 
 REALIZEHIT_FIGURES=figures.jsonl pytest -m slow tests/faults tests/soak
-python -m tests.faults.figures figures.jsonl
+python -m tests.support.figures figures.jsonl
 """
 
 from __future__ import annotations

