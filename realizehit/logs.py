@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from realizehit.text.masking import masked
-from realizehit.text.seldom import LOG_INTERVAL, Seldom, more
+from realizehit.common.masking import masked
+from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 
 # A line break in a message would forge a line of its own, and a terminal obeys escape sequences.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
+from realizehit.common.masking import masked
+from realizehit.common.suggestions import did_you_mean
 from realizehit.errors import SettingsError
-from realizehit.text.masking import masked
-from realizehit.text.suggestions import did_you_mean
 
 Role = Literal["all", "ws", "api"]
 LogFormat = Literal["text", "json"]

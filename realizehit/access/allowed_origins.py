@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 from realizehit.access.origin import FILE, NULL, Origin, parse_origin
+from realizehit.common.masking import masked
 from realizehit.errors import SettingsError
-from realizehit.text.masking import masked
 
 ANY: Final = "*"
 

@@ -19,8 +19,8 @@ from urllib.parse import unquote
 
 from realizehit.access.identity import canonical_filter, canonical_key
 from realizehit.access.tables import read_tables
+from realizehit.common.suggestions import did_you_mean
 from realizehit.errors import PatternError, SettingsError
-from realizehit.text.suggestions import did_you_mean
 
 ANY: Final = "*"
 """As a pattern's value any value, as its key any further filter; as a grant's value: the key, whatever its value."""

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from realizehit.access.grants import Grants, read_grant
 from realizehit.access.tables import read_tables
+from realizehit.common.suggestions import did_you_mean
 from realizehit.errors import SettingsError
-from realizehit.text.suggestions import did_you_mean
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)

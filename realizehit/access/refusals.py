@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from realizehit.access.peers import UNIX, UNKNOWN, is_loopback
-from realizehit.text.masking import masked
-from realizehit.text.seldom import LOG_INTERVAL, Seldom, more
+from realizehit.common.masking import masked
+from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 
 logger: Final = logging.getLogger(__name__)
 

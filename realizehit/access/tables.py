@@ -12,8 +12,8 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from realizehit.common.suggestions import did_you_mean
 from realizehit.errors import SettingsError
-from realizehit.text.suggestions import did_you_mean
 
 _OPEN_ENDED: Final = re.compile(
     r"""^[ \t]*(?:\[+[ \t]*["']?(?:grant|key)["']?[ \t]*\.|["']?(?:pattern|grants)["']?[ \t]*\.)""", re.MULTILINE

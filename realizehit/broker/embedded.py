@@ -35,8 +35,8 @@ from typing import Any, Final
 from realizehit.broker import guardian
 from realizehit.broker.guardian import SOCKET as _SOCKET
 from realizehit.broker.guardian import kill_valkey
+from realizehit.common.upkeep import Failures
 from realizehit.errors import EmbeddedUnavailable
-from realizehit.upkeep import Failures
 
 logger = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from typing import Any, Final, Protocol
 import hiredis
 
 from realizehit.broker.resp import PING, TRANSIENT, CommandConnection, code_of, pack_publish
+from realizehit.common.causes import reason_of
+from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
-from realizehit.text.causes import reason_of
-from realizehit.upkeep import Failures
 
 CHUNK_MESSAGES: Final = 512  # of `publish_many` that are handed over as one
 CHUNK_BYTES: Final = 1 << 20  # of payload in a chunk; one message may be larger

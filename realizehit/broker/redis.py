@@ -13,8 +13,8 @@ from realizehit.broker.publisher import Pipeline
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 from realizehit.broker.subscriber import Link, LinkSettings
 from realizehit.broker.url import Address
+from realizehit.common.upkeep import keep_up
 from realizehit.errors import BrokerError, BrokerUnavailable
-from realizehit.upkeep import keep_up
 
 
 class _Reports:

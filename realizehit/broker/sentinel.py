@@ -17,8 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from realizehit.broker.url import Address, redacted
+from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.errors import BrokerUnavailable, SettingsError
-from realizehit.text.seldom import LOG_INTERVAL, Seldom, more
 
 logger: Final = logging.getLogger(__name__)
 

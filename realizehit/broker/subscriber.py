@@ -33,9 +33,9 @@ from realizehit.broker.base import BusListener, BusState
 from realizehit.broker.connection import SUBSCRIBE, UNSUBSCRIBE, Command, SubscriberConnection
 from realizehit.broker.resp import TRANSIENT, code_of
 from realizehit.broker.url import Address
+from realizehit.common.seldom import LOG_INTERVAL, REMINDER, Seldom, more
+from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
-from realizehit.text.seldom import LOG_INTERVAL, REMINDER, Seldom, more
-from realizehit.upkeep import Failures
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from redis.asyncio.connection import (
 )
 from redis.exceptions import RedisError
 
+from realizehit.common.masking import MASK, masked_url
 from realizehit.errors import BrokerUnavailable, SettingsError
-from realizehit.text.masking import MASK, masked_url
 
 SCHEMES: Final = ("redis", "rediss", "unix")
 

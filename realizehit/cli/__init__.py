@@ -9,8 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from realizehit.children import leave_working_directory
 from realizehit.cli.streams import with_streams
+from realizehit.common.children import leave_working_directory
 
 _SUBCOMMANDS = {"check-config", "healthcheck"}  # of `realizehit-server`, which serve nobody
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from realizehit.common.masking import masked
 from realizehit.errors import SettingsError
-from realizehit.text.masking import masked
 
 DEFAULT_WS: Final = "ws://127.0.0.1:8080/ws"
 DEFAULT_API: Final = "http://127.0.0.1:8080/"

@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from realizehit.common.causes import causes_of
 from realizehit.errors import ClientError, Disconnected, LoadTestError, RealizehitError, ServerUnavailable
-from realizehit.text.causes import causes_of
 
 SHORT: Final = 5.0  # seconds to wait that are not worth a word
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from realizehit.cli.grouping import Groups, write_options
-from realizehit.text.suggestions import nearest
+from realizehit.common.suggestions import nearest
 
 
 class LazyCommand(NamedTuple):

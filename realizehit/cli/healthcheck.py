@@ -11,8 +11,8 @@ import click
 from realizehit.cli.grouping import GroupedCommand
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.cli.values import Seconds
+from realizehit.common.causes import reason_of
 from realizehit.settings import GROUPS, Settings
-from realizehit.text.causes import reason_of
 
 TIMEOUT: Final = 2.0  # seconds; container engines and balancers give a check a few
 

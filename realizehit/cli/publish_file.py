@@ -18,9 +18,9 @@ import msgspec
 from realizehit.cli.failures import told
 from realizehit.cli.publish import Target, counted, without_bom
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
+from realizehit.common.surrogates import Hidden
 from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Rejected, ResponseTimeout, ServerUnavailable
 from realizehit.pattern import Pattern
-from realizehit.text.surrogates import Hidden
 
 BLOCK_LINES: Final = 2000  # that are published at once
 BLOCK_BYTES: Final = 1 << 20  # likewise; one line may be longer

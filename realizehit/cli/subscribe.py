@@ -13,7 +13,7 @@ from realizehit.cli.endpoints import DEFAULT_WS, ws_endpoint
 from realizehit.cli.filters import pattern_from
 from realizehit.cli.tls import tls_context, tls_options
 from realizehit.cli.values import Seconds
-from realizehit.text.masking import masked
+from realizehit.common.masking import masked
 
 if TYPE_CHECKING:
     from realizehit.client.ws import Subscription, WSClient

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from realizehit.common.suggestions import nearest
 from realizehit.errors import SettingsError
 from realizehit.settings import OPTIONS, variable_of
-from realizehit.text.suggestions import nearest
 
 PREFIX: Final = "REALIZEHIT_"
 CONFIG: Final = "REALIZEHIT_CONFIG"

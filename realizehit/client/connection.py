@@ -18,6 +18,8 @@ from websockets.uri import parse_uri
 
 from realizehit.client.token import LOGGER
 from realizehit.client.wire import Notice, Reply, action, bad_proxy, no_socks, parse_event, parse_reply
+from realizehit.common.causes import reason_of
+from realizehit.common.masking import masked
 from realizehit.errors import (
     CloseCode,
     Disconnected,
@@ -27,8 +29,6 @@ from realizehit.errors import (
     ServerUnavailable,
     SettingsError,
 )
-from realizehit.text.causes import reason_of
-from realizehit.text.masking import masked
 
 logger = logging.getLogger(__name__)
 

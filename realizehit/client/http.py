@@ -16,6 +16,8 @@ import orjson
 
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
 from realizehit.client.wire import Backoff, bad_proxy, filters_of, no_socks
+from realizehit.common.causes import reason_of
+from realizehit.common.masking import masked
 from realizehit.errors import (
     ClientError,
     Disconnected,
@@ -27,8 +29,6 @@ from realizehit.errors import (
     ServerUnavailable,
     SettingsError,
 )
-from realizehit.text.causes import reason_of
-from realizehit.text.masking import masked
 
 _Client = TypeVar("_Client", httpx2.Client, httpx2.AsyncClient)
 

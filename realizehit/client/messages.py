@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
+from realizehit.common.surrogates import Hidden
 from realizehit.errors import ErrorCode, RealizehitError, RequestError
-from realizehit.text.surrogates import Hidden
 
 RETRIES: Final = 2
 """How often a request is repeated by default, where nothing can have been published the first time."""

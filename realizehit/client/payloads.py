@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import orjson
 
+from realizehit.common.surrogates import Hidden
 from realizehit.errors import ClientError
-from realizehit.text.surrogates import Hidden
 
 # A string without its end is matched too, so that a text with many quotes is still read in one pass.
 _STRING_OR_NUMBER: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|-?[0-9][0-9.eE+-]*+', re.DOTALL)

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from realizehit.common.masking import masked
 from realizehit.errors import (
     CloseCode,
     ErrorCode,
@@ -22,7 +23,6 @@ from realizehit.errors import (
     SettingsError,
     TokenUnavailable,
 )
-from realizehit.text.masking import masked
 
 _DELAY: Final = re.compile(r"delay=(\d{1,9})")  # milliseconds, in the reason of close code 4001
 MAX_SECONDS: Final = 86_400.0  # of what a server tells; more would overflow timers and says nothing

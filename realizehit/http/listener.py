@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from realizehit.common.upkeep import Failures
 from realizehit.errors import SettingsError
 from realizehit.http.api import Application
 from realizehit.http.front_door import FrontDoor
@@ -20,7 +21,6 @@ from realizehit.settings import Settings
 from realizehit.transports.fd_reserve import Room
 from realizehit.transports.guard import Guard
 from realizehit.transports.websocket import WebSocketTransport
-from realizehit.upkeep import Failures
 
 logger: Final = logging.getLogger(__name__)
 

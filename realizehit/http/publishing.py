@@ -26,6 +26,7 @@ from realizehit.access.gate import Gate
 from realizehit.access.keys import Key
 from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus
+from realizehit.common.seldom import REMINDER, Seldom, more
 from realizehit.errors import (
     AccessDenied,
     BrokerError,
@@ -39,7 +40,6 @@ from realizehit.http.fast_path import Respond
 from realizehit.node.messages import Publication, parse_batch, parse_lines, parse_publication, problem
 from realizehit.node.metrics import Metrics
 from realizehit.settings import Settings
-from realizehit.text.seldom import REMINDER, Seldom, more
 from realizehit.transports.admission import readable
 from realizehit.transports.heads import coding_of
 

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
 
-from realizehit import children
+from realizehit.common import children
 from realizehit.errors import LoadTestError
 from realizehit.loadtest import local
 from realizehit.loadtest.histogram import Histogram

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from realizehit.common.suggestions import did_you_mean
 from realizehit.errors import SettingsError
-from realizehit.text.suggestions import did_you_mean
 
 
 class Kind(Enum):

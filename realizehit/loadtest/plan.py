@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from realizehit.common.suggestions import did_you_mean
 from realizehit.errors import SettingsError
 from realizehit.loadtest import _load
-from realizehit.text.suggestions import did_you_mean
 
 Publish = Literal["api", "batch", "redis"]
 

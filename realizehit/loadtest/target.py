@@ -18,14 +18,14 @@ from urllib.parse import SplitResult, urlsplit
 import hiredis
 from redis.connection import parse_url
 
-from realizehit import children
 from realizehit.broker.url import redacted
+from realizehit.common import children
+from realizehit.common.causes import reason_of
+from realizehit.common.masking import masked
 from realizehit.errors import LoadTestError, SettingsError
 from realizehit.loadtest import local
 from realizehit.loadtest.plan import Publish
 from realizehit.pattern import Pattern
-from realizehit.text.causes import reason_of
-from realizehit.text.masking import masked
 
 REDIS_VARIABLE: Final = "REALIZEHIT_LOADTEST_REDIS"  # a URL may hold a password: it is no argument
 STOP_TIMEOUT: Final = 15.0  # seconds for the server of the load test to end

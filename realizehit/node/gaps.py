@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from realizehit import _fanout
+from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
 from realizehit.node.events import Events
-from realizehit.upkeep import Failures
 
 SLICE: Final = 0.002  # seconds of telling in one turn of the loop
 REFUSED: Final = "the broker does not allow this channel any more"

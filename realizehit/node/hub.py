@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 
 from realizehit import _fanout
 from realizehit.broker.base import Bus, BusListener, BusState
+from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
+from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, ErrorCode
 from realizehit.node.events import Events
 from realizehit.node.gaps import Gaps
 from realizehit.pattern import is_reserved
-from realizehit.text.seldom import LOG_INTERVAL, Seldom, more
-from realizehit.upkeep import Failures
 
 logger: Final = logging.getLogger(__name__)
 

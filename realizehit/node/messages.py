@@ -13,9 +13,9 @@ from urllib.parse import unquote
 import msgspec
 import orjson
 
+from realizehit.common.surrogates import Hidden, count_lone_surrogates
 from realizehit.errors import ErrorCode, PatternError, RequestError
 from realizehit.pattern import RESERVED_KEY, channel_of
-from realizehit.text.surrogates import Hidden, count_lone_surrogates
 
 MAX_REQUEST_ID: Final = 128  # characters of an action's id
 _IDS: Final = (str, int)

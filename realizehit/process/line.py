@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from realizehit.upkeep import Ticker
+from realizehit.common.upkeep import Ticker
 
 BEAT: Final = 1.0  # seconds between two beats
 DRAIN: Final = b"drain\n"

@@ -26,11 +26,11 @@ from realizehit.broker.base import BusState
 from realizehit.broker.embedded import MAX_SOCKET_PATH
 from realizehit.broker.open import open_bus
 from realizehit.broker.resp import BACK, LOST, REFUSED
+from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
+from realizehit.common.upkeep import Ticker
 from realizehit.errors import BrokerError, ErrorCode, SettingsError
 from realizehit.node.hub import Hub
-from realizehit.text.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.transports.handover import adopt
-from realizehit.upkeep import Ticker
 
 logger: Final = logging.getLogger(__name__)
 

@@ -27,6 +27,8 @@ from realizehit.access.limits import STRIKES
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
 from realizehit.broker.subscriber import LinkSettings
+from realizehit.common.seldom import REMINDER
+from realizehit.common.upkeep import Ticker, keep_up
 from realizehit.errors import CloseCode
 from realizehit.http import console
 from realizehit.http.api import create_app
@@ -37,14 +39,12 @@ from realizehit.node.metrics import Metrics
 from realizehit.process.line import Line
 from realizehit.process.sockets import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.settings import Settings
-from realizehit.text.seldom import REMINDER
 from realizehit.transports.engineio.websocket import EngineIO
 from realizehit.transports.fd_reserve import Room
 from realizehit.transports.guard import SLICE, Guard
 from realizehit.transports.session import DRAIN_REASON, ActionSession
 from realizehit.transports.sse import RETRY, SSE_PATH, EventStreams
 from realizehit.transports.websocket import WS_PATH, WebSocketTransport
-from realizehit.upkeep import Ticker, keep_up
 
 logger: Final = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Final
 
+from realizehit.common.causes import reason_of
 from realizehit.errors import SettingsError
 from realizehit.settings import Settings
-from realizehit.text.causes import reason_of
 
 PATIENCE: Final = 3.0
 """Seconds that a server with workers waits for an address that is in use. Where the server before it was killed, that

@@ -25,6 +25,7 @@ import uvloop
 from realizehit.access.gate import Gate
 from realizehit.broker.embedded import EmbeddedValkey, private_directory
 from realizehit.broker.open import open_bus
+from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.process.line import Report
 from realizehit.process.relay import Relay
@@ -32,7 +33,6 @@ from realizehit.process.server import CLOSE_TIMEOUT, completes, reloads, run
 from realizehit.process.sockets import PATIENCE, api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.process.worker import Worker
 from realizehit.settings import Settings
-from realizehit.upkeep import Failures
 
 logger: Final = logging.getLogger(__name__)
 

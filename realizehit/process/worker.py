@@ -15,7 +15,8 @@ import sys
 from subprocess import DEVNULL
 from typing import Final
 
-from realizehit import children, logs
+from realizehit import logs
+from realizehit.common import children
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.process.line import BEAT, DRAIN, Line, Report
 from realizehit.process.server import run

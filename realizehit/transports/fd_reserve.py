@@ -13,8 +13,8 @@ import os
 import resource
 from typing import Final
 
+from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.errors import ErrorCode
-from realizehit.text.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.transports.handshake import refusal
 
 logger: Final = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ from typing import Final
 from realizehit import _fanout
 from realizehit.access.gate import Gate, Opening
 from realizehit.access.peers import peer_of_transport
+from realizehit.common.upkeep import Failures, keep_up
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, SettingsError
 from realizehit.node.hub import Hub
 from realizehit.transports.handshake import refusal
 from realizehit.transports.heads import Head
-from realizehit.upkeep import Failures, keep_up
 
 logger: Final = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 from realizehit import _fanout
 from realizehit.access.gate import Opening
 from realizehit.access.peers import peer_of_transport
+from realizehit.common.masking import masked
 from realizehit.errors import ErrorCode
-from realizehit.text.masking import masked
 from realizehit.transports.compression import negotiate
 from realizehit.transports.fd_reserve import NO_ROOM, Room
 from realizehit.transports.guard import Guard

@@ -14,13 +14,13 @@ import orjson
 import pytest
 import uvicorn
 
-from realizehit import upkeep
 from realizehit.broker import embedded
 from realizehit.broker.base import BusState
 from realizehit.broker.connection import SubscriberConnection
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
 from realizehit.broker.subscriber import Link
+from realizehit.common import upkeep
 from realizehit.errors import BrokerUnavailable
 from realizehit.node import figures
 from realizehit.node.figures import STATS

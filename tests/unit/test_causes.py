@@ -9,8 +9,8 @@ import ssl
 
 import pytest
 
+from realizehit.common.causes import causes_of, reason_of
 from realizehit.errors import BrokerUnavailable
-from realizehit.text.causes import causes_of, reason_of
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)")
 

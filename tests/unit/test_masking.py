@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realizehit.text.masking import masked
+from realizehit.common.masking import masked
 
 SECRET = "hunter2SECRET"
 

@@ -9,10 +9,10 @@ import pytest
 
 from realizehit.access.gate import REASONS, Gate
 from realizehit.access.refusals import LONGEST, RefusalLog, describe
+from realizehit.common.seldom import Seldom
 from realizehit.errors import AccessDenied
 from realizehit.logs import JsonFormatter
 from realizehit.settings import Settings
-from realizehit.text.seldom import Seldom
 
 LOGGER = "realizehit.access.refusals"
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from realizehit.common.surrogates import Hidden
 from realizehit.errors import ErrorCode, PatternError, RequestError
 from realizehit.node.messages import Publication, parse_batch, parse_lines, parse_publication
-from realizehit.text.surrogates import Hidden
 
 escapes = st.one_of(
     st.sampled_from(

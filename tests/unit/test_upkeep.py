@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from realizehit import upkeep
-from realizehit.upkeep import Failures, Ticker, keep_up
+from realizehit.common import upkeep
+from realizehit.common.upkeep import Failures, Ticker, keep_up
 
 
 def boom() -> None:

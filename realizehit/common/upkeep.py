@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from realizehit.text.seldom import REMINDER, Seldom
+from realizehit.common.seldom import REMINDER, Seldom
 
 logger: Final = logging.getLogger(__name__)
 

@@ -12,8 +12,10 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 """The directory that holds this package."""
+
+_PACKAGE: Final = "realizehit"
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -37,7 +39,7 @@ def leave_working_directory() -> None:
 def _places() -> list[str]:
     here = _working_directory()
     places = [place for place in sys.path if place and (Path(place).resolve() != here or here == ROOT)]
-    found = PathFinder.find_spec(__package__, places)
+    found = PathFinder.find_spec(_PACKAGE, places)
     if found is None or found.origin is None or Path(found.origin).resolve().parents[1] != ROOT:
         places.insert(0, str(ROOT))  # it was found in some other way, and would not be, or another one
     return places
