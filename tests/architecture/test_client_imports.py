@@ -1,9 +1,13 @@
-"""The clients work where the extension was not built, and load nothing of the server."""
+"""The clients work without the compiled extension; clients and small commands load nothing of the server."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+
+import pytest
+
+HEAVY = {"asyncio", "httpx2", "redis", "rich", "starlette", "uvicorn", "uvloop", "websockets"}
 
 
 def run(code: str) -> str:
@@ -28,11 +32,11 @@ except ImportError as error:
 """
 
 
-def test_without_the_extension() -> None:
+def test_clients_work_without_the_extension() -> None:
     assert run(WITHOUT_EXTENSION) == "realizehit._fanout"
 
 
-def test_nothing_of_the_server_is_loaded() -> None:
+def test_clients_load_nothing_of_the_server() -> None:
     code = "import sys, realizehit, realizehit.sync as s; [getattr(realizehit, n) for n in realizehit.__all__];"
     code += "[getattr(s, n) for n in s.__all__]; print(*sorted(m for m in sys.modules if m.startswith('realizehit')))"
     loaded = set(run(code).split())
@@ -44,8 +48,21 @@ def test_nothing_of_the_server_is_loaded() -> None:
     assert not loaded & {f"realizehit.{name}" for name in ("server", "hub", "settings", "messages", "metrics", "api")}
 
 
-def test_the_public_names_are_there() -> None:
+def test_public_names_exist() -> None:
     code = "import realizehit, realizehit.sync as s;"
     code += "print({*realizehit.__all__} - {*dir(realizehit)}, {*s.__all__} - {*dir(s)});"
     code += "print(hasattr(realizehit, 'nonsense'), hasattr(s, 'nonsense'))"
     assert run(code).split() == ["set()", "set()", "False", "False"]
+
+
+@pytest.mark.parametrize("words", [["id", "kind=news"], ["--help"]])
+def test_a_small_command_loads_no_server(words: list[str]) -> None:
+    code = (
+        "import sys, contextlib\n"
+        "from realizehit.cli.main import main\n"
+        f"with contextlib.suppress(SystemExit): main({words!r})\n"
+        f"sys.exit(' '.join({HEAVY!r} & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout

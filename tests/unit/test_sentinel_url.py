@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from realizehit.broker.open import open_bus
 from realizehit.broker.redis import RedisBus
 from realizehit.broker.sentinel import SentinelAddress
-from realizehit.errors import BrokerUnavailable, SettingsError
-from tests.support.ports import free_port
+from realizehit.errors import SettingsError
 
 SECRETS = "ann:s3cret@s1,s2:26380,[::1]:26381/main/3?sentinel_username=watch&sentinel_password=gu4rd"
 
@@ -51,11 +48,3 @@ def test_a_url_names_the_sentinels_and_the_login_of_the_broker() -> None:
 def test_a_url_that_cannot_work_is_refused_at_once(url: str, complaint: str) -> None:
     with pytest.raises(SettingsError, match=complaint):
         open_bus(url)
-
-
-async def test_no_sentinel_answers() -> None:
-    address = SentinelAddress(f"redis+sentinel://127.0.0.1:{free_port()}/main")
-    assert await address.current() == ""
-    with pytest.raises(BrokerUnavailable, match="no sentinel knows a master 'main'"):
-        await address.connect(asyncio.Protocol)
-    await address.close()
