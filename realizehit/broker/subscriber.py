@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from realizehit.broker.base import BusListener, BusState
 from realizehit.broker.connection import SUBSCRIBE, UNSUBSCRIBE, Command, SubscriberConnection
 from realizehit.broker.resp import TRANSIENT, code_of
 from realizehit.broker.url import Address
+from realizehit.common.backoff import Backoff
 from realizehit.common.seldom import LOG_INTERVAL, REMINDER, Seldom, more
 from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
@@ -380,20 +380,17 @@ class Link:
 
     async def _run(self, tried: asyncio.Event) -> None:
         settings = self._settings
-        failures = 0
+        backoff = Backoff(settings.backoff_first, settings.backoff_most)
         while True:
             began = self._loop.time()
             try:
                 if await self._live(tried) and self._loop.time() - began > settings.backoff_most:
-                    failures = 0
+                    backoff.reset()
             except Exception as error:
                 if not tried.is_set():
                     raise
                 self._defects.note(error)
-            most = min(settings.backoff_most, settings.backoff_first * 2 ** min(failures, 30))
-            failures += 1
-            # Full jitter: nodes that lost one broker together must not come back together.
-            await asyncio.sleep(random.uniform(0, most))  # noqa: S311  # no secret depends on it
+            await asyncio.sleep(backoff.next())
 
     async def _live(self, tried: asyncio.Event) -> bool:
         """Connect, and use the connection until it is lost; False where there was none."""

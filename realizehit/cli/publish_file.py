@@ -16,7 +16,8 @@ import click
 import msgspec
 
 from realizehit.cli.failures import told
-from realizehit.cli.publish import Target, counted, without_bom
+from realizehit.cli.publish_target import Target
+from realizehit.cli.text import counted, without_bom
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.common.surrogates import Hidden
 from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Rejected, ResponseTimeout, ServerUnavailable

@@ -16,8 +16,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, InvalidURI, WebSocketException
 from websockets.uri import parse_uri
 
+from realizehit.client.protocol import Notice, Reply, action, parse_event, parse_reply
+from realizehit.client.proxies import bad_proxy, no_socks
 from realizehit.client.token import LOGGER
-from realizehit.client.wire import Notice, Reply, action, bad_proxy, no_socks, parse_event, parse_reply
 from realizehit.common.causes import reason_of
 from realizehit.common.masking import masked
 from realizehit.errors import (

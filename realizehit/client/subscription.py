@@ -6,15 +6,12 @@ import asyncio
 import inspect
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from realizehit.client.events import Callback, Emitter
-from realizehit.client.mailbox import Ended, Mailbox, MailboxFull, Overflow
+from realizehit.client.payload_queue import Ended, Overflow, PayloadQueue, QueueFull
 from realizehit.client.payloads import decode_payload
 from realizehit.errors import ClientError, QueueOverflow
-
-if TYPE_CHECKING:
-    from realizehit.client.ws import WSClient
 
 
 class SubscriptionState(StrEnum):
@@ -24,6 +21,20 @@ class SubscriptionState(StrEnum):
     SUBSCRIBED = "subscribed"  # in force: nothing published from here on is missed
     UNSUBSCRIBING = "unsubscribing"
     UNSUBSCRIBED = "unsubscribed"  # over for good
+
+
+class SubscriptionOwner(Protocol):
+    """What a subscription needs of the client that made it."""
+
+    async def end(self, subscription: Subscription) -> None:
+        """Unsubscribe at the server, and end the subscription.
+
+        Raises:
+            ResponseTimeout: the server did not confirm it in time; the subscription has ended anyway.
+        """
+
+    def fail(self, subscription: Subscription, error: ClientError) -> None:
+        """End the subscription because of an error on this side."""
 
 
 class Subscription(Emitter):
@@ -53,7 +64,7 @@ class Subscription(Emitter):
     events: ClassVar[tuple[str, ...]] = ("payload", *SubscriptionState, "gap", "error")
 
     def __init__(
-        self, client: WSClient, filters: Mapping[str, Any], *, raw: bool, maxsize: int, overflow: Overflow
+        self, owner: SubscriptionOwner, filters: Mapping[str, Any], *, raw: bool, maxsize: int, overflow: Overflow
     ) -> None:
         super().__init__()
         self.filters = dict(filters)
@@ -61,9 +72,9 @@ class Subscription(Emitter):
         self.state = SubscriptionState.SUBSCRIBING
         self.gaps = 0
         self.raw = raw
-        self._client = client
+        self._owner = owner
         self._maxsize = maxsize
-        self._mailbox = Mailbox(maxsize, overflow)
+        self._queue = PayloadQueue(maxsize, overflow)
         self._away_since: float | None = None
         self._pump: asyncio.Task[None] | None = None
 
@@ -73,12 +84,12 @@ class Subscription(Emitter):
     @property
     def dropped(self) -> int:
         """How many payloads were lost because the queue was full."""
-        return self._mailbox.dropped
+        return self._queue.dropped
 
     @property
     def waiting(self) -> int:
         """How many payloads wait in the queue."""
-        return len(self._mailbox)
+        return len(self._queue)
 
     def on(self, event: str, callback: Callback) -> None:
         """Call ``callback`` at each such event. See `Emitter.on`.
@@ -95,7 +106,7 @@ class Subscription(Emitter):
         Raises:
             ResponseTimeout: the server did not confirm it in time; the subscription has ended on this side anyway.
         """
-        await self._client.end(self)
+        await self._owner.end(self)
 
     def __aiter__(self) -> Subscription:
         if self._pump is not None:
@@ -110,7 +121,7 @@ class Subscription(Emitter):
 
     async def _next(self) -> Any:
         while True:
-            payload = await self._mailbox.get()
+            payload = await self._queue.get()
             if self.raw:
                 return payload
             try:
@@ -143,10 +154,10 @@ class Subscription(Emitter):
             Whether the queue is full now, so that the reader should have its turn before the next one.
         """
         try:
-            return self._mailbox.put(payload)
-        except MailboxFull:
+            return self._queue.put(payload)
+        except QueueFull:
             text = f"{self._maxsize} payloads of {self.filters!r} were waiting when one more came"
-            self._client.fail(self, QueueOverflow(text))
+            self._owner.fail(self, QueueOverflow(text))
             return False
 
     def in_force(self, label: str, now: float) -> None:
@@ -171,7 +182,7 @@ class Subscription(Emitter):
 
     def finish(self, error: Exception | None = None) -> None:
         """End it: at once where that was asked for, after what waits in the queue where an error ends it."""
-        self._mailbox.end(error, discard=error is None)
+        self._queue.end(error, discard=error is None)
         if self.state is not SubscriptionState.UNSUBSCRIBED:
             self.move(SubscriptionState.UNSUBSCRIBED)
             if error is not None:
@@ -179,7 +190,7 @@ class Subscription(Emitter):
 
     def stop_reading(self) -> None:
         """Hand out nothing more, and forget what waits."""
-        self._mailbox.end(discard=True)
+        self._queue.end(discard=True)
 
     def stop_callbacks(self) -> asyncio.Task[None] | None:
         """Cancel the callback that runs, unless it is the caller; return the task to wait for."""

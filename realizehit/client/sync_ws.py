@@ -17,22 +17,14 @@ from websockets.protocol import Event
 from websockets.sync.client import ClientConnection, connect
 
 from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error, is_secure
-from realizehit.client.home import Home
+from realizehit.client.filters import computed_id, filters_of
+from realizehit.client.ownership import Owner
 from realizehit.client.payloads import decode_payload
+from realizehit.client.protocol import Notice, action, parse_event, parse_reply
+from realizehit.client.proxies import no_socks
+from realizehit.client.reconnect import STABLE_AFTER, asked_delay, may_return, may_try_again
 from realizehit.client.token import LOGGER, SyncToken, check, current_sync, renewal_delay, with_token
-from realizehit.client.wire import (
-    Backoff,
-    Notice,
-    action,
-    asked_delay,
-    computed_id,
-    filters_of,
-    may_return,
-    may_try_again,
-    no_socks,
-    parse_event,
-    parse_reply,
-)
+from realizehit.common.backoff import Backoff
 from realizehit.errors import (
     ClientError,
     Rejected,
@@ -41,9 +33,6 @@ from realizehit.errors import (
     SettingsError,
     TokenUnavailable,
 )
-
-STABLE_AFTER: Final = 10.0  # seconds that a connection must last to reset the back-off
-
 
 _logger: Final = logging.getLogger("realizehit.client")
 
@@ -150,7 +139,7 @@ class Subscriber:
         self._response_timeout = response_timeout
         self._backoff = Backoff(backoff_base, backoff_cap)
         self._socket: _Socket | None = None
-        self._home: Home | None = None
+        self._owner: Owner | None = None
         self._began = 0.0
         self._renew_at = math.inf  # when a fresh token is to be sent
         self._closing = threading.Event()
@@ -167,14 +156,14 @@ class Subscriber:
         """
         if self._socket is not None or self._closing.is_set():
             raise RuntimeError("a subscriber connects once; make another one")
-        self._home = Home("subscriber")
+        self._owner = Owner("subscriber")
         self._socket = self._open()
         return self
 
     def close(self) -> None:
         """Disconnect, which ends the loop; any thread may call it, and again."""
         self._closing.set()
-        if self._socket is not None and self._home is not None and not self._home.is_inherited:
+        if self._socket is not None and self._owner is not None and not self._owner.is_inherited:
             self._socket.close()
 
     def __enter__(self) -> Self:
@@ -194,10 +183,10 @@ class Subscriber:
         Raises:
             Disconnected, Rejected: the server will not have this subscriber any more.
         """
-        if self._socket is None or self._home is None:
+        if self._socket is None or self._owner is None:
             raise ClientError("the subscriber is not connected; use `with` or `connect`")
-        if self._home.is_inherited and not self._closing.is_set():
-            self._home.check()  # the thread that reads is not in this process
+        if self._owner.is_inherited and not self._closing.is_set():
+            self._owner.check()  # the thread that reads is not in this process
         while not self._closing.is_set():
             left = None if self._renew_at == math.inf else self._renew_at - time.monotonic()
             if left is not None and left <= 0:

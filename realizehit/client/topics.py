@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any, Final
 
 from realizehit.client.connection import Connection, Lost
-from realizehit.client.pattern_key import pattern_key
+from realizehit.client.filters import computed_id, filters_of, pattern_key
+from realizehit.client.protocol import Notice, Reply
 from realizehit.client.subscription import Subscription
-from realizehit.client.wire import Backoff, Notice, Reply, computed_id, filters_of
+from realizehit.common.backoff import Backoff
 from realizehit.errors import ClientError, ErrorCode, Rejected
 
 _TRY_AGAIN: Final = (ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED)

@@ -9,16 +9,19 @@ import asyncio
 import ssl as ssl_module
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from realizehit.client.connection import Connection, Lost, is_secure, open_connection
 from realizehit.client.events import Callback, Emitter
-from realizehit.client.home import Home
-from realizehit.client.mailbox import Overflow
+from realizehit.client.filters import filters_of
+from realizehit.client.ownership import Owner
+from realizehit.client.payload_queue import Overflow
+from realizehit.client.protocol import Notice
+from realizehit.client.reconnect import STABLE_AFTER, asked_delay, may_return, may_try_again
 from realizehit.client.subscription import Subscription, SubscriptionState
 from realizehit.client.token import Token, check, current, renewal_delay, with_token
 from realizehit.client.topics import Topics
-from realizehit.client.wire import Backoff, Notice, asked_delay, filters_of, may_return, may_try_again
+from realizehit.common.backoff import Backoff
 from realizehit.errors import (
     ClientError,
     Disconnected,
@@ -31,9 +34,6 @@ from realizehit.errors import (
 )
 
 __all__ = ["Overflow", "Subscription", "SubscriptionState", "WSClient"]
-
-STABLE_AFTER: Final = 10.0
-"""Seconds that a connection must last to count as a success: one that is lost sooner does not reset the back-off."""
 
 OverflowPolicy = Literal["drop_oldest", "drop_newest", "error"]
 
@@ -128,7 +128,7 @@ class WSClient(Emitter):
         self._connection: Connection | None = None
         self._runner: asyncio.Task[None] | None = None
         self._opened = False
-        self._home: Home | None = None
+        self._owner: Owner | None = None
         self._closing = False
         self._renewal: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -162,7 +162,7 @@ class WSClient(Emitter):
         if self._opened or self._closing:
             raise RuntimeError("a client connects once; make another one")
         self._opened = True
-        self._home = Home("client")
+        self._owner = Owner("client")
         try:
             connection = await self._open()
         except BaseException:
@@ -179,11 +179,11 @@ class WSClient(Emitter):
 
     async def close(self) -> None:
         """Disconnect and end all subscriptions; calling it again does nothing."""
-        if self._home is not None and self._home.is_inherited:
+        if self._owner is not None and self._owner.is_inherited:
             self._closing = True
             return  # the connection is that of the process that this one was forked from
-        if self._home is not None:
-            self._home.check()
+        if self._owner is not None:
+            self._owner.check()
         self._closing = True
         if self._runner is None:
             return
@@ -205,9 +205,9 @@ class WSClient(Emitter):
         Raises:
             Disconnected, Rejected: the server will not have the client; `close` raises nothing.
         """
-        if self._ended is None or self._home is None:
+        if self._ended is None or self._owner is None:
             raise RuntimeError("the client is not connected")
-        self._home.check()
+        self._owner.check()
         await asyncio.shield(self._ended)
 
     async def __aenter__(self) -> Self:
@@ -384,8 +384,8 @@ class WSClient(Emitter):
             raise ClientError("the client is closed")
         if self._ended is None:
             raise ClientError("the client is not connected; use `async with` or `connect`")
-        if self._home is not None:
-            self._home.check()
+        if self._owner is not None:
+            self._owner.check()
         if self._ended.done():
             error = self._ended.exception()
             assert error is not None

@@ -1,23 +1,12 @@
-"""What the WebSocket client says, hears and when it comes back."""
+"""The texts of the WebSocket protocol as the client writes and reads them."""
 
 from __future__ import annotations
 
 import orjson
 import pytest
 
-from realizehit.client.wire import (
-    MAX_DELAY,
-    MAX_SECONDS,
-    Backoff,
-    action,
-    asked_delay,
-    filters_of,
-    may_return,
-    parse_event,
-    parse_reply,
-)
-from realizehit.errors import PatternError, Rejected, ServerUnavailable
-from realizehit.pattern import Pattern
+from realizehit.client.protocol import MAX_SECONDS, action, parse_event, parse_reply
+from realizehit.errors import Rejected, ServerUnavailable
 
 
 def test_an_action() -> None:
@@ -47,53 +36,6 @@ def test_a_reply_that_says_no() -> None:
     away = parse_reply(b'{"id":"a1","err":"no broker","code":"unavailable"}')
     assert away is not None
     assert isinstance(away.failure(), ServerUnavailable)
-
-
-def test_filters() -> None:
-    assert filters_of(Pattern(kind="news")) == {"kind": "news"}
-    bad: object
-    for bad in (None, [], "kind=news", 7):
-        with pytest.raises(PatternError, match="a mapping of filters"):
-            filters_of(bad)
-    for unwritable in ({1: "x"}, {"kind": object()}):
-        with pytest.raises(PatternError, match="cannot be written as JSON"):
-            filters_of(unwritable)
-
-
-@pytest.mark.parametrize("code", [None, 1000, 1001, 1006, 1011, 4000, 4001, 4002, 4003, 4499, 5000])
-def test_codes_after_which_it_comes_back(code: int | None) -> None:
-    assert may_return(code)
-
-
-@pytest.mark.parametrize("code", [4500, 4501, 4502, 4503, 4999])
-def test_codes_after_which_it_does_not(code: int) -> None:
-    assert not may_return(code)
-
-
-def test_the_delay_that_a_server_asks_for() -> None:
-    assert asked_delay(4001, "delay=1500") == 1.5
-    assert asked_delay(4001, "delay=0") == 0
-    assert asked_delay(4001, "delay=999999999") == MAX_DELAY
-    for code, reason in ((4001, ""), (4001, "delay=-1"), (4001, "delay=1s"), (4002, "delay=1500"), (None, "")):
-        assert asked_delay(code, reason) is None
-
-
-def test_back_off_is_drawn_from_a_doubling_range_up_to_the_cap() -> None:
-    highest = Backoff(0.5, 8, draw=lambda: 1.0)
-    assert [highest.next() for _ in range(7)] == [0.5, 1, 2, 4, 8, 8, 8]
-    highest.reset()
-    assert highest.next() == 0.5
-    lowest = Backoff(0.5, 8, draw=lambda: 0.0)
-    assert [lowest.next() for _ in range(3)] == [0, 0, 0]
-    endless = Backoff(0.5, 8, draw=lambda: 1.0)
-    assert [endless.next() for _ in range(5000)][-1] == 8
-
-
-def test_back_off_uses_the_whole_range() -> None:
-    backoff = Backoff(1, 1)
-    drawn = [backoff.next() for _ in range(500)]
-    assert min(drawn) < 0.1
-    assert max(drawn) > 0.9
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ class Ended(Exception):
     """Nothing more comes."""
 
 
-class MailboxFull(Exception):
+class QueueFull(Exception):
     """The policy is ``error`` and there is no room."""
 
 
-class Mailbox:
+class PayloadQueue:
     """Payloads that wait for their reader.
 
     Args:
@@ -58,14 +58,14 @@ class Mailbox:
             Whether this one took the last place, so that the reader should now have its turn.
 
         Raises:
-            MailboxFull: there is no room, and the policy says that this is an error.
+            QueueFull: there is no room, and the policy says that this is an error.
         """
         if self._ended:
             return False
         items = self._items
         if len(items) >= self._maxsize:
             if self._overflow is Overflow.ERROR:
-                raise MailboxFull
+                raise QueueFull
             self.dropped += 1
             if self._overflow is Overflow.DROP_OLDEST:
                 items.popleft()

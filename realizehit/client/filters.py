@@ -1,4 +1,6 @@
-"""What tells patterns apart on a client's side, in plain Python: clients work where the extension was not built.
+"""A pattern as a client sends it, and the key by which a client tells patterns apart, in plain Python.
+
+Clients work where the extension was not built, so this module does not use it, except in `computed_id`.
 
 Source: the canonical form in ``docs/patterns.md``.
 """
@@ -10,6 +12,31 @@ from typing import Any
 
 import orjson
 
+from realizehit.errors import PatternError
+
+
+def filters_of(pattern: object) -> dict[str, Any]:
+    """Return a pattern's filters as a plain dict that can be written as JSON; the server judges them.
+
+    Raises:
+        PatternError: it is no mapping, or holds what JSON cannot.
+    """
+    if not isinstance(pattern, Mapping):
+        raise PatternError(f"a pattern is a mapping of filters, not {type(pattern).__name__}")
+    filters = dict(pattern)
+    try:
+        orjson.dumps(filters)
+    except TypeError as error:
+        raise PatternError(f"the pattern {filters!r} cannot be written as JSON: {error}") from None
+    return filters
+
+
+def computed_id(filters: Mapping[str, Any]) -> str:
+    """Return a pattern's id where the server does not tell it. This alone needs the extension."""
+    from realizehit.pattern import Pattern
+
+    return Pattern(filters).id
+
 
 def pattern_key(filters: Mapping[str, Any]) -> Hashable:
     """Return what is equal for two spellings of one pattern, such as ``3``, ``3.0`` and ``"3"``, and for these only.
@@ -18,7 +45,7 @@ def pattern_key(filters: Mapping[str, Any]) -> Hashable:
     it different for one channel, its second subscription would look like a collision of ids.
 
     Args:
-        filters: what `realizehit.client.wire.filters_of` has returned; the server refuses some of it, such as ``null``,
+        filters: what `filters_of` has returned; the server refuses some of it, such as ``null``,
             and its key equals that of no valid pattern.
     """
     values: dict[str, Any] = orjson.loads(orjson.dumps(filters))  # as the server sees them: an enum is its value

@@ -85,7 +85,7 @@ class PerLoop(Generic[_T]):
                 self._values.pop(loop, None)
 
 
-class Home:
+class Owner:
     """The process and the event loop that a connection belongs to: those that run when this is made.
 
     Args:

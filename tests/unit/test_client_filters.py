@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from realizehit.client.pattern_key import pattern_key
-from realizehit.client.wire import filters_of
+from realizehit.client.filters import filters_of, pattern_key
 from realizehit.errors import PatternError
 from realizehit.pattern import Pattern
 from tests.support.vectors import VECTORS
@@ -67,3 +66,14 @@ def test_keys_tell_patterns_apart_as_channels_do() -> None:
         channel = Pattern(row["in"]).channel
         assert channels.setdefault(key, channel) == channel
     assert len(channels) > 20
+
+
+def test_filters() -> None:
+    assert filters_of(Pattern(kind="news")) == {"kind": "news"}
+    bad: object
+    for bad in (None, [], "kind=news", 7):
+        with pytest.raises(PatternError, match="a mapping of filters"):
+            filters_of(bad)
+    for unwritable in ({1: "x"}, {"kind": object()}):
+        with pytest.raises(PatternError, match="cannot be written as JSON"):
+            filters_of(unwritable)
