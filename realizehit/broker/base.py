@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
+from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.errors import BrokerError
 
 
@@ -106,11 +107,8 @@ class Bus(ABC):
         """Leave a channel; a `subscribe` before the command went out cancels it. Unknown channels are ignored."""
 
     @abstractmethod
-    async def publish(self, channel: bytes, payload: bytes) -> int:
+    async def publish(self, publication: Publication) -> Published:
         """Publish one message.
-
-        Returns:
-            How many subscribing nodes the broker reached.
 
         Messages that concurrent callers publish through one bus reach the broker in the order of the calls. Nothing is
         ever sent twice: where it is unclear whether the broker took the message, that is an error and no retry.
@@ -121,19 +119,18 @@ class Bus(ABC):
         """
 
     @abstractmethod
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
         """Publish one message as `publish` does and in order with its callers, where no task awaits the outcome.
 
         Args:
-            channel: where to.
-            payload: the message.
+            publication: the message.
             done: called once, now or later, with what `publish` would return or raise. It does not raise, and may
                 publish.
         """
 
     @abstractmethod
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
-        """Publish ``(channel, payload)`` pairs in order, in one pipeline.
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
+        """Publish messages in order, in one pipeline.
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order.

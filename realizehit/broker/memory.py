@@ -8,7 +8,8 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from realizehit.broker.base import Bus, BusListener, BusState
-from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.broker.publication import Outcome, Publication, Published, published
+from realizehit.errors import BrokerUnavailable
 
 _MESSAGE: Final = b"message"
 
@@ -76,54 +77,54 @@ class MemoryBus(Bus):
         if not buses:
             self._space.channels.pop(channel, None)
 
-    async def publish(self, channel: bytes, payload: bytes) -> int:
-        """Publish one message; the number of buses that are subscribed. See `Bus.publish`."""
-        return self._publish(channel, payload)
+    async def publish(self, publication: Publication) -> Published:
+        """Publish one message to the buses that are subscribed. See `Bus.publish`."""
+        return self._publish(publication)
 
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
-        """Publish one message, and tell at once; soon where who was told publishes. See `Bus.publish_soon`."""
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
+        """Publish one message, and call back: at once, or soon where a callback publishes. See `Bus.publish_soon`."""
         try:
-            outcome: int | BrokerError = self._publish(channel, payload)
+            outcome: Outcome = self._publish(publication)
         except BrokerUnavailable as error:
             outcome = error
-        if self._telling:  # whoever was just told publishes again, and would be told in ever deeper calls
+        if self._telling:  # a callback that publishes again would be called in ever deeper calls
             asyncio.get_running_loop().call_soon(self._tell, done, outcome)
         else:
             self._tell(done, outcome)
 
-    def _tell(self, done: Callable[[int | BrokerError], None], outcome: int | BrokerError) -> None:
+    def _tell(self, done: Callable[[Outcome], None], outcome: Outcome) -> None:
         self._telling = True
         try:
             done(outcome)
         finally:
             self._telling = False
 
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Publish messages in order. See `Bus.publish_many`."""
         try:
-            return [self._publish(channel, payload) for channel, payload in messages]
+            return [self._publish(publication) for publication in publications]
         except BrokerUnavailable as error:
-            return [error] * len(messages)
+            return [error] * len(publications)
 
     async def ping(self) -> None:
         """Check that the bus was started and is not closed."""
         self._check_up()
 
-    def _publish(self, channel: bytes, payload: bytes) -> int:
+    def _publish(self, publication: Publication) -> Published:
         self._check_up()
-        buses = self._space.channels.get(channel, {})
+        buses = self._space.channels.get(publication.channel, {})
         for bus in buses:
-            bus._take(channel, payload)
-        return len(buses)
+            bus._take(publication)
+        return published(len(buses))
 
     def _check_up(self) -> None:
         if self.state is not BusState.UP:
             raise BrokerUnavailable("the broker memory:// is closed or was not started")
 
-    def _take(self, channel: bytes, payload: bytes) -> None:
+    def _take(self, publication: Publication) -> None:
         if not self._batch:
             self._loop.call_soon(self._deliver)
-        self._batch.append((_MESSAGE, channel, payload))
+        self._batch.append((_MESSAGE, publication.channel, publication.payload))
 
     def _deliver(self) -> None:
         batch, self._batch = self._batch, []

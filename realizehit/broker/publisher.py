@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
+from realizehit.broker.publication import PUBLISHED, Outcome, Publication, Published, published
 from realizehit.broker.resp import PING, TRANSIENT, CommandConnection, code_of, pack_publish
 from realizehit.common.causes import reason_of
 from realizehit.common.upkeep import Failures
@@ -39,12 +40,6 @@ PROBE_TIMEOUT: Final = 1.0  # seconds; little, since a connection with nothing u
 _LAST_LOOK: Final = 0.02
 """Seconds between the end of a time and the verdict. A loop that was held up may run its timers before it reads what
 has long arrived; this lets it read first."""
-
-Message = tuple[bytes, bytes]
-"""Channel and payload."""
-
-Outcome = int | BrokerError
-"""How many subscribing nodes the broker reached, or why it took nothing."""
 
 
 class Broker(Protocol):
@@ -117,29 +112,26 @@ class Pipeline:
 
     # ---- what callers do
 
-    async def publish(self, channel: bytes, payload: bytes) -> int:
+    async def publish(self, publication: Publication) -> Published:
         """Publish one message; what is published in one turn of the loop goes out in one write.
-
-        Returns:
-            How many subscribing nodes the broker reached.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached, or did not answer in time; as `PublishUnclear` where it
                 may have taken the message.
             BrokerRefused: it answered with an error.
         """
-        outcome = (await self._awaited(Chunk(((channel, payload),), len(payload))))[0]
+        outcome = (await self._awaited(Chunk((publication,), len(publication.payload))))[0]
         if isinstance(outcome, BrokerError):
             raise outcome
         return outcome
 
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[Outcome], None]) -> None:
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
         """Publish one message as `publish` does; ``done`` is called once with what that would return or raise."""
-        chunk = Chunk(((channel, payload),), len(payload))
+        chunk = Chunk((publication,), len(publication.payload))
         chunk.done = CallbackCompletion(done, asyncio.get_running_loop())
         self._submit(chunk)
 
-    async def publish_many(self, messages: Sequence[Message]) -> list[Outcome]:
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Publish messages in order, in chunks that each have the whole ``timeout``.
 
         Returns:
@@ -151,9 +143,9 @@ class Pipeline:
         end = 0
         failure: BrokerError | None = None
         try:
-            while pending or (end < len(messages) and failure is None):
-                if end < len(messages) and failure is None and len(pending) < CHUNKS:
-                    chunk = _chunk(messages, end)
+            while pending or (end < len(publications) and failure is None):
+                if end < len(publications) and failure is None and len(pending) < CHUNKS:
+                    chunk = _chunk(publications, end)
                     end += chunk.count
                     pending.append((self._awaited(chunk), chunk))
                     continue
@@ -163,7 +155,7 @@ class Pipeline:
         finally:
             for replies, _ in pending:  # whoever published was cancelled: what has not been sent shall not be
                 replies.cancel()
-        return outcomes if failure is None else [*outcomes, *[failure] * (len(messages) - end)]
+        return outcomes if failure is None else [*outcomes, *[failure] * (len(publications) - end)]
 
     async def ping(self) -> None:
         """Check that the broker answers.
@@ -254,7 +246,7 @@ class Pipeline:
 
     def _pack(self, chunk: Chunk) -> bytes:
         """Return the commands of a chunk that is about to be sent."""
-        return pack_publish(chunk.messages) or PING
+        return pack_publish(chunk.publications) or PING
 
     def replied(self, connection: CommandConnection, replies: list[Any]) -> None:
         """Take the replies of one read, in their order."""
@@ -282,16 +274,22 @@ class Pipeline:
             self._send_handle = connection.loop.call_soon(self._send)
 
     def _outcomes(self, chunk: Chunk) -> list[Outcome]:
-        """Turn replies into outcomes, which they nearly always are already."""
-        if any(type(reply) is not int for reply in chunk.replies):
-            for index, reply in enumerate(chunk.replies):
-                if isinstance(reply, hiredis.ReplyError):
-                    chunk.refusal = str(reply)
-                    chunk.replies[index] = self._error_of(chunk.refusal)
-                elif type(reply) is not int and chunk.messages:
-                    shown = self._broker.scrub(str(reply))[:100]
-                    chunk.replies[index] = BrokerRefused(f"broker {self._broker}: PUBLISH answered {shown}")
-        return chunk.replies
+        """Turn replies into outcomes."""
+        try:
+            return list(map(PUBLISHED.__getitem__, chunk.replies))
+        except (KeyError, TypeError):  # TypeError: a list cannot be looked up
+            return [self._outcome(chunk, reply) for reply in chunk.replies]
+
+    def _outcome(self, chunk: Chunk, reply: Any) -> Outcome:
+        if type(reply) is int:
+            return published(reply)
+        if isinstance(reply, hiredis.ReplyError):
+            chunk.refusal = str(reply)
+            return self._error_of(chunk.refusal)
+        if not chunk.publications:
+            return published(0)  # PONG
+        shown = self._broker.scrub(str(reply))[:100]
+        return BrokerRefused(f"broker {self._broker}: PUBLISH answered {shown}")
 
     def _expire(self, looked_again: bool = False) -> None:
         """Fail what has had its time; end a connection on which nothing has come back for as long."""
@@ -514,26 +512,26 @@ class CallbackCompletion:
 
 
 class Chunk:
-    """Messages that are answered together; none at all stands for a PING."""
+    """Publications that are answered together; none at all stands for a PING."""
 
-    __slots__ = ("count", "deadline", "done", "failure", "messages", "refusal", "replies", "shapes", "size")
+    __slots__ = ("count", "deadline", "done", "failure", "publications", "refusal", "replies", "shapes", "size")
 
     done: asyncio.Future[list[Outcome]] | CallbackCompletion
     shapes: tuple[bytes, ...]  # only where messages are projected: those that there were when it was sent
 
-    def __init__(self, messages: Sequence[Message], size: int) -> None:
-        self.messages = messages
+    def __init__(self, publications: Sequence[Publication], size: int) -> None:
+        self.publications = publications
         self.size = size  # bytes of payload
-        self.count = len(messages) or 1  # replies that it takes
+        self.count = len(publications) or 1  # replies that it takes
         self.deadline = 0.0
         self.replies: list[Any] = []
         self.refusal = ""
         self.failure: BrokerError | None = None  # of the chunk as a whole
 
 
-def _chunk(messages: Sequence[Message], start: int) -> Chunk:
+def _chunk(publications: Sequence[Publication], start: int) -> Chunk:
     end, size = start, 0
-    while end < len(messages) and end - start < CHUNK_MESSAGES and size < CHUNK_BYTES:
-        size += len(messages[end][1])
+    while end < len(publications) and end - start < CHUNK_MESSAGES and size < CHUNK_BYTES:
+        size += len(publications[end].payload)
         end += 1
-    return Chunk(messages[start:end], size)
+    return Chunk(publications[start:end], size)

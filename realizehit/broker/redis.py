@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any
 
 from realizehit.broker.base import Bus, BusListener, BusState
+from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 from realizehit.broker.subscriber import Link, LinkSettings
 from realizehit.broker.url import Address
 from realizehit.common.upkeep import keep_up
-from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.errors import BrokerUnavailable
 
 
 class _Reports:
@@ -176,22 +177,22 @@ class RedisBus(Bus):
 
     # ---- publishing
 
-    def publish(self, channel: bytes, payload: bytes) -> Coroutine[Any, Any, int]:
+    def publish(self, publication: Publication) -> Coroutine[Any, Any, Published]:
         """Publish one message. See `Bus.publish`."""
-        return self._publisher().publish(channel, payload)
+        return self._publisher().publish(publication)
 
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
-        """Publish one message, and tell. See `Bus.publish_soon`."""
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
+        """Publish one message, and call back. See `Bus.publish_soon`."""
         try:
             pipeline = self._publisher()
         except BrokerUnavailable as error:
             done(error)
         else:
-            pipeline.publish_soon(channel, payload, done)
+            pipeline.publish_soon(publication, done)
 
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Publish messages in order. See `Bus.publish_many`, and `Pipeline.publish_many` for its times."""
-        return await self._publisher().publish_many(messages)
+        return await self._publisher().publish_many(publications)
 
     async def ping(self) -> None:
         """Check that the broker answers. See `Bus.ping`."""

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from realizehit._fanout import channel_id
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.url import Address
-from realizehit.client.channels import encode_message, publish_in_blocks
+from realizehit.client.channels import encode_message, publish_in_blocks, result_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.client.ownership import PerLoop
 from realizehit.client.reconnect import was_silent
@@ -85,9 +84,9 @@ class Publisher:
                 may have taken the message.
             BrokerRefused: it answered with an error.
         """
-        channel, text = encode_message(pattern, payload)
+        publication = encode_message(pattern, payload)
         line = await self._reach()
-        return PublishResult(channel_id(channel), await line.pipeline.publish(channel, text))
+        return result_of(publication, await line.pipeline.publish(publication))
 
     async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined.

@@ -12,10 +12,10 @@ import redis.exceptions as errors
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from realizehit._fanout import channel_id
+from realizehit.broker.publication import Outcome, published
 from realizehit.broker.resp import pack_publish
 from realizehit.broker.url import Address
-from realizehit.client.channels import Block, encode_message, publish_in_blocks
+from realizehit.client.channels import Block, encode_message, publish_in_blocks, result_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
 from realizehit.client.publisher import DEFAULT_URL
 from realizehit.client.reconnect import was_silent
@@ -71,11 +71,11 @@ class Publisher:
 
     def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
         """Publish one message; arguments, result and errors as `realizehit.Publisher.publish`."""
-        message = encode_message(pattern, payload)
-        (outcome,) = self._exchange([message])
+        publication = encode_message(pattern, payload)
+        (outcome,) = self._exchange([publication])
         if isinstance(outcome, BrokerError):
             raise outcome
-        return PublishResult(channel_id(message[0]), outcome)
+        return result_of(publication, outcome)
 
     def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined; as `realizehit.Publisher.publish_many`."""
@@ -120,9 +120,9 @@ class Publisher:
     ) -> None:
         self.close()
 
-    def _exchange(self, block: Block) -> Sequence[int | BrokerError]:
+    def _exchange(self, block: Block) -> Sequence[Outcome]:
         """Send a block and read what the broker says; where the connection fails, the rest has that error."""
-        replies: list[int | BrokerError] = []
+        replies: list[Outcome] = []
         sent = 0
         try:
             connection = self._connect()
@@ -163,12 +163,12 @@ class Publisher:
             left -= 1
             time.sleep(backoff.next())
 
-    def _read(self, connection: Any) -> int | BrokerError:
+    def _read(self, connection: Any) -> Outcome:
         try:
             reply = connection.read_response()
         except errors.ResponseError as error:
             return self._translated(error)
-        return reply if type(reply) is int else BrokerRefused(f"PUBLISH answered {str(reply)[:100]}")
+        return published(reply) if type(reply) is int else BrokerRefused(f"PUBLISH answered {str(reply)[:100]}")
 
     def _translated(self, error: Exception) -> BrokerError:
         text = self._address.scrub(str(error) or type(error).__name__)

@@ -26,6 +26,7 @@ from realizehit.access.gate import Gate
 from realizehit.access.keys import Key
 from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus
+from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.common.seldom import REMINDER, Seldom, more
 from realizehit.errors import (
     AccessDenied,
@@ -37,7 +38,7 @@ from realizehit.errors import (
     RequestError,
 )
 from realizehit.http.fast_path import Respond
-from realizehit.node.messages import Publication, parse_batch, parse_lines, parse_publication, problem
+from realizehit.node.messages import parse_batch, parse_lines, parse_publication, problem
 from realizehit.node.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.admission import readable
@@ -258,16 +259,16 @@ class Publish(Endpoint):
     """``POST {prefix}``."""
 
     async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
-        channel, payload = self._checked(body, key)
+        publication = self._checked(body, key)
         try:
-            nodes = await self.bus.publish(channel, payload)
+            published = await self.bus.publish(publication)
         except BrokerError as error:
             self.metrics.count(_outcome(error))
             raise
         finally:
             self.metrics.took(time.perf_counter() - began)
         self.metrics.count("queued")
-        return _queued(channel, nodes)
+        return _queued(publication, published)
 
     def _checked(self, body: bytes, key: Key | None) -> Publication:
         publication = parse_publication(body)
@@ -288,21 +289,21 @@ class Publish(Endpoint):
         began = time.perf_counter()
         try:
             key, _ = self._admit(client, headers, body)
-            channel, payload = self._checked(body, key)
+            publication = self._checked(body, key)
         except Exception as error:  # noqa: BLE001 - a defect is answered and logged
             self._refuse(respond, error, client, headers)
             return
 
-        def done(outcome: int | BrokerError) -> None:
+        def done(outcome: Outcome) -> None:
             self.metrics.took(time.perf_counter() - began)
-            if isinstance(outcome, int):
+            if isinstance(outcome, Published):
                 self.metrics.count("queued")
-                respond(200, _JSON, orjson.dumps(_queued(channel, outcome)), ())
+                respond(200, _JSON, orjson.dumps(_queued(publication, outcome)), ())
             else:
                 self.metrics.count(_outcome(outcome))
                 self._refuse(respond, outcome, client, headers)
 
-        self.bus.publish_soon(channel, payload, done)
+        self.bus.publish_soon(publication, done)
 
 
 class PublishBatch(Endpoint):
@@ -358,9 +359,9 @@ class PublishBatch(Endpoint):
         published = iter(outcomes)
         for index, item in enumerate(items):
             outcome = next(published) if isinstance(item, Publication) else item
-            if isinstance(outcome, int):
+            if isinstance(outcome, Published):
                 queued += 1
-                results.append(_queued(item[0], outcome))  # type: ignore[index]  # a Publication, as just seen
+                results.append(_queued(item, outcome))  # type: ignore[arg-type]  # a Publication, as just seen
             else:
                 if isinstance(outcome, BrokerError):
                     self.metrics.count(_outcome(outcome))
@@ -415,8 +416,8 @@ def _outcome(error: BrokerError) -> str:
     return "unavailable" if isinstance(error, BrokerUnavailable) else "refused"
 
 
-def _queued(channel: bytes, nodes: int) -> dict[str, Any]:
-    return {"status": "queued", "id": _fanout.channel_id(channel), "nodes": nodes}
+def _queued(publication: Publication, published: Published) -> dict[str, Any]:
+    return {"status": "queued", "id": _fanout.channel_id(publication.channel), "nodes": published.nodes}
 
 
 def _failed(index: int, code: str, detail: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_clients_load_nothing_of_the_server() -> None:
     assert "realizehit.client.ws" in loaded
     server = ("realizehit.http", "realizehit.node", "realizehit.process", "realizehit.transports")
     assert not {name for name in loaded if name.startswith(server)}
-    own = {"", ".publisher", ".resp", ".url"}  # publishing straight to the broker
+    own = {"", ".publication", ".publisher", ".resp", ".url"}  # publishing straight to the broker
     assert {name for name in loaded if name.startswith("realizehit.broker")} <= {f"realizehit.broker{it}" for it in own}
     assert not loaded & {f"realizehit.{name}" for name in ("server", "hub", "settings", "messages", "metrics", "api")}
 

@@ -22,6 +22,7 @@ import redis
 from realizehit.broker import embedded
 from realizehit.broker.embedded import MAX_SOCKET_PATH, EmbeddedValkey
 from realizehit.broker.open import open_bus
+from realizehit.broker.publication import Publication, Published
 from realizehit.errors import EmbeddedUnavailable
 from tests.support.bus_recorder import Recorder
 
@@ -93,7 +94,7 @@ async def test_it_carries_messages_and_leaves_nothing_behind(base: Path) -> None
         await bus.start(recorder)
         bus.subscribe(b"a")
         await recorder.until(lambda: recorder.confirmed == [b"a"])
-        assert await bus.publish(b"a", b"1") == 1
+        assert await bus.publish(Publication(b"a", b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         await bus.close()
     assert directories(base) == []
@@ -111,7 +112,7 @@ async def test_one_that_is_killed_is_started_again(base: Path, caplog: pytest.Lo
         await recorder.until(lambda: recorder.confirmed)
         os.kill(pid, signal.SIGKILL)
         await recorder.until(lambda: recorder.gaps, 20)
-        assert await bus.publish(b"a", b"1") == 1
+        assert await bus.publish(Publication(b"a", b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         assert valkey.url == url
         again = pid_of(directory)

@@ -22,7 +22,8 @@ from typing import Any, Final
 import hiredis
 
 from realizehit import _fanout
-from realizehit.broker.publisher import Chunk, Message, Outcome, Pipeline
+from realizehit.broker.publication import Outcome, Publication
+from realizehit.broker.publisher import Chunk, Pipeline
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
 from realizehit.broker.shapes.registry import CONTROL, READ_INTERVAL, is_shape, labelled, read
 from realizehit.errors import BrokerError, BrokerRefused
@@ -216,7 +217,7 @@ class FollowingPipeline(Pipeline):
 
     def _catch_up(self, connection: CommandConnection, new: Sequence[bytes]) -> None:
         """Project by new shapes what was carried out after their registration: whatever has no reply yet."""
-        commands: list[Message] = []
+        commands: list[Publication] = []
         owing: list[_Part] = []
         for index, part in enumerate(self._expected):
             if isinstance(part, Chunk):
@@ -227,13 +228,13 @@ class FollowingPipeline(Pipeline):
                 continue
             shapes = tuple(shape for shape in new if shape not in chunk.shapes)
             chunk.shapes += shapes
-            if not shapes or not chunk.messages:
+            if not shapes or not chunk.publications:
                 continue
             places: list[int] = []
             for place in unanswered:
-                channel, payload = chunk.messages[place]
-                for projection in _fanout.projections(channel, shapes):
-                    commands.append((projection, labelled(channel, payload)))
+                publication = chunk.publications[place]
+                for projection in _fanout.projections(publication.channel, shapes):
+                    commands.append(Publication(projection, labelled(publication)))
                     places.append(place)
             if places:
                 if part is chunk:
@@ -249,7 +250,7 @@ class FollowingPipeline(Pipeline):
 
     def _pack(self, chunk: Chunk) -> bytes:
         chunk.shapes = self.shapes
-        if self.shapes and chunk.messages:
+        if self.shapes and chunk.publications:
             commands, places = self._projected(chunk)
             if len(places) > chunk.count:
                 self._expected.append(self._keep_book(chunk, places))
@@ -266,17 +267,17 @@ class FollowingPipeline(Pipeline):
         chunk.replies = []
         return part
 
-    def _projected(self, chunk: Chunk) -> tuple[list[Message], list[int]]:
+    def _projected(self, chunk: Chunk) -> tuple[list[Publication], list[int]]:
         """Return a chunk's commands, each message before its projections, and for each the index of its message."""
-        commands: list[Message] = []
+        commands: list[Publication] = []
         places: list[int] = []
-        for place, (channel, payload) in enumerate(chunk.messages):
-            commands.append((channel, payload))
+        for place, publication in enumerate(chunk.publications):
+            commands.append(publication)
             places.append(place)
-            projections = _fanout.projections(channel, self.shapes)
+            projections = _fanout.projections(publication.channel, self.shapes)
             if projections:
-                text = labelled(channel, payload)
-                commands += [(projection, text) for projection in projections]
+                text = labelled(publication)
+                commands += [Publication(projection, text) for projection in projections]
                 places += [place] * len(projections)
         return commands, places
 
@@ -286,7 +287,7 @@ class FollowingPipeline(Pipeline):
         size = 0
         for place in places:
             book.left[place] += 1
-            size += len(chunk.messages[place][1])
+            size += len(chunk.publications[place].payload)
         book.extra += len(places)
         book.extra_bytes += size
         self._messages_under_way += len(places)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import unquote
 
+from realizehit.broker.publication import Publication
 from realizehit.errors import PatternError
 from realizehit.pattern import channel_of, shape_of
 
@@ -92,6 +93,6 @@ def is_shape(text: Any) -> bool:
         return False
 
 
-def labelled(channel: bytes, payload: bytes) -> bytes:
-    """Return the payload of a projection: it says which channel was published to, since the subscription does not."""
-    return b"@c=%b?%b" % (channel, payload)
+def labelled(publication: Publication) -> bytes:
+    """Return the payload of a projection: it names the channel, since the subscription leaves some of it open."""
+    return b"@c=%b?%b" % (publication.channel, publication.payload)
