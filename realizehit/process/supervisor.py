@@ -23,8 +23,9 @@ from typing import Final
 import uvloop
 
 from realizehit.access.gate import Gate
-from realizehit.broker.embedded import EmbeddedValkey, private_directory
+from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
+from realizehit.broker.private_directory import private_directory
 from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.process.line import Report
