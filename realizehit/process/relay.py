@@ -23,8 +23,8 @@ import hiredis
 
 from realizehit import _fanout
 from realizehit.broker.base import BusState
-from realizehit.broker.embedded import MAX_SOCKET_PATH
 from realizehit.broker.open import open_bus
+from realizehit.broker.private_directory import MAX_SOCKET_PATH
 from realizehit.broker.resp import BACK, LOST, REFUSED
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.common.upkeep import Ticker

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 import redis
 
-from realizehit.broker import embedded
-from realizehit.broker.embedded import MAX_SOCKET_PATH, EmbeddedValkey
+from realizehit.broker import embedded, private_directory
+from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
+from realizehit.broker.private_directory import MAX_SOCKET_PATH
 from realizehit.broker.publication import Publication, Published
 from realizehit.errors import EmbeddedUnavailable
 from tests.support.bus_recorder import Recorder
@@ -333,10 +334,10 @@ def test_a_path_too_long_for_a_socket_is_named(base: Path) -> None:
 
 
 def test_a_lock_that_is_held_is_waited_for_and_then_named(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(private_directory, "LOCK_TIMEOUT", 0.1)
     base.mkdir(mode=0o700)
     with (
-        embedded._locked(base / "lock"),
+        private_directory._locked(base / "lock"),
         pytest.raises(EmbeddedUnavailable, match=r"locked by another process for 0\.1 seconds"),
     ):
         EmbeddedValkey(base).start()
