@@ -89,6 +89,7 @@ cdef struct Conn:
     uint32_t flags
     uint8_t state
     uint8_t framing
+    uint8_t frame_key           # which frames it shares: framing and features
     uint8_t strikes             # what it sent too fast: refused less allowed, 0 or more
     uint32_t over               # last tick at which its queue was within the limit, for ON_OVER; when closing is over
     # The queue: a ring of frames. Most of the time it is empty, else it mostly holds one, which needs no block.

@@ -17,7 +17,10 @@ from realizehit.engine.conn cimport (
     ON_SLOW, OVERDUE, RELEASE_PENDING, SEEN, SLOW_PARSER, TLS, Conn, list_grow, list_pop, list_push,
     slot_release, slot_take, slots_grow,
 )
-from realizehit.engine.frames cimport FRAMING_POLLING_3, FRAMING_RESP, FRAMINGS, Frame, frame_release, is_websocket
+from realizehit.engine.frames cimport (
+    FEATURES_PLAIN, FRAMING_POLLING_3, FRAMING_RESP, FRAMINGS, Frame, frame_key, frame_release, is_websocket,
+    key_features,
+)
 from realizehit.engine.framings cimport build_close_frame
 from realizehit.engine.heartbeats cimport start_heartbeat
 from realizehit.engine.input cimport input_drop
@@ -48,6 +51,7 @@ cdef inline Conn* open_connection(State* s, object handler, int framing) except 
     c = slot_take(&s.slots)
     c.state = CONN_OPEN
     c.framing = <uint8_t> framing
+    c.frame_key = frame_key(framing, FEATURES_PLAIN)
     Py_INCREF(handler)
     c.handler = <PyObject*> handler
     if not is_websocket(framing):
@@ -166,6 +170,7 @@ cdef inline int take_over(State* s, Conn* c, Conn* o) except -1:
     """
     queue_drop(&s.pool, c, 0)
     c.fd, c.transport, c.handler, c.framing = o.fd, o.transport, o.handler, o.framing
+    c.frame_key = frame_key(o.framing, key_features(c.frame_key))   # it keeps what it asked for
     c.flags = (c.flags & LISTED) | (o.flags & (IS_TRANSPORT | BLOCKED | SLOW_PARSER | SEEN | TLS))
     c.outside, o.outside = o.outside, 0
     c.moved, c.unsent = o.moved, o.unsent

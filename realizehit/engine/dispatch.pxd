@@ -1,4 +1,5 @@
-# A publication to its subscribers: one frame for each framing among them, a pointer to it in each queue.
+# A publication to its subscribers: one frame for each framing and set of features among them, and a pointer to it in
+# each queue.
 #
 # Called with a channel of the registry and a payload that was checked. Neither Python code nor a system call runs
 # between two subscribers, and no subscription changes meanwhile. MemoryError, for a frame, is all that is raised: the
@@ -9,7 +10,7 @@ from libc.string cimport memset
 
 from realizehit.engine.backpressure cimport enqueue
 from realizehit.engine.conn cimport CHANNEL_HELD, CONN_OPEN, Channel, Conn, Subscriber, rh_prefetch
-from realizehit.engine.frames cimport FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMINGS, Frame, frame_release
+from realizehit.engine.frames cimport FRAME_KEYS, Frame, frame_release, key_framing
 from realizehit.engine.framings cimport build_message
 from realizehit.engine.state cimport State
 from realizehit.engine.text cimport is_utf8
@@ -22,11 +23,12 @@ cdef enum:
 cdef inline int fan_out(State* s, Channel* channel, const char* payload, size_t size) except -1:
     cdef Subscriber* subs = channel.subs
     cdef uint32_t count = channel.count
-    cdef Frame* frames[FRAMINGS]
+    cdef Frame* frames[FRAME_KEYS]
+    cdef uint8_t built[FRAME_KEYS]      # the keys of those that there are
+    cdef int built_count = 0, key
     cdef uint32_t i
     cdef Conn* c
     cdef Frame* f
-    cdef int framing
     cdef bint urgent = count <= URGENT_MAX
     memset(frames, 0, sizeof(frames))
     try:
@@ -34,19 +36,19 @@ cdef inline int fan_out(State* s, Channel* channel, const char* payload, size_t 
             if i + AHEAD < count:
                 rh_prefetch(subs[i + AHEAD].conn)
             c = subs[i].conn
-            framing = c.framing
-            if framing == FRAMING_ENGINEIO_3:
-                framing = FRAMING_ENGINEIO_4    # their messages are the same
-            f = frames[framing]
+            key = c.frame_key
+            f = frames[key]
             if f == NULL:
-                f = frames[framing] = build_message(s, framing, channel.id, <bytes> channel.name, payload, size)
+                f = frames[key] = build_message(s, key_framing(key), channel.id, <bytes> channel.name, payload, size)
+                built[built_count] = <uint8_t> key
+                built_count += 1
                 s.n.frames_built += 1
             if c.state == CONN_OPEN:
                 s.n.deliveries += enqueue(s, c, f, urgent)
     finally:
-        for i in range(FRAMINGS):
-            if frames[i] != NULL:
-                frame_release(&s.pool, frames[i])
+        while built_count:
+            built_count -= 1
+            frame_release(&s.pool, frames[built[built_count]])
     return 0
 
 
