@@ -28,7 +28,8 @@ from realizehit.engine.filters cimport C_MAX_CHANNEL, C_MAX_FILTERS, C_MAX_KEY, 
 from realizehit.engine.flush cimport write_slice
 from realizehit.engine.frames cimport (
     FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_RESP,
-    FRAMING_SSE, FRAMING_SSE_CHUNKED, FRAMING_WEBSOCKET, OP_BINARY, PARTIAL_MAX, Frame, frame_build,
+    FRAMING_SSE, FRAMING_SSE_CHUNKED, FRAMING_WEBSOCKET, OP_BINARY, PARTIAL_MAX, Frame, Message, frame_build,
+    reply_of,
 )
 from realizehit.engine.framings cimport build_message, frame_of, pings_build, pings_release
 from realizehit.engine.memory cimport RH_DEBUG, alive, pool_clear
@@ -514,6 +515,7 @@ cdef class Engine:
         Cost: one frame; it goes out with whatever else waits for the connection.
         """
         cdef Conn* c = slot_find(&self.s.slots, handle)
+        cdef Message m
         if c == NULL or c.state != CONN_OPEN:
             return False
         if binary:
@@ -521,7 +523,8 @@ cdef class Engine:
         else:
             if c.framing == FRAMING_POLLING_3 and not is_utf8(<const uint8_t*> PyBytes_AS_STRING(data), len(data)):
                 raise ValueError("the text is not UTF-8")
-            send_frame(&self.s, c, build_message(&self.s, c.framing, NULL, b"", PyBytes_AS_STRING(data), len(data)))
+            m = reply_of(PyBytes_AS_STRING(data), len(data))
+            send_frame(&self.s, c, build_message(&self.s, c.framing, &m))
         self.later()
         return True
 
@@ -640,6 +643,9 @@ cdef class Engine:
     def subscribe(self, uint64_t handle, bytes channel not None, uint32_t limit=1024):
         """Put a connection into a channel.
 
+        A channel with a raw ``*`` in it is a wildcard's: what is published to it must come as
+        ``@c=<concrete channel>?<payload>``, and subscribers get it with that label behind the id.
+
         Args:
             channel: the canonical channel.
             limit: subscriptions that the connection may hold.
@@ -714,6 +720,9 @@ cdef class Engine:
 
     def dispatch(self, batch):
         """Fan a batch of publications out to the subscribers, and write to each of them once.
+
+        Payloads that are not UTF-8, and those on a wildcard's channel that do not name their concrete channel, are
+        dropped and counted.
 
         Args:
             batch: items of three, ``(kind, channel, payload)``, of which the last two are ``bytes``.
@@ -809,6 +818,7 @@ cdef class Engine:
             "deliveries": self.s.n.deliveries, "bytes_out": self.s.n.bytes_out, "frames_built": self.s.n.frames_built,
             "sends": self.s.n.sends, "blocked": self.s.n.blocked,
             "dropped_invalid_utf8": self.s.n.dropped_invalid_utf8, "dropped_unclaimed": self.s.n.dropped_unclaimed,
+            "malformed": self.s.n.malformed,
             "slow_disconnects": self.s.n.slow_disconnects, "heartbeat_disconnects": self.s.n.heartbeat_disconnects,
             "protocol_errors": self.s.n.protocol_errors, "refused_frames": self.s.n.refused_frames,
         }

@@ -70,6 +70,7 @@ cdef struct Channel:
 
 cdef enum ChannelFlag:
     CHANNEL_HELD = 1            # publications are withheld: they belong to an earlier subscription at the broker
+    CHANNEL_WILDCARD = 2        # a star stands in its name: publications come with their concrete channel
 
 
 cdef struct Input:

@@ -43,6 +43,28 @@ cdef struct Frame:
     uint32_t size           # bytes
 
 
+cdef struct Message:
+    # What is sent, before it takes the form of a framing. Nothing of it is owned.
+    const char* id          # 8 bytes, the subscription's id; NULL for a reply, which has neither label nor channel
+    const char* label       # stands between the id and "?": "@c=<channel>" for a wildcard's publication
+    size_t label_size       # bytes; 0 for none
+    const char* text        # the payload or the reply
+    size_t size
+    const char* whole       # label, "?" and text as the broker sent them; the text where there is no label
+    size_t whole_size
+    const char* channel     # what was subscribed to
+    size_t channel_size
+
+
+cdef inline Message reply_of(const char* text, size_t size) noexcept nogil:
+    cdef Message m
+    m.id = m.label = m.channel = NULL
+    m.label_size = m.channel_size = 0
+    m.text = m.whole = text
+    m.size = m.whole_size = size
+    return m
+
+
 cdef inline bint is_websocket(int framing) noexcept nogil:
     return framing <= FRAMING_ENGINEIO_3
 

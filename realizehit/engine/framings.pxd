@@ -3,13 +3,13 @@
 # Called by dispatch, replies and closing. A frame that is returned is held once, by the caller. Python code that runs
 # here is zlib's alone. MemoryError is all that is raised: no memory, or a frame that would be larger than `FRAME_MAX`.
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 
 from realizehit.engine.engineio cimport engineio_frame, polling_3_frame, polling_4_frame
 from realizehit.engine.frames cimport (
     FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_SSE,
-    FRAMING_SSE_CHUNKED, FRAMING_WEBSOCKET, FRAMINGS, OP_CLOSE, OP_TEXT, RSV1, Frame, frame_build, frame_bytes,
+    FRAMING_SSE_CHUNKED, FRAMING_WEBSOCKET, FRAMINGS, OP_CLOSE, OP_TEXT, RSV1, Frame, Message, frame_build, frame_bytes,
     frame_new, frame_release, is_event_stream,
 )
 from realizehit.engine.memory cimport RH_DEBUG, Pool, alive
@@ -44,30 +44,28 @@ cdef inline Frame* build_deflated(State* s, const char* head, size_t head_size, 
     return f
 
 
-cdef inline Frame* build_message(State* s, int framing, const char* id, bytes channel, const char* text,
-                                 size_t size) except NULL:
-    """Build a message of a framing: with `id` a publication, which RESP names by its channel; a reply without one."""
+cdef inline Frame* build_message(State* s, int framing, const Message* m) except NULL:
     cdef Frame* f
     cdef char head[9]
     cdef size_t head_size = 0
     if framing == FRAMING_WEBSOCKET or framing == FRAMING_DEFLATE:
-        if id != NULL:
-            memcpy(head, id, 8)
+        if m.id != NULL:
+            memcpy(head, m.id, 8)
             head[8] = c'?'
-            head_size = 9
-        if framing == FRAMING_DEFLATE and head_size + size >= DEFLATE_MIN:
-            return build_deflated(s, head, head_size, text, size)
-        f = frame_build(&s.pool, OP_TEXT, head, head_size, text, size)
+            head_size = 8 if m.label_size else 9
+        if framing == FRAMING_DEFLATE and head_size + m.whole_size >= DEFLATE_MIN:
+            return build_deflated(s, head, head_size, m.whole, m.whole_size)
+        f = frame_build(&s.pool, OP_TEXT, head, head_size, m.whole, m.whole_size)
     elif framing == FRAMING_ENGINEIO_4 or framing == FRAMING_ENGINEIO_3:
-        f = engineio_frame(&s.pool, id, text, size)
+        f = engineio_frame(&s.pool, m)
     elif framing == FRAMING_POLLING_4:
-        f = polling_4_frame(&s.pool, id, text, size)
+        f = polling_4_frame(&s.pool, m)
     elif framing == FRAMING_POLLING_3:
-        f = polling_3_frame(&s.pool, id, text, size)
+        f = polling_3_frame(&s.pool, m)
     elif is_event_stream(framing):
-        f = sse_frame(&s.pool, id, text, size, framing == FRAMING_SSE_CHUNKED)
+        f = sse_frame(&s.pool, m, framing == FRAMING_SSE_CHUNKED)
     else:
-        f = resp_message(&s.pool, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel), text, size)
+        f = resp_message(&s.pool, m.channel, m.channel_size, m.whole, m.whole_size)
     if f == NULL:
         raise MemoryError()
     return f

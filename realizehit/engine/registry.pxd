@@ -8,9 +8,9 @@
 
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 
-from realizehit.engine.conn cimport Channel, Conn, Subscriber, Subscription
+from realizehit.engine.conn cimport CHANNEL_WILDCARD, Channel, Conn, Subscriber, Subscription
 from realizehit.engine.frames cimport FRAMING_RESP
 from realizehit.engine.memory cimport RH_DEBUG, Pool, alive, pool_give, pool_take
 from realizehit.engine.state cimport State
@@ -61,6 +61,8 @@ cdef inline void channel_init(Channel* channel, PyObject* name, const char* text
     channel.name = name
     rh_id(channel.id, <const uint8_t*> text, size)
     channel.number = number_of(channel.id)
+    if memchr(text, c'*', size) != NULL:    # what a pattern's author writes as a star is percent-encoded
+        channel.flags |= CHANNEL_WILDCARD
 
 
 cdef inline Py_ssize_t index_of(Conn* c, Channel* channel) noexcept nogil:

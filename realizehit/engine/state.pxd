@@ -27,6 +27,7 @@ cdef struct Counters:
     uint64_t blocked
     uint64_t dropped_invalid_utf8
     uint64_t dropped_unclaimed
+    uint64_t malformed          # publications to a wildcard's channel that do not say their concrete channel
     uint64_t slow_disconnects
     uint64_t heartbeat_disconnects
     uint64_t protocol_errors
