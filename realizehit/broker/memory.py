@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
-from realizehit.broker.base import Bus, BusListener, BusState
+from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
 from realizehit.broker.publication import Outcome, Publication, Published, published
 from realizehit.errors import BrokerUnavailable
 
@@ -55,7 +55,7 @@ class MemoryBus(Bus):
     async def close(self) -> None:
         """Leave all channels; what was published and not delivered yet is dropped."""
         for channel in [channel for channel, buses in self._space.channels.items() if self in buses]:
-            self.unsubscribe(channel)
+            self.unsubscribe(Interest(channel))
         self._batch.clear()
         self._set_state(BusState.CLOSED)
 
@@ -63,14 +63,14 @@ class MemoryBus(Bus):
         if self.state is not state:
             self.state = state
             if self._listener is not None:
-                self._listener.state_changed(state)
+                self._listener.state_changed(BROKER, state)
 
-    def subscribe(self, channel: bytes) -> bool:
+    def subscribe(self, channel: Interest) -> bool:
         """Ask for a channel, which is in force at once."""
         self._space.channels.setdefault(channel, {})[self] = None
         return True
 
-    def unsubscribe(self, channel: bytes) -> None:
+    def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel."""
         buses = self._space.channels.get(channel, {})
         buses.pop(self, None)

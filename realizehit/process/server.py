@@ -19,8 +19,8 @@ from realizehit import _fanout, logs
 from realizehit.access.gate import Gate
 from realizehit.access.limits import STRIKES
 from realizehit.broker.embedded import EmbeddedValkey
+from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.open import open_bus
-from realizehit.broker.subscriber import LinkSettings
 from realizehit.common.seldom import REMINDER
 from realizehit.common.upkeep import Ticker, keep_up
 from realizehit.http import console

@@ -27,7 +27,7 @@ from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError
 from realizehit.node.hub import Hub
 from realizehit.node.messages import problem
-from realizehit.pattern import Pattern, channel_of
+from realizehit.pattern import Channel, Pattern, channel_of
 from realizehit.transports.admission import cross_origin, headers_of, opening_of
 from realizehit.transports.buffered import Held
 from realizehit.transports.guard import STATUS, Guard
@@ -212,7 +212,7 @@ class EventStreams:
                 self._gate.not_granted(channel)
                 answer(index, channel, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             else:
-                self._hub.subscribe(held.handle, channel, partial(answer, index, channel))
+                self._hub.subscribe(held.handle, Channel(channel), partial(answer, index, channel))
         await settled.wait()
         left = _Refusal(ErrorCode.UNAVAILABLE, "the connection is closing")
         return [left if outcome is None else outcome for outcome in outcomes]
@@ -267,7 +267,7 @@ def _patterns(query: bytes) -> list[bytes | _Refusal]:
     return [_channel(text) for name, text in pairs if name == "pat"]
 
 
-def _channel(text: str) -> bytes | _Refusal:
+def _channel(text: str) -> Channel | _Refusal:
     try:
         if text.lstrip().startswith("{"):
             return channel_of(orjson.loads(text))

@@ -20,6 +20,7 @@ import pytest
 import redis
 
 from realizehit.broker import embedded, private_directory
+from realizehit.broker.base import Interest
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
 from realizehit.broker.private_directory import MAX_SOCKET_PATH
@@ -93,7 +94,7 @@ async def test_it_carries_messages_and_leaves_nothing_behind(base: Path) -> None
             assert int(client.info("server")["tcp_port"]) == 0
         bus, recorder = open_bus(valkey.url), Recorder()
         await bus.start(recorder)
-        bus.subscribe(b"a")
+        bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed == [b"a"])
         assert await bus.publish(Publication(b"a", b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
@@ -109,7 +110,7 @@ async def test_one_that_is_killed_is_started_again(base: Path, caplog: pytest.Lo
         url, pid = valkey.url, pid_of(directory)
         bus, recorder = open_bus(url), Recorder()
         await bus.start(recorder)
-        bus.subscribe(b"a")
+        bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed)
         os.kill(pid, signal.SIGKILL)
         await recorder.until(lambda: recorder.gaps, 20)
