@@ -74,7 +74,7 @@ class Publisher:
         (outcome,) = self._exchange([publication])
         if isinstance(outcome, BrokerError):
             raise outcome
-        return result_of(publication, outcome)
+        return result_of(pattern, publication, outcome)
 
     def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined; as `realizehit.Publisher.publish_many`."""
