@@ -122,6 +122,6 @@ class ConnectionKeeper:
             return self._errors.no_login(error)
         except OSError as error:  # BrokerUnavailable is one
             return self._errors.lost(reason_of(error))
-        except Exception as error:  # noqa: BLE001 - nobody awaits this task: what waits for the connection has to fail
+        except Exception as error:  # noqa: BLE001 - no caller awaits this task: what waits for the connection has to fail
             self._defects.note(error)
             return self._errors.unavailable(f"connecting failed: {type(error).__name__}")

@@ -265,7 +265,7 @@ class Pipeline:
             self._fail_late(loop.time())
         finally:  # also where a callback failed
             due = [chunk.deadline for chunk in chain(self._under_way, self._waiting) if not chunk.done.done()][:1]
-            if self._under_way:  # also where nobody waits for these any more: they tell whether the broker is there
+            if self._under_way:  # also those that were given up: their replies tell whether the broker is there
                 due.append(self._last_progress + self._timeout)
             if self._timer is not None:  # set for what was published meanwhile
                 self._timer.cancel()
@@ -300,7 +300,7 @@ class Pipeline:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # A callback may publish: that stands in new queues.
+        # A callback may publish, which goes into new queues.
         under_way, self._under_way = self._under_way, deque()
         waiting, self._waiting = self._waiting, deque()
         self._forget_under_way()

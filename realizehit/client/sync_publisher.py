@@ -133,7 +133,7 @@ class Publisher:
                     for _ in part:
                         replies.append(self._read(connection))  # noqa: PERF401 - those before a failure count
             except BaseException:
-                connection.disconnect()  # replies that nobody reads would answer the next command
+                connection.disconnect()  # replies that were not read would answer the next command
                 raise
             finally:
                 self._pool.release(connection)

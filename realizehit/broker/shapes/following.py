@@ -8,7 +8,7 @@ This follows from the order of one connection. It is subscribed to the channel o
 lets it publish all the same), so the news of a shape stands among the replies exactly where the broker carried out the
 registration. Messages whose reply came before it were carried out before it, and are not projected by it. Messages
 whose reply is still to come were carried out after it: they are projected at once, before anything else is written.
-What is written later is projected from the start. Whoever published is answered when all of that is.
+What is written later is projected from the start. A publisher gets its answer when all of that is answered.
 """
 
 from __future__ import annotations
