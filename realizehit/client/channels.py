@@ -29,9 +29,10 @@ def encode_message(pattern: Mapping[str, Any], payload: Any) -> Publication:
     return Publication(channel_of(pattern), encode_payload(payload))
 
 
-def result_of(publication: Publication, published: Published) -> PublishResult:
+def result_of(pattern: Mapping[str, Any], publication: Publication, published: Published) -> PublishResult:
     """Return what a publisher is told of a message that the broker took."""
-    return PublishResult(channel_id(publication.channel), published.nodes)
+    label = pattern.id if type(pattern) is Pattern else channel_id(publication.channel)
+    return PublishResult(label, published.nodes)
 
 
 Block = list[Publication]
@@ -70,7 +71,7 @@ def publish_in_blocks(
             key = publication.channel, reply.nodes
             result = results.get(key)
             if result is None:
-                result = results[key] = result_of(publication, reply)
+                result = results[key] = PublishResult(channel_id(publication.channel), reply.nodes)
             outcomes[place] = result
     return [outcome for outcome in outcomes if outcome is not None]
 

@@ -86,7 +86,7 @@ class Publisher:
         """
         publication = encode_message(pattern, payload)
         line = await self._reach()
-        return result_of(publication, await line.pipeline.publish(publication))
+        return result_of(pattern, publication, await line.pipeline.publish(publication))
 
     async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined.

@@ -75,7 +75,7 @@ class Publisher:
         (outcome,) = self._exchange([publication])
         if isinstance(outcome, BrokerError):
             raise outcome
-        return result_of(publication, outcome)
+        return result_of(pattern, publication, outcome)
 
     def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined; as `realizehit.Publisher.publish_many`."""
@@ -134,7 +134,7 @@ class Publisher:
                     for _ in part:
                         replies.append(self._read(connection))  # noqa: PERF401 - those before a failure count
             except BaseException:
-                connection.disconnect()  # replies that nobody reads would answer the next command
+                connection.disconnect()  # replies that were not read would answer the next command
                 raise
             finally:
                 self._pool.release(connection)

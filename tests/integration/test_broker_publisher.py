@@ -10,8 +10,10 @@ from functools import partial
 
 import pytest
 
+from realizehit.broker.chunks import CHUNK_MESSAGES, CHUNKS
 from realizehit.broker.publication import Publication, Published
-from realizehit.broker.publisher import CHUNK_MESSAGES, CHUNKS, WINDOW_MESSAGES, Pipeline
+from realizehit.broker.publisher import WINDOW_MESSAGES, Pipeline
+from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
 from tests.support.proxy import Proxy
@@ -21,9 +23,11 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def pipeline_to(url: str, seconds: float = 10.0, **options: float) -> AsyncIterator[tuple[Pipeline, list[str]]]:
+async def pipeline_to(
+    url: str, seconds: float = 10.0, kind: type[Pipeline] = Pipeline, **options: float
+) -> AsyncIterator[tuple[Pipeline, list[str]]]:
     events: list[str] = []
-    pipeline = Pipeline(
+    pipeline = kind(
         Address(url),
         timeout=seconds,
         on_up=lambda: events.append("up"),
@@ -236,8 +240,11 @@ async def test_a_silent_broker_is_given_up_and_tried_again(valkey: Valkey) -> No
 QUICK = {"probe_after": 0.05, "probe_timeout": 0.2}
 
 
-async def test_an_idle_connection_that_a_router_has_forgotten_costs_no_message_and_no_time(valkey: Valkey) -> None:
-    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, **QUICK) as (pipeline, events):
+@pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
+async def test_an_idle_connection_that_a_router_has_forgotten_costs_no_message_and_no_time(
+    valkey: Valkey, kind: type[Pipeline]
+) -> None:
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, kind, **QUICK) as (pipeline, events):
         assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         proxy.forget()
         # Long before the time of a publication is up there is a new connection, though nothing was published.
@@ -249,12 +256,15 @@ async def test_an_idle_connection_that_a_router_has_forgotten_costs_no_message_a
         assert valkey.calls("publish") == 2
 
 
-async def test_what_is_published_while_a_probe_is_not_answered_goes_over_the_next_connection(valkey: Valkey) -> None:
-    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, **QUICK) as (pipeline, _):
+@pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
+async def test_what_is_published_while_a_probe_is_not_answered_goes_over_the_next_connection(
+    valkey: Valkey, kind: type[Pipeline]
+) -> None:
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, kind, **QUICK) as (pipeline, _):
         assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         proxy.forget()
         async with asyncio.timeout(20):
-            while pipeline._probe is None:
+            while pipeline._probe.under_way is None:
                 await asyncio.sleep(0.001)
         one, many = await asyncio.gather(
             pipeline.publish(Publication(b"a", b"2")),
@@ -266,14 +276,15 @@ async def test_what_is_published_while_a_probe_is_not_answered_goes_over_the_nex
         assert valkey.calls("publish") == 9  # each once
 
 
+@pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
 async def test_what_is_published_while_a_probe_is_answered_by_a_reset_goes_over_the_next_connection(
-    valkey: Valkey,
+    valkey: Valkey, kind: type[Pipeline]
 ) -> None:
-    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, **QUICK) as (pipeline, events):
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, kind, **QUICK) as (pipeline, events):
         assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         proxy.forget()
         async with asyncio.timeout(20):
-            while pipeline._probe is None:
+            while pipeline._probe.under_way is None:
                 await asyncio.sleep(0.001)
         publishing = asyncio.create_task(pipeline.publish(Publication(b"a", b"2")))
         await asyncio.sleep(0)
@@ -283,8 +294,9 @@ async def test_what_is_published_while_a_probe_is_answered_by_a_reset_goes_over_
         assert valkey.calls("publish") == 2
 
 
-async def test_an_idle_connection_to_a_broker_that_answers_stays(valkey: Valkey) -> None:
-    async with pipeline_to(valkey.url, 60, **QUICK) as (pipeline, events):
+@pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
+async def test_an_idle_connection_to_a_broker_that_answers_stays(valkey: Valkey, kind: type[Pipeline]) -> None:
+    async with pipeline_to(valkey.url, 60, kind, **QUICK) as (pipeline, events):
         assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         before = valkey.calls("ping")
         async with asyncio.timeout(20):
@@ -295,8 +307,9 @@ async def test_an_idle_connection_to_a_broker_that_answers_stays(valkey: Valkey)
         assert events == ["up"]
 
 
-async def test_an_idle_connection_to_a_broker_that_is_gone_is_noticed(valkey: Valkey) -> None:
-    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 0.5, **QUICK) as (pipeline, events):
+@pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
+async def test_an_idle_connection_to_a_broker_that_is_gone_is_noticed(valkey: Valkey, kind: type[Pipeline]) -> None:
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 0.5, kind, **QUICK) as (pipeline, events):
         assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         proxy.swallow = True
         async with asyncio.timeout(20):

@@ -21,6 +21,7 @@ from realizehit.broker.channel_states import BATCH
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.open import open_bus
 from realizehit.broker.publication import Publication, Published
+from realizehit.broker.subscriber import WINDOW, Link
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, SettingsError
 from tests.support.bus_recorder import QUICK, Recorder

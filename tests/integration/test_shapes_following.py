@@ -426,7 +426,7 @@ async def test_a_shape_that_lapsed_and_came_back_while_a_message_was_on_its_way(
         await broker.take(1)
 
     async with scripted(serve, [NEW]) as (url, brokers), publisher_to(url, read_interval=0.01) as publisher:
-        await publisher._connect()
+        await publisher._keeper._connect()
         await asyncio.wait_for(read.wait(), 20)
         assert await publisher.publish(Publication(b"a:1|b:1", b"0")) == Published(2)
         assert await publisher.publish(Publication(b"a:1|b:1", b"1")) == Published(2)
@@ -483,7 +483,7 @@ async def test_a_reply_that_nothing_asked_for(garbage: bytes) -> None:
 
     async with scripted(serve, []) as (url, brokers), publisher_to(url) as publisher:
         assert await publisher.publish(Publication(b"a:1", b"0")) == Published(1)
-        await eventually(lambda: publisher._connection is None)
+        await eventually(lambda: publisher._keeper.connection is None)
         assert await publisher.publish(Publication(b"a:1", b"0")) == Published(1)
         assert len(brokers) == 2
 

@@ -8,7 +8,7 @@ This follows from the order of one connection. It is subscribed to the channel o
 lets it publish all the same), so the news of a shape stands among the replies exactly where the broker carried out the
 registration. Messages whose reply came before it were carried out before it, and are not projected by it. Messages
 whose reply is still to come were carried out after it: they are projected at once, before anything else is written.
-What is written later is projected from the start. Whoever published is answered when all of that is.
+What is written later is projected from the start. A publisher gets its answer when all of that is answered.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Any, Final
 import hiredis
 
 from realizehit import _fanout
+from realizehit.broker.chunks import Chunk
 from realizehit.broker.publication import Outcome, Publication
-from realizehit.broker.publisher import Chunk, Pipeline
+from realizehit.broker.publisher import Pipeline
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
 from realizehit.broker.shapes.registry import CONTROL, READ_INTERVAL, is_shape, labelled, read
 from realizehit.errors import BrokerError, BrokerRefused
@@ -122,12 +123,9 @@ class FollowingPipeline(Pipeline):
 
     # ---- the connection
 
-    async def _open(self, connection: CommandConnection) -> BrokerError | None:
-        """Log in, subscribe to new shapes, then read those that there are; nothing is published before."""
+    async def prepare(self, connection: CommandConnection) -> BrokerError | None:
+        """Subscribe to new shapes, then read those that there are; nothing is published before."""
         self._forget()
-        failure = await super()._open(connection)
-        if failure is not None:
-            return failure
         followed: asyncio.Future[BrokerError | None] = connection.loop.create_future()
 
         def settle(error: BrokerError | None) -> None:
@@ -150,20 +148,14 @@ class FollowingPipeline(Pipeline):
 
         self._expected.extend((_Reply(greeted), _Reply(has_read)))
         connection.write(pack(("HELLO", "3")) + pack(("SUBSCRIBE", CONTROL)) + pack(read()))
-        connection.closed.add_done_callback(
-            lambda closed: settle(self._unavailable(self._broker.scrub(closed.result())))
-        )
-        try:
-            async with asyncio.timeout(self._timeout):
-                failure = await followed
-        except TimeoutError:
-            return self._is_late()
+        connection.closed.add_done_callback(lambda closed: settle(self._errors.lost(closed.result())))
+        failure = await followed
         if failure is None:
             self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
         return failure
 
     def _cannot_follow(self, text: str) -> BrokerError:
-        error = self._error_of(text)
+        error = self._errors.of_reply(text)
         if isinstance(error, BrokerRefused):
             return BrokerRefused(f"{error}; it is asked for HELLO 3, SUBSCRIBE {CONTROL.decode()} and EVAL")
         return error
@@ -184,7 +176,7 @@ class FollowingPipeline(Pipeline):
 
     def _read_again(self) -> None:
         self._read_timer = None
-        connection = self._connection
+        connection = self._keeper.connection
         if connection is None:
             return
 
@@ -293,26 +285,23 @@ class FollowingPipeline(Pipeline):
         self._messages_under_way += len(places)
         self._bytes_under_way += size
 
-    def replied(self, connection: CommandConnection, replies: list[Any]) -> None:
-        """Take the replies of one read, in their order, and what stands between them."""
-        if self._silent:
-            self._silent = False
-            self._on_up()
-        self._last_progress = connection.loop.time()
+    def _take(self, connection: CommandConnection, replies: list[Any]) -> int:
+        """Take replies in their order, and the pushes that stand between them."""
         start = 0
         if hiredis.PushNotification in set(map(type, replies)):  # seldom; a loop to find out would cost more
             for index, reply in enumerate(replies):
                 if type(reply) is hiredis.PushNotification:
-                    self._take(connection, replies[start:index])
+                    start += self._take_replies(replies[start:index])
+                    if start < index:
+                        return start
                     self._pushed(connection, reply)
                     start = index + 1
-        self._take(connection, replies[start:] if start else replies)
+        start += self._take_replies(replies[start:] if start else replies)
         while self._under_way and len(self._under_way[0].replies) == self._under_way[0].count:
             self._under_way.popleft()  # they may be complete in another order
-        if self._waiting and self._send_handle is None and connection is self._connection:
-            self._send_handle = connection.loop.call_soon(self._send)
+        return start
 
-    def _take(self, connection: CommandConnection, replies: list[Any]) -> None:
+    def _take_replies(self, replies: list[Any]) -> int:
         start = 0
         expected = self._expected
         while start < len(replies) and expected:
@@ -323,15 +312,14 @@ class FollowingPipeline(Pipeline):
                 start += len(taken)
                 if len(part.replies) == part.count:
                     expected.popleft()
-                    self._finish(part, 0, 0)
+                    self._finish(part, part.count, part.size)
             elif isinstance(part, _Part):
                 start += self._take_part(part, replies[start : start + len(part.places) - part.taken])
             elif isinstance(part, _Reply):
                 expected.popleft()
                 part.take(replies[start])
                 start += 1
-        if start < len(replies):
-            connection.drop(f"a reply that nothing asked for: {str(replies[start])[:100]}")
+        return start
 
     def _take_part(self, part: _Part, replies: list[Any]) -> int:
         """Take replies, no more than there are to come; return how many."""
@@ -346,14 +334,8 @@ class FollowingPipeline(Pipeline):
             if not book.parts:
                 del self._books[chunk]
                 chunk.replies = book.totals
-                self._finish(chunk, book.extra, book.extra_bytes)
+                self._finish(chunk, chunk.count + book.extra, chunk.size + book.extra_bytes)
         return len(replies)
-
-    def _finish(self, chunk: Chunk, extra: int, extra_bytes: int) -> None:
-        self._messages_under_way -= chunk.count + extra
-        self._bytes_under_way -= chunk.size + extra_bytes
-        if not chunk.done.done():
-            chunk.done.set_result(self._outcomes(chunk))
 
     def _fail(self, chunk: Chunk, error: BrokerError, sent: bool) -> None:
         """Fail what of a chunk lacks a reply."""
@@ -362,8 +344,8 @@ class FollowingPipeline(Pipeline):
             super()._fail(chunk, error, sent)
             return
         chunk.failure = error
-        unclear = self._unclear(error)
+        unclear = self._errors.unclear(error)
         chunk.replies = list(book.totals)
-        outcomes: list[Outcome] = self._outcomes(chunk)
+        outcomes: list[Outcome] = chunk.outcomes(self._errors)
         chunk.replies = []
         chunk.done.set_result([unclear if book.left[place] else outcome for place, outcome in enumerate(outcomes)])

@@ -2,7 +2,8 @@
 
 The registry is a sorted set in database 0. Its members are shapes; their scores are the times at which they lapse, in
 milliseconds of the broker's own clock. A node registers a shape for `LEASE` and renews it. What is not renewed lapses;
-nobody needs to remove it. Whoever adds a shape, or one that had lapsed, publishes it on `CONTROL` in the same script.
+the script of the next registration removes it. A script that adds a shape, or one that had lapsed, also publishes it
+on `CONTROL`.
 """
 
 from __future__ import annotations
