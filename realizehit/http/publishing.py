@@ -133,7 +133,9 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
-            key = None if self.gate is None else self.gate.publisher(peer_of(scope.get("client")), headers)
+            key = (
+                None if self.gate is None else self.gate.publishers.authenticate(peer_of(scope.get("client")), headers)
+            )
             media_type = self._media_type(headers.get(b"content-type", b""))
             check_coding(scope["headers"])
             self._check_size(headers.get(b"content-length"))
@@ -168,7 +170,7 @@ class Endpoint:
                 self._limited(client, headers)
             elif self.gate is not None:
                 # The code alone: the text may quote the body, which is nothing for a log.
-                self.gate.log.note("invalid", peer=peer_of(client), headers=headers, detail=str(error.code))
+                self.gate.refusals.log.note("invalid", peer=peer_of(client), headers=headers, detail=str(error.code))
             status, media_type, body = problem_of(error.code, str(error))
         elif isinstance(error, BrokerUnavailable):
             # A client takes Retry-After as leave to send again.
@@ -189,7 +191,7 @@ class Endpoint:
         self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes
     ) -> tuple[Key | None, str]:
         """Decide about a request that comes without ASGI; return the key that it has and its media type."""
-        key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
+        key = None if self.gate is None else self.gate.publishers.authenticate(peer_of(client), headers)
         media_type = self._media_type(headers.get(b"content-type", b""))
         self._check_body(body)
         return key, media_type
@@ -251,7 +253,7 @@ class Endpoint:
 
     def _limited(self, client: object = None, headers: Mapping[bytes, bytes] | None = None) -> None:
         if self.gate is not None:
-            self.gate.count("payload_too_large", peer=peer_of(client) if client else None, headers=headers)
+            self.gate.refusals.count("payload_too_large", peer=peer_of(client) if client else None, headers=headers)
 
 
 class Publish(Endpoint):
@@ -274,7 +276,7 @@ class Publish(Endpoint):
         if (too_large := self.payload_error(publication)) is not None:
             raise too_large
         if key is not None and self.gate is not None:
-            denied = self.gate.publishes(key, [publication.channel])[0]
+            denied = self.gate.publishers.check_channels(key, [publication.channel])[0]
             if denied is not None:
                 self.metrics.count("denied")
                 raise denied
@@ -382,13 +384,13 @@ class PublishBatch(Endpoint):
                 self._limited()
         if key is not None and self.gate is not None:
             try:
-                self.gate.pay(key, len(items) - 1)
+                self.gate.publishers.charge(key, len(items) - 1)
             except AccessDenied:
                 self.metrics.count("denied", len(items))
                 raise
             places = [index for index, item in enumerate(checked) if isinstance(item, Publication)]
             channels = [item.channel for item in checked if isinstance(item, Publication)]
-            for index, denied in zip(places, self.gate.publishes(key, channels), strict=True):
+            for index, denied in zip(places, self.gate.publishers.check_channels(key, channels), strict=True):
                 if denied is not None:
                     checked[index] = denied
         return checked
