@@ -265,7 +265,7 @@ async def test_grants_and_their_reload(shared_valkey: Valkey, tmp_path: Path, ca
 
         file.write_text("[[grant]]\npattern = 1\n")
         node.reload()
-        assert "grant 1: pattern is no table" in caplog.text
+        assert "grant 1: pattern is not a table" in caplog.text
         assert await code(ws, {"user": 42, "kind": "news"}) == "ok"
 
         file.write_text('[[grant]]\npattern = {user = "$user", kind = "chat"}\n')

@@ -71,15 +71,15 @@ def test_what_cannot_be_configured(options: dict[str, Any], said: str, tmp_path:
     [
         ({"grants": []}, "unknown key 'grants'"),
         ({"grant": {}}, "two brackets"),
-        ({"grant": [{}]}, "grant 1: it has a pattern"),
-        ({"grant": [{"pattern": {}}, {"pattern": {}, "x": 1}]}, "grant 2: it has a pattern"),
-        ({"grant": [{"pattern": []}]}, "grant 1: pattern is no table"),
+        ({"grant": [{}]}, "grant 1: a grant has a pattern"),
+        ({"grant": [{"pattern": {}}, {"pattern": {}, "x": 1}]}, "grant 2: a grant has a pattern"),
+        ({"grant": [{"pattern": []}]}, "grant 1: pattern is not a table"),
         ({"grant": [{"pattern": {"kind": []}}]}, "kind has an empty list"),
         ({"grant": [{"pattern": {"kind": None}}]}, "grant 1: the value of 'kind' is null"),
-        ({"grant": [{"pattern": {"kind": "$who"}}]}, "$who is no key of an identity (known are $user)"),
+        ({"grant": [{"pattern": {"kind": "$who"}}]}, "$who is not a key of identities (known are $user)"),
         ({"grant": [{"pattern": {"*": "*"}}]}, "grant 1: "),
         ({"grant": [{"pattern": {"kind": "v" * 257}}]}, "256"),
-        ({"grant": [{"pattern": {}, "name": 1}]}, "the name is no text"),
+        ({"grant": [{"pattern": {}, "name": 1}]}, "the name is not a text"),
     ],
 )
 def test_grants_that_are_wrong(table: dict[str, Any], said: str) -> None:
@@ -99,7 +99,7 @@ def test_grants_that_are_wrong(table: dict[str, Any], said: str) -> None:
         ({"name": "a", "sha256": "0" * 64, "rate": 0}, "rate is no number"),
         ({"name": "a", "sha256": "0" * 64, "rate": True}, "rate is no number"),
         ({"name": "a", "sha256": "0" * 64, "grants": {}}, "grants is no list"),
-        ({"name": "a", "sha256": "0" * 64, "grants": [{"user": "$user"}]}, "there is none here"),
+        ({"name": "a", "sha256": "0" * 64, "grants": [{"user": "$user"}]}, "none can be used here"),
         ({"name": "a", "sha256": "0" * 64, "secret": 1}, "unknown key 'secret'"),
     ],
 )
@@ -242,6 +242,49 @@ def test_can(grants: str, words: list[str], status: int, said: str) -> None:
     assert result.exit_code == status
 
 
+@pytest.mark.parametrize(
+    ("pattern", "allowed", "said"),
+    [
+        ("user=42,kind=news,**", True, "grant 1 (own) allows it"),
+        ("kind=weather,place=*,**", True, "grant 2 allows it"),
+        ("kind=weather,place=%2A", True, "grant 2 allows it"),
+        ("user=42,kind=*", False, "(own): kind is a wildcard, which also matches other values than 'chat' or 'news'"),
+        ("user=*,kind=news", False, "(own): user is a wildcard, which also matches other values than '42'"),
+        ("kind=weather,**", False, "grant 2: place is missing, and '*': '*' does not stand for it"),
+        ("**", False, "'*': '*' does not stand for it; kind is missing"),
+        ("realizehit=*", False, "this is the servers' own"),
+    ],
+)
+def test_can_explains_wildcards_with_grants(grants: str, pattern: str, allowed: bool, said: str) -> None:
+    result = CliRunner().invoke(main, ["can", "--grants", grants, "--identity", "user=42", "--pattern", pattern])
+    assert result.output.startswith("yes: " if allowed else "no: ")
+    assert said in result.output
+    assert result.exit_code == (not allowed)
+
+
+@pytest.mark.parametrize(
+    ("option", "pattern", "allowed", "said"),
+    [
+        ("--identity=user=42", "user=42,**", True, "there is no file of grants"),
+        ("--identity=user=42", "kind=*", True, "there is no file of grants"),
+        ("--identity=user=42", "kind=news,**", False, "'*': '*' also matches other clients' user; add user=42"),
+        ("--identity=user=42", "user=*", False, "user is a wildcard, which also matches others than the client's '42'"),
+        (
+            "--key=user",
+            "**",
+            False,
+            "'*': '*' also matches user; user belongs to identities, and the client's has none",
+        ),
+        ("--key=user", "user=*", False, "user belongs to identities, and the client's has none"),
+    ],
+)
+def test_can_explains_wildcards_without_grants(option: str, pattern: str, allowed: bool, said: str) -> None:
+    result = CliRunner().invoke(main, ["can", option, "--pattern", pattern])
+    assert result.output.startswith("yes: " if allowed else "no: ")
+    assert said in result.output
+    assert result.exit_code == (not allowed)
+
+
 def test_can_without_grants_and_with_wrong_ones(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["can", "--identity", "user=42", "--pattern", "user=43"])
     assert (result.exit_code, result.output) == (1, "no: user is '43', not the client's own '42'\n")
@@ -250,7 +293,7 @@ def test_can_without_grants_and_with_wrong_ones(tmp_path: Path) -> None:
     file = tmp_path / "grants.toml"
     file.write_text("[[grant]]\npattern = 1\n")
     result = CliRunner().invoke(main, ["can", "--grants", str(file), "--pattern", "a=b"])
-    assert (result.exit_code, "grant 1: pattern is no table" in result.output) == (2, True)
+    assert (result.exit_code, "grant 1: pattern is not a table" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +336,7 @@ def test_decisions_where_nobody_is_identified(tmp_path: Path, grants: str) -> No
     )  # fmt: skip
     for more, said in (
         (["--identity", "user=1"], "by 'user', but by nothing"),
-        (["--grants", grants], "$user is no key"),
+        (["--grants", grants], "$user is not a key"),
     ):
         result = CliRunner().invoke(main, ["can", "--config", str(file), "--pattern", "user=43", *more])
         assert (result.exit_code, said in result.output) == (2, True)
@@ -317,7 +360,7 @@ def test_check_config_looks_into_the_files(grants: str, monkeypatch: pytest.Monk
     assert "user=X-User, device=X-Device" in result.output
     Path(grants).write_text('[[grant]]\npattern = {a = "$b"}\n')
     result = runner.invoke(serve, words)
-    assert (result.exit_code, "$b is no key of an identity" in result.output) == (2, True)
+    assert (result.exit_code, "$b is not a key of identities" in result.output) == (2, True)
 
 
 def test_gen_key() -> None:
