@@ -136,7 +136,7 @@ class _GateCollector(Collector):
         self._engine_stats = engine_stats
 
     def collect(self) -> Iterator[Metric]:
-        refusals = dict(self._gate.refusals)
+        refusals = dict(self._gate.refusals.counts)
         if self._engine_stats is not None:
             refusals["too_many_actions"] += self._engine_stats()["refused_frames"]
         yield _labelled(
@@ -148,7 +148,7 @@ class _GateCollector(Collector):
         yield CounterMetricFamily(
             "realizehit_ignored_identity_headers",
             "Opening requests with identity headers from peers that are no trusted proxies.",
-            self._gate.ignored_headers,
+            self._gate.clients.ignored_headers,
         )
 
 

@@ -394,7 +394,6 @@ KNOWN = {
     # A token expires at a date that its issuer set by a wall clock.
     "realizehit/access/tokens.py",
     "realizehit/access/expiry.py",
-    "realizehit/access/gate.py",
 }
 
 

@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from realizehit.http.fast_path import MAX_BODY, Respond
-from realizehit.http.front_door import MOST_HELD, FrontDoor
+from realizehit.http.front_door import MAX_BUFFERED, FrontDoor
 
 POST = b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 GET = b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -125,7 +125,7 @@ async def test_what_follows_waits_for_the_answer_and_comes_in_order() -> None:
 async def test_reading_stops_while_an_answer_is_owed_and_goes_on_with_it() -> None:
     one = Connection()
     later = POST + b"2222"
-    count = MOST_HELD // len(later) + 1
+    count = MAX_BUFFERED // len(later) + 1
     one.receive(POST + b"1111", later * (count - 1))
     assert one.transport.reading
     one.receive(later)
