@@ -45,6 +45,7 @@ class ErrorCode(StrEnum):
     ID_COLLISION = "id-collision"
     TOO_MANY_SUBSCRIPTIONS = "too-many-subscriptions"
     TOO_MANY_CHANNELS = "too-many-channels"
+    TOO_MANY_SHAPES = "too-many-shapes"
     NOT_AUTHENTICATED = "not-authenticated"
     FORBIDDEN = "forbidden"
     RATE_LIMITED = "rate-limited"
@@ -159,7 +160,9 @@ class BrokerRefused(BrokerError):
 
 
 class RegistryFull(BrokerRefused):
-    """So many shapes of wildcard subscriptions are in use that the broker takes no other."""
+    """So many shapes of wildcard subscriptions are in use that the registry accepts no other."""
+
+    code = ErrorCode.TOO_MANY_SHAPES
 
 
 class EmbeddedUnavailable(BrokerError):

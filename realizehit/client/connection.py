@@ -215,17 +215,17 @@ class Connection:
         """Read until the connection is gone, and answer what is pending then.
 
         Args:
-            deliver: takes the label and the payload of a publication; returns ``None`` where it knows no such label,
-                otherwise whether a reader should have its turn before the next message.
-            notice: takes what the server tells without having been asked.
+            deliver: takes what stands before the ``?`` of a message and the payload; returns ``None`` if no
+                subscription has that id, otherwise whether a reader should run before the next message.
+            notice: takes the events that the server sends.
         """
         lost = Lost("the client was closed")
         writer = asyncio.create_task(self._write(), name="realizehit client writer")
         try:
             while True:
                 message = await self._socket.recv(decode=False)
-                label, mark, payload = message.partition(b"?")
-                full = deliver(label, payload) if mark else None
+                head, mark, payload = message.partition(b"?")
+                full = deliver(head, payload) if mark else None
                 if full is None:
                     self._take_other(message, notice)
                 elif full:

@@ -17,6 +17,7 @@ from realizehit.client.filters import filters_of
 from realizehit.client.ownership import Owner
 from realizehit.client.payload_queue import Overflow
 from realizehit.client.protocol import Notice
+from realizehit.client.received_message import ReceivedMessage
 from realizehit.client.reconnect import STABLE_AFTER, asked_delay, may_return, may_try_again
 from realizehit.client.subscription import Subscription, SubscriptionState
 from realizehit.client.token import Token, check, current, renewal_delay, with_token
@@ -33,7 +34,7 @@ from realizehit.errors import (
     TokenUnavailable,
 )
 
-__all__ = ["Overflow", "Subscription", "SubscriptionState", "WSClient"]
+__all__ = ["Overflow", "ReceivedMessage", "Subscription", "SubscriptionState", "WSClient"]
 
 OverflowPolicy = Literal["drop_oldest", "drop_newest", "error"]
 
@@ -234,7 +235,8 @@ class WSClient(Emitter):
         Several subscriptions to one pattern each get every payload; on the wire there is one.
 
         Args:
-            pattern: a mapping of filters, or a `Pattern`.
+            pattern: a mapping of filters, or a `Pattern`. A value of ``*`` leaves a filter's value open, and
+                ``"*": "*"`` allows further filters; `Subscription.messages` tells what each message was published to.
             callback: called with each payload, as ``subscription.on("payload", callback)``.
             raw: whether payloads come as the JSON text they were published as, ``bytes``.
             maxsize: how many payloads may wait in its queue; the client's where it is not given.
@@ -242,7 +244,8 @@ class WSClient(Emitter):
 
         Raises:
             PatternError: the pattern is no mapping, or cannot be written as JSON.
-            Rejected: the server refuses it; ``code`` says why, ``id-collision`` for one.
+            Rejected: the server refuses it; ``code`` says why, for example ``forbidden`` or ``id-collision``, and
+                ``too-many-shapes`` or ``wildcard-unsupported`` for a wildcard.
             ServerUnavailable: the server cannot reach its broker.
             ResponseTimeout: no answer in time, perhaps because the connection is away.
             ClientError: the client is closed, or ended meanwhile.
@@ -271,8 +274,8 @@ class WSClient(Emitter):
             self._topics.leave(subscription)
             subscription.finish()
             raise
-        if subscription.state is SubscriptionState.SUBSCRIBING and topic.label:  # it joined one that is in force
-            subscription.in_force(topic.label.decode(), 0.0)
+        if subscription.state is SubscriptionState.SUBSCRIBING and topic.id:  # it joined one that is in force
+            subscription.in_force(topic.id.decode(), 0.0)
         return subscription
 
     async def unsubscribe(self, pattern: Mapping[str, Any]) -> None:
