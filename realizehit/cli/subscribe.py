@@ -142,7 +142,7 @@ async def _print_all(subscription: Subscription, lines: bool, count: int | None,
 def _tell_failure(error: RealizehitError) -> None:
     """Tell of an attempt that failed and is repeated; what ends the client is told when it has ended."""
     from realizehit.cli.failures import told
-    from realizehit.client.reconnect import may_try_again
+    from realizehit.client.reconnect_rules import may_try_again
     from realizehit.errors import Rejected, ServerUnavailable
 
     if isinstance(error, Rejected | ServerUnavailable) and may_try_again(error):
@@ -158,7 +158,7 @@ def _tell_error(error: RealizehitError) -> None:
 
 
 def _tell_disconnect(error: Disconnected) -> None:
-    from realizehit.client.reconnect import asked_delay, may_return
+    from realizehit.client.reconnect_rules import asked_delay, may_return
 
     if not may_return(error.close_code):
         return

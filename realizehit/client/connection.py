@@ -210,7 +210,7 @@ class Connection:
             raise failure
 
     async def serve(
-        self, deliver: Callable[[bytes, bytes], bool | None], notice: Callable[[Notice], None] = lambda event: None
+        self, deliver: Callable[[bytes, bytes], bool | None], notice: Callable[[Notice], object] = lambda event: None
     ) -> Lost:
         """Read until the connection is gone, and answer what is pending then.
 
@@ -244,7 +244,7 @@ class Connection:
         """End the connection; `serve` returns then."""
         await self._socket.close()
 
-    def _take_other(self, message: bytes, notice: Callable[[Notice], None]) -> None:
+    def _take_other(self, message: bytes, notice: Callable[[Notice], object]) -> None:
         if not message.startswith(b"{"):
             return
         reply = parse_reply(message)

@@ -22,7 +22,7 @@ from realizehit.client.ownership import Owner
 from realizehit.client.protocol import Notice, action, channel_in, parse_event, parse_reply
 from realizehit.client.proxies import no_socks
 from realizehit.client.received_message import ReceivedMessage
-from realizehit.client.reconnect import STABLE_AFTER, asked_delay, may_return, may_try_again
+from realizehit.client.reconnect_rules import STABLE_AFTER, asked_delay, may_return, may_try_again
 from realizehit.client.token import LOGGER, SyncToken, check, current_sync, renewal_delay, with_token
 from realizehit.common.backoff import Backoff
 from realizehit.errors import (
