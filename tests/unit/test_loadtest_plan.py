@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from realizehit.errors import LoadTestError, SettingsError
+from realizehit.loadtest.broker import Broker
 from realizehit.loadtest.plan import SCENARIOS, Plan, make_plan
-from realizehit.loadtest.target import Broker, find_target, with_sources
+from realizehit.loadtest.target import find_target, with_sources
 from realizehit.pattern import Pattern
 
 
