@@ -12,7 +12,7 @@ The tree::
     |   +-- BrokerUnavailable     it cannot be reached (retry later)  unavailable
     |   |   +-- PublishUnclear    it may have taken the message       unavailable
     |   +-- BrokerRefused         it answered with an error
-    |   |   +-- RegistryFull      it has no room for another shape
+    |   |   +-- RegistryFull      it has no room for another shape     too-many-shapes
     |   +-- EmbeddedUnavailable   no Valkey binary for this platform
     +-- LoadTestError             a load test could not be carried out
     +-- ClientError               what the Python clients raise
@@ -160,7 +160,7 @@ class BrokerRefused(BrokerError):
 
 
 class RegistryFull(BrokerRefused):
-    """So many shapes of wildcard subscriptions are in use that the registry accepts no other."""
+    """So many shapes of wildcard subscriptions are in use that the broker takes no other."""
 
     code = ErrorCode.TOO_MANY_SHAPES
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from realizehit.cli.failures import told
-from realizehit.cli.grouping import GroupedCommand
+from realizehit.cli.error_text import describe_error
+from realizehit.cli.option_groups import GroupedCommand
 from realizehit.errors import RealizehitError, SettingsError
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def loadtest(
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     except RealizehitError as error:
-        raise click.ClickException(told(error)) from None
+        raise click.ClickException(describe_error(error)) from None
     if any(failure for _, failure in report.expectations):
         sys.exit(1)
 

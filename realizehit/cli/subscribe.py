@@ -11,8 +11,8 @@ import click
 
 from realizehit.cli.endpoints import DEFAULT_WS, ws_endpoint
 from realizehit.cli.filters import as_argument, pattern_from
+from realizehit.cli.option_types import Seconds
 from realizehit.cli.tls import tls_context, tls_options
-from realizehit.cli.values import Seconds
 from realizehit.common.masking import masked
 
 if TYPE_CHECKING:
@@ -141,12 +141,12 @@ async def _print_all(subscription: Subscription, lines: bool, count: int | None,
 
 def _tell_failure(error: RealizehitError) -> None:
     """Tell of an attempt that failed and is repeated; what ends the client is told when it has ended."""
-    from realizehit.cli.failures import told
+    from realizehit.cli.error_text import describe_error
     from realizehit.client.reconnect_rules import may_try_again
     from realizehit.errors import Rejected, ServerUnavailable
 
     if isinstance(error, Rejected | ServerUnavailable) and may_try_again(error):
-        _say(f"not connected: {told(error)}")
+        _say(f"not connected: {describe_error(error)}")
 
 
 def _tell_error(error: RealizehitError) -> None:
@@ -201,6 +201,6 @@ def _lay_out(text: str) -> None:
     from rich import get_console
     from rich.highlighter import JSONHighlighter
 
-    from realizehit.cli.layout import laid_out
+    from realizehit.cli.json_layout import lay_out_json
 
-    get_console().print(JSONHighlighter()(laid_out(text).translate(_CONTROLS)), soft_wrap=True)
+    get_console().print(JSONHighlighter()(lay_out_json(text).translate(_CONTROLS)), soft_wrap=True)
