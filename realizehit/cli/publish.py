@@ -12,10 +12,10 @@ import click
 
 from realizehit.cli.endpoints import DEFAULT_API
 from realizehit.cli.filters import pattern_from
+from realizehit.cli.option_types import Seconds
 from realizehit.cli.publish_target import Target
 from realizehit.cli.text import counted, without_bom
 from realizehit.cli.tls import tls_options
-from realizehit.cli.values import Seconds
 
 if TYPE_CHECKING:
     from realizehit.pattern import Pattern

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import click
 import msgspec
 
-from realizehit.cli.failures import told
+from realizehit.cli.error_text import describe_error
 from realizehit.cli.publish_target import Target
 from realizehit.cli.text import counted, without_bom
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
@@ -198,7 +198,7 @@ def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
     if as_json:
         click.echo(json.dumps({"line": line.number, "error": text, "code": code}))
     else:
-        click.echo(f"line {line.number}: {told(outcome) if outcome else f'{text}  ({code})'}", err=True)
+        click.echo(f"line {line.number}: {describe_error(outcome) if outcome else f'{text}  ({code})'}", err=True)
     return False
 
 

@@ -9,8 +9,8 @@ from realizehit.access.keys import Key
 from realizehit.access.peers import is_loopback
 from realizehit.access.policy import Policy, header_names, load_policy
 from realizehit.broker.url import redacted
+from realizehit.cli.environment import unknown_variables
 from realizehit.cli.text import counted
-from realizehit.cli.variables import unknown_variables
 from realizehit.settings import Settings
 
 _ALL_INTERFACES = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound

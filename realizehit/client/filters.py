@@ -31,6 +31,11 @@ def filters_of(pattern: object) -> dict[str, Any]:
     return filters
 
 
+def is_wildcard(filters: Mapping[str, Any]) -> bool:
+    """Tell whether a pattern leaves something open: a value is ``*``."""
+    return "*" in filters.values()
+
+
 def computed_id(filters: Mapping[str, Any]) -> str:
     """Return a pattern's id where the server does not tell it. This alone needs the extension."""
     from realizehit.pattern import Pattern

@@ -1,16 +1,19 @@
-"""The bounded queue between a connection and whoever reads a subscription."""
+"""The bounded queue between a connection and the reader of one subscription."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from enum import StrEnum
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
 
 
 class Overflow(StrEnum):
-    """What happens to a payload that finds the queue full.
+    """What happens to a payload that arrives when the queue is full.
 
-    Whatever is chosen, a slow reader never holds up the connection, and thereby the other subscriptions.
+    With every policy a slow reader never stops the connection, so it does not delay other subscriptions.
     """
 
     DROP_OLDEST = "drop_oldest"
@@ -23,10 +26,10 @@ class Ended(Exception):
 
 
 class QueueFull(Exception):
-    """The policy is ``error`` and there is no room."""
+    """The policy is ``error`` and the queue is full."""
 
 
-class PayloadQueue:
+class PayloadQueue(Generic[_T]):
     """Payloads that wait for their reader.
 
     Args:
@@ -34,7 +37,7 @@ class PayloadQueue:
         overflow: what happens to one more.
 
     Attributes:
-        dropped: how many were lost because there was no room.
+        dropped: how many were lost because the queue was full.
     """
 
     def __init__(self, maxsize: int, overflow: Overflow) -> None:
@@ -43,7 +46,7 @@ class PayloadQueue:
         self.dropped = 0
         self._maxsize = maxsize
         self._overflow = overflow
-        self._items: deque[bytes] = deque()
+        self._items: deque[_T] = deque()
         self._arrived = asyncio.Event()
         self._ended = False
         self._error: Exception | None = None
@@ -51,14 +54,14 @@ class PayloadQueue:
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: bytes) -> bool:
+    def put(self, item: _T) -> bool:
         """Add one payload; after the end, do nothing.
 
         Returns:
-            Whether this one took the last place, so that the reader should now have its turn.
+            Whether this one took the last place, so that the reader should run now.
 
         Raises:
-            QueueFull: there is no room, and the policy says that this is an error.
+            QueueFull: the queue is full, and the policy is ``error``.
         """
         if self._ended:
             return False
@@ -76,11 +79,11 @@ class PayloadQueue:
         return len(items) == self._maxsize
 
     def end(self, error: Exception | None = None, *, discard: bool = False) -> None:
-        """Let nothing more in; the first call counts.
+        """Accept nothing more. Only the first call sets the error.
 
         Args:
-            error: what `get` raises once it is empty; `Ended` where there is none.
-            discard: whether what waits is thrown away.
+            error: what `get` raises when the queue is empty; ``None`` for `Ended`.
+            discard: whether to throw away what waits.
         """
         if discard:
             self._items.clear()
@@ -89,11 +92,11 @@ class PayloadQueue:
             self._error = error
             self._arrived.set()
 
-    async def get(self) -> bytes:
-        """Return the oldest payload; wait for one where there is none.
+    async def get(self) -> _T:
+        """Return the oldest payload; wait for one if the queue is empty.
 
         Raises:
-            Ended: nothing more comes; or the error that `end` was given.
+            Ended: nothing more comes. If `end` got an error, that error is raised instead.
         """
         while not self._items:
             if self._ended:

@@ -13,7 +13,7 @@ from realizehit.broker.url import Address
 from realizehit.client.channels import encode_message, publish_in_blocks, result_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.client.ownership import PerLoop
-from realizehit.client.reconnect import was_silent
+from realizehit.client.reconnect_rules import was_silent
 from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerUnavailable
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import realizehit
-from realizehit.cli.group import LazyCommand, LazyGroup
+from realizehit.cli.lazy_group import LazyCommand, LazyGroup
 from realizehit.cli.main import main
 
 NAMES = ["id", "loadtest", "publish", "server", "subscribe"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from realizehit.client.protocol import MAX_SECONDS, action, parse_event, parse_reply
-from realizehit.errors import Rejected, ServerUnavailable
+from realizehit.client.protocol import MAX_SECONDS, action, channel_in, filters_in, parse_event, parse_reply
+from realizehit.errors import PatternError, Rejected, ServerUnavailable
+from realizehit.pattern import channel_of
 
 
 def test_an_action() -> None:
@@ -60,3 +65,52 @@ def test_seconds_that_a_server_tells_have_bounds(told: str, seconds: float) -> N
     notice = parse_event(b'{"evt":"expiring","seconds":%b}' % told.encode())
     assert notice is not None
     assert notice.seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("label", "filters"),
+    [
+        (b"c=kind:news", {"kind": "news"}),
+        (b"c=channel:CNN|kind:news", {"channel": "CNN", "kind": "news"}),
+        (b"o=17&c=a:b&t=00-ab=cd", {"a": "b"}),
+        (b"c=%C3%B6:a%20%26%3D%3F%7C%3A", {"ö": "a &=?|:"}),
+        (b"c=a:-._~", {"a": "-._~"}),
+    ],
+)
+def test_the_channel_in_a_label(label: bytes, filters: dict[str, str]) -> None:
+    assert filters_in(channel_in(label)) == filters
+
+
+@pytest.mark.parametrize(
+    ("label", "error"),
+    [
+        (b"", "a field is empty"),
+        (b"c=a:b&", "a field is empty"),
+        (b"c", "not key=value"),
+        (b"o=17", "c is missing"),
+        (b"c=a:b&c=a:b", "c is there twice"),
+        (b"c=a:%FF", "c is not UTF-8"),
+        *((b"c=" + channel, "c is not a channel") for channel in (
+            b"", b"a", b":", b"a:", b":b", b"a:*", b"*:*", b"a:b|", b"|a:b", b"a:b:c", b"a:%2", b"a:%2c", b"a:\xc3",
+        )),
+    ],
+)  # fmt: skip
+def test_a_malformed_label(label: bytes, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        channel_in(label)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=8), min_size=1, max_size=4))
+def test_a_label_gives_back_the_pattern_of_each_channel(filters: dict[str, str]) -> None:
+    try:
+        channel = channel_of(filters)
+    except PatternError:  # it carries a star
+        return
+    assert filters_in(channel_in(b"c=" + channel)) == filters
+
+
+@given(st.binary(max_size=40))
+def test_no_label_raises_anything_else(label: bytes) -> None:
+    with suppress(ValueError):
+        channel = channel_in(label)
+        assert channel_of(filters_in(channel))

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from realizehit.cli.grouping import Groups, write_options
+from realizehit.cli.option_groups import Groups, write_options
 from realizehit.common.suggestions import nearest
 
 

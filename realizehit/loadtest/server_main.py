@@ -1,4 +1,4 @@
-"""The server that a load test starts for itself: ``python -m realizehit.loadtest.embedded [WORKERS]``.
+"""The server that a load test starts for itself: ``python -m realizehit.loadtest.server_main [WORKERS]``.
 
 It prints one line of JSON with its addresses, and ends when its standard input does, so that it never outlives the
 load test. The broker comes in the environment, as it may hold a password; without one it is a Valkey of its own.
@@ -17,7 +17,7 @@ from typing import Any
 
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.errors import RealizehitError
-from realizehit.loadtest.target import REDIS_VARIABLE
+from realizehit.loadtest.started_server import REDIS_VARIABLE
 from realizehit.process.supervisor import start
 from realizehit.settings import Settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from realizehit.client.reconnect import MAX_DELAY, asked_delay, may_return
+from realizehit.client.reconnect_rules import MAX_DELAY, asked_delay, may_return
 
 
 @pytest.mark.parametrize("code", [None, 1000, 1001, 1006, 1011, 4000, 4001, 4002, 4003, 4499, 5000])

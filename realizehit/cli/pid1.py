@@ -24,7 +24,7 @@ _NOT_HANDED_ON: Final = {
 }  # fmt: skip
 
 
-def obey_signals(*, status: int | None) -> None:
+def exit_on_signals(*, status: int | None) -> None:
     """Have SIGTERM and SIGINT end this process, until somebody else handles them.
 
     Args:
@@ -40,7 +40,7 @@ def obey_signals(*, status: int | None) -> None:
             signal.signal(number, end)
 
 
-def have_an_init() -> None:
+def run_under_init() -> None:
     """Be an init where this is process 1; returns in the process that is to do the work."""
     if os.getpid() != 1:
         return

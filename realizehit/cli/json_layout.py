@@ -12,7 +12,7 @@ DEEPEST: Final = 64
 _PART: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
-def laid_out(text: str) -> str:
+def lay_out_json(text: str) -> str:
     """Return a valid JSON text with a line for each value, indented by two; one that is too deep as it came.
 
     Escapes in strings are shown as their characters, where a terminal can show those.

@@ -1,4 +1,4 @@
-"""A client process as a program of its own: ``python -m realizehit.loadtest.process DESCRIPTOR``.
+"""A client process as a program of its own: ``python -m realizehit.loadtest.client_main DESCRIPTOR``.
 
 The descriptor is one end of a pipe of `multiprocessing.connection`. What to do comes through it first.
 """

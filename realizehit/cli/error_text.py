@@ -19,7 +19,7 @@ _UNKNOWN_ISSUER: Final = (18, 19, 20, 21)  # OpenSSL's codes for a certificate w
 _NO_HTTP: Final = ("InvalidMessage", "RemoteProtocolError")  # what the libraries raise for an answer that is no HTTP
 
 
-def told(error: RealizehitError) -> str:
+def describe_error(error: RealizehitError) -> str:
     """Return one line: what went wrong, what to look at, and the code in parentheses where there is one."""
     advice = _advice(error)
     return f"{error}{f'; {advice}' if advice else ''}{f'  ({error.code})' if error.code else ''}"

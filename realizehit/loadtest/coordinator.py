@@ -7,25 +7,21 @@ what never came.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import secrets
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from realizehit.common import children
 from realizehit.errors import LoadTestError
-from realizehit.loadtest import local
+from realizehit.loadtest import proc_usage
+from realizehit.loadtest.client_processes import ClientProcesses
 from realizehit.loadtest.histogram import Histogram
-from realizehit.loadtest.limits import raise_open_files
+from realizehit.loadtest.open_files import raise_open_files
 from realizehit.loadtest.plan import Plan
 from realizehit.loadtest.report import (
     Moment,
@@ -43,11 +39,10 @@ from realizehit.loadtest.worker import CONNECT_TIMEOUT, SETTLE_TIMEOUT, Job, Las
 START_DELAY: Final = 0.3  # seconds from the word to the beginning, for all processes to have heard it
 MIN_INTERVAL: Final = 0.25  # seconds between two points of the course
 MAX_POINTS: Final = 400
-END_TIMEOUT: Final = 10.0  # seconds for a client process to end
 MAX_PROBLEMS: Final = 20
 
 
-class Conductor:
+class Coordinator:
     """One load test.
 
     Args:
@@ -74,8 +69,7 @@ class Conductor:
         self._on_point = on_point
         self._interrupted = False
         self._interval = max(MIN_INTERVAL, (plan.duration + plan.ramp) / MAX_POINTS)
-        self._pipes: list[Connection] = []
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes = ClientProcesses()
         self._samples: list[Sample | None] = [None] * plan.processes
         self._fresh: set[int] = set()
         self._events: list[str] = [""] * plan.processes
@@ -109,12 +103,15 @@ class Conductor:
         try:
             os.ftruncate(descriptor, 4 * self.plan.patterns)
             os.close(descriptor)
-            self._spawn(Path(name))
+            self._processes.start(
+                Job(number, self.plan, self.target, self._run_id, Path(name), self._interval)
+                for number in range(self.plan.processes)
+            )
             self._connect()
             self._publish()
             self._settle()
         finally:
-            self._end()
+            self._processes.end()
             Path(name).unlink()
         return self._report(started)
 
@@ -126,31 +123,11 @@ class Conductor:
                 "raise the limit (ulimit -n), or use more --processes"
             )
 
-    def _spawn(self, sent_path: Path) -> None:
-        environment = children.environment()
-        for number in range(self.plan.processes):
-            ours, theirs = multiprocessing.Pipe()
-            self._pipes.append(ours)
-            with theirs:
-                try:
-                    process = subprocess.Popen(  # noqa: S603 - this package's own module
-                        children.command("realizehit.loadtest.process", str(theirs.fileno())),
-                        stdin=subprocess.DEVNULL,
-                        pass_fds=[theirs.fileno()],
-                        env=environment,
-                        start_new_session=True,  # a terminal's Ctrl+C is for this process, which decides what it means
-                    )
-                except OSError as error:
-                    raise LoadTestError(f"no client process can be started: {error.strerror}") from None
-            self._processes.append(process)
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # how it ended is found when it is heard
-                ours.send(Job(number, self.plan, self.target, self._run_id, sent_path, self._interval))
-
     def _connect(self) -> None:
         self._until("begun", CONNECT_TIMEOUT, stoppable=True)
         # How long an interpreter takes to start is no part of how fast connections are made.
         self._moments["begun"] = self._moment()
-        self._say("connect")
+        self._processes.send("connect")
         self._until("joined", self.plan.ramp + CONNECT_TIMEOUT + 30, stoppable=True)
         joined = self._moments["joined"] = self._moment()
         if not joined.counts["ready"] and not self._interrupted:
@@ -162,23 +139,23 @@ class Conductor:
     def _publish(self) -> None:
         self._start = time.monotonic() + START_DELAY
         if self._interrupted:
-            self._say("stop")
+            self._processes.send("stop")
         else:
-            self._say("start", self._start)
+            self._processes.send("start", self._start)
         self._phase("publishing")
         self._until("published", self.plan.duration + CONNECT_TIMEOUT + 30, stoppable=True)
         self._moments["published"] = self._moment()
 
     def _settle(self) -> None:
         self._phase("settling")
-        self._say("settle")
+        self._processes.send("settle")
         # Messages that still arrive keep it waiting, so there is no telling how long; the processes see to it.
         self._until("last", 10 * SETTLE_TIMEOUT + CONNECT_TIMEOUT)
         self._point()  # the charts end with how it ended
 
     def _stop_all(self) -> list[str]:
-        self._say("stop")
-        self._say("settle")
+        self._processes.send("stop")
+        self._processes.send("settle")
         self._until("last", SETTLE_TIMEOUT + CONNECT_TIMEOUT)
         return list(dict.fromkeys(note for last in self._last if last for note in last.notes))[:3]
 
@@ -196,12 +173,12 @@ class Conductor:
                 raise LoadTestError(f"a client process is stuck: it did not come to {event!r} in {seconds:.0f} s")
             if stoppable and self._interrupted and not stopped:
                 stopped = True
-                self._say("stop")
+                self._processes.send("stop")
             due = next_point if now < next_point else next_point + self._interval
-            # One that has said its last word may be gone before the others come to theirs.
-            speaking = [pipe for pipe, last in zip(self._pipes, self._last, strict=True) if last is None]
-            for pipe in wait(speaking, timeout=max(0.0, due - now)):
-                self._hear(self._pipes.index(pipe))  # type: ignore[arg-type]  # pipes are all it was given
+            # A process that has sent its last event may be gone before the others have sent theirs.
+            running = [number for number, last in enumerate(self._last) if last is None]
+            for number in self._processes.wait(running, max(0.0, due - now)):
+                self._hear(number)
             # A point of what all processes said since the last one; one that keeps silent is not waited for long.
             late = time.monotonic() - next_point
             if late >= self._interval or (late >= 0 and len(self._fresh) == self.plan.processes):
@@ -210,11 +187,7 @@ class Conductor:
                     self._point()
 
     def _hear(self, number: int) -> None:
-        try:
-            event, value = self._pipes[number].recv()
-        except (EOFError, ConnectionResetError):
-            status = self._status_of(self._processes[number])
-            raise LoadTestError(f"client process {number} ended unexpectedly, with status {status}") from None
+        event, value = self._processes.receive(number)
         if event == "error":
             raise LoadTestError(str(value))
         if event == "trouble":
@@ -238,13 +211,6 @@ class Conductor:
         joined = _reached(self._events[number], "joined")
         (self._rejoins if joined else self._joins).add(sample.joins)
 
-    def _say(self, command: str, value: Any = None) -> None:
-        for pipe in self._pipes:
-            try:
-                pipe.send((command, value))
-            except (BrokenPipeError, ConnectionResetError):
-                continue  # how it ended is found when it is heard
-
     def _moment(self) -> Moment:
         samples = [sample for sample in self._samples if sample is not None]
         names = ("ready", "deliveries", "published", "reconnects", "resubscribes", "late", "abandoned", "forgone")
@@ -254,11 +220,11 @@ class Conductor:
                 if name not in names:
                     counts[name] = counts.get(name, 0) + value
         cpu = [sample.cpu if sample else 0.0 for sample in self._samples]
-        server = local.usage(self.target.pids) if self.target.pids else None
+        server = proc_usage.usage(self.target.pids) if self.target.pids else None
         if server is not None:
             self._rss = max(self._rss or 0, server.rss)
         sampled = sum(sample.clock for sample in samples) / len(samples) if samples else 0.0
-        return Moment(time.monotonic(), sampled, counts, cpu, server, local.machine_times())
+        return Moment(time.monotonic(), sampled, counts, cpu, server, proc_usage.machine_times())
 
     def _point(self) -> None:
         now, before = self._moment(), self._previous or self._moments["begun"]
@@ -287,20 +253,6 @@ class Conductor:
             point = _moved(point, now.clock)
         self.points.append(point)
         self._on_point(point)
-
-    def _end(self) -> None:
-        for pipe in self._pipes:
-            pipe.close()
-        for process in self._processes:
-            if self._status_of(process) is None:
-                process.kill()
-                process.wait()
-
-    @staticmethod
-    def _status_of(process: subprocess.Popen[bytes]) -> int | None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(END_TIMEOUT)
-        return None
 
     def _machine_busy(self) -> float | None:
         """Return how busy this machine was while messages were published."""

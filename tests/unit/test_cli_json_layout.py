@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from realizehit.cli.layout import DEEPEST, laid_out
+from realizehit.cli.json_layout import DEEPEST, lay_out_json
 
 VALUES: list[object] = [
     None,
@@ -26,26 +26,26 @@ def test_it_is_as_the_standard_library_writes_it(value: object) -> None:
         json.dumps(value, ensure_ascii=False, indent=7),
         json.dumps(value, separators=(",", ":")),
     ):
-        assert laid_out(text) == json.dumps(value, indent=2, ensure_ascii=False)
+        assert lay_out_json(text) == json.dumps(value, indent=2, ensure_ascii=False)
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1E+400", "12345678901234567890123", "1" * 5000, "1.10", "-0", "1e-400"])
 def test_numbers_stay_as_they_were_written(number: str) -> None:
-    assert laid_out(number) == number
-    assert laid_out(f'{{"n":[{number}]}}') == f'{{\n  "n": [\n    {number}\n  ]\n}}'
+    assert lay_out_json(number) == number
+    assert lay_out_json(f'{{"n":[{number}]}}') == f'{{\n  "n": [\n    {number}\n  ]\n}}'
 
 
 def test_a_key_that_stands_twice_is_shown_twice() -> None:
-    assert laid_out('{"a":1,"a":2}') == '{\n  "a": 1,\n  "a": 2\n}'
+    assert lay_out_json('{"a":1,"a":2}') == '{\n  "a": 1,\n  "a": 2\n}'
 
 
 def test_lone_surrogates_stay_escaped() -> None:
-    assert laid_out(r'["\ud800","a\udc00b","\ud83d\ude00"]') == '[\n  "\\ud800",\n  "a\\udc00b",\n  "\U0001f600"\n]'
+    assert lay_out_json(r'["\ud800","a\udc00b","\ud83d\ude00"]') == '[\n  "\\ud800",\n  "a\\udc00b",\n  "\U0001f600"\n]'
 
 
 def test_what_is_too_deep_is_shown_as_it_came() -> None:
     fits, deeper = ("[" * depth + "1" + "]" * depth for depth in (DEEPEST, DEEPEST + 1))
-    assert json.loads(laid_out(fits)) == json.loads(fits)
-    assert "\n" in laid_out(fits)
-    assert laid_out(deeper) == deeper
-    assert laid_out("[" * 500_000 + "]" * 500_000).count("\n") == 0
+    assert json.loads(lay_out_json(fits)) == json.loads(fits)
+    assert "\n" in lay_out_json(fits)
+    assert lay_out_json(deeper) == deeper
+    assert lay_out_json("[" * 500_000 + "]" * 500_000).count("\n") == 0
