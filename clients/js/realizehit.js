@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/, 9c012b335ab03362 */
+/*! realizehit 0.1.0, MIT; joined of src/, 7450d053c1cc40f7 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -119,26 +119,52 @@ const MAX_TIMER = 2 ** 31 - 1; // ms; with a longer delay, every platform fires 
 /** Return the time of a monotonic clock, in ms. */
 const now = () => performance.now();
 
-/** Return a delay in ms that a timer accepts, for any number. @param {number} delay */
-const timerDelay = (delay) => Math.min(Math.max(delay, 0) || 0, MAX_TIMER);
+/**
+ * Call something after a delay, which may be any number.
+ *
+ * @param {() => void} call
+ * @param {number} delay in ms
+ */
+const callAfter = (call, delay) => setTimeout(call, Math.min(Math.max(delay, 0) || 0, MAX_TIMER));
 
 /**
  * @typedef {"subscribing" | "subscribed" | "unsubscribing" | "unsubscribed"} SubscriptionState
  */
 
 /**
+ * A published message.
+ *
+ * @template [Payload=any]
+ * @typedef {object} ReceivedMessage
+ * @property {Payload} payload
+ * @property {string} text the payload as it was published.
+ * @property {Pattern} pattern what it was published to. For a subscription with `*` its values are texts; otherwise it is the
+ *   subscription's own pattern.
+ */
+
+/**
  * @template [Payload=any]
  * @typedef {{
- *   payload: [payload: Payload], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
+ *   payload: [payload: Payload, message: ReceivedMessage<Payload>], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
  *   gap: [seconds: number], error: [error: Error],
  * }} SubscriptionEvents
  */
 
 /**
+ * Return the pattern of a channel, `channel:CNN|kind:news`.
+ *
+ * @param {string} channel
+ * @returns {Pattern}
+ * @throws {URIError} it is not percent-encoded.
+ */
+const patternOf = (channel) =>
+  Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map((part) => decodeURIComponent(part))));
+
+/**
  * A subscription to a pattern. Made by `WSClient.subscribe`.
  *
- * Events: `payload` (payload); `subscribing`, `subscribed`, `unsubscribing`, `unsubscribed` when the state changed; `gap`
- * (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
+ * Events: `payload` (payload, message) when something was published; `subscribing`, `subscribed`, `unsubscribing`,
+ * `unsubscribed` when the state changed; `gap` (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
  * when the server ended it, or a payload could not be parsed and was skipped.
  *
  * @template [Payload=any] the type of its payloads; only TypeScript uses it, nothing checks it
@@ -163,7 +189,7 @@ export class Subscription extends Emitter {
   _request = "";
 
   #client;
-  /** @type {Set<{queue: any[], wake: Function}>} */
+  /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} */
   #readers = new Set();
   /** @type {Error | undefined} why it ended, if nobody asked for that */
   #error;
@@ -232,11 +258,20 @@ export class Subscription extends Emitter {
    * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws if the server ended that.
    */
   async *[Symbol.asyncIterator]() {
-    const reader = { queue: /** @type {any[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
+    for await (const { payload } of this.messages()) yield payload;
+  }
+
+  /**
+   * Iterate over the messages from now on, as a loop over the subscription does over the payloads.
+   *
+   * @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} ends with the subscription; throws if the server ended that.
+   */
+  async *messages() {
+    const reader = { queue: /** @type {ReceivedMessage[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
     this.#readers.add(reader);
     try {
       for (;;) {
-        while (reader.queue.length) yield reader.queue.shift();
+        while (reader.queue.length) yield /** @type {ReceivedMessage} */ (reader.queue.shift());
         if (this.#error) throw this.#error;
         if (this.unsubscribed() || this.unsubscribing()) return;
         await new Promise((resolve) => (reader.wake = resolve));
@@ -277,26 +312,32 @@ export class Subscription extends Emitter {
     queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
   }
 
-  /** @internal @param {string} text @param {{parse: (text: string) => any, maxsize: number}} options */
-  _deliver(text, { parse, maxsize }) {
+  /**
+   * @internal
+   * @param {string} text
+   * @param {string | undefined} channel what it was published to, if the server named it
+   * @param {{parse: (text: string) => any, maxsize: number}} options
+   */
+  _deliver(text, channel, { parse, maxsize }) {
     if (!this.subscribed()) return;
-    let payload;
+    /** @type {ReceivedMessage} */
+    let message;
     try {
-      payload = parse(text);
+      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern };
     } catch (error) {
       this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
       return;
     }
     this.payloads++;
     for (const { queue } of this.#readers) {
-      if (queue.push(payload) !== maxsize + 1) continue;
+      if (queue.push(message) !== maxsize + 1) continue;
       // Not at once: many payloads may arrive in one turn of the event loop, before any reader can run.
       setTimeout(() => {
         this.dropped += queue.splice(0, queue.length - maxsize).length;
       });
     }
     this.#wake();
-    this._emit("payload", payload);
+    this._emit("payload", message.payload, message);
   }
 
   /** @internal @param {string} id */
@@ -304,7 +345,7 @@ export class Subscription extends Emitter {
     this.id = id;
     this._attempts = 0;
     this._setState("subscribed");
-    if (this.#awaySince !== undefined && this.subscribed()) {
+    if (this.#awaySince != null && this.subscribed()) {
       const seconds = (now() - this.#awaySince) / 1000;
       this.#awaySince = undefined;
       this._gap(seconds);
@@ -355,7 +396,7 @@ class Backoff {
 
   /** Return the delay before the next attempt. @param {number} [requested] the delay that the server asked for */
   _next(requested) {
-    if (requested === undefined) return this._jitter(this.#attempts++);
+    if (requested == null) return this._jitter(this.#attempts++);
     // If servers ask for no delay one after the other, the client pauses nevertheless.
     const least = this.#requests && this._jitter(this.#requests);
     this.#requests++;
@@ -385,11 +426,11 @@ class Connection {
   /** How many messages, replies and heartbeats came over it. */
   _received = 0;
   /** @type {((message: object) => void) | undefined} sends an action; an event stream has no such method */
-  _send = undefined;
+  _send;
   /** @type {Subscription[] | undefined} the subscriptions when an event stream was opened */
-  _requested = undefined;
-  /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later the event stream's retry of a WebSocket */
-  _timer = undefined;
+  _requested;
+  /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later until an event stream tries a WebSocket */
+  _timer;
   _client;
   _kind;
   _url;
@@ -420,7 +461,7 @@ class Connection {
   _failAfter(delay, why) {
     clearTimeout(this._timer);
     const error = new RealizehitError(`no connection to ${this._url}${why}`);
-    this._timer = setTimeout(() => this._client._lost(this, error), timerDelay(delay));
+    this._timer = callAfter(() => this._client._lost(this, error), delay);
   }
 }
 
@@ -533,10 +574,10 @@ class EventStreamConnection extends Connection {
     }
   }
 
-  /** @param {string} name @param {string} text @param {string} id */
-  #event(name, text, id) {
+  /** @param {string} name @param {string} text @param {string} label */
+  #event(name, text, label) {
     if (this.#abort.signal.aborted) return;
-    if (name === "message") return this._client._receive(this, text, id);
+    if (name === "message") return this._client._receive(this, text, label);
     let data;
     try {
       data = Object(JSON.parse(text));
@@ -629,11 +670,10 @@ const DEFAULT_NUMBERS = {
  * @param {Options} options
  */
 const resolveOptions = (options) => {
-  const resolved = /** @type {Required<Omit<Options, "sse">>} */ (
-    { WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, parse: parseExact, ...DEFAULT_NUMBERS, ...options }
-  );
-  for (const [key, value] of Object.entries(DEFAULT_NUMBERS)) {
-    const name = /** @type {keyof typeof DEFAULT_NUMBERS} */ (key);
+  const resolved = /** @type {Required<Omit<Options, "sse">>} */ ({
+     WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, parse: parseExact, ...options,
+  });
+  for (const [name, value] of /** @type {[keyof typeof DEFAULT_NUMBERS, number][]} */ (Object.entries(DEFAULT_NUMBERS))) {
     if (!(resolved[name] >= 0)) resolved[name] = value;
   }
   return resolved;
@@ -647,7 +687,7 @@ const resolveOptions = (options) => {
  */
 const checkToken = (token) => {
   if (typeof token !== "string" || !/^[!-~]+$/.test(token)) {
-    throw new TypeError("the token is not a text of visible ASCII characters");
+    throw new TypeError("the token is not visible ASCII characters");
   }
   return token;
 };
@@ -705,13 +745,13 @@ class WebSocketConnection extends Connection {
     try {
       const socket = (this.#socket = new client._options.WebSocket(client.url));
       socket.onopen = () => {
-        if (token === undefined) client._opened(this);
+        if (token == null) client._opened(this);
         // Scripts cannot set headers here, and addresses are logged: the token is the first message.
         else client._authenticate(this, token).then(() => this.#closed || client._opened(this), (error) => client._lost(this, error));
       };
       socket.onmessage = (/** @type {{data: string}} */ { data }) => {
-        const [, id, payload] = /^(\w+)\?(.*)/s.exec(data) ?? [];
-        if (!this.#closed) client._receive(this, payload ?? data, id);
+        const [, label, payload] = /^(\w+(?:@[^?]*)?)\?(.*)/s.exec(data) ?? [];
+        if (!this.#closed) client._receive(this, payload ?? data, label);
       };
       // A close event follows at once and says more, but not on every platform.
       socket.onerror = () => this._failAfter(0, "");
@@ -720,7 +760,7 @@ class WebSocketConnection extends Connection {
         const error = new RealizehitError(`the connection to ${client.url} ended: ${code} ${reason}`, "", code);
         if (code === EXPIRED) {
           error.code = "not-authenticated";
-          error.message += "; where the option `token` is a function, the client comes back with a fresh one";
+          error.message += "; a function as option `token` renews it";
         }
         client._lost(this, error, delay ? +delay[1] : undefined);
       };
@@ -765,7 +805,7 @@ export class WSClient extends Emitter {
   #inForce = new Map();
   /** @type {Map<Subscription, "sub" | "unsub">} actions that this turn of the event loop asked for */
   #turn = new Map();
-  /** @type {Map<string, ["sub" | "unsub", Subscription] | ["auth", (code?: string, detail?: string) => void]>} actions that the server has not replied to, by their ids */
+  /** @type {Map<string, (reply?: {ret?: string, err?: string, code?: string}) => void>} what waits for a reply, by the action's id */
   #requests = new Map();
   #lastId = 0;
 
@@ -840,11 +880,12 @@ export class WSClient extends Emitter {
   }
 
   /**
-   * Subscribe to a pattern. A second call with the same pattern returns the same subscription.
+   * Subscribe to a pattern. The value `*` leaves a filter open, and the filter `"*": "*"` allows further filters. A second call
+   * with the same pattern returns the same subscription.
    *
    * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
    * @param {Pattern} pattern
-   * @param {(payload: Payload) => void} [callback] for its `payload` event.
+   * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
    * @returns {Subscription<Payload>}
    */
   subscribe(pattern, callback) {
@@ -922,7 +963,7 @@ export class WSClient extends Emitter {
     const connection = this.#connection;
     const waiting = [];
     for (const [subscription, act] of turn) {
-      if (this.#isOpen && connection?._send) this.#act(act, subscription);
+      if (this.#isOpen && connection?._send) this.#act(connection, act, subscription);
       else if (act === "unsub") this.#forget(subscription);
       else waiting.push(subscription);
     }
@@ -938,15 +979,28 @@ export class WSClient extends Emitter {
     }
   }
 
-  /** @param {any} act `sub`, `unsub` or `ping` @param {Subscription} [subscription] */
-  #act(act, subscription) {
+  /** @param {Connection} connection @param {"sub" | "unsub"} act @param {Subscription} subscription */
+  #act(connection, act, subscription) {
+    this.#requests.delete(subscription._request); // the server does not reply to a `sub` that an `unsub` overtook
+    subscription._request = this.#request(connection, { act, pat: subscription.pattern }, (reply) => {
+      if (act === "unsub") this.#forget(subscription);
+      else if (reply) this._answered(subscription, reply.ret, reply.code, reply.err);
+    });
+  }
+
+  /**
+   * Send an action and return its id.
+   *
+   * @param {Connection} connection
+   * @param {object} action
+   * @param {(reply?: {ret?: string, err?: string, code?: string}) => void} [onReply] called without a reply if the connection
+   *   is lost.
+   */
+  #request(connection, action, onReply) {
     const id = `${++this.#lastId}`;
-    if (subscription) {
-      this.#requests.delete(subscription._request); // the server does not reply to a `sub` that an `unsub` overtook
-      subscription._request = id;
-      this.#requests.set(id, [act, subscription]);
-    }
-    this.#connection?._send?.({ id, act, pat: subscription?.pattern });
+    if (onReply) this.#requests.set(id, onReply);
+    connection._send?.({ id, ...action });
+    return id;
   }
 
   /**
@@ -964,9 +1018,9 @@ export class WSClient extends Emitter {
       this.#inForce.set(id, subscription);
       subscription._confirm(id);
     } else if (TEMPORARY_CODE.test(code)) {
-      setTimeout(() => {
+      callAfter(() => {
         if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription, "sub");
-      }, timerDelay(this.#backoff._jitter(subscription._attempts++)));
+      }, this.#backoff._jitter(subscription._attempts++));
     } else this.#forget(subscription, new RealizehitError(detail, code));
   }
 
@@ -1017,7 +1071,7 @@ export class WSClient extends Emitter {
    */
   #renew(connection, delay, attempts = 0) {
     clearTimeout(this.#renewal);
-    this.#renewal = setTimeout(async () => {
+    this.#renewal = callAfter(async () => {
       try {
         const token = /** @type {string} */ (await this._freshToken());
         if (connection !== this.#connection) return;
@@ -1028,7 +1082,7 @@ export class WSClient extends Emitter {
         this._emit("error", /** @type {Error} */ (error));
         this.#renew(connection, this.#backoff._jitter(attempts), attempts + 1);
       }
-    }, timerDelay(delay));
+    }, delay);
   }
 
   /**
@@ -1041,12 +1095,10 @@ export class WSClient extends Emitter {
    */
   _authenticate(connection, token) {
     return new Promise((resolve, reject) => {
-      const id = `${++this.#lastId}`;
-      this.#requests.set(id, ["auth", (code, detail = "") => {
-        if (code === undefined) resolve();
-        else reject(new RealizehitError(detail, code, TEMPORARY_CODE.test(code) ? 0 : 401));
-      }]);
-      connection._send?.({ id, act: "auth", token });
+      this.#request(connection, { act: "auth", token }, (reply) => {
+        if (reply?.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test(reply.code ?? "") ? 0 : 401));
+        else if (reply) resolve();
+      });
     });
   }
 
@@ -1064,7 +1116,7 @@ export class WSClient extends Emitter {
 
   /** Connect after a delay. @param {number} [requested] the delay in ms that the server asked for */
   #connectLater(requested) {
-    this.#timer = setTimeout(() => this.#connect(), timerDelay(this.#backoff._next(requested)));
+    this.#timer = callAfter(() => this.#connect(), this.#backoff._next(requested));
   }
 
   /** @param {string} [token] */
@@ -1108,14 +1160,22 @@ export class WSClient extends Emitter {
     this.#openedAt = this.#heardAt = now();
     if (connection._send) {
       this.#turn.clear();
-      for (const subscription of this.subscriptions) this.#act("sub", subscription);
+      for (const subscription of this.subscriptions) this.#act(connection, "sub", subscription);
       if (this.#wanted.size) this.#watch(connection, connection._received);
       else this.#ping(connection); // so that something comes back
     } else {
-      connection._timer = setInterval(() => new WebSocketConnection(this), timerDelay(this._options.webSocketRetry));
+      this.#retryWebSocket(connection);
       this.#watch(connection);
     }
     if (before !== connection._kind) this._emit("connected", connection._kind);
+  }
+
+  /** Try a WebSocket now and then, as long as an event stream is open. @param {Connection} connection */
+  #retryWebSocket(connection) {
+    connection._timer = callAfter(() => {
+      new WebSocketConnection(this);
+      this.#retryWebSocket(connection);
+    }, this._options.webSocketRetry);
   }
 
   /**
@@ -1124,18 +1184,22 @@ export class WSClient extends Emitter {
    * @internal
    * @param {Connection} connection
    * @param {string} [text] undefined for a sign of life
-   * @param {string} [id] the label of a payload; a reply has none
+   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`, of which the client knows the key `c`, the
+   *   channel; a reply has no label
    */
-  _receive(connection, text, id) {
+  _receive(connection, text, label) {
     const isCurrent = connection === this.#connection;
     if (isCurrent) {
       this.#heardAt = now();
       connection._received++;
     }
-    if (text === undefined) return;
+    if (text == null) return;
     if (isCurrent && connection._send) this.#failures = 0;
-    if (!id) this.#reply(text); // also over a WebSocket that is being opened beside an event stream
-    else if (isCurrent) this.#inForce.get(id)?._deliver(text, this._options);
+    if (!label) this.#reply(text); // also over a WebSocket that is being opened beside an event stream
+    else if (isCurrent) {
+      const [id] = label.split("@", 1);
+      this.#inForce.get(id)?._deliver(text, /[@&]c=([^&]*)/.exec(label)?.[1], this._options);
+    }
   }
 
   /**
@@ -1159,7 +1223,7 @@ export class WSClient extends Emitter {
       this.#interrupt();
       if (now() - this.#openedAt >= STABLE_AFTER) this.#backoff._reset();
     }
-    this.#hasDelay = delay !== undefined;
+    this.#hasDelay = delay != null;
     if (connection._send && !this.#hasDelay && !connection._received && ++this.#failures > 1 && this.#sse) this.#connect(true);
     else this.#connectLater(delay);
     if (wasOpen) this._emit("disconnect", error);
@@ -1175,12 +1239,9 @@ export class WSClient extends Emitter {
       return; // a message that this client does not know
     }
     if (reply?.evt) return this._handleEvent(reply.evt, reply);
-    const request = this.#requests.get(reply?.id);
-    if (!request) return;
-    this.#requests.delete(reply.id);
-    if (request[0] === "auth") request[1](reply.err && (reply.code ?? ""), reply.err);
-    else if (request[0] === "unsub") this.#forget(request[1]);
-    else this._answered(request[1], reply.ret, reply.code, reply.err);
+    const onReply = this.#requests.get(reply?.id);
+    this.#requests.delete(reply?.id);
+    onReply?.(reply);
   }
 
   /**
@@ -1213,20 +1274,20 @@ export class WSClient extends Emitter {
   #watch(connection, received) {
     const { heartbeat, responseTimeout } = this._options;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(
+    this.#timer = callAfter(
       () => {
         const answered = received !== connection._received;
         if (answered && now() - this.#heardAt < heartbeat) this.#watch(connection);
         else if (answered && connection._send) this.#ping(connection);
         else this._lost(connection, new RealizehitError("the server is silent"));
       },
-      timerDelay(received === undefined ? this.#heardAt + heartbeat - now() : responseTimeout),
+      received == null ? this.#heardAt + heartbeat - now() : responseTimeout,
     );
   }
 
   /** @param {Connection} connection */
   #ping(connection) {
-    this.#act("ping");
+    this.#request(connection, { act: "ping" });
     this.#watch(connection, connection._received);
   }
 
@@ -1249,7 +1310,7 @@ export class WSClient extends Emitter {
     this.#isOpen = false;
     clearTimeout(this.#timer);
     clearTimeout(this.#renewal);
-    for (const request of this.#requests.values()) if (request[0] === "unsub") this.#forget(request[1]);
+    for (const onReply of this.#requests.values()) onReply();
     this.#requests.clear();
   }
 

@@ -1,19 +1,19 @@
 // How the file that servers serve is minified.
-const LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+const LETTERS = "tseirnoalcdhupmbfgvwkyxqjz";
+const PUBLIC_CLASS = /^(?:export )?class (?:Emitter|Subscription|WSClient)\b.*?^}/gms;
 
 /**
- * Return esbuild's options. Names that begin with `_` are internal and become short; they keep the `_`, so that they differ from
- * properties that a program adds to a client or a subscription.
+ * Return esbuild's options. Names that begin with `_` are internal and become short. Those of clients and subscriptions keep
+ * the `_`, so that they differ from properties that a program adds to these objects.
  *
- * @param {string} source
+ * @param {string} source the text of `realizehit.js`.
  * @returns {Pick<import("esbuild").TransformOptions, "minify" | "target" | "legalComments" | "mangleProps" | "mangleCache">}
  * @throws {Error} there are more names than letters.
  */
 export function minifying(source) {
-  const count = new Map();
-  for (const [name] of source.matchAll(/(?<![\w$])_[A-Za-z]\w*/g)) count.set(name, (count.get(name) ?? 0) + 1);
-  const names = [...count.keys()].sort((one, other) => count.get(other) - count.get(one) || (one < other ? -1 : 1));
-  if (names.length > LETTERS.length) throw new Error(`${names.length} internal names, but ${LETTERS.length} letters`);
+  const classes = (source.match(PUBLIC_CLASS) ?? []).join("\n");
+  const names = [...new Set([...classes.matchAll(/^  (_\w+)/gm)].map(([, name]) => name))];
+  if (!names.length || names.length > LETTERS.length) throw new Error(`${names.length} internal names of public classes`);
   return {
     minify: true,
     target: "es2022",

@@ -20,7 +20,7 @@ export class Backoff {
 
   /** Return the delay before the next attempt. @param {number} [requested] the delay that the server asked for */
   _next(requested) {
-    if (requested === undefined) return this._jitter(this.#attempts++);
+    if (requested == null) return this._jitter(this.#attempts++);
     // If servers ask for no delay one after the other, the client pauses nevertheless.
     const least = this.#requests && this._jitter(this.#requests);
     this.#requests++;

@@ -6,11 +6,12 @@ import { EventStreamConnection } from "./event_stream.js";
 import { checkToken, resolveOptions } from "./options.js";
 import { patternKey } from "./pattern_key.js";
 import { Subscription } from "./subscription.js";
-import { now, timerDelay } from "./timing.js";
+import { callAfter, now } from "./timing.js";
 import { WebSocketConnection } from "./websocket.js";
 /** @import { Connection } from "./connection.js" */
 /** @import { Options } from "./options.js" */
 /** @import { Pattern } from "./pattern_key.js" */
+/** @import { ReceivedMessage } from "./subscription.js" */
 
 const STABLE_AFTER = 10_000; // ms after which a connection counts as a success, the same in every realizehit client
 
@@ -47,7 +48,7 @@ export class WSClient extends Emitter {
   #inForce = new Map();
   /** @type {Map<Subscription, "sub" | "unsub">} actions that this turn of the event loop asked for */
   #turn = new Map();
-  /** @type {Map<string, ["sub" | "unsub", Subscription] | ["auth", (code?: string, detail?: string) => void]>} actions that the server has not replied to, by their ids */
+  /** @type {Map<string, (reply?: {ret?: string, err?: string, code?: string}) => void>} what waits for a reply, by the action's id */
   #requests = new Map();
   #lastId = 0;
 
@@ -122,11 +123,12 @@ export class WSClient extends Emitter {
   }
 
   /**
-   * Subscribe to a pattern. A second call with the same pattern returns the same subscription.
+   * Subscribe to a pattern. The value `*` leaves a filter open, and the filter `"*": "*"` allows further filters. A second call
+   * with the same pattern returns the same subscription.
    *
    * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
    * @param {Pattern} pattern
-   * @param {(payload: Payload) => void} [callback] for its `payload` event.
+   * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
    * @returns {Subscription<Payload>}
    */
   subscribe(pattern, callback) {
@@ -204,7 +206,7 @@ export class WSClient extends Emitter {
     const connection = this.#connection;
     const waiting = [];
     for (const [subscription, act] of turn) {
-      if (this.#isOpen && connection?._send) this.#act(act, subscription);
+      if (this.#isOpen && connection?._send) this.#act(connection, act, subscription);
       else if (act === "unsub") this.#forget(subscription);
       else waiting.push(subscription);
     }
@@ -220,15 +222,28 @@ export class WSClient extends Emitter {
     }
   }
 
-  /** @param {any} act `sub`, `unsub` or `ping` @param {Subscription} [subscription] */
-  #act(act, subscription) {
+  /** @param {Connection} connection @param {"sub" | "unsub"} act @param {Subscription} subscription */
+  #act(connection, act, subscription) {
+    this.#requests.delete(subscription._request); // the server does not reply to a `sub` that an `unsub` overtook
+    subscription._request = this.#request(connection, { act, pat: subscription.pattern }, (reply) => {
+      if (act === "unsub") this.#forget(subscription);
+      else if (reply) this._answered(subscription, reply.ret, reply.code, reply.err);
+    });
+  }
+
+  /**
+   * Send an action and return its id.
+   *
+   * @param {Connection} connection
+   * @param {object} action
+   * @param {(reply?: {ret?: string, err?: string, code?: string}) => void} [onReply] called without a reply if the connection
+   *   is lost.
+   */
+  #request(connection, action, onReply) {
     const id = `${++this.#lastId}`;
-    if (subscription) {
-      this.#requests.delete(subscription._request); // the server does not reply to a `sub` that an `unsub` overtook
-      subscription._request = id;
-      this.#requests.set(id, [act, subscription]);
-    }
-    this.#connection?._send?.({ id, act, pat: subscription?.pattern });
+    if (onReply) this.#requests.set(id, onReply);
+    connection._send?.({ id, ...action });
+    return id;
   }
 
   /**
@@ -246,9 +261,9 @@ export class WSClient extends Emitter {
       this.#inForce.set(id, subscription);
       subscription._confirm(id);
     } else if (TEMPORARY_CODE.test(code)) {
-      setTimeout(() => {
+      callAfter(() => {
         if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription, "sub");
-      }, timerDelay(this.#backoff._jitter(subscription._attempts++)));
+      }, this.#backoff._jitter(subscription._attempts++));
     } else this.#forget(subscription, new RealizehitError(detail, code));
   }
 
@@ -299,7 +314,7 @@ export class WSClient extends Emitter {
    */
   #renew(connection, delay, attempts = 0) {
     clearTimeout(this.#renewal);
-    this.#renewal = setTimeout(async () => {
+    this.#renewal = callAfter(async () => {
       try {
         const token = /** @type {string} */ (await this._freshToken());
         if (connection !== this.#connection) return;
@@ -310,7 +325,7 @@ export class WSClient extends Emitter {
         this._emit("error", /** @type {Error} */ (error));
         this.#renew(connection, this.#backoff._jitter(attempts), attempts + 1);
       }
-    }, timerDelay(delay));
+    }, delay);
   }
 
   /**
@@ -323,12 +338,10 @@ export class WSClient extends Emitter {
    */
   _authenticate(connection, token) {
     return new Promise((resolve, reject) => {
-      const id = `${++this.#lastId}`;
-      this.#requests.set(id, ["auth", (code, detail = "") => {
-        if (code === undefined) resolve();
-        else reject(new RealizehitError(detail, code, TEMPORARY_CODE.test(code) ? 0 : 401));
-      }]);
-      connection._send?.({ id, act: "auth", token });
+      this.#request(connection, { act: "auth", token }, (reply) => {
+        if (reply?.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test(reply.code ?? "") ? 0 : 401));
+        else if (reply) resolve();
+      });
     });
   }
 
@@ -346,7 +359,7 @@ export class WSClient extends Emitter {
 
   /** Connect after a delay. @param {number} [requested] the delay in ms that the server asked for */
   #connectLater(requested) {
-    this.#timer = setTimeout(() => this.#connect(), timerDelay(this.#backoff._next(requested)));
+    this.#timer = callAfter(() => this.#connect(), this.#backoff._next(requested));
   }
 
   /** @param {string} [token] */
@@ -390,14 +403,22 @@ export class WSClient extends Emitter {
     this.#openedAt = this.#heardAt = now();
     if (connection._send) {
       this.#turn.clear();
-      for (const subscription of this.subscriptions) this.#act("sub", subscription);
+      for (const subscription of this.subscriptions) this.#act(connection, "sub", subscription);
       if (this.#wanted.size) this.#watch(connection, connection._received);
       else this.#ping(connection); // so that something comes back
     } else {
-      connection._timer = setInterval(() => new WebSocketConnection(this), timerDelay(this._options.webSocketRetry));
+      this.#retryWebSocket(connection);
       this.#watch(connection);
     }
     if (before !== connection._kind) this._emit("connected", connection._kind);
+  }
+
+  /** Try a WebSocket now and then, as long as an event stream is open. @param {Connection} connection */
+  #retryWebSocket(connection) {
+    connection._timer = callAfter(() => {
+      new WebSocketConnection(this);
+      this.#retryWebSocket(connection);
+    }, this._options.webSocketRetry);
   }
 
   /**
@@ -406,18 +427,22 @@ export class WSClient extends Emitter {
    * @internal
    * @param {Connection} connection
    * @param {string} [text] undefined for a sign of life
-   * @param {string} [id] the label of a payload; a reply has none
+   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`, of which the client knows the key `c`, the
+   *   channel; a reply has no label
    */
-  _receive(connection, text, id) {
+  _receive(connection, text, label) {
     const isCurrent = connection === this.#connection;
     if (isCurrent) {
       this.#heardAt = now();
       connection._received++;
     }
-    if (text === undefined) return;
+    if (text == null) return;
     if (isCurrent && connection._send) this.#failures = 0;
-    if (!id) this.#reply(text); // also over a WebSocket that is being opened beside an event stream
-    else if (isCurrent) this.#inForce.get(id)?._deliver(text, this._options);
+    if (!label) this.#reply(text); // also over a WebSocket that is being opened beside an event stream
+    else if (isCurrent) {
+      const [id] = label.split("@", 1);
+      this.#inForce.get(id)?._deliver(text, /[@&]c=([^&]*)/.exec(label)?.[1], this._options);
+    }
   }
 
   /**
@@ -441,7 +466,7 @@ export class WSClient extends Emitter {
       this.#interrupt();
       if (now() - this.#openedAt >= STABLE_AFTER) this.#backoff._reset();
     }
-    this.#hasDelay = delay !== undefined;
+    this.#hasDelay = delay != null;
     if (connection._send && !this.#hasDelay && !connection._received && ++this.#failures > 1 && this.#sse) this.#connect(true);
     else this.#connectLater(delay);
     if (wasOpen) this._emit("disconnect", error);
@@ -457,12 +482,9 @@ export class WSClient extends Emitter {
       return; // a message that this client does not know
     }
     if (reply?.evt) return this._handleEvent(reply.evt, reply);
-    const request = this.#requests.get(reply?.id);
-    if (!request) return;
-    this.#requests.delete(reply.id);
-    if (request[0] === "auth") request[1](reply.err && (reply.code ?? ""), reply.err);
-    else if (request[0] === "unsub") this.#forget(request[1]);
-    else this._answered(request[1], reply.ret, reply.code, reply.err);
+    const onReply = this.#requests.get(reply?.id);
+    this.#requests.delete(reply?.id);
+    onReply?.(reply);
   }
 
   /**
@@ -495,20 +517,20 @@ export class WSClient extends Emitter {
   #watch(connection, received) {
     const { heartbeat, responseTimeout } = this._options;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(
+    this.#timer = callAfter(
       () => {
         const answered = received !== connection._received;
         if (answered && now() - this.#heardAt < heartbeat) this.#watch(connection);
         else if (answered && connection._send) this.#ping(connection);
         else this._lost(connection, new RealizehitError("the server is silent"));
       },
-      timerDelay(received === undefined ? this.#heardAt + heartbeat - now() : responseTimeout),
+      received == null ? this.#heardAt + heartbeat - now() : responseTimeout,
     );
   }
 
   /** @param {Connection} connection */
   #ping(connection) {
-    this.#act("ping");
+    this.#request(connection, { act: "ping" });
     this.#watch(connection, connection._received);
   }
 
@@ -531,7 +553,7 @@ export class WSClient extends Emitter {
     this.#isOpen = false;
     clearTimeout(this.#timer);
     clearTimeout(this.#renewal);
-    for (const request of this.#requests.values()) if (request[0] === "unsub") this.#forget(request[1]);
+    for (const onReply of this.#requests.values()) onReply();
     this.#requests.clear();
   }
 

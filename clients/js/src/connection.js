@@ -1,5 +1,5 @@
 import { RealizehitError } from "./error.js";
-import { timerDelay } from "./timing.js";
+import { callAfter } from "./timing.js";
 /** @import { WSClient } from "./client.js" */
 /** @import { Subscription } from "./subscription.js" */
 
@@ -13,11 +13,11 @@ export class Connection {
   /** How many messages, replies and heartbeats came over it. */
   _received = 0;
   /** @type {((message: object) => void) | undefined} sends an action; an event stream has no such method */
-  _send = undefined;
+  _send;
   /** @type {Subscription[] | undefined} the subscriptions when an event stream was opened */
-  _requested = undefined;
-  /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later the event stream's retry of a WebSocket */
-  _timer = undefined;
+  _requested;
+  /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later until an event stream tries a WebSocket */
+  _timer;
   _client;
   _kind;
   _url;
@@ -48,6 +48,6 @@ export class Connection {
   _failAfter(delay, why) {
     clearTimeout(this._timer);
     const error = new RealizehitError(`no connection to ${this._url}${why}`);
-    this._timer = setTimeout(() => this._client._lost(this, error), timerDelay(delay));
+    this._timer = callAfter(() => this._client._lost(this, error), delay);
   }
 }

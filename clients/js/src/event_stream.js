@@ -84,10 +84,10 @@ export class EventStreamConnection extends Connection {
     }
   }
 
-  /** @param {string} name @param {string} text @param {string} id */
-  #event(name, text, id) {
+  /** @param {string} name @param {string} text @param {string} label */
+  #event(name, text, label) {
     if (this.#abort.signal.aborted) return;
-    if (name === "message") return this._client._receive(this, text, id);
+    if (name === "message") return this._client._receive(this, text, label);
     let data;
     try {
       data = Object(JSON.parse(text));

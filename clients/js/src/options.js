@@ -36,11 +36,10 @@ const DEFAULT_NUMBERS = {
  * @param {Options} options
  */
 export const resolveOptions = (options) => {
-  const resolved = /** @type {Required<Omit<Options, "sse">>} */ (
-    { WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, parse: parseExact, ...DEFAULT_NUMBERS, ...options }
-  );
-  for (const [key, value] of Object.entries(DEFAULT_NUMBERS)) {
-    const name = /** @type {keyof typeof DEFAULT_NUMBERS} */ (key);
+  const resolved = /** @type {Required<Omit<Options, "sse">>} */ ({
+     WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, parse: parseExact, ...options,
+  });
+  for (const [name, value] of /** @type {[keyof typeof DEFAULT_NUMBERS, number][]} */ (Object.entries(DEFAULT_NUMBERS))) {
     if (!(resolved[name] >= 0)) resolved[name] = value;
   }
   return resolved;
@@ -54,7 +53,7 @@ export const resolveOptions = (options) => {
  */
 export const checkToken = (token) => {
   if (typeof token !== "string" || !/^[!-~]+$/.test(token)) {
-    throw new TypeError("the token is not a text of visible ASCII characters");
+    throw new TypeError("the token is not visible ASCII characters");
   }
   return token;
 };

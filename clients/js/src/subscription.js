@@ -9,18 +9,39 @@ import { now } from "./timing.js";
  */
 
 /**
+ * A published message.
+ *
+ * @template [Payload=any]
+ * @typedef {object} ReceivedMessage
+ * @property {Payload} payload
+ * @property {string} text the payload as it was published.
+ * @property {Pattern} pattern what it was published to. For a subscription with `*` its values are texts; otherwise it is the
+ *   subscription's own pattern.
+ */
+
+/**
  * @template [Payload=any]
  * @typedef {{
- *   payload: [payload: Payload], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
+ *   payload: [payload: Payload, message: ReceivedMessage<Payload>], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
  *   gap: [seconds: number], error: [error: Error],
  * }} SubscriptionEvents
  */
 
 /**
+ * Return the pattern of a channel, `channel:CNN|kind:news`.
+ *
+ * @param {string} channel
+ * @returns {Pattern}
+ * @throws {URIError} it is not percent-encoded.
+ */
+const patternOf = (channel) =>
+  Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map((part) => decodeURIComponent(part))));
+
+/**
  * A subscription to a pattern. Made by `WSClient.subscribe`.
  *
- * Events: `payload` (payload); `subscribing`, `subscribed`, `unsubscribing`, `unsubscribed` when the state changed; `gap`
- * (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
+ * Events: `payload` (payload, message) when something was published; `subscribing`, `subscribed`, `unsubscribing`,
+ * `unsubscribed` when the state changed; `gap` (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
  * when the server ended it, or a payload could not be parsed and was skipped.
  *
  * @template [Payload=any] the type of its payloads; only TypeScript uses it, nothing checks it
@@ -45,7 +66,7 @@ export class Subscription extends Emitter {
   _request = "";
 
   #client;
-  /** @type {Set<{queue: any[], wake: Function}>} */
+  /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} */
   #readers = new Set();
   /** @type {Error | undefined} why it ended, if nobody asked for that */
   #error;
@@ -114,11 +135,20 @@ export class Subscription extends Emitter {
    * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws if the server ended that.
    */
   async *[Symbol.asyncIterator]() {
-    const reader = { queue: /** @type {any[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
+    for await (const { payload } of this.messages()) yield payload;
+  }
+
+  /**
+   * Iterate over the messages from now on, as a loop over the subscription does over the payloads.
+   *
+   * @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} ends with the subscription; throws if the server ended that.
+   */
+  async *messages() {
+    const reader = { queue: /** @type {ReceivedMessage[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
     this.#readers.add(reader);
     try {
       for (;;) {
-        while (reader.queue.length) yield reader.queue.shift();
+        while (reader.queue.length) yield /** @type {ReceivedMessage} */ (reader.queue.shift());
         if (this.#error) throw this.#error;
         if (this.unsubscribed() || this.unsubscribing()) return;
         await new Promise((resolve) => (reader.wake = resolve));
@@ -159,26 +189,32 @@ export class Subscription extends Emitter {
     queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
   }
 
-  /** @internal @param {string} text @param {{parse: (text: string) => any, maxsize: number}} options */
-  _deliver(text, { parse, maxsize }) {
+  /**
+   * @internal
+   * @param {string} text
+   * @param {string | undefined} channel what it was published to, if the server named it
+   * @param {{parse: (text: string) => any, maxsize: number}} options
+   */
+  _deliver(text, channel, { parse, maxsize }) {
     if (!this.subscribed()) return;
-    let payload;
+    /** @type {ReceivedMessage} */
+    let message;
     try {
-      payload = parse(text);
+      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern };
     } catch (error) {
       this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
       return;
     }
     this.payloads++;
     for (const { queue } of this.#readers) {
-      if (queue.push(payload) !== maxsize + 1) continue;
+      if (queue.push(message) !== maxsize + 1) continue;
       // Not at once: many payloads may arrive in one turn of the event loop, before any reader can run.
       setTimeout(() => {
         this.dropped += queue.splice(0, queue.length - maxsize).length;
       });
     }
     this.#wake();
-    this._emit("payload", payload);
+    this._emit("payload", message.payload, message);
   }
 
   /** @internal @param {string} id */
@@ -186,7 +222,7 @@ export class Subscription extends Emitter {
     this.id = id;
     this._attempts = 0;
     this._setState("subscribed");
-    if (this.#awaySince !== undefined && this.subscribed()) {
+    if (this.#awaySince != null && this.subscribed()) {
       const seconds = (now() - this.#awaySince) / 1000;
       this.#awaySince = undefined;
       this._gap(seconds);

@@ -3,5 +3,10 @@ const MAX_TIMER = 2 ** 31 - 1; // ms; with a longer delay, every platform fires 
 /** Return the time of a monotonic clock, in ms. */
 export const now = () => performance.now();
 
-/** Return a delay in ms that a timer accepts, for any number. @param {number} delay */
-export const timerDelay = (delay) => Math.min(Math.max(delay, 0) || 0, MAX_TIMER);
+/**
+ * Call something after a delay, which may be any number.
+ *
+ * @param {() => void} call
+ * @param {number} delay in ms
+ */
+export const callAfter = (call, delay) => setTimeout(call, Math.min(Math.max(delay, 0) || 0, MAX_TIMER));

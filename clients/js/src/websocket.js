@@ -37,13 +37,13 @@ export class WebSocketConnection extends Connection {
     try {
       const socket = (this.#socket = new client._options.WebSocket(client.url));
       socket.onopen = () => {
-        if (token === undefined) client._opened(this);
+        if (token == null) client._opened(this);
         // Scripts cannot set headers here, and addresses are logged: the token is the first message.
         else client._authenticate(this, token).then(() => this.#closed || client._opened(this), (error) => client._lost(this, error));
       };
       socket.onmessage = (/** @type {{data: string}} */ { data }) => {
-        const [, id, payload] = /^(\w+)\?(.*)/s.exec(data) ?? [];
-        if (!this.#closed) client._receive(this, payload ?? data, id);
+        const [, label, payload] = /^(\w+(?:@[^?]*)?)\?(.*)/s.exec(data) ?? [];
+        if (!this.#closed) client._receive(this, payload ?? data, label);
       };
       // A close event follows at once and says more, but not on every platform.
       socket.onerror = () => this._failAfter(0, "");
@@ -52,7 +52,7 @@ export class WebSocketConnection extends Connection {
         const error = new RealizehitError(`the connection to ${client.url} ended: ${code} ${reason}`, "", code);
         if (code === EXPIRED) {
           error.code = "not-authenticated";
-          error.message += "; where the option `token` is a function, the client comes back with a fresh one";
+          error.message += "; a function as option `token` renews it";
         }
         client._lost(this, error, delay ? +delay[1] : undefined);
       };

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 55a7ce5fada64c8f */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, cdce90019ca832f3 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -22,20 +22,10 @@ export class RealizehitError extends Error {
     status: number;
 }
 /**
- * @typedef {"subscribing" | "subscribed" | "unsubscribing" | "unsubscribed"} SubscriptionState
- */
-/**
- * @template [Payload=any]
- * @typedef {{
- *   payload: [payload: Payload], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
- *   gap: [seconds: number], error: [error: Error],
- * }} SubscriptionEvents
- */
-/**
  * A subscription to a pattern. Made by `WSClient.subscribe`.
  *
- * Events: `payload` (payload); `subscribing`, `subscribed`, `unsubscribing`, `unsubscribed` when the state changed; `gap`
- * (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
+ * Events: `payload` (payload, message) when something was published; `subscribing`, `subscribed`, `unsubscribing`,
+ * `unsubscribed` when the state changed; `gap` (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
  * when the server ended it, or a payload could not be parsed and was skipped.
  *
  * @template [Payload=any] the type of its payloads; only TypeScript uses it, nothing checks it
@@ -84,6 +74,12 @@ export class Subscription<Payload = any> extends Emitter<SubscriptionEvents<Payl
      */
     unsubscribe(): Promise<void>;
     /**
+     * Iterate over the messages from now on, as a loop over the subscription does over the payloads.
+     *
+     * @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} ends with the subscription; throws if the server ended that.
+     */
+    messages(): AsyncGenerator<ReceivedMessage<Payload>, void, void>;
+    /**
      * Iterate over the payloads from now on. Each loop has its own queue, which drops its oldest payload when it is full.
      *
      * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws if the server ended that.
@@ -129,14 +125,15 @@ export class WSClient extends Emitter<{
     /** The subscriptions that have not ended. */
     get subscriptions(): Subscription<any>[];
     /**
-     * Subscribe to a pattern. A second call with the same pattern returns the same subscription.
+     * Subscribe to a pattern. The value `*` leaves a filter open, and the filter `"*": "*"` allows further filters. A second call
+     * with the same pattern returns the same subscription.
      *
      * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
      * @param {Pattern} pattern
-     * @param {(payload: Payload) => void} [callback] for its `payload` event.
+     * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
      * @returns {Subscription<Payload>}
      */
-    subscribe<Payload = any>(pattern: Pattern, callback?: (payload: Payload) => void): Subscription<Payload>;
+    subscribe<Payload = any>(pattern: Pattern, callback?: (payload: Payload, message: ReceivedMessage<Payload>) => void): Subscription<Payload>;
     /**
      * End the subscription to a pattern, if there is one.
      *
@@ -189,8 +186,23 @@ export class APIClient {
     #private;
 }
 export type SubscriptionState = "subscribing" | "subscribed" | "unsubscribing" | "unsubscribed";
+/**
+ * A published message.
+ */
+export type ReceivedMessage<Payload = any> = {
+    payload: Payload;
+    /**
+     * the payload as it was published.
+     */
+    text: string;
+    /**
+     * what it was published to. For a subscription with `*` its values are texts; otherwise it is the
+     * subscription's own pattern.
+     */
+    pattern: Pattern;
+};
 export type SubscriptionEvents<Payload = any> = {
-    payload: [payload: Payload];
+    payload: [payload: Payload, message: ReceivedMessage<Payload>];
     subscribing: [];
     subscribed: [];
     unsubscribing: [];

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 55a7ce5fada64c8f */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, cdce90019ca832f3 */
 var __defProp = Object.defineProperty;
 var __typeError = (msg) => {
   throw TypeError(msg);
@@ -18,7 +18,7 @@ var __privateWrapper = (obj, member, setter, getter) => ({
     return __privateGet(obj, member, getter);
   }
 });
-var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, until_fn, wake_fn, _base, _cap, _attempts, _requests, _abort, _token, _count, _delay, _failure, _EventStreamConnection_instances, read_fn, event_fn, confirm_fn, _socket, _closed, _WebSocketConnection_instances, open_fn, _sse, _backoff, _wanted, _inForce, _turn, _requests2, _lastId, _connection, _next, _isOpen, _openedAt, _heardAt, _failures, _hasDelay, _ended, _flush, _timer, _renewal, _token2, _listeners, _WSClient_instances, ask_fn, sendTurn_fn, act_fn, forget_fn, interrupt_fn, renew_fn, connect_fn, connectLater_fn, openStream_fn, replaceStream_fn, reply_fn, watch_fn, ping_fn, wake_fn2, reset_fn, end_fn, _url, _key, _fetch;
+var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, until_fn, wake_fn, _base, _cap, _attempts, _requests, _abort, _token, _count, _delay, _failure, _EventStreamConnection_instances, read_fn, event_fn, confirm_fn, _socket, _closed, _WebSocketConnection_instances, open_fn, _sse, _backoff, _wanted, _inForce, _turn, _requests2, _lastId, _connection, _next, _isOpen, _openedAt, _heardAt, _failures, _hasDelay, _ended, _flush, _timer, _renewal, _token2, _listeners, _WSClient_instances, ask_fn, sendTurn_fn, act_fn, request_fn, forget_fn, interrupt_fn, renew_fn, connect_fn, connectLater_fn, openStream_fn, replaceStream_fn, retryWebSocket_fn, reply_fn, watch_fn, ping_fn, wake_fn2, reset_fn, end_fn, _url, _key, _fetch;
 class RealizehitError extends Error {
   /**
    * @param {string} message text for people.
@@ -109,7 +109,8 @@ of_fn = function(event) {
 };
 const MAX_TIMER = 2 ** 31 - 1;
 const now = () => performance.now();
-const timerDelay = (delay) => Math.min(Math.max(delay, 0) || 0, MAX_TIMER);
+const callAfter = (call, delay) => setTimeout(call, Math.min(Math.max(delay, 0) || 0, MAX_TIMER));
+const patternOf = (channel) => Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map((part) => decodeURIComponent(part))));
 class Subscription extends Emitter {
   /**
    * @internal
@@ -137,7 +138,7 @@ class Subscription extends Emitter {
     /** @internal the id of its last `sub` or `unsub` */
     __publicField(this, "_request", "");
     __privateAdd(this, _client);
-    /** @type {Set<{queue: any[], wake: Function}>} */
+    /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} */
     __privateAdd(this, _readers, /* @__PURE__ */ new Set());
     /** @type {Error | undefined} why it ended, if nobody asked for that */
     __privateAdd(this, _error);
@@ -193,8 +194,16 @@ class Subscription extends Emitter {
    * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws if the server ended that.
    */
   async *[Symbol.asyncIterator]() {
+    for await (const { payload } of this.messages()) yield payload;
+  }
+  /**
+   * Iterate over the messages from now on, as a loop over the subscription does over the payloads.
+   *
+   * @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} ends with the subscription; throws if the server ended that.
+   */
+  async *messages() {
     const reader = { queue: (
-      /** @type {any[]} */
+      /** @type {ReceivedMessage[]} */
       []
     ), wake: (
       /** @type {Function} */
@@ -204,7 +213,10 @@ class Subscription extends Emitter {
     __privateGet(this, _readers).add(reader);
     try {
       for (; ; ) {
-        while (reader.queue.length) yield reader.queue.shift();
+        while (reader.queue.length) yield (
+          /** @type {ReceivedMessage} */
+          reader.queue.shift()
+        );
         if (__privateGet(this, _error)) throw __privateGet(this, _error);
         if (this.unsubscribed() || this.unsubscribing()) return;
         await new Promise((resolve) => reader.wake = resolve);
@@ -226,32 +238,37 @@ class Subscription extends Emitter {
     this.state = "subscribing";
     queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
   }
-  /** @internal @param {string} text @param {{parse: (text: string) => any, maxsize: number}} options */
-  _deliver(text, { parse, maxsize }) {
+  /**
+   * @internal
+   * @param {string} text
+   * @param {string | undefined} channel what it was published to, if the server named it
+   * @param {{parse: (text: string) => any, maxsize: number}} options
+   */
+  _deliver(text, channel, { parse, maxsize }) {
     if (!this.subscribed()) return;
-    let payload;
+    let message;
     try {
-      payload = parse(text);
+      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern };
     } catch (error) {
       this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
       return;
     }
     this.payloads++;
     for (const { queue } of __privateGet(this, _readers)) {
-      if (queue.push(payload) !== maxsize + 1) continue;
+      if (queue.push(message) !== maxsize + 1) continue;
       setTimeout(() => {
         this.dropped += queue.splice(0, queue.length - maxsize).length;
       });
     }
     __privateMethod(this, _Subscription_instances, wake_fn).call(this);
-    this._emit("payload", payload);
+    this._emit("payload", message.payload, message);
   }
   /** @internal @param {string} id */
   _confirm(id) {
     this.id = id;
     this._attempts = 0;
     this._setState("subscribed");
-    if (__privateGet(this, _awaySince) !== void 0 && this.subscribed()) {
+    if (__privateGet(this, _awaySince) != null && this.subscribed()) {
       const seconds = (now() - __privateGet(this, _awaySince)) / 1e3;
       __privateSet(this, _awaySince, void 0);
       this._gap(seconds);
@@ -313,7 +330,7 @@ class Backoff {
   }
   /** Return the delay before the next attempt. @param {number} [requested] the delay that the server asked for */
   _next(requested) {
-    if (requested === void 0) return this._jitter(__privateWrapper(this, _attempts)._++);
+    if (requested == null) return this._jitter(__privateWrapper(this, _attempts)._++);
     const least = __privateGet(this, _requests) && this._jitter(__privateGet(this, _requests));
     __privateWrapper(this, _requests)._++;
     return Math.min(Math.max(requested, least), MAX_REQUESTED);
@@ -339,7 +356,7 @@ class Connection {
     __publicField(this, "_send");
     /** @type {Subscription[] | undefined} the subscriptions when an event stream was opened */
     __publicField(this, "_requested");
-    /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later the event stream's retry of a WebSocket */
+    /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later until an event stream tries a WebSocket */
     __publicField(this, "_timer");
     __publicField(this, "_client");
     __publicField(this, "_kind");
@@ -365,7 +382,7 @@ class Connection {
   _failAfter(delay, why) {
     clearTimeout(this._timer);
     const error = new RealizehitError(`no connection to ${this._url}${why}`);
-    this._timer = setTimeout(() => this._client._lost(this, error), timerDelay(delay));
+    this._timer = callAfter(() => this._client._lost(this, error), delay);
   }
 }
 const eventStreamParser = (onEvent, onRetry) => {
@@ -472,11 +489,11 @@ read_fn = async function(url) {
     parse(value);
   }
 };
-/** @param {string} name @param {string} text @param {string} id */
-event_fn = function(name, text, id) {
+/** @param {string} name @param {string} text @param {string} label */
+event_fn = function(name, text, label) {
   var _a;
   if (__privateGet(this, _abort).signal.aborted) return;
-  if (name === "message") return this._client._receive(this, text, id);
+  if (name === "message") return this._client._receive(this, text, label);
   let data;
   try {
     data = Object(JSON.parse(text));
@@ -533,20 +550,25 @@ const DEFAULT_NUMBERS = {
 const resolveOptions = (options) => {
   const resolved = (
     /** @type {Required<Omit<Options, "sse">>} */
-    { WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, parse: parseExact, ...DEFAULT_NUMBERS, ...options }
+    {
+      WebSocket: globalThis.WebSocket,
+      fetch: globalThis.fetch,
+      parse: parseExact,
+      ...options
+    }
   );
-  for (const [key, value] of Object.entries(DEFAULT_NUMBERS)) {
-    const name = (
-      /** @type {keyof typeof DEFAULT_NUMBERS} */
-      key
-    );
+  for (
+    const [name, value] of
+    /** @type {[keyof typeof DEFAULT_NUMBERS, number][]} */
+    Object.entries(DEFAULT_NUMBERS)
+  ) {
     if (!(resolved[name] >= 0)) resolved[name] = value;
   }
   return resolved;
 };
 const checkToken = (token) => {
   if (typeof token !== "string" || !/^[!-~]+$/.test(token)) {
-    throw new TypeError("the token is not a text of visible ASCII characters");
+    throw new TypeError("the token is not visible ASCII characters");
   }
   return token;
 };
@@ -597,13 +619,13 @@ open_fn = function(token) {
   try {
     const socket = __privateSet(this, _socket, new client._options.WebSocket(client.url));
     socket.onopen = () => {
-      if (token === void 0) client._opened(this);
+      if (token == null) client._opened(this);
       else client._authenticate(this, token).then(() => __privateGet(this, _closed) || client._opened(this), (error) => client._lost(this, error));
     };
     socket.onmessage = ({ data }) => {
       var _a;
-      const [, id, payload] = (_a = /^(\w+)\?(.*)/s.exec(data)) != null ? _a : [];
-      if (!__privateGet(this, _closed)) client._receive(this, payload != null ? payload : data, id);
+      const [, label, payload] = (_a = /^(\w+(?:@[^?]*)?)\?(.*)/s.exec(data)) != null ? _a : [];
+      if (!__privateGet(this, _closed)) client._receive(this, payload != null ? payload : data, label);
     };
     socket.onerror = () => this._failAfter(0, "");
     socket.onclose = ({ code, reason }) => {
@@ -611,7 +633,7 @@ open_fn = function(token) {
       const error = new RealizehitError(`the connection to ${client.url} ended: ${code} ${reason}`, "", code);
       if (code === EXPIRED) {
         error.code = "not-authenticated";
-        error.message += "; where the option `token` is a function, the client comes back with a fresh one";
+        error.message += "; a function as option `token` renews it";
       }
       client._lost(this, error, delay ? +delay[1] : void 0);
     };
@@ -645,7 +667,7 @@ class WSClient extends Emitter {
     __privateAdd(this, _inForce, /* @__PURE__ */ new Map());
     /** @type {Map<Subscription, "sub" | "unsub">} actions that this turn of the event loop asked for */
     __privateAdd(this, _turn, /* @__PURE__ */ new Map());
-    /** @type {Map<string, ["sub" | "unsub", Subscription] | ["auth", (code?: string, detail?: string) => void]>} actions that the server has not replied to, by their ids */
+    /** @type {Map<string, (reply?: {ret?: string, err?: string, code?: string}) => void>} what waits for a reply, by the action's id */
     __privateAdd(this, _requests2, /* @__PURE__ */ new Map());
     __privateAdd(this, _lastId, 0);
     /** @type {Connection | undefined} the connection that is open or being opened */
@@ -709,11 +731,12 @@ class WSClient extends Emitter {
     return [...__privateGet(this, _wanted).values()];
   }
   /**
-   * Subscribe to a pattern. A second call with the same pattern returns the same subscription.
+   * Subscribe to a pattern. The value `*` leaves a filter open, and the filter `"*": "*"` allows further filters. A second call
+   * with the same pattern returns the same subscription.
    *
    * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
    * @param {Pattern} pattern
-   * @param {(payload: Payload) => void} [callback] for its `payload` event.
+   * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
    * @returns {Subscription<Payload>}
    */
   subscribe(pattern, callback) {
@@ -787,9 +810,9 @@ class WSClient extends Emitter {
       __privateGet(this, _inForce).set(id, subscription);
       subscription._confirm(id);
     } else if (TEMPORARY_CODE.test(code)) {
-      setTimeout(() => {
+      callAfter(() => {
         if (subscription.subscribing() && __privateGet(this, _wanted).has(subscription._key)) __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription, "sub");
-      }, timerDelay(__privateGet(this, _backoff)._jitter(subscription._attempts++)));
+      }, __privateGet(this, _backoff)._jitter(subscription._attempts++));
     } else __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, new RealizehitError(detail, code));
   }
   // ---- the token
@@ -821,13 +844,11 @@ class WSClient extends Emitter {
    */
   _authenticate(connection, token) {
     return new Promise((resolve, reject) => {
-      var _a;
-      const id = `${++__privateWrapper(this, _lastId)._}`;
-      __privateGet(this, _requests2).set(id, ["auth", (code, detail = "") => {
-        if (code === void 0) resolve();
-        else reject(new RealizehitError(detail, code, TEMPORARY_CODE.test(code) ? 0 : 401));
-      }]);
-      (_a = connection._send) == null ? void 0 : _a.call(connection, { id, act: "auth", token });
+      __privateMethod(this, _WSClient_instances, request_fn).call(this, connection, { act: "auth", token }, (reply) => {
+        var _a;
+        if (reply == null ? void 0 : reply.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test((_a = reply.code) != null ? _a : "") ? 0 : 401));
+        else if (reply) resolve();
+      });
     });
   }
   /**
@@ -858,11 +879,11 @@ class WSClient extends Emitter {
     __privateSet(this, _openedAt, __privateSet(this, _heardAt, now()));
     if (connection._send) {
       __privateGet(this, _turn).clear();
-      for (const subscription of this.subscriptions) __privateMethod(this, _WSClient_instances, act_fn).call(this, "sub", subscription);
+      for (const subscription of this.subscriptions) __privateMethod(this, _WSClient_instances, act_fn).call(this, connection, "sub", subscription);
       if (__privateGet(this, _wanted).size) __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection, connection._received);
       else __privateMethod(this, _WSClient_instances, ping_fn).call(this, connection);
     } else {
-      connection._timer = setInterval(() => new WebSocketConnection(this), timerDelay(this._options.webSocketRetry));
+      __privateMethod(this, _WSClient_instances, retryWebSocket_fn).call(this, connection);
       __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection);
     }
     if (before !== connection._kind) this._emit("connected", connection._kind);
@@ -873,19 +894,23 @@ class WSClient extends Emitter {
    * @internal
    * @param {Connection} connection
    * @param {string} [text] undefined for a sign of life
-   * @param {string} [id] the label of a payload; a reply has none
+   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`, of which the client knows the key `c`, the
+   *   channel; a reply has no label
    */
-  _receive(connection, text, id) {
-    var _a;
+  _receive(connection, text, label) {
+    var _a, _b;
     const isCurrent = connection === __privateGet(this, _connection);
     if (isCurrent) {
       __privateSet(this, _heardAt, now());
       connection._received++;
     }
-    if (text === void 0) return;
+    if (text == null) return;
     if (isCurrent && connection._send) __privateSet(this, _failures, 0);
-    if (!id) __privateMethod(this, _WSClient_instances, reply_fn).call(this, text);
-    else if (isCurrent) (_a = __privateGet(this, _inForce).get(id)) == null ? void 0 : _a._deliver(text, this._options);
+    if (!label) __privateMethod(this, _WSClient_instances, reply_fn).call(this, text);
+    else if (isCurrent) {
+      const [id] = label.split("@", 1);
+      (_b = __privateGet(this, _inForce).get(id)) == null ? void 0 : _b._deliver(text, (_a = /[@&]c=([^&]*)/.exec(label)) == null ? void 0 : _a[1], this._options);
+    }
   }
   /**
    * End a connection, or learn that it has ended, and reconnect.
@@ -907,7 +932,7 @@ class WSClient extends Emitter {
       __privateMethod(this, _WSClient_instances, interrupt_fn).call(this);
       if (now() - __privateGet(this, _openedAt) >= STABLE_AFTER) __privateGet(this, _backoff)._reset();
     }
-    __privateSet(this, _hasDelay, delay !== void 0);
+    __privateSet(this, _hasDelay, delay != null);
     if (connection._send && !__privateGet(this, _hasDelay) && !connection._received && ++__privateWrapper(this, _failures)._ > 1 && __privateGet(this, _sse)) __privateMethod(this, _WSClient_instances, connect_fn).call(this, true);
     else __privateMethod(this, _WSClient_instances, connectLater_fn).call(this, delay);
     if (wasOpen) this._emit("disconnect", error);
@@ -968,7 +993,7 @@ sendTurn_fn = function() {
   const connection = __privateGet(this, _connection);
   const waiting = [];
   for (const [subscription, act] of turn) {
-    if (__privateGet(this, _isOpen) && (connection == null ? void 0 : connection._send)) __privateMethod(this, _WSClient_instances, act_fn).call(this, act, subscription);
+    if (__privateGet(this, _isOpen) && (connection == null ? void 0 : connection._send)) __privateMethod(this, _WSClient_instances, act_fn).call(this, connection, act, subscription);
     else if (act === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
     else waiting.push(subscription);
   }
@@ -988,16 +1013,28 @@ sendTurn_fn = function() {
     __privateMethod(this, _WSClient_instances, connect_fn).call(this, true);
   }
 };
-/** @param {any} act `sub`, `unsub` or `ping` @param {Subscription} [subscription] */
-act_fn = function(act, subscription) {
-  var _a, _b;
+/** @param {Connection} connection @param {"sub" | "unsub"} act @param {Subscription} subscription */
+act_fn = function(connection, act, subscription) {
+  __privateGet(this, _requests2).delete(subscription._request);
+  subscription._request = __privateMethod(this, _WSClient_instances, request_fn).call(this, connection, { act, pat: subscription.pattern }, (reply) => {
+    if (act === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
+    else if (reply) this._answered(subscription, reply.ret, reply.code, reply.err);
+  });
+};
+/**
+ * Send an action and return its id.
+ *
+ * @param {Connection} connection
+ * @param {object} action
+ * @param {(reply?: {ret?: string, err?: string, code?: string}) => void} [onReply] called without a reply if the connection
+ *   is lost.
+ */
+request_fn = function(connection, action, onReply) {
+  var _a;
   const id = `${++__privateWrapper(this, _lastId)._}`;
-  if (subscription) {
-    __privateGet(this, _requests2).delete(subscription._request);
-    subscription._request = id;
-    __privateGet(this, _requests2).set(id, [act, subscription]);
-  }
-  (_b = (_a = __privateGet(this, _connection)) == null ? void 0 : _a._send) == null ? void 0 : _b.call(_a, { id, act, pat: subscription == null ? void 0 : subscription.pattern });
+  if (onReply) __privateGet(this, _requests2).set(id, onReply);
+  (_a = connection._send) == null ? void 0 : _a.call(connection, { id, ...action });
+  return id;
 };
 /**
  * Remove a subscription.
@@ -1024,7 +1061,7 @@ interrupt_fn = function() {
  */
 renew_fn = function(connection, delay, attempts = 0) {
   clearTimeout(__privateGet(this, _renewal));
-  __privateSet(this, _renewal, setTimeout(async () => {
+  __privateSet(this, _renewal, callAfter(async () => {
     try {
       const token = (
         /** @type {string} */
@@ -1042,7 +1079,7 @@ renew_fn = function(connection, delay, attempts = 0) {
       );
       __privateMethod(this, _WSClient_instances, renew_fn).call(this, connection, __privateGet(this, _backoff)._jitter(attempts), attempts + 1);
     }
-  }, timerDelay(delay)));
+  }, delay));
 };
 // ---- the connection
 /** Connect. @param {boolean} overEvents whether to use an event stream */
@@ -1056,7 +1093,7 @@ connect_fn = function(overEvents = !this._options.WebSocket) {
 };
 /** Connect after a delay. @param {number} [requested] the delay in ms that the server asked for */
 connectLater_fn = function(requested) {
-  __privateSet(this, _timer, setTimeout(() => __privateMethod(this, _WSClient_instances, connect_fn).call(this), timerDelay(__privateGet(this, _backoff)._next(requested))));
+  __privateSet(this, _timer, callAfter(() => __privateMethod(this, _WSClient_instances, connect_fn).call(this), __privateGet(this, _backoff)._next(requested)));
 };
 /** @param {string} [token] */
 openStream_fn = function(token) {
@@ -1073,9 +1110,15 @@ replaceStream_fn = function(token) {
   (_a = __privateGet(this, _next)) == null ? void 0 : _a._close();
   __privateSet(this, _next, __privateMethod(this, _WSClient_instances, openStream_fn).call(this, token));
 };
+/** Try a WebSocket now and then, as long as an event stream is open. @param {Connection} connection */
+retryWebSocket_fn = function(connection) {
+  connection._timer = callAfter(() => {
+    new WebSocketConnection(this);
+    __privateMethod(this, _WSClient_instances, retryWebSocket_fn).call(this, connection);
+  }, this._options.webSocketRetry);
+};
 /** @param {string} text */
 reply_fn = function(text) {
-  var _a;
   let reply;
   try {
     reply = JSON.parse(text);
@@ -1083,12 +1126,9 @@ reply_fn = function(text) {
     return;
   }
   if (reply == null ? void 0 : reply.evt) return this._handleEvent(reply.evt, reply);
-  const request = __privateGet(this, _requests2).get(reply == null ? void 0 : reply.id);
-  if (!request) return;
-  __privateGet(this, _requests2).delete(reply.id);
-  if (request[0] === "auth") request[1](reply.err && ((_a = reply.code) != null ? _a : ""), reply.err);
-  else if (request[0] === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, request[1]);
-  else this._answered(request[1], reply.ret, reply.code, reply.err);
+  const onReply = __privateGet(this, _requests2).get(reply == null ? void 0 : reply.id);
+  __privateGet(this, _requests2).delete(reply == null ? void 0 : reply.id);
+  onReply == null ? void 0 : onReply(reply);
 };
 /**
  * Wait for the next sign of life: a connection can break without an event.
@@ -1099,19 +1139,19 @@ reply_fn = function(text) {
 watch_fn = function(connection, received) {
   const { heartbeat, responseTimeout } = this._options;
   clearTimeout(__privateGet(this, _timer));
-  __privateSet(this, _timer, setTimeout(
+  __privateSet(this, _timer, callAfter(
     () => {
       const answered = received !== connection._received;
       if (answered && now() - __privateGet(this, _heardAt) < heartbeat) __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection);
       else if (answered && connection._send) __privateMethod(this, _WSClient_instances, ping_fn).call(this, connection);
       else this._lost(connection, new RealizehitError("the server is silent"));
     },
-    timerDelay(received === void 0 ? __privateGet(this, _heardAt) + heartbeat - now() : responseTimeout)
+    received == null ? __privateGet(this, _heardAt) + heartbeat - now() : responseTimeout
   ));
 };
 /** @param {Connection} connection */
 ping_fn = function(connection) {
-  __privateMethod(this, _WSClient_instances, act_fn).call(this, "ping");
+  __privateMethod(this, _WSClient_instances, request_fn).call(this, connection, { act: "ping" });
   __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection, connection._received);
 };
 /** Reconnect, or test the connection: the network or the page has just come back. */
@@ -1133,7 +1173,7 @@ reset_fn = function() {
   __privateSet(this, _isOpen, false);
   clearTimeout(__privateGet(this, _timer));
   clearTimeout(__privateGet(this, _renewal));
-  for (const request of __privateGet(this, _requests2).values()) if (request[0] === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, request[1]);
+  for (const onReply of __privateGet(this, _requests2).values()) onReply();
   __privateGet(this, _requests2).clear();
 };
 /** End for good. @param {RealizehitError} [error] why, if nobody asked for it */
