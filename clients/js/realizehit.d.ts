@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, cdce90019ca832f3 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 01cd7a14573f5126 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -120,6 +120,8 @@ export class WSClient extends Emitter<{
     get connected(): boolean;
     /** Whether it is not connected. */
     get disconnected(): boolean;
+    /** Whether it has ended for good: by `close`, or because the server refuses it. */
+    get closed(): boolean;
     /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
     get transport(): "websocket" | "sse" | undefined;
     /** The subscriptions that have not ended. */

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/, 7450d053c1cc40f7 */
+/*! realizehit 0.1.0, MIT; joined of src/, db54d0328f325a17 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -867,6 +867,11 @@ export class WSClient extends Emitter {
   /** Whether it is not connected. */
   get disconnected() {
     return !this.#isOpen;
+  }
+
+  /** Whether it has ended for good: by `close`, or because the server refuses it. */
+  get closed() {
+    return !!this.#ended;
   }
 
   /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */

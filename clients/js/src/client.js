@@ -112,6 +112,11 @@ export class WSClient extends Emitter {
     return !this.#isOpen;
   }
 
+  /** Whether it has ended for good: by `close`, or because the server refuses it. */
+  get closed() {
+    return !!this.#ended;
+  }
+
   /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
   get transport() {
     return this.#isOpen ? this.#connection?._kind : undefined;

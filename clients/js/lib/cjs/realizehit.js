@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, cdce90019ca832f3 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 01cd7a14573f5126 */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -744,6 +744,10 @@ class WSClient extends Emitter {
   /** Whether it is not connected. */
   get disconnected() {
     return !__privateGet(this, _isOpen);
+  }
+  /** Whether it has ended for good: by `close`, or because the server refuses it. */
+  get closed() {
+    return !!__privateGet(this, _ended);
   }
   /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
   get transport() {
