@@ -11,8 +11,8 @@ or ``a`` unless it names another one.
     A command of the driver protocol with its keys. ``open`` and ``api`` have the server's address unless they give a
     ``url``, which is added to the server's where it is a path. ``repeat`` sends the ``messages`` of ``publish_many`` so
     many times. The step waits for the answer: ``gives`` is what the answer holds, ``fails`` what its error holds, where
-    ``"any"`` stands for any error. With ``as`` it does not wait; a step ``await`` of that name does, and takes ``gives``
-    and ``fails``.
+    ``"any"`` stands for any error. With ``as`` it does not wait; a step ``await`` of that name does, and takes
+    ``gives`` and ``fails``.
 ``expect``
     The next event of that kind and subject; for a payload it must be exactly the next one, of other kinds those that do
     not fit are passed over. Other keys are what the event holds. ``texts``, a list, means so many payloads. ``within``
@@ -36,9 +36,9 @@ or ``a`` unless it names another one.
     For the scripted server: ``send`` (``text``, ``texts`` or ``binary``, hexadecimal; ``to``, a number, puts the id of
     that action for ``$id``; ``count`` sends it so many times), ``close`` (``code``, ``reason``), ``abort``, ``raw``
     (``hex``: bytes as they are), ``raw_end`` (the end of the connection after them), ``set`` (``answering``,
-    ``ponging``), and ``handshakes``, ``http`` or ``replies`` (``act``) with ``answers`` for the next ones; ``http`` with
-    ``clear`` takes back those that are left. For the real one: ``terminate`` (SIGTERM), ``start`` (again, once it has
-    ended) and ``kill_broker``.
+    ``ponging``), and ``handshakes``, ``http`` or ``replies`` (``act``) with ``answers`` for the next ones; ``http``
+    with ``clear`` takes back those that are left. For the real one: ``terminate`` (SIGTERM), ``start`` (again, once it
+    has ended) and ``kill_broker``.
 ``publish``
     A pattern; the runner publishes ``payload``, ``text``, or each of ``texts`` at the real server.
 ``proxy``
@@ -50,8 +50,8 @@ or ``a`` unless it names another one.
     Seconds; for what can only be told by time.
 
 What is expected may be a table: ``{ from = 0.1, to = 2.0 }`` a number, ``{ holds = "…" }`` a text, ``{ any = true }``
-anything. In what is sent and expected ``{{x*1000}}`` stands for a thousand times ``x``, ``jwt:user=42,seconds=60`` for a
-token, ``key:all``, ``key:news`` and ``key:slow`` for API keys, ``null:`` for ``null``.
+anything. In what is sent and expected ``{{x*1000}}`` stands for a thousand times ``x``, ``jwt:user=42,seconds=60`` for
+a token, ``key:all``, ``key:news`` and ``key:slow`` for API keys, ``null:`` for ``null``.
 """
 
 from __future__ import annotations

@@ -81,9 +81,11 @@ class Run:
         case: the case.
         driver: a driver whose last case was reset.
         servers: what is running.
+        patience: seconds that a step waits for what it expects.
     """
 
-    def __init__(self, case: Case, driver: Driver, servers: Servers) -> None:
+    def __init__(self, case: Case, driver: Driver, servers: Servers, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._case = case
         self._driver = driver
         self._servers = servers
@@ -207,7 +209,7 @@ class Run:
             return False
 
         try:
-            await self._driver.wait_for(there, step.get("within", PATIENCE), f"{kind} of {subject}")
+            await self._driver.wait_for(there, step.get("within", self._patience), f"{kind} of {subject}")
         except DriverError as error:
             hint = f"; the last one: {last}" if last else ""
             raise StepFailed(f"{error}{hint}; events: {self._events()}") from None
@@ -244,7 +246,7 @@ class Run:
             return not last
 
         try:
-            async with asyncio.timeout(step.get("within", PATIENCE)):
+            async with asyncio.timeout(step.get("within", self._patience)):
                 while not there():
                     self._scripted.news.clear()
                     await self._scripted.news.wait()
@@ -388,7 +390,7 @@ class Run:
             raise StepFailed("a scripted server publishes nothing; send the message")
         texts = step.get("texts") or [step["text"] if "text" in step else json.dumps(step["payload"])]
         for text in texts:
-            await self._real.publish(step["publish"], text)
+            await self._real.publish(step["publish"], _repeated(text))
 
     async def _cut(self, step: Step) -> None:
         assert self._proxy is not None
