@@ -22,6 +22,7 @@ from clients.conformance.results import Result, Verdict, run_cases
 from clients.conformance.runner import Servers
 
 MATRIX = ROOT / "docs" / "clients-matrix.md"
+MAX_TEXT = 3000  # characters of what a case did not find
 _STYLES = {Verdict.PASSED: "green", Verdict.EXPLAINED: "yellow", Verdict.FAILED: "bold red", Verdict.STALE: "bold red"}
 
 
@@ -82,12 +83,16 @@ async def _run(chosen: Sequence[Language], cases: Sequence[Case], console: Conso
 
 
 def _print(language: Language, results: Sequence[Result], console: Console) -> None:
-    table = Table("case", "", "ms", "what was found", title=language.name, title_justify="left")
+    table = Table("case", "", "ms", title=language.name, title_justify="left")
     for result in results:
         style = _STYLES[result.verdict]
-        verdict = f"[{style}]{result.verdict}[/]"
-        table.add_row(result.case.key, verdict, f"{result.seconds * 1000:.0f}", escape(result.text[:2000]))
+        table.add_row(result.case.key, f"[{style}]{result.verdict}[/]", f"{result.seconds * 1000:.0f}")
     console.print(table)
+    for result in results:
+        if result.text:
+            style = _STYLES[result.verdict]
+            text = f"[{style}]{result.case.key}[/]: {escape(result.text[:MAX_TEXT])}"
+            console.print(text, soft_wrap=True)
     counts = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
     seconds = sum(result.seconds for result in results)
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)

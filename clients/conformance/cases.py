@@ -9,28 +9,36 @@ or ``a`` unless it names another one.
 
 ``do``
     A command of the driver protocol with its keys. ``open`` and ``api`` have the server's address unless they give a
-    ``url``. The step waits for the answer: ``gives`` is what the answer holds, ``fails`` what its error holds, where
+    ``url``, which is added to the server's where it is a path. ``repeat`` sends the ``messages`` of ``publish_many`` so
+    many times. The step waits for the answer: ``gives`` is what the answer holds, ``fails`` what its error holds, where
     ``"any"`` stands for any error. With ``as`` it does not wait; a step ``await`` of that name does, and takes
     ``gives`` and ``fails``.
 ``expect``
     The next event of that kind and subject; for a payload it must be exactly the next one, of other kinds those that do
-    not fit are passed over. Other keys are what the event holds. ``texts``, a list, means so many payloads.
-    A number may be a table: ``{ from = 0.1, to = 2.0 }``. ``within`` is how many seconds to wait.
+    not fit are passed over. Other keys are what the event holds. ``texts``, a list, means so many payloads. ``within``
+    is how many seconds to wait.
 ``expect_none``
     No such event has come, and none comes for ``for`` seconds (0).
 ``saw``
-    What came to the scripted server: an action (``sub``, ``unsub``, ``auth``) with these keys; ``connection`` with its
-    ``number``, and where given the seconds since the one before ended (``after``, a table of ``from`` and ``to``) and
-    its ``headers``; ``request`` with its ``number``, ``method``, ``target``, ``headers``, ``body`` (JSON), ``raw`` (its
-    text), ``after``, and ``same_key_as``, the number of the request that has the same idempotency key; ``closed`` with
-    the ``code`` that the client closed with; ``end`` for the end of the connection, whatever ended it.
+    What came to the scripted server: an action (``sub``, ``unsub``, ``auth``; ``pong`` for a pong frame) with these
+    keys; ``connection`` with its ``number``, its ``headers``, and the seconds since the one before ended (``after``);
+    ``request`` with its ``number``, ``method``, ``target``, ``headers``, ``body`` (JSON), ``raw`` (its text), the
+    ``connection`` that it came on, ``after`` (seconds since the one before), ``same_key_as`` or ``other_key_than`` (the
+    number of a request with the same or another idempotency key); ``closed`` with the ``code`` that the client closed
+    with; ``end`` for the end of the connection, whatever ended it.
+``saw_all``
+    Actions of that kind on ``connection`` with each of ``pats``, in any order, answered or not.
+``saw_at_most``
+    ``connection``: there were no more than ``number``.
 ``saw_none``
     No further action, connection or request has come, nor comes for ``for`` seconds.
 ``server``
-    For the scripted server: ``send`` (``text``, ``texts`` or ``binary``, hexadecimal), ``close`` (``code``,
-    ``reason``), ``abort``, ``raw`` (``hex``: bytes as they are), ``set`` (``answering``, ``ponging``), and
-    ``handshakes``, ``http`` or ``replies`` (``act``) with ``answers`` for the next ones. For the real one:
-    ``terminate`` (SIGTERM), ``start`` (again, once it has ended) and ``kill_broker``.
+    For the scripted server: ``send`` (``text``, ``texts`` or ``binary``, hexadecimal; ``to``, a number, puts the id of
+    that action for ``$id``; ``count`` sends it so many times), ``close`` (``code``, ``reason``), ``abort``, ``raw``
+    (``hex``: bytes as they are), ``raw_end`` (the end of the connection after them), ``set`` (``answering``,
+    ``ponging``), and ``handshakes``, ``http`` or ``replies`` (``act``) with ``answers`` for the next ones; ``http``
+    with ``clear`` takes back those that are left. For the real one: ``terminate`` (SIGTERM), ``start`` (again, once it
+    has ended) and ``kill_broker``.
 ``publish``
     A pattern; the runner publishes ``payload``, ``text``, or each of ``texts`` at the real server.
 ``proxy``
@@ -40,6 +48,10 @@ or ``a`` unless it names another one.
     of each row are what the row says.
 ``pause``
     Seconds; for what can only be told by time.
+
+What is expected may be a table: ``{ from = 0.1, to = 2.0 }`` a number, ``{ holds = "…" }`` a text, ``{ any = true }``
+anything. In what is sent and expected ``{{x*1000}}`` stands for a thousand times ``x``, ``jwt:user=42,seconds=60`` for
+a token, ``key:all``, ``key:news`` and ``key:slow`` for API keys, ``null:`` for ``null``.
 """
 
 from __future__ import annotations
@@ -59,9 +71,12 @@ _STEPS: Final[dict[str, set[str]]] = {
     "expect": set(),  # what the event holds
     "expect_none": {"sub", "client", "for"},
     "saw": set(),
+    "saw_all": {"connection", "pats"},
+    "saw_at_most": {"number"},
     "saw_none": {"for"},
     "server": {
         "text", "texts", "binary", "hex", "code", "reason", "act", "answers", "answering", "ponging", "connection",
+        "to", "count", "clear",
     },
     "publish": {"payload", "text", "texts"},
     "proxy": {"bytes"},
@@ -86,8 +101,8 @@ _COMMANDS: Final = frozenset(
 _EVENTS: Final = frozenset(
     {"payload", "state", "gap", "recovered", "connected", "disconnected", "expiring", "token_asked", "error", "ended"}
 )
-_EXPECTING: Final = ("expect", "expect_none", "saw", "saw_none", "gives", "fails", "vectors")
-_SCRIPTED: Final = frozenset({"send", "close", "abort", "raw", "set", "handshakes", "http", "replies"})
+_EXPECTING: Final = ("expect", "expect_none", "saw", "saw_none", "saw_all", "saw_at_most", "gives", "fails", "vectors")
+_SCRIPTED: Final = frozenset({"send", "close", "abort", "raw", "raw_end", "set", "handshakes", "http", "replies"})
 _REAL: Final = frozenset({"terminate", "start", "kill_broker"})
 
 

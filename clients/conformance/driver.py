@@ -84,6 +84,11 @@ class Driver:
         return driver
 
     @property
+    def ended(self) -> bool:
+        """Whether the driver ended or broke its protocol."""
+        return self._failure is not None
+
+    @property
     def log(self) -> str:
         """The last lines that the driver wrote to its standard error."""
         return "\n".join(self._log)

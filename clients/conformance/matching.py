@@ -10,7 +10,7 @@ def difference(expected: Any, found: Any) -> str:
     """Say how a value differs from what a case expects; an empty text where it does not.
 
     A table expects these keys, and lets others be; ``{ from = …, to = … }`` expects a number between the two, and
-    ``{ any = true }`` any value that is there.
+    ``{ any = true }`` any value that is there, ``{ holds = … }`` a text that holds another one.
     """
     if isinstance(expected, Mapping):
         return _table_difference(expected, found)
@@ -30,6 +30,8 @@ def _table_difference(expected: Mapping[str, Any], found: Any) -> str:
         return f"{found!r} is not from {expected.get('from')} to {expected.get('to')}"
     if expected == {"any": True}:
         return "" if found is not None else "nothing is there"
+    if set(expected) == {"holds"}:
+        return "" if expected["holds"] in str(found) else f"{found!r} does not hold {expected['holds']!r}"
     if not isinstance(found, Mapping):
         return f"{found!r} is not {dict(expected)!r}"
     for key, value in expected.items():

@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from clients.conformance.cases import Case
 from clients.conformance.driver import Driver, DriverError
 from clients.conformance.languages import Language
-from clients.conformance.runner import Run, Servers, StepFailed
+from clients.conformance.runner import PATIENCE, Run, Servers, StepFailed
+
+SHORT_PATIENCE: Final = 1.5  # of a case that is expected to fail
 
 
 class Verdict(StrEnum):
@@ -45,9 +48,20 @@ class Result:
 
 
 async def run_cases(
-    language: Language, cases: Sequence[Case], servers: Servers, tell: Callable[[Result], None] = lambda result: None
+    language: Language,
+    cases: Sequence[Case],
+    servers: Servers,
+    tell: Callable[[Result], None] = lambda result: None,
+    patience: float = PATIENCE,
 ) -> list[Result]:
     """Run cases with one language's driver, which is started again where a case failed.
+
+    Args:
+        language: the language; it is prepared and built.
+        cases: what to run.
+        servers: what is running.
+        tell: called with each result as it comes.
+        patience: seconds that a step waits for what it expects.
 
     Raises:
         DriverError: the driver cannot be started.
@@ -59,15 +73,15 @@ async def run_cases(
         if driver is None:
             driver = await language.start()
         began = time.monotonic()
-        text = await _run(case, driver, servers)
+        reason = language.explained.get(case.key)
+        text, crashed = await _run(case, driver, servers, patience if reason is None else min(patience, SHORT_PATIENCE))
         seconds = time.monotonic() - began
         if text:
             log = driver.log
             await driver.stop()
             driver = None
             text += f"\nthe driver wrote:\n{log}" if log else ""
-        reason = language.explained.get(case.key)
-        if reason is None:
+        if reason is None or crashed:
             verdict = Verdict.FAILED if text else Verdict.PASSED
         else:
             verdict, text = (Verdict.EXPLAINED, reason) if text else (Verdict.STALE, reason)
@@ -79,11 +93,13 @@ async def run_cases(
     return sorted(results, key=lambda result: places[result.case.key])
 
 
-async def _run(case: Case, driver: Driver, servers: Servers) -> str:
-    """Run one case; return what went wrong."""
+async def _run(case: Case, driver: Driver, servers: Servers, patience: float) -> tuple[str, bool]:
+    """Run one case; return what went wrong, and whether the driver itself broke, which no explanation covers."""
     try:
-        await Run(case, driver, servers).run()
+        await Run(case, driver, servers, patience).run()
         await driver.call("reset")
-    except (StepFailed, DriverError) as error:
-        return str(error)
-    return ""
+    except StepFailed as error:
+        return str(error), driver.ended
+    except DriverError as error:
+        return str(error), True
+    return "", False

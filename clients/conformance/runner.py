@@ -81,9 +81,11 @@ class Run:
         case: the case.
         driver: a driver whose last case was reset.
         servers: what is running.
+        patience: seconds that a step waits for what it expects.
     """
 
-    def __init__(self, case: Case, driver: Driver, servers: Servers) -> None:
+    def __init__(self, case: Case, driver: Driver, servers: Servers, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._case = case
         self._driver = driver
         self._servers = servers
@@ -101,6 +103,8 @@ class Run:
             "expect": self._expect,
             "expect_none": self._expect_none,
             "saw": self._saw,
+            "saw_all": self._saw,
+            "saw_at_most": self._saw_at_most,
             "saw_none": self._saw_none,
             "server": self._server,
             "publish": self._publish,
@@ -141,7 +145,11 @@ class Run:
         for subject in _FOR.get(do, ()):
             keys.setdefault(subject, _SUBJECTS[subject])
         if do in ("open", "api"):
-            keys.setdefault("url", self._address(do))
+            keys["url"] = (
+                keys.get("url", "") if "://" in keys.get("url", "") else self._address(do) + keys.get("url", "")
+            )
+        if "repeat" in keys:
+            keys["messages"] *= keys.pop("repeat")
         answer = self._driver.send(do, keys)
         if "as" in step:
             self._answers[step["as"]] = answer
@@ -167,7 +175,7 @@ class Run:
             return
         if "fails" in step:
             raise StepFailed(f"it did not fail: {event}")
-        if "gives" in step and (text := _gives_difference(step["gives"], event)):
+        if "gives" in step and (text := _gives_difference(_filled(step["gives"]), event)):
             raise StepFailed(text)
 
     def _address(self, do: str) -> str:
@@ -201,7 +209,7 @@ class Run:
             return False
 
         try:
-            await self._driver.wait_for(there, step.get("within", PATIENCE), f"{kind} of {subject}")
+            await self._driver.wait_for(there, step.get("within", self._patience), f"{kind} of {subject}")
         except DriverError as error:
             hint = f"; the last one: {last}" if last else ""
             raise StepFailed(f"{error}{hint}; events: {self._events()}") from None
@@ -223,9 +231,13 @@ class Run:
     # ---- what the scripted server saw
 
     async def _saw(self, step: Step) -> None:
-        what = step["saw"]
-        watch = {"connection": self._saw_connection, "request": self._saw_request, "closed": self._saw_closed}
-        check = watch.get(what, self._saw_end if what == "end" else self._saw_action)
+        watch = {
+            "connection": self._saw_connection,
+            "request": self._saw_request,
+            "closed": self._saw_closed,
+            "end": self._saw_end,
+        }
+        check = self._saw_set if "saw_all" in step else watch.get(step["saw"], self._saw_action)
         last = "nothing came"
 
         def there() -> bool:
@@ -234,7 +246,7 @@ class Run:
             return not last
 
         try:
-            async with asyncio.timeout(step.get("within", PATIENCE)):
+            async with asyncio.timeout(step.get("within", self._patience)):
                 while not there():
                     self._scripted.news.clear()
                     await self._scripted.news.wait()
@@ -253,6 +265,19 @@ class Run:
                 self._actions_seen = place + 1
                 return ""
         return last
+
+    def _saw_set(self, step: Step) -> str:
+        pats = [
+            action.get("pat")
+            for action in self._scripted.actions
+            if action["act"] == step["saw_all"] and action["connection"] == step["connection"]
+        ]
+        missing = [pat for pat in step["pats"] if pat not in pats]
+        return f"missing: {missing}" if missing else ""
+
+    async def _saw_at_most(self, step: Step) -> None:
+        if (found := len(self._scripted.handshakes)) > step["number"]:
+            raise StepFailed(f"there were {found} connections")
 
     def _saw_connection(self, step: Step) -> str:
         sockets, number = self._scripted.sockets, step["number"]
@@ -273,7 +298,7 @@ class Run:
         if len(requests) < number:
             return f"{len(requests)} requests"
         request = dict(requests[number - 1])
-        wanted = {key: step[key] for key in ("method", "target", "headers", "raw") if key in step}
+        wanted = {key: step[key] for key in ("method", "target", "headers", "raw", "connection") if key in step}
         request["raw"] = request["body"]
         text = difference(_filled(wanted), request)
         if not text and "body" in step:
@@ -284,6 +309,10 @@ class Run:
             key = request["headers"].get("idempotency-key")
             other = requests[step["same_key_as"] - 1]["headers"].get("idempotency-key")
             text = "" if key and key == other else f"the idempotency keys are {other!r} and {key!r}"
+        if not text and step.get("other_key_than"):
+            key = request["headers"].get("idempotency-key")
+            other = requests[step["other_key_than"] - 1]["headers"].get("idempotency-key")
+            text = "" if key and key != other else f"the idempotency keys are {other!r} and {key!r}"
         if text:
             raise StepFailed(f"request {number}: {text}")
         self._requests_seen = max(self._requests_seen, number)
@@ -323,7 +352,9 @@ class Run:
                 await self._real.wait()
                 await self._real.start()
             return
-        if what in ("handshakes", "http", "replies"):
+        if step.get("clear"):
+            self._scripted.forget_http()
+        elif what in ("handshakes", "http", "replies"):
             self._scripted.script(what, step["answers"], step.get("act", "sub"))
         elif what == "set":
             for name in ("answering", "ponging"):
@@ -336,21 +367,30 @@ class Run:
         if what == "send" and "binary" in step:
             socket.send_binary(bytes.fromhex(step["binary"]))
         elif what == "send":
-            for text in step.get("texts") or [step["text"]]:
-                socket.send(_repeated(text))
+            for text in step.get("texts") or [step["text"]] * step.get("count", 1):
+                socket.send(_repeated(self._addressed(text, step)))
         elif what == "close":
             socket.close(step["code"], step.get("reason", ""))
+        elif what == "raw_end":
+            socket.end()
         elif what == "raw":
             socket.send_raw(bytes.fromhex(step["hex"]))
         else:
             socket.abort()
+
+    def _addressed(self, text: str, step: Step) -> str:
+        """Put the id of an action of the client into the answer to it."""
+        if "to" not in step:
+            return text
+        actions = [action for action in self._scripted.actions if action["act"] != "pong"]
+        return text.replace("$id", str(actions[step["to"] - 1]["id"]))
 
     async def _publish(self, step: Step) -> None:
         if self._real is None:
             raise StepFailed("a scripted server publishes nothing; send the message")
         texts = step.get("texts") or [step["text"] if "text" in step else json.dumps(step["payload"])]
         for text in texts:
-            await self._real.publish(step["publish"], text)
+            await self._real.publish(step["publish"], _repeated(text))
 
     async def _cut(self, step: Step) -> None:
         assert self._proxy is not None
@@ -361,7 +401,8 @@ class Run:
         for row in rows:
             wanted = {"text": row["channel"], "id": row["id"]} if "channel" in row else None
             try:
-                found = await self._driver.send("pattern", {"pattern": row["in"]})
+                async with asyncio.timeout(COMMAND_TIMEOUT):
+                    found = await self._driver.send("pattern", {"pattern": row["in"]})
             except CommandFailed as failed:
                 if wanted is not None:
                     raise StepFailed(f"{row['in']!r} was refused: {failed}") from None
@@ -414,7 +455,7 @@ def _gives_difference(wanted: Mapping[str, Any], answer: Mapping[str, Any]) -> s
 def _filled(value: Any) -> Any:
     """Replace what a case cannot write down: tokens (``jwt:user=42,seconds=60``), keys (``key:news``), long texts."""
     if isinstance(value, Mapping):
-        return {key: _filled(each) for key, each in value.items()}
+        return {_filled(key): _filled(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_filled(each) for each in value]
     if not isinstance(value, str):

@@ -62,6 +62,10 @@ class Socket:
         self._protocol.send_close(code, reason)
         self.flush()
 
+    def end(self) -> None:
+        """End the connection without a close frame, once all is written."""
+        self._writer.close()
+
     def abort(self) -> None:
         """Cut the connection."""
         self._writer.transport.abort()
@@ -100,6 +104,7 @@ class ScriptedServer:
         self.sockets: list[Socket] = []
         self.answering = True
         self.ponging = True
+        self._accepted = 0
         self._handshakes: deque[Answer] = deque()
         self._http: deque[Answer] = deque()
         self._replies: dict[str, deque[Answer]] = defaultdict(deque)
@@ -143,6 +148,10 @@ class ScriptedServer:
         """
         {"handshakes": self._handshakes, "http": self._http, "replies": self._replies[act]}[what].extend(answers)
 
+    def forget_http(self) -> None:
+        """Answer further HTTP requests as usual."""
+        self._http.clear()
+
     def latest(self, number: int = 0) -> Socket:
         """Return a WebSocket by its number; the last one for 0."""
         if not self.sockets:
@@ -154,8 +163,10 @@ class ScriptedServer:
         assert task is not None
         self._tasks.add(task)
         self._writers.add(writer)
+        self._accepted += 1
+        number = self._accepted
         try:
-            while await self._serve_one(reader, writer):
+            while await self._serve_one(reader, writer, number):
                 pass
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, h11.RemoteProtocolError):
             pass  # the client went away, or the case had it cut
@@ -164,8 +175,8 @@ class ScriptedServer:
             self._writers.discard(writer)
             writer.transport.abort()
 
-    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Serve one request; return whether another one may follow."""
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> bool:
+        """Serve one request of a connection; return whether another one may follow."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError:
@@ -173,7 +184,7 @@ class ScriptedServer:
         if b"\r\nupgrade: websocket\r\n" in head.lower():
             await self._serve_socket(head, reader, writer)
             return False
-        return await self._serve_request(head, reader, writer)
+        return await self._serve_request(head, reader, writer, number)
 
     # ---- WebSocket
 
@@ -214,7 +225,10 @@ class ScriptedServer:
     def _take(self, socket: Socket, protocol: ServerProtocol, data: bytes) -> None:
         protocol.receive_data(data)
         for frame in protocol.events_received():
-            if getattr(frame, "opcode", None) is Opcode.TEXT:
+            if getattr(frame, "opcode", None) is Opcode.PONG:
+                self.actions.append({"act": "pong", "connection": socket.number})
+                self.news.set()
+            elif getattr(frame, "opcode", None) is Opcode.TEXT:
                 assert not isinstance(frame, Request)
                 action = json.loads(bytes(frame.data))  # type: ignore[union-attr]
                 self.actions.append({**action, "connection": socket.number, "time": time.monotonic()})
@@ -243,7 +257,9 @@ class ScriptedServer:
 
     # ---- HTTP
 
-    async def _serve_request(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _serve_request(
+        self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
+    ) -> bool:
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         parser.receive_data(head)
         request = parser.next_event()
@@ -263,6 +279,7 @@ class ScriptedServer:
                 "headers": {name.decode().lower(): value.decode() for name, value in request.headers},
                 "body": body.decode(errors="replace"),
                 "time": time.monotonic(),
+                "connection": number,
             }
         )
         self.news.set()

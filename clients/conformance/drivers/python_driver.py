@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import realizehit
 from realizehit.client.api import APIClient, PublishResult, RawJSON
-from realizehit.client.payloads import decode_payload
+from realizehit.client.received_message import ReceivedMessage
 from realizehit.client.subscription import Subscription, SubscriptionState
 from realizehit.client.ws import WSClient
 from realizehit.errors import ClientError, RealizehitError, RequestError
@@ -63,6 +63,7 @@ class Driver:
     def __init__(self) -> None:
         self.clients: dict[str, WSClient] = {}
         self.subs: dict[str, Subscription] = {}
+        self.iterators: dict[str, AsyncIterator[ReceivedMessage]] = {}
         self.apis: dict[str, APIClient] = {}
 
     async def run(self, command: Mapping[str, Any]) -> None:
@@ -123,14 +124,14 @@ class Driver:
         name, client, read = command["sub"], self.clients[command["client"]], command.get("read", "callback")
         decode = command.get("decode", False)
 
-        def tell(payload: bytes) -> None:
-            self._payload(name, payload, decode=decode)
+        def tell(message: ReceivedMessage) -> None:
+            self._tell(name, message, decode=decode)
             if read == "raise":
                 raise RuntimeError("a callback that fails, as the case says")
 
-        subscription = await client.subscribe(
-            command["pattern"], raw=True, callback=None if read == "iterate" else tell
-        )
+        subscription = await client.subscribe(command["pattern"])
+        if read != "iterate":
+            subscription.on("message", tell)
         self.subs[name] = subscription
         if subscription.state is SubscriptionState.SUBSCRIBED:
             write("state", sub=name, state="subscribed")
@@ -140,29 +141,33 @@ class Driver:
         subscription.on("error", lambda error: write("error", sub=name, error=error_of(error)))
         return {"id": subscription.id}
 
-    def _payload(self, name: str, payload: bytes, *, decode: bool) -> None:
+    def _tell(self, name: str, message: ReceivedMessage, *, decode: bool) -> None:
         value = {}
         if decode:
             try:
-                value = {"value": decode_payload(payload)}
+                value = {"value": message.payload}
             except ClientError as error:
                 write("error", sub=name, error=error_of(error))
                 return
-        write("payload", sub=name, text=payload.decode(), **value)
+        pattern = {key: text_of(each) for key, each in message.pattern.items()}
+        write("payload", sub=name, text=message.text, pattern=pattern, **value)
 
     async def do_next(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Read some messages with the iterator."""
         name, count = command["sub"], 0
-        iterator = aiter(self.subs[name])
+        if name not in self.iterators:
+            self.iterators[name] = self.subs[name].messages()
+        iterator = self.iterators[name]
         while count < command.get("count", 1):
             try:
                 async with asyncio.timeout(command.get("timeout", 5.0)):
-                    payload = await anext(iterator)
+                    message = await anext(iterator)
             except StopAsyncIteration:
                 return {"count": count, "ended": True}
             except TimeoutError:
+                del self.iterators[name]  # the time-out has ended this one
                 break
-            self._payload(name, payload, decode=command.get("decode", False))
+            self._tell(name, message, decode=command.get("decode", False))
             count += 1
         return {"count": count, "ended": False}
 
@@ -205,7 +210,7 @@ class Driver:
     async def do_reset(self, _: Mapping[str, Any]) -> None:
         """Close everything and forget the names."""
         clients, apis = self.clients, self.apis
-        self.clients, self.subs, self.apis = {}, {}, {}
+        self.clients, self.subs, self.iterators, self.apis = {}, {}, {}, {}
         for client in clients.values():
             await client.close()
         for api in apis.values():
@@ -213,6 +218,11 @@ class Driver:
 
 
 ENDS: Final[set[asyncio.Task[None]]] = set()
+
+
+def text_of(value: object) -> str:
+    """Return the text of a pattern's value, which the client tells as it was given."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def payload_of(command: Mapping[str, Any]) -> Any:
