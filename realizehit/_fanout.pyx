@@ -33,7 +33,7 @@ from realizehit.engine.frames cimport (
 )
 from realizehit.engine.framings cimport build_message, frame_of, pings_build, pings_release
 from realizehit.engine.memory cimport RH_DEBUG, alive, pool_clear
-from realizehit.engine.patterns cimport encode_channel, projection_text, shape_text, split_publication
+from realizehit.engine.patterns cimport encode_channel, shape_text, split_publication, write_projection_by
 from realizehit.engine.queue cimport QUEUE_MAX
 from realizehit.engine.reading cimport INBOX, answer_ping, attend, consume, has_answered
 from realizehit.engine.registry cimport (
@@ -146,7 +146,9 @@ def project(bytes channel not None, bytes shape not None):
         One pass over both texts, one allocation where it exists.
     """
     cdef Split split
-    return projection_text(&split, shape) if split_publication(&split, channel) else None
+    cdef char out[C_MAX_CHANNEL]
+    cdef int size = write_projection_by(out, &split, shape) if split_publication(&split, channel) else -1
+    return out[:size] if size >= 0 else None
 
 
 def projections(bytes channel not None, tuple shapes not None):
@@ -156,13 +158,15 @@ def projections(bytes channel not None, tuple shapes not None):
         One pass over the channel, one over each shape, and over the channel again for each that might apply.
     """
     cdef Split split
-    cdef bytes shape, projection
+    cdef char out[C_MAX_CHANNEL]
+    cdef int size
+    cdef bytes shape
     cdef list found = []
     if split_publication(&split, channel):
         for shape in shapes:
-            projection = None if shape is None else projection_text(&split, shape)
-            if projection is not None:
-                found.append(projection)
+            size = -1 if shape is None else write_projection_by(out, &split, shape)
+            if size >= 0:
+                found.append(out[:size])
     return found
 
 
