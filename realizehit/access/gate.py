@@ -32,6 +32,7 @@ RETRY_AFTER: Final = 5.0  # seconds, where a server is full
 REASONS: Final = (
     "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "host", "bad_identity",
     "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels",
+    "too_many_shapes",
     "message_too_large", "expired", "key_replaced", "no_longer_granted", "protected", "bad_key", "key_not_granted",
     "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "unread_answer", "no_room",
     "session", "bad_handshake", "malformed",

@@ -39,6 +39,7 @@ _CURES: Final = {
     "too_many_actions": "raise --max-actions if clients need more actions per second",
     "too_many_subscriptions": "raise --max-subscriptions",
     "too_many_channels": "raise --max-channels",
+    "too_many_shapes": "raise --max-shapes on every server; each shape costs publishers a PUBLISH more",
     "message_too_large": "raise --max-message-bytes",
     "payload_too_large": "raise --max-payload-bytes, or --max-batch-bytes for a batch",
     "head_too_large": "raise --max-head-bytes",

@@ -84,6 +84,11 @@ class Bus(ABC):
         return 0
 
     @property
+    def shapes(self) -> int:
+        """How many shapes of wildcard subscriptions are registered for this node."""
+        return 0
+
+    @property
     def silence(self) -> float:
         """Seconds since the time up to which everything that was published has certainly arrived here."""
         return 0.0

@@ -41,17 +41,21 @@ class ActionSession(Session):
         engine: sends the replies.
         hub: keeps the subscriptions.
         guard: says who may do what; ``None`` where everybody may do everything.
+        wildcards: whether subscriptions may have wildcards.
 
     Source: section 1 of the wire protocol, ``docs/protocol.md``.
     """
 
     accepts_binary = False
 
-    def __init__(self, engine: _fanout.Engine, hub: Hub, guard: Guard | None = None) -> None:
+    def __init__(
+        self, engine: _fanout.Engine, hub: Hub, guard: Guard | None = None, *, wildcards: bool = False
+    ) -> None:
         self._engine = engine
         self._hub = hub
         self._guard = guard
         self._gate = None if guard is None else guard.gate
+        self._wildcards = wildcards
 
     def receive(self, conn: int, data: bytes) -> None:  # noqa: PLR0912 - one branch for each action
         """Carry out one action and reply to it; a bad one is answered with an error and changes nothing."""
@@ -67,7 +71,7 @@ class ActionSession(Session):
             self._reply(conn, request_id, "pong")
         elif act in ("sub", "unsub"):
             try:
-                channel = channel_of(pattern)
+                channel = channel_of(pattern, wildcards=self._wildcards)
             except PatternError as error:
                 self._refuse(conn, request_id, error.code, str(error))
                 return

@@ -77,6 +77,7 @@ class EventStreams:
         hub: keeps their subscriptions.
         guard: says who may do what; ``None`` where everybody may do everything.
         draining: whether new connections are to be turned away.
+        wildcards: whether subscriptions may have wildcards.
     """
 
     def __init__(
@@ -86,11 +87,13 @@ class EventStreams:
         *,
         guard: Guard | None = None,
         draining: Callable[[], bool] = lambda: False,
+        wildcards: bool = False,
     ) -> None:
         self._engine = engine
         self._hub = hub
         self._gate = None if guard is None else guard.gate
         self._draining = draining
+        self._wildcards = wildcards
         self._held: set[Held] = set()
 
     def close(self) -> None:
@@ -125,7 +128,7 @@ class EventStreams:
                     await _unavailable(asker, str(error), error.code, seconds=ceil(error.retry_after))
 
     async def _serve(self, scope: Scope, receive: Receive, asker: _Asker) -> None:
-        patterns = _patterns(scope["query_string"])
+        patterns = _patterns(scope["query_string"], wildcards=self._wildcards)
         if not patterns:
             await _problem(
                 asker, HTTPStatus.BAD_REQUEST, 'no pattern is asked for; add pat=key=value or pat={"key": "value"}',
@@ -258,20 +261,20 @@ class EventStreams:
             self._gate.left(handle)
 
 
-def _patterns(query: bytes) -> list[bytes | _Refusal]:
+def _patterns(query: bytes, *, wildcards: bool) -> list[bytes | _Refusal]:
     """Return the channels that a query asks for, in its order; for each that is wrong, why."""
     try:
         pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
     except ValueError as error:
         return [_Refusal(ErrorCode.BAD_REQUEST, f"the query cannot be read: {error}")]
-    return [_channel(text) for name, text in pairs if name == "pat"]
+    return [_channel(text, wildcards=wildcards) for name, text in pairs if name == "pat"]
 
 
-def _channel(text: str) -> Channel | _Refusal:
+def _channel(text: str, *, wildcards: bool) -> Channel | _Refusal:
     try:
         if text.lstrip().startswith("{"):
-            return channel_of(orjson.loads(text))
-        return channel_of(Pattern.parse(text))
+            return channel_of(orjson.loads(text), wildcards=wildcards)
+        return channel_of(Pattern.parse(text), wildcards=wildcards)
     except orjson.JSONDecodeError as error:
         return _Refusal(ErrorCode.BAD_JSON, f"the pattern is not JSON: {error}")
     except PatternError as error:
