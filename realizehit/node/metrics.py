@@ -45,7 +45,11 @@ _COUNTERS: Final = {  # name: the engine's own name, text
     "sends": ("sends", "System calls that wrote to clients."),
     "blocked": ("blocked", "Times that a client's socket took no more, and the rest had to wait."),
 }
-_DROPPED: Final = {"invalid_utf8": "dropped_invalid_utf8", "no_subscriber": "dropped_unclaimed"}
+_DROPPED: Final = {
+    "invalid_utf8": "dropped_invalid_utf8",
+    "malformed": "malformed",
+    "no_subscriber": "dropped_unclaimed",
+}
 _DISCONNECTS: Final = {
     "slow_consumer": "slow_disconnects",
     "heartbeat_missed": "heartbeat_disconnects",
