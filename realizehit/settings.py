@@ -103,6 +103,7 @@ class Settings:
     handshake_timeout: float = _option(10.0, "time for a client to send its opening handshake", unit="s")
     heartbeat_interval: float = _option(25.0, "time between the server's pings", unit="s")
     heartbeat_timeout: float = _option(20.0, "time for the answer to a ping", unit="s")
+    wildcards: bool = _option(True, "serve subscriptions with wildcards, and publish to them")
     subscribe_timeout: float = _option(5.0, "time to wait for the broker before a sub answers 'unavailable'", unit="s")
     publish_timeout: float = _option(5.0, "time to wait for the broker before a publish answers 503", unit="s")
 
@@ -230,7 +231,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "role", "host", "port", "ws_port", "api_port", "prefix", "unix_socket",
         "endpoint", "endpoint_ws", "endpoint_api",
     ),
-    "Broker": ("redis", "subscribe_timeout", "publish_timeout"),
+    "Broker": ("redis", "wildcards", "subscribe_timeout", "publish_timeout"),
     "Processes": ("workers", "relay", "drain_seconds"),
     "Access": ("keys", "insecure_publish", "grants", "allow_origin"),
     "Identities": (

@@ -9,8 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
+from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.errors import BrokerError
 
@@ -53,6 +54,9 @@ class BusListener(Protocol):
         """
 
 
+_NONE: Final = ProjectionCounts()
+
+
 class Bus(ABC):
     """One broker, seen from one process.
 
@@ -71,6 +75,16 @@ class Bus(ABC):
     def bytes_received(self) -> int:
         """Bytes read from the broker's socket by the subscriber connection so far; 0 where there is no socket."""
         return 0
+
+    @property
+    def followed_shapes(self) -> tuple[bytes, ...]:
+        """Shapes of wildcard subscriptions by which publications of this bus are projected now."""
+        return ()
+
+    @property
+    def projected(self) -> ProjectionCounts:
+        """Counts the projections that were published through this bus."""
+        return _NONE
 
     @property
     def silence(self) -> float:
@@ -134,6 +148,15 @@ class Bus(ABC):
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order.
+        """
+
+    @abstractmethod
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        """Return for each channel how many nodes are subscribed to it at the broker.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+            BrokerRefused: it does not tell.
         """
 
     @abstractmethod
