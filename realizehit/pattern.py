@@ -87,6 +87,11 @@ def is_reserved(channel: bytes) -> bool:
     return channel.startswith(b"realizehit:") or b"|realizehit:" in channel
 
 
+def is_wildcard(channel: bytes) -> bool:
+    """Tell whether a channel is that of a pattern with the reserved star; any other star is percent-encoded."""
+    return b"*" in channel
+
+
 def _json_name(value: object) -> str:
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
     return names.get(type(value), f"a {type(value).__name__}")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, NewType, Protocol, TypeAlias
 
+from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.errors import BrokerError
 
@@ -65,6 +66,9 @@ class BusListener(Protocol):
         """
 
 
+_NONE: Final = ProjectionCounts()
+
+
 class Bus(ABC):
     """One broker, seen from one process.
 
@@ -83,6 +87,21 @@ class Bus(ABC):
     def bytes_received(self) -> int:
         """Bytes read from the broker's socket by the subscriber connection so far; 0 where there is no socket."""
         return 0
+
+    @property
+    def shapes(self) -> int:
+        """How many shapes of wildcard subscriptions are registered for this node."""
+        return 0
+
+    @property
+    def followed_shapes(self) -> tuple[bytes, ...]:
+        """Shapes of wildcard subscriptions by which publications of this bus are projected now."""
+        return ()
+
+    @property
+    def projected(self) -> ProjectionCounts:
+        """Counts the projections that were published through this bus."""
+        return _NONE
 
     @property
     def silence(self) -> float:
@@ -150,6 +169,15 @@ class Bus(ABC):
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order.
+        """
+
+    @abstractmethod
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        """Return for each channel how many nodes are subscribed to it at the broker.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+            BrokerRefused: it does not tell.
         """
 
     @abstractmethod

@@ -20,6 +20,7 @@ from typing import Any, Final, cast
 from realizehit.broker.chunks import CallbackCompletion, Chunk, in_chunks
 from realizehit.broker.idle_probe import LAST_LOOK, PROBE_AFTER, PROBE_TIMEOUT, IdleProbe
 from realizehit.broker.keeper import Broker, ConnectionKeeper
+from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publish_errors import PublishErrors
 from realizehit.broker.resp import CommandConnection, code_of, pack
@@ -42,7 +43,13 @@ class Pipeline:
         on_down: called when the broker could not be reached, was silent, or the connection was lost.
 
     Reentrancy: for one event loop's thread. A callback that is told of an outcome may publish.
+
+    Attributes:
+        shapes: what messages are projected by; always empty here, see `FollowingPipeline`.
+        projected: counts projections.
     """
+
+    shapes: tuple[bytes, ...] = ()
 
     def __init__(
         self,
@@ -59,6 +66,7 @@ class Pipeline:
         self._timeout = timeout
         self._on_up = on_up
         self._on_down = on_down
+        self.projected = ProjectionCounts()
         self._errors = PublishErrors(broker, timeout)
         self._keeper = ConnectionKeeper(broker, self, self._errors, timeout=timeout, name=name)
         self._probe = IdleProbe(self, probe_after, min(probe_timeout, timeout / 2))

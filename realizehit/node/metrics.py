@@ -177,6 +177,9 @@ class _NodeCollector(Collector):
         if self._engine_stats is None:
             return
         stats = self._engine_stats()
+        yield GaugeMetricFamily(
+            "realizehit_shapes", "Shapes of wildcard subscriptions that this node has registered.", self._bus.shapes
+        )
         for name, text in _GAUGES.items():
             yield GaugeMetricFamily(f"realizehit_{name}", text, stats[name])
         for name, (key, text) in _COUNTERS.items():

@@ -13,10 +13,11 @@ import hiredis
 import pytest
 import redis.asyncio
 
+from realizehit.broker.projections import labelled
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publisher import WINDOW_MESSAGES
 from realizehit.broker.shapes.following import FollowingPipeline
-from realizehit.broker.shapes.registry import CONTROL, KEY, MAX_SHAPES, labelled, register
+from realizehit.broker.shapes.registry import CONTROL, KEY, MAX_SHAPES, register
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.pattern import Pattern, project
@@ -127,7 +128,8 @@ async def test_what_is_no_shape_is_left_alone(valkey: Valkey, caplog: pytest.Log
         valkey.command("PUBLISH", CONTROL, b"")
         await publisher.ping()
         assert publisher.shapes == (SHAPE,)
-    assert "2 members of the registry are no shapes" in caplog.text
+    assert "ignored 2 shapes of the registry" in caplog.text
+    assert publisher.malformed == 4
 
 
 async def test_another_broker_has_other_shapes(valkey: Valkey) -> None:
@@ -161,7 +163,8 @@ async def test_a_user_who_may_not_follow(valkey: Valkey, rights: list[str], said
             await publisher.publish(Publication(NEWS, b"1"))
     text = str(refused.value)
     assert said in text.lower()
-    assert "it is asked for HELLO 3, SUBSCRIBE realizehit:control and EVAL" in text
+    assert "needs the rights to HELLO, to SUBSCRIBE to realizehit:control" in text
+    assert "EVAL, TIME and ZRANGEBYSCORE with the key realizehit:shapes" in text
     assert "secret" not in text
 
 
@@ -506,5 +509,5 @@ async def test_a_broker_that_knows_no_resp3() -> None:
         await reader.read()
 
     async with peer(old) as url, publisher_to(url) as publisher:
-        with pytest.raises(BrokerRefused, match="unknown command 'HELLO'; it is asked for HELLO 3"):
+        with pytest.raises(BrokerRefused, match="unknown command 'HELLO'; to reach wildcard subscriptions"):
             await publisher.publish(Publication(NEWS, b"1"))

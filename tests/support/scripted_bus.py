@@ -89,5 +89,8 @@ class ScriptedBus(Bus):
     async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         raise BrokerUnavailable("this broker takes no publications")
 
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        raise BrokerUnavailable("this broker is not asked")
+
     async def ping(self) -> None:
         return None

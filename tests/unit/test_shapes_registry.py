@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from realizehit import _fanout
+from realizehit.broker.projections import labelled
 from realizehit.broker.publication import Publication
-from realizehit.broker.shapes.registry import is_shape, labelled
+from realizehit.broker.shapes.registry import is_shape
 from realizehit.pattern import channel_of, project
 from tests.support.vectors import VECTORS
 

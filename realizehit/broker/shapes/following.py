@@ -21,15 +21,23 @@ from typing import Any, Final
 
 import hiredis
 
-from realizehit import _fanout
 from realizehit.broker.chunks import Chunk
+from realizehit.broker.projections import projections_of, with_projections
 from realizehit.broker.publication import Outcome, Publication
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
-from realizehit.broker.shapes.registry import CONTROL, READ_INTERVAL, is_shape, labelled, read
+from realizehit.broker.shapes.registry import CONTROL, KEY, MOST_SHAPES, READ_INTERVAL, is_shape, read
+from realizehit.common.seldom import REMINDER, Seldom, more
 from realizehit.errors import BrokerError, BrokerRefused
 
 logger: Final = logging.getLogger(__name__)
+
+
+_RIGHTS: Final = (
+    "to reach wildcard subscriptions a publisher needs the rights to HELLO, to SUBSCRIBE to "
+    f"{CONTROL.decode()}, and to EVAL, TIME and ZRANGEBYSCORE with the key {KEY}: grant them, or publish without "
+    "wildcards (--no-wildcards)"
+)
 
 
 class _Reply:
@@ -101,8 +109,9 @@ class FollowingPipeline(Pipeline):
     wildcard counts twice. A message of which the broker refused any part has that refusal as its outcome, though the
     other parts were published.
 
-    The broker's user needs the rights to say HELLO and EVAL, to read the registry, to subscribe to `CONTROL` and to
-    publish to the channels of wildcards.
+    The broker's user needs the rights to HELLO, EVAL, TIME and ZRANGEBYSCORE, to the registry's key, to subscribe to
+    `CONTROL` and to publish to the channels of wildcards. Without them all that is published is refused: a message that
+    went out without its projections would be missing for some subscribers, and nothing would tell them.
 
     Args:
         *args: those of `Pipeline`.
@@ -111,11 +120,13 @@ class FollowingPipeline(Pipeline):
 
     Attributes:
         shapes: what messages are projected by at the moment.
+        malformed: how many members of the registry and messages on `CONTROL` were ignored.
     """
 
     def __init__(self, *args: Any, read_interval: float = READ_INTERVAL, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.shapes: tuple[bytes, ...] = ()
+        self.malformed = 0
+        self._seldom = Seldom(REMINDER)
         self._read_interval = read_interval
         self._expected: deque[Chunk | _Reply | _Part] = deque()  # a chunk stands for its messages, a reply for each
         self._books: dict[Chunk, _Book] = {}
@@ -157,7 +168,7 @@ class FollowingPipeline(Pipeline):
     def _cannot_follow(self, text: str) -> BrokerError:
         error = self._errors.of_reply(text)
         if isinstance(error, BrokerRefused):
-            return BrokerRefused(f"{error}; it is asked for HELLO 3, SUBSCRIBE {CONTROL.decode()} and EVAL")
+            return BrokerRefused(f"{error}; {_RIGHTS}")
         return error
 
     def _fail_all(self, error: BrokerError) -> None:
@@ -183,8 +194,11 @@ class FollowingPipeline(Pipeline):
         def has_read(reply: Any) -> None:
             if isinstance(reply, list):
                 self._take_registry(connection, reply)
-            else:
-                logger.warning("broker %s: the registry of shapes cannot be read: %s", self._broker, reply)
+            elif (left_out := self._seldom.passes("unreadable")) is not None:
+                text = self._broker.scrub(str(reply))[:200]
+                logger.warning(
+                    "broker %s: the registry of shapes cannot be read: %s%s", self._broker, text, more(left_out)
+                )
             self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
 
         self._expected.append(_Reply(has_read))
@@ -194,18 +208,31 @@ class FollowingPipeline(Pipeline):
         """Take what the registry holds, as of this place among the replies."""
         shapes = [member for member in members if is_shape(member)]
         if len(shapes) < len(members):
-            logger.warning(
-                "broker %s: %d members of the registry are no shapes", self._broker, len(members) - len(shapes)
-            )
+            self._ignore(len(members) - len(shapes), "of the registry")
+        if len(shapes) > MOST_SHAPES:
+            self._ignore(len(shapes) - MOST_SHAPES, "beyond the bound")
+            del shapes[MOST_SHAPES:]
         new = [shape for shape in shapes if shape not in self.shapes]
         self.shapes = tuple(shapes)
         self._catch_up(connection, new)
 
     def _pushed(self, connection: CommandConnection, push: list[Any]) -> None:
-        """Take what is no reply: the news of a shape, or that the subscription is in force."""
-        if push[:2] == [b"message", CONTROL] and len(push) == 3 and is_shape(push[2]) and push[2] not in self.shapes:
-            self.shapes = (*self.shapes, push[2])
-            self._catch_up(connection, [push[2]])
+        """Take a push, which is no reply: the news of a shape, or that the subscription is in force."""
+        if push[:1] != [b"message"]:
+            return
+        shape: Any = push[2] if len(push) == 3 and push[1] == CONTROL else None
+        if not is_shape(shape) or (shape not in self.shapes and len(self.shapes) >= MOST_SHAPES):
+            self._ignore(1, "of the control channel")
+        elif shape not in self.shapes:
+            self.shapes = (*self.shapes, shape)
+            self._catch_up(connection, [shape])
+
+    def _ignore(self, count: int, where: str) -> None:
+        """Count and log what cannot be a shape; anybody with access to the broker may have written it."""
+        self.malformed += count
+        left_out = self._seldom.passes(where)
+        if left_out is not None:
+            logger.warning("broker %s: ignored %d shapes %s%s", self._broker, count, where, more(left_out))
 
     def _catch_up(self, connection: CommandConnection, new: Sequence[bytes]) -> None:
         """Project by new shapes what was carried out after their registration: whatever has no reply yet."""
@@ -224,10 +251,11 @@ class FollowingPipeline(Pipeline):
                 continue
             places: list[int] = []
             for place in unanswered:
-                publication = chunk.publications[place]
-                for projection in _fanout.projections(publication.channel, shapes):
-                    commands.append(Publication(projection, labelled(publication)))
-                    places.append(place)
+                projections = projections_of(chunk.publications[place], shapes)
+                if projections:
+                    self.projected.add(projections)
+                    commands += projections
+                    places += [place] * len(projections)
             if places:
                 if part is chunk:
                     self._expected[index] = self._keep_book(chunk, range(chunk.count))
@@ -243,7 +271,7 @@ class FollowingPipeline(Pipeline):
     def _pack(self, chunk: Chunk) -> bytes:
         chunk.shapes = self.shapes
         if self.shapes and chunk.publications:
-            commands, places = self._projected(chunk)
+            commands, places = with_projections(chunk.publications, self.shapes, self.projected)
             if len(places) > chunk.count:
                 self._expected.append(self._keep_book(chunk, places))
                 self._add(chunk, [place for at, place in enumerate(places) if at and places[at - 1] == place])
@@ -258,20 +286,6 @@ class FollowingPipeline(Pipeline):
         part.taken = len(chunk.replies)
         chunk.replies = []
         return part
-
-    def _projected(self, chunk: Chunk) -> tuple[list[Publication], list[int]]:
-        """Return a chunk's commands, each message before its projections, and for each the index of its message."""
-        commands: list[Publication] = []
-        places: list[int] = []
-        for place, publication in enumerate(chunk.publications):
-            commands.append(publication)
-            places.append(place)
-            projections = _fanout.projections(publication.channel, self.shapes)
-            if projections:
-                text = labelled(publication)
-                commands += [Publication(projection, text) for projection in projections]
-                places += [place] * len(projections)
-        return commands, places
 
     def _add(self, chunk: Chunk, places: Sequence[int]) -> None:
         """Expect a reply to a projection of each of these messages, too."""

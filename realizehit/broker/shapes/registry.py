@@ -1,4 +1,4 @@
-"""The registry of shapes at the broker: where it is, what its scripts do, and how a projection is published.
+"""The registry of shapes at the broker: where it is and what its scripts do.
 
 The registry is a sorted set in database 0. Its members are shapes; their scores are the times at which they lapse, in
 milliseconds of the broker's own clock. A node registers a shape for `LEASE` and renews it. What is not renewed lapses;
@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import unquote
 
-from realizehit.broker.publication import Publication
 from realizehit.errors import PatternError
 from realizehit.pattern import channel_of, shape_of
 
@@ -22,6 +21,8 @@ LEASE: Final = 60.0  # seconds that a registration holds
 RENEW_INTERVAL: Final = 10.0  # seconds between two renewals
 READ_INTERVAL: Final = 30.0  # seconds between two reads of the whole registry by a publisher
 MAX_SHAPES: Final = 64  # that a registry holds
+MOST_SHAPES: Final = 1024
+"""Shapes that one publisher follows. A registry is far smaller: what comes beyond was not written by a node."""
 
 RENEWED: Final = 0
 ADDED: Final = 1
@@ -92,8 +93,3 @@ def is_shape(text: Any) -> bool:
         return "*" in filters.values() and shape_of(channel_of(filters, wildcards=True)) == text
     except (UnicodeError, PatternError):
         return False
-
-
-def labelled(publication: Publication) -> bytes:
-    """Return the payload of a projection: it names the channel, since the subscription leaves some of it open."""
-    return b"@c=%b?%b" % (publication.channel, publication.payload)
