@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
-from realizehit.broker.base import Bus, BusListener, BusState
+from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
 from realizehit.broker.projections import ProjectionCounts, projections_of
 from realizehit.broker.publication import Outcome, Publication, Published, published
 from realizehit.errors import BrokerUnavailable
-from realizehit.pattern import shape_of
+from realizehit.pattern import is_wildcard, shape_of
 
 _MESSAGE: Final = b"message"
 
@@ -76,7 +76,7 @@ class MemoryBus(Bus):
     async def close(self) -> None:
         """Leave all channels; what was published and not delivered yet is dropped."""
         for channel in [channel for channel, buses in self._space.channels.items() if self in buses]:
-            self.unsubscribe(channel)
+            self.unsubscribe(Interest(channel))
         self._batch.clear()
         self._set_state(BusState.CLOSED)
 
@@ -84,21 +84,21 @@ class MemoryBus(Bus):
         if self.state is not state:
             self.state = state
             if self._listener is not None:
-                self._listener.state_changed(state)
+                self._listener.state_changed(BROKER, state)
 
-    def subscribe(self, channel: bytes) -> bool:
+    def subscribe(self, channel: Interest) -> bool:
         """Ask for a channel, which is in force at once."""
-        if channel not in self._space.channels and b"*" in channel:
+        if channel not in self._space.channels and is_wildcard(channel):
             shape = shape_of(channel)
             self._space.shapes[shape] = self._space.shapes.get(shape, 0) + 1
         self._space.channels.setdefault(channel, {})[self] = None
         return True
 
-    def unsubscribe(self, channel: bytes) -> None:
+    def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel."""
         buses = self._space.channels.get(channel, {})
         buses.pop(self, None)
-        if not buses and self._space.channels.pop(channel, None) is not None and b"*" in channel:
+        if not buses and self._space.channels.pop(channel, None) is not None and is_wildcard(channel):
             shape = shape_of(channel)
             self._space.shapes[shape] -= 1
             if not self._space.shapes[shape]:

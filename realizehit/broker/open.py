@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from realizehit.broker.base import Bus
+from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.memory import MemoryBus
 from realizehit.broker.redis import RedisBus
 from realizehit.broker.sentinel import SCHEMES as SENTINEL_SCHEMES
-from realizehit.broker.subscriber import LinkSettings
 from realizehit.broker.url import SCHEMES, redacted
 from realizehit.errors import SettingsError
 

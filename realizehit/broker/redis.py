@@ -8,33 +8,41 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from realizehit.broker.base import Bus, BusListener, BusState
+from realizehit.broker.base import Batch, Bus, BusListener, BusState, Interest, Source
+from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 from realizehit.broker.shapes.following import FollowingPipeline
-from realizehit.broker.subscriber import Link, LinkSettings
+from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
 from realizehit.common.upkeep import keep_up
-from realizehit.errors import BrokerRefused, BrokerUnavailable
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
 
-class _Reports:
-    """The listener of a bus's link: keeps the bus's own state, and passes the rest straight on."""
+class _Reports(BusListener):
+    """The listener of a bus's link: keeps the bus's own state, and passes everything on."""
 
     def __init__(self, bus: RedisBus, listener: BusListener) -> None:
         self._bus = bus
         self._listener = listener
-        self.deliver = listener.deliver
-        self.subscribed = listener.subscribed
-        self.refused = listener.refused
-        self.restored = listener.restored
 
-    def state_changed(self, state: BusState) -> None:
-        """Take over the link's state."""
+    def deliver(self, batch: Batch) -> None:
+        self._listener.deliver(batch)
+
+    def subscribed(self, channel: Interest) -> None:
+        self._listener.subscribed(channel)
+
+    def refused(self, channel: Interest, error: BrokerError) -> None:
+        self._listener.refused(channel, error)
+
+    def state_changed(self, source: Source, state: BusState) -> None:
         self._bus.take_state(state)
-        self._listener.state_changed(state)
+        self._listener.state_changed(source, state)
+
+    def restored(self, source: Source, seconds: float) -> None:
+        self._listener.restored(source, seconds)
 
 
 class RedisBus(Bus):
@@ -177,11 +185,11 @@ class RedisBus(Bus):
 
     # ---- subscribing
 
-    def subscribe(self, channel: bytes) -> bool:
+    def subscribe(self, channel: Interest) -> bool:
         """Ask for a channel. See `Bus.subscribe`."""
         return self._subscriber().subscribe(channel)
 
-    def unsubscribe(self, channel: bytes) -> None:
+    def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel. See `Bus.unsubscribe`."""
         self._subscriber().unsubscribe(channel)
 

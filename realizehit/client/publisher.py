@@ -12,9 +12,10 @@ from realizehit.broker.publisher import Pipeline
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.url import Address
 from realizehit.client.channels import encode_message, publish_in_blocks, result_of
-from realizehit.client.home import PerLoop
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
-from realizehit.client.wire import Backoff, was_silent
+from realizehit.client.ownership import PerLoop
+from realizehit.client.reconnect_rules import was_silent
+from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["PublishOutcome", "PublishResult", "Publisher", "RawJSON"]

@@ -158,7 +158,7 @@ class _Pages:
         )
         if asks_first or path in self._checked:
             try:
-                self._gate.check_use(peer_of(scope.get("client")), headers, figures=figures)
+                self._gate.pages.check_use(peer_of(scope.get("client")), headers, figures=figures)
             except AccessDenied as error:
                 status, media_type, body = problem_of(error.code, str(error))
                 await Response(body, status, media_type=media_type.decode())(scope, receive, send)

@@ -68,10 +68,12 @@ class Audience:
         """Return the channel that is asked for, if this publisher may publish to it."""
         key = None
         if self._gate is not None:
-            key = self._gate.publisher(peer_of(request.scope.get("client")), dict(request.scope["headers"]))
+            key = self._gate.publishers.authenticate(
+                peer_of(request.scope.get("client")), dict(request.scope["headers"])
+            )
         channel = _channel_asked_for(request.scope["query_string"])
         if key is not None and self._gate is not None:
-            (denied,) = self._gate.publishes(key, [channel])
+            (denied,) = self._gate.publishers.check_channels(key, [channel])
             if denied is not None:
                 raise denied
         return channel

@@ -92,7 +92,9 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
-            key = None if self.gate is None else self.gate.publisher(peer_of(scope.get("client")), headers)
+            key = (
+                None if self.gate is None else self.gate.publishers.authenticate(peer_of(scope.get("client")), headers)
+            )
             media_type = self._media_type(headers.get(b"content-type", b""))
             check_coding(scope["headers"])
             self._check_size(headers.get(b"content-length"))
@@ -123,7 +125,7 @@ class Endpoint:
                 self._limited(client, headers)
             elif self.gate is not None:
                 # The code alone: the text may quote the body, which is nothing for a log.
-                self.gate.log.note("invalid", peer=peer_of(client), headers=headers, detail=str(error.code))
+                self.gate.refusals.log.note("invalid", peer=peer_of(client), headers=headers, detail=str(error.code))
         refusal = refusal_of(error, self.broker_errors)
         if refusal is None:
             return HTTPStatus.INTERNAL_SERVER_ERROR.value, PROBLEM, DEFECT, []
@@ -136,7 +138,7 @@ class Endpoint:
         self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes
     ) -> tuple[Key | None, str]:
         """Decide about a request that comes without ASGI; return the key that it has and its media type."""
-        key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
+        key = None if self.gate is None else self.gate.publishers.authenticate(peer_of(client), headers)
         media_type = self._media_type(headers.get(b"content-type", b""))
         self._check_body(body)
         return key, media_type
@@ -198,7 +200,7 @@ class Endpoint:
 
     def _limited(self, client: object = None, headers: Mapping[bytes, bytes] | None = None) -> None:
         if self.gate is not None:
-            self.gate.count("payload_too_large", peer=peer_of(client) if client else None, headers=headers)
+            self.gate.refusals.count("payload_too_large", peer=peer_of(client) if client else None, headers=headers)
 
 
 def _with(respond: Respond, headers: Sequence[tuple[bytes, bytes]]) -> Respond:

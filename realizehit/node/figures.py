@@ -25,7 +25,8 @@ from realizehit import __version__, _fanout
 from realizehit.broker.base import Bus
 from realizehit.broker.publication import Publication, Published
 from realizehit.errors import BrokerRefused
-from realizehit.pattern import RESERVED_KEY, channel_of, is_reserved
+from realizehit.node.names import interest_of
+from realizehit.pattern import RESERVED_KEY, Channel, channel_of, is_reserved
 
 logger: Final = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class Probe:
         bytes: what the engine wrote to it so far.
     """
 
-    def __init__(self, engine: _fanout.Engine, bus: Bus, channel: bytes) -> None:
+    def __init__(self, engine: _fanout.Engine, bus: Bus, channel: Channel) -> None:
         self.channel = channel
         self.handle: int | None = None
         self.arrived = 0
@@ -180,7 +181,7 @@ class Probe:
             self._reader = hiredis.Reader(notEnoughData=_NO_MORE)
             self.handle = self._engine.attach(self, self, framing=_fanout.RESP)
             self._engine.subscribe(self.handle, self.channel)
-            self._bus.subscribe(self.channel)
+            self._bus.subscribe(interest_of(self.channel))
 
     def end(self) -> None:
         """Disconnect."""

@@ -45,7 +45,11 @@ _COUNTERS: Final = {  # name: the engine's own name, text
     "sends": ("sends", "System calls that wrote to clients."),
     "blocked": ("blocked", "Times that a client's socket took no more, and the rest had to wait."),
 }
-_DROPPED: Final = {"invalid_utf8": "dropped_invalid_utf8", "no_subscriber": "dropped_unclaimed"}
+_DROPPED: Final = {
+    "invalid_utf8": "dropped_invalid_utf8",
+    "malformed": "malformed",
+    "no_subscriber": "dropped_unclaimed",
+}
 _DISCONNECTS: Final = {
     "slow_consumer": "slow_disconnects",
     "heartbeat_missed": "heartbeat_disconnects",
@@ -166,7 +170,7 @@ class _GateCollector(Collector):
         self._engine_stats = engine_stats
 
     def collect(self) -> Iterator[Metric]:
-        refusals = dict(self._gate.refusals)
+        refusals = dict(self._gate.refusals.counts)
         if self._engine_stats is not None:
             refusals["too_many_actions"] += self._engine_stats()["refused_frames"]
         yield _labelled(
@@ -178,7 +182,7 @@ class _GateCollector(Collector):
         yield CounterMetricFamily(
             "realizehit_ignored_identity_headers",
             "Opening requests with identity headers from peers that are no trusted proxies.",
-            self._gate.ignored_headers,
+            self._gate.clients.ignored_headers,
         )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import subprocess
+import sys
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -11,8 +14,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from realizehit.broker.base import BusState
-from realizehit.broker.subscriber import Link, LinkSettings
+from realizehit.broker.base import BusState, Interest
+from realizehit.broker.link_settings import LinkSettings
+from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused
 from realizehit.process.server import serve
@@ -22,7 +26,7 @@ from tests.support.processes import serving
 from tests.support.valkey import Valkey
 from tests.support.wire import act, client, unique
 
-LINK = "realizehit.broker.subscriber"
+LINK = "realizehit.broker.outage_log"
 
 
 def told(caplog: pytest.LogCaptureFixture, logger: str = LINK) -> list[str]:
@@ -120,7 +124,7 @@ async def test_channels_that_the_broker_takes_away_together_are_one_line(
             await act(ws, "sub", unique("taken"))
         (conn,) = node.engine.handles()
         for channel in node.engine.subscriptions(conn):
-            node.hub.refused(channel, BrokerRefused("NOPERM"))
+            node.hub.refused(Interest(channel), BrokerRefused("NOPERM"))
         (line,) = told(caplog, "realizehit.node.hub")[-1:]
         assert "which was in force before" in line
         assert sum("in force before" in line for line in told(caplog, "realizehit.node.hub")) == 1
@@ -143,3 +147,12 @@ async def test_a_server_says_little_of_an_outage(valkey: Valkey, workers: int) -
         lines = server.err[before:]
         assert any("is away" in line for line in lines)
         assert len(lines) <= 5 + workers, lines
+
+
+def test_an_error_that_ends_the_process_is_logged() -> None:
+    code = "from realizehit.logs import configure; configure('json', 'info'); int('broken')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    entry = json.loads(done.stderr)
+    assert (entry["level"], entry["message"]) == ("critical", "ended by an error")
+    assert entry["exception"].endswith("ValueError: invalid literal for int() with base 10: 'broken'")

@@ -11,9 +11,10 @@ import hiredis
 import pytest
 
 from realizehit.broker import redis as redis_bus
-from realizehit.broker.base import Bus
+from realizehit.broker.base import Bus, Interest
 from realizehit.broker.open import open_bus
 from realizehit.broker.sentinel import GOSSIP_DELAY, SentinelAddress
+from realizehit.errors import BrokerUnavailable
 from tests.support.bus_recorder import QUICK, Recorder
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
@@ -85,7 +86,7 @@ async def subscribed(url: str) -> AsyncIterator[tuple[Bus, Recorder]]:
     bus, recorder = open_bus(url, link=QUICK), Recorder()
     await bus.start(recorder)
     try:
-        bus.subscribe(b"a")
+        bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed)
         yield bus, recorder
     finally:
@@ -202,3 +203,11 @@ async def test_the_watch_survives_what_it_does_not_understand(
         one.names("localhost", tcp_valkey.port, epoch=2)
         await recorder.until(lambda: recorder.gaps)
     assert "a defect" in caplog.text
+
+
+async def test_no_sentinel_answers() -> None:
+    address = SentinelAddress(f"redis+sentinel://127.0.0.1:{free_port()}/main")
+    assert await address.current() == ""
+    with pytest.raises(BrokerUnavailable, match="no sentinel knows a master 'main'"):
+        await address.connect(asyncio.Protocol)
+    await address.close()

@@ -21,7 +21,7 @@ from realizehit.broker.shapes.registry import CONTROL, KEY, MAX_SHAPES, register
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.pattern import Pattern, project
-from tests.integration.test_pipeline import log_in, peer
+from tests.integration.test_broker_publisher import log_in, peer
 from tests.integration.test_shapes_registrar import eventually
 from tests.support.valkey import Valkey
 

@@ -538,13 +538,13 @@ async def test_event_streams_end_last(shared_valkey: Valkey, monkeypatch: pytest
             await stream.subscribed()
         sockets = [await stack.enter_async_context(connect(node.ws_url)) for _ in range(10)]
         sent_away: list[bool] = []
-        send_away = node._send_away
+        send_away = node._drain._send_away
 
         def watched(handle: int, delay: int) -> None:
             sent_away.append(handle in node.hub.events.named)
             send_away(handle, delay)
 
-        monkeypatch.setattr(node, "_send_away", watched)
+        monkeypatch.setattr(node._drain, "_send_away", watched)
         await node.drain()
         assert sent_away == [False] * 10 + [True] * 10
         for socket in sockets:

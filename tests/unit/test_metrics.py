@@ -58,6 +58,7 @@ def test_every_figure_of_the_engine_has_a_name_and_starts_at_zero() -> None:
         "sends_total",
         "blocked_total",
         "dropped_total[reason=invalid_utf8]",
+        "dropped_total[reason=malformed]",
         "dropped_total[reason=no_subscriber]",
         "disconnects_total[reason=slow_consumer]",
         "disconnects_total[reason=heartbeat_missed]",
@@ -141,7 +142,7 @@ def test_the_documentation_names_every_metric() -> None:
     text = Metrics(bus=MemoryBus(), engine_stats=node.stats, gate=gate).render().decode()
     node.close()
     page = DOCUMENTATION.read_text(encoding="utf-8")
-    assert [reason for reason in gate.refusals if f"`{reason}`" not in page] == []
+    assert [reason for reason in gate.refusals.counts if f"`{reason}`" not in page] == []
     shown = {name for name in re.findall(r"^# TYPE (realizehit_\w+)", text, re.MULTILINE) if name}
     documented = re.findall(r"^\| `(realizehit_\w+)", page, re.MULTILINE)
     assert sorted(documented) == sorted(shown)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 from typing import Any, Final, Protocol
 
@@ -19,6 +18,7 @@ import hiredis
 from realizehit.broker.keeper import Broker
 from realizehit.broker.resp import TRANSIENT, CommandConnection, code_of, pack
 from realizehit.broker.shapes.registry import ADDED, FULL, LEASE, MAX_SHAPES, RENEW_INTERVAL, RENEWED, register
+from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, RegistryFull
 
 logger: Final = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Registrar:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        failures = 0
+        backoff = Backoff(BACKOFF_FIRST, BACKOFF_MOST)
         while True:
             self._wake.clear()
             due = self._due(loop.time())
@@ -148,10 +148,9 @@ class Registrar:
                 if self._connection is not None:
                     self._connection.drop("given up")
                 self._disconnected()
-                await asyncio.sleep(random.uniform(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2**failures)))  # noqa: S311
-                failures = min(failures + 1, 10)
+                await asyncio.sleep(backoff.next())
             else:
-                failures = 0
+                backoff.reset()
                 if self._trouble:
                     logger.info("broker %s is back, %d shapes are registered", self._broker, len(self._in_force))
                     self._trouble = ""

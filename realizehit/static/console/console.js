@@ -93,7 +93,9 @@ function subscribe(pattern) {
   subscription.on("subscribing", show).on("subscribed", show).on("unsubscribing", show);
   subscription.on("unsubscribed", remove);
   subscription.on("error", (error) => fail("subscribe-error", `${name}: ${error.message}`));
-  subscription.on("payload", (text) => feed.payload(text, name, colour));
+  subscription.on("payload", (text, { pattern }) => {
+    feed.payload(text, pattern === subscription.pattern ? name : patternText(pattern), colour);
+  });
   subscription.on("gap", (seconds) => {
     feed.note(`The connection was away for ${seconds.toFixed(1)} s; messages may be missing here.`, name, colour);
   });
