@@ -36,7 +36,7 @@ logger: Final = logging.getLogger(__name__)
 _RIGHTS: Final = (
     "to reach wildcard subscriptions a publisher needs the rights to HELLO, to SUBSCRIBE to "
     f"{CONTROL.decode()}, and to EVAL, TIME and ZRANGEBYSCORE with the key {KEY}: grant them, or publish without "
-    "wildcards (--no-wildcards)"
+    "wildcards (--no-wildcards; in Python wildcards=False)"
 )
 
 
