@@ -12,6 +12,7 @@ from realizehit.cli.lazy_group import LazyCommand, LazyGroup
 from realizehit.errors import SettingsError
 
 _COMMANDS: Final = {
+    "audience": LazyCommand("realizehit.cli.audience", "audience", "Show who would get a publication."),
     "can": LazyCommand(
         "realizehit.cli.explain_access", "can", "Tell whether a client may subscribe to a pattern, and why."
     ),

@@ -38,6 +38,7 @@ _QUOTING: Final = (
     help="The API server's address.",
 )
 @click.option("--redis", metavar="URL", help="Publish straight to this Redis or Valkey, without an API server.")
+@click.option("--no-wildcards", is_flag=True, help="With --redis: do not publish to wildcard subscriptions.")
 @click.option("--file", metavar="FILE", type=click.Path(path_type=Path), help="Publish a file's lines; - is stdin.")
 @click.option(
     "--timeout", metavar="SECONDS", type=Seconds(), default=10.0, show_default=True, help="Time for an answer."
@@ -55,6 +56,7 @@ def publish(
     *,
     url: str,
     redis: str | None,
+    no_wildcards: bool,
     file: Path | None,
     timeout: float,
     key: str | None,
@@ -82,7 +84,9 @@ def publish(
 
     if redis is not None:
         _check_straight(ctx)
-    target = Target(url, redis, timeout, key or None, ca, insecure)
+    elif no_wildcards:
+        raise click.UsageError("--no-wildcards belongs to --redis; an API server has the option of its own")
+    target = Target(url, redis, timeout, key or None, ca, insecure, wildcards=not no_wildcards)
     if file is not None:
         from realizehit.cli.publish_file import publish_file
 

@@ -22,6 +22,7 @@ class Target(NamedTuple):
     key: str | None = None
     ca: Path | None = None
     insecure: bool = False
+    wildcards: bool = True
 
     def open(self) -> APIClient | Publisher:
         """Make the client; it connects when it is used.
@@ -32,7 +33,7 @@ class Target(NamedTuple):
         if self.redis is not None:
             from realizehit.client.publisher import Publisher
 
-            return Publisher(self.redis, timeout=self.timeout)
+            return Publisher(self.redis, timeout=self.timeout, wildcards=self.wildcards)
         from realizehit.client.api import APIClient
 
         url = api_endpoint(self.url)

@@ -172,6 +172,7 @@ class Node:
                 metrics=metrics,
                 draining=lambda: self.draining,
                 publish=settings.role != "ws",
+                subscribers=self.engine.subscribers if transports else None,
                 gate=gate,
                 transports=transports,
                 more=console.routes(settings, lambda: self._ports["ws"], gate.refusals.log)
