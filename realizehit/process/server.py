@@ -43,7 +43,8 @@ from realizehit.transports.engineio.endpoint import EngineIO
 from realizehit.transports.fd_reserve import FdReserve
 from realizehit.transports.guard import SLICE, Guard
 from realizehit.transports.session import DRAIN_REASON, ActionSession
-from realizehit.transports.sse import RETRY, SSE_PATH, EventStreams
+from realizehit.transports.sse import SSE_PATH, EventStreams
+from realizehit.transports.sse_responses import RETRY
 from realizehit.transports.websocket import WS_PATH, WebSocketTransport
 
 logger: Final = logging.getLogger(__name__)
