@@ -135,7 +135,7 @@ def test_a_page_without_an_origin_is_any_page_and_no_named_one(tmp_path: Path, a
 
 @pytest.mark.parametrize("origin", ["https://app.example/path", "*.example", "https://*", "about:blank"])
 def test_what_names_no_page_cannot_be_allowed(origin: str) -> None:
-    with pytest.raises(AssertionError, match="is no origin"), serving("--allow-origin", origin):
+    with pytest.raises(AssertionError, match="is not an origin"), serving("--allow-origin", origin):
         pass
 
 

@@ -320,7 +320,7 @@ def test_a_public_address_that_cannot_be_read_is_a_wrong_setting(name: str) -> N
         (["--host", "http://x"], "--host (SERVER_HOST): 'http://x' is no address"),
         (["--host", "[::1]"], "--host (SERVER_HOST): '[::1]' is no address"),
         (["--host", "a b"], "--host (SERVER_HOST): 'a b' is no address"),
-        (["--trusted-proxies", "here"], "--trusted-proxies: 'here' is no network such as 10.0.0.0/8"),
+        (["--trusted-proxies", "here"], "--trusted-proxies: 'here' is neither a network such as 10.0.0.0/8"),
         (["--tls-cert", "none", "--tls-key", "key"], "--tls-cert: none cannot be read: No such file or directory"),
         (["--tls-cert", "cert", "--tls-key", "none"], "--tls-key: none cannot be read: No such file or directory"),
         (["--tls-cert", "key", "--tls-key", "key"], "there is no certificate in PEM in key, or no key in key"),
