@@ -52,7 +52,7 @@ _GROUPS: Final = {
     help="wide, deep, many, churn or storm; see --list. The flags below change its numbers.",
 )
 @click.option("--list", "list_all", is_flag=True, help="List the scenarios and the figures, and end.")
-@click.option("--url", metavar="URL", help="WebSocket server, ws://host:port/ws; one is started where none is given.")
+@click.option("--url", metavar="URL", help="WebSocket server, ws://host:port/ws; without it, one is started.")
 @click.option("--api", metavar="URL", help="Its API, where that is elsewhere: http://host:port/")
 @click.option(
     "--redis", metavar="URL", envvar="REALIZEHIT_LOADTEST_REDIS", help="Its broker, for publishing straight to it."
@@ -74,7 +74,7 @@ _GROUPS: Final = {
 @click.option("--connections", type=int, metavar="N", help="Subscribers.")
 @click.option("--patterns", type=int, metavar="N", help="Patterns; messages go to them in turn.")
 @click.option("--subscriptions-per-connection", type=int, metavar="N", help="Patterns that each connection follows.")
-@click.option("--rate", type=float, metavar="N", help="Messages a second, on a schedule that waits for nobody.")
+@click.option("--rate", type=float, metavar="N", help="Messages a second, on a fixed schedule.")
 @click.option("--outstanding", type=int, metavar="N", help="Messages that may be under way at once; instead of --rate.")
 @click.option("--payload-bytes", type=int, metavar="N", help="Size of each payload.")
 @click.option("--duration", type=float, metavar="SECONDS", help="How long to publish.")
@@ -197,7 +197,7 @@ def _check_measured(expectation: Expectation, plan: Plan) -> None:
 
 
 def _check_writable(path: Path) -> None:
-    """Find out now, and not at the end, whether a report can be written; what is there already stays as it is."""
+    """Check before the load test that a report can be written; an existing file is not changed yet."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             return  # a pipe or a device: opening it may do something
@@ -265,7 +265,7 @@ def _console(*, stderr: bool, plain: bool = False) -> Console:
     from rich.console import Console
 
     console = Console(stderr=stderr, force_terminal=False if plain else None)
-    # Lines are for grep where there is no terminal: they are not folded.
+    # If the output is not a terminal, lines are not folded, so that grep finds them.
     return console if console.is_terminal else Console(stderr=stderr, force_terminal=False, width=200, soft_wrap=True)
 
 

@@ -170,7 +170,7 @@ class Subscription(Emitter):
             self._emit("error", ClientError(f"{text}: {error}"))
 
     def _left_out(self, error: ClientError) -> None:
-        self._emit("error", ClientError(f"a payload of {self.filters!r} is no JSON and was left out: {error}"))
+        self._emit("error", ClientError(f"a payload of {self.filters!r} is not JSON and was left out: {error}"))
 
     async def _call_back(self) -> None:
         while True:

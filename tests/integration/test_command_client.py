@@ -227,7 +227,7 @@ def test_what_is_no_json_is_left_out(server: Server, shared_valkey: Valkey) -> N
         shared_valkey.command("PUBLISH", match[1], "true")
         assert process.wait() == 0
         assert process.out == ["true"]
-        assert process.err[1].startswith("a payload of 5 bytes is no JSON and is left out: ")
+        assert process.err[1].startswith("a payload of 5 bytes is not JSON and is left out: ")
     finally:
         process.stop()
 
@@ -455,7 +455,7 @@ def test_tls_and_no_tls_confused(secure: tuple[Server, Path], server: Server) ->
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
 def test_times_are_numbers_over_zero(seconds: str) -> None:
-    said = f"{seconds!r} is no number of seconds over 0"
+    said = f"{seconds!r} is not a number of seconds over 0"
     fails(2, said, "subscribe", f"--timeout={seconds}", "a=b")
     fails(2, said, "publish", f"--timeout={seconds}", "a=b", "1")
 

@@ -98,7 +98,7 @@ def test_check_config_shows_no_password() -> None:
         ([], {
             "listens": "127.0.0.1:8080 for WebSocket clients and publishers (this machine alone)",
             "broker": "an embedded Valkey, which no other server reaches",
-            "publishers": "whoever is on this machine and comes through no proxy, without a key",
+            "publishers": "clients on this machine that come through no proxy, without a key",
             "subscribers": "everybody, to everything",
             "identities": "none: clients are not told apart",
             "pages": "this server's own",
@@ -121,8 +121,8 @@ def test_check_config_shows_no_password() -> None:
         }),
         (["--keys", "keys", "--grants", "grants", "--allow-origin", "*", "--redis", "memory://"], {
             "broker": "memory://, inside this one process",
-            "publishers": "whoever has a key: all (everything), few (1 pattern, 5 messages/s)",
-            "subscribers": "whoever one of 2 grants allows it",
+            "publishers": "clients with a key: all (everything), few (1 pattern, 5 messages/s)",
+            "subscribers": "clients that one of 2 grants allows",
             "pages": "of any origin (--allow-origin '*')",
         }),
         (["--keys", "empty", "--grants", "empty"], {

@@ -53,7 +53,7 @@ def test_raw_json_goes_as_it_is(text: str | bytes) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "{} {}", "NaN", "'x'", b'"\xff"', "\ud800", "[1,]"])
 def test_raw_json_is_checked(text: str | bytes) -> None:
-    with pytest.raises(RequestError, match="the raw payload is no JSON") as caught:
+    with pytest.raises(RequestError, match="the raw payload is not JSON") as caught:
         encode_payload(RawJSON(text))
     assert caught.value.code == "bad-json"
 

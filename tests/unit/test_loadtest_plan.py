@@ -43,7 +43,7 @@ def test_a_rate_replaces_what_is_outstanding_and_the_other_way_round() -> None:
         ({"outstanding": 5, "processes": 2}, "--outstanding needs --processes 1"),
         ({"outstanding": 5, "reconnects": 1.0}, "subscribers that stay"),
         ({"outstanding": 1 << 20}, "must be below"),
-        ({"publish": "post"}, "none of api, batch, redis"),
+        ({"publish": "post"}, "not one of api, batch, redis"),
     ],
 )
 def test_numbers_that_cannot_be_are_named_by_their_flag(numbers: dict[str, object], error: str) -> None:
@@ -131,9 +131,9 @@ def test_what_is_secret_is_not_shown() -> None:
         ({"key": "secret\r\n"}, "--key"),
         ({"key": "sécret"}, "--key"),
         ({"headers": ["secret"]}, "--header"),
-        ({"headers": ["X-User: secret\r\nX-Admin: 1"]}, "--header 'X-User' is no header"),
-        ({"headers": ["X User: secret"]}, "--header 'X User' is no header"),
-        ({"headers": ["Host: secret"]}, "--header 'Host' is one that the load test makes itself"),
+        ({"headers": ["X-User: secret\r\nX-Admin: 1"]}, "--header 'X-User' is not a header"),
+        ({"headers": ["X User: secret"]}, "--header 'X User' is not a header"),
+        ({"headers": ["Host: secret"]}, "--header 'Host' is one that the load test sets itself"),
     ],
 )
 def test_keys_and_headers_that_cannot_be_used_are_told(options: dict[str, Any], error: str) -> None:
