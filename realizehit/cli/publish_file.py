@@ -184,7 +184,7 @@ class _Source:
 
 
 def _is_hopeless(outcome: PublishOutcome) -> bool:
-    """Tell whether all further messages would fail too: the server is away, or it accepts nothing from this client."""
+    """Whether the following lines would fail too: the server is away, or takes nothing from this client."""
     return isinstance(outcome, _AWAY) or (isinstance(outcome, Rejected) and outcome.status in _REFUSALS)
 
 
@@ -203,7 +203,7 @@ def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
 
 
 class _Progress:
-    """A progress bar on standard error, if that is a terminal. It shows bytes: the number of lines is not known."""
+    """A bar on standard error, where that is a terminal; of bytes, since the number of lines is not known."""
 
     def __init__(self, file: Path) -> None:
         self._bar: Any = None
