@@ -322,7 +322,7 @@ async def test_a_drain_sends_it_to_come_back_later(shared_valkey: Valkey) -> Non
         await client.close()
 
 
-async def test_a_broker_that_is_away_is_waited_for_when_coming_back(valkey: Valkey) -> None:
+async def test_a_client_that_comes_back_waits_for_the_broker(valkey: Valkey) -> None:
     pattern = Pattern(unique("broker"))
     settings = Settings(port=0, redis=valkey.url, subscribe_timeout=0.1)
     async with serve(settings) as node:

@@ -287,7 +287,7 @@ def test_what_is_said_at_start(
     assert "hunter2" not in text
 
 
-def test_the_addresses_are_said_at_start_where_a_name_stands_for_several(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_addresses_of_a_name_are_printed_at_start(capsys: pytest.CaptureFixture[str]) -> None:
     banner.announce(Settings(), "ws://w/ws", "http://a/", ["127.0.0.1:1", "[::1]:1"])
     assert "  listens    127.0.0.1:1, [::1]:1\n" in capsys.readouterr().out
     banner.announce(Settings(ws_port=1, api_port=2), "ws://w/ws", "http://a/", ["127.0.0.1:1", "127.0.0.1:2"])

@@ -48,7 +48,7 @@ async def test_where_it_comes_from() -> None:
     assert with_token({"X": "1"}, "t") == {"X": "1", "Authorization": "Bearer t"}
 
 
-async def test_a_function_that_gives_none() -> None:
+async def test_a_function_that_returns_no_token() -> None:
     def fails() -> str:
         raise OSError("the login is away")
 

@@ -51,7 +51,7 @@ def test_numbers_that_cannot_be_are_named_by_their_flag(numbers: dict[str, objec
         make_plan("wide", numbers)
 
 
-def test_an_unknown_scenario_is_told() -> None:
+def test_an_unknown_scenario_is_an_error() -> None:
     with pytest.raises(SettingsError, match="'tall'; use wide, deep, many, churn, storm"):
         make_plan("tall", {})
 
@@ -112,7 +112,7 @@ def test_of_several_addresses_the_first_that_answers_is_taken(
         ({"url": "ws://127.0.0.1/", "redis": "mysql://a:secret@127.0.0.1"}, r"--redis mysql://a:\*\*\*@127"),
     ],
 )
-def test_addresses_that_cannot_be_used_are_told(options: dict[str, str], error: str) -> None:
+def test_unusable_addresses_are_errors(options: dict[str, str], error: str) -> None:
     with pytest.raises(SettingsError, match=error) as caught:
         find_target(**options)  # type: ignore[arg-type]
     assert "secret" not in str(caught.value)
@@ -136,7 +136,7 @@ def test_what_is_secret_is_not_shown() -> None:
         ({"headers": ["Host: secret"]}, "--header 'Host' is one that the load test sets itself"),
     ],
 )
-def test_keys_and_headers_that_cannot_be_used_are_told(options: dict[str, Any], error: str) -> None:
+def test_unusable_keys_and_headers_are_errors(options: dict[str, Any], error: str) -> None:
     with pytest.raises(SettingsError, match=error) as caught:
         find_target("ws://127.0.0.1/", **options)
     assert "secret" not in str(caught.value) or options["headers"] == ["secret"]
@@ -150,7 +150,7 @@ def test_many_connections_get_many_loopback_addresses() -> None:
     assert len(set(with_sources(target, 10_000_000).sources)) == 500
 
 
-def test_a_broker_that_is_not_there_is_told_without_its_password() -> None:
+def test_the_error_for_a_missing_broker_hides_its_password() -> None:
     with pytest.raises(LoadTestError, match=r"/nowhere.*No such file") as caught:
         Broker.parse("unix://:secret@/nowhere").connect()
     assert "secret" not in str(caught.value)
