@@ -179,9 +179,9 @@ def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAns
 
 
 def _batches(messages: Iterable[Message], outcomes: list[PublishOutcome | None]) -> Iterator[tuple[bytes, list[int]]]:
-    """Cut messages into bodies, and say which places in ``outcomes`` each is about.
+    """Yield request bodies, each with the indices in ``outcomes`` of its messages.
 
-    ``outcomes`` gets one entry for each message: ``None``, or the error where it cannot be sent.
+    ``outcomes`` gets one entry for each message: ``None``, or the error if the message cannot be sent.
     """
     items: list[bytes] = []
     places: list[int] = []
@@ -242,7 +242,7 @@ def read_results(response: httpx2.Response, count: int) -> list[PublishOutcome]:
 
 
 def raise_for_refusal(response: httpx2.Response) -> None:
-    """Raise what an HTTP status that is no success means.
+    """Raise the error that an HTTP status means, unless it is a success.
 
     Raises:
         ServerUnavailable: 503.
@@ -255,7 +255,7 @@ def raise_for_refusal(response: httpx2.Response) -> None:
         detail, code = str(problem["detail"]), str(problem.get("code", ""))
     except (ValueError, LookupError, TypeError, AttributeError):
         detail, code = f"{response.reason_phrase}{_moved_to(response)}", ""
-    if not code:  # perhaps no realizehit server at all
+    if not code:  # perhaps the server is not realizehit
         detail = f"{_place_of(response)} answered with HTTP {response.status_code}: {detail}"
     is_away = response.status_code == httpx2.codes.SERVICE_UNAVAILABLE
     error = ServerUnavailable(detail) if is_away else Rejected(detail, code, response.status_code)
@@ -271,13 +271,13 @@ def _place_of(response: httpx2.Response) -> str:
 
 
 def _moved_to(response: httpx2.Response) -> str:
-    """Return where a redirection leads; it is not followed, since that could take the key and the message anywhere."""
+    """Return the target of a redirection. It is not followed: it could lead the key and the message anywhere."""
     place = response.headers.get("location", "")
     return f", and names {masked(place)[:MAX_PLACE]} instead" if response.is_redirect and place else ""
 
 
 def retry_after(response: httpx2.Response) -> float | None:
-    """Return the seconds after which a request may be sent again, ``None`` where it may not.
+    """Return the seconds after which a request may be sent again, ``None`` if it may not.
 
     A server that answers 503 or 429 with ``Retry-After`` has published nothing.
     """
