@@ -32,6 +32,9 @@ function refuse(command, ...keys) {
   for (const key of keys) if (key in command) throw new UnsupportedError(`${command.do} has no parameter ${key}`);
 }
 
+/** Wait until the client has dropped what is too much for its queues: it does so after the turn in which that came. */
+const turnEnded = () => new Promise((resolve) => setTimeout(resolve, 2));
+
 const concrete = (pattern) => Object.fromEntries(Object.entries(pattern).map(([key, value]) => [key, `${value}`]));
 
 function writePayload(sub, { payload, text, pattern }, decode) {
@@ -107,6 +110,7 @@ const commands = {
 
   async next({ sub, count = 1, timeout = 5, decode }) {
     const entry = subscriptions.get(sub);
+    await turnEnded();
     for (let read = 0; read < count; read++) {
       let timer;
       const late = new Promise((resolve) => (timer = setTimeout(resolve, timeout * 1000)));
@@ -123,7 +127,7 @@ const commands = {
   unsubscribe: ({ sub }) => subscriptions.get(sub).subscription.unsubscribe(),
 
   async stats({ sub }) {
-    await new Promise((resolve) => setTimeout(resolve, 2)); // the client counts what it drops when its present turn has ended
+    await turnEnded();
     const { state, dropped } = subscriptions.get(sub).subscription;
     return { state, dropped };
   },
