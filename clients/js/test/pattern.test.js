@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { channel, matches, PatternError, project, shape } from "realizehit/pattern";
+import { channel, id as idOf, matches, PatternError, project, shape } from "realizehit/pattern";
 
 const vectors = JSON.parse(readFileSync(new URL("../../../tests/vectors.json", import.meta.url), "utf8"));
 const id = (text) => createHash("md5").update(text).digest("hex").slice(0, 8);
@@ -12,11 +12,11 @@ test("the shared vectors", () => {
   assert.ok(vectors.valid.length > 30 && vectors.subscription_only.length && vectors.invalid.length > 10);
   for (const row of vectors.valid) {
     assert.equal(channel(row.in), row.channel);
-    assert.equal(id(channel(row.in)), row.id);
+    assert.equal(idOf(row.in), row.id);
   }
   for (const row of vectors.subscription_only) {
     assert.equal(channel(row.in, { wildcard: true }), row.channel);
-    assert.equal(id(row.channel), row.id);
+    assert.equal(idOf(row.in), row.id);
     assert.throws(() => channel(row.in), { code: "wildcard-unsupported" });
   }
   for (const row of vectors.invalid) {
@@ -28,7 +28,7 @@ test("the shared vectors of wildcards", () => {
   assert.ok(vectors.wildcards.length > 20);
   for (const row of vectors.wildcards) {
     assert.equal(channel(row.in, { wildcard: true }), row.channel);
-    assert.equal(id(row.channel), row.id);
+    assert.equal(idOf(row.in), row.id);
     assert.equal(shape(row.in), row.shape);
     assert.ok(row.publications.length);
     for (const publication of row.publications) {
@@ -38,6 +38,14 @@ test("the shared vectors of wildcards", () => {
       assert.equal(matches(row.in, publication.in), publication.matches, told);
     }
   }
+});
+
+test("ids of channels of every length", () => {
+  for (let length = 1; length <= 256; length++) {
+    const pattern = { k: "x".repeat(length), z: "~".repeat(256) };
+    assert.equal(idOf(pattern), id(channel(pattern)), `${length}`);
+  }
+  assert.throws(() => idOf({ kind: "" }), PatternError);
 });
 
 test("without a star a subscription matches itself alone", () => {
