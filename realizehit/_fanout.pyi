@@ -1,4 +1,9 @@
-"""What Python sees of the compiled core; the docstrings are in ``_fanout.pyx``."""
+"""What Python sees of the compiled core; the docstrings are in ``_fanout.pyx``.
+
+A channel with a raw ``*`` in it is a wildcard's. What is dispatched to it is ``@c=<concrete channel>?<payload>``, and
+its subscribers get ``<id>@c=<concrete channel>?<payload>``. Anything else is dropped and counted as ``malformed`` in
+`stats`.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, final

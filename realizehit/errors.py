@@ -12,7 +12,7 @@ The tree::
     |   +-- BrokerUnavailable     it cannot be reached (retry later)  unavailable
     |   |   +-- PublishUnclear    it may have taken the message       unavailable
     |   +-- BrokerRefused         it answered with an error
-    |   |   +-- RegistryFull      it has no room for another shape
+    |   |   +-- RegistryFull      it has no room for another shape     too-many-shapes
     |   +-- EmbeddedUnavailable   no Valkey binary for this platform
     +-- LoadTestError             a load test could not be carried out
     +-- ClientError               what the Python clients raise
@@ -45,6 +45,7 @@ class ErrorCode(StrEnum):
     ID_COLLISION = "id-collision"
     TOO_MANY_SUBSCRIPTIONS = "too-many-subscriptions"
     TOO_MANY_CHANNELS = "too-many-channels"
+    TOO_MANY_SHAPES = "too-many-shapes"
     NOT_AUTHENTICATED = "not-authenticated"
     FORBIDDEN = "forbidden"
     RATE_LIMITED = "rate-limited"
@@ -160,6 +161,8 @@ class BrokerRefused(BrokerError):
 
 class RegistryFull(BrokerRefused):
     """So many shapes of wildcard subscriptions are in use that the broker takes no other."""
+
+    code = ErrorCode.TOO_MANY_SHAPES
 
 
 class EmbeddedUnavailable(BrokerError):

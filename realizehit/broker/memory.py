@@ -7,17 +7,24 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
-from realizehit.broker.base import Bus, BusListener, BusState
-from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
+from realizehit.errors import BrokerError, BrokerUnavailable, RegistryFull
+from realizehit.pattern import is_wildcard, shape_of
 
 _MESSAGE: Final = b"message"
 
 
 class _Space:
-    """The channels that buses of one name share."""
+    """What buses of one name share.
+
+    Attributes:
+        channels: the buses that are subscribed to each channel.
+        shapes: the shapes of the wildcard channels among them, with how many channels have each.
+    """
 
     def __init__(self) -> None:
         self.channels: dict[bytes, dict[MemoryBus, None]] = {}  # a dict for its order: deliveries follow subscriptions
+        self.shapes: dict[bytes, int] = {}
 
 
 _spaces: WeakValueDictionary[str, _Space] = WeakValueDictionary()
@@ -31,10 +38,12 @@ class MemoryBus(Bus):
 
     Args:
         name: buses of the same name share their channels.
+        max_shapes: how many shapes of wildcard subscriptions there may be; ``None`` for any number.
     """
 
-    def __init__(self, name: str = "") -> None:
+    def __init__(self, name: str = "", *, max_shapes: int | None = None) -> None:
         self._space = _spaces.setdefault(name, _Space())
+        self._max_shapes = max_shapes
         self._listener: BusListener | None = None
         self._batch: list[tuple[bytes, bytes, bytes]] = []
         self._received = 0
@@ -45,6 +54,11 @@ class MemoryBus(Bus):
         """Publications delivered so far."""
         return self._received
 
+    @property
+    def shapes(self) -> int:
+        """How many shapes of wildcard subscriptions the buses of this name have."""
+        return len(self._space.shapes)
+
     async def start(self, listener: BusListener | None) -> None:
         """Become usable; there is nothing to connect to."""
         self._listener = listener
@@ -54,7 +68,7 @@ class MemoryBus(Bus):
     async def close(self) -> None:
         """Leave all channels; what was published and not delivered yet is dropped."""
         for channel in [channel for channel, buses in self._space.channels.items() if self in buses]:
-            self.unsubscribe(channel)
+            self.unsubscribe(Interest(channel))
         self._batch.clear()
         self._set_state(BusState.CLOSED)
 
@@ -62,19 +76,33 @@ class MemoryBus(Bus):
         if self.state is not state:
             self.state = state
             if self._listener is not None:
-                self._listener.state_changed(state)
+                self._listener.state_changed(BROKER, state)
 
-    def subscribe(self, channel: bytes) -> bool:
-        """Ask for a channel, which is in force at once."""
+    def subscribe(self, channel: Interest) -> bool:
+        """Ask for a channel, which is in force at once, unless it needs a shape that there is no room for."""
+        if channel not in self._space.channels and is_wildcard(channel):
+            shapes, shape = self._space.shapes, shape_of(channel)
+            if self._max_shapes is not None and shape not in shapes and len(shapes) >= self._max_shapes:
+                self._loop.call_soon(self._refuse, channel)
+                return False
+            shapes[shape] = shapes.get(shape, 0) + 1
         self._space.channels.setdefault(channel, {})[self] = None
         return True
 
-    def unsubscribe(self, channel: bytes) -> None:
+    def _refuse(self, channel: Interest) -> None:
+        if self._listener is not None and self.state is BusState.UP:
+            text = f"the broker memory:// holds {self._max_shapes} shapes and has no room for another"
+            self._listener.refused(channel, RegistryFull(text))
+
+    def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel."""
         buses = self._space.channels.get(channel, {})
         buses.pop(self, None)
-        if not buses:
-            self._space.channels.pop(channel, None)
+        if not buses and self._space.channels.pop(channel, None) is not None and is_wildcard(channel):
+            shape = shape_of(channel)
+            self._space.shapes[shape] -= 1
+            if not self._space.shapes[shape]:
+                del self._space.shapes[shape]
 
     async def publish(self, channel: bytes, payload: bytes) -> int:
         """Publish one message; the number of buses that are subscribed. See `Bus.publish`."""

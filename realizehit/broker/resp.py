@@ -77,7 +77,7 @@ class Owner(Protocol):
 
 
 class CommandConnection(asyncio.Protocol):
-    """One connection that logs in, then hands over replies a read at a time; which answers what is the owner's affair.
+    """One connection that logs in, then hands over replies a read at a time; the owner matches them to commands.
 
     Args:
         owner: told of everything once the connection is ready.
@@ -147,7 +147,7 @@ class CommandConnection(asyncio.Protocol):
             self.closed.set_result(self._reason)
         if not self.ready.done():
             self.ready.set_exception(BrokerUnavailable(self._reason))
-            self.ready.exception()  # whoever gave up on connecting does not look
+            self.ready.exception()  # marks it as retrieved, since nobody may be waiting for it any more
         self._owner.lost(self, self._reason)
 
     def _take_login(self, command: str, reply: Any) -> None:

@@ -1,4 +1,4 @@
-"""Whether a client may subscribe to a pattern, as a server with given settings decides, and why."""
+"""Whether a client may subscribe to a pattern, as a server with these settings decides, and why."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def answer(
     from realizehit.access.policy import identity_keys, load_rules
     from realizehit.pattern import is_reserved
 
-    channel = pattern_from(patterns).channel.encode()
+    pattern = pattern_from(patterns)
+    channel = pattern.channel.encode()
     try:
         said = pairs([part for text in identities for part in text.split(",")], "--identity", "user=42")
         identity = identity_of(said, "--identity")
@@ -53,6 +54,8 @@ def answer(
         raise click.UsageError(f"--identity: the server does not identify clients by {key!r}, but by {by}")
     if is_reserved(channel):
         decision = Decision(False, "this is the servers' own; with --console, clients on their machine may have it")
+    elif pattern.has_wildcard and not settings.wildcards:
+        decision = Decision(False, "this server does not serve wildcards (--no-wildcards)")
     elif rules is None:
         decision = Decision(True, "there are neither grants nor identities, and everybody may have everything")
     else:

@@ -45,7 +45,11 @@ _COUNTERS: Final = {  # name: the engine's own name, text
     "sends": ("sends", "System calls that wrote to clients."),
     "blocked": ("blocked", "Times that a client's socket took no more, and the rest had to wait."),
 }
-_DROPPED: Final = {"invalid_utf8": "dropped_invalid_utf8", "no_subscriber": "dropped_unclaimed"}
+_DROPPED: Final = {
+    "invalid_utf8": "dropped_invalid_utf8",
+    "malformed": "malformed",
+    "no_subscriber": "dropped_unclaimed",
+}
 _DISCONNECTS: Final = {
     "slow_consumer": "slow_disconnects",
     "heartbeat_missed": "heartbeat_disconnects",
@@ -173,6 +177,9 @@ class _NodeCollector(Collector):
         if self._engine_stats is None:
             return
         stats = self._engine_stats()
+        yield GaugeMetricFamily(
+            "realizehit_shapes", "Shapes of wildcard subscriptions that this node has registered.", self._bus.shapes
+        )
         for name, text in _GAUGES.items():
             yield GaugeMetricFamily(f"realizehit_{name}", text, stats[name])
         for name, (key, text) in _COUNTERS.items():

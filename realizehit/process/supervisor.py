@@ -23,13 +23,15 @@ from typing import Final
 import uvloop
 
 from realizehit.access.gate import Gate
-from realizehit.broker.embedded import EmbeddedValkey, private_directory
+from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
+from realizehit.broker.private_directory import private_directory
 from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
+from realizehit.process.drain import CLOSE_TIMEOUT
 from realizehit.process.line import Report
 from realizehit.process.relay import Relay
-from realizehit.process.server import CLOSE_TIMEOUT, completes, reloads, run
+from realizehit.process.running import completes, reloads, run
 from realizehit.process.sockets import PATIENCE, api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.process.worker import Worker
 from realizehit.settings import Settings

@@ -17,6 +17,7 @@ from realizehit.access.peers import peer_of_transport
 from realizehit.common.upkeep import Failures, keep_up
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, SettingsError
 from realizehit.node.hub import Hub
+from realizehit.pattern import Channel
 from realizehit.transports.handshake import refusal
 from realizehit.transports.heads import Head
 
@@ -132,7 +133,7 @@ class Guard:
         ended = [
             _fanout.channel_id(channel)
             for channel in self._engine.subscriptions(conn)
-            if not self.gate.connected.may_subscribe(conn, channel) and self._hub.unsubscribe(conn, channel)
+            if not self.gate.connected.may_subscribe(conn, channel) and self._hub.unsubscribe(conn, Channel(channel))
         ]
         if ended:
             self.gate.refusals.counts["no_longer_granted"] += len(ended)

@@ -27,7 +27,7 @@ from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError
 from realizehit.node.hub import Hub
 from realizehit.node.messages import problem
-from realizehit.pattern import Pattern, channel_of
+from realizehit.pattern import Channel, Pattern, channel_of
 from realizehit.transports.admission import cross_origin, headers_of, opening_of
 from realizehit.transports.buffered import BufferedConnection
 from realizehit.transports.guard import STATUS, Guard
@@ -225,7 +225,7 @@ class EventStreams:
                 self._gate.connected.not_granted(channel)
                 answer(index, channel, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             else:
-                self._hub.subscribe(connection.handle, channel, partial(answer, index, channel))
+                self._hub.subscribe(connection.handle, Channel(channel), partial(answer, index, channel))
         await settled.wait()
         closing = _Refusal(ErrorCode.UNAVAILABLE, "the connection is closing")
         return [closing if outcome is None else outcome for outcome in outcomes]
@@ -284,7 +284,7 @@ def _patterns(query: bytes, *, wildcards: bool) -> list[bytes | _Refusal]:
     return [_channel(text, wildcards=wildcards) for name, text in pairs if name == "pat"]
 
 
-def _channel(text: str, *, wildcards: bool) -> bytes | _Refusal:
+def _channel(text: str, *, wildcards: bool) -> Channel | _Refusal:
     try:
         filters = orjson.loads(text) if text.lstrip().startswith("{") else Pattern.parse(text)
         return channel_of(filters, wildcards=wildcards)

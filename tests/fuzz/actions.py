@@ -16,6 +16,7 @@ import orjson
 
 from realizehit.access.gate import Gate
 from realizehit.access.grants import filters_of
+from realizehit.broker.base import Interest
 from realizehit.errors import ErrorCode, PatternError
 from realizehit.node.hub import Hub
 from realizehit.node.messages import ActionError, parse_action
@@ -54,7 +55,7 @@ class Everywhere(ScriptedBus):
 
     def subscribe(self, channel: bytes) -> bool:
         self.in_force.add(channel)
-        return super().subscribe(channel)
+        return super().subscribe(Interest(channel))
 
 
 def one(data: bytes) -> None:

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from realizehit.broker import embedded
-from realizehit.broker.base import BusState
+from realizehit.broker.base import BusState, Interest
 from realizehit.broker.connection import SubscriberConnection
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
@@ -184,8 +184,8 @@ async def test_a_failing_step_of_the_link_to_the_broker_costs_a_connection_and_n
                 recorder.confirmed.clear()
                 bus._link._connection.drop("a test")  # type: ignore[attr-defined]
                 await recorder.until(lambda: bus.state is BusState.DOWN)
-                bus.unsubscribe(channel)
-                bus.subscribe(channel)
+                bus.unsubscribe(Interest(channel))
+                bus.subscribe(Interest(channel))
                 await recorder.until(lambda: recorder.confirmed == [channel] and bus.state is BusState.UP)
                 assert failing.calls >= 2, name
         assert await bus.publish(channel, b"1") == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from realizehit.broker.base import Bus, BusListener, BusState
+from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
 
@@ -33,12 +33,12 @@ class ScriptedBus(Bus):
         self.listener = listener
         self.state = BusState.UP
 
-    def subscribe(self, channel: bytes) -> bool:
+    def subscribe(self, channel: Interest) -> bool:
         self.calls.append(("subscribe", channel))
         self.wanted.add(channel)
         return channel in self.in_force
 
-    def unsubscribe(self, channel: bytes) -> None:
+    def unsubscribe(self, channel: Interest) -> None:
         self.calls.append(("unsubscribe", channel))
         self.wanted.discard(channel)
         if channel in self.in_force:
@@ -50,14 +50,14 @@ class ScriptedBus(Bus):
         assert self.listener is not None
         self.leaving.discard(channel)  # answers come in order: it had been left before it was asked for again
         self.in_force.add(channel)
-        self.listener.subscribed(channel)
+        self.listener.subscribed(Interest(channel))
 
     def refuse(self, channel: bytes) -> None:
         assert self.listener is not None
         self.leaving.discard(channel)
         self.wanted.discard(channel)
         self.in_force.discard(channel)
-        self.listener.refused(channel, BrokerRefused("NOPERM"))
+        self.listener.refused(Interest(channel), BrokerRefused("NOPERM"))
 
     def go_away(self) -> None:
         """Lose the broker: it is still asked for everything, and nothing is in force."""
@@ -65,16 +65,16 @@ class ScriptedBus(Bus):
         self.in_force.clear()
         self.leaving.clear()
         self.state = BusState.DOWN
-        self.listener.state_changed(self.state)
+        self.listener.state_changed(BROKER, self.state)
 
     def restore(self, seconds: float) -> None:
         """Put all that is asked for in force again, as a link does after the broker came back."""
         assert self.listener is not None
         self.state = BusState.UP
-        self.listener.state_changed(self.state)
+        self.listener.state_changed(BROKER, self.state)
         for channel in sorted(self.wanted):
             self.confirm(channel)
-        self.listener.restored(seconds)
+        self.listener.restored(BROKER, seconds)
 
     async def close(self) -> None:
         self.state = BusState.CLOSED

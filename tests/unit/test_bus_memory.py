@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from realizehit.broker.base import BusState
+from realizehit.broker.base import BusState, Interest
 from realizehit.broker.memory import MemoryBus, _spaces
 from realizehit.errors import BrokerUnavailable
 from tests.support.bus_recorder import Recorder
@@ -13,7 +13,7 @@ from tests.support.bus_recorder import Recorder
 async def test_a_publication_reaches_the_subscribed_and_comes_later() -> None:
     bus, recorder = MemoryBus("reach"), Recorder()
     await bus.start(recorder)
-    assert bus.subscribe(b"a")
+    assert bus.subscribe(Interest(b"a"))
     assert await bus.publish(b"a", b"1") == 1
     assert await bus.publish(b"b", b"2") == 0
     assert recorder.batches == []
@@ -26,8 +26,8 @@ async def test_a_publication_reaches_the_subscribed_and_comes_later() -> None:
 async def test_publications_of_one_turn_come_in_one_batch_and_in_order() -> None:
     bus, recorder = MemoryBus("batch"), Recorder()
     await bus.start(recorder)
-    bus.subscribe(b"a")
-    bus.subscribe(b"b")
+    bus.subscribe(Interest(b"a"))
+    bus.subscribe(Interest(b"b"))
     messages = [(channel, b"%d" % number) for number in range(50) for channel in (b"a", b"b", b"nobody")]
     assert await bus.publish_many(messages) == [1, 1, 0] * 50
     await recorder.until(lambda: recorder.batches)
@@ -40,14 +40,14 @@ async def test_buses_of_one_name_share_their_channels() -> None:
     recorders = [Recorder(), Recorder(), Recorder()]
     for bus, recorder in zip((one, two, other), recorders, strict=True):
         await bus.start(recorder)
-        bus.subscribe(b"a")
+        bus.subscribe(Interest(b"a"))
     publisher = MemoryBus("shared")
     await publisher.start(None)
     assert await publisher.publish(b"a", b"1") == 2
     await recorders[0].until(lambda: recorders[0].batches)
     assert recorders[1].delivered == [(b"a", b"1")]
     assert recorders[2].delivered == []
-    two.unsubscribe(b"a")
+    two.unsubscribe(Interest(b"a"))
     assert await publisher.publish(b"a", b"2") == 1
     for bus in (one, two, other, publisher):
         await bus.close()
@@ -60,7 +60,7 @@ async def test_after_close_nothing_is_published_or_delivered() -> None:
         await bus.publish(b"a", b"1")
     await bus.start(recorder)
     await bus.ping()
-    bus.subscribe(b"a")
+    bus.subscribe(Interest(b"a"))
     await bus.publish(b"a", b"1")
     await bus.close()
     await bus.close()
@@ -77,7 +77,7 @@ async def test_after_close_nothing_is_published_or_delivered() -> None:
 async def test_unknown_channels_are_left_without_complaint() -> None:
     bus = MemoryBus("unknown")
     await bus.start(Recorder())
-    bus.unsubscribe(b"never")
+    bus.unsubscribe(Interest(b"never"))
     assert bus._space.channels == {}
     await bus.close()
 

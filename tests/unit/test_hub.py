@@ -15,10 +15,11 @@ from realizehit import _fanout
 from realizehit.broker.memory import MemoryBus
 from realizehit.errors import ErrorCode
 from realizehit.node.hub import Hub
+from realizehit.pattern import Channel
 from tests.support.engines import Bench, Peer, bench
 from tests.support.scripted_bus import ScriptedBus
 
-NEWS = b"kind:news"
+NEWS = Channel(b"kind:news")
 NEWS_ID = _fanout.channel_id(NEWS)
 
 
@@ -40,7 +41,7 @@ class Desk:
         self.answers: list[tuple[str, ErrorCode | None]] = []
 
     def sub(self, conn: int, channel: bytes = NEWS, name: str = "") -> None:
-        self.hub.subscribe(conn, channel, lambda code, text: self._answered(name or str(conn), code, text))
+        self.hub.subscribe(conn, Channel(channel), lambda code, text: self._answered(name or str(conn), code, text))
 
     def _answered(self, name: str, code: ErrorCode | None, text: str) -> None:
         assert (code is None) == (text == "")

@@ -58,6 +58,7 @@ def test_every_figure_of_the_engine_has_a_name_and_starts_at_zero() -> None:
         "sends_total",
         "blocked_total",
         "dropped_total[reason=invalid_utf8]",
+        "dropped_total[reason=malformed]",
         "dropped_total[reason=no_subscriber]",
         "disconnects_total[reason=slow_consumer]",
         "disconnects_total[reason=heartbeat_missed]",
