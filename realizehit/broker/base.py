@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, NewType, Protocol, TypeAlias
 
+from realizehit.broker.projections import ProjectionCounts
+from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.errors import BrokerError
 
 Interest = NewType("Interest", bytes)
@@ -64,6 +66,9 @@ class BusListener(Protocol):
         """
 
 
+_NONE: Final = ProjectionCounts()
+
+
 class Bus(ABC):
     """One broker, seen from one process.
 
@@ -87,6 +92,16 @@ class Bus(ABC):
     def shapes(self) -> int:
         """How many shapes of wildcard subscriptions are registered for this node."""
         return 0
+
+    @property
+    def followed_shapes(self) -> tuple[bytes, ...]:
+        """Shapes of wildcard subscriptions by which publications of this bus are projected now."""
+        return ()
+
+    @property
+    def projected(self) -> ProjectionCounts:
+        """Counts the projections that were published through this bus."""
+        return _NONE
 
     @property
     def silence(self) -> float:
@@ -127,11 +142,8 @@ class Bus(ABC):
         """Leave a channel; a `subscribe` before the command went out cancels it. Unknown channels are ignored."""
 
     @abstractmethod
-    async def publish(self, channel: bytes, payload: bytes) -> int:
+    async def publish(self, publication: Publication) -> Published:
         """Publish one message.
-
-        Returns:
-            How many subscribing nodes the broker reached.
 
         Messages that concurrent callers publish through one bus reach the broker in the order of the calls. Nothing is
         ever sent twice: where it is unclear whether the broker took the message, that is an error and no retry.
@@ -142,22 +154,30 @@ class Bus(ABC):
         """
 
     @abstractmethod
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
         """Publish one message as `publish` does and in order with its callers, where no task awaits the outcome.
 
         Args:
-            channel: where to.
-            payload: the message.
+            publication: the message.
             done: called once, now or later, with what `publish` would return or raise. It does not raise, and may
                 publish.
         """
 
     @abstractmethod
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
-        """Publish ``(channel, payload)`` pairs in order, in one pipeline.
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
+        """Publish messages in order, in one pipeline.
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order.
+        """
+
+    @abstractmethod
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        """Return for each channel how many nodes are subscribed to it at the broker.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+            BrokerRefused: it does not tell.
         """
 
     @abstractmethod

@@ -8,7 +8,9 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
-from realizehit.errors import BrokerError, BrokerUnavailable, RegistryFull
+from realizehit.broker.projections import ProjectionCounts, projections_of
+from realizehit.broker.publication import Outcome, Publication, Published, published
+from realizehit.errors import BrokerUnavailable, RegistryFull
 from realizehit.pattern import is_wildcard, shape_of
 
 _MESSAGE: Final = b"message"
@@ -38,10 +40,13 @@ class MemoryBus(Bus):
 
     Args:
         name: buses of the same name share their channels.
+        project: whether what is published here reaches wildcard subscriptions too.
         max_shapes: how many shapes of wildcard subscriptions there may be; ``None`` for any number.
     """
 
-    def __init__(self, name: str = "", *, max_shapes: int | None = None) -> None:
+    def __init__(self, name: str = "", *, project: bool = True, max_shapes: int | None = None) -> None:
+        self._project = project
+        self._projected = ProjectionCounts()
         self._space = _spaces.setdefault(name, _Space())
         self._max_shapes = max_shapes
         self._listener: BusListener | None = None
@@ -58,6 +63,16 @@ class MemoryBus(Bus):
     def shapes(self) -> int:
         """How many shapes of wildcard subscriptions the buses of this name have."""
         return len(self._space.shapes)
+
+    @property
+    def followed_shapes(self) -> tuple[bytes, ...]:
+        """Shapes of the wildcards that are subscribed to."""
+        return tuple(self._space.shapes) if self._project else ()
+
+    @property
+    def projected(self) -> ProjectionCounts:
+        """Counts projections. See `Bus.projected`."""
+        return self._projected
 
     async def start(self, listener: BusListener | None) -> None:
         """Become usable; there is nothing to connect to."""
@@ -104,54 +119,67 @@ class MemoryBus(Bus):
             if not self._space.shapes[shape]:
                 del self._space.shapes[shape]
 
-    async def publish(self, channel: bytes, payload: bytes) -> int:
-        """Publish one message; the number of buses that are subscribed. See `Bus.publish`."""
-        return self._publish(channel, payload)
+    async def publish(self, publication: Publication) -> Published:
+        """Publish one message to the buses that are subscribed. See `Bus.publish`."""
+        return self._publish(publication)
 
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
-        """Publish one message, and tell at once; soon where who was told publishes. See `Bus.publish_soon`."""
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
+        """Publish one message, and call back: at once, or soon where a callback publishes. See `Bus.publish_soon`."""
         try:
-            outcome: int | BrokerError = self._publish(channel, payload)
+            outcome: Outcome = self._publish(publication)
         except BrokerUnavailable as error:
             outcome = error
-        if self._telling:  # whoever was just told publishes again, and would be told in ever deeper calls
+        if self._telling:  # a callback that publishes again would be called in ever deeper calls
             asyncio.get_running_loop().call_soon(self._tell, done, outcome)
         else:
             self._tell(done, outcome)
 
-    def _tell(self, done: Callable[[int | BrokerError], None], outcome: int | BrokerError) -> None:
+    def _tell(self, done: Callable[[Outcome], None], outcome: Outcome) -> None:
         self._telling = True
         try:
             done(outcome)
         finally:
             self._telling = False
 
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Publish messages in order. See `Bus.publish_many`."""
         try:
-            return [self._publish(channel, payload) for channel, payload in messages]
+            return [self._publish(publication) for publication in publications]
         except BrokerUnavailable as error:
-            return [error] * len(messages)
+            return [error] * len(publications)
+
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        """Return for each channel how many buses are subscribed. See `Bus.nodes`."""
+        self._check_up()
+        return [len(self._space.channels.get(channel, {})) for channel in channels]
 
     async def ping(self) -> None:
         """Check that the bus was started and is not closed."""
         self._check_up()
 
-    def _publish(self, channel: bytes, payload: bytes) -> int:
+    def _publish(self, publication: Publication) -> Published:
         self._check_up()
-        buses = self._space.channels.get(channel, {})
+        nodes = self._send(publication)
+        projections = projections_of(publication, self.followed_shapes)
+        if projections:
+            self._projected.add(projections)
+            nodes += sum(map(self._send, projections))
+        return published(nodes)
+
+    def _send(self, publication: Publication) -> int:
+        buses = self._space.channels.get(publication.channel, {})
         for bus in buses:
-            bus._take(channel, payload)
+            bus._take(publication)
         return len(buses)
 
     def _check_up(self) -> None:
         if self.state is not BusState.UP:
             raise BrokerUnavailable("the broker memory:// is closed or was not started")
 
-    def _take(self, channel: bytes, payload: bytes) -> None:
+    def _take(self, publication: Publication) -> None:
         if not self._batch:
             self._loop.call_soon(self._deliver)
-        self._batch.append((_MESSAGE, channel, payload))
+        self._batch.append((_MESSAGE, publication.channel, publication.payload))
 
     def _deliver(self) -> None:
         batch, self._batch = self._batch, []

@@ -20,6 +20,7 @@ def open_bus(
     publish_timeout: float = 5.0,
     client_name: str = "realizehit",
     link: LinkSettings | None = None,
+    project: bool = True,
     max_shapes: int | None = None,
 ) -> Bus:
     """Make the bus for a broker's URL. Nothing is connected before its ``start``.
@@ -31,6 +32,8 @@ def open_bus(
         publish_timeout: seconds until a publish fails.
         client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``.
         link: times of the subscriber connection.
+        project: whether what is published through this bus reaches wildcard subscriptions too. The broker's user needs
+            further rights for that, see docs/security.md.
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold; ``None`` for a bus that
             registers none.
 
@@ -39,7 +42,7 @@ def open_bus(
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "memory":
-        return MemoryBus(rest, max_shapes=max_shapes)
+        return MemoryBus(rest, project=project, max_shapes=max_shapes)
     if separator and scheme in SCHEMES + SENTINEL_SCHEMES:
         return RedisBus(
             url,
@@ -47,6 +50,7 @@ def open_bus(
             publish_timeout=publish_timeout,
             client_name=client_name,
             link=link,
+            project=project,
             max_shapes=max_shapes,
         )
     known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES))

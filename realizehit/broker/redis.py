@@ -10,14 +10,17 @@ from typing import Any
 
 from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
 from realizehit.broker.link_settings import LinkSettings
+from realizehit.broker.projections import ProjectionCounts
+from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
+from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.shapes.registrar import Registrar
 from realizehit.broker.shapes.wildcards import Wildcards, source_of
 from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
 from realizehit.common.upkeep import keep_up
-from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from realizehit.pattern import is_wildcard, shape_of
 
 
@@ -59,6 +62,7 @@ class RedisBus(Bus):
             called the same with ``-publisher`` behind it.
         link: times of the subscriber connection.
         subscribe_url: where to subscribe, when that is another place than the broker itself, such as a relay.
+        project: whether what is published here reaches wildcard subscriptions too, see `FollowingPipeline`.
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold. ``None`` for a bus that
             registers none: it subscribes to the channels of wildcards as to any other.
 
@@ -74,8 +78,10 @@ class RedisBus(Bus):
         publish_timeout: float = 5.0,
         client_name: str = "realizehit",
         link: LinkSettings | None = None,
+        project: bool = True,
         max_shapes: int | None = None,
     ) -> None:
+        self._project = project
         self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
         self._subscribe_address = self._address if subscribe_url is None else Address(subscribe_url)
         self._publish_timeout = publish_timeout
@@ -108,11 +114,21 @@ class RedisBus(Bus):
         """Seconds since the last sign of the broker. See `Bus.silence`."""
         return self._link.silence if self._link else 0.0
 
+    @property
+    def followed_shapes(self) -> tuple[bytes, ...]:
+        """Shapes by which publications are projected now; none while there is no publishing connection."""
+        return self._pipeline.shapes if self._pipeline else ()
+
+    @property
+    def projected(self) -> ProjectionCounts:
+        """Counts projections. See `Bus.projected`."""
+        return self._pipeline.projected if self._pipeline else super().projected
+
     # ---- life
 
     async def start(self, listener: BusListener | None) -> None:
         """Connect. See `Bus.start`."""
-        self._pipeline = Pipeline(
+        self._pipeline = (FollowingPipeline if self._project else Pipeline)(
             self._address,
             timeout=self._publish_timeout,
             name=f"{self._client_name}-publisher",
@@ -222,22 +238,30 @@ class RedisBus(Bus):
 
     # ---- publishing
 
-    def publish(self, channel: bytes, payload: bytes) -> Coroutine[Any, Any, int]:
+    def publish(self, publication: Publication) -> Coroutine[Any, Any, Published]:
         """Publish one message. See `Bus.publish`."""
-        return self._publisher().publish(channel, payload)
+        return self._publisher().publish(publication)
 
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
-        """Publish one message, and tell. See `Bus.publish_soon`."""
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
+        """Publish one message, and call back. See `Bus.publish_soon`."""
         try:
             pipeline = self._publisher()
         except BrokerUnavailable as error:
             done(error)
         else:
-            pipeline.publish_soon(channel, payload, done)
+            pipeline.publish_soon(publication, done)
 
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Publish messages in order. See `Bus.publish_many`, and `Pipeline.publish_many` for its times."""
-        return await self._publisher().publish_many(messages)
+        return await self._publisher().publish_many(publications)
+
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        """Ask with PUBSUB NUMSUB. See `Bus.nodes`."""
+        reply = await self._publisher().ask("PUBSUB", "NUMSUB", *channels)
+        counts = reply[1::2] if isinstance(reply, list) else []
+        if len(counts) != len(channels) or not all(type(count) is int for count in counts):
+            raise BrokerRefused(f"broker {self._address}: PUBSUB NUMSUB answered {str(reply)[:100]}")
+        return counts
 
     async def ping(self) -> None:
         """Check that the broker answers. See `Bus.ping`."""

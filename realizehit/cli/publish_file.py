@@ -152,7 +152,7 @@ class _Source:
         self._rest: list[bytes] = []  # of a line whose end has not come
 
     async def lines(self, *, wait: bool) -> list[bytes]:
-        """Return lines that are there, without their ends; none where only a part of one is.
+        """Return the lines that have arrived whole, without their ends; none where only a part of one has.
 
         Args:
             wait: whether to wait where nothing is there.
@@ -183,7 +183,7 @@ class _Source:
 
 
 def _is_hopeless(outcome: PublishOutcome) -> bool:
-    """Whether what follows would fare no better: nobody is there, or who is there takes nothing from this client."""
+    """Whether the following lines would fail too: the server is away, or takes nothing from this client."""
     return isinstance(outcome, _AWAY) or (isinstance(outcome, Rejected) and outcome.status in _REFUSALS)
 
 
@@ -202,7 +202,7 @@ def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
 
 
 class _Progress:
-    """A bar on standard error, where that is a terminal; of bytes, since nobody has counted the lines."""
+    """A bar on standard error, where that is a terminal; of bytes, since the number of lines is not known."""
 
     def __init__(self, file: Path) -> None:
         self._bar: Any = None

@@ -24,15 +24,8 @@ from realizehit.broker.base import Bus, BusState
 from realizehit.errors import AccessDenied, BrokerError, ErrorCode
 from realizehit.http import assets, openapi, welcome
 from realizehit.http.fast_path import Handler
-from realizehit.http.publishing import (
-    DEFECT,
-    PROBLEM,
-    RETRY_AFTER,
-    BrokerErrorReporter,
-    Publish,
-    PublishBatch,
-    problem_of,
-)
+from realizehit.http.problems import DEFECT, PROBLEM, RETRY_AFTER, BrokerErrorReporter, problem_of
+from realizehit.http.publishing import Publish, PublishBatch
 from realizehit.node.messages import problem
 from realizehit.node.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
@@ -53,14 +46,14 @@ def create_app(
     """Build the application.
 
     Args:
-        bus: the broker; whoever calls this starts and closes it.
+        bus: the broker; the caller starts and closes it.
         settings: the prefix and the bounds; the defaults where none are given.
         metrics: what ``/metrics`` shows; of the bus alone where none is given.
         draining: whether the server is going away, which makes it not ready.
         publish: whether messages can be published here; health and metrics are served anyway.
         transports: routes that tell pages of other origins themselves what they may read.
         more: further routes.
-        gate: decides who may publish; whoever gives none decides elsewhere.
+        gate: decides who may publish; without one, access has to be controlled elsewhere.
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(bus=bus)
@@ -76,7 +69,7 @@ def create_app(
         try:
             await bus.ping()
         except BrokerError as error:
-            return _problem_response(ErrorCode.UNAVAILABLE, broker_errors.say(error))
+            return _problem_response(ErrorCode.UNAVAILABLE, broker_errors.report(error))
         if bus.state is not BusState.UP:
             return _problem_response(ErrorCode.UNAVAILABLE, f"the subscriber connection is {bus.state.value}")
         return PlainTextResponse("ready\n")
@@ -133,7 +126,7 @@ class _Pages:
         gate: decides.
         transports: paths that tell pages themselves what they may read.
         figures: paths that tell how the server does.
-        checked: paths that have nobody else who asks the gate.
+        checked: paths whose handlers do not ask the gate themselves.
     """
 
     def __init__(
@@ -183,7 +176,7 @@ class Application(Starlette):
 
     Args:
         endpoints: take publications, by path.
-        pages: decides about web pages; ``None`` where somebody else does.
+        pages: decides about web pages; ``None`` to leave that to the program around it.
         **options: Starlette's.
     """
 
@@ -195,7 +188,7 @@ class Application(Starlette):
 
     @property
     def direct(self) -> dict[bytes, Handler]:
-        """Who serves requests without ASGI, by target; nobody where middleware has a say in every answer."""
+        """The handlers that serve requests without ASGI, by target; empty where middleware has to see every request."""
         if self.user_middleware:
             return {}
         return {path.encode(): endpoint.directly for path, endpoint in self._endpoints.items()}

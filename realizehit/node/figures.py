@@ -23,6 +23,7 @@ import orjson
 
 from realizehit import __version__, _fanout
 from realizehit.broker.base import Bus
+from realizehit.broker.publication import Publication, Published
 from realizehit.errors import BrokerRefused
 from realizehit.node.names import interest_of
 from realizehit.pattern import RESERVED_KEY, Channel, channel_of, is_reserved
@@ -90,15 +91,15 @@ class Figures:
         return self._watched or self._engine.subscribers(STATS_CHANNEL) > 0
 
     async def _publish(self) -> None:
-        messages: list[tuple[bytes, bytes]] = [(STATS_CHANNEL, orjson.dumps(self.take()))]
+        publications = [Publication(STATS_CHANNEL, orjson.dumps(self.take()))]
         if self._watched and self._role != "api":
             self._probe.begin()
-            messages.append((self._probe.channel, self._probe.stamp()))
-        outcome = (await self._bus.publish_many(messages))[0]
+            publications.append(Publication(self._probe.channel, self._probe.stamp()))
+        outcome = (await self._bus.publish_many(publications))[0]
         if isinstance(outcome, BrokerRefused) and not self._refused:
             self._refused = True
             logger.warning("the console has no figures of this node: %s", outcome)
-        watched = isinstance(outcome, int) and outcome > 0
+        watched = isinstance(outcome, Published) and outcome.nodes > 0
         if watched and not self._watched:
             self._engine.busiest(1)  # what was counted so far is not of this second
         elif not watched:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import msgspec
 import orjson
 
+from realizehit.broker.publication import Publication
 from realizehit.common.surrogates import Hidden, count_lone_surrogates
 from realizehit.errors import ErrorCode, PatternError, RequestError
 from realizehit.pattern import RESERVED_KEY, channel_of
@@ -111,18 +112,6 @@ def problem(status: int, detail: str, code: str | None = None, **more: Any) -> b
     if code is not None:
         document["code"] = str(code)
     return orjson.dumps(document)
-
-
-class Publication(NamedTuple):
-    """One message on its way to the broker.
-
-    Attributes:
-        channel: where to.
-        payload: JSON text, UTF-8, byte for byte as the publisher wrote it.
-    """
-
-    channel: bytes
-    payload: bytes
 
 
 class _PublishBody(msgspec.Struct):
@@ -303,7 +292,6 @@ __all__ = [
     "Action",
     "ActionError",
     "PatternError",
-    "Publication",
     "error_reply",
     "parse_action",
     "parse_batch",

@@ -20,6 +20,7 @@ from realizehit.broker.base import Bus, BusState, Interest
 from realizehit.broker.channel_states import BATCH
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.open import open_bus
+from realizehit.broker.publication import Publication, Published
 from realizehit.broker.subscriber import WINDOW, Link
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, SettingsError
@@ -31,9 +32,15 @@ from tests.support.valkey import Valkey
 
 @asynccontextmanager
 async def started(
-    url: str, *, link: LinkSettings = QUICK, publish_timeout: float = 2.0, name: str = "realizehit"
+    url: str,
+    *,
+    link: LinkSettings = QUICK,
+    publish_timeout: float = 2.0,
+    name: str = "realizehit",
+    project: bool = True,
 ) -> AsyncIterator[tuple[Bus, Recorder]]:
-    bus, recorder = open_bus(url, publish_timeout=publish_timeout, client_name=name, link=link), Recorder()
+    bus = open_bus(url, publish_timeout=publish_timeout, client_name=name, link=link, project=project)
+    recorder = Recorder()
     await bus.start(recorder)
     try:
         yield bus, recorder
@@ -62,13 +69,13 @@ async def test_a_subscription_is_in_force_when_it_is_confirmed(valkey: Valkey) -
             channel = b"c:%d" % number
             assert bus.subscribe(Interest(channel)) is False
             await recorder.until(lambda channel=channel: channel in recorder.confirmed)  # type: ignore[misc]
-            assert await bus.publish(channel, b"%d" % number) == 1
+            assert await bus.publish(Publication(channel, b"%d" % number)) == Published(1)
             assert bus.subscribe(Interest(channel)) is True
         await recorder.until(lambda: len(recorder.delivered) == 50)
         assert recorder.delivered == [(b"c:%d" % number, b"%d" % number) for number in range(50)]
         bus.unsubscribe(Interest(b"c:0"))
         await eventually(lambda: b"c:0" not in valkey.command("PUBSUB", "CHANNELS"))
-        assert await bus.publish(b"c:0", b"x") == 0
+        assert await bus.publish(Publication(b"c:0", b"x")) == Published(0)
 
 
 async def test_one_turn_of_the_loop_is_one_command_of_up_to_512_channels(valkey: Valkey) -> None:
@@ -156,7 +163,7 @@ class Interleaving:
         expected = name in self._promised
         self._serial += 1
         message = name, b"%d" % self._serial
-        await self._publisher.publish(*message)
+        await self._publisher.publish(Publication(*message))
         self._take_confirmations()
         if expected:
             self._due.append(message)
@@ -186,7 +193,7 @@ class Interleaving:
         await eventually(lambda: names.intersection(self._valkey.command("PUBSUB", "CHANNELS")) == wanted)
         for channel in wanted:
             message = channel, b"last"
-            await self._publisher.publish(*message)
+            await self._publisher.publish(Publication(*message))
             await self._recorder.until(lambda message=message: message in self._recorder.delivered)  # type: ignore[misc]
         delivered = self._recorder.delivered
         # Each message at most once, in the order of publication.
@@ -217,8 +224,8 @@ async def test_concurrent_publications_share_pipelines_and_keep_their_order(valk
     async with started(valkey.url) as (bus, recorder):
         bus.subscribe(Interest(b"order"))
         await recorder.until(lambda: recorder.confirmed)
-        counts = await asyncio.gather(*(bus.publish(b"order", b"%d" % number) for number in range(2_000)))
-        assert counts == [1] * 2_000
+        counts = await asyncio.gather(*(bus.publish(Publication(b"order", b"%d" % number)) for number in range(2_000)))
+        assert counts == [Published(1)] * 2_000
         await recorder.until(lambda: len(recorder.delivered) == 2_000)
         assert [int(payload) for _, payload in recorder.delivered] == list(range(2_000))
         assert bus.messages_received == 2_000
@@ -231,7 +238,9 @@ async def test_publish_many_answers_message_by_message(valkey: Valkey) -> None:
         bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed)
         messages = [(b"a" if number % 2 else b"b", b"%d" % number) for number in range(1_500)]
-        assert await bus.publish_many(messages) == [number % 2 for number in range(1_500)]
+        assert await bus.publish_many([Publication(*message) for message in messages]) == [
+            Published(number % 2) for number in range(1_500)
+        ]
         await recorder.until(lambda: len(recorder.delivered) == 750)
         assert recorder.delivered == [message for message in messages if message[0] == b"a"]
         assert await bus.publish_many([]) == []
@@ -243,7 +252,7 @@ async def test_payloads_of_any_bytes_and_sizes(valkey: Valkey) -> None:
         await recorder.until(lambda: recorder.confirmed)
         payloads = [b"", b"\r\n$1\r\n*3\r\n", bytes(range(256)), b"x" * (1 << 20), b"\xff" * 70_000]
         for payload in payloads:
-            assert await bus.publish(b"bytes", payload) == 1
+            assert await bus.publish(Publication(b"bytes", payload)) == Published(1)
         await recorder.until(lambda: len(recorder.delivered) == len(payloads))
         assert [payload for _, payload in recorder.delivered] == payloads
 
@@ -252,13 +261,14 @@ async def test_a_bus_without_a_listener_publishes_only(valkey: Valkey) -> None:
     bus = open_bus(valkey.url)
     await bus.start(None)
     assert bus.state is BusState.UP
-    assert await bus.publish(b"nobody", b"1") == 0
+    assert await bus.publish(Publication(b"nobody", b"1")) == Published(0)
     with pytest.raises(RuntimeError, match="without a listener"):
         bus.subscribe(Interest(b"a"))
-    assert valkey.clients("TYPE", "pubsub") == []
+    # It follows the registry of shapes, and has no subscribing connection.
+    assert [client["name"] for client in valkey.clients("TYPE", "pubsub")] == ["realizehit-publisher"]
     await bus.close()
     with pytest.raises(BrokerUnavailable, match="closed"):
-        await bus.publish(b"nobody", b"1")
+        await bus.publish(Publication(b"nobody", b"1"))
 
 
 # ---- when the broker goes away
@@ -273,10 +283,10 @@ async def test_killed_and_started_again_everything_wanted_is_subscribed_again(va
         valkey.kill()
         await recorder.until(lambda: bus.state is BusState.DOWN)
         with pytest.raises(BrokerUnavailable):
-            await bus.publish(b"again:1", b"lost")
+            await bus.publish(Publication(b"again:1", b"lost"))
         with pytest.raises(BrokerUnavailable):
             await bus.ping()
-        outcomes = await bus.publish_many([(b"again:1", b"lost")] * 600)
+        outcomes = await bus.publish_many([Publication(b"again:1", b"lost")] * 600)
         assert len(outcomes) == 600
         assert all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes)
         assert bus.subscribe(Interest(b"while:away")) is False
@@ -287,8 +297,8 @@ async def test_killed_and_started_again_everything_wanted_is_subscribed_again(va
         # Only who still waited is told; the rest was promised before.
         assert len(recorder.confirmed) == count + 1
         await eventually(lambda: len(valkey.command("PUBSUB", "CHANNELS")) == count)
-        assert await bus.publish(b"again:0", b"x") == 0
-        assert await bus.publish(b"again:7", b"back") == 1
+        assert await bus.publish(Publication(b"again:0", b"x")) == Published(0)
+        assert await bus.publish(Publication(b"again:7", b"back")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"again:7", b"back")])
         assert recorder.states == [BusState.UP, BusState.DOWN, BusState.UP]
 
@@ -352,12 +362,12 @@ async def test_a_stopped_broker_behind_a_live_connection_is_noticed(valkey: Valk
         try:
             await recorder.until(lambda: bus.state is BusState.DOWN)
             with pytest.raises(BrokerUnavailable, match=r"no answer within 0\.3 seconds"):
-                await bus.publish(b"quiet", b"1")
+                await bus.publish(Publication(b"quiet", b"1"))
         finally:
             valkey.resume()
         await recorder.until(lambda: bus.state is BusState.UP)
         await eventually(lambda: valkey.command("PUBSUB", "NUMSUB", "quiet")[1] == 1)
-        assert await bus.publish(b"quiet", b"2") == 1
+        assert await bus.publish(Publication(b"quiet", b"2")) == Published(1)
         await recorder.until(lambda: (b"quiet", b"2") in recorder.delivered)
 
 
@@ -369,7 +379,7 @@ async def test_a_connection_that_the_broker_cuts_is_made_again(valkey: Valkey) -
             cut(valkey)
             await recorder.until(lambda times=times: bus.reconnects == times and bus.state is BusState.UP)  # type: ignore[misc]
         await eventually(lambda: valkey.command("PUBSUB", "NUMSUB", "cut")[1] == 1)
-        assert await bus.publish(b"cut", b"1") == 1
+        assert await bus.publish(Publication(b"cut", b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"cut", b"1")])
 
 
@@ -388,7 +398,7 @@ async def test_the_wrong_password_fails_at_once_and_is_not_shown(tmp_path: Path)
         async with started(f"redis://:s3cret@{address}/0") as (bus, recorder):
             bus.subscribe(Interest(b"a"))
             await recorder.until(lambda: recorder.confirmed)
-            assert await bus.publish(b"a", b"1") == 1
+            assert await bus.publish(Publication(b"a", b"1")) == Published(1)
 
 
 async def test_a_user_with_few_rights_is_refused_channel_by_channel(valkey: Valkey) -> None:
@@ -397,7 +407,7 @@ async def test_a_user_with_few_rights_is_refused_channel_by_channel(valkey: Valk
         "+subscribe", "+unsubscribe", "+publish", "+ping", "+auth", "+hello", "+client|setinfo", "+select",
     )  # fmt: skip
     url = valkey.url.replace("unix://", "unix://ann:s3cret@")
-    async with started(url) as (bus, recorder):
+    async with started(url, project=False) as (bus, recorder):
         for number in range(20):
             bus.subscribe(Interest(b"open:%d" % number))
         bus.subscribe(Interest(b"closed:1"))
@@ -406,11 +416,13 @@ async def test_a_user_with_few_rights_is_refused_channel_by_channel(valkey: Valk
         assert isinstance(recorder.refusals[b"closed:1"], BrokerRefused)
         assert bus.state is BusState.UP
         assert bus.reconnects == 0
-        assert await bus.publish(b"open:1", b"1") == 1
+        assert await bus.publish(Publication(b"open:1", b"1")) == Published(1)
         with pytest.raises(BrokerRefused, match="NOPERM"):
-            await bus.publish(b"closed:1", b"1")
-        good, bad, late = await bus.publish_many([(b"open:2", b"1"), (b"closed:2", b"1"), (b"open:3", b"1")])
-        assert (good, late) == (1, 1)
+            await bus.publish(Publication(b"closed:1", b"1"))
+        good, bad, late = await bus.publish_many(
+            [Publication(b"open:2", b"1"), Publication(b"closed:2", b"1"), Publication(b"open:3", b"1")]
+        )
+        assert (good, late) == (Published(1), Published(1))
         assert isinstance(bad, BrokerRefused)
 
 
@@ -437,7 +449,7 @@ async def test_tls_is_used_and_its_certificate_is_checked(tmp_path: Path, valkey
         async with started(f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}") as (bus, recorder):
             bus.subscribe(Interest(b"a"))
             await recorder.until(lambda: recorder.confirmed)
-            assert await bus.publish(b"a", b"1") == 1
+            assert await bus.publish(Publication(b"a", b"1")) == Published(1)
             await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         with pytest.raises(BrokerRefused, match="certificate"):
             async with started(url):

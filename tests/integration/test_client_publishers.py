@@ -323,7 +323,7 @@ async def test_a_silent_broker_is_not_asked_again(in_threads: bool) -> None:
 
 async def test_a_broker_that_does_not_answer(valkey: Valkey, in_threads: bool) -> None:
     async with broker(valkey.url, in_threads, timeout=0.3, retries=0) as publisher:
-        await publisher.ping()
+        await publisher.publish({"a": 1}, 0)
         valkey.pause()
         with pytest.raises(PublishUnclear):
             await publisher.publish({"a": 1}, 1)
@@ -333,7 +333,7 @@ async def test_a_broker_that_does_not_answer(valkey: Valkey, in_threads: bool) -
 async def test_what_the_broker_refuses(valkey: Valkey, in_threads: bool) -> None:
     valkey.command("ACL", "SETUSER", "limited", "on", ">secret", "+publish", "resetchannels", "&a:*")
     url = f"unix://limited:secret@{valkey.socket}"
-    async with broker(url, in_threads) as publisher:
+    async with broker(url, in_threads, wildcards=False) as publisher:
         await publisher.ping()
         outcomes = await publisher.publish_many([({"a": 1}, 1), ({"b": 1}, 1), ({"a": 2}, 1)])
         assert [type(outcome) for outcome in outcomes] == [PublishResult, BrokerRefused, PublishResult]

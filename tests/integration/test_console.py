@@ -288,7 +288,7 @@ async def test_a_broker_that_refuses_the_figures_is_logged_once(
     valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     valkey.command("ACL", "SETUSER", "ann", "on", ">s3cret", "resetchannels", "&open:*", "+@all")
-    bus = open_bus(valkey.url.replace("unix://", "unix://ann:s3cret@"))
+    bus = open_bus(valkey.url.replace("unix://", "unix://ann:s3cret@"), project=False)
     await bus.start(None)
     engine = _fanout.Engine(asyncio.get_running_loop().call_soon, lambda error: None)
     told = Figures(engine, bus, role="all", published=lambda: 0, interval=0.01)

@@ -24,6 +24,7 @@ from realizehit.broker.base import Interest
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
 from realizehit.broker.private_directory import MAX_SOCKET_PATH
+from realizehit.broker.publication import Publication, Published
 from realizehit.errors import EmbeddedUnavailable
 from tests.support.bus_recorder import Recorder
 
@@ -95,7 +96,7 @@ async def test_it_carries_messages_and_leaves_nothing_behind(base: Path) -> None
         await bus.start(recorder)
         bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed == [b"a"])
-        assert await bus.publish(b"a", b"1") == 1
+        assert await bus.publish(Publication(b"a", b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         await bus.close()
     assert directories(base) == []
@@ -113,7 +114,7 @@ async def test_one_that_is_killed_is_started_again(base: Path, caplog: pytest.Lo
         await recorder.until(lambda: recorder.confirmed)
         os.kill(pid, signal.SIGKILL)
         await recorder.until(lambda: recorder.gaps, 20)
-        assert await bus.publish(b"a", b"1") == 1
+        assert await bus.publish(Publication(b"a", b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         assert valkey.url == url
         again = pid_of(directory)

@@ -14,6 +14,7 @@ import pytest
 from realizehit.broker.base import Bus, BusState, Interest
 from realizehit.broker.channel_states import BATCH
 from realizehit.broker.open import open_bus
+from realizehit.broker.publication import Publication, Published
 from realizehit.broker.resp import BACK, LOST
 from realizehit.errors import BrokerRefused, SettingsError
 from realizehit.process.relay import Relay
@@ -54,8 +55,8 @@ async def test_the_broker_sends_a_message_once_however_many_workers_want_it(valk
         assert subscribed(valkey) == {b"shared": 1}
         publisher = workers[0][0]
         payloads = [b'{"n":%d}' % number for number in range(1000)] + [b"\xff", b""]
-        outcomes = await publisher.publish_many([(b"shared", payload) for payload in payloads])
-        assert outcomes == [1] * len(payloads)
+        outcomes = await publisher.publish_many([Publication(b"shared", payload) for payload in payloads])
+        assert outcomes == [Published(1)] * len(payloads)
         for _, recorder in workers:
             await recorder.until(lambda recorder=recorder: len(recorder.delivered) == len(payloads))  # type: ignore[misc]
             assert recorder.delivered == [(b"shared", payload) for payload in payloads]
@@ -73,7 +74,7 @@ async def test_each_worker_gets_what_it_asked_for_and_the_last_one_leaving_ends_
         await got_two.until(lambda: sorted(got_two.confirmed) == [b"a", b"b"])
         one.unsubscribe(Interest(b"a"))
         await eventually_subscribed(valkey, {b"a": 1, b"b": 1})
-        await one.publish_many([(b"a", b"1"), (b"b", b"2")])
+        await one.publish_many([Publication(b"a", b"1"), Publication(b"b", b"2")])
         await got_two.until(lambda: len(got_two.delivered) == 2)
         assert got_one.delivered == []
         two.unsubscribe(Interest(b"a"))
@@ -97,7 +98,7 @@ async def test_many_channels_of_many_workers(valkey: Valkey) -> None:
         for _, recorder in workers:
             await recorder.until(lambda recorder=recorder: len(recorder.confirmed) == count)  # type: ignore[misc]
         assert set(subscribed(valkey).values()) == {1}
-        await workers[0][0].publish_many([(b"user:%d" % number, b"%d" % number) for number in range(count)])
+        await workers[0][0].publish_many([Publication(b"user:%d" % number, b"%d" % number) for number in range(count)])
         for _, recorder in workers:
             await recorder.until(lambda recorder=recorder: len(recorder.delivered) == count)  # type: ignore[misc]
 
@@ -118,7 +119,7 @@ async def test_when_the_broker_goes_the_workers_see_it_and_when_it_is_back_all_i
         for bus, recorder in workers:
             bus.subscribe(Interest(b"b"))
             await recorder.until(lambda recorder=recorder: b"b" in recorder.confirmed)  # type: ignore[misc]
-        await workers[0][0].publish(b"a", b"again")
+        await workers[0][0].publish(Publication(b"a", b"again"))
         for _, recorder in workers:
             await recorder.until(lambda recorder=recorder: (b"a", b"again") in recorder.delivered)  # type: ignore[misc]
         assert not relay._hub.gaps._open  # and keeps no exceptions for a telling that never comes
@@ -175,11 +176,10 @@ async def test_the_relay_alone_subscribes_again_and_the_workers_keep_their_conne
         await eventually_subscribed(valkey, dict.fromkeys([*channels[:1], *channels[2:], b"new"], 1))
         assert relay.stats()["connections_total"] == connections
         assert valkey.calls("subscribe") <= 5  # three for what was in force, and what is new of each worker
-        payloads = [(channel, b"again") for channel in channels]
-        await workers[0][0].publish_many(payloads)
+        await workers[0][0].publish_many([Publication(channel, b"again") for channel in channels])
         for _, recorder in workers:
             await recorder.until(lambda recorder=recorder: len(recorder.delivered) == count - 1)  # type: ignore[misc]
-            assert recorder.delivered == [payload for payload in payloads if payload[0] != channels[1]]
+            assert recorder.delivered == [(channel, b"again") for channel in channels if channel != channels[1]]
 
 
 async def test_a_broker_that_goes_again_before_all_is_back_makes_one_gap(valkey: Valkey) -> None:
@@ -192,7 +192,7 @@ async def test_a_broker_that_goes_again_before_all_is_back_makes_one_gap(valkey:
         relay._tell(BACK)
         await recorder.until(lambda: recorder.gaps)
         relay._tell(BACK)  # which nobody waits for, as after a connection of a worker during a gap
-        await bus.publish(b"a", b"1")
+        await bus.publish(Publication(b"a", b"1"))
         await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         assert len(recorder.gaps) == 1
         assert recorder.gaps[0] >= 1.0
@@ -212,7 +212,7 @@ async def test_a_worker_whose_connection_breaks_while_the_broker_is_away_subscri
         valkey.start()
         await recorder.until(lambda: recorder.gaps, 20)
         assert bus.state is BusState.UP
-        assert await bus.publish(b"a", b"1") == 1
+        assert await bus.publish(Publication(b"a", b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         assert len(recorder.gaps) == 1
 
@@ -277,6 +277,6 @@ async def test_what_is_no_command_ends_the_connection_of_who_sent_it(valkey: Val
             async with asyncio.timeout(10):
                 assert await reader.read() == b""
             writer.close()
-        await bus.publish(b"a", b"1")
+        await bus.publish(Publication(b"a", b"1"))
         await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         assert bus.reconnects == 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
-from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.broker.publication import Outcome, Publication, Published
+from realizehit.errors import BrokerRefused, BrokerUnavailable
 
 
 class ScriptedBus(Bus):
@@ -79,14 +80,17 @@ class ScriptedBus(Bus):
     async def close(self) -> None:
         self.state = BusState.CLOSED
 
-    async def publish(self, channel: bytes, payload: bytes) -> int:
+    async def publish(self, publication: Publication) -> Published:
         raise BrokerUnavailable("this broker takes no publications")
 
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
         done(BrokerUnavailable("this broker takes no publications"))
 
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         raise BrokerUnavailable("this broker takes no publications")
+
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        raise BrokerUnavailable("this broker is not asked")
 
     async def ping(self) -> None:
         return None

@@ -13,6 +13,7 @@ import pytest
 
 from realizehit import _fanout
 from realizehit.broker.memory import MemoryBus
+from realizehit.broker.publication import Publication, Published
 from realizehit.errors import ErrorCode
 from realizehit.node.hub import Hub
 from realizehit.pattern import Channel
@@ -363,14 +364,14 @@ async def test_two_nodes_over_one_bus() -> None:
         hubs[0].subscribe(one, NEWS, lambda code, text: answers.append(code))
         hubs[1].subscribe(two, NEWS, lambda code, text: answers.append(code))
         assert answers == [None, None]
-        assert await buses[0].publish(NEWS, b"1") == 2
+        assert await buses[0].publish(Publication(NEWS, b"1")) == Published(2)
         await asyncio.sleep(0)
         b.loop.run()
         c.loop.run()
         assert first.texts() == second.texts() == [NEWS_ID.encode() + b"?1"]
         second.sock.close()
         c.poll()
-        assert await buses[0].publish(NEWS, b"2") == 1
+        assert await buses[0].publish(Publication(NEWS, b"2")) == Published(1)
         await asyncio.sleep(0)
         b.loop.run()
         assert first.texts() == [NEWS_ID.encode() + b"?2"]

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
-from realizehit.broker.publisher import Broker
+from realizehit.broker.keeper import Broker
 from realizehit.broker.resp import TRANSIENT, CommandConnection, code_of, pack
 from realizehit.broker.shapes.registry import ADDED, FULL, LEASE, MAX_SHAPES, RENEW_INTERVAL, RENEWED, register
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, RegistryFull
