@@ -40,7 +40,8 @@ def explain_access(
     from realizehit.access.policy import identity_keys, load_rules
     from realizehit.pattern import is_reserved
 
-    channel = pattern_from(patterns).channel.encode()
+    pattern = pattern_from(patterns)
+    channel = pattern.channel.encode()
     try:
         said = pairs([part for text in identities for part in text.split(",")], "--identity", "user=42")
         identity = identity_of(said, "--identity")
@@ -55,6 +56,8 @@ def explain_access(
         raise click.UsageError(f"--identity: the server does not identify clients by {key!r}, but by {by}")
     if is_reserved(channel):
         decision = Decision(False, "this is the servers' own; with --console, clients on their machine may have it")
+    elif pattern.has_wildcard and not settings.wildcards:
+        decision = Decision(False, "this server does not serve wildcards (--no-wildcards)")
     elif rules is None:
         decision = Decision(True, "there are neither grants nor identities, and everybody may have everything")
     else:

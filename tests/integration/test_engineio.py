@@ -259,6 +259,21 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
+@REVISIONS
+async def test_wildcards_over_a_websocket_and_by_polling(node: Node, shared_valkey: Valkey, revision: int) -> None:
+    one, two = unique("eio-wildcard"), unique("eio-wildcard")
+    async with websocket(node, revision) as ws, poller(node, revision) as polling:
+        await ws.recv()
+        await ws.send("4" + orjson.dumps({"id": "s", "act": "sub", "pat": {**one, "*": "*"}}).decode())
+        assert await ws.recv() == answer("s", Pattern({**one, "*": "*"}).id)
+        await polling.subscribe({**two, "topic": "*"})
+        for pattern, wildcard in ((one, {**one, "*": "*"}), (two, {**two, "topic": "*"})):
+            label = "@c=" + Pattern({**pattern, "topic": "a"}).channel
+            assert shared_valkey.command("PUBLISH", Pattern(wildcard).channel, label + "?1") == 1
+            text = await (ws.recv() if pattern is one else polling.packet())
+            assert text == f"4{Pattern(wildcard).id}{label}?1"
+
+
 @BOTH_KINDS
 @REVISIONS
 async def test_an_upgrade_loses_and_duplicates_nothing(shared_valkey: Valkey, revision: int, epoll: bool) -> None:

@@ -112,10 +112,10 @@ async def mounted(valkey: Valkey, **options: Any) -> AsyncIterator[tuple[str, _f
     loop = asyncio.get_running_loop()
     errors: list[Exception] = []
     engine = _fanout.Engine(loop.call_soon, errors.append, epoll=False, **options)
-    bus = open_bus(valkey.url)
+    bus = open_bus(valkey.url, max_shapes=64)
     hub = Hub(engine, bus, clock=loop.time, call_soon=loop.call_soon)
     await bus.start(hub)
-    streams = EventStreams(engine, hub)
+    streams = EventStreams(engine, hub, wildcards=True)
     config = uvicorn.Config(
         create_app(bus, Settings(), more=[Route("/sse", streams)]), port=0, lifespan="off", log_config=None
     )
@@ -241,6 +241,44 @@ async def test_an_unencoded_query_as_typed_into_a_shell(node: Node) -> None:
         ids = orjson.loads((await reader.readline()).removeprefix(b"data: "))["ids"]
     writer.close()
     assert ids == [Pattern(kind="news").id, "3bf1d979"]
+
+
+@KINDS
+async def test_wildcards_in_the_query(shared_valkey: Valkey, kind: str) -> None:
+    user = unique("user")["n"]
+    async with (
+        any_server(kind, shared_valkey) as (base, _),
+        http(base) as session,
+        streaming(session, asked(f"user={user},**", {"user": user, "topic": "*"}, f"user={user},topic=a")) as stream,
+    ):
+        patterns = [Pattern({"user": user, "*": "*"}), Pattern(user=user, topic="*"), Pattern(user=user, topic="a")]
+        assert (await stream.subscribed())["ids"] == [pattern.id for pattern in patterns]
+        concrete = Pattern(user=user, topic="a").channel
+        for number, pattern in enumerate(patterns):
+            label = f"@c={concrete}?" if pattern.has_wildcard else ""
+            assert shared_valkey.command("PUBLISH", pattern.channel, f"{label}{number}") == 1
+            event = await stream.event()
+            assert event is not None
+            assert event["data"] == str(number)
+            assert event["id"].startswith(pattern.id)
+            assert event["id"].endswith(f"@c={concrete}") is pattern.has_wildcard
+
+
+async def test_wildcards_that_a_client_may_not_have(shared_valkey: Valkey) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, identify=("user=X-User",), trusted_proxies=("127.0.0.1",))
+    async with (
+        serve(settings) as node,
+        http(node.api_url, headers={"X-User": "42"}) as session,
+        streaming(session, asked("user=42,**", "**", "user=*", "kind=*")) as stream,
+    ):
+        answer = await stream.subscribed()
+        assert [error and error["code"] for error in answer["errors"]] == [None, "forbidden", "forbidden", None]
+
+
+async def test_wildcards_that_a_server_does_not_serve(shared_valkey: Valkey) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, wildcards=False)
+    async with serve(settings) as node, http(node.api_url) as session:
+        assert problem(await session.get(asked("kind=*")), 400)["code"] == "wildcard-unsupported"
 
 
 @KINDS

@@ -284,6 +284,14 @@ def test_can_explains_wildcards_without_grants(option: str, pattern: str, allowe
     assert result.exit_code == (not allowed)
 
 
+def test_can_where_wildcards_are_off(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("wildcards = false\n")
+    result = CliRunner().invoke(main, ["can", "--config", str(file), "--pattern", "kind=*"])
+    assert (result.exit_code, result.output) == (1, "no: this server does not serve wildcards (--no-wildcards)\n")
+    assert CliRunner().invoke(main, ["can", "--config", str(file), "--pattern", "kind=news"]).exit_code == 0
+
+
 def test_can_without_grants_and_with_invalid_grants(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["can", "--identity", "user=42", "--pattern", "user=43"])
     assert (result.exit_code, result.output) == (1, "no: user is '43', not the client's own '42'\n")
