@@ -1,6 +1,7 @@
 // The console: subscribes, publishes, and shows what the nodes tell of themselves.
 
 import { APIClient, WSClient } from "../realizehit.js";
+import { Audience } from "./audience.js";
 import { Chart } from "./chart.js";
 import { Feed } from "./feed.js";
 import { Nodes } from "./nodes.js";
@@ -243,6 +244,18 @@ $("publish").addEventListener("submit", async (event) => {
   } catch (error) {
     show("bad", error.code ? `${error.code} (${error.status}): ${error.message}` : `not published: ${error.message}`);
   }
+});
+
+new Audience({
+  button: $("audience"),
+  table: $("audience-table"),
+  note: $("audience-note"),
+  api,
+  pattern: () => {
+    const pattern = checkPattern();
+    if (!pattern) $("publish-pattern").focus();
+    return pattern;
+  },
 });
 
 // ---- figures
