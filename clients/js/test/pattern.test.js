@@ -48,7 +48,7 @@ test("ids of channels of every length", () => {
   assert.throws(() => idOf({ kind: "" }), PatternError);
 });
 
-test("without a star a subscription matches itself alone", () => {
+test("a subscription without * matches only its own pattern", () => {
   assert.ok(matches({ kind: "news", n: 3 }, { n: "3", kind: "news" }));
   assert.ok(!matches({ kind: "news" }, { kind: "news", n: 3 }));
   assert.ok(!matches({ kind: "news", n: 3 }, { kind: "news" }));
@@ -56,7 +56,7 @@ test("without a star a subscription matches itself alone", () => {
   assert.equal(shape({ kind: "news", n: 3 }), "kind:=|n:=");
 });
 
-test("nothing is published to a star", () => {
+test("a publication must not contain a *", () => {
   for (const subscription of [{ kind: "news" }, { "*": "*" }]) {
     assert.throws(() => matches(subscription, { kind: "*" }), { code: "wildcard-unsupported" });
     assert.throws(() => matches(subscription, { kind: "" }), { code: "bad-pattern" });
@@ -65,7 +65,7 @@ test("nothing is published to a star", () => {
   assert.throws(() => shape({}), { code: "bad-pattern" });
 });
 
-test("what JSON cannot hold", () => {
+test("values that JSON cannot represent", () => {
   assert.equal(channel({ n: 2n ** 64n - 1n }), "n:18446744073709551615");
   assert.equal(channel({ n: 2n ** 64n }), "n:18446744073709552000");
   assert.equal(channel({ n: -(2n ** 63n) }), "n:-9223372036854775808");
@@ -75,7 +75,7 @@ test("what JSON cannot hold", () => {
   assert.throws(() => channel({ "\udc00": 1 }), PatternError);
 });
 
-test("what encodeURIComponent leaves alone", () => {
+test("characters that encodeURIComponent does not encode", () => {
   assert.equal(channel({ k: "!*'()-._~" }), "k:%21%2A%27%28%29-._~");
 });
 

@@ -1,4 +1,4 @@
-// What a TypeScript program sees, checked against the generated declarations by `npm run check`; it is never run.
+// The types that a TypeScript program sees. `npm run check` compiles it; it is never run.
 import { APIClient, RealizehitError, Subscription, WSClient } from "realizehit";
 import { channel, id, PatternError } from "realizehit/pattern";
 import { WSClient as ByPath } from "../realizehit.js";
