@@ -10,15 +10,15 @@ It needs extensions that were built in place with ``REALIZEHIT_COVERAGE=1``; see
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from Cython.Coverage import Plugin
-
+Plugin: Any = import_module("Cython.Coverage").Plugin  # it has no types
 PACKAGE = Path(__file__).resolve().parent.parent / "realizehit"
 
 
-class CythonFiles(Plugin):  # type: ignore[misc]  # Cython has no types
+class CythonFiles(Plugin):  # type: ignore[misc]
     """Finds the source lines of every extension module of the package."""
 
     _read = False
