@@ -189,7 +189,10 @@ async def test_a_shape_that_another_node_added_while_a_renewal_was_on_its_way(va
     async with registrar_at(valkey.url, renew_interval=0.05) as (registrar, heard):
         registrar.register(SHAPE)
         await heard.until(1)
-        script = "redis.call('DEL', KEYS[1]); redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2]); redis.call('PUBLISH', ARGV[3], ARGV[2])"
+        script = (
+            "redis.call('DEL', KEYS[1]); redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2]); "
+            "redis.call('PUBLISH', ARGV[3], ARGV[2])"
+        )
         for count in range(2, 12):
             valkey.command("EVAL", script, "1", KEY, str(now(valkey) + 60_000), SHAPE, CONTROL)
             assert (await heard.until(count))[-1][:2] == ("lapsed", SHAPE)

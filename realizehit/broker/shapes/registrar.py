@@ -6,9 +6,9 @@ and after `Registrar.again`, since the node's other connection may lead to one. 
 broker did not have any more or that may have lapsed meanwhile, had a gap: some publications may not have been projected
 by it. One command registers and renews all that is due.
 
-Only one node finds that the broker lost a shape: the first that registers it again. So the registrar follows the control
-channel, like a publisher, and learns of that at once. Without it the other nodes would not know of their gap, since
-their renewals find the shape there.
+Only one node finds that the broker lost a shape: the first that registers it again. So the registrar follows the
+control channel, like a publisher, and learns of that at once. Without it the other nodes would not know of their gap,
+since their renewals find the shape there.
 """
 
 from __future__ import annotations
