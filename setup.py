@@ -45,7 +45,7 @@ def extensions() -> list[Extension]:
     directives = {"language_level": 3, "embedsignature": True, "embedsignature.format": "python"}
     if coverage:
         directives["linetrace"] = True
-    return list(cythonize(modules, compiler_directives=directives))  # type: ignore[no-untyped-call]
+    return list(cythonize(modules, compiler_directives=directives))
 
 
 def check_assets() -> None:

@@ -1,4 +1,9 @@
-"""What Python sees of the compiled core; the docstrings are in ``_fanout.pyx``."""
+"""What Python sees of the compiled core; the docstrings are in ``_fanout.pyx``.
+
+A channel with a raw ``*`` in it is a wildcard's. What is dispatched to it is ``@c=<concrete channel>?<payload>``, and
+its subscribers get ``<id>@c=<concrete channel>?<payload>``. Anything else is dropped and counted as ``malformed`` in
+`stats`.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, final
@@ -57,6 +62,7 @@ class Transport(Protocol):
 class Engine:
     tick_interval: Final[float]
     on_vacant: Callable[[bytes], None] | None
+    on_left: Callable[[bytes, list[int]], None] | None
     def __init__(
         self,
         call_soon: Callable[[Callable[[], None]], object],
@@ -112,6 +118,7 @@ class Engine:
     def subscribe(self, handle: int, channel: bytes, limit: int = ...) -> int: ...
     def unsubscribe(self, handle: int, channel: bytes) -> bool: ...
     def hold(self, channel: bytes, held: bool) -> None: ...
+    def watch_leavers(self, channel: bytes, watched: bool) -> bool: ...
     def subscribers(self, channel: bytes) -> int: ...
     def subscriptions(self, handle: int) -> list[bytes]: ...
     def channel_names(self) -> list[bytes]: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NewType
 from urllib.parse import unquote
 
 from realizehit import _fanout
@@ -11,6 +11,9 @@ from realizehit.errors import PatternError, WildcardUnsupported
 
 FilterValue = str | int | float | bool
 """What a filter's value may be; ``3``, ``3.0`` and ``"3"`` are the same value."""
+
+Channel = NewType("Channel", bytes)
+"""The canonical text of a pattern: what a client subscribes to, and what is published to. It is no broker's channel."""
 
 RESERVED_KEY: Final = "realizehit"
 """Only servers publish to patterns that have this key."""
@@ -21,7 +24,7 @@ MAX_VALUE: Final = _fanout.MAX_VALUE  # bytes, percent-encoded
 MAX_CHANNEL: Final = _fanout.MAX_CHANNEL  # bytes
 
 
-def channel_of(filters: object, *, wildcards: bool = False) -> bytes:
+def channel_of(filters: object, *, wildcards: bool = False) -> Channel:
     """Turn filters into their channel, without building a `Pattern`: what servers do with each action and publication.
 
     Args:
@@ -42,9 +45,22 @@ def channel_of(filters: object, *, wildcards: bool = False) -> bytes:
             raise PatternError(f"a pattern is an object of filters, not {_json_name(filters)}")
         filters = dict(filters)
     try:
-        return _fanout.canonical(filters, wildcards)
+        return _fanout.canonical(filters, wildcards)  # type: ignore[return-value]  # saves a call for each publication
     except _fanout.InvalidPattern as error:
         raise (WildcardUnsupported if error.wildcard else PatternError)(str(error)) from None
+
+
+def publication_channel(filters: object) -> bytes:
+    """Turn the filters of a publication into their channel.
+
+    Raises:
+        PatternError: a rule is broken, or a filter's value is the wildcard ``*``, which only subscriptions can have.
+    """
+    try:
+        return channel_of(filters)
+    except WildcardUnsupported as error:
+        place = str(error).partition(";")[0]
+        raise PatternError(f"{place}; only subscriptions can have wildcards") from None
 
 
 def shape_of(channel: bytes) -> bytes:
@@ -82,6 +98,11 @@ def project(channel: bytes, shape: bytes) -> bytes | None:
 def is_reserved(channel: bytes) -> bool:
     """Tell whether a channel is that of a pattern with the reserved key."""
     return channel.startswith(b"realizehit:") or b"|realizehit:" in channel
+
+
+def is_wildcard(channel: bytes) -> bool:
+    """Tell whether a channel is that of a pattern with the reserved star; any other star is percent-encoded."""
+    return b"*" in channel
 
 
 def _json_name(value: object) -> str:

@@ -103,6 +103,7 @@ class Settings:
     handshake_timeout: float = _option(10.0, "time for a client to send its opening handshake", unit="s")
     heartbeat_interval: float = _option(25.0, "time between the server's pings", unit="s")
     heartbeat_timeout: float = _option(20.0, "time for the answer to a ping", unit="s")
+    wildcards: bool = _option(True, "serve subscriptions with wildcards, and publish to them")
     subscribe_timeout: float = _option(5.0, "time to wait for the broker before a sub answers 'unavailable'", unit="s")
     publish_timeout: float = _option(5.0, "time to wait for the broker before a publish answers 503", unit="s")
 
@@ -145,6 +146,9 @@ class Settings:
     max_handshakes: int = _option(0, "opening handshakes per second, 0 for any number")
     max_actions: int = _option(100, "actions per second of a connection, 0 for any number; every frame counts as one")
     max_channels: int = _option(0, "channels with a subscriber at once, 0 for any number")
+    max_shapes: int = _option(
+        64, "shapes of wildcard subscriptions of the whole deployment; each costs publishers a PUBLISH more"
+    )
     max_head_bytes: int = _option(16 * 1024, "largest head of a request, its line and headers", unit="bytes")
     request_timeout: float = _option(30.0, "time for an HTTP request to arrive whole", unit="s")
     keep_alive: float = _option(
@@ -230,7 +234,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "role", "host", "port", "ws_port", "api_port", "prefix", "unix_socket",
         "endpoint", "endpoint_ws", "endpoint_api",
     ),
-    "Broker": ("redis", "subscribe_timeout", "publish_timeout"),
+    "Broker": ("redis", "wildcards", "subscribe_timeout", "publish_timeout"),
     "Processes": ("workers", "relay", "drain_seconds"),
     "Access": ("keys", "insecure_publish", "grants", "allow_origin"),
     "Identities": (
@@ -240,7 +244,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "TLS": ("tls_cert", "tls_key"),
     "Limits": (
         "max_connections", "max_per_address", "max_handshakes", "max_actions", "max_subscriptions", "max_channels",
-        "max_message_bytes", "max_queue_bytes", "max_queue_messages", "slow_grace", "max_payload_bytes",
+        "max_shapes", "max_message_bytes", "max_queue_bytes", "max_queue_messages", "slow_grace", "max_payload_bytes",
         "max_batch_bytes", "max_batch_messages", "max_head_bytes",
     ),
     "Connections": (

@@ -11,8 +11,13 @@ import os
 import sys
 from typing import Any
 
-from realizehit.process.server import Node, run
+from realizehit.process.server import Node
 from realizehit.settings import Settings
+
+try:
+    from realizehit.process.running import run
+except ImportError:  # an older revision, to compare with
+    from realizehit.process.server import run  # type: ignore[attr-defined, no-redef]
 
 
 def main() -> None:

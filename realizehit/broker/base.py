@@ -9,9 +9,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Any, Final, NewType, Protocol, TypeAlias
 
+from realizehit.broker.projections import ProjectionCounts
+from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.errors import BrokerError
+
+Interest = NewType("Interest", bytes)
+"""A channel as the broker knows it: what a node asks the broker to send. See `realizehit.node.names`."""
+
+Source = NewType("Source", str)
+"""Where publications come from that can be lost by themselves, such as one connection to the broker. A gap has one."""
+
+BROKER: Final = Source("broker")
+"""The connection to the broker, where there is no other source."""
+
+Batch: TypeAlias = Sequence[Any]
+"""The publications of one read of the broker's socket, in order. Only the engine looks inside.
+
+An item is what the broker's client library made of a message, passed on as it is. A value of our own for each message
+would be most of the cost of receiving: 0.4 us for a named tuple, measured, where receiving takes 0.6 us in all.
+"""
 
 
 class BusState(Enum):
@@ -26,30 +44,29 @@ class BusState(Enum):
 class BusListener(Protocol):
     """What a bus reports to the node that built it. None of these may raise."""
 
-    def deliver(self, batch: Sequence[Sequence[bytes]]) -> None:
-        """Take the publications of one read of the broker's socket, in order.
+    def deliver(self, batch: Batch) -> None:
+        """Take the publications of one read of the broker's socket, in order."""
 
-        Args:
-            batch: items of three, ``(kind, channel, payload)``; ``kind`` is not looked at. The triples are the broker
-                client's own, passed on as they came so that nothing is built per message.
-        """
-
-    def subscribed(self, channel: bytes) -> None:
+    def subscribed(self, channel: Interest) -> None:
         """Learn that ``channel`` is now in force at the broker: nothing published from here on is missed."""
 
-    def refused(self, channel: bytes, error: BrokerError) -> None:
+    def refused(self, channel: Interest, error: BrokerError) -> None:
         """Learn that the broker refused ``channel``; the bus has forgotten it."""
 
-    def state_changed(self, state: BusState) -> None:
-        """Learn that the broker came or went."""
+    def state_changed(self, source: Source, state: BusState) -> None:
+        """Learn that a source came or went."""
 
-    def restored(self, seconds: float) -> None:
-        """Learn that the broker was lost, is back, and that every channel that had been in force is so again.
+    def restored(self, source: Source, seconds: float) -> None:
+        """Learn that a source was lost, is back, and that each of its channels that was in force is so again.
 
         Args:
-            seconds: from the last certain sign of the broker before it was lost to now; what was published in them
+            source: it is `Bus.source_of` for these channels.
+            seconds: from the last certain sign of the source before it was lost to now; what was published in them
                 may be missing, and nothing else.
         """
+
+
+_NONE: Final = ProjectionCounts()
 
 
 class Bus(ABC):
@@ -72,6 +89,21 @@ class Bus(ABC):
         return 0
 
     @property
+    def shapes(self) -> int:
+        """How many shapes of wildcard subscriptions are registered for this node."""
+        return 0
+
+    @property
+    def followed_shapes(self) -> tuple[bytes, ...]:
+        """Shapes of wildcard subscriptions by which publications of this bus are projected now."""
+        return ()
+
+    @property
+    def projected(self) -> ProjectionCounts:
+        """Counts the projections that were published through this bus."""
+        return _NONE
+
+    @property
     def silence(self) -> float:
         """Seconds since the time up to which everything that was published has certainly arrived here."""
         return 0.0
@@ -92,8 +124,12 @@ class Bus(ABC):
     async def close(self) -> None:
         """Leave the broker. Publishing fails from here on; calling it again does nothing."""
 
+    def source_of(self, channel: Interest) -> Source:
+        """Return the source of a channel's publications."""
+        return BROKER
+
     @abstractmethod
-    def subscribe(self, channel: bytes) -> bool:
+    def subscribe(self, channel: Interest) -> bool:
         """Ask for a channel; asking again is harmless.
 
         Returns:
@@ -102,15 +138,12 @@ class Bus(ABC):
         """
 
     @abstractmethod
-    def unsubscribe(self, channel: bytes) -> None:
+    def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel; a `subscribe` before the command went out cancels it. Unknown channels are ignored."""
 
     @abstractmethod
-    async def publish(self, channel: bytes, payload: bytes) -> int:
+    async def publish(self, publication: Publication) -> Published:
         """Publish one message.
-
-        Returns:
-            How many subscribing nodes the broker reached.
 
         Messages that concurrent callers publish through one bus reach the broker in the order of the calls. Nothing is
         ever sent twice: where it is unclear whether the broker took the message, that is an error and no retry.
@@ -121,22 +154,30 @@ class Bus(ABC):
         """
 
     @abstractmethod
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
         """Publish one message as `publish` does and in order with its callers, where no task awaits the outcome.
 
         Args:
-            channel: where to.
-            payload: the message.
+            publication: the message.
             done: called once, now or later, with what `publish` would return or raise. It does not raise, and may
                 publish.
         """
 
     @abstractmethod
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
-        """Publish ``(channel, payload)`` pairs in order, in one pipeline.
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
+        """Publish messages in order, in one pipeline.
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order.
+        """
+
+    @abstractmethod
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        """Return for each channel how many nodes are subscribed to it at the broker.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+            BrokerRefused: it does not tell.
         """
 
     @abstractmethod

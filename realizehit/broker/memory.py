@@ -7,17 +7,26 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
-from realizehit.broker.base import Bus, BusListener, BusState
-from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
+from realizehit.broker.projections import ProjectionCounts, projections_of
+from realizehit.broker.publication import Outcome, Publication, Published, published
+from realizehit.errors import BrokerUnavailable, RegistryFull
+from realizehit.pattern import is_wildcard, shape_of
 
 _MESSAGE: Final = b"message"
 
 
 class _Space:
-    """The channels that buses of one name share."""
+    """What buses of one name share.
+
+    Attributes:
+        channels: the buses that are subscribed to each channel.
+        shapes: the shapes of the wildcard channels among them, with how many channels have each.
+    """
 
     def __init__(self) -> None:
         self.channels: dict[bytes, dict[MemoryBus, None]] = {}  # a dict for its order: deliveries follow subscriptions
+        self.shapes: dict[bytes, int] = {}
 
 
 _spaces: WeakValueDictionary[str, _Space] = WeakValueDictionary()
@@ -31,10 +40,15 @@ class MemoryBus(Bus):
 
     Args:
         name: buses of the same name share their channels.
+        project: whether what is published here reaches wildcard subscriptions too.
+        max_shapes: how many shapes of wildcard subscriptions there may be; ``None`` for any number.
     """
 
-    def __init__(self, name: str = "") -> None:
+    def __init__(self, name: str = "", *, project: bool = True, max_shapes: int | None = None) -> None:
+        self._project = project
+        self._projected = ProjectionCounts()
         self._space = _spaces.setdefault(name, _Space())
+        self._max_shapes = max_shapes
         self._listener: BusListener | None = None
         self._batch: list[tuple[bytes, bytes, bytes]] = []
         self._received = 0
@@ -45,6 +59,21 @@ class MemoryBus(Bus):
         """Publications delivered so far."""
         return self._received
 
+    @property
+    def shapes(self) -> int:
+        """How many shapes of wildcard subscriptions the buses of this name have."""
+        return len(self._space.shapes)
+
+    @property
+    def followed_shapes(self) -> tuple[bytes, ...]:
+        """Shapes of the wildcards that are subscribed to."""
+        return tuple(self._space.shapes) if self._project else ()
+
+    @property
+    def projected(self) -> ProjectionCounts:
+        """Counts projections. See `Bus.projected`."""
+        return self._projected
+
     async def start(self, listener: BusListener | None) -> None:
         """Become usable; there is nothing to connect to."""
         self._listener = listener
@@ -54,7 +83,7 @@ class MemoryBus(Bus):
     async def close(self) -> None:
         """Leave all channels; what was published and not delivered yet is dropped."""
         for channel in [channel for channel, buses in self._space.channels.items() if self in buses]:
-            self.unsubscribe(channel)
+            self.unsubscribe(Interest(channel))
         self._batch.clear()
         self._set_state(BusState.CLOSED)
 
@@ -62,68 +91,95 @@ class MemoryBus(Bus):
         if self.state is not state:
             self.state = state
             if self._listener is not None:
-                self._listener.state_changed(state)
+                self._listener.state_changed(BROKER, state)
 
-    def subscribe(self, channel: bytes) -> bool:
-        """Ask for a channel, which is in force at once."""
+    def subscribe(self, channel: Interest) -> bool:
+        """Ask for a channel, which is in force at once, unless it needs a shape that there is no room for."""
+        if channel not in self._space.channels and is_wildcard(channel):
+            shapes, shape = self._space.shapes, shape_of(channel)
+            if self._max_shapes is not None and shape not in shapes and len(shapes) >= self._max_shapes:
+                self._loop.call_soon(self._refuse, channel)
+                return False
+            shapes[shape] = shapes.get(shape, 0) + 1
         self._space.channels.setdefault(channel, {})[self] = None
         return True
 
-    def unsubscribe(self, channel: bytes) -> None:
+    def _refuse(self, channel: Interest) -> None:
+        if self._listener is not None and self.state is BusState.UP:
+            text = f"the broker memory:// holds {self._max_shapes} shapes and has no room for another"
+            self._listener.refused(channel, RegistryFull(text))
+
+    def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel."""
         buses = self._space.channels.get(channel, {})
         buses.pop(self, None)
-        if not buses:
-            self._space.channels.pop(channel, None)
+        if not buses and self._space.channels.pop(channel, None) is not None and is_wildcard(channel):
+            shape = shape_of(channel)
+            self._space.shapes[shape] -= 1
+            if not self._space.shapes[shape]:
+                del self._space.shapes[shape]
 
-    async def publish(self, channel: bytes, payload: bytes) -> int:
-        """Publish one message; the number of buses that are subscribed. See `Bus.publish`."""
-        return self._publish(channel, payload)
+    async def publish(self, publication: Publication) -> Published:
+        """Publish one message to the buses that are subscribed. See `Bus.publish`."""
+        return self._publish(publication)
 
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
-        """Publish one message, and tell at once; soon where who was told publishes. See `Bus.publish_soon`."""
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
+        """Publish one message, and call back: at once, or soon where a callback publishes. See `Bus.publish_soon`."""
         try:
-            outcome: int | BrokerError = self._publish(channel, payload)
+            outcome: Outcome = self._publish(publication)
         except BrokerUnavailable as error:
             outcome = error
-        if self._telling:  # whoever was just told publishes again, and would be told in ever deeper calls
+        if self._telling:  # a callback that publishes again would be called in ever deeper calls
             asyncio.get_running_loop().call_soon(self._tell, done, outcome)
         else:
             self._tell(done, outcome)
 
-    def _tell(self, done: Callable[[int | BrokerError], None], outcome: int | BrokerError) -> None:
+    def _tell(self, done: Callable[[Outcome], None], outcome: Outcome) -> None:
         self._telling = True
         try:
             done(outcome)
         finally:
             self._telling = False
 
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Publish messages in order. See `Bus.publish_many`."""
         try:
-            return [self._publish(channel, payload) for channel, payload in messages]
+            return [self._publish(publication) for publication in publications]
         except BrokerUnavailable as error:
-            return [error] * len(messages)
+            return [error] * len(publications)
+
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        """Return for each channel how many buses are subscribed. See `Bus.nodes`."""
+        self._check_up()
+        return [len(self._space.channels.get(channel, {})) for channel in channels]
 
     async def ping(self) -> None:
         """Check that the bus was started and is not closed."""
         self._check_up()
 
-    def _publish(self, channel: bytes, payload: bytes) -> int:
+    def _publish(self, publication: Publication) -> Published:
         self._check_up()
-        buses = self._space.channels.get(channel, {})
+        nodes = self._send(publication)
+        projections = projections_of(publication, self.followed_shapes)
+        if projections:
+            self._projected.add(projections)
+            nodes += sum(map(self._send, projections))
+        return published(nodes)
+
+    def _send(self, publication: Publication) -> int:
+        buses = self._space.channels.get(publication.channel, {})
         for bus in buses:
-            bus._take(channel, payload)
+            bus._take(publication)
         return len(buses)
 
     def _check_up(self) -> None:
         if self.state is not BusState.UP:
             raise BrokerUnavailable("the broker memory:// is closed or was not started")
 
-    def _take(self, channel: bytes, payload: bytes) -> None:
+    def _take(self, publication: Publication) -> None:
         if not self._batch:
             self._loop.call_soon(self._deliver)
-        self._batch.append((_MESSAGE, channel, payload))
+        self._batch.append((_MESSAGE, publication.channel, publication.payload))
 
     def _deliver(self) -> None:
         batch, self._batch = self._batch, []

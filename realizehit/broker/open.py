@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from realizehit.broker.base import Bus
+from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.memory import MemoryBus
 from realizehit.broker.redis import RedisBus
 from realizehit.broker.sentinel import SCHEMES as SENTINEL_SCHEMES
-from realizehit.broker.subscriber import LinkSettings
 from realizehit.broker.url import SCHEMES, redacted
 from realizehit.errors import SettingsError
 
@@ -20,6 +20,8 @@ def open_bus(
     publish_timeout: float = 5.0,
     client_name: str = "realizehit",
     link: LinkSettings | None = None,
+    project: bool = True,
+    max_shapes: int | None = None,
 ) -> Bus:
     """Make the bus for a broker's URL. Nothing is connected before its ``start``.
 
@@ -30,16 +32,26 @@ def open_bus(
         publish_timeout: seconds until a publish fails.
         client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``.
         link: times of the subscriber connection.
+        project: whether what is published through this bus reaches wildcard subscriptions too. The broker's user needs
+            further rights for that, see docs/security.md.
+        max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold; ``None`` for a bus that
+            registers none.
 
     Raises:
         SettingsError: the URL cannot be used; the text never holds a password.
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "memory":
-        return MemoryBus(rest)
+        return MemoryBus(rest, project=project, max_shapes=max_shapes)
     if separator and scheme in SCHEMES + SENTINEL_SCHEMES:
         return RedisBus(
-            url, subscribe_url=subscribe_url, publish_timeout=publish_timeout, client_name=client_name, link=link
+            url,
+            subscribe_url=subscribe_url,
+            publish_timeout=publish_timeout,
+            client_name=client_name,
+            link=link,
+            project=project,
+            max_shapes=max_shapes,
         )
     known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES))
     raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

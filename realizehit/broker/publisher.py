@@ -1,11 +1,9 @@
 """Publishing over one connection: PUBLISH commands out in large writes, their replies matched by order.
 
 The rules of this file. Messages reach the broker in the order in which they were handed over. Nothing is ever sent
-twice: when the connection breaks, all that is on it or waits for it fails, and whoever published decides what to do.
-What has not been written yet when its time is up is never sent. A connection with nothing under way is probed with a
-PING; until that is answered nothing else goes out, so that nothing is lost on a connection that a router in between has
-forgotten. At most `WINDOW_MESSAGES` and `WINDOW_BYTES` are under
-way; the rest waits here, so that the broker's memory is not the queue.
+twice: when the connection breaks, everything that is on it or waits for it fails, and the caller decides what to do.
+What has not been written when its time is up is never sent. At most `WINDOW_MESSAGES` and `WINDOW_BYTES` are under way;
+the rest waits here, so that the broker's memory is not the queue.
 
 A library's pipeline costs ten times as much for each message, because it builds a command object, an encoder's list and
 a parser's await for each.
@@ -14,50 +12,22 @@ a parser's await for each.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain, takewhile
-from typing import Any, Final, Protocol
+from typing import Any, Final, cast
 
-import hiredis
+from realizehit.broker.chunks import CallbackCompletion, Chunk, in_chunks
+from realizehit.broker.idle_probe import LAST_LOOK, PROBE_AFTER, PROBE_TIMEOUT, IdleProbe
+from realizehit.broker.keeper import Broker, ConnectionKeeper
+from realizehit.broker.projections import ProjectionCounts
+from realizehit.broker.publication import Outcome, Publication, Published
+from realizehit.broker.publish_errors import PublishErrors
+from realizehit.broker.resp import CommandConnection, code_of, pack
+from realizehit.errors import BrokerError, BrokerRefused
 
-from realizehit.broker.resp import PING, TRANSIENT, CommandConnection, code_of, pack_publish
-from realizehit.common.causes import reason_of
-from realizehit.common.upkeep import Failures
-from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
-
-CHUNK_MESSAGES: Final = 512  # of `publish_many` that are handed over as one
-CHUNK_BYTES: Final = 1 << 20  # of payload in a chunk; one message may be larger
-CHUNKS: Final = 4  # of one `publish_many` under way, so that others come in between
 WINDOW_MESSAGES: Final = 8192
-WINDOW_BYTES: Final = 4 << 20  # of commands under way; one chunk may exceed it
-
-PROBE_AFTER: Final = 1.0  # seconds; also what keeps a router from forgetting a connection that nothing is published on
-PROBE_TIMEOUT: Final = 1.0  # seconds; little, since a connection with nothing under way is given up without a loss
-
-_LAST_LOOK: Final = 0.02
-"""Seconds between the end of a time and the verdict. A loop that was held up may run its timers before it reads what
-has long arrived; this lets it read first."""
-
-Message = tuple[bytes, bytes]
-"""Channel and payload."""
-
-Outcome = int | BrokerError
-"""How many subscribing nodes the broker reached, or why it took nothing."""
-
-
-class Broker(Protocol):
-    """Where to publish and how to get in; its ``str`` is for people and holds no secret."""
-
-    def login(self) -> list[str]:
-        """Return the arguments of AUTH, an empty list for none."""
-
-    async def connect(self, factory: Callable[[], asyncio.Protocol]) -> str:
-        """Open one connection and return where it leads; an `OSError` says that the broker cannot be reached."""
-
-    def scrub(self, text: str) -> str:
-        """Return a text of the broker's without secrets."""
+WINDOW_BYTES: Final = 4 << 20  # of payload under way; one chunk may exceed it
 
 
 class Pipeline:
@@ -72,11 +42,14 @@ class Pipeline:
         on_up: called when the broker has answered: at each login, and after it had been silent.
         on_down: called when the broker could not be reached, was silent, or the connection was lost.
 
-    Reentrancy: for one event loop's thread. Whoever is told of an outcome may publish.
+    Reentrancy: for one event loop's thread. A callback that is told of an outcome may publish.
 
     Attributes:
-        connects: how often a connection was made.
+        shapes: what messages are projected by; always empty here, see `FollowingPipeline`.
+        projected: counts projections.
     """
+
+    shapes: tuple[bytes, ...] = ()
 
     def __init__(
         self,
@@ -89,81 +62,72 @@ class Pipeline:
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[], None] = lambda: None,
     ) -> None:
-        self.connects = 0
         self._broker = broker
         self._timeout = timeout
-        self._name = name
-        self._probe_after = probe_after
-        self._probe_timeout = min(probe_timeout, timeout / 2)
-        self._probe: Chunk | None = None  # the PING that is under way, and nothing else then
-        self._probe_timer: asyncio.TimerHandle | None = None
-        self._last_reply = 0.0
         self._on_up = on_up
         self._on_down = on_down
+        self.projected = ProjectionCounts()
+        self._errors = PublishErrors(broker, timeout)
+        self._keeper = ConnectionKeeper(broker, self, self._errors, timeout=timeout, name=name)
+        self._probe = IdleProbe(self, probe_after, min(probe_timeout, timeout / 2))
         self._closed = False
         self._refusing = False  # a publication after `close` is being refused
-        self._connection: CommandConnection | None = None  # only while it is ready
-        self._connecting: asyncio.Task[None] | None = None
-        self._place = ""  # where the connection leads
         self._waiting: deque[Chunk] = deque()
         self._under_way: deque[Chunk] = deque()
         self._messages_under_way = 0
         self._bytes_under_way = 0
         self._last_progress = 0.0
         self._silent = False
-        self._defects = Failures("the connection for publishing")
         self._send_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def connects(self) -> int:
+        """How often a connection was made."""
+        return self._keeper.connects
+
     # ---- what callers do
 
-    async def publish(self, channel: bytes, payload: bytes) -> int:
+    async def publish(self, publication: Publication) -> Published:
         """Publish one message; what is published in one turn of the loop goes out in one write.
-
-        Returns:
-            How many subscribing nodes the broker reached.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached, or did not answer in time; as `PublishUnclear` where it
                 may have taken the message.
             BrokerRefused: it answered with an error.
         """
-        outcome = (await self._awaited(Chunk(((channel, payload),), len(payload))))[0]
+        outcome = (await self._awaited(Chunk((publication,), len(publication.payload))))[0]
         if isinstance(outcome, BrokerError):
             raise outcome
         return outcome
 
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[Outcome], None]) -> None:
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
         """Publish one message as `publish` does; ``done`` is called once with what that would return or raise."""
-        chunk = Chunk(((channel, payload),), len(payload))
+        chunk = Chunk((publication,), len(publication.payload))
         chunk.done = CallbackCompletion(done, asyncio.get_running_loop())
         self._submit(chunk)
 
-    async def publish_many(self, messages: Sequence[Message]) -> list[Outcome]:
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Publish messages in order, in chunks that each have the whole ``timeout``.
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order. Where a chunk fails as a
             whole, what follows is not sent, and has that failure as its outcome.
         """
-        outcomes: list[Outcome] = []
-        pending: deque[tuple[asyncio.Future[list[Outcome]], Chunk]] = deque()
-        end = 0
-        failure: BrokerError | None = None
-        try:
-            while pending or (end < len(messages) and failure is None):
-                if end < len(messages) and failure is None and len(pending) < CHUNKS:
-                    chunk = _chunk(messages, end)
-                    end += chunk.count
-                    pending.append((self._awaited(chunk), chunk))
-                    continue
-                replies, chunk = pending.popleft()
-                outcomes += await replies
-                failure = failure or chunk.failure
-        finally:
-            for replies, _ in pending:  # whoever published was cancelled: what has not been sent shall not be
-                replies.cancel()
-        return outcomes if failure is None else [*outcomes, *[failure] * (len(messages) - end)]
+        return await in_chunks(publications, self._awaited)
+
+    async def ask(self, *command: bytes | str) -> Any:
+        """Send a command that publishes nothing, in order with the publications; return its reply.
+
+        Raises:
+            BrokerUnavailable: as `publish`.
+            BrokerRefused: the broker answered with an error.
+        """
+        chunk = Chunk((), 0, pack(command))
+        (outcome,) = await self._awaited(chunk)
+        if isinstance(outcome, BrokerError):
+            raise outcome
+        return chunk.replies[0]
 
     async def ping(self) -> None:
         """Check that the broker answers.
@@ -181,18 +145,16 @@ class Pipeline:
 
     def leave(self, place: str) -> None:
         """Learn that the broker is at ``place`` now; a connection to another one is given up."""
-        if self._connection is not None and self._place != place:
+        if self._keeper.leads_elsewhere(place):
             reason = f"it is no longer the master, which is {place} now"
-            self._lose(self._unavailable(reason), reason)
+            self._lose(self._errors.unavailable(reason), reason)
 
     async def close(self) -> None:
         """Fail what is under way, and disconnect; calling it again does nothing."""
         self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait({self._connecting})
-        self._fail_all(self._is_closed())
-        connection, self._connection = self._connection, None
+        await self._keeper.stop_connecting()
+        self._fail_all(self._errors.closed())
+        connection = self._keeper.take()
         if connection is not None:
             connection.drop("closed by this side")
             await connection.closed
@@ -200,24 +162,23 @@ class Pipeline:
     # ---- the queue
 
     def _awaited(self, chunk: Chunk) -> asyncio.Future[list[Outcome]]:
-        """Take a chunk; return what its outcomes will be in."""
+        """Take a chunk; return the future of its outcomes."""
         chunk.done = future = asyncio.get_running_loop().create_future()
         self._submit(chunk)
-        return future
+        return cast("asyncio.Future[list[Outcome]]", future)
 
     def _submit(self, chunk: Chunk) -> None:
         loop = asyncio.get_running_loop()
         if self._closed:
-            if self._refusing:  # whoever was just told publishes again, and would be told in ever deeper calls
+            if self._refusing:  # a callback that publishes again would be called in ever deeper calls
                 loop.call_soon(self._refuse, chunk)
             else:
                 self._refuse(chunk)
             return
         chunk.deadline = loop.time() + self._timeout
         self._waiting.append(chunk)
-        if self._connection is None:
-            if self._connecting is None:
-                self._connecting = loop.create_task(self._connect(), name="realizehit publisher")
+        if self._keeper.connection is None:
+            self._keeper.connect()
         elif self._send_handle is None:
             self._send_handle = loop.call_soon(self._send)
         if self._timer is None:
@@ -228,40 +189,52 @@ class Pipeline:
             return
         self._refusing = True
         try:
-            self._fail(chunk, self._is_closed(), sent=False)
+            self._fail(chunk, self._errors.closed(), sent=False)
         finally:
             self._refusing = False
 
     def _send(self) -> None:
         """Write what waits, as far as the window has room."""
         self._send_handle = None
-        connection = self._connection
-        if connection is None or self._probe is not None:
+        connection = self._keeper.connection
+        if connection is None or self._probe.under_way is not None:
             return
         parts: list[bytes] = []
         while self._waiting and self._messages_under_way < WINDOW_MESSAGES and self._bytes_under_way < WINDOW_BYTES:
             chunk = self._waiting.popleft()
-            if chunk.done.done():
-                continue  # its publisher gave up before it was sent
-            if not self._under_way:
-                self._last_progress = connection.loop.time()
-            parts.append(self._pack(chunk))
-            self._under_way.append(chunk)
-            self._messages_under_way += chunk.count
-            self._bytes_under_way += chunk.size
+            if not chunk.done.done():  # else its publisher gave up before it was sent
+                parts.append(self._start(chunk, connection))
         if parts:
             connection.write(b"".join(parts))
 
+    def _start(self, chunk: Chunk, connection: CommandConnection) -> bytes:
+        """Count a chunk that is about to be sent as under way; return its commands."""
+        if not self._under_way:
+            self._last_progress = connection.loop.time()
+        commands = self._pack(chunk)
+        self._under_way.append(chunk)
+        self._messages_under_way += chunk.count
+        self._bytes_under_way += chunk.size
+        return commands
+
     def _pack(self, chunk: Chunk) -> bytes:
         """Return the commands of a chunk that is about to be sent."""
-        return pack_publish(chunk.messages) or PING
+        return chunk.pack()
 
     def replied(self, connection: CommandConnection, replies: list[Any]) -> None:
         """Take the replies of one read, in their order."""
         if self._silent:
             self._silent = False
             self._on_up()
-        self._last_progress = self._last_reply = connection.loop.time()
+        self._last_progress = self._probe.last_reply = connection.loop.time()
+        taken = self._take(connection, replies)
+        if taken < len(replies):
+            connection.drop(f"a reply that nothing asked for: {str(replies[taken])[:100]}")
+        elif self._waiting and self._send_handle is None and connection is self._keeper.connection:
+            self._send_handle = connection.loop.call_soon(self._send)
+
+    def _take(self, connection: CommandConnection, replies: list[Any]) -> int:
+        """Take replies; return how many of them something under way had asked for."""
         start = 0
         while start < len(replies) and self._under_way:
             chunk = self._under_way[0]
@@ -270,58 +243,54 @@ class Pipeline:
             start += len(taken)
             if len(chunk.replies) == chunk.count:
                 self._under_way.popleft()
-                self._messages_under_way -= chunk.count
-                self._bytes_under_way -= chunk.size
-                if chunk is self._probe:
-                    self._probe = None
-                if not chunk.done.done():
-                    chunk.done.set_result(self._outcomes(chunk))
-        if start < len(replies):
-            connection.drop(f"a reply that nothing asked for: {str(replies[start])[:100]}")
-        elif self._waiting and self._send_handle is None:
-            self._send_handle = connection.loop.call_soon(self._send)
+                self._finish(chunk, chunk.count, chunk.size)
+        return start
 
-    def _outcomes(self, chunk: Chunk) -> list[Outcome]:
-        """Turn replies into outcomes, which they nearly always are already."""
-        if any(type(reply) is not int for reply in chunk.replies):
-            for index, reply in enumerate(chunk.replies):
-                if isinstance(reply, hiredis.ReplyError):
-                    chunk.refusal = str(reply)
-                    chunk.replies[index] = self._error_of(chunk.refusal)
-                elif type(reply) is not int and chunk.messages:
-                    shown = self._broker.scrub(str(reply))[:100]
-                    chunk.replies[index] = BrokerRefused(f"broker {self._broker}: PUBLISH answered {shown}")
-        return chunk.replies
+    def _finish(self, chunk: Chunk, commands: int, size: int) -> None:
+        """Report the outcomes of a chunk that is answered.
+
+        Args:
+            chunk: the chunk.
+            commands: how many it counted in the window.
+            size: how many bytes of payload it counted in the window.
+        """
+        self._messages_under_way -= commands
+        self._bytes_under_way -= size
+        self._probe.answered(chunk)
+        if not chunk.done.done():
+            chunk.done.set_result(chunk.outcomes(self._errors))
+
+    # ---- failures
 
     def _expire(self, looked_again: bool = False) -> None:
         """Fail what has had its time; end a connection on which nothing has come back for as long."""
         loop = asyncio.get_running_loop()
         if not looked_again:
-            self._timer = loop.call_later(_LAST_LOOK, self._expire, True)
+            self._timer = loop.call_later(LAST_LOOK, self._expire, True)
             return
         self._timer = None
         try:
             self._fail_late(loop.time())
-        finally:  # also where telling of a failure failed
+        finally:  # also where a callback failed
             due = [chunk.deadline for chunk in chain(self._under_way, self._waiting) if not chunk.done.done()][:1]
-            if self._under_way:  # also where nobody waits for these any more: they tell whether the broker is there
+            if self._under_way:  # also those that were given up: their replies tell whether the broker is there
                 due.append(self._last_progress + self._timeout)
             if self._timer is not None:  # set for what was published meanwhile
                 self._timer.cancel()
                 self._timer = None
             if due:
-                self._timer = loop.call_at(max(min(due), loop.time() + _LAST_LOOK), self._expire)
+                self._timer = loop.call_at(max(min(due), loop.time() + LAST_LOOK), self._expire)
 
     def _fail_late(self, now: float) -> None:
         late = False
         for queue, sent in ((self._under_way, True), (self._waiting, False)):
-            # Whoever is told may publish, which changes the queues.
+            # A callback may publish, which changes the queues.
             for chunk in list(takewhile(lambda chunk: chunk.deadline <= now, queue)):
                 if not chunk.done.done():
-                    self._fail(chunk, self._is_late(), sent)
+                    self._fail(chunk, self._errors.late(), sent)
                     late = True
         if self._under_way and now - self._last_progress >= self._timeout:
-            self._lose(self._is_late(), "it does not answer")
+            self._lose(self._errors.late(), "it does not answer")
         elif late:
             self._silent = True
             self._on_down()
@@ -331,15 +300,15 @@ class Pipeline:
     def _fail(self, chunk: Chunk, error: BrokerError, sent: bool) -> None:
         """Fail what of a chunk has no reply yet."""
         chunk.failure = error
-        known = self._outcomes(chunk)
+        known = chunk.outcomes(self._errors)
         missing = chunk.count - len(known)
-        chunk.done.set_result([*known, *[self._unclear(error) if sent else error] * missing])
+        chunk.done.set_result([*known, *[self._errors.unclear(error) if sent else error] * missing])
 
     def _fail_all(self, error: BrokerError) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # Whoever is told may publish: that stands in new queues.
+        # A callback may publish, which goes into new queues.
         under_way, self._under_way = self._under_way, deque()
         waiting, self._waiting = self._waiting, deque()
         self._forget_under_way()
@@ -348,192 +317,64 @@ class Pipeline:
                 if not chunk.done.done():
                     self._fail(chunk, error, sent)
 
-    # ---- the probe
-
     def _forget_under_way(self) -> None:
         """Start over, without anything under way and without a probe."""
         self._under_way.clear()
         self._messages_under_way = self._bytes_under_way = 0
-        self._probe = None
-        if self._probe_timer is not None:
-            self._probe_timer.cancel()
-            self._probe_timer = None
+        self._probe.stop()
 
-    def _watch(self) -> None:
-        """Probe the connection where it is idle; make it anew where that is not answered."""
-        connection = self._connection
-        if connection is None:
-            return
-        try:
-            self._look(connection)
-        except Exception as error:  # noqa: BLE001 - a new connection has a probe again
-            self._defects.note(error)
-            connection.drop(f"the probe failed: {error!r}")
+    # ---- the connection and its probe
 
-    def _look(self, connection: CommandConnection) -> None:
-        loop = connection.loop
-        if self._probe is not None:
-            self._probe_timer = loop.call_later(_LAST_LOOK, self._judge, self._probe)
-            return
-        due = self._last_reply + self._probe_after
-        if self._under_way or self._waiting or loop.time() < due:
-            # What is under way has a time of its own, and its replies tell as much.
-            self._probe_timer = loop.call_at(max(due, loop.time() + self._probe_after / 2), self._watch)
-            return
-        self._probe = probe = Chunk((), 0)
-        probe.done = CallbackCompletion(lambda outcome: None, loop)
-        probe.deadline = loop.time() + self._timeout
-        self._under_way.append(probe)
-        self._messages_under_way += probe.count
-        self._last_progress = loop.time()
-        connection.write(PING)
-        self._probe_timer = loop.call_later(self._probe_timeout, self._watch)
-
-    def _judge(self, probe: Chunk) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        if self._probe is not probe:
-            self._watch()
-            return
-        self._replace(connection)
-        connection.drop(f"no answer to a PING within {self._probe_timeout:g} seconds")
-
-    def _replace(self, connection: CommandConnection) -> None:
-        """Give up a connection that has nothing but a probe under way; what waits goes over the next one."""
-        self._connection = None
-        self._forget_under_way()
-        if self._connecting is None:
-            self._connecting = connection.loop.create_task(self._connect(), name="realizehit publisher")
-
-    # ---- the connection
-
-    async def _connect(self) -> None:
-        connection = CommandConnection(self, self._broker.login(), self._name)
-        try:
-            failure = await self._open(connection)
-        except BaseException:
-            connection.drop("given up")
-            raise
-        finally:
-            self._connecting = None
-        if failure is None and connection.closed.done():
-            failure = self._unavailable(self._broker.scrub(connection.closed.result()))
-        if failure is None:
-            self.connects += 1
-            self._connection = connection
-            self._silent = False
-            self._last_reply = connection.loop.time()
-            self._probe_timer = connection.loop.call_later(self._probe_after, self._watch)
-            self._on_up()
-            self._send()
-        else:
-            connection.drop("given up")
-            self._lose(failure, "")
-
-    async def _open(self, connection: CommandConnection) -> BrokerError | None:
-        try:
-            async with asyncio.timeout(self._timeout):
-                self._place = await self._broker.connect(lambda: connection)
-                await connection.ready
-        except TimeoutError:
-            return self._is_late()
-        except ssl.SSLCertVerificationError as error:
-            return BrokerRefused(f"broker {self._broker}: its certificate is not accepted: {error}")
-        except BrokerRefused as error:
-            return BrokerRefused(f"broker {self._broker} refused the login: {self._broker.scrub(str(error))}")
-        except OSError as error:  # BrokerUnavailable is one
-            return self._unavailable(self._broker.scrub(reason_of(error)))
-        except Exception as error:  # noqa: BLE001 - nobody awaits this task: what waits for the connection has to fail
-            self._defects.note(error)
-            return self._unavailable(f"connecting failed: {type(error).__name__}")
+    async def prepare(self, connection: CommandConnection) -> BrokerError | None:
+        """Have a new connection used at once. See `ConnectionUser.prepare`."""
         return None
+
+    def connected(self, connection: CommandConnection) -> None:
+        """Send what waits. See `ConnectionUser.connected`."""
+        self._silent = False
+        self._probe.start(connection)
+        self._on_up()
+        self._send()
+
+    def failed(self, error: BrokerError) -> None:
+        """Fail what waits. See `ConnectionUser.failed`."""
+        self._lose(error, "")
 
     def lost(self, connection: CommandConnection, reason: str) -> None:
         """Learn that the connection is gone."""
-        if self._connection is not connection:
+        if self._keeper.connection is not connection:
             return
-        if self._probe is not None and self._waiting:
-            self._replace(connection)  # the probe found out in time: nothing of what waits was sent
+        if self._probe.under_way is not None and self._waiting:
+            self._replace()  # the probe found out in time: nothing of what waits was sent
         else:
-            self._lose(self._unavailable(self._broker.scrub(reason)), "")
+            self._lose(self._errors.lost(reason), "")
 
     def _lose(self, error: BrokerError, reason: str) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._keeper.take()
         if connection is not None and reason:
             connection.drop(reason)
         self._on_down()
         self._fail_all(error)
 
-    # ---- what failures mean
+    def _replace(self) -> None:
+        """Make a new connection in place of one that has nothing but a probe under way; what waits goes over that."""
+        self._keeper.take()
+        self._forget_under_way()
+        self._keeper.connect()
 
-    def _error_of(self, text: str) -> BrokerError:
-        shown = self._broker.scrub(text)
-        return self._unavailable(shown) if code_of(text) in TRANSIENT else self._refused(shown)
+    def is_idle(self) -> bool:
+        """Whether nothing is under way and nothing waits."""
+        return not self._under_way and not self._waiting
 
-    def _refused(self, text: str) -> BrokerRefused:
-        return BrokerRefused(f"broker {self._broker} refused: {text}")
+    def send_probe(self, connection: CommandConnection) -> Chunk:
+        """Send a PING. See `Probed.send_probe`."""
+        probe = Chunk((), 0)
+        probe.done = CallbackCompletion(lambda outcome: None, connection.loop)
+        probe.deadline = connection.loop.time() + self._timeout
+        connection.write(self._start(probe, connection))
+        return probe
 
-    def _unavailable(self, text: str) -> BrokerUnavailable:
-        return BrokerUnavailable(f"broker {self._broker}: {text}")
-
-    def _unclear(self, error: BrokerError) -> BrokerError:
-        """Say that what was sent already may have been taken."""
-        return (
-            PublishUnclear(f"{error}; it may have taken the message") if isinstance(error, BrokerUnavailable) else error
-        )
-
-    def _is_late(self) -> BrokerUnavailable:
-        return self._unavailable(f"no answer within {self._timeout:g} seconds")
-
-    def _is_closed(self) -> BrokerUnavailable:
-        return self._unavailable("this side is closed")
-
-
-class CallbackCompletion:
-    """What takes a future's place where nobody awaits: no task has to wake up for the outcome."""
-
-    __slots__ = ("_loop", "_tell")
-
-    def __init__(self, tell: Callable[[Outcome], None], loop: asyncio.AbstractEventLoop) -> None:
-        self._tell: Callable[[Outcome], None] | None = tell
-        self._loop = loop
-
-    def done(self) -> bool:
-        """Whether there is an outcome."""
-        return self._tell is None
-
-    def set_result(self, outcomes: list[Outcome]) -> None:
-        """Tell the only message's."""
-        tell, self._tell = self._tell, None
-        try:
-            if tell is not None:
-                tell(outcomes[0])
-        except Exception as error:  # noqa: BLE001 - the other replies are for others
-            self._loop.call_exception_handler({"message": "telling of a publication failed", "exception": error})
-
-
-class Chunk:
-    """Messages that are answered together; none at all stands for a PING."""
-
-    __slots__ = ("count", "deadline", "done", "failure", "messages", "refusal", "replies", "shapes", "size")
-
-    done: asyncio.Future[list[Outcome]] | CallbackCompletion
-    shapes: tuple[bytes, ...]  # only where messages are projected: those that there were when it was sent
-
-    def __init__(self, messages: Sequence[Message], size: int) -> None:
-        self.messages = messages
-        self.size = size  # bytes of payload
-        self.count = len(messages) or 1  # replies that it takes
-        self.deadline = 0.0
-        self.replies: list[Any] = []
-        self.refusal = ""
-        self.failure: BrokerError | None = None  # of the chunk as a whole
-
-
-def _chunk(messages: Sequence[Message], start: int) -> Chunk:
-    end, size = start, 0
-    while end < len(messages) and end - start < CHUNK_MESSAGES and size < CHUNK_BYTES:
-        size += len(messages[end][1])
-        end += 1
-    return Chunk(messages[start:end], size)
+    def give_up(self, connection: CommandConnection, reason: str) -> None:
+        """Replace a connection that did not answer. See `Probed.give_up`."""
+        self._replace()
+        connection.drop(reason)

@@ -8,30 +8,44 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from realizehit.broker.base import Bus, BusListener, BusState
+from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
+from realizehit.broker.link_settings import LinkSettings
+from realizehit.broker.projections import ProjectionCounts
+from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
-from realizehit.broker.subscriber import Link, LinkSettings
+from realizehit.broker.shapes.following import FollowingPipeline
+from realizehit.broker.shapes.registrar import Registrar
+from realizehit.broker.shapes.wildcards import Wildcards, source_of
+from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
 from realizehit.common.upkeep import keep_up
-from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.pattern import is_wildcard, shape_of
 
 
-class _Reports:
-    """The listener of a bus's link: keeps the bus's own state, and passes the rest straight on."""
+class _Reports(BusListener):
+    """The listener of a bus's link: keeps the bus's own state, and passes everything on."""
 
     def __init__(self, bus: RedisBus, listener: BusListener) -> None:
         self._bus = bus
         self._listener = listener
-        self.deliver = listener.deliver
-        self.subscribed = listener.subscribed
-        self.refused = listener.refused
-        self.restored = listener.restored
 
-    def state_changed(self, state: BusState) -> None:
-        """Take over the link's state."""
+    def deliver(self, batch: Batch) -> None:
+        self._listener.deliver(batch)
+
+    def subscribed(self, channel: Interest) -> None:
+        self._listener.subscribed(channel)
+
+    def refused(self, channel: Interest, error: BrokerError) -> None:
+        self._listener.refused(channel, error)
+
+    def state_changed(self, source: Source, state: BusState) -> None:
         self._bus.take_state(state)
-        self._listener.state_changed(state)
+        self._listener.state_changed(source, state)
+
+    def restored(self, source: Source, seconds: float) -> None:
+        self._listener.restored(source, seconds)
 
 
 class RedisBus(Bus):
@@ -48,6 +62,9 @@ class RedisBus(Bus):
             called the same with ``-publisher`` behind it.
         link: times of the subscriber connection.
         subscribe_url: where to subscribe, when that is another place than the broker itself, such as a relay.
+        project: whether what is published here reaches wildcard subscriptions too, see `FollowingPipeline`.
+        max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold. ``None`` for a bus that
+            registers none: it subscribes to the channels of wildcards as to any other.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -61,13 +78,19 @@ class RedisBus(Bus):
         publish_timeout: float = 5.0,
         client_name: str = "realizehit",
         link: LinkSettings | None = None,
+        project: bool = True,
+        max_shapes: int | None = None,
     ) -> None:
+        self._project = project
         self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
         self._subscribe_address = self._address if subscribe_url is None else Address(subscribe_url)
         self._publish_timeout = publish_timeout
         self._client_name = client_name
         self._link_settings = link
+        self._max_shapes = max_shapes
         self._link: Link | None = None
+        self._registrar: Registrar | None = None
+        self._wildcards: Wildcards | None = None
         self._pipeline: Pipeline | None = None
         self._watch_task: asyncio.Task[None] | None = None
 
@@ -82,15 +105,30 @@ class RedisBus(Bus):
         return self._link.bytes_received if self._link else 0
 
     @property
+    def shapes(self) -> int:
+        """How many shapes are registered for this node."""
+        return self._wildcards.registered if self._wildcards else 0
+
+    @property
     def silence(self) -> float:
         """Seconds since the last sign of the broker. See `Bus.silence`."""
         return self._link.silence if self._link else 0.0
+
+    @property
+    def followed_shapes(self) -> tuple[bytes, ...]:
+        """Shapes by which publications are projected now; none while there is no publishing connection."""
+        return self._pipeline.shapes if self._pipeline else ()
+
+    @property
+    def projected(self) -> ProjectionCounts:
+        """Counts projections. See `Bus.projected`."""
+        return self._pipeline.projected if self._pipeline else super().projected
 
     # ---- life
 
     async def start(self, listener: BusListener | None) -> None:
         """Connect. See `Bus.start`."""
-        self._pipeline = Pipeline(
+        self._pipeline = (FollowingPipeline if self._project else Pipeline)(
             self._address,
             timeout=self._publish_timeout,
             name=f"{self._client_name}-publisher",
@@ -99,12 +137,7 @@ class RedisBus(Bus):
         )
         try:
             if listener is not None:
-                self._link = Link(
-                    self._subscribe_address,
-                    _Reports(self, listener),
-                    client_name=self._client_name,
-                    settings=self._link_settings,
-                )
+                self._link = self._make_link(_Reports(self, listener))
                 await self._link.start()
             else:
                 with contextlib.suppress(BrokerUnavailable):  # merely away; the state was noted
@@ -118,6 +151,18 @@ class RedisBus(Bus):
             watching = keep_up(f"watching the sentinels of {self._address}", watch)
             self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
 
+    def _make_link(self, listener: BusListener) -> Link:
+        if self._max_shapes is not None:
+            listener = self._wildcards = Wildcards(listener)
+        link = Link(self._subscribe_address, listener, client_name=self._client_name, settings=self._link_settings)
+        if self._max_shapes is not None and self._wildcards is not None:
+            # Registered at the broker itself, also where a relay subscribes: it is one command in ten seconds.
+            self._registrar = Registrar(
+                self._address, self._wildcards, most=self._max_shapes, name=f"{self._client_name}-registrar"
+            )
+            self._wildcards.attach(link, self._registrar)
+        return link
+
     async def _watch(self, address: SentinelAddress, pipeline: Pipeline) -> None:
         """Leave a broker that is not the master any more.
 
@@ -130,6 +175,8 @@ class RedisBus(Bus):
                 pipeline.leave(place)
                 if self._link is not None and self._subscribe_address is address:
                     self._link.leave(place)
+                if self._registrar is not None:
+                    self._registrar.move_to(place)
             await asyncio.sleep(WATCH_INTERVAL)
 
     async def close(self) -> None:
@@ -143,6 +190,8 @@ class RedisBus(Bus):
             await self._pipeline.close()
         if self._link is not None:
             await self._link.close()
+        if self._registrar is not None:
+            await self._registrar.close()
         if isinstance(self._address, SentinelAddress):
             await self._address.close()
 
@@ -161,13 +210,26 @@ class RedisBus(Bus):
 
     # ---- subscribing
 
-    def subscribe(self, channel: bytes) -> bool:
+    def subscribe(self, channel: Interest) -> bool:
         """Ask for a channel. See `Bus.subscribe`."""
-        return self._subscriber().subscribe(channel)
+        link = self._subscriber()
+        if self._wildcards is not None and is_wildcard(channel):
+            return self._wildcards.subscribe(channel)
+        return link.subscribe(channel)
 
-    def unsubscribe(self, channel: bytes) -> None:
+    def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel. See `Bus.unsubscribe`."""
-        self._subscriber().unsubscribe(channel)
+        link = self._subscriber()
+        if self._wildcards is not None and is_wildcard(channel):
+            self._wildcards.unsubscribe(channel)
+        else:
+            link.unsubscribe(channel)
+
+    def source_of(self, channel: Interest) -> Source:
+        """Return the source of a channel's publications: the shape of a wildcard, or the broker."""
+        if self._wildcards is not None and is_wildcard(channel):
+            return source_of(shape_of(channel))
+        return BROKER
 
     def _subscriber(self) -> Link:
         if self._link is None:
@@ -176,22 +238,30 @@ class RedisBus(Bus):
 
     # ---- publishing
 
-    def publish(self, channel: bytes, payload: bytes) -> Coroutine[Any, Any, int]:
+    def publish(self, publication: Publication) -> Coroutine[Any, Any, Published]:
         """Publish one message. See `Bus.publish`."""
-        return self._publisher().publish(channel, payload)
+        return self._publisher().publish(publication)
 
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
-        """Publish one message, and tell. See `Bus.publish_soon`."""
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
+        """Publish one message, and call back. See `Bus.publish_soon`."""
         try:
             pipeline = self._publisher()
         except BrokerUnavailable as error:
             done(error)
         else:
-            pipeline.publish_soon(channel, payload, done)
+            pipeline.publish_soon(publication, done)
 
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Publish messages in order. See `Bus.publish_many`, and `Pipeline.publish_many` for its times."""
-        return await self._publisher().publish_many(messages)
+        return await self._publisher().publish_many(publications)
+
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        """Ask with PUBSUB NUMSUB. See `Bus.nodes`."""
+        reply = await self._publisher().ask("PUBSUB", "NUMSUB", *channels)
+        counts = reply[1::2] if isinstance(reply, list) else []
+        if len(counts) != len(channels) or not all(type(count) is int for count in counts):
+            raise BrokerRefused(f"broker {self._address}: PUBSUB NUMSUB answered {str(reply)[:100]}")
+        return counts
 
     async def ping(self) -> None:
         """Check that the broker answers. See `Bus.ping`."""

@@ -6,11 +6,12 @@ Used by everything that publishes; subscribing has a connection of its own, sinc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, cast
 
 import hiredis
 
+from realizehit.broker.publication import Publication
 from realizehit.errors import BrokerRefused, BrokerUnavailable
 
 PING: Final = b"*1\r\n$4\r\nPING\r\n"
@@ -36,15 +37,16 @@ _NO_MORE: Final = object()  # what the reader says when no whole reply is left
 pack: Final[Callable[[tuple[bytes | str, ...]], bytes]] = cast("Any", hiredis.pack_command)  # its stub says one word
 
 
-def pack_publish(messages: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Return the PUBLISH commands of some ``(channel, payload)`` pairs, one behind the other.
+def pack_publish(publications: Iterable[Publication]) -> bytes:
+    """Return the PUBLISH commands of some publications, one behind the other.
 
-    Cost: one formatting per message, a quarter of what hiredis' own packing takes, and one join.
+    Cost: one formatting for each, a quarter of what hiredis' own packing takes, and one join.
     """
     return b"".join(
         [
-            b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(channel), channel, len(payload), payload)
-            for channel, payload in messages
+            b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+            % (len(publication.channel), publication.channel, len(publication.payload), publication.payload)
+            for publication in publications
         ]
     )
 
@@ -77,7 +79,7 @@ class Owner(Protocol):
 
 
 class CommandConnection(asyncio.Protocol):
-    """One connection that logs in, then hands over replies a read at a time; which answers what is the owner's affair.
+    """One connection that logs in, then hands over replies a read at a time; the owner matches them to commands.
 
     Args:
         owner: told of everything once the connection is ready.
@@ -147,7 +149,7 @@ class CommandConnection(asyncio.Protocol):
             self.closed.set_result(self._reason)
         if not self.ready.done():
             self.ready.set_exception(BrokerUnavailable(self._reason))
-            self.ready.exception()  # whoever gave up on connecting does not look
+            self.ready.exception()  # marks it as retrieved, since nobody may be waiting for it any more
         self._owner.lost(self, self._reason)
 
     def _take_login(self, command: str, reply: Any) -> None:

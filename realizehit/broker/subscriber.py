@@ -1,79 +1,31 @@
-"""The subscriber side of a broker: which channels are wanted, and a connection kept up that has them.
+"""The subscriber side of a broker: a connection that is kept up, and has exactly the channels that are wanted.
 
-The state of a channel, and everything that changes it, lives in this file. It is a handful of bits in a dict entry,
-since there may be hundreds of thousands:
-
-======= ==========================================================================================
-WANTED  the node asked for it
-ON      the last command sent for it was SUBSCRIBE
-BUSY    that command is not answered yet; nothing else is sent for the channel until it is
-WAITING the listener was promised a word when the channel is in force
-QUEUED  it stands in the queue of channels to look at when the next commands go out
-ALONE   a command of many channels that held it was refused, so it goes in one of its own
-LAPSED  it was in force on an earlier connection, and has not been again
-KEPT    a relay that lost the broker will see to it; it is BUSY until the relay says that all is in force again
-======= ===========================================================================================
-
-A channel is in force when it is WANTED and ON, not BUSY. When WANTED and ON differ and it is not BUSY, it is QUEUED,
-and the next flush sends what makes them equal. A lost connection clears all but WANTED, WAITING and LAPSED, which it
-sets where the channel was in force. Once there is a connection and no channel is LAPSED any more, all is restored.
+What is wanted, and what the broker was told, is in `channel_states`. This file connects, matches the two, and measures
+gaps: from the time up to which everything published has certainly arrived, to when all channels are in force again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
-from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
-from realizehit.broker.base import BusListener, BusState
+from realizehit.broker.base import BROKER, Batch, BusListener, BusState, Interest, Source
+from realizehit.broker.channel_states import BATCH, ChannelStates
 from realizehit.broker.connection import SUBSCRIBE, UNSUBSCRIBE, Command, SubscriberConnection
+from realizehit.broker.link_settings import LinkSettings
+from realizehit.broker.outage_log import OutageLog
 from realizehit.broker.resp import TRANSIENT, code_of
 from realizehit.broker.url import Address
-from realizehit.common.seldom import LOG_INTERVAL, REMINDER, Seldom, more
+from realizehit.common.backoff import Backoff
+from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
-WANTED: Final = 1
-ON: Final = 2
-BUSY: Final = 4
-WAITING: Final = 8
-QUEUED: Final = 16
-ALONE: Final = 32
-LAPSED: Final = 64
-KEPT: Final = 128
-
-BATCH: Final = 512  # channels in one command
 WINDOW: Final = 16  # commands in flight; bounds what the broker must buffer in replies when everything is resubscribed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkSettings:
-    """Times of a link, in seconds.
-
-    A dead peer behind a live TCP connection is noticed after ``probe_after + probe_timeout`` and a little. A broker
-    that is back is noticed within two seconds: the pause between two attempts is at most one, and an attempt to reach a
-    host that swallows what it is sent ends before the system's third try, which would come after three.
-
-    Attributes:
-        probe_after: between two PINGs, which also bound what is counted too much as a gap.
-        dial_timeout: for reaching the broker, TLS included.
-        connect_timeout: for that and the login, which a broker that is busy may take its time for.
-        quiet_for: of an outage, before anything is logged of it: where somebody else logs it at once.
-    """
-
-    dial_timeout: float = 2.0
-    connect_timeout: float = 5.0
-    probe_after: float = 1.0
-    probe_timeout: float = 5.0
-    backoff_first: float = 0.05
-    backoff_most: float = 1.0
-    quiet_for: float = 0.0
 
 
 class Link:
@@ -88,6 +40,7 @@ class Link:
         listener: told of everything that arrives.
         client_name: how the connection is called in the broker's ``CLIENT LIST``.
         settings: its times.
+        source: how the listener knows this link.
     """
 
     def __init__(
@@ -97,6 +50,7 @@ class Link:
         *,
         client_name: str = "realizehit",
         settings: LinkSettings | None = None,
+        source: Source = BROKER,
     ) -> None:
         self.state = BusState.CONNECTING
         self.connects = 0
@@ -104,8 +58,8 @@ class Link:
         self._listener = listener
         self._client_name = client_name
         self._settings = settings or LinkSettings()
-        self._channels: dict[bytes, int] = {}
-        self._queue: deque[bytes] = deque()
+        self._source = source
+        self._channels = ChannelStates(self)
         self._flush_handle: asyncio.Handle | None = None
         self._connection: SubscriberConnection | None = None  # only while it is ready
         self._place = ""  # where the connection leads
@@ -113,17 +67,12 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._earlier_messages = 0
         self._earlier_bytes = 0
-        self._away_since: float | None = None
-        self._told = ""  # the last trouble of this outage that was logged
-        self._remind_at = 0.0
+        self._outages = OutageLog(address, self._settings.quiet_for)
         self._seldom = Seldom(LOG_INTERVAL)
-        self._lapsed = 0  # channels that are LAPSED
         self._certain = 0.0  # of the connection before this one, or when the relay lost the broker
         self._relay_waits = False  # the relay has lost the broker and waits for it
         self._defects = Failures("the link to the broker")
         self._gap_since: float | None = None  # while what was in force is not so again
-        # The connection hands its batches straight to the listener: nothing of this class is on the way of a message.
-        self.deliver = listener.deliver
 
     # ---- life
 
@@ -192,38 +141,18 @@ class Link:
 
     # ---- what the node wants
 
-    def subscribe(self, channel: bytes) -> bool:
+    def subscribe(self, channel: Interest) -> bool:
         """Want a channel; True when it is in force already, else the listener will be told. See `Bus.subscribe`."""
-        flags = self._channels.get(channel, 0)
-        if flags & (ON | BUSY) == ON:
-            self._channels[channel] = flags | WANTED
-            return True
-        self._put(channel, flags | WANTED | WAITING)
-        return False
+        return self._channels.want(channel)
 
-    def unsubscribe(self, channel: bytes) -> None:
+    def unsubscribe(self, channel: Interest) -> None:
         """Want a channel no longer. See `Bus.unsubscribe`."""
-        flags = self._channels.get(channel, 0)
-        if flags & WANTED:
-            self._put(channel, flags & ~(WANTED | WAITING | ALONE | LAPSED))
-            self._recover(flags)
-
-    def _put(self, channel: bytes, flags: int) -> None:
-        """Store a channel's state, queue it where a command is due, forget it where nothing is left to say."""
-        if not flags & (BUSY | QUEUED):
-            if bool(flags & WANTED) == bool(flags & ON):
-                if not flags & WANTED:
-                    self._channels.pop(channel, None)
-                    return
-            elif self._connection is not None:
-                flags |= QUEUED
-                self._queue.append(channel)
-                self._schedule_flush()
-        self._channels[channel] = flags
+        self._channels.leave(channel)
 
     # ---- commands
 
-    def _schedule_flush(self) -> None:
+    def commands_due(self) -> None:
+        """Have what is due sent at the end of this loop turn."""
         if self._flush_handle is None:
             self._flush_handle = self._loop.call_soon(self._flush)
 
@@ -240,45 +169,35 @@ class Link:
             connection.drop("sending commands failed")
 
     def _send_due(self, connection: SubscriberConnection) -> None:
-        joining: list[bytes] = []
-        leaving: list[bytes] = []
-        room = (WINDOW - connection.in_flight) * BATCH
-        while self._queue and room > 0:
-            channel = self._queue.popleft()
-            flags = self._channels.get(channel, 0) & ~QUEUED
-            if not flags & (ON | BUSY | WANTED):
-                self._channels.pop(channel, None)
-            elif flags & (ON | BUSY | WANTED) == WANTED:
-                self._channels[channel] = flags & ~ALONE | ON | BUSY
-                if flags & ALONE:
-                    connection.send(SUBSCRIBE, [channel])
-                    room -= BATCH
-                else:
-                    joining.append(channel)
-                    room -= 1
-            elif flags & (ON | BUSY | WANTED) == ON:
-                self._channels[channel] = flags & ~ON | BUSY
-                leaving.append(channel)
-                room -= 1
-            else:
-                self._channels[channel] = flags
-        for kind, channels in ((SUBSCRIBE, joining), (UNSUBSCRIBE, leaving)):
-            for start in range(0, len(channels), BATCH):
-                connection.send(kind, channels[start : start + BATCH])
+        due = self._channels.take_due((WINDOW - connection.in_flight) * BATCH)
+        for subscribe, channels in due.batches():
+            connection.send(SUBSCRIBE if subscribe else UNSUBSCRIBE, channels)
         connection.flush()
+
+    # ---- what the channels report
+
+    def in_force(self, channel: Interest) -> None:
+        """Pass it on."""
+        self._listener.subscribed(channel)
+
+    def refused(self, channel: Interest, text: str) -> None:
+        """Pass on that the broker refused a channel."""
+        error = BrokerRefused(f"the broker refused channel {channel.decode('ascii', 'replace')}: {text}")
+        self._listener.refused(channel, error)
+
+    def recovered(self) -> None:
+        """End the gap: all that had been in force is so again."""
+        self._end_gap()
 
     # ---- what the connection reports
 
-    def confirmed(self, kind: bytes, channel: bytes) -> None:
+    def deliver(self, batch: Batch) -> None:
+        """Pass on the publications of one read: one call a read, not one a message."""
+        self._listener.deliver(batch)
+
+    def confirmed(self, kind: bytes, channel: Interest) -> None:
         """Take the reply to a command for one channel."""
-        flags = self._channels[channel] & ~(BUSY | KEPT)
-        in_force = kind == SUBSCRIBE and flags & WANTED
-        tell = in_force and flags & WAITING
-        self._put(channel, flags & ~(WAITING | LAPSED) if in_force else flags)
-        if tell:
-            self._listener.subscribed(channel)
-        if in_force:
-            self._recover(flags)
+        self._channels.confirm(channel, subscribed=kind == SUBSCRIBE)
 
     def failed(self, command: Command, text: str) -> None:
         """Take an error: it fails this command, and no channel that could have been subscribed without the others."""
@@ -286,29 +205,19 @@ class Link:
             # The channel may stay subscribed at the broker. That costs traffic and nothing else.
             if (left_out := self._seldom.passes("unsubscribe")) is not None:
                 logger.warning("broker %s refused to unsubscribe: %s%s", self._address, text, more(left_out))
-            for channel in command.channels:
-                self._put(channel, self._channels[channel] & ~BUSY)
+            self._channels.stay(command.channels)
         elif code_of(text) in TRANSIENT or code_of(text) == "NOAUTH":
             if self._connection is not None:
                 self._connection.drop(text)
         elif len(command.channels) > 1:
-            for channel in command.channels:
-                flags = self._channels[channel] & ~(ON | BUSY)
-                self._put(channel, flags | ALONE if flags & WANTED else flags)
+            self._channels.take_apart(command.channels)
         else:
-            self._refused(command.channels[0], text)
-
-    def _refused(self, channel: bytes, text: str) -> None:
-        flags = self._channels.pop(channel)
-        if flags & WANTED:
-            error = BrokerRefused(f"the broker refused channel {channel.decode('ascii', 'replace')}: {text}")
-            self._listener.refused(channel, error)
-        self._recover(flags)
+            self._channels.refuse(command.channels[0], text)
 
     def answered(self) -> None:
         """Send what waited for room in the window."""
-        if self._queue:
-            self._schedule_flush()
+        if self._channels.has_due:
+            self.commands_due()
 
     def relay_lost_broker(self) -> bool:
         """Have all that is in force wait for the relay, which will subscribe to it again."""
@@ -320,10 +229,7 @@ class Link:
         self._relay_waits = True
         if self._gap_since is None:
             self._gap_since = self._certain
-        for channel, flags in self._channels.items():
-            if flags & (ON | BUSY) == ON:
-                self._channels[channel] = flags | BUSY | KEPT | (LAPSED if flags & WANTED else 0)
-        self._lapsed = sum(1 for flags in self._channels.values() if flags & LAPSED)
+        self._channels.keep_for_relay()
         self._set_state(BusState.DOWN)
         return True
 
@@ -335,16 +241,16 @@ class Link:
         self._up_since = self._loop.time()
         self.connects += 1
         self._set_state(BusState.UP)
-        for channel in [channel for channel, flags in self._channels.items() if flags & KEPT]:
-            self.confirmed(SUBSCRIBE, channel)
-        if self._queue:
-            self._schedule_flush()
+        for channel in self._channels.kept():
+            self._channels.confirm(channel, subscribed=True)
+        if self._channels.has_due:
+            self.commands_due()
         self._end_gap()
 
-    def relay_refused(self, channel: bytes, text: str) -> None:
+    def relay_refused(self, channel: Interest, text: str) -> None:
         """Give up a channel that waited for the relay."""
-        if self._channels.get(channel, 0) & KEPT:
-            self._refused(channel, text)
+        if self._channels.is_kept(channel):
+            self._channels.refuse(channel, text)
 
     def disconnected(self) -> None:
         """Forget what was known of the broker; what is wanted stays wanted."""
@@ -358,42 +264,31 @@ class Link:
         if self._gap_since is None:
             # One that was lost before it served at all: the listener learns of a beginning, so also of an end.
             self._gap_since = self._loop.time() if connection is None else self._certain
-        self._queue.clear()
-        self._channels = {name: _after_loss(flags) for name, flags in self._channels.items() if flags & WANTED}
-        self._lapsed = sum(1 for flags in self._channels.values() if flags & LAPSED)
+        self._channels.on_disconnected()
         self._set_state(BusState.DOWN)
 
-    def _recover(self, flags: int) -> None:
-        """Count a channel that had these flags and is not LAPSED any more; the last one ends the gap."""
-        if flags & LAPSED:
-            self._lapsed -= 1
-            self._end_gap()
-
     def _end_gap(self) -> None:
-        if self._gap_since is None or self._lapsed or self._relay_waits:
+        if self._gap_since is None or self._channels.lapsed or self._relay_waits:
             return
         if self._connection is not None:
             seconds, self._gap_since = self._loop.time() - self._gap_since, None
-            self._listener.restored(seconds)
+            self._listener.restored(self._source, seconds)
 
     # ---- keeping a connection
 
     async def _run(self, tried: asyncio.Event) -> None:
         settings = self._settings
-        failures = 0
+        backoff = Backoff(settings.backoff_first, settings.backoff_most)
         while True:
             began = self._loop.time()
             try:
                 if await self._live(tried) and self._loop.time() - began > settings.backoff_most:
-                    failures = 0
+                    backoff.reset()
             except Exception as error:
                 if not tried.is_set():
                     raise
                 self._defects.note(error)
-            most = min(settings.backoff_most, settings.backoff_first * 2 ** min(failures, 30))
-            failures += 1
-            # Full jitter: nodes that lost one broker together must not come back together.
-            await asyncio.sleep(random.uniform(0, most))  # noqa: S311  # no secret depends on it
+            await asyncio.sleep(backoff.next())
 
     async def _live(self, tried: asyncio.Event) -> bool:
         """Connect, and use the connection until it is lost; False where there was none."""
@@ -402,14 +297,14 @@ class Link:
         except (BrokerError, OSError) as error:  # TimeoutError is an OSError
             if not tried.is_set() and isinstance(error, BrokerRefused):
                 raise
-            self._report(self._address.scrub(str(error) or type(error).__name__))
+            self._outages.trouble(self._address.scrub(str(error) or type(error).__name__), self._loop.time())
             if self._gap_since is None:  # it never was there: the listener learns of a beginning, so also of an end
                 self._gap_since = self._loop.time()
             self._set_state(BusState.DOWN)
             tried.set()
             return False
         try:
-            self._report(await self._stay(connection, tried))
+            self._outages.trouble(await self._stay(connection, tried), self._loop.time())
         except BaseException:
             connection.drop("closed by this side")
             await connection.closed
@@ -445,46 +340,14 @@ class Link:
             self._connection = connection
             self._up_since = self._loop.time()
             self.connects += 1
-            self._queue.extend(self._channels)
-            if self._queue:
-                self._schedule_flush()
+            self._channels.on_connected()
             self._set_state(BusState.UP)
             self._end_gap()
-            self._away_since = None
-            if self._told:
-                logger.info("broker %s is back, %d channels to subscribe again", self._address, len(self._channels))
-                self._told = ""
+            self._outages.over(len(self._channels))
         tried.set()
         return await asyncio.shield(connection.closed)
 
     def _set_state(self, state: BusState) -> None:
         if self.state is not state and self.state is not BusState.CLOSED:
             self.state = state
-            self._listener.state_changed(state)
-
-    def _report(self, trouble: str) -> None:
-        """Log an outage once, another cause of it and one that comes again now and then, and one that lasts."""
-        now = self._loop.time()
-        if self._away_since is None:
-            self._away_since = now
-        seconds = now - self._away_since
-        level, left_out = logging.WARNING, 0
-        if self._told and now >= self._remind_at:
-            self._remind_at = now + REMINDER
-        elif seconds < self._settings.quiet_for or trouble == self._told:
-            level = logging.DEBUG
-        else:
-            passes = self._seldom.passes("another cause" if self._told else "away")
-            level, left_out = (logging.DEBUG, 0) if passes is None else (logging.WARNING, passes)
-        lasts = f" for {seconds:.0f} s" if seconds >= LOG_INTERVAL else ""
-        logger.log(level, "broker %s is away%s: %s; trying again%s", self._address, lasts, trouble, more(left_out))
-        if level == logging.WARNING:
-            if not self._told:
-                self._remind_at = now + REMINDER
-            self._told = trouble
-
-
-def _after_loss(flags: int) -> int:
-    """Return what is left of a channel's flags when its connection is lost."""
-    lapsed = flags & LAPSED or (LAPSED if flags & (ON | BUSY) == ON else 0)
-    return flags & (WANTED | WAITING) | lapsed
+            self._listener.state_changed(self._source, state)

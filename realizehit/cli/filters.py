@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 import click
 
@@ -18,7 +19,7 @@ def pattern_from(filters: Sequence[str]) -> Pattern:
     written ``%2C``.
 
     Raises:
-        click.UsageError: there is none, or one breaks a rule of patterns.
+        click.UsageError: there is no filter, or one breaks a rule of patterns.
     """
     if not filters:
         raise click.UsageError("a pattern needs a filter: write key=value, such as kind=news")
@@ -29,8 +30,23 @@ def pattern_from(filters: Sequence[str]) -> Pattern:
 
 
 def _as_utf8(argument: str) -> str:
-    """Return an argument as the text that was typed, also where Python takes the terminal for one without UTF-8."""
+    """Return an argument as the text that was typed, also if Python assumes a terminal without UTF-8."""
     try:
         return os.fsencode(argument).decode()
     except UnicodeError:
         return argument
+
+
+def as_argument(filters: Mapping[str, object]) -> str:
+    """Return filters as one argument that `pattern_from` reads: ``kind=news,channel=CNN``.
+
+    What would be read differently, and what is not visible on a terminal, is percent-encoded.
+    """
+    return ",".join(f"{_escaped(key)}={_escaped(str(value))}" for key, value in filters.items())
+
+
+def _escaped(text: str) -> str:
+    return "".join(
+        character if character.isprintable() and character not in "%,= " else quote(character, safe="")
+        for character in text
+    )

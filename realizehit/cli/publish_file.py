@@ -1,4 +1,4 @@
-"""``realizehit publish --file``: a file of NDJSON, a block of lines at a time, and a pipe's lines as they come."""
+"""``realizehit publish --file``: a file of NDJSON in blocks of lines, and a pipe's lines as they arrive."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from typing import Any, Final, NamedTuple
 import click
 import msgspec
 
-from realizehit.cli.failures import told
-from realizehit.cli.publish import Target, counted, without_bom
+from realizehit.cli.error_text import describe_error
+from realizehit.cli.publish_target import Target
+from realizehit.cli.text import counted, without_bom
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.common.surrogates import Hidden
 from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Rejected, ResponseTimeout, ServerUnavailable
 from realizehit.pattern import Pattern
 
 BLOCK_LINES: Final = 2000  # that are published at once
-BLOCK_BYTES: Final = 1 << 20  # likewise; one line may be longer
+BLOCK_BYTES: Final = 1 << 20  # that are published at once; one line may be longer
 CHUNK: Final = 1 << 18  # bytes that are read at once
 
 _REFUSALS: Final = (401, 403, 404, 405, 429)  # of a whole request; a message that is refused has no status
@@ -106,7 +107,7 @@ async def _blocks(source: _Source, pattern: Pattern | None) -> AsyncIterator[lis
 
 
 def _reader(pattern: Pattern | None) -> Callable[[bytes], _Line | None]:
-    """Return what reads one line after the other; blank ones are ``None`` and counted all the same."""
+    """Return a function that reads one line after another; it returns ``None`` for a blank line, and counts it."""
     decoder = msgspec.json.Decoder(_Body)
     numbers = itertools.count(1)
 
@@ -152,7 +153,7 @@ class _Source:
         self._rest: list[bytes] = []  # of a line whose end has not come
 
     async def lines(self, *, wait: bool) -> list[bytes]:
-        """Return lines that are there, without their ends; none where only a part of one is.
+        """Return the lines that have arrived whole, without their ends; none where only a part of one has.
 
         Args:
             wait: whether to wait where nothing is there.
@@ -183,12 +184,12 @@ class _Source:
 
 
 def _is_hopeless(outcome: PublishOutcome) -> bool:
-    """Whether what follows would fare no better: nobody is there, or who is there takes nothing from this client."""
+    """Whether the following lines would fail too: the server is away, or takes nothing from this client."""
     return isinstance(outcome, _AWAY) or (isinstance(outcome, Rejected) and outcome.status in _REFUSALS)
 
 
 def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
-    """Say what became of a line; return whether it was published."""
+    """Print the result of a line; return whether it was published."""
     if isinstance(outcome, PublishResult):
         if as_json:
             click.echo(json.dumps({"line": line.number, "id": outcome.id, "nodes": outcome.nodes}))
@@ -197,12 +198,12 @@ def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
     if as_json:
         click.echo(json.dumps({"line": line.number, "error": text, "code": code}))
     else:
-        click.echo(f"line {line.number}: {told(outcome) if outcome else f'{text}  ({code})'}", err=True)
+        click.echo(f"line {line.number}: {describe_error(outcome) if outcome else f'{text}  ({code})'}", err=True)
     return False
 
 
 class _Progress:
-    """A bar on standard error, where that is a terminal; of bytes, since nobody has counted the lines."""
+    """A bar on standard error, where that is a terminal; of bytes, since the number of lines is not known."""
 
     def __init__(self, file: Path) -> None:
         self._bar: Any = None

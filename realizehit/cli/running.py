@@ -1,4 +1,4 @@
-"""Runs what a client command does, and turns how it ends into an exit status and a line for people."""
+"""Runs the coroutine of a client command, and turns its end into an exit status and a line for people."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Final
 
 import click
 
-from realizehit.cli.failures import told
+from realizehit.cli.error_text import describe_error
 from realizehit.errors import PatternError, RealizehitError, RequestError, SettingsError
 
 INTERRUPTED: Final = 130  # what a shell reports for Ctrl+C
 
 
 def run(main: Coroutine[Any, Any, int]) -> None:
-    """Run to the end and exit with what it returned; quietly with 130 on Ctrl+C.
+    """Run a coroutine and exit with the status that it returned; with 130 and without a message on Ctrl+C.
 
     Raises:
-        click.ClickException: exit status 2 where the command was given something wrong, 1 for any other failure.
+        click.ClickException: exit status 2 if an argument is wrong, 1 for any other failure.
     """
     try:
         status = asyncio.run(main)
@@ -27,6 +27,6 @@ def run(main: Coroutine[Any, Any, int]) -> None:
         status = INTERRUPTED
     except RealizehitError as error:
         if isinstance(error, PatternError | RequestError | SettingsError):
-            raise click.UsageError(told(error)) from None
-        raise click.ClickException(told(error)) from None
+            raise click.UsageError(describe_error(error)) from None
+        raise click.ClickException(describe_error(error)) from None
     sys.exit(status)

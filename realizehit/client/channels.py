@@ -6,36 +6,43 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from realizehit._fanout import channel_id
+from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
-from realizehit.errors import BrokerError, BrokerUnavailable, RealizehitError, WildcardUnsupported
-from realizehit.pattern import Pattern, channel_of
+from realizehit.errors import BrokerError, BrokerUnavailable, PatternError, RealizehitError
+from realizehit.pattern import Pattern, publication_channel
 
 BLOCK_MESSAGES: Final = 4096
 BLOCK_BYTES: Final = 2 << 20  # of payload; one message may be larger
 
 
-def encode_message(pattern: Mapping[str, Any], payload: Any) -> tuple[bytes, bytes]:
-    """Return the channel and the payload's JSON text.
+def encode_message(pattern: Mapping[str, Any], payload: Any) -> Publication:
+    """Return what goes to the broker: the channel and the payload's JSON text.
 
     Raises:
-        PatternError: the pattern breaks a rule, or carries the reserved ``*``.
+        PatternError: the pattern breaks a rule, or has a wildcard ``*``.
         RequestError: the payload cannot be written as JSON.
     """
     if type(pattern) is Pattern:  # it holds its channel; asking `isinstance` of a mapping costs more than the rest
         if pattern.has_wildcard:
-            raise WildcardUnsupported(f"{pattern.channel!r} carries the reserved '*' and cannot be published to")
-        return pattern.channel.encode(), encode_payload(payload)
-    return channel_of(pattern), encode_payload(payload)
+            raise PatternError(f"{pattern.channel!r} has a wildcard '*', which only subscriptions can have")
+        return Publication(pattern.channel.encode(), encode_payload(payload))
+    return Publication(publication_channel(pattern), encode_payload(payload))
 
 
-Block = list[tuple[bytes, bytes]]
-"""Pairs of channel and payload, sent at once."""
+def result_of(pattern: Mapping[str, Any], publication: Publication, published: Published) -> PublishResult:
+    """Return what a publisher is told of a message that the broker took."""
+    label = pattern.id if type(pattern) is Pattern else channel_id(publication.channel)
+    return PublishResult(label, published.nodes)
+
+
+Block = list[Publication]
+"""Publications that are sent at once."""
 
 
 def publish_in_blocks(
     messages: Iterable[Message],
-) -> Generator[Block, Sequence[int | BrokerError], list[PublishOutcome]]:
-    """Publish any number of messages; whoever drives this generator does the sending.
+) -> Generator[Block, Sequence[Outcome], list[PublishOutcome]]:
+    """Publish any number of messages; the caller that drives this generator does the sending.
 
     Args:
         messages: looked at only as far as the next block needs.
@@ -49,7 +56,7 @@ def publish_in_blocks(
     outcomes: list[PublishOutcome | None] = []
     failure: BrokerError | None = None
     for block, places in _blocks(messages, outcomes):
-        replies: Sequence[int | BrokerError]
+        replies: Sequence[Outcome]
         if failure is None:
             replies = yield block
             if isinstance(replies[-1], BrokerUnavailable):
@@ -57,14 +64,14 @@ def publish_in_blocks(
         else:
             replies = [failure] * len(block)
         results: dict[tuple[bytes, int], PublishResult] = {}  # most messages of a block share few channels
-        for place, (channel, _), reply in zip(places, block, replies, strict=True):
-            if type(reply) is not int:
+        for place, publication, reply in zip(places, block, replies, strict=True):
+            if type(reply) is not Published:
                 outcomes[place] = cast(BrokerError, reply)
                 continue
-            key = channel, reply
+            key = publication.channel, reply.nodes
             result = results.get(key)
             if result is None:
-                result = results[key] = PublishResult(channel_id(channel), reply)
+                result = results[key] = PublishResult(channel_id(publication.channel), reply.nodes)
             outcomes[place] = result
     return [outcome for outcome in outcomes if outcome is not None]
 
@@ -86,7 +93,7 @@ def _blocks(messages: Iterable[Message], outcomes: list[PublishOutcome | None]) 
         block.append(encoded)
         places.append(len(outcomes))
         outcomes.append(None)
-        size += len(encoded[1])
+        size += len(encoded.payload)
         if len(block) == BLOCK_MESSAGES or size >= BLOCK_BYTES:
             yield block, places
             block, places, size = [], [], 0

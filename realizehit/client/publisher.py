@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from realizehit._fanout import channel_id
 from realizehit.broker.publisher import Pipeline
+from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.url import Address
-from realizehit.client.channels import encode_message, publish_in_blocks
-from realizehit.client.home import PerLoop
+from realizehit.client.channels import encode_message, publish_in_blocks, result_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
-from realizehit.client.wire import Backoff, was_silent
+from realizehit.client.ownership import PerLoop
+from realizehit.client.reconnect_rules import was_silent
+from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["PublishOutcome", "PublishResult", "Publisher", "RawJSON"]
@@ -29,9 +30,9 @@ class _Line:
         up: whether the broker has answered on it.
     """
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float, wildcards: bool) -> None:
         self.up = False
-        self.pipeline = Pipeline(
+        self.pipeline = (FollowingPipeline if wildcards else Pipeline)(
             address, timeout=timeout, on_up=lambda: self._set_up(True), on_down=lambda: self._set_up(False)
         )
 
@@ -48,14 +49,15 @@ class Publisher:
             await publisher.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
 
     Each event loop and each process that uses it has one connection, made when it is first needed and again after it
-    was lost. What is published in one turn of
-    the event loop goes out together. Nothing is ever sent twice.
+    was lost. What is published in one turn of the event loop goes out together. Nothing is ever sent twice.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``, with user and password, and of redis-py's options
             ``socket_connect_timeout``, ``socket_keepalive`` and those for TLS; others are refused.
         timeout: seconds until a publication fails.
         retries: how often connecting is tried again at most.
+        wildcards: whether messages reach wildcard subscriptions too. The broker's user needs further rights for that
+            (docs/security.md); where they are missing, publishing is refused.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -63,12 +65,14 @@ class Publisher:
     Reentrancy: any number of tasks may use it, of one event loop after another too.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES) -> None:
+    def __init__(
+        self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES, wildcards: bool = True
+    ) -> None:
         self._retries = retries
         self._timeout = timeout
         self._closed = False
         address = Address(url)
-        self._lines = PerLoop(lambda: _Line(address, timeout))
+        self._lines = PerLoop(lambda: _Line(address, timeout, wildcards))
 
     async def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
         """Publish one message.
@@ -84,9 +88,9 @@ class Publisher:
                 may have taken the message.
             BrokerRefused: it answered with an error.
         """
-        channel, text = encode_message(pattern, payload)
+        publication = encode_message(pattern, payload)
         line = await self._reach()
-        return PublishResult(channel_id(channel), await line.pipeline.publish(channel, text))
+        return result_of(pattern, publication, await line.pipeline.publish(publication))
 
     async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined.

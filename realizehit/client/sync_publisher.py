@@ -12,13 +12,16 @@ import redis.exceptions as errors
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from realizehit._fanout import channel_id
+from realizehit.broker.projections import OutcomeSums, ProjectionCounts, projections_of, with_projections
+from realizehit.broker.publication import PUBLISHED, Outcome, published
 from realizehit.broker.resp import pack_publish
+from realizehit.broker.shapes.view import READ, RIGHTS, RegistryView
 from realizehit.broker.url import Address
-from realizehit.client.channels import Block, encode_message, publish_in_blocks
+from realizehit.client.channels import Block, encode_message, publish_in_blocks, result_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
 from realizehit.client.publisher import DEFAULT_URL
-from realizehit.client.wire import Backoff, was_silent
+from realizehit.client.reconnect_rules import was_silent
+from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
 
 PIPELINE_MESSAGES: Final = 1024  # written before the replies are read, which fit into the socket's buffer
@@ -50,16 +53,21 @@ class Publisher:
             ``socket_connect_timeout``, ``socket_keepalive`` and those for TLS; others are refused.
         timeout: seconds without progress until a publication fails.
         retries: how often connecting is tried again at most. Nothing is ever sent twice.
+        wildcards: whether messages reach wildcard subscriptions too; as `realizehit.Publisher`.
 
     Raises:
         SettingsError: the URL cannot be used.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES) -> None:
+    def __init__(
+        self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES, wildcards: bool = True
+    ) -> None:
         self._address = Address(url)
         self._retries = retries
         self._timeout = timeout
         self._closed = False
+        self._view = RegistryView() if wildcards else None
+        self._projected = ProjectionCounts()
         self._pool = redis.ConnectionPool.from_url(
             url,
             protocol=2,
@@ -67,14 +75,16 @@ class Publisher:
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
         )
+        # Publishing knows no databases, and the registry of shapes is in the first one.
+        self._pool.connection_kwargs["db"] = 0
 
     def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
         """Publish one message; arguments, result and errors as `realizehit.Publisher.publish`."""
-        message = encode_message(pattern, payload)
-        (outcome,) = self._exchange([message])
+        publication = encode_message(pattern, payload)
+        (outcome,) = self._exchange([publication])
         if isinstance(outcome, BrokerError):
             raise outcome
-        return PublishResult(channel_id(message[0]), outcome)
+        return result_of(pattern, publication, outcome)
 
     def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined; as `realizehit.Publisher.publish_many`."""
@@ -119,31 +129,67 @@ class Publisher:
     ) -> None:
         self.close()
 
-    def _exchange(self, block: Block) -> Sequence[int | BrokerError]:
-        """Send a block and read what the broker says; where the connection fails, the rest has that error."""
-        replies: list[int | BrokerError] = []
+    def _exchange(self, block: Block) -> Sequence[Outcome]:
+        """Send a block and read what the broker answers; where the connection fails, the rest has that error."""
+        outcomes: list[Outcome] = []
         sent = 0
         try:
             connection = self._connect()
             try:
+                if self._view is not None and self._view.shapes is None:  # nothing is published before this is known
+                    connection.send_packed_command([READ])
+                    self._read_registry(connection, self._view)
                 for start in range(0, len(block), PIPELINE_MESSAGES):
                     part = block[start : start + PIPELINE_MESSAGES]
                     sent += len(part)
-                    connection.send_packed_command([pack_publish(part)])
-                    for _ in part:
-                        replies.append(self._read(connection))  # noqa: PERF401 - those before a failure count
+                    if self._view is None:
+                        connection.send_packed_command([pack_publish(part)])
+                        self._read(connection, len(part), outcomes)
+                    else:
+                        outcomes += self._publish_projected(connection, part, self._view)
             except BaseException:
-                connection.disconnect()  # replies that nobody reads would answer the next command
+                connection.disconnect()  # replies that were not read would answer the next command
                 raise
             finally:
                 self._pool.release(connection)
         except (errors.RedisError, OSError, BrokerError) as error:
             failure = error if isinstance(error, BrokerError) else self._translated(error)
-            if isinstance(failure, BrokerUnavailable) and sent > len(replies):
+            if isinstance(failure, BrokerUnavailable) and sent > len(outcomes):
                 unclear = PublishUnclear(f"{failure}; it may have taken the message")
-                replies += [unclear] * (sent - len(replies))
-            replies += [failure] * (len(block) - len(replies))
-        return replies
+                outcomes += [unclear] * (sent - len(outcomes))
+            outcomes += [failure] * (len(block) - len(outcomes))
+        return outcomes
+
+    def _publish_projected(self, connection: Any, part: Block, view: RegistryView) -> list[Outcome]:
+        """Publish messages with their projections, then the projections by shapes that were new meanwhile."""
+        known = view.shapes
+        if known:
+            items, places = with_projections(part, known, self._projected)
+            connection.send_packed_command([pack_publish(items) + READ])
+            sums = OutcomeSums([published(0)] * len(part))
+            for place, outcome in zip(places, self._read(connection, len(places), []), strict=True):
+                sums.add(place, outcome)
+        else:
+            connection.send_packed_command([pack_publish(part) + READ])
+            sums = OutcomeSums(self._read(connection, len(part), []))
+        shapes = self._read_registry(connection, view)
+        if shapes is not known:
+            new = tuple(shape for shape in shapes if shape not in (known or ()))
+            owed = [(place, projection) for place, one in enumerate(part) for projection in projections_of(one, new)]
+            if owed:
+                connection.send_packed_command([pack_publish(projection for _, projection in owed)])
+                for (place, _), outcome in zip(owed, self._read(connection, len(owed), []), strict=True):
+                    sums.add(place, outcome)
+        return sums.outcomes
+
+    def _read_registry(self, connection: Any, view: RegistryView) -> tuple[bytes, ...]:
+        try:
+            reply = connection.read_response()
+        except errors.NoPermissionError as error:
+            raise BrokerRefused(f"{self._translated(error)}; {RIGHTS}") from None
+        if not isinstance(reply, list):
+            raise BrokerRefused(f"broker {self._address}: ZRANGE answered {str(reply)[:100]}")
+        return view.take(reply)
 
     def _connect(self) -> Any:
         """Take a connection that stands. Only this is tried again: it publishes nothing."""
@@ -162,12 +208,21 @@ class Publisher:
             left -= 1
             time.sleep(backoff.next())
 
-    def _read(self, connection: Any) -> int | BrokerError:
-        try:
-            reply = connection.read_response()
-        except errors.ResponseError as error:
-            return self._translated(error)
-        return reply if type(reply) is int else BrokerRefused(f"PUBLISH answered {str(reply)[:100]}")
+    def _read(self, connection: Any, count: int, outcomes: list[Outcome]) -> list[Outcome]:
+        """Append the outcomes of so many PUBLISH commands; where the connection fails, those before count."""
+        read = connection.read_response
+        for _ in range(count):
+            try:
+                reply = read()
+            except errors.ResponseError as error:
+                outcomes.append(self._translated(error))
+                continue
+            outcome = PUBLISHED.get(reply) if type(reply) is int else None
+            outcomes.append(outcome or self._unusual(reply))
+        return outcomes
+
+    def _unusual(self, reply: Any) -> Outcome:
+        return published(reply) if type(reply) is int else BrokerRefused(f"PUBLISH answered {str(reply)[:100]}")
 
     def _translated(self, error: Exception) -> BrokerError:
         text = self._address.scrub(str(error) or type(error).__name__)

@@ -1,8 +1,8 @@
-# A connection as the engine keeps it, the slots that connections live in, and queues of connections.
-# Structures and inline functions for `_fanout.pyx`.
+# A connection and a channel as the engine keeps them, the slots that connections live in, and queues of connections.
 #
-# A slot is used by one connection after another; its generation, which is part of the handle, tells them apart, so that
-# a late answer never reaches somebody else.
+# Called by all other parts. A slot is used by one connection after another. The generation is part of the handle and
+# tells them apart, so that a late answer never reaches the wrong connection. Nothing here raises, calls Python or makes
+# a system call.
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -19,7 +19,7 @@ cdef enum ConnState:
     CONN_OPEN = 1               # in the registry; takes messages
     CONN_CLOSING = 2            # out of the registry; its last frames go out, what it sends is thrown away
     CONN_SLOW = 3               # its queue passed a bound: takes nothing more, and is sent away after this dispatch
-    CONN_DEAD = 4               # waits for its burial, which closes its socket
+    CONN_DEAD = 4               # waits for `reap`, which closes its socket
 
 cdef enum ConnFlag:
     IS_TRANSPORT = 1            # second kind of sink: its bytes go through a Python transport
@@ -27,24 +27,24 @@ cdef enum ConnFlag:
     ON_BULK = 4                 # stands in the bulk dirty list
     ON_PYTHON = 8               # stands in the list of transports to write to
     BLOCKED = 16                # the socket was full; written again when it says so
-    SLOW_PARSER = 32                   # its bytes go to a parser in Python
+    SLOW_PARSER = 32            # its bytes go to a parser in Python
     SEEN = 64                   # something was received since the last ping
     PINGED = 128                # a ping is out
     LAST_FRAME = 256            # a close frame is queued; nothing may follow it
     PEER_DONE = 512             # the peer's close frame came: after the last frame the socket can be closed at once
     HALF_CLOSED = 1024          # our side of the socket is shut, or its transport was told to close
-    RELEASE_PENDING = 2048               # its socket is closed; the slot is free again once no list names it
+    RELEASE_PENDING = 2048      # its socket is closed; the slot is free again once no list names it
     OVERDUE = 4096              # the time to end is over
-    DISCARD_INPUT = 8192                 # it broke the protocol: nothing more of it is read
-    ON_SLOW = 16384             # stands in the list of those to be sent away
-    ON_OVER = 32768             # stands in the list of those who are watched, as much waits for them
+    DISCARD_INPUT = 8192        # it broke the protocol: nothing more of it is read
+    ON_SLOW = 16384             # stands in the list of connections to close as too slow
+    ON_OVER = 32768             # stands in the list of watched connections, for which much waits
     TLS = 65536                 # its transport encrypts, over another transport that has a buffer of its own
     LISTED = 49166              # ON_URGENT, ON_BULK, ON_PYTHON, ON_SLOW and ON_OVER: a list names it
 
 
 cdef struct Subscription:
     # A connection's side of "this connection is subscribed to that channel".
-    PyObject* channel           # a Channel, which lives as long as it has subscribers
+    Channel* channel            # lives as long as it has subscribers
     uint32_t position           # where the connection stands in the channel's array
     uint32_t number             # the channel's id as a number, to see collisions without touching the channel
 
@@ -53,6 +53,25 @@ cdef struct Subscriber:
     # The channel's side.
     Conn* conn
     uint32_t index              # where the channel stands in the connection's array
+
+
+cdef struct Channel:
+    # A channel that has subscribers, which stand in an array without gaps.
+    PyObject* name              # bytes; the registry's key, which holds the reference
+    Subscriber* subs
+    Subscriber only             # one subscriber, a common case, needs no block
+    uint32_t count
+    uint32_t room
+    uint32_t number             # the id as a number
+    uint32_t recent             # publications since `busiest` was last asked
+    uint8_t flags               # of ChannelFlag: what was asked for, or is so by its name
+    char id[8]
+
+
+cdef enum ChannelFlag:
+    CHANNEL_HELD = 1            # publications are withheld: they belong to an earlier subscription at the broker
+    CHANNEL_WILDCARD = 2        # a star stands in its name: publications come with their concrete channel
+    CHANNEL_WATCHED = 4         # the connections that leave it are told to Python
 
 
 cdef struct Input:
@@ -72,6 +91,7 @@ cdef struct Conn:
     uint32_t flags
     uint8_t state
     uint8_t framing
+    uint8_t frame_key           # which frames it shares: framing and features
     uint8_t strikes             # what it sent too fast: refused less allowed, 0 or more
     uint32_t over               # last tick at which its queue was within the limit, for ON_OVER; when closing is over
     # The queue: a ring of frames. Most of the time it is empty, else it mostly holds one, which needs no block.

@@ -1,5 +1,5 @@
 # Frames: what a message looks like on a connection, per framing, and how an incoming WebSocket frame is taken apart.
-# Inline functions for `_fanout.pyx`; nothing here knows a connection.
+# Inline functions; nothing here knows a connection.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -29,6 +29,11 @@ cdef enum:  # framings
     FRAMING_SSE_CHUNKED = 8  # Server-Sent Events, each in a chunk of HTTP/1.1
     FRAMINGS = 9            # how many there are
 
+cdef enum:  # features, a bit each: what a connection asked for, which changes how publications look on it
+    FEATURES_PLAIN = 0      # none
+    FEATURE_SETS = 1        # how many sets of features there are
+    FRAME_KEYS = 9          # FRAMINGS * FEATURE_SETS: how many different frames one publication can have
+
 cdef enum:
     FRAME_MAX = 0x7FFF0000      # bytes; sums of two sizes, which are 32 bits, do not overflow
 
@@ -38,12 +43,49 @@ cdef struct Frame:
     uint32_t size           # bytes
 
 
+cdef struct Message:
+    # What is sent, before it takes the form of a framing. Nothing of it is owned.
+    const char* id          # 8 bytes, the subscription's id; NULL for a reply, which has neither label nor channel
+    const char* label       # stands between the id and "?": "@c=<channel>" for a wildcard's publication
+    size_t label_size       # bytes; 0 for none
+    const char* text        # the payload or the reply
+    size_t size
+    const char* whole       # label, "?" and text as the broker sent them; the text where there is no label
+    size_t whole_size
+    const char* channel     # what was subscribed to
+    size_t channel_size
+
+
+cdef inline Message reply_of(const char* text, size_t size) noexcept nogil:
+    cdef Message m
+    m.id = m.label = m.channel = NULL
+    m.label_size = m.channel_size = 0
+    m.text = m.whole = text
+    m.size = m.whole_size = size
+    return m
+
+
 cdef inline bint is_websocket(int framing) noexcept nogil:
     return framing <= FRAMING_ENGINEIO_3
 
 
 cdef inline bint is_event_stream(int framing) noexcept nogil:
     return framing == FRAMING_SSE or framing == FRAMING_SSE_CHUNKED
+
+
+cdef inline uint8_t frame_key(int framing, int features) noexcept nogil:
+    """The number of the frame that connections of this framing and these features share, below `FRAME_KEYS`."""
+    if framing == FRAMING_ENGINEIO_3:
+        framing = FRAMING_ENGINEIO_4    # their messages are the same
+    return <uint8_t> (features * FRAMINGS + framing)
+
+
+cdef inline int key_framing(int key) noexcept nogil:
+    return key % FRAMINGS
+
+
+cdef inline int key_features(int key) noexcept nogil:
+    return key // FRAMINGS
 
 
 cdef inline char* frame_bytes(Frame* f) noexcept nogil:

@@ -1,4 +1,7 @@
-# Messages as a broker sends them to a subscriber (RESP2). Inline functions for `_fanout.pyx`.
+# Messages as a broker sends them to a subscriber (RESP2): a relay's hop to its workers.
+#
+# Called by `framings.pxd`. The frame is held once by the caller; NULL means that there is no memory for it. The payload
+# is what came from the broker, a wildcard's label included.
 
 from libc.string cimport memcpy
 

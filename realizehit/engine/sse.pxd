@@ -1,16 +1,19 @@
-# Messages as Server-Sent Events. Inline functions for `_fanout.pyx`.
+# Messages as Server-Sent Events.
 #
-# An event has the subscription's id in its field of that name, and the payload in its data. A line end in the payload,
-# which JSON has only between its tokens, begins a further data line. The standard knows three, CR LF, LF and CR.
-# Readers that know one know LF, so that all are written as that. A reader that joins the lines has LF then too.
+# Called by `framings.pxd`. Each frame is held once by the caller; NULL means that there is no memory for it.
 #
-# In a response of HTTP/1.1 each event is a chunk of its own, so that who reads chunks has it at once.
+# An event has the subscription's id in its field of that name, the label behind it (`id: 3bf1d979@c=channel:CNN`), and
+# the payload in its data. A label has no line ends. A line end in the payload, which JSON has only between its tokens,
+# begins a further data line. The standard knows three line ends, CR LF, LF and CR. All readers know LF, so that each is
+# written as LF; a reader that joins the lines uses LF too.
+#
+# In a response of HTTP/1.1 each event is a chunk of its own, so that a reader of chunks has it at once.
 #
 # Source: the HTML standard, section 9.2.6; RFC 9112, section 7.1.
 
 from libc.string cimport memcpy
 
-from realizehit.engine.frames cimport Frame, frame_bytes, frame_new
+from realizehit.engine.frames cimport Frame, Message, frame_bytes, frame_new
 from realizehit.engine.memory cimport Pool
 
 
@@ -44,13 +47,14 @@ cdef inline Frame* chunk_frame(Pool* pool, size_t size, char** out) noexcept nog
     return f
 
 
-cdef inline Frame* sse_frame(Pool* pool, const char* id, const char* text, size_t size, bint chunked) noexcept nogil:
-    """Build an event; `id` is NULL for one that belongs to no subscription."""
-    cdef size_t i, length = 6 + size + 2
+cdef inline Frame* sse_frame(Pool* pool, const Message* m, bint chunked) noexcept nogil:
+    """Build an event; a reply becomes one without an id, which belongs to no subscription."""
+    cdef const char* text = m.text
+    cdef size_t i, size = m.size, length = 6 + size + 2
     cdef Frame* f
     cdef char* out
-    if id != NULL:
-        length += 4 + 8 + 1
+    if m.id != NULL:
+        length += 4 + 8 + m.label_size + 1
     for i in range(size):
         if is_half_of_end(text, size, i):
             length -= 1
@@ -63,11 +67,14 @@ cdef inline Frame* sse_frame(Pool* pool, const char* id, const char* text, size_
         out = frame_bytes(f)
     if f == NULL:
         return NULL
-    if id != NULL:
+    if m.id != NULL:
         memcpy(out, b"id: ", 4)
-        memcpy(out + 4, id, 8)
-        out[12] = c'\n'
-        out += 13
+        memcpy(out + 4, m.id, 8)
+        out += 12
+        memcpy(out, m.label, m.label_size)
+        out += m.label_size
+        out[0] = c'\n'
+        out += 1
     memcpy(out, b"data: ", 6)
     out += 6
     for i in range(size):

@@ -21,6 +21,12 @@ cdef extern from *:
     const uint32_t NIL "RH_NIL"  # no slot
 
 
+cdef inline void wheel_init(Wheel* wheel) noexcept nogil:
+    cdef int i
+    for i in range(WHEEL):
+        wheel.buckets[i] = NIL
+
+
 cdef inline void wheel_unset(Wheel* wheel, Slots* slots, Conn* c) noexcept nogil:
     if c.due == 0:
         return

@@ -23,16 +23,10 @@ from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus, BusState
 from realizehit.errors import AccessDenied, BrokerError, ErrorCode
 from realizehit.http import assets, openapi, welcome
+from realizehit.http.audience import Audience
 from realizehit.http.fast_path import Handler
-from realizehit.http.publishing import (
-    DEFECT,
-    PROBLEM,
-    RETRY_AFTER,
-    BrokerErrorReporter,
-    Publish,
-    PublishBatch,
-    problem_of,
-)
+from realizehit.http.problems import DEFECT, PROBLEM, RETRY_AFTER, BrokerErrorReporter, problem_of
+from realizehit.http.publishing import Publish, PublishBatch
 from realizehit.node.messages import problem
 from realizehit.node.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
@@ -49,18 +43,20 @@ def create_app(
     transports: Sequence[Route] = (),
     more: Sequence[Route] = (),
     gate: Gate | None = None,
+    subscribers: Callable[[bytes], int] | None = None,
 ) -> Application:
     """Build the application.
 
     Args:
-        bus: the broker; whoever calls this starts and closes it.
+        bus: the broker; the caller starts and closes it.
         settings: the prefix and the bounds; the defaults where none are given.
         metrics: what ``/metrics`` shows; of the bus alone where none is given.
         draining: whether the server is going away, which makes it not ready.
         publish: whether messages can be published here; health and metrics are served anyway.
         transports: routes that tell pages of other origins themselves what they may read.
         more: further routes.
-        gate: decides who may publish; whoever gives none decides elsewhere.
+        subscribers: returns how many clients of this process are subscribed to a channel.
+        gate: decides who may publish; without one, access has to be controlled elsewhere.
     """
     settings = settings or Settings()
     metrics = metrics or Metrics(bus=bus)
@@ -76,7 +72,7 @@ def create_app(
         try:
             await bus.ping()
         except BrokerError as error:
-            return _problem_response(ErrorCode.UNAVAILABLE, broker_errors.say(error))
+            return _problem_response(ErrorCode.UNAVAILABLE, broker_errors.report(error))
         if bus.state is not BusState.UP:
             return _problem_response(ErrorCode.UNAVAILABLE, f"the subscriber connection is {bus.state.value}")
         return PlainTextResponse("ready\n")
@@ -110,6 +106,8 @@ def create_app(
         single = Publish(bus, settings, metrics, gate, broker_errors)
         endpoints[settings.prefix] = endpoints[settings.prefix.rstrip("/") or "/"] = single
         endpoints[settings.prefix + "batch"] = PublishBatch(bus, settings, metrics, gate, broker_errors)
+        audience = Audience(bus, gate, broker_errors, subscribers)
+        routes.append(Route(settings.prefix + "audience", audience.answer))
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
     figures = frozenset(("/metrics", "/readyz"))
     console = frozenset(route.path for route in more)
@@ -133,7 +131,7 @@ class _Pages:
         gate: decides.
         transports: paths that tell pages themselves what they may read.
         figures: paths that tell how the server does.
-        checked: paths that have nobody else who asks the gate.
+        checked: paths whose handlers do not ask the gate themselves.
     """
 
     def __init__(
@@ -160,7 +158,7 @@ class _Pages:
         )
         if asks_first or path in self._checked:
             try:
-                self._gate.check_use(peer_of(scope.get("client")), headers, figures=figures)
+                self._gate.pages.check_use(peer_of(scope.get("client")), headers, figures=figures)
             except AccessDenied as error:
                 status, media_type, body = problem_of(error.code, str(error))
                 await Response(body, status, media_type=media_type.decode())(scope, receive, send)
@@ -183,7 +181,7 @@ class Application(Starlette):
 
     Args:
         endpoints: take publications, by path.
-        pages: decides about web pages; ``None`` where somebody else does.
+        pages: decides about web pages; ``None`` to leave that to the program around it.
         **options: Starlette's.
     """
 
@@ -195,7 +193,7 @@ class Application(Starlette):
 
     @property
     def direct(self) -> dict[bytes, Handler]:
-        """Who serves requests without ASGI, by target; nobody where middleware has a say in every answer."""
+        """The handlers that serve requests without ASGI, by target; empty where middleware has to see every request."""
         if self.user_middleware:
             return {}
         return {path.encode(): endpoint.directly for path, endpoint in self._endpoints.items()}

@@ -1,7 +1,7 @@
-"""A request that is answered without ASGI, as everyday publications are: no task, no event, no messages back and forth.
+"""Requests that are answered without ASGI, as most publications are: no task, no event, no messages back and forth.
 
-What is everyday is said narrowly: nothing in the head of such a request can say where its body ends but one
-Content-Length, or ask for anything but an answer. All others take the application's way.
+Only plain requests are taken: one Content-Length says where the body ends, and nothing else in the head does; the
+request asks for nothing but an answer. All other requests go to the application.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class DirectRequest:
 
     Attributes:
         size: of the body, in bytes.
-        disconnected: whether nobody is there any more to be answered.
+        disconnected: whether the client is gone, so that there is no answer to send.
     """
 
     __slots__ = ("_handler", "_headers", "_owner", "disconnected", "size")

@@ -1,280 +1,56 @@
-"""Publications over HTTP: one a request, or a batch; read, checked, published, answered.
+"""Publications over HTTP, one a request or a batch: checked, published, answered.
 
-These are raw ASGI endpoints, because a request object for each message costs more than everything else that is done for
-it here, and single publications can be served without ASGI too (`realizehit.http.fast_path`).
-
-Source: section 3 of the wire protocol, ``docs/http-api.md``; RFC 9457 for the errors.
+Source: section 3 of the wire protocol, ``docs/http-api.md``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from email.message import Message as Headers
-from functools import lru_cache, partial
-from http import HTTPStatus
-from math import ceil
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import orjson
-from starlette.types import Message, Receive, Scope, Send
 
 from realizehit import _fanout
 from realizehit.access.gate import Gate
 from realizehit.access.keys import Key
-from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus
-from realizehit.common.seldom import REMINDER, Seldom, more
-from realizehit.errors import (
-    AccessDenied,
-    BrokerError,
-    BrokerUnavailable,
-    ErrorCode,
-    PatternError,
-    PublishUnclear,
-    RequestError,
-)
+from realizehit.broker.publication import Outcome, Publication, Published
+from realizehit.errors import AccessDenied, BrokerError, BrokerUnavailable, PatternError, PublishUnclear, RequestError
 from realizehit.http.fast_path import Respond
-from realizehit.node.messages import Publication, parse_batch, parse_lines, parse_publication, problem
+from realizehit.http.problems import BrokerErrorReporter
+from realizehit.http.publish_endpoint import JSON, Endpoint
+from realizehit.node.messages import parse_batch, parse_lines, parse_publication
 from realizehit.node.metrics import Metrics
 from realizehit.settings import Settings
-from realizehit.transports.admission import readable
-from realizehit.transports.heads import coding_of
-
-logger: Final = logging.getLogger(__name__)
-
-RETRY_AFTER: Final = 2  # seconds, in every 503
-LOG_INTERVAL: Final = REMINDER  # seconds between two lines about a broker that cannot be reached
-PATTERN_ROOM: Final = 16 * 1024  # bytes of a publish body besides its payload
-
-_LONGEST_TYPE: Final = 256  # bytes of a Content-Type
 
 _Item = Publication | RequestError | PatternError | AccessDenied
 """A message of a batch, or why it is not published."""
-
-_JSON: Final = b"application/json"
-PROBLEM: Final = b"application/problem+json"
-
-_STATUS: Final = {
-    ErrorCode.NOT_AUTHENTICATED: HTTPStatus.UNAUTHORIZED,
-    ErrorCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
-    ErrorCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
-    ErrorCode.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    ErrorCode.BROKER_REFUSED: HTTPStatus.BAD_GATEWAY,
-    ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
-}
-
-
-DEFECT: Final = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says how")
-
-
-class BrokerErrorReporter:
-    """Says that the broker cannot be reached: to who asks without its address, to the log with the cause."""
-
-    def __init__(self) -> None:
-        self._seldom = Seldom(LOG_INTERVAL)
-
-    def say(self, error: BrokerError) -> str:
-        """Log an error, now and then, and return what a client may know of it."""
-        left_out = self._seldom.passes("broker")
-        if left_out is not None:
-            logger.warning("the broker does not serve: %s%s", error, more(left_out))
-        if isinstance(error, PublishUnclear):
-            return "the broker did not answer in time; it may have taken the message"
-        return "the broker cannot be reached; try again later"
-
-
-class EncodedBody(RequestError):
-    """A body is compressed, or otherwise not as it is."""
-
-
-def check_coding(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Take a body only as it is.
-
-    Raises:
-        EncodedBody: a ``Content-Encoding`` says that it is not.
-    """
-    coding = coding_of(headers)
-    if coding is not None:
-        text = f"the Content-Encoding is {coding}; send the body as it is, without it"
-        raise EncodedBody(text, ErrorCode.UNSUPPORTED_MEDIA_TYPE)
-
-
-class Endpoint:
-    """Reads a body, has it published, and answers; errors become problem documents."""
-
-    media_types: tuple[str, ...] = ("application/json",)
-
-    def __init__(
-        self, bus: Bus, settings: Settings, metrics: Metrics, gate: Gate | None, broker_errors: BrokerErrorReporter
-    ) -> None:
-        self.bus = bus
-        self.broker_errors = broker_errors
-        self.gate = gate
-        self.metrics = metrics
-        self.max_payload = settings.max_payload_bytes
-        self._seldom = Seldom(LOG_INTERVAL)
-        self.max_body = settings.max_payload_bytes + PATTERN_ROOM
-
-    async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
-        """Publish what a body holds, as far as the key may, and return the answer.
-
-        Args:
-            body: whole.
-            media_type: one of `media_types`.
-            key: whose it is; ``None`` where nobody needs one.
-            began: when the body was here, by `time.perf_counter`.
-        """
-        raise NotImplementedError
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        try:
-            key = None if self.gate is None else self.gate.publisher(peer_of(scope.get("client")), headers)
-            media_type = self._media_type(headers.get(b"content-type", b""))
-            check_coding(scope["headers"])
-            self._check_size(headers.get(b"content-length"))
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                body: bytes | None = message.get("body", b"")
-                self._check_body(body or b"")
-            else:
-                body = await self._read_rest(message, receive)
-            if body is None:
-                return  # the publisher went away
-            answer = await self.publish(body, media_type, key, time.perf_counter())
-        except Exception as error:
-            status, kind, data, more = self._refusal(error, scope.get("client"), headers)
-            await _send_bytes(send, status, kind, data, more)
-            if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise  # whoever serves this logs it
-        else:
-            await _send_bytes(send, 200, _JSON, orjson.dumps(answer))
-
-    def _refusal(
-        self, error: BaseException, client: object, headers: Mapping[bytes, bytes]
-    ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
-        """Return status, media type, body and further headers of the answer to what went wrong, and count it."""
-        wait: float | None = None
-        if isinstance(error, AccessDenied):
-            wait = error.retry_after
-            status, media_type, body = problem_of(error.code, str(error))
-        elif isinstance(error, RequestError | PatternError):
-            self.metrics.count("invalid")
-            if error.code == ErrorCode.TOO_LARGE:
-                self._limited(client, headers)
-            elif self.gate is not None:
-                # The code alone: the text may quote the body, which is nothing for a log.
-                self.gate.log.note("invalid", peer=peer_of(client), headers=headers, detail=str(error.code))
-            status, media_type, body = problem_of(error.code, str(error))
-        elif isinstance(error, BrokerUnavailable):
-            # A client takes Retry-After as leave to send again.
-            wait = None if isinstance(error, PublishUnclear) else RETRY_AFTER
-            status, media_type, body = problem_of(error.code, self.broker_errors.say(error))
-        elif isinstance(error, BrokerError):
-            status, media_type, body = problem_of(ErrorCode.BROKER_REFUSED, str(error))
-        else:
-            status, media_type, body = HTTPStatus.INTERNAL_SERVER_ERROR, PROBLEM, DEFECT
-        more = [] if wait is None else [(b"retry-after", b"%d" % ceil(wait))]
-        if status is HTTPStatus.UNAUTHORIZED:
-            more.append((b"www-authenticate", b"Bearer"))
-        elif isinstance(error, EncodedBody):
-            more.append((b"accept-encoding", b"identity"))
-        return status.value, media_type, body, more
-
-    def _admit(
-        self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes
-    ) -> tuple[Key | None, str]:
-        """Decide about a request that comes without ASGI; return the key that it has and its media type."""
-        key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
-        media_type = self._media_type(headers.get(b"content-type", b""))
-        self._check_body(body)
-        return key, media_type
-
-    def _check_body(self, body: bytes) -> None:
-        if len(body) > self.max_body:
-            raise self._too_large(f"the body has {len(body)} bytes")
-
-    def _refuse(self, respond: Respond, error: BaseException, client: object, headers: Mapping[bytes, bytes]) -> None:
-        answer = self._refusal(error, client, headers)
-        if answer[0] == HTTPStatus.INTERNAL_SERVER_ERROR and (left_out := self._seldom.passes("failed")) is not None:
-            logger.error("a publication failed%s", more(left_out), exc_info=error)
-        respond(*answer)
-
-    def _readable(self, respond: Respond, headers: Mapping[bytes, bytes]) -> Respond:
-        """Have the answer carry what the page that asks needs to read it."""
-        if b"origin" not in headers or self.gate is None:
-            return respond
-        return _with(respond, readable(headers, self.gate))
-
-    def _media_type(self, header: bytes) -> str:
-        # Insisting on the type keeps web pages of strangers from publishing: what a form or a plain request of another
-        # origin can send is none of these, and for these a browser asks for permission first, which is not given.
-        media_type = "application/json" if header == _JSON else _media_type(header)
-        if media_type not in self.media_types:
-            wanted = " or ".join(f"Content-Type: {name}" for name in self.media_types)
-            shown = f"Content-Type is {header[:100].decode('latin-1')}" if header else "the Content-Type is missing"
-            raise RequestError(f"{shown}; send the header {wanted}", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
-        return media_type
-
-    def _check_size(self, length: bytes | None) -> None:
-        if length is not None and length.isdigit() and int(length) > self.max_body:
-            raise self._too_large(f"the body has {int(length)} bytes")
-
-    async def _read_rest(self, message: Message, receive: Receive) -> bytes | None:
-        """Read a body that comes in parts, as a large one does, or one that does not say how large it is."""
-        parts: list[bytes] = []
-        size = 0
-        while message["type"] == "http.request":
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self.max_body:
-                raise self._too_large("the body has more bytes")
-            if not message.get("more_body", False):
-                return b"".join(parts)
-            message = await receive()
-        return None
-
-    def _too_large(self, what: str) -> RequestError:
-        return RequestError(f"{what}; at most {self.max_body} are taken", ErrorCode.TOO_LARGE)
-
-    def payload_error(self, publication: Publication) -> RequestError | None:
-        """Hold a publication to the bound of a payload."""
-        size = len(publication.payload)
-        if size <= self.max_payload:
-            return None
-        text = f"the payload has {size} bytes; at most {self.max_payload} are taken"
-        return RequestError(text, ErrorCode.TOO_LARGE)
-
-    def _limited(self, client: object = None, headers: Mapping[bytes, bytes] | None = None) -> None:
-        if self.gate is not None:
-            self.gate.count("payload_too_large", peer=peer_of(client) if client else None, headers=headers)
 
 
 class Publish(Endpoint):
     """``POST {prefix}``."""
 
     async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
-        channel, payload = self._checked(body, key)
+        publication = self._checked(body, key)
         try:
-            nodes = await self.bus.publish(channel, payload)
+            published = await self.bus.publish(publication)
         except BrokerError as error:
             self.metrics.count(_outcome(error))
             raise
         finally:
             self.metrics.took(time.perf_counter() - began)
         self.metrics.count("queued")
-        return _queued(channel, nodes)
+        return _queued(publication, published)
 
     def _checked(self, body: bytes, key: Key | None) -> Publication:
         publication = parse_publication(body)
         if (too_large := self.payload_error(publication)) is not None:
             raise too_large
         if key is not None and self.gate is not None:
-            denied = self.gate.publishes(key, [publication.channel])[0]
+            denied = self.gate.publishers.check_channels(key, [publication.channel])[0]
             if denied is not None:
                 self.metrics.count("denied")
                 raise denied
@@ -288,21 +64,21 @@ class Publish(Endpoint):
         began = time.perf_counter()
         try:
             key, _ = self._admit(client, headers, body)
-            channel, payload = self._checked(body, key)
+            publication = self._checked(body, key)
         except Exception as error:  # noqa: BLE001 - a defect is answered and logged
             self._refuse(respond, error, client, headers)
             return
 
-        def done(outcome: int | BrokerError) -> None:
+        def done(outcome: Outcome) -> None:
             self.metrics.took(time.perf_counter() - began)
-            if isinstance(outcome, int):
+            if isinstance(outcome, Published):
                 self.metrics.count("queued")
-                respond(200, _JSON, orjson.dumps(_queued(channel, outcome)), ())
+                respond(200, JSON, orjson.dumps(_queued(publication, outcome)), ())
             else:
                 self.metrics.count(_outcome(outcome))
                 self._refuse(respond, outcome, client, headers)
 
-        self.bus.publish_soon(channel, payload, done)
+        self.bus.publish_soon(publication, done)
 
 
 class PublishBatch(Endpoint):
@@ -339,7 +115,7 @@ class PublishBatch(Endpoint):
             return  # with all that this process does
         error = task.exception()
         if error is None:
-            respond(200, _JSON, orjson.dumps(task.result()), ())
+            respond(200, JSON, orjson.dumps(task.result()), ())
         else:
             self._refuse(respond, error, client, headers)
 
@@ -358,13 +134,13 @@ class PublishBatch(Endpoint):
         published = iter(outcomes)
         for index, item in enumerate(items):
             outcome = next(published) if isinstance(item, Publication) else item
-            if isinstance(outcome, int):
+            if isinstance(outcome, Published):
                 queued += 1
-                results.append(_queued(item[0], outcome))  # type: ignore[index]  # a Publication, as just seen
+                results.append(_queued(item, outcome))  # type: ignore[arg-type]  # a Publication, as just seen
             else:
                 if isinstance(outcome, BrokerError):
                     self.metrics.count(_outcome(outcome))
-                text = self.broker_errors.say(outcome) if isinstance(outcome, BrokerUnavailable) else str(outcome)
+                text = self.broker_errors.report(outcome) if isinstance(outcome, BrokerUnavailable) else str(outcome)
                 results.append(_failed(index, outcome.code, text))
         self.metrics.count("queued", queued)
         if outcomes and all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes):
@@ -382,56 +158,25 @@ class PublishBatch(Endpoint):
                 self._limited()
         if key is not None and self.gate is not None:
             try:
-                self.gate.pay(key, len(items) - 1)
+                self.gate.publishers.charge(key, len(items) - 1)
             except AccessDenied:
                 self.metrics.count("denied", len(items))
                 raise
             places = [index for index, item in enumerate(checked) if isinstance(item, Publication)]
             channels = [item.channel for item in checked if isinstance(item, Publication)]
-            for index, denied in zip(places, self.gate.publishes(key, channels), strict=True):
+            for index, denied in zip(places, self.gate.publishers.check_channels(key, channels), strict=True):
                 if denied is not None:
                     checked[index] = denied
         return checked
-
-
-def _with(respond: Respond, headers: Sequence[tuple[bytes, bytes]]) -> Respond:
-    """Return a function that responds with further headers."""
-    return lambda status, media_type, body, more: respond(status, media_type, body, [*more, *headers])
-
-
-def _media_type(header: bytes) -> str:
-    """Return the media type that a Content-Type names; an empty text where its charset is not UTF-8."""
-    return _short_media_type(header) if len(header) <= _LONGEST_TYPE else ""  # what is kept has a bound
-
-
-@lru_cache(maxsize=256)
-def _short_media_type(header: bytes) -> str:
-    message = Headers()
-    message["content-type"] = header.decode("latin-1") or "none/none"
-    return message.get_content_type() if message.get_content_charset("utf-8") in ("utf-8", "us-ascii") else ""
 
 
 def _outcome(error: BrokerError) -> str:
     return "unavailable" if isinstance(error, BrokerUnavailable) else "refused"
 
 
-def _queued(channel: bytes, nodes: int) -> dict[str, Any]:
-    return {"status": "queued", "id": _fanout.channel_id(channel), "nodes": nodes}
+def _queued(publication: Publication, published: Published) -> dict[str, Any]:
+    return {"status": "queued", "id": _fanout.channel_id(publication.channel), "nodes": published.nodes}
 
 
 def _failed(index: int, code: str, detail: str) -> dict[str, Any]:
     return {"status": "error", "index": index, "code": code, "detail": detail}
-
-
-def problem_of(code: str, detail: str) -> tuple[HTTPStatus, bytes, bytes]:
-    """Return status, media type and body of the problem document for an error."""
-    status = _STATUS.get(ErrorCode(code), HTTPStatus.BAD_REQUEST)
-    return status, PROBLEM, problem(status, detail, code)
-
-
-async def _send_bytes(
-    send: Send, status: int, media_type: bytes, body: bytes, more: Iterable[tuple[bytes, bytes]] = ()
-) -> None:
-    headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *more]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -8,6 +8,7 @@ import orjson
 
 from realizehit import _fanout
 from realizehit.errors import ErrorCode
+from realizehit.node.names import RegistryKey, label_of
 
 
 class Events:
@@ -44,13 +45,13 @@ class Events:
             return self._engine.send_bytes(conn, event)
         return self._engine.send(conn, orjson.dumps({"evt": name, **fields}))
 
-    def end_subscription(self, conn: int, channel: bytes, code: ErrorCode, reason: str) -> bool:
+    def end_subscription(self, conn: int, key: RegistryKey, code: ErrorCode, reason: str) -> bool:
         """End a subscription that its client did not end, and tell it why, with an ``unsubscribed`` event.
 
         Returns:
             False where there was none.
         """
-        ended = self._engine.unsubscribe(conn, channel)
+        ended = self._engine.unsubscribe(conn, key)
         if ended:
-            self.send(conn, "unsubscribed", ids=[_fanout.channel_id(channel)], code=code, reason=reason)
+            self.send(conn, "unsubscribed", ids=[label_of(key)], code=code, reason=reason)
         return ended

@@ -23,8 +23,10 @@ import orjson
 
 from realizehit import __version__, _fanout
 from realizehit.broker.base import Bus
+from realizehit.broker.publication import Publication, Published
 from realizehit.errors import BrokerRefused
-from realizehit.pattern import RESERVED_KEY, channel_of, is_reserved
+from realizehit.node.names import interest_of
+from realizehit.pattern import RESERVED_KEY, Channel, channel_of, is_reserved
 
 logger: Final = logging.getLogger(__name__)
 
@@ -89,15 +91,15 @@ class Figures:
         return self._watched or self._engine.subscribers(STATS_CHANNEL) > 0
 
     async def _publish(self) -> None:
-        messages = [(STATS_CHANNEL, orjson.dumps(self.take()))]
+        publications = [Publication(STATS_CHANNEL, orjson.dumps(self.take()))]
         if self._watched and self._role != "api":
             self._probe.begin()
-            messages.append((self._probe.channel, self._probe.stamp()))
-        outcome = (await self._bus.publish_many(messages))[0]
+            publications.append(Publication(self._probe.channel, self._probe.stamp()))
+        outcome = (await self._bus.publish_many(publications))[0]
         if isinstance(outcome, BrokerRefused) and not self._refused:
             self._refused = True
             logger.warning("the console has no figures of this node: %s", outcome)
-        watched = isinstance(outcome, int) and outcome > 0
+        watched = isinstance(outcome, Published) and outcome.nodes > 0
         if watched and not self._watched:
             self._engine.busiest(1)  # what was counted so far is not of this second
         elif not watched:
@@ -163,7 +165,7 @@ class Probe:
         bytes: what the engine wrote to it so far.
     """
 
-    def __init__(self, engine: _fanout.Engine, bus: Bus, channel: bytes) -> None:
+    def __init__(self, engine: _fanout.Engine, bus: Bus, channel: Channel) -> None:
         self.channel = channel
         self.handle: int | None = None
         self.arrived = 0
@@ -179,7 +181,7 @@ class Probe:
             self._reader = hiredis.Reader(notEnoughData=_NO_MORE)
             self.handle = self._engine.attach(self, self, framing=_fanout.RESP)
             self._engine.subscribe(self.handle, self.channel)
-            self._bus.subscribe(self.channel)
+            self._bus.subscribe(interest_of(self.channel))
 
     def end(self) -> None:
         """Disconnect."""

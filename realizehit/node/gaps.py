@@ -1,12 +1,13 @@
-"""Gaps: who may have missed something while the broker was away, and telling them.
+"""Gaps: who may have missed something while a source was away, and telling them.
 
-A gap is over for all of a node's clients at once: when every channel is in force again. What is published after a
-client was told is therefore not missed. What is kept of a gap is its exceptions, the subscriptions made since the
-broker went: they are few, and their clients have missed nothing that they were promised. Everybody else is found by
-going through the connections, a slice at a time, so that telling 100,000 of them holds nobody up.
+A source is what can be lost by itself, such as the connection to the broker. Its gap is over for all of a node's
+clients at once: when each of its channels is in force again. What is published after a client was told is therefore not
+missed. What is kept of a gap is its exceptions, the subscriptions made since the source went: they are few, and their
+clients have missed nothing that they were promised. All others are found by going through the connections, a slice at a
+time, so that telling 100,000 of them holds nobody up.
 
-A broker that came back with other rights may refuse what it allowed before. That ends the subscriptions, and whoever
-had them is told on the same occasion.
+A broker that came back with other rights may refuse what it allowed before. That ends the subscriptions, and the
+clients that had them are told on the same occasion.
 """
 
 from __future__ import annotations
@@ -17,34 +18,37 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from realizehit import _fanout
+from realizehit.broker.base import Source
 from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
 from realizehit.node.events import Events
+from realizehit.node.names import RegistryKey, label_of
 
 SLICE: Final = 0.002  # seconds of telling in one turn of the loop
-REFUSED: Final = "the broker does not allow this channel any more"
 
-SubscriptionKey = tuple[int, bytes]
-"""A connection's handle and a channel."""
+SubscriptionKey = tuple[int, RegistryKey]
+"""A connection's handle and a channel's key."""
 
 
 class _Gap:
-    """What tells those whom a gap concerns from the others."""
+    """What tells the subscriptions that a gap concerns from the others."""
 
     began: float  # by the clock of `time.monotonic`
 
-    def __init__(self, exceptions: Iterable[SubscriptionKey]) -> None:
+    def __init__(self, source: Source, exceptions: Iterable[SubscriptionKey]) -> None:
+        self.source = source
         self.exceptions = set(exceptions)  # subscriptions that lost nothing
-        self.refused: set[bytes] = set()  # channels that did not come back
+        self.refused: dict[RegistryKey, tuple[ErrorCode, str]] = {}  # channels that did not come back, and why
 
 
 class Gaps:
-    """The gap that is open, and those that are being told.
+    """The gaps that are open, at most one for each source, and those that are being told.
 
     Args:
         engine: knows who is subscribed to what.
         events: tells it.
         call_soon: has a function called in the loop's next turn.
+        source_of: returns the source of a channel, given its key.
 
     Attributes:
         told: how many gap events were sent.
@@ -53,73 +57,84 @@ class Gaps:
     """
 
     def __init__(
-        self, engine: _fanout.Engine, events: Events, call_soon: Callable[[Callable[[], None]], object]
+        self,
+        engine: _fanout.Engine,
+        events: Events,
+        call_soon: Callable[[Callable[[], None]], object],
+        source_of: Callable[[RegistryKey], Source],
     ) -> None:
         self.told = 0
         self._engine = engine
         self._events = events
         self._call_soon = call_soon
+        self._source_of = source_of
         self._failures = Failures("telling a client of a gap")
-        self._open: _Gap | None = None
+        self._open: dict[Source, _Gap] = {}
         self._ending: list[_Gap] = []  # those that are being told
 
-    def begin(self, waiting: Iterable[SubscriptionKey]) -> None:
-        """Learn that the broker is gone; where a gap is open already, it goes on.
+    def begin(self, source: Source, waiting: Iterable[SubscriptionKey]) -> None:
+        """Learn that a source is gone; where a gap is open already, it goes on.
 
         Args:
+            source: what is gone.
             waiting: subscriptions that nobody has confirmed yet.
         """
-        # Who came during an open gap and was confirmed before the broker went again has lost something now.
-        refused = self._open.refused if self._open is not None else set()
-        self._open = _Gap(waiting)
-        self._open.refused = refused
+        # Subscriptions made during an open gap and confirmed before the source went again have lost something now.
+        before = self._open.get(source)
+        gap = self._open[source] = _Gap(source, waiting)
+        if before is not None:
+            gap.refused = before.refused
 
-    def on_subscribed(self, conn: int, channel: bytes) -> None:
+    def is_open(self, source: Source) -> bool:
+        """Whether a source has gone and is not restored."""
+        return source in self._open
+
+    def on_subscribed(self, conn: int, key: RegistryKey) -> None:
         """Learn of a new subscription: no gap from before concerns it."""
-        if self._open is not None:
-            self._open.exceptions.add((conn, channel))
-        for gap in self._ending:
-            gap.exceptions.add((conn, channel))
+        for gap in (*self._open.values(), *self._ending) if self._open or self._ending else ():
+            gap.exceptions.add((conn, key))
 
-    def left(self, conn: int, channel: bytes) -> None:
+    def left(self, conn: int, key: RegistryKey) -> None:
         """Forget a subscription."""
-        if self._open is not None:
-            self._open.exceptions.discard((conn, channel))
+        for gap in self._open.values():
+            gap.exceptions.discard((conn, key))
 
-    def refused(self, channel: bytes) -> None:
-        """Learn that the broker refuses a channel that was in force before the gap."""
-        if self._open is not None:
-            self._open.refused.add(channel)
+    def refused(self, key: RegistryKey, code: ErrorCode, reason: str) -> None:
+        """Learn that a channel that was in force before the gap does not come back, and why."""
+        gap = self._open.get(self._source_of(key))
+        if gap is not None:
+            gap.refused[key] = code, reason
 
-    def allowed(self, channel: bytes) -> None:
-        """Learn that a channel is in force: where it was refused before, whoever had it keeps it after all."""
-        if self._open is not None:
-            self._open.refused.discard(channel)
+    def allowed(self, key: RegistryKey) -> None:
+        """Learn that a channel is in force: where it was refused before, its subscribers keep it after all."""
+        for gap in self._open.values():
+            gap.refused.pop(key, None)
 
-    def end(self, seconds: float) -> None:
-        """Learn that all channels are in force again, and tell everybody whom the gap concerns.
+    def end(self, source: Source, seconds: float) -> None:
+        """Learn that all channels of a source are in force again, and tell all clients that its gap concerns.
 
         Args:
-            seconds: how long it was.
+            source: what is back.
+            seconds: how long the gap was.
 
         Cost: a list of the connections now; then a slice of `SLICE` seconds in each turn of the loop.
         """
-        if self._open is None:
+        gap = self._open.pop(source, None)
+        if gap is None:
             return
-        gap, self._open = self._open, None
         self._ending.append(gap)
         left = iter(self._engine.handles())
         gap.began = time.monotonic() - seconds
         self._call_soon(lambda: self._tell(left, gap))
 
-    def close(self) -> None:
-        """Learn that the gap is over for a hub whose subscribers find out by themselves: nobody is told."""
-        self._open = None
+    def close(self, source: Source) -> None:
+        """Learn that a gap is over for a hub whose subscribers find out by themselves: nobody is told."""
+        self._open.pop(source, None)
 
     def _tell(self, left: Iterator[int], gap: _Gap) -> None:
         now = time.monotonic()  # a loop's own clock may stand still within one of its turns
         deadline = now + SLICE
-        # Up to now and not to the gap's end: whoever is told late must not look back too little.
+        # Up to now and not to the gap's end: a client that is told late must not look back too little.
         seconds = math.ceil((now - gap.began) * 1000) / 1000
         for conn in left:
             try:
@@ -132,11 +147,12 @@ class Gaps:
         self._ending.remove(gap)
 
     def _tell_one(self, conn: int, gap: _Gap, seconds: float) -> None:
-        lost = [channel for channel in self._engine.subscriptions(conn) if (conn, channel) not in gap.exceptions]
+        keys = [RegistryKey(key) for key in self._engine.subscriptions(conn)]
+        lost = [key for key in keys if (conn, key) not in gap.exceptions and self._source_of(key) == gap.source]
         if gap.refused:
-            for channel in gap.refused.intersection(lost):
-                self._events.end_subscription(conn, channel, ErrorCode.FORBIDDEN, REFUSED)
-            lost = [channel for channel in lost if channel not in gap.refused]
-        ids = [_fanout.channel_id(channel) for channel in lost]
+            for key in gap.refused.keys() & set(lost):
+                self._events.end_subscription(conn, key, *gap.refused[key])
+            lost = [key for key in lost if key not in gap.refused]
+        ids = [label_of(key) for key in lost]
         if ids and self._events.send(conn, "gap", ids=ids, seconds=seconds):
             self.told += 1

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator
 from typing import Final, NamedTuple
 
 from realizehit import _fanout
-from realizehit.broker.base import Bus, BusListener, BusState
+from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.common.upkeep import Failures
-from realizehit.errors import BrokerError, ErrorCode
+from realizehit.errors import BrokerError, ErrorCode, RegistryFull
 from realizehit.node.events import Events
-from realizehit.node.gaps import Gaps
-from realizehit.pattern import is_reserved
+from realizehit.node.gaps import Gaps, SubscriptionKey
+from realizehit.node.names import RegistryKey, interest_of, interest_of_key, key_of, key_of_interest
+from realizehit.pattern import Channel, is_reserved
 
 logger: Final = logging.getLogger(__name__)
 
@@ -34,6 +35,13 @@ _REFUSALS: Final = {
     _fanout.FULL: (ErrorCode.TOO_MANY_SUBSCRIPTIONS, "this connection holds as many subscriptions as it may"),
     _fanout.GONE: (ErrorCode.UNAVAILABLE, "the connection is closing"),
 }
+
+_NO_ROOM: Final = (
+    ErrorCode.TOO_MANY_SHAPES,
+    "this deployment serves as many shapes of wildcard subscriptions as it may; subscribe with a shape that is in use",
+)
+_NOT_ALLOWED: Final = ErrorCode.FORBIDDEN, "the broker does not allow this channel"
+_NOT_ALLOWED_ANY_MORE: Final = ErrorCode.FORBIDDEN, "the broker does not allow this channel any more"
 
 
 class _Waiter(NamedTuple):
@@ -77,7 +85,7 @@ class Hub(BusListener):
         reserved: Container[bytes] | None = (),
     ) -> None:
         self.events = Events(engine)
-        self.gaps = Gaps(engine, self.events, call_soon)
+        self.gaps = Gaps(engine, self.events, call_soon, lambda key: bus.source_of(interest_of_key(key)))
         self._engine = engine
         self._bus = bus
         self._clock = clock
@@ -88,15 +96,16 @@ class Hub(BusListener):
         self._reserved = reserved
         self._was_up = False
         self._seldom = Seldom(LOG_INTERVAL)
-        # Channels that the broker has yet to confirm, with those who wait; and the same in order of their deadlines.
-        self._waiting: dict[bytes, list[_Waiter]] = {}
-        self._deadlines: deque[tuple[float, bytes]] = deque()
+        # Interests that the broker has yet to confirm, with those who wait; and the same in order of their deadlines.
+        self._waiting: dict[Interest, list[_Waiter]] = {}
+        self._deadlines: deque[tuple[float, Interest]] = deque()
         self._failures = Failures("answering a subscription")
         engine.on_vacant = self._vacant
-        # The engine's own method: nothing stands between the bus and it.
-        self.deliver: Callable[[Sequence[Sequence[bytes]]], None] = engine.dispatch  # type: ignore[assignment]
 
-    def subscribe(self, conn: int, channel: bytes, answer: Answer) -> None:
+    def deliver(self, batch: Batch) -> None:
+        self._engine.dispatch(batch)
+
+    def subscribe(self, conn: int, channel: Channel, answer: Answer) -> None:
         """Subscribe a connection to a channel.
 
         Args:
@@ -105,106 +114,120 @@ class Hub(BusListener):
             answer: called once, now or later: when the channel is in force at the broker, so that nothing published
                 from then on is missed, or when that failed. It is not called for a connection that leaves first.
         """
+        key, interest = key_of(channel), interest_of(channel)
         if self._reserved is not None and is_reserved(channel) and channel not in self._reserved:
             answer(ErrorCode.FORBIDDEN, "this pattern is reserved, and not served here")
             return
         if (
             self._max_channels
-            and self._engine.subscribers(channel) == 0
+            and self._engine.subscribers(key) == 0
             and self._engine.stats()["channels"] >= self._max_channels
         ):
             self._limited("too_many_channels")
             answer(ErrorCode.TOO_MANY_CHANNELS, "this server has as many channels as it may")
             return
-        outcome = self._engine.subscribe(conn, channel, self._max_subscriptions)
+        outcome = self._engine.subscribe(conn, key, self._max_subscriptions)
         if outcome in _REFUSALS:
             if outcome == _fanout.FULL:
                 self._limited("too_many_subscriptions")
             answer(*_REFUSALS[outcome])
             return
         if outcome == _fanout.ADDED:
-            self.gaps.on_subscribed(conn, channel)
-        waiting = self._waiting.get(channel)
+            self.gaps.on_subscribed(conn, key)
+        waiting = self._waiting.get(interest)
         # A subscription that was answered once stays answered, also while the broker is away and others wait for it.
         if outcome == _fanout.ALREADY and all(waiter.conn != conn for waiter in waiting or ()):
             answer(None, "")
             return
         if waiting is None:
-            if self._bus.subscribe(channel):
+            if self._bus.subscribe(interest):
                 answer(None, "")
                 return
-            waiting = self._waiting[channel] = []
-        if outcome == _fanout.ADDED and self._engine.subscribers(channel) == 1:
+            waiting = self._waiting[interest] = []
+        if outcome == _fanout.ADDED and self._engine.subscribers(key) == 1:
             # What still comes was sent to a subscription that has just been left: to the new one it would be the
-            # beginning of a stream with a hole behind it. Whoever joins it meanwhile waits with it.
-            self._engine.hold(channel, True)
+            # beginning of a stream with a hole behind it. Connections that subscribe meanwhile wait with it.
+            self._engine.hold(key, True)
         deadline = self._clock() + self._subscribe_timeout
         waiting.append(_Waiter(conn, answer, deadline))
-        self._deadlines.append((deadline, channel))
+        self._deadlines.append((deadline, interest))
 
-    def unsubscribe(self, conn: int, channel: bytes) -> bool:
+    def unsubscribe(self, conn: int, channel: Channel) -> bool:
         """Take a connection out of a channel; nothing published there reaches it any more.
 
         Returns:
             False when it was not subscribed.
         """
-        waiting = self._waiting.get(channel)
+        key = key_of(channel)
+        waiting = self._waiting.get(interest_of(channel))
         if waiting is not None:
-            # Who subscribes and leaves before the broker answered has missed nothing.
+            # A client that subscribes and leaves before the broker answered has missed nothing.
             own = [waiter for waiter in waiting if waiter.conn == conn]
             waiting[:] = [waiter for waiter in waiting if waiter.conn != conn]
             for waiter in own:
                 waiter.answer(None, "")
-        self.gaps.left(conn, channel)
-        return self._engine.unsubscribe(conn, channel)
+        self.gaps.left(conn, key)
+        return self._engine.unsubscribe(conn, key)
 
     def tick(self, now: float) -> None:
         """Give up the subscriptions that waited too long; to be called now and then."""
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, channel = self._deadlines.popleft()
-            waiting = self._waiting.get(channel)
+            _, interest = self._deadlines.popleft()
+            waiting = self._waiting.get(interest)
             if waiting is None or (waiting and waiting[0].deadline > now):
-                continue  # who waits longest has just been given up, with all that were as late
-            # Who asked twice has one subscription: giving it up answers both.
+                continue  # the one that waits longest was just given up, with all that were as late
+            # A connection that asked twice has one subscription: giving it up answers both.
             conns = {waiter.conn for waiter in waiting if waiter.deadline <= now}
             late = [waiter for waiter in waiting if waiter.conn in conns]
             waiting[:] = [waiter for waiter in waiting if waiter.conn not in conns]
             if not waiting:
-                del self._waiting[channel]
+                del self._waiting[interest]
             for waiter in late:
-                self._refuse(waiter, channel, ErrorCode.UNAVAILABLE, "the broker cannot be reached; try again later")
+                self._refuse(waiter, interest, ErrorCode.UNAVAILABLE, "the broker cannot be reached; try again later")
 
-    def subscribed(self, channel: bytes) -> None:
-        self._engine.hold(channel, False)
-        self.gaps.allowed(channel)
+    def subscribed(self, channel: Interest) -> None:
+        key = key_of_interest(channel)
+        self._engine.hold(key, False)
+        self.gaps.allowed(key)
         for waiter in self._waiting.pop(channel, ()):
             self._answer(waiter, None, "")
 
-    def refused(self, channel: bytes, error: BrokerError) -> None:
+    def refused(self, channel: Interest, error: BrokerError) -> None:
+        key = key_of_interest(channel)
         waiting = self._waiting.pop(channel, ())
         # Those who left while they waited stand among the waiters and not among the subscribers.
-        if self._engine.subscribers(channel) > len({one.conn for one in waiting if self._engine.is_open(one.conn)}):
+        if self._engine.subscribers(key) > len({one.conn for one in waiting if self._engine.is_open(one.conn)}):
             left_out = self._seldom.passes("refused")  # where a permission is taken away it may be every channel
             if left_out is not None:
                 text = "the broker refused %s, which was in force before: %s%s"
                 logger.error(text, channel.decode(), error, more(left_out))
-            self.gaps.refused(channel)
+            self.gaps.refused(key, *(_NO_ROOM if isinstance(error, RegistryFull) else _NOT_ALLOWED_ANY_MORE))
+        code, text = _NO_ROOM if isinstance(error, RegistryFull) else _NOT_ALLOWED
+        if waiting and code is ErrorCode.TOO_MANY_SHAPES:
+            self._limited("too_many_shapes")
         for waiter in waiting:
-            self._refuse(waiter, channel, ErrorCode.FORBIDDEN, "the broker does not allow this channel")
+            self._refuse(waiter, channel, code, text)
 
-    def state_changed(self, state: BusState) -> None:
-        # That it is away, and back, is told with the cause by the link.
-        logger.log(logging.DEBUG if self._was_up else logging.INFO, "broker: %s", state.value)
-        self._was_up = self._was_up or state is BusState.UP
+    def state_changed(self, source: Source, state: BusState) -> None:
+        if source == BROKER:
+            # The link logs that the broker is away, and why, and that it is back.
+            logger.log(logging.DEBUG if self._was_up else logging.INFO, "broker: %s", state.value)
+            self._was_up = self._was_up or state is BusState.UP
         if state is BusState.DOWN:
-            self.gaps.begin((waiter.conn, channel) for channel, waiting in self._waiting.items() for waiter in waiting)
+            self.gaps.begin(source, self._waiting_keys())
 
-    def restored(self, seconds: float) -> None:
-        self.gaps.end(seconds)
+    def restored(self, source: Source, seconds: float) -> None:
+        self.gaps.end(source, seconds)
 
-    def _refuse(self, waiter: _Waiter, channel: bytes, code: ErrorCode, text: str) -> None:
-        self.gaps.left(waiter.conn, channel)
-        self._engine.unsubscribe(waiter.conn, channel)
+    def _waiting_keys(self) -> Iterator[SubscriptionKey]:
+        for interest, waiting in self._waiting.items():
+            for waiter in waiting:
+                yield waiter.conn, key_of_interest(interest)
+
+    def _refuse(self, waiter: _Waiter, interest: Interest, code: ErrorCode, text: str) -> None:
+        key = key_of_interest(interest)
+        self.gaps.left(waiter.conn, key)
+        self._engine.unsubscribe(waiter.conn, key)
         self._answer(waiter, code, text)
 
     def _answer(self, waiter: _Waiter, code: ErrorCode | None, text: str) -> None:
@@ -215,9 +238,10 @@ class Hub(BusListener):
         except Exception as error:  # noqa: BLE001 - the others wait for their answers too
             self._failures.note(error)
 
-    def _vacant(self, channel: bytes) -> None:
-        # Told between two turns of the engine: somebody may have come meanwhile.
-        if self._engine.subscribers(channel) == 0:
-            for waiter in self._waiting.pop(channel, ()):
-                self.gaps.left(waiter.conn, channel)
-            self._bus.unsubscribe(channel)
+    def _vacant(self, key: bytes) -> None:
+        # Called between two turns of the engine: somebody may have subscribed meanwhile.
+        if self._engine.subscribers(key) == 0:
+            interest = interest_of_key(key)
+            for waiter in self._waiting.pop(interest, ()):
+                self.gaps.left(waiter.conn, RegistryKey(key))
+            self._bus.unsubscribe(interest)

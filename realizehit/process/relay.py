@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -22,14 +22,15 @@ from typing import Any, Final, Self, cast
 import hiredis
 
 from realizehit import _fanout
-from realizehit.broker.base import BusState
-from realizehit.broker.embedded import MAX_SOCKET_PATH
+from realizehit.broker.base import BusState, Interest, Source
 from realizehit.broker.open import open_bus
+from realizehit.broker.private_directory import MAX_SOCKET_PATH
 from realizehit.broker.resp import BACK, LOST, REFUSED
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.common.upkeep import Ticker
 from realizehit.errors import BrokerError, ErrorCode, SettingsError
 from realizehit.node.hub import Hub
+from realizehit.pattern import Channel
 from realizehit.transports.handover import adopt
 
 logger: Final = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Relay:
                 "too long for a Unix socket; set TMPDIR to a shorter path, or use --relay off"
             )
         self._path = path
-        self._bus = open_bus(broker_url, client_name="realizehit-relay")
+        self._bus = open_bus(broker_url, client_name="realizehit-relay", project=False)
 
     @property
     def url(self) -> str:
@@ -187,20 +188,20 @@ class _RelayHub(Hub):
         )
         self._relay = relay
 
-    def state_changed(self, state: BusState) -> None:
-        super().state_changed(state)
+    def state_changed(self, source: Source, state: BusState) -> None:
+        super().state_changed(source, state)
         if state is BusState.DOWN:
             self._relay.broker_lost()
         elif state is not BusState.UP:
             self._relay.turn_away()
 
-    def refused(self, channel: bytes, error: BrokerError) -> None:
+    def refused(self, channel: Interest, error: BrokerError) -> None:
         super().refused(channel, error)  # answers those that wait; the others had it before the broker went
         self._relay.channel_refused(channel)
 
-    def restored(self, seconds: float) -> None:
+    def restored(self, source: Source, seconds: float) -> None:
         """Tell the workers, who measure the gap themselves, from what they were told at its beginning."""
-        self.gaps.close()
+        self.gaps.close(source)
         self._relay.broker_back()
 
 
@@ -223,7 +224,7 @@ class _Command:
 
     __slots__ = ("channels", "left", "refused", "text")
 
-    def __init__(self, channels: list[bytes]) -> None:
+    def __init__(self, channels: list[Channel]) -> None:
         self.channels = channels
         self.left = len(channels)
         self.refused = ""
@@ -245,10 +246,10 @@ class _Worker:
         for words in iter(self._reader.gets, _NO_MORE):
             if not isinstance(words, list) or not words or not all(isinstance(word, bytes) for word in words):
                 raise _CommandError(repr(words)[:100])
-            self._take(words[0].lower(), words[1:])
+            self._take(words[0].lower(), [Channel(word) for word in words[1:]])
         self._reply()
 
-    def _take(self, name: bytes, arguments: list[bytes]) -> None:
+    def _take(self, name: bytes, arguments: list[Channel]) -> None:
         command = _Command(arguments)
         self._commands.append(command)
         if name == b"subscribe":
@@ -292,7 +293,7 @@ class _Worker:
             self._engine.send_bytes(self._handle, b"".join(texts))
 
 
-def _confirmations(kind: bytes, channels: list[bytes]) -> bytes:
+def _confirmations(kind: bytes, channels: Sequence[bytes]) -> bytes:
     return b"".join(
         [b"*3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n:1\r\n" % (len(kind), kind, len(channel), channel) for channel in channels]
     )

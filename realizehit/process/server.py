@@ -1,55 +1,46 @@
 """The composition root: builds a node's parts, starts them, drains them.
 
-`Node` is one process's server; `serve` runs one inside an event loop, for tests and for embedding; `run` is a whole
-process that ends on a signal.
+`Node` is one process's server; `serve` runs one inside an event loop, for tests and for embedding.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
-import random
-import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
-import uvloop
 from starlette.routing import Route
 
 from realizehit import _fanout, logs
 from realizehit.access.gate import Gate
 from realizehit.access.limits import STRIKES
 from realizehit.broker.embedded import EmbeddedValkey
+from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.open import open_bus
-from realizehit.broker.subscriber import LinkSettings
 from realizehit.common.seldom import REMINDER
 from realizehit.common.upkeep import Ticker, keep_up
-from realizehit.errors import CloseCode
 from realizehit.http import console
 from realizehit.http.api import create_app
 from realizehit.http.listener import Listener
 from realizehit.node.figures import STATS_CHANNEL, Figures
 from realizehit.node.hub import Hub
 from realizehit.node.metrics import Metrics
-from realizehit.process.line import Line
+from realizehit.process.drain import CLOSE_TIMEOUT, DRAIN_STEP, Drain
 from realizehit.process.sockets import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.settings import Settings
-from realizehit.transports.engineio.websocket import EngineIO
-from realizehit.transports.fd_reserve import Room
-from realizehit.transports.guard import SLICE, Guard
-from realizehit.transports.session import DRAIN_REASON, ActionSession
-from realizehit.transports.sse import RETRY, SSE_PATH, EventStreams
+from realizehit.transports.engineio.endpoint import EngineIO
+from realizehit.transports.fd_reserve import FdReserve
+from realizehit.transports.guard import Guard
+from realizehit.transports.session import ActionSession
+from realizehit.transports.sse import SSE_PATH, EventStreams
 from realizehit.transports.websocket import WS_PATH, WebSocketTransport
 
 logger: Final = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT: Final = 5.0  # seconds for a client to end the connection after the server's close frame
-LEAVE_TIMEOUT: Final = 0.5  # seconds for the same where the node has to be gone at once
 STALL: Final = 5.0  # seconds without a byte taken, after which a client over its limits is closed
 BURSTS: Final = 16  # batches that may wait while clients are over their limits; of all clients together
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
@@ -57,7 +48,6 @@ TICK: Final = 0.25  # seconds between two looks at what is due, at most
 IDLE_GRACE: Final = (
     1.0  # seconds of a drain for one more request on an HTTP connection, whose answer says it is the last
 )
-DRAIN_STEP: Final = 0.05  # seconds between two groups of clients that are sent away, at least
 
 
 class Node:
@@ -87,7 +77,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.draining = False
-        self.room = Room()
+        self.fd_reserve = FdReserve()
         self.websocket: WebSocketTransport | None = None
         self.engineio: EngineIO | None = None
         self.streams: EventStreams | None = None
@@ -150,8 +140,11 @@ class Node:
             self._broker_url,
             subscribe_url=self._relay_url,
             publish_timeout=settings.publish_timeout,
+            # A server without an API publishes nothing but its figures, which match no wildcard.
+            project=settings.wildcards and settings.role != "ws",
             # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again. What it tells of
             # the broker is not told by each of the workers too.
+            max_shapes=settings.max_shapes if settings.wildcards else None,
             link=LinkSettings(backoff_most=RELAY_BACKOFF, quiet_for=REMINDER) if self._relay_url else None,
         )
         self.hub = Hub(
@@ -162,10 +155,11 @@ class Node:
             subscribe_timeout=settings.subscribe_timeout,
             max_subscriptions=settings.max_subscriptions,
             max_channels=settings.max_channels,
-            limited=gate.count,
+            limited=gate.refusals.count,
             reserved=(STATS_CHANNEL,) if settings.console else (),
         )
         self.guard = Guard(self.engine, self.hub, gate)
+        self._drain = Drain(self.engine, self.hub.events, settings.drain_seconds)
         transports: list[Route] = []
         if settings.role != "api":
             transports = self._open_transports()
@@ -178,16 +172,17 @@ class Node:
                 metrics=metrics,
                 draining=lambda: self.draining,
                 publish=settings.role != "ws",
+                subscribers=self.engine.subscribers if transports else None,
                 gate=gate,
                 transports=transports,
-                more=console.routes(settings, lambda: self._ports["ws"], gate.log)
+                more=console.routes(settings, lambda: self._ports["ws"], gate.refusals.log)
                 if settings.console and transports
                 else (),
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
             self._ticker = self._start_ticking()
-            self._listener = Listener(app, settings, self.guard, self.room, lambda: self.draining)
+            self._listener = Listener(app, settings, self.guard, self.fd_reserve, lambda: self.draining)
             await self._listen(self._listener)
             if settings.console:
                 figures = Figures(
@@ -202,7 +197,7 @@ class Node:
     def _open_transports(self) -> list[Route]:
         """Build what serves clients, and return the routes of what of it is HTTP."""
         settings = self.settings
-        session = ActionSession(self.engine, self.hub, self.guard)
+        session = ActionSession(self.engine, self.hub, self.guard, wildcards=settings.wildcards)
         self.engineio = EngineIO(
             self.engine,
             session,
@@ -220,9 +215,15 @@ class Node:
             compress=settings.compress,
             engineio=self.engineio,
             guard=self.guard,
-            room=self.room,
+            fd_reserve=self.fd_reserve,
         )
-        self.streams = EventStreams(self.engine, self.hub, guard=self.guard, draining=lambda: self.draining)
+        self.streams = EventStreams(
+            self.engine,
+            self.hub,
+            guard=self.guard,
+            draining=lambda: self.draining,
+            wildcards=settings.wildcards,
+        )
         return [Route(path, self.engineio) for path in (WS_PATH, WS_PATH + "/")] + [Route(SSE_PATH, self.streams)]
 
     def reload(self) -> None:
@@ -236,71 +237,24 @@ class Node:
     async def drain(self) -> None:
         """Send the clients away, spread evenly over ``drain_seconds``, and take no new ones meanwhile.
 
-        Each is closed with 4001 and a delay of its own in the reason, so that they do not come back all at once. Once
-        the last one has left, nothing is waited for but HTTP connections, for `IDLE_GRACE` at most: each answer says
+        Once the last client has left, only HTTP connections are waited for, for `IDLE_GRACE` at most: each answer says
         that it is its connection's last one, so that a load balancer that uses it again loses no request.
-
-        Event streams end last. An ``EventSource`` that came back sooner would find this server; and it waits for its
-        ``retry:`` again after each attempt that fails, as while another server starts in this one's place, so that
-        this is to be short.
         """
         self.draining = True
         await self._end_figures()
-        seconds = self.settings.drain_seconds
-        handles = self.engine.handles()
-        streams = [handle for handle in handles if handle in self.hub.events.named]
-        if handles:
-            logger.info("draining: %d clients over %g s", len(handles), seconds)
-        handles = [handle for handle in handles if handle not in self.hub.events.named]
-        random.shuffle(handles)
-        steps = min(max(1, round(seconds / DRAIN_STEP)), len(handles))
         began = self._loop.time()
-        for step in range(steps):
-            await asyncio.sleep(0)  # however late it is, others have their turn
-            due = began + seconds * step / steps
-            while (left := due - self._loop.time()) > 0 and self.engine.stats()["connections"]:
-                await asyncio.sleep(min(left, DRAIN_STEP))
-            for handle in handles[step::steps]:
-                self._send_away(handle, self._random_delay())
-        for count, handle in enumerate(streams, 1):
-            self._send_away(handle, self._random_delay())
-            if count % SLICE == 0:
-                await asyncio.sleep(0)
-        # Who connected in the meantime, and those whose close frame has yet to go out.
-        for handle in self.engine.handles():
-            self._send_away(handle, 0)
-        await self._closed_within(CLOSE_TIMEOUT)
-        grace = min(began + seconds, self._loop.time() + IDLE_GRACE)
+        await self._drain.spread()
+        grace = min(began + self.settings.drain_seconds, self._loop.time() + IDLE_GRACE)
         while self._listener is not None and self._listener.connections and self._loop.time() < grace:
             await asyncio.sleep(DRAIN_STEP / 5)
 
-    async def _closed_within(self, seconds: float) -> None:
-        """Wait until the clients that were sent away have closed their connections, or the time is over."""
-        deadline = self._loop.time() + seconds
-        while self.engine.stats()["closing"] and self._loop.time() < deadline:
-            await asyncio.sleep(DRAIN_STEP / 5)
-
-    def _random_delay(self) -> int:
-        """Return milliseconds after which one of many clients is to come back."""
-        return random.randint(0, max(1000, round(self.settings.drain_seconds * 1000)))  # noqa: S311 - no secret
-
-    def _send_away(self, handle: int, delay: int) -> None:
-        if handle in self.hub.events.named:  # there is no close frame whose reason could say it
-            self.hub.events.send(handle, "drain", retry=RETRY + delay // 5, delay=delay)
-        self.engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=delay))
-
     async def leave(self) -> None:
-        """Stop listening at once and send all clients away together, without a drain's patience.
-
-        Each is told a delay of its own all the same, so that they come back spread over ``drain_seconds``.
-        """
+        """Stop listening at once and send all clients away together, without a drain's patience."""
         self.draining = True
         if self._listener is not None:
             self._listener.stop()
         await self._end_figures()
-        for handle in self.engine.handles():
-            self._send_away(handle, self._random_delay())
-        await self._closed_within(LEAVE_TIMEOUT)
+        await self._drain.at_once()
 
     async def close(self) -> None:
         """Stop listening, leave the broker and end what is left; calling it again does nothing."""
@@ -361,11 +315,6 @@ class Node:
         self._loop.call_exception_handler({"message": "a connection's callback failed", "exception": error})
 
 
-def reloads(settings: Settings) -> bool:
-    """Whether SIGHUP reads files anew; without any, it ends a server on a terminal, as closing that should."""
-    return any((settings.grants, settings.keys, settings.jwt_key_file)) or not sys.stderr.isatty()
-
-
 def _waits_on(loop: asyncio.AbstractEventLoop) -> int:
     """Return the descriptor that uvloop waits on, which shows whether anything waits for it; -1 for other loops."""
     backend = getattr(loop, "_get_backend_id", None)
@@ -391,125 +340,3 @@ async def serve(settings: Settings, *, epoll: bool = True) -> AsyncIterator[Node
             yield node
         finally:
             await node.close()
-
-
-def run(
-    settings: Settings,
-    broker_url: str,
-    *,
-    relay_url: str | None = None,
-    reuse_port: bool = False,
-    unix: socket.socket | None = None,
-    on_started: Callable[[Node], None] = lambda node: None,
-    stop_fd: int | None = None,
-    line: Line | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT, drain, and return; a second signal ends the drain. SIGHUP reads the files anew.
-
-    Args:
-        settings: what to serve and where.
-        broker_url: the broker.
-        relay_url: where to subscribe instead of at the broker.
-        reuse_port: whether other processes listen on the same ports.
-        unix: a bound Unix socket to listen on as well.
-        on_started: called once the node listens.
-        stop_fd: a descriptor whose end of file also means to stop.
-        line: to the parent, whose word or end also means to stop.
-
-    Raises:
-        BrokerError, SettingsError: as `Node.start`.
-    """
-    process = _Process(
-        lambda: Node(settings, broker_url, relay_url=relay_url, reuse_port=reuse_port, unix=unix),
-        reloads=reloads(settings),
-        line=line,
-    )
-    # uvloop everywhere; the debug switch of asyncio is honoured.
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop, debug=sys.flags.dev_mode) as runner:
-        runner.run(process.run(on_started, stop_fd))
-
-
-class _Process:
-    """What a process that serves obeys: signals, and the word of its parent where it has one.
-
-    Args:
-        make_node: makes what it serves with, in the running loop.
-        reloads: whether SIGHUP reads files anew.
-        line: to the parent.
-    """
-
-    def __init__(self, make_node: Callable[[], Node], *, reloads: bool, line: Line | None) -> None:
-        self._make_node = make_node
-        self._reloads = reloads
-        self._line = line
-        self._node: Node | None = None  # once it has started
-        self._reload_again = False
-        self._stop, self._stop_now, self._orphaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def run(self, on_started: Callable[[Node], None], stop_fd: int | None) -> None:
-        self._listen(stop_fd)  # before anything that takes its time, such as a broker that is away
-        node = self._make_node()
-        if not await completes(node.start(), self._stop):
-            return
-        try:
-            self._node = node
-            if self._reload_again:
-                node.reload()
-            on_started(node)
-            # What exists now stays: the collector need not walk through it again and again.
-            gc.collect()
-            gc.freeze()
-            await self._stop.wait()
-            if not self._orphaned.is_set():
-                await completes(node.drain(), self._stop_now, self._orphaned)
-            if self._orphaned.is_set():
-                logger.error("the parent is gone; this worker leaves")
-                await node.leave()
-        finally:
-            await node.close()
-            if self._line is not None:
-                self._line.detach()
-
-    def _listen(self, stop_fd: int | None) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
-        if self._reloads:
-            loop.add_signal_handler(signal.SIGHUP, self._on_reload)
-        if stop_fd is not None:
-            loop.add_reader(stop_fd, self._on_end_of_file, stop_fd)
-        if self._line is not None:
-            self._line.attach(drain=self._stop.set, gone=self._on_orphaned)
-
-    def _on_signal(self) -> None:
-        (self._stop_now if self._stop.is_set() else self._stop).set()
-
-    def _on_reload(self) -> None:
-        if self._node is not None:
-            self._node.reload()
-        else:  # it may have read the files already
-            self._reload_again = True
-
-    def _on_end_of_file(self, descriptor: int) -> None:
-        asyncio.get_running_loop().remove_reader(descriptor)
-        self._stop.set()
-
-    def _on_orphaned(self) -> None:
-        self._orphaned.set()
-        self._stop.set()
-
-
-async def completes(work: Coroutine[Any, Any, None], *unless: asyncio.Event) -> bool:
-    """Do some work to its end, or cancel it once one of the events is set; say whether it came to its end."""
-    task = asyncio.ensure_future(work)
-    waits = [asyncio.ensure_future(event.wait()) for event in unless]
-    try:
-        await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        completed = task.done()
-        for each in (task, *waits):
-            each.cancel()
-        await asyncio.gather(task, *waits, return_exceptions=True)
-    if completed:
-        task.result()
-    return completed

@@ -19,7 +19,7 @@ from realizehit import logs
 from realizehit.common import children
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.process.line import BEAT, DRAIN, Line, Report
-from realizehit.process.server import run
+from realizehit.process.running import run
 from realizehit.settings import Settings
 
 START_TIMEOUT: Final = 60.0  # seconds for a worker to get ready

@@ -14,6 +14,7 @@ import pytest
 
 from realizehit.broker.base import BusState
 from realizehit.broker.open import open_bus
+from realizehit.broker.publication import Publication, Published
 from realizehit.errors import BrokerRefused
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
@@ -230,7 +231,7 @@ async def test_client_kill_of_both_connections(valkey: Valkey) -> None:
         assert took < WITHIN
         more = Pattern(unique("more"))  # that is not in the ledger
         assert "ret" in await it.clients[0].ask("sub", more)
-        assert await it.node.bus.publish(more.channel.encode(), b"1") == 1
+        assert await it.node.bus.publish(Publication(more.channel.encode(), b"1")) == Published(1)
         await it.flows()
         assert own.keys().isdisjoint(one["id"] for one in valkey.clients())
         await it.settled()
@@ -269,7 +270,7 @@ async def test_the_broker_drops_a_subscriber_that_reads_too_slowly(valkey: Valke
         big = b'"' + b"x" * 60_000 + b'"'
         async with asyncio.timeout(20):
             while it.node.bus.reconnects == 0:
-                await it.source.bus.publish(filler.channel.encode(), big)
+                await it.source.bus.publish(Publication(filler.channel.encode(), big))
                 if it.node.bus.state is BusState.DOWN:
                     proxy.delay = 0.0
         proxy.delay = 0.0

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from realizehit.broker.publication import Publication, Published
 from realizehit.broker.publisher import Pipeline
 from realizehit.errors import BrokerError
 from tests.fuzz.broker_subscriber import HUGE
@@ -82,8 +83,8 @@ async def outcomes(ready: bool, parts: Iterable[bytes]) -> list[str]:
     """Publish one by one and many at once, feed the answers, and return what became of it all."""
     broker = Broker()
     pipeline = Pipeline(broker, timeout=60.0)
-    tasks = [asyncio.ensure_future(pipeline.publish(b"a:1", b"1")) for _ in range(2)]
-    many = asyncio.ensure_future(pipeline.publish_many([(b"b:2", b"2")] * 3))
+    tasks = [asyncio.ensure_future(pipeline.publish(Publication(b"a:1", b"1"))) for _ in range(2)]
+    many = asyncio.ensure_future(pipeline.publish_many([Publication(b"b:2", b"2")] * 3))
     ping = asyncio.ensure_future(pipeline.ping())
     await broker.connected.wait()
     assert broker.protocol is not None
@@ -102,9 +103,9 @@ async def outcomes(ready: bool, parts: Iterable[bytes]) -> list[str]:
     (answer,) = await asyncio.gather(ping, return_exceptions=True)
     assert answer is None or isinstance(answer, BrokerError), repr(answer)
     for result in results:
-        assert isinstance(result, int | BrokerError), repr(result)
+        assert isinstance(result, Published | BrokerError), repr(result)
         assert "secret" not in str(result)
-    return ["taken" if isinstance(result, int) else type(result).__name__ for result in results]
+    return ["taken" if isinstance(result, Published) else type(result).__name__ for result in results]
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from realizehit.broker.base import Interest
 from realizehit.broker.connection import SUBSCRIBE, UNSUBSCRIBE, Command, SubscriberConnection
 from realizehit.errors import BrokerError
 from tests.fuzz.command import main
 from tests.support.engines import bench
 
 LOGGED_IN = b"+OK\r\n+PONG\r\n"
-CHANNELS = (b"a:1", b"b:2")
+CHANNELS = (Interest(b"a:1"), Interest(b"b:2"))
 # hiredis makes room for as many elements as an array announces: a broker is trusted not to announce millions.
 HUGE = re.compile(rb"[*~%>|][0-9]{6,}")
 

@@ -15,10 +15,11 @@ import orjson
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from realizehit.errors import BrokerError, PatternError, RequestError
+from realizehit.broker.publication import Outcome, Publication, Published
+from realizehit.errors import PatternError, RequestError
 from realizehit.http.api import create_app
 from realizehit.http.front_door import FrontDoor
-from realizehit.node.messages import Publication, parse_batch, parse_lines, parse_publication
+from realizehit.node.messages import parse_batch, parse_lines, parse_publication
 from realizehit.settings import Settings
 from tests.fuzz.command import main
 from tests.support.scripted_bus import ScriptedBus
@@ -26,7 +27,7 @@ from tests.support.scripted_bus import ScriptedBus
 SETTINGS = Settings(max_payload_bytes=256, max_batch_bytes=1024, max_batch_messages=8)
 STATUSES = {200, 400, 413}
 KINDS = (("/", "application/json"), ("/batch", "application/json"), ("/batch", "application/x-ndjson"))
-Outcome = tuple[bytes, list[tuple[bytes, bytes]]]
+Answer = tuple[bytes, list[Publication]]
 
 
 class Taking(ScriptedBus):
@@ -34,15 +35,15 @@ class Taking(ScriptedBus):
 
     def __init__(self) -> None:
         super().__init__()
-        self.published: list[tuple[bytes, bytes]] = []
+        self.published: list[Publication] = []
 
-    async def publish(self, channel: bytes, payload: bytes) -> int:
-        self.published.append((channel, payload))
-        return 1
+    async def publish(self, publication: Publication) -> Published:
+        self.published.append(publication)
+        return Published(1)
 
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
-        self.published += messages
-        return [1] * len(messages)
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
+        self.published += publications
+        return [Published(1)] * len(publications)
 
 
 class Pipe(asyncio.Transport):
@@ -109,7 +110,7 @@ def one(data: bytes) -> None:
     assert unexpected == []
 
 
-async def answered(pieces: Iterable[bytes]) -> Outcome:
+async def answered(pieces: Iterable[bytes]) -> Answer:
     """Feed a connection, and return the response and what was published."""
     loop = asyncio.get_running_loop()
     bus, state = Taking(), ServerState()
@@ -128,7 +129,7 @@ async def answered(pieces: Iterable[bytes]) -> Outcome:
     return pipe.data, bus.published
 
 
-def check(path: str, media_type: str, body: bytes, outcome: Outcome) -> None:
+def check(path: str, media_type: str, body: bytes, outcome: Answer) -> None:
     response, published = outcome
     head, _, text = response.partition(b"\r\n\r\n")
     status = int(head.split(b" ", 2)[1])
@@ -136,7 +137,7 @@ def check(path: str, media_type: str, body: bytes, outcome: Outcome) -> None:
     answer = orjson.loads(text)
     items = parsed(path, media_type, body)
     good = [item for item in items or () if isinstance(item, Publication) and len(item.payload) <= 256]
-    assert published == [tuple(item) for item in good]
+    assert published == good
     if items is None:
         assert status >= 400
         assert answer["code"]

@@ -21,7 +21,7 @@ from realizehit.broker.base import BusState
 from realizehit.broker.open import open_bus
 from realizehit.errors import ErrorCode
 from realizehit.http.api import create_app
-from realizehit.http.publishing import PATTERN_ROOM
+from realizehit.http.publish_endpoint import PATTERN_ROOM
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
@@ -177,7 +177,7 @@ async def test_a_payload_arrives_byte_for_byte(node: Node, api: httpx2.AsyncClie
         (b'{"pattern": {"a": null}, "payload": 1}', "bad-pattern", "'a'"),
         (b'{"pattern": {"a": {"b": 1}}, "payload": 1}', "bad-pattern", "'a'"),
         (b'{"pattern": {"": "b"}, "payload": 1}', "bad-pattern", "empty"),
-        (b'{"pattern": {"a": "*"}, "payload": 1}', "wildcard-unsupported", "*"),
+        (b'{"pattern": {"a": "*"}, "payload": 1}', "bad-pattern", "*"),
     ],
 )
 async def test_a_bad_body_is_named(api: httpx2.AsyncClient, body: bytes, code: str, text: str) -> None:
@@ -300,7 +300,7 @@ async def test_a_bad_message_does_not_spoil_the_others(node: Node, api: httpx2.A
         good.replace(b'"payload":1', b'"payload":null'),
     ]
     async with subscribed(node, pattern) as ws:
-        expected = [None, "bad-pattern", "bad-request", None, "wildcard-unsupported", "bad-request", None]
+        expected = [None, "bad-pattern", "bad-request", None, "bad-pattern", "bad-request", None]
         as_json = await api.post("batch", content=b'{"messages": [' + b",".join(items) + b"]}", headers=JSON)
         items[2:2] = [b"{not json", b'{"pattern": {"a": "\xff"}, "payload": 1}', b'{"pattern": ' + b"[" * 9_999]
         lines = await api.post("batch", content=b"\n".join(items), headers=NDJSON)
@@ -397,7 +397,7 @@ async def test_an_empty_batch_is_answered(api: httpx2.AsyncClient) -> None:
 async def test_without_a_broker_publishing_answers_503_until_it_is_back(
     valkey: Valkey, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realizehit.http.publishing.LOG_INTERVAL", 3600.0)
+    monkeypatch.setattr("realizehit.http.problems.LOG_INTERVAL", 3600.0)
     async with serve(Settings(port=0, redis=valkey.url, role="api", publish_timeout=2)) as node, http(node) as api:
         assert (await api.post("", content=HELLO, headers=JSON)).status_code == 200
         assert (await api.get("readyz")).status_code == 200
@@ -414,7 +414,7 @@ async def test_without_a_broker_publishing_answers_503_until_it_is_back(
             ):
                 assert problem(answer, 503, "unavailable") == "the broker cannot be reached; try again later"
             assert (await api.get("healthz")).text == "ok\n"
-        said = [record.getMessage() for record in caplog.records if record.name == "realizehit.http.publishing"]
+        said = [record.getMessage() for record in caplog.records if record.name == "realizehit.http.problems"]
         assert len(said) == 1  # not for each request
         assert valkey.url in said[0]
         assert figures(await api.get("metrics"))["realizehit_broker_up"] == 0
@@ -449,7 +449,7 @@ async def test_a_publication_whose_fate_is_unclear_is_no_invitation_to_repeat_it
 async def test_a_broker_that_says_no_is_a_bad_gateway(valkey: Valkey) -> None:
     valkey.command("ACL", "SETUSER", "ann", "on", ">s3cret", "resetchannels", "&open:*", "+@all")
     url = valkey.url.replace("unix://", "unix://ann:s3cret@")
-    async with serve(Settings(port=0, redis=url, role="api")) as node, http(node) as api:
+    async with serve(Settings(port=0, redis=url, role="api", wildcards=False)) as node, http(node) as api:
         detail = problem(await api.post("", content=body_of({"closed": 1}, 1), headers=JSON), 502, "broker-refused")
         assert "NOPERM" in detail
         assert "s3cret" not in detail
@@ -641,7 +641,7 @@ async def test_a_publisher_that_goes_away_in_the_middle_is_nobody_to_answer(
 
 
 def test_every_code_that_http_can_carry_has_a_status() -> None:
-    from realizehit.http.publishing import _STATUS
+    from realizehit.http.problems import _STATUS
 
     assert set(_STATUS) == {
         ErrorCode.NOT_AUTHENTICATED,

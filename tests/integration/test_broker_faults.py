@@ -13,7 +13,8 @@ import orjson
 import pytest
 
 from realizehit.broker.base import BusState
-from realizehit.broker.subscriber import BATCH, LinkSettings
+from realizehit.broker.channel_states import BATCH
+from realizehit.broker.link_settings import LinkSettings
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
@@ -142,7 +143,7 @@ async def test_a_broker_that_comes_after_the_node_leaves_no_gap_behind(valkey: V
         valkey.start()
         assert (await asked)["ret"] == Pattern(pattern).id
         async with asyncio.timeout(20):
-            while node.hub.gaps._open is not None or node.hub.gaps._ending:
+            while node.hub.gaps._open or node.hub.gaps._ending:
                 await asyncio.sleep(0.01)
         assert (node.hub.gaps.told, ws.texts) == (0, [])
         ws.transport.close()

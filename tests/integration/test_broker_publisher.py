@@ -10,7 +10,10 @@ from functools import partial
 
 import pytest
 
-from realizehit.broker.publisher import CHUNK_MESSAGES, CHUNKS, WINDOW_MESSAGES, Pipeline
+from realizehit.broker.chunks import CHUNK_MESSAGES, CHUNKS
+from realizehit.broker.publication import Publication, Published
+from realizehit.broker.publisher import WINDOW_MESSAGES, Pipeline
+from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
 from tests.support.proxy import Proxy
@@ -20,9 +23,11 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def pipeline_to(url: str, seconds: float = 10.0, **options: float) -> AsyncIterator[tuple[Pipeline, list[str]]]:
+async def pipeline_to(
+    url: str, seconds: float = 10.0, kind: type[Pipeline] = Pipeline, **options: float
+) -> AsyncIterator[tuple[Pipeline, list[str]]]:
     events: list[str] = []
-    pipeline = Pipeline(
+    pipeline = kind(
         Address(url),
         timeout=seconds,
         on_up=lambda: events.append("up"),
@@ -80,12 +85,12 @@ async def test_single_messages_and_batches_keep_their_order(valkey: Valkey) -> N
     async with pipeline_to(valkey.url) as (pipeline, events):
         results = tuple(
             await asyncio.gather(
-                pipeline.publish(b"a", b"0"),
-                pipeline.publish_many([(b"a", b"%d" % number) for number in range(3 * CHUNK_MESSAGES)]),
-                pipeline.publish(b"b", b"1"),
+                pipeline.publish(Publication(b"a", b"0")),
+                pipeline.publish_many([Publication(b"a", b"%d" % number) for number in range(3 * CHUNK_MESSAGES)]),
+                pipeline.publish(Publication(b"b", b"1")),
             )
         )
-        assert results == (0, [0] * (3 * CHUNK_MESSAGES), 0)
+        assert results == (Published(0), [Published(0)] * (3 * CHUNK_MESSAGES), Published(0))
         assert events == ["up"]
         assert pipeline.connects == 1
         assert valkey.calls("publish") == 3 * CHUNK_MESSAGES + 2
@@ -109,11 +114,11 @@ async def test_outcomes_are_told_in_order_and_who_raises_harms_nobody(valkey: Va
     try:
         async with pipeline_to(valkey.url) as (pipeline, _):
             for name in range(1, 4):
-                pipeline.publish_soon(b"told", b"%d" % name, partial(done, name))
+                pipeline.publish_soon(Publication(b"told", b"%d" % name), partial(done, name))
             await asyncio.wait_for(last, 10)
-            assert await pipeline.publish(b"told", b"4") == 0
-        pipeline.publish_soon(b"told", b"5", partial(done, 5))
-        assert told[:3] == [(1, 0), (2, 0), (3, 0)]
+            assert await pipeline.publish(Publication(b"told", b"4")) == Published(0)
+        pipeline.publish_soon(Publication(b"told", b"5"), partial(done, 5))
+        assert told[:3] == [(1, Published(0)), (2, Published(0)), (3, Published(0))]
         assert isinstance(told[3][1], BrokerUnavailable)  # type: ignore[index]
         assert failures == ["the teller failed"]
     finally:
@@ -123,11 +128,11 @@ async def test_outcomes_are_told_in_order_and_who_raises_harms_nobody(valkey: Va
 async def test_more_than_the_window_holds(valkey: Valkey) -> None:
     async with pipeline_to(valkey.url, seconds=60) as (pipeline, _):
         count = 2 * WINDOW_MESSAGES + 100
-        singles = [pipeline.publish(b"a", b"x") for _ in range(count)]
-        large = pipeline.publish_many([(b"b", b"y" * 300_000)] * 50)
+        singles = [pipeline.publish(Publication(b"a", b"x")) for _ in range(count)]
+        large = pipeline.publish_many([Publication(b"b", b"y" * 300_000)] * 50)
         outcomes = await asyncio.gather(*singles, large)
-        assert outcomes[:-1] == [0] * count
-        assert outcomes[-1] == [0] * 50
+        assert outcomes[:-1] == [Published(0)] * count
+        assert outcomes[-1] == [Published(0)] * 50
         assert valkey.calls("publish") == count + 50
 
 
@@ -143,15 +148,15 @@ async def test_what_is_unclear_is_an_error_and_is_not_sent_again() -> None:
 
     async with peer(talk) as url, pipeline_to(url) as (pipeline, events):
         outcomes = await asyncio.gather(
-            *(pipeline.publish(b"a", b"first-%d" % number) for number in range(3)), return_exceptions=True
+            *(pipeline.publish(Publication(b"a", b"first-%d" % number)) for number in range(3)), return_exceptions=True
         )
-        assert outcomes[0] == 1
+        assert outcomes[0] == Published(1)
         for outcome in outcomes[1:]:
             assert isinstance(outcome, PublishUnclear)
             assert "closed the connection; it may have taken the message" in str(outcome)
         assert events == ["up", "down"]
         # The next one goes over a new connection, and alone.
-        assert await pipeline.publish(b"a", b"second") == 1
+        assert await pipeline.publish(Publication(b"a", b"second")) == Published(1)
         assert seen == [b"first-0", b"first-1", b"second"]
         assert pipeline.connects == 2
 
@@ -174,9 +179,9 @@ async def test_a_batch_that_is_cut_off_is_not_continued() -> None:
         over.set()
 
     async with peer(talk) as url, pipeline_to(url) as (pipeline, _):
-        outcomes = await pipeline.publish_many([(b"a", b"%d" % number) for number in range(count)])
+        outcomes = await pipeline.publish_many([Publication(b"a", b"%d" % number) for number in range(count)])
         assert len(outcomes) == count
-        assert outcomes[:answered] == [1] * answered
+        assert outcomes[:answered] == [Published(1)] * answered
         await over.wait()
         assert seen == [b"%d" % number for number in range(len(seen))]
         assert answered < len(seen) <= (CHUNKS + 1) * CHUNK_MESSAGES
@@ -197,8 +202,8 @@ async def test_an_error_in_the_middle_concerns_one_message() -> None:
         await reader.read()
 
     async with peer(talk) as url, pipeline_to(url) as (pipeline, events):
-        first, refused, later, odd, last = await pipeline.publish_many([(b"a", b"x")] * 5)
-        assert (first, last) == (1, 2)
+        first, refused, later, odd, last = await pipeline.publish_many([Publication(b"a", b"x")] * 5)
+        assert (first, last) == (Published(1), Published(2))
         assert isinstance(refused, BrokerRefused)
         assert "NOPERM no" in str(refused)
         assert isinstance(later, BrokerUnavailable)
@@ -209,11 +214,11 @@ async def test_an_error_in_the_middle_concerns_one_message() -> None:
 
 async def test_a_silent_broker_is_given_up_and_tried_again(valkey: Valkey) -> None:
     async with pipeline_to(valkey.url, seconds=0.3) as (pipeline, events):
-        assert await pipeline.publish(b"a", b"1") == 0
+        assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         valkey.pause()
         try:
             with pytest.raises(BrokerUnavailable, match=r"no answer within 0\.3 seconds"):
-                await pipeline.publish(b"a", b"2")
+                await pipeline.publish(Publication(b"a", b"2"))
             assert events[:2] == ["up", "down"]
             with pytest.raises(BrokerUnavailable, match="no answer"):
                 await pipeline.ping()
@@ -222,7 +227,7 @@ async def test_a_silent_broker_is_given_up_and_tried_again(valkey: Valkey) -> No
         async with asyncio.timeout(20):
             while True:
                 try:
-                    assert await pipeline.publish(b"a", b"3") == 0
+                    assert await pipeline.publish(Publication(b"a", b"3")) == Published(0)
                     break
                 except BrokerUnavailable:
                     pass
@@ -235,73 +240,83 @@ async def test_a_silent_broker_is_given_up_and_tried_again(valkey: Valkey) -> No
 QUICK = {"probe_after": 0.05, "probe_timeout": 0.2}
 
 
-async def test_an_idle_connection_that_a_router_has_forgotten_costs_no_message_and_no_time(valkey: Valkey) -> None:
-    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, **QUICK) as (pipeline, events):
-        assert await pipeline.publish(b"a", b"1") == 0
+@pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
+async def test_an_idle_connection_that_a_router_has_forgotten_costs_no_message_and_no_time(
+    valkey: Valkey, kind: type[Pipeline]
+) -> None:
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, kind, **QUICK) as (pipeline, events):
+        assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         proxy.forget()
         # Long before the time of a publication is up there is a new connection, though nothing was published.
         async with asyncio.timeout(20):
             while pipeline.connects < 2:
                 await asyncio.sleep(0.01)
-        assert await pipeline.publish(b"a", b"2") == 0
+        assert await pipeline.publish(Publication(b"a", b"2")) == Published(0)
         assert set(events) == {"up"}  # the broker was never away
         assert valkey.calls("publish") == 2
 
 
-async def test_what_is_published_while_a_probe_is_not_answered_goes_over_the_next_connection(valkey: Valkey) -> None:
-    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, **QUICK) as (pipeline, _):
-        assert await pipeline.publish(b"a", b"1") == 0
+@pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
+async def test_what_is_published_while_a_probe_is_not_answered_goes_over_the_next_connection(
+    valkey: Valkey, kind: type[Pipeline]
+) -> None:
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, kind, **QUICK) as (pipeline, _):
+        assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         proxy.forget()
         async with asyncio.timeout(20):
-            while pipeline._probe is None:
+            while pipeline._probe.under_way is None:
                 await asyncio.sleep(0.001)
         one, many = await asyncio.gather(
-            pipeline.publish(b"a", b"2"), pipeline.publish_many([(b"a", b"%d" % n) for n in range(3, 10)])
+            pipeline.publish(Publication(b"a", b"2")),
+            pipeline.publish_many([Publication(b"a", b"%d" % n) for n in range(3, 10)]),
         )
-        assert one == 0
-        assert many == [0] * 7
+        assert one == Published(0)
+        assert many == [Published(0)] * 7
         assert pipeline.connects == 2
         assert valkey.calls("publish") == 9  # each once
 
 
+@pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
 async def test_what_is_published_while_a_probe_is_answered_by_a_reset_goes_over_the_next_connection(
-    valkey: Valkey,
+    valkey: Valkey, kind: type[Pipeline]
 ) -> None:
-    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, **QUICK) as (pipeline, events):
-        assert await pipeline.publish(b"a", b"1") == 0
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, kind, **QUICK) as (pipeline, events):
+        assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         proxy.forget()
         async with asyncio.timeout(20):
-            while pipeline._probe is None:
+            while pipeline._probe.under_way is None:
                 await asyncio.sleep(0.001)
-        publishing = asyncio.create_task(pipeline.publish(b"a", b"2"))
+        publishing = asyncio.create_task(pipeline.publish(Publication(b"a", b"2")))
         await asyncio.sleep(0)
         await proxy.cut()
-        assert await publishing == 0
+        assert await publishing == Published(0)
         assert set(events) == {"up"}
         assert valkey.calls("publish") == 2
 
 
-async def test_an_idle_connection_to_a_broker_that_answers_stays(valkey: Valkey) -> None:
-    async with pipeline_to(valkey.url, 60, **QUICK) as (pipeline, events):
-        assert await pipeline.publish(b"a", b"1") == 0
+@pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
+async def test_an_idle_connection_to_a_broker_that_answers_stays(valkey: Valkey, kind: type[Pipeline]) -> None:
+    async with pipeline_to(valkey.url, 60, kind, **QUICK) as (pipeline, events):
+        assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         before = valkey.calls("ping")
         async with asyncio.timeout(20):
             while valkey.calls("ping") < before + 5:
                 await asyncio.sleep(0.02)
-        assert await pipeline.publish(b"a", b"2") == 0
+        assert await pipeline.publish(Publication(b"a", b"2")) == Published(0)
         assert pipeline.connects == 1
         assert events == ["up"]
 
 
-async def test_an_idle_connection_to_a_broker_that_is_gone_is_noticed(valkey: Valkey) -> None:
-    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 0.5, **QUICK) as (pipeline, events):
-        assert await pipeline.publish(b"a", b"1") == 0
+@pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
+async def test_an_idle_connection_to_a_broker_that_is_gone_is_noticed(valkey: Valkey, kind: type[Pipeline]) -> None:
+    async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 0.5, kind, **QUICK) as (pipeline, events):
+        assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         proxy.swallow = True
         async with asyncio.timeout(20):
             while events[-1] != "down":
                 await asyncio.sleep(0.01)
         proxy.swallow = False
-        assert await pipeline.publish(b"a", b"2") == 0
+        assert await pipeline.publish(Publication(b"a", b"2")) == Published(0)
         assert events[-1] == "up"
 
 
@@ -318,15 +333,15 @@ async def test_who_gives_up_before_it_was_sent_has_not_published() -> None:
 
     async with peer(talk) as url, pipeline_to(url) as (pipeline, _):
         tasks = [
-            asyncio.create_task(pipeline.publish(b"a", b"given-up")),
-            asyncio.create_task(pipeline.publish_many([(b"a", b"given-up-too")] * 3 * CHUNK_MESSAGES)),
+            asyncio.create_task(pipeline.publish(Publication(b"a", b"given-up"))),
+            asyncio.create_task(pipeline.publish_many([Publication(b"a", b"given-up-too")] * 3 * CHUNK_MESSAGES)),
         ]
         await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         let_in.set()
-        assert await pipeline.publish(b"a", b"wanted") == 0
+        assert await pipeline.publish(Publication(b"a", b"wanted")) == Published(0)
         assert seen == [b"wanted"]
 
 
@@ -351,18 +366,18 @@ async def test_a_peer_that_is_no_broker(answer: bytes, text: str) -> None:
     async with peer(talk) as url, pipeline_to(url, seconds=5) as (pipeline, events):
         with pytest.raises(BrokerUnavailable, match=text):
             while True:  # a reply too many may arrive after the first answer
-                await pipeline.publish(b"a", b"1")
+                await pipeline.publish(Publication(b"a", b"1"))
         assert "down" in events
 
 
 async def test_closed_is_closed(valkey: Valkey) -> None:
     async with pipeline_to(valkey.url) as (pipeline, _):
-        waiting = asyncio.create_task(pipeline.publish(b"a", b"1"))
+        waiting = asyncio.create_task(pipeline.publish(Publication(b"a", b"1")))
         await asyncio.sleep(0)
         await pipeline.close()
         with pytest.raises(BrokerUnavailable, match="this side is closed"):
             await waiting
-        outcomes = await pipeline.publish_many([(b"a", b"1")] * 2)
+        outcomes = await pipeline.publish_many([Publication(b"a", b"1")] * 2)
         assert [type(outcome) for outcome in outcomes] == [BrokerUnavailable] * 2
         with pytest.raises(BrokerUnavailable, match="this side is closed"):
             await pipeline.ping()
@@ -379,7 +394,7 @@ class Republisher:
         self._times = times
 
     def publish(self) -> None:
-        self._pipeline.publish_soon(b"again", b"x", self._told)
+        self._pipeline.publish_soon(Publication(b"again", b"x"), self._told)
 
     def _told(self, outcome: object) -> None:
         self.outcomes.append(outcome)
@@ -397,7 +412,7 @@ async def test_who_is_told_may_publish(valkey: Valkey) -> None:
     async with pipeline_to(valkey.url) as (pipeline, _):
         one = Republisher(pipeline, 3000)
         one.publish()
-        assert await one.result() == [0] * 3000
+        assert await one.result() == [Published(0)] * 3000
 
 
 async def test_who_is_told_of_a_lost_connection_may_publish() -> None:
@@ -420,7 +435,7 @@ async def test_who_is_told_of_a_lost_connection_may_publish() -> None:
         for one in many:
             failure, outcome = await one.result()
             assert isinstance(failure, PublishUnclear)
-            assert outcome == 7
+            assert outcome == Published(7)
         assert connections == 2
 
 
@@ -450,7 +465,7 @@ async def test_who_is_told_that_nobody_can_be_reached_may_publish() -> None:
 
 async def test_who_is_told_that_it_is_closed_may_publish(valkey: Valkey) -> None:
     async with pipeline_to(valkey.url) as (pipeline, _):
-        assert await pipeline.publish(b"a", b"0") == 0
+        assert await pipeline.publish(Publication(b"a", b"0")) == Published(0)
         before = Republisher(pipeline, 2000)
         before.publish()  # is under way when the pipeline is closed
     after = Republisher(pipeline, 2000)

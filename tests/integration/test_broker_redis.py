@@ -16,9 +16,12 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from realizehit.broker.base import Bus, BusState
+from realizehit.broker.base import Bus, BusState, Interest
+from realizehit.broker.channel_states import BATCH
+from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.open import open_bus
-from realizehit.broker.subscriber import BATCH, WINDOW, Link, LinkSettings
+from realizehit.broker.publication import Publication, Published
+from realizehit.broker.subscriber import WINDOW, Link
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, SettingsError
 from tests.support.bus_recorder import QUICK, Recorder
@@ -29,9 +32,15 @@ from tests.support.valkey import Valkey
 
 @asynccontextmanager
 async def started(
-    url: str, *, link: LinkSettings = QUICK, publish_timeout: float = 2.0, name: str = "realizehit"
+    url: str,
+    *,
+    link: LinkSettings = QUICK,
+    publish_timeout: float = 2.0,
+    name: str = "realizehit",
+    project: bool = True,
 ) -> AsyncIterator[tuple[Bus, Recorder]]:
-    bus, recorder = open_bus(url, publish_timeout=publish_timeout, client_name=name, link=link), Recorder()
+    bus = open_bus(url, publish_timeout=publish_timeout, client_name=name, link=link, project=project)
+    recorder = Recorder()
     await bus.start(recorder)
     try:
         yield bus, recorder
@@ -58,40 +67,40 @@ async def test_a_subscription_is_in_force_when_it_is_confirmed(valkey: Valkey) -
     async with started(valkey.url) as (bus, recorder):
         for number in range(50):
             channel = b"c:%d" % number
-            assert bus.subscribe(channel) is False
+            assert bus.subscribe(Interest(channel)) is False
             await recorder.until(lambda channel=channel: channel in recorder.confirmed)  # type: ignore[misc]
-            assert await bus.publish(channel, b"%d" % number) == 1
-            assert bus.subscribe(channel) is True
+            assert await bus.publish(Publication(channel, b"%d" % number)) == Published(1)
+            assert bus.subscribe(Interest(channel)) is True
         await recorder.until(lambda: len(recorder.delivered) == 50)
         assert recorder.delivered == [(b"c:%d" % number, b"%d" % number) for number in range(50)]
-        bus.unsubscribe(b"c:0")
+        bus.unsubscribe(Interest(b"c:0"))
         await eventually(lambda: b"c:0" not in valkey.command("PUBSUB", "CHANNELS"))
-        assert await bus.publish(b"c:0", b"x") == 0
+        assert await bus.publish(Publication(b"c:0", b"x")) == Published(0)
 
 
 async def test_one_turn_of_the_loop_is_one_command_of_up_to_512_channels(valkey: Valkey) -> None:
     async with started(valkey.url) as (bus, recorder):
         count = 2 * BATCH + 10
         for number in range(count):
-            bus.subscribe(b"many:%d" % number)
-            bus.subscribe(b"many:%d" % number)  # many clients that ask for the same
+            bus.subscribe(Interest(b"many:%d" % number))
+            bus.subscribe(Interest(b"many:%d" % number))  # many clients that ask for the same
         await recorder.until(lambda: len(recorder.confirmed) == count)
         assert valkey.calls("subscribe") == 3
         for number in range(count):
-            bus.unsubscribe(b"many:%d" % number)
+            bus.unsubscribe(Interest(b"many:%d" % number))
         await eventually(lambda: valkey.command("PUBSUB", "CHANNELS") == [])
         assert valkey.calls("unsubscribe") == 3
 
 
 async def test_opposite_wishes_of_one_turn_cancel(valkey: Valkey) -> None:
     async with started(valkey.url) as (bus, recorder):
-        bus.subscribe(b"kept")
+        bus.subscribe(Interest(b"kept"))
         await recorder.until(lambda: recorder.confirmed == [b"kept"])
-        bus.unsubscribe(b"kept")
-        bus.subscribe(b"never")
-        assert bus.subscribe(b"kept") is True
-        bus.unsubscribe(b"never")
-        bus.subscribe(b"marker")
+        bus.unsubscribe(Interest(b"kept"))
+        bus.subscribe(Interest(b"never"))
+        assert bus.subscribe(Interest(b"kept")) is True
+        bus.unsubscribe(Interest(b"never"))
+        bus.subscribe(Interest(b"marker"))
         await recorder.until(lambda: b"marker" in recorder.confirmed)
         assert valkey.calls("subscribe") == 2
         assert valkey.calls("unsubscribe") == 0
@@ -141,11 +150,11 @@ class Interleaving:
 
     async def subscribe(self, name: bytes) -> None:
         self._wanted.add(name)
-        if self._bus.subscribe(name):
+        if self._bus.subscribe(Interest(name)):
             self._promised.add(name)
 
     async def unsubscribe(self, name: bytes) -> None:
-        self._bus.unsubscribe(name)
+        self._bus.unsubscribe(Interest(name))
         self._wanted.discard(name)
         self._promised.discard(name)
 
@@ -154,7 +163,7 @@ class Interleaving:
         expected = name in self._promised
         self._serial += 1
         message = name, b"%d" % self._serial
-        await self._publisher.publish(*message)
+        await self._publisher.publish(Publication(*message))
         self._take_confirmations()
         if expected:
             self._due.append(message)
@@ -184,7 +193,7 @@ class Interleaving:
         await eventually(lambda: names.intersection(self._valkey.command("PUBSUB", "CHANNELS")) == wanted)
         for channel in wanted:
             message = channel, b"last"
-            await self._publisher.publish(*message)
+            await self._publisher.publish(Publication(*message))
             await self._recorder.until(lambda message=message: message in self._recorder.delivered)  # type: ignore[misc]
         delivered = self._recorder.delivered
         # Each message at most once, in the order of publication.
@@ -203,7 +212,7 @@ class Interleaving:
         """Wait until the link itself says that all is in force; a node asks by subscribing once more."""
         async with asyncio.timeout(10):
             for channel in self._wanted:
-                while not self._bus.subscribe(channel):
+                while not self._bus.subscribe(Interest(channel)):
                     await asyncio.sleep(0.001)
                 self._promised.add(channel)
 
@@ -213,10 +222,10 @@ class Interleaving:
 
 async def test_concurrent_publications_share_pipelines_and_keep_their_order(valkey: Valkey) -> None:
     async with started(valkey.url) as (bus, recorder):
-        bus.subscribe(b"order")
+        bus.subscribe(Interest(b"order"))
         await recorder.until(lambda: recorder.confirmed)
-        counts = await asyncio.gather(*(bus.publish(b"order", b"%d" % number) for number in range(2_000)))
-        assert counts == [1] * 2_000
+        counts = await asyncio.gather(*(bus.publish(Publication(b"order", b"%d" % number)) for number in range(2_000)))
+        assert counts == [Published(1)] * 2_000
         await recorder.until(lambda: len(recorder.delivered) == 2_000)
         assert [int(payload) for _, payload in recorder.delivered] == list(range(2_000))
         assert bus.messages_received == 2_000
@@ -226,10 +235,12 @@ async def test_concurrent_publications_share_pipelines_and_keep_their_order(valk
 
 async def test_publish_many_answers_message_by_message(valkey: Valkey) -> None:
     async with started(valkey.url) as (bus, recorder):
-        bus.subscribe(b"a")
+        bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed)
         messages = [(b"a" if number % 2 else b"b", b"%d" % number) for number in range(1_500)]
-        assert await bus.publish_many(messages) == [number % 2 for number in range(1_500)]
+        assert await bus.publish_many([Publication(*message) for message in messages]) == [
+            Published(number % 2) for number in range(1_500)
+        ]
         await recorder.until(lambda: len(recorder.delivered) == 750)
         assert recorder.delivered == [message for message in messages if message[0] == b"a"]
         assert await bus.publish_many([]) == []
@@ -237,11 +248,11 @@ async def test_publish_many_answers_message_by_message(valkey: Valkey) -> None:
 
 async def test_payloads_of_any_bytes_and_sizes(valkey: Valkey) -> None:
     async with started(valkey.url) as (bus, recorder):
-        bus.subscribe(b"bytes")
+        bus.subscribe(Interest(b"bytes"))
         await recorder.until(lambda: recorder.confirmed)
         payloads = [b"", b"\r\n$1\r\n*3\r\n", bytes(range(256)), b"x" * (1 << 20), b"\xff" * 70_000]
         for payload in payloads:
-            assert await bus.publish(b"bytes", payload) == 1
+            assert await bus.publish(Publication(b"bytes", payload)) == Published(1)
         await recorder.until(lambda: len(recorder.delivered) == len(payloads))
         assert [payload for _, payload in recorder.delivered] == payloads
 
@@ -250,13 +261,14 @@ async def test_a_bus_without_a_listener_publishes_only(valkey: Valkey) -> None:
     bus = open_bus(valkey.url)
     await bus.start(None)
     assert bus.state is BusState.UP
-    assert await bus.publish(b"nobody", b"1") == 0
+    assert await bus.publish(Publication(b"nobody", b"1")) == Published(0)
     with pytest.raises(RuntimeError, match="without a listener"):
-        bus.subscribe(b"a")
-    assert valkey.clients("TYPE", "pubsub") == []
+        bus.subscribe(Interest(b"a"))
+    # It follows the registry of shapes, and has no subscribing connection.
+    assert [client["name"] for client in valkey.clients("TYPE", "pubsub")] == ["realizehit-publisher"]
     await bus.close()
     with pytest.raises(BrokerUnavailable, match="closed"):
-        await bus.publish(b"nobody", b"1")
+        await bus.publish(Publication(b"nobody", b"1"))
 
 
 # ---- when the broker goes away
@@ -266,27 +278,27 @@ async def test_killed_and_started_again_everything_wanted_is_subscribed_again(va
     async with started(valkey.url) as (bus, recorder):
         count = 3 * BATCH
         for number in range(count):
-            bus.subscribe(b"again:%d" % number)
+            bus.subscribe(Interest(b"again:%d" % number))
         await recorder.until(lambda: len(recorder.confirmed) == count)
         valkey.kill()
         await recorder.until(lambda: bus.state is BusState.DOWN)
         with pytest.raises(BrokerUnavailable):
-            await bus.publish(b"again:1", b"lost")
+            await bus.publish(Publication(b"again:1", b"lost"))
         with pytest.raises(BrokerUnavailable):
             await bus.ping()
-        outcomes = await bus.publish_many([(b"again:1", b"lost")] * 600)
+        outcomes = await bus.publish_many([Publication(b"again:1", b"lost")] * 600)
         assert len(outcomes) == 600
         assert all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes)
-        assert bus.subscribe(b"while:away") is False
-        bus.unsubscribe(b"again:0")
+        assert bus.subscribe(Interest(b"while:away")) is False
+        bus.unsubscribe(Interest(b"again:0"))
         valkey.start()
         await recorder.until(lambda: b"while:away" in recorder.confirmed)
         assert bus.reconnects == 1
         # Only who still waited is told; the rest was promised before.
         assert len(recorder.confirmed) == count + 1
         await eventually(lambda: len(valkey.command("PUBSUB", "CHANNELS")) == count)
-        assert await bus.publish(b"again:0", b"x") == 0
-        assert await bus.publish(b"again:7", b"back") == 1
+        assert await bus.publish(Publication(b"again:0", b"x")) == Published(0)
+        assert await bus.publish(Publication(b"again:7", b"back")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"again:7", b"back")])
         assert recorder.states == [BusState.UP, BusState.DOWN, BusState.UP]
 
@@ -295,15 +307,15 @@ async def test_the_end_of_a_gap_is_told_when_all_that_was_in_force_is_so_again(v
     async with started(valkey.url) as (bus, recorder):
         count = 2 * BATCH
         for number in range(count):
-            bus.subscribe(b"gap:%d" % number)
+            bus.subscribe(Interest(b"gap:%d" % number))
         await recorder.until(lambda: len(recorder.confirmed) == count)
         heard = bus.silence
         assert heard < 10
         killed = time.monotonic()
         valkey.kill()
         await recorder.until(lambda: recorder.states[-1] is BusState.DOWN)
-        bus.unsubscribe(b"gap:0")
-        bus.subscribe(b"gap:new")
+        bus.unsubscribe(Interest(b"gap:0"))
+        bus.subscribe(Interest(b"gap:new"))
         await eventually(lambda: bus.silence > heard)
         assert recorder.gaps == []
         valkey.start()
@@ -321,11 +333,11 @@ async def test_the_end_of_a_gap_is_told_when_all_that_was_in_force_is_so_again(v
 
 async def test_a_gap_without_channels_is_over_with_the_connection(valkey: Valkey) -> None:
     async with started(valkey.url) as (bus, recorder):
-        bus.subscribe(b"gone")
+        bus.subscribe(Interest(b"gone"))
         await recorder.until(lambda: recorder.confirmed)
         valkey.kill()
         await recorder.until(lambda: recorder.states[-1] is BusState.DOWN)
-        bus.unsubscribe(b"gone")
+        bus.unsubscribe(Interest(b"gone"))
         assert recorder.gaps == []
         valkey.start()
         await recorder.until(lambda: recorder.gaps)
@@ -336,7 +348,7 @@ async def test_a_broker_that_is_away_at_the_start_is_waited_for(valkey: Valkey) 
     valkey.kill()
     async with started(valkey.url) as (bus, recorder):
         assert bus.state is BusState.DOWN
-        bus.subscribe(b"early")
+        bus.subscribe(Interest(b"early"))
         valkey.start()
         await recorder.until(lambda: recorder.confirmed == [b"early"])
         assert bus.reconnects == 0
@@ -344,30 +356,30 @@ async def test_a_broker_that_is_away_at_the_start_is_waited_for(valkey: Valkey) 
 
 async def test_a_stopped_broker_behind_a_live_connection_is_noticed(valkey: Valkey) -> None:
     async with started(valkey.url, publish_timeout=0.3) as (bus, recorder):
-        bus.subscribe(b"quiet")
+        bus.subscribe(Interest(b"quiet"))
         await recorder.until(lambda: recorder.confirmed)
         valkey.pause()
         try:
             await recorder.until(lambda: bus.state is BusState.DOWN)
             with pytest.raises(BrokerUnavailable, match=r"no answer within 0\.3 seconds"):
-                await bus.publish(b"quiet", b"1")
+                await bus.publish(Publication(b"quiet", b"1"))
         finally:
             valkey.resume()
         await recorder.until(lambda: bus.state is BusState.UP)
         await eventually(lambda: valkey.command("PUBSUB", "NUMSUB", "quiet")[1] == 1)
-        assert await bus.publish(b"quiet", b"2") == 1
+        assert await bus.publish(Publication(b"quiet", b"2")) == Published(1)
         await recorder.until(lambda: (b"quiet", b"2") in recorder.delivered)
 
 
 async def test_a_connection_that_the_broker_cuts_is_made_again(valkey: Valkey) -> None:
     async with started(valkey.url) as (bus, recorder):
-        bus.subscribe(b"cut")
+        bus.subscribe(Interest(b"cut"))
         await recorder.until(lambda: recorder.confirmed)
         for times in (1, 2, 3):
             cut(valkey)
             await recorder.until(lambda times=times: bus.reconnects == times and bus.state is BusState.UP)  # type: ignore[misc]
         await eventually(lambda: valkey.command("PUBSUB", "NUMSUB", "cut")[1] == 1)
-        assert await bus.publish(b"cut", b"1") == 1
+        assert await bus.publish(Publication(b"cut", b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"cut", b"1")])
 
 
@@ -384,9 +396,9 @@ async def test_the_wrong_password_fails_at_once_and_is_not_shown(tmp_path: Path)
                     pass
             assert "wr0ng" not in str(refusal.value)
         async with started(f"redis://:s3cret@{address}/0") as (bus, recorder):
-            bus.subscribe(b"a")
+            bus.subscribe(Interest(b"a"))
             await recorder.until(lambda: recorder.confirmed)
-            assert await bus.publish(b"a", b"1") == 1
+            assert await bus.publish(Publication(b"a", b"1")) == Published(1)
 
 
 async def test_a_user_with_few_rights_is_refused_channel_by_channel(valkey: Valkey) -> None:
@@ -395,20 +407,22 @@ async def test_a_user_with_few_rights_is_refused_channel_by_channel(valkey: Valk
         "+subscribe", "+unsubscribe", "+publish", "+ping", "+auth", "+hello", "+client|setinfo", "+select",
     )  # fmt: skip
     url = valkey.url.replace("unix://", "unix://ann:s3cret@")
-    async with started(url) as (bus, recorder):
+    async with started(url, project=False) as (bus, recorder):
         for number in range(20):
-            bus.subscribe(b"open:%d" % number)
-        bus.subscribe(b"closed:1")
+            bus.subscribe(Interest(b"open:%d" % number))
+        bus.subscribe(Interest(b"closed:1"))
         await recorder.until(lambda: len(recorder.confirmed) == 20 and recorder.refusals)
         assert list(recorder.refusals) == [b"closed:1"]
         assert isinstance(recorder.refusals[b"closed:1"], BrokerRefused)
         assert bus.state is BusState.UP
         assert bus.reconnects == 0
-        assert await bus.publish(b"open:1", b"1") == 1
+        assert await bus.publish(Publication(b"open:1", b"1")) == Published(1)
         with pytest.raises(BrokerRefused, match="NOPERM"):
-            await bus.publish(b"closed:1", b"1")
-        good, bad, late = await bus.publish_many([(b"open:2", b"1"), (b"closed:2", b"1"), (b"open:3", b"1")])
-        assert (good, late) == (1, 1)
+            await bus.publish(Publication(b"closed:1", b"1"))
+        good, bad, late = await bus.publish_many(
+            [Publication(b"open:2", b"1"), Publication(b"closed:2", b"1"), Publication(b"open:3", b"1")]
+        )
+        assert (good, late) == (Published(1), Published(1))
         assert isinstance(bad, BrokerRefused)
 
 
@@ -433,9 +447,9 @@ async def test_tls_is_used_and_its_certificate_is_checked(tmp_path: Path, valkey
     async with await asyncio.start_server(front, "127.0.0.1", 0, ssl=context) as proxy:
         url = f"rediss://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
         async with started(f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}") as (bus, recorder):
-            bus.subscribe(b"a")
+            bus.subscribe(Interest(b"a"))
             await recorder.until(lambda: recorder.confirmed)
-            assert await bus.publish(b"a", b"1") == 1
+            assert await bus.publish(Publication(b"a", b"1")) == Published(1)
             await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         with pytest.raises(BrokerRefused, match="certificate"):
             async with started(url):
@@ -467,9 +481,9 @@ async def test_a_flood_of_changed_minds_holds_nobody_up(valkey: Valkey) -> None:
     await link.start()
     try:
         for number in range(2 * WINDOW * BATCH):
-            link.subscribe(b"c:%d" % number)
-            link.unsubscribe(b"c:%d" % number)
-        link.subscribe(b"c:last")
+            link.subscribe(Interest(b"c:%d" % number))
+            link.unsubscribe(Interest(b"c:%d" % number))
+        link.subscribe(Interest(b"c:last"))
         await recorder.until(lambda: recorder.confirmed == [b"c:last"])
     finally:
         await link.close()

@@ -90,13 +90,13 @@ async def test_payloads_raw_and_decoded(node: Node, shared_valkey: Valkey) -> No
         decoded = await client.subscribe(pattern)
         failures = record(decoded, "error")
         await redis.publish(pattern.channel, text)
-        await redis.publish(pattern.channel, b"this is no JSON")
+        await redis.publish(pattern.channel, b"this is not JSON")
         await redis.publish(pattern.channel, b"1")
-        assert await take(raw, 3) == [text, b"this is no JSON", b"1"]
+        assert await take(raw, 3) == [text, b"this is not JSON", b"1"]
         first, second = await take(decoded, 2)
         assert (first["f"], first["z"], second) == (1.1, "é??", 1)
         assert len(failures) == 1
-        assert "is no JSON" in str(failures[0][1])
+        assert "is not JSON" in str(failures[0][1])
 
 
 async def test_callbacks_get_payloads_in_order_one_at_a_time(node: Node, shared_valkey: Valkey) -> None:
@@ -123,7 +123,7 @@ async def test_callbacks_get_payloads_in_order_one_at_a_time(node: Node, shared_
             await redis.publish(pattern.channel, str(n))
         await until(lambda: len(awaited) == len(plain) == 50)
         assert plain == awaited == list(range(50))
-        with pytest.raises(RuntimeError, match="has a payload callback"):
+        with pytest.raises(RuntimeError, match="has a callback"):
             aiter(first)
         second.off("payload", slow)
 
@@ -223,7 +223,7 @@ async def test_patterns_that_look_alike_are_two(node: Node, shared_valkey: Valke
 
 async def test_what_the_server_refuses(node: Node) -> None:
     async with connect(node.ws_url) as client:
-        for pattern, code in (({}, "bad-pattern"), ({"a": None}, "bad-pattern"), ({"a": "*"}, "wildcard-unsupported")):
+        for pattern, code in (({}, "bad-pattern"), ({"a": None}, "bad-pattern"), ({"realizehit": 1}, "forbidden")):
             with pytest.raises(Rejected) as caught:
                 await client.subscribe(pattern)
             assert caught.value.code == code
@@ -322,7 +322,7 @@ async def test_a_drain_sends_it_to_come_back_later(shared_valkey: Valkey) -> Non
         await client.close()
 
 
-async def test_a_broker_that_is_away_is_waited_for_when_coming_back(valkey: Valkey) -> None:
+async def test_a_client_that_comes_back_waits_for_the_broker(valkey: Valkey) -> None:
     pattern = Pattern(unique("broker"))
     settings = Settings(port=0, redis=valkey.url, subscribe_timeout=0.1)
     async with serve(settings) as node:

@@ -211,7 +211,7 @@ def test_a_proxy_is_named(
         assert "Traceback" not in process.output
 
 
-def test_a_byte_order_mark_is_no_part_of_any_file_of_the_server(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored_in_all_files_of_the_server(tmp_path: Path) -> None:
     secret, (_, lines) = "0123456789" * 4, generate("x")
     texts = {
         "config": 'jwt-algorithms = ["HS256"]\njwt-claims = ["user=sub"]\n',

@@ -19,9 +19,12 @@ from typing import Any
 import pytest
 import redis
 
-from realizehit.broker import embedded
-from realizehit.broker.embedded import MAX_SOCKET_PATH, EmbeddedValkey
+from realizehit.broker import embedded, private_directory
+from realizehit.broker.base import Interest
+from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
+from realizehit.broker.private_directory import MAX_SOCKET_PATH
+from realizehit.broker.publication import Publication, Published
 from realizehit.errors import EmbeddedUnavailable
 from tests.support.bus_recorder import Recorder
 
@@ -91,9 +94,9 @@ async def test_it_carries_messages_and_leaves_nothing_behind(base: Path) -> None
             assert int(client.info("server")["tcp_port"]) == 0
         bus, recorder = open_bus(valkey.url), Recorder()
         await bus.start(recorder)
-        bus.subscribe(b"a")
+        bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed == [b"a"])
-        assert await bus.publish(b"a", b"1") == 1
+        assert await bus.publish(Publication(b"a", b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         await bus.close()
     assert directories(base) == []
@@ -107,11 +110,11 @@ async def test_one_that_is_killed_is_started_again(base: Path, caplog: pytest.Lo
         url, pid = valkey.url, pid_of(directory)
         bus, recorder = open_bus(url), Recorder()
         await bus.start(recorder)
-        bus.subscribe(b"a")
+        bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed)
         os.kill(pid, signal.SIGKILL)
         await recorder.until(lambda: recorder.gaps, 20)
-        assert await bus.publish(b"a", b"1") == 1
+        assert await bus.publish(Publication(b"a", b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(b"a", b"1")])
         assert valkey.url == url
         again = pid_of(directory)
@@ -332,10 +335,10 @@ def test_a_path_too_long_for_a_socket_is_named(base: Path) -> None:
 
 
 def test_a_lock_that_is_held_is_waited_for_and_then_named(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(private_directory, "LOCK_TIMEOUT", 0.1)
     base.mkdir(mode=0o700)
     with (
-        embedded._locked(base / "lock"),
+        private_directory._locked(base / "lock"),
         pytest.raises(EmbeddedUnavailable, match=r"locked by another process for 0\.1 seconds"),
     ):
         EmbeddedValkey(base).start()

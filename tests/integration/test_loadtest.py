@@ -24,11 +24,13 @@ from realizehit.access.keys import generate
 from realizehit.cli.loadtest import loadtest
 from realizehit.errors import LoadTestError
 from realizehit.loadtest import _load, worker
-from realizehit.loadtest.conductor import Conductor
+from realizehit.loadtest.client_processes import ClientProcesses
+from realizehit.loadtest.coordinator import Coordinator
 from realizehit.loadtest.expect import Expectation
 from realizehit.loadtest.plan import make_plan
 from realizehit.loadtest.report import FAULTS, Point, Report
-from realizehit.loadtest.target import Target, embedded_target, find_target
+from realizehit.loadtest.started_server import embedded_target
+from realizehit.loadtest.target import Target, find_target
 from realizehit.pattern import Pattern
 from tests.support.ports import free_port
 from tests.support.processes import serving
@@ -50,7 +52,7 @@ def server(shared_valkey: Valkey) -> Iterator[Target]:
 
 
 def conduct(target: Target, scenario: str, **numbers: Any) -> Report:
-    return Conductor(make_plan(scenario, {**SMALL, **numbers}), target, scenario=scenario).run()
+    return Coordinator(make_plan(scenario, {**SMALL, **numbers}), target, scenario=scenario).run()
 
 
 def assert_flawless(report: Report) -> None:
@@ -116,7 +118,7 @@ def test_storm(server: Target) -> None:
 
 
 @pytest.mark.slow
-def test_who_fails_in_a_storm_tries_again_until_all_are_back(valkey: Valkey) -> None:
+def test_clients_that_fail_in_a_storm_retry_until_all_are_back(valkey: Valkey) -> None:
     def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
         # Three of those that come back are turned away at least.
         server.answer = REFUSED if len(server.heads) < 2 + 3 else ACCEPTED
@@ -166,13 +168,21 @@ def test_a_ramp_opens_connections_over_its_time(server: Target) -> None:
 
 def test_processes_connect_when_all_are_there(server: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, list[str]]] = []
-    say = Conductor._say
+    say = ClientProcesses.send
 
-    def listen(conductor: Conductor, command: str, value: Any = None) -> None:
-        said.append((command, list(conductor._events)))
-        say(conductor, command, value)
+    coordinators: list[Coordinator] = []
 
-    monkeypatch.setattr(Conductor, "_say", listen)
+    class Watched(Coordinator):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            coordinators.append(self)
+
+    def listen(processes: ClientProcesses, command: str, value: Any = None) -> None:
+        said.append((command, list(coordinators[0]._events)))
+        say(processes, command, value)
+
+    monkeypatch.setattr(ClientProcesses, "send", listen)
+    monkeypatch.setattr(f"{__name__}.Coordinator", Watched)
     report = conduct(server, "wide", processes=3, duration=0.3)
     assert_flawless(report)
     assert said[0] == ("connect", ["begun"] * 3)
@@ -254,7 +264,7 @@ def test_subscribers_send_the_headers_that_were_given(valkey: Valkey) -> None:
     assert all(head.endswith(b"\r\nX-User: 42") for head in heads)
 
 
-def test_loss_is_found_and_told(valkey: Valkey) -> None:
+def test_lost_messages_are_reported(valkey: Valkey) -> None:
     def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
         to_all(server, frame, but=1 if count in (5, 6, 20) else -1)
 
@@ -325,11 +335,11 @@ def test_what_stops_coming_is_lost(valkey: Valkey) -> None:
 
 def test_a_client_process_that_ends_is_an_error(server: Target) -> None:
     def kill(point: Point) -> None:
-        os.kill(conductor._processes[0].pid or 0, signal.SIGKILL)
+        os.kill(coordinator._processes.pid(0), signal.SIGKILL)
 
-    conductor = Conductor(make_plan("wide", {**SMALL, "duration": 30.0}), server, on_point=kill)
+    coordinator = Coordinator(make_plan("wide", {**SMALL, "duration": 30.0}), server, on_point=kill)
     with pytest.raises(LoadTestError, match="client process 0 ended unexpectedly, with status -9"):
-        conductor.run()
+        coordinator.run()
 
 
 # --- The command ------------------------------------------------------------------------------------------------------
@@ -373,19 +383,19 @@ def test_a_failed_expectation_is_exit_status_1_and_named(server: Target) -> None
         (["--scenario", "tall"], "no scenario 'tall'"),
         (["--connections", "0"], "--connections must be at least 1"),
         (["--url", "wss://127.0.0.1/ws"], "does not speak TLS"),
-        (["--api", "http://127.0.0.1/"], "--api belongs to a server"),
-        (["--header", "X-User: 42"], "--header belongs to a server"),
-        (["--url", "ws://127.0.0.1/ws", "--header", "X-User"], "--header 'X-User' is no header"),
+        (["--api", "http://127.0.0.1/"], "--api needs a server"),
+        (["--header", "X-User: 42"], "--header needs a server"),
+        (["--url", "ws://127.0.0.1/ws", "--header", "X-User"], "--header 'X-User' is not a header"),
         (["--url", "ws://127.0.0.1/ws", "--workers", "2"], "--workers is for the server that is started"),
-        (["--key", "x"], "--key belongs to a server"),
+        (["--key", "x"], "--key needs a server"),
         (["--url", "ws://127.0.0.1/ws", "--redis", "redis://x", "--publish", "api"], "--redis is for publishing at"),
         (["--url", "ws://127.0.0.1/ws", "--redis", "redis://x", "--key", "x"], "--key is for publishing through the"),
         (["--url", "ws://127.0.0.1/ws", "--publish", "redis", "--api", "http://x"], "--api is for publishing through"),
         (["--rate", "5", "--outstanding", "5"], "--rate and --outstanding contradict each other"),
         (["--json", "/tmp/x", "--html", "/tmp/x"], "--json and --html name the same file"),
         (["--expect", "storm_seconds<1s"], "only measured with --scenario storm"),
-        (["--expect", "rejoin_p99<1s"], "nobody rejoins without --reconnects"),
-        (["--url", "ws://127.0.0.1/ws", "--source-address", "here"], "'here' is no numeric IP address"),
+        (["--expect", "rejoin_p99<1s"], "no client rejoins without --reconnects"),
+        (["--url", "ws://127.0.0.1/ws", "--source-address", "here"], "'here' is not a numeric IP address"),
         (["--url", "ws://127.0.0.1/ws", "--source-address", "::1"], "an address of the other version"),
         (["--url", "ws://127.0.0.1/ws", "--source-address", "192.0.2.1"], "--source-address 192.0.2.1 cannot be used"),
     ],
@@ -396,7 +406,7 @@ def test_what_cannot_be_used_is_exit_status_2(arguments: list[str], error: str) 
     assert error in result.stderr
 
 
-def test_a_server_that_is_not_there_is_exit_status_1() -> None:
+def test_a_missing_server_gives_exit_status_1() -> None:
     result = command("--url", f"ws://127.0.0.1:{free_port()}/ws", "--connections", "2")
     assert result.exit_code == 1
     assert "Connection refused" in result.stderr
@@ -435,7 +445,7 @@ def test_it_publishes_with_a_key(
         (["--key", "rh_wrong"], "401, the API key is not known"),
     ],
 )
-def test_what_may_not_publish_is_told_before_anything_else(
+def test_a_missing_right_to_publish_is_reported_first(
     shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: str
 ) -> None:
     monkeypatch.delenv("REALIZEHIT_KEY", raising=False)
@@ -448,7 +458,7 @@ def test_what_may_not_publish_is_told_before_anything_else(
 
 
 @pytest.mark.parametrize("option", ["--html", "--json"])
-def test_a_report_that_cannot_be_written_is_told_before_it_runs(server: Target, tmp_path: Path, option: str) -> None:
+def test_an_unwritable_report_is_reported_before_the_load_test(server: Target, tmp_path: Path, option: str) -> None:
     for place, said in (
         (tmp_path / "no" / "report", "report cannot be written: No such file"),
         (tmp_path, "directory"),
@@ -487,7 +497,7 @@ def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> N
         assert "every message reached every subscriber" in done.stdout
 
 
-def test_what_the_server_says_against_subscribers_is_told(shared_valkey: Valkey) -> None:
+def test_the_servers_reason_for_refusing_subscribers_is_shown(shared_valkey: Valkey) -> None:
     tokens = {"REALIZEHIT_JWT_SECRET": "0123456789" * 4}
     options = ("--jwt-algorithm", "HS256", "--jwt-claim", "user=sub")
     with serving("--redis", shared_valkey.url, *options, env=tokens) as process:
@@ -535,7 +545,7 @@ def test_ctrl_c_ends_it_early_with_a_report(server: Target) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_server_is_started_where_none_is_given(workers: int) -> None:
+def test_a_server_is_started_if_no_url_is_given(workers: int) -> None:
     with embedded_target(workers=workers) as target:
         assert target.embedded
         # The parent of several workers counts too: it may hold their subscription at the broker.

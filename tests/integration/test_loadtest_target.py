@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from realizehit.errors import LoadTestError, SettingsError
-from realizehit.loadtest.target import Broker, find_target, with_sources
+from realizehit.loadtest.broker import Broker
+from realizehit.loadtest.target import find_target, with_sources
 from realizehit.pattern import Pattern
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from realizehit.broker.base import BusState
-from realizehit.broker.subscriber import Link, LinkSettings
+from realizehit.broker.base import BusState, Interest
+from realizehit.broker.link_settings import LinkSettings
+from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused
 from realizehit.process.server import serve
@@ -25,7 +26,7 @@ from tests.support.processes import serving
 from tests.support.valkey import Valkey
 from tests.support.wire import act, client, unique
 
-LINK = "realizehit.broker.subscriber"
+LINK = "realizehit.broker.outage_log"
 
 
 def told(caplog: pytest.LogCaptureFixture, logger: str = LINK) -> list[str]:
@@ -123,7 +124,7 @@ async def test_channels_that_the_broker_takes_away_together_are_one_line(
             await act(ws, "sub", unique("taken"))
         (conn,) = node.engine.handles()
         for channel in node.engine.subscriptions(conn):
-            node.hub.refused(channel, BrokerRefused("NOPERM"))
+            node.hub.refused(Interest(channel), BrokerRefused("NOPERM"))
         (line,) = told(caplog, "realizehit.node.hub")[-1:]
         assert "which was in force before" in line
         assert sum("in force before" in line for line in told(caplog, "realizehit.node.hub")) == 1

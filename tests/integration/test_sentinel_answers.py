@@ -11,7 +11,7 @@ import hiredis
 import pytest
 
 from realizehit.broker import redis as redis_bus
-from realizehit.broker.base import Bus
+from realizehit.broker.base import Bus, Interest
 from realizehit.broker.open import open_bus
 from realizehit.broker.sentinel import GOSSIP_DELAY, SentinelAddress
 from realizehit.errors import BrokerUnavailable
@@ -86,7 +86,7 @@ async def subscribed(url: str) -> AsyncIterator[tuple[Bus, Recorder]]:
     bus, recorder = open_bus(url, link=QUICK), Recorder()
     await bus.start(recorder)
     try:
-        bus.subscribe(b"a")
+        bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed)
         yield bus, recorder
     finally:

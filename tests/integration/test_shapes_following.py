@@ -13,9 +13,11 @@ import hiredis
 import pytest
 import redis.asyncio
 
-from realizehit.broker.publisher import WINDOW_MESSAGES, Outcome
+from realizehit.broker.projections import labelled
+from realizehit.broker.publication import Outcome, Publication, Published
+from realizehit.broker.publisher import WINDOW_MESSAGES
 from realizehit.broker.shapes.following import FollowingPipeline
-from realizehit.broker.shapes.registry import CONTROL, KEY, MAX_SHAPES, labelled, register
+from realizehit.broker.shapes.registry import CONTROL, KEY, MAX_SHAPES, register
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.pattern import Pattern, project
@@ -77,15 +79,17 @@ async def test_a_message_reaches_those_who_subscribed_to_a_wildcard(valkey: Valk
         subscriber_at(valkey, NEWS, b"channel:*|kind:news", b"*:*|kind:news", b"channel:*|kind:sport") as subscriber,
         publisher_to(valkey.url) as publisher,
     ):
-        assert await publisher.publish(NEWS, b'{"n":"?"}') == 3  # one node, thrice
+        assert await publisher.publish(Publication(NEWS, b'{"n":"?"}')) == Published(3)  # one node, thrice
         assert set(publisher.shapes) == {SHAPE, b"*:*|kind:="}
         assert await subscriber.next() == (NEWS, b'{"n":"?"}')
         labels = {await subscriber.next(), await subscriber.next()}
         text = b'@c=channel:CNN|kind:news?{"n":"?"}'
         assert labels == {(b"channel:*|kind:news", text), (b"*:*|kind:news", text)}
-        assert await publisher.publish(b"kind:news", b"2") == 1
+        assert await publisher.publish(Publication(b"kind:news", b"2")) == Published(1)
         assert await subscriber.next() == (b"*:*|kind:news", b"@c=kind:news?2")
-        assert await publisher.publish_many([(b"a:1", b"3"), (b"channel:BBC|kind:sport", b"4")]) == [0, 1]
+        assert await publisher.publish_many(
+            [Publication(b"a:1", b"3"), Publication(b"channel:BBC|kind:sport", b"4")]
+        ) == [Published(0), Published(1)]
         assert await subscriber.next() == (b"channel:*|kind:sport", b"@c=channel:BBC|kind:sport?4")
 
 
@@ -94,24 +98,24 @@ async def test_a_new_shape_is_known_at_once_and_one_that_lapsed_is_forgotten(val
         subscriber_at(valkey, b"channel:*|kind:news") as subscriber,
         publisher_to(valkey.url, read_interval=0.05) as publisher,
     ):
-        assert await publisher.publish(NEWS, b"1") == 0
+        assert await publisher.publish(Publication(NEWS, b"1")) == Published(0)
         assert publisher.shapes == ()
         add_shape(valkey, SHAPE)
-        assert await publisher.publish(NEWS, b"2") == 1
-        assert await subscriber.next() == (b"channel:*|kind:news", labelled(NEWS, b"2"))
+        assert await publisher.publish(Publication(NEWS, b"2")) == Published(1)
+        assert await subscriber.next() == (b"channel:*|kind:news", labelled(Publication(NEWS, b"2")))
         valkey.command("ZADD", KEY, "1", SHAPE)
         await eventually(lambda: publisher.shapes == ())
-        assert await publisher.publish(NEWS, b"3") == 0
+        assert await publisher.publish(Publication(NEWS, b"3")) == Published(0)
         add_shape(valkey, SHAPE)
-        assert await publisher.publish(NEWS, b"4") == 1
-        assert await subscriber.next() == (b"channel:*|kind:news", labelled(NEWS, b"4"))
+        assert await publisher.publish(Publication(NEWS, b"4")) == Published(1)
+        assert await subscriber.next() == (b"channel:*|kind:news", labelled(Publication(NEWS, b"4")))
 
 
 async def test_without_a_shape_that_applies_a_message_is_one_command(valkey: Valkey) -> None:
     add_shape(valkey, b"*:*|user:=")
     async with publisher_to(valkey.url) as publisher:
         before = valkey.calls("publish")
-        assert await publisher.publish_many([(NEWS, b"%d" % n) for n in range(100)]) == [0] * 100
+        assert await publisher.publish_many([Publication(NEWS, b"%d" % n) for n in range(100)]) == [Published(0)] * 100
         assert valkey.calls("publish") == before + 100
 
 
@@ -124,13 +128,14 @@ async def test_what_is_no_shape_is_left_alone(valkey: Valkey, caplog: pytest.Log
         valkey.command("PUBLISH", CONTROL, b"")
         await publisher.ping()
         assert publisher.shapes == (SHAPE,)
-    assert "2 members of the registry are no shapes" in caplog.text
+    assert "ignored 2 shapes of the registry" in caplog.text
+    assert publisher.projected.malformed == 4
 
 
 async def test_another_broker_has_other_shapes(valkey: Valkey) -> None:
     add_shape(valkey, SHAPE)
     async with publisher_to(valkey.url) as publisher:
-        assert await publisher.publish(NEWS, b"1") == 0
+        assert await publisher.publish(Publication(NEWS, b"1")) == Published(0)
         assert publisher.shapes == (SHAPE,)
         valkey.command("FLUSHALL")
         valkey.kill()
@@ -138,8 +143,8 @@ async def test_another_broker_has_other_shapes(valkey: Valkey) -> None:
         valkey.start()
         add_shape(valkey, b"*:*")
         async with subscriber_at(valkey, b"*:*") as subscriber:
-            assert await publisher.publish(NEWS, b"2") == 1
-            assert await subscriber.next() == (b"*:*", labelled(NEWS, b"2"))
+            assert await publisher.publish(Publication(NEWS, b"2")) == Published(1)
+            assert await subscriber.next() == (b"*:*", labelled(Publication(NEWS, b"2")))
         assert publisher.connects == 2
 
 
@@ -155,10 +160,11 @@ async def test_a_user_who_may_not_follow(valkey: Valkey, rights: list[str], said
     valkey.command("ACL", "SETUSER", "who", "on", ">secret", "~*", "&*", "+@all", *rights)
     async with publisher_to(f"unix://who:secret@{valkey.socket}") as publisher:
         with pytest.raises(BrokerRefused) as refused:
-            await publisher.publish(NEWS, b"1")
+            await publisher.publish(Publication(NEWS, b"1"))
     text = str(refused.value)
     assert said in text.lower()
-    assert "it is asked for HELLO 3, SUBSCRIBE realizehit:control and EVAL" in text
+    assert "needs the rights to HELLO, to SUBSCRIBE to realizehit:control" in text
+    assert "EVAL, TIME and ZRANGEBYSCORE with the key realizehit:shapes" in text
     assert "secret" not in text
 
 
@@ -167,9 +173,9 @@ async def test_a_projection_that_is_refused_is_the_outcome(valkey: Valkey) -> No
     valkey.command("ACL", "SETUSER", "who", "on", "nopass", "~*", "resetchannels", f"&{CONTROL.decode()}")
     valkey.command("ACL", "SETUSER", "who", "+@all", b"&" + NEWS, "&kind:*")
     async with publisher_to(f"unix://who:x@{valkey.socket}") as publisher, subscriber_at(valkey, NEWS) as subscriber:
-        refused, fine = await publisher.publish_many([(NEWS, b"1"), (b"kind:news", b"2")])
+        refused, fine = await publisher.publish_many([Publication(NEWS, b"1"), Publication(b"kind:news", b"2")])
         assert isinstance(refused, BrokerRefused)
-        assert fine == 0
+        assert fine == Published(0)
         assert await subscriber.next() == (NEWS, b"1")
 
 
@@ -177,13 +183,14 @@ async def test_the_window_counts_projections(valkey: Valkey) -> None:
     for n in range(20):
         add_shape(valkey, b"*:*|kind:=" if n == 0 else b"*:*|k%02d:*|kind:=" % n)
     async with publisher_to(valkey.url) as publisher, subscriber_at(valkey, b"*:*|kind:news") as subscriber:
-        messages = [(b"|".join(b"k%02d:v" % n for n in range(1, 16)) + b"|kind:news", b"%d" % n) for n in range(3000)]
+        channel = b"|".join(b"k%02d:v" % n for n in range(1, 16)) + b"|kind:news"
+        messages = [Publication(channel, b"%d" % n) for n in range(3000)]
         most = 0
         publishing = asyncio.ensure_future(publisher.publish_many(messages))
         while not publishing.done():
             most = max(most, publisher._messages_under_way)
             await asyncio.sleep(0)
-        assert await publishing == [1] * 3000
+        assert await publishing == [Published(1)] * 3000
         assert 0 < most <= WINDOW_MESSAGES + 512 * 21
         assert publisher._messages_under_way == publisher._bytes_under_way == 0
         assert [(await subscriber.next())[1].rpartition(b"?")[2] for _ in range(3000)] == [
@@ -229,16 +236,16 @@ class Load:
                 for outcome in outcomes:
                     self._answered(outcome)
             for _ in range(turn % 60):
-                self._publisher.publish_soon(*self._next(), self._answered)
+                self._publisher.publish_soon(self._next(), self._answered)
             await asyncio.sleep(0)
 
-    def _next(self) -> tuple[bytes, bytes]:
+    def _next(self) -> Publication:
         self.published += 1
-        return KINDS[self.published * 7 % len(KINDS)], b"%d" % self.published
+        return Publication(KINDS[self.published * 7 % len(KINDS)], b"%d" % self.published)
 
     def _answered(self, outcome: Outcome) -> None:
         self.answered += 1
-        if not isinstance(outcome, int):
+        if not isinstance(outcome, Published):
             self.errors.append(outcome)
 
 
@@ -261,7 +268,7 @@ async def come_and_go(valkey: Valkey, load: Load, publisher: FollowingPipeline, 
                     if own == channel:
                         received.append(text)
                     elif own != CONTROL and project(own, shape) == channel:
-                        expected.append(labelled(own, text))
+                        expected.append(labelled(Publication(own, text)))
                 # Nothing is missed, nothing comes twice, all of it in order.
                 assert received == expected[: len(received)]
             await client.zrem(KEY, shape)
@@ -302,7 +309,7 @@ class ScriptedBroker:
         self._writer = writer
         self._parser = hiredis.Reader()
         self._shapes = shapes
-        self.published: list[tuple[bytes, bytes]] = []
+        self.published: list[Publication] = []
 
     async def command(self) -> list[bytes]:
         while (command := self._parser.gets()) is False:
@@ -336,7 +343,7 @@ class ScriptedBroker:
         for _ in range(count):
             kind, channel, payload = await self.command()
             assert kind == b"PUBLISH"
-            self.published.append((channel, payload))
+            self.published.append(Publication(channel, payload))
             replies.append(b":1\r\n")
         return replies
 
@@ -364,7 +371,8 @@ async def scripted(serve: Serve, shapes: list[bytes]) -> AsyncIterator[tuple[str
         yield url, brokers
 
 
-MESSAGES = [(b"a:1|b:1", b"0"), (b"a:2|b:1", b"1"), (b"c:1", b"2"), (b"a:1|b:2", b"3"), (b"a:1|b:1", b"4")]
+CHANNELS = [b"a:1|b:1", b"a:2|b:1", b"c:1", b"a:1|b:2", b"a:1|b:1"]
+MESSAGES = [Publication(channel, b"%d" % n) for n, channel in enumerate(CHANNELS)]
 OLD, NEW = b"*:*|b:=", b"a:=|b:*"
 
 
@@ -372,7 +380,7 @@ OLD, NEW = b"*:*|b:=", b"a:=|b:*"
 @pytest.mark.parametrize("known", [[], [OLD], [OLD, NEW]], ids=["none", "another", "both"])
 @pytest.mark.parametrize("split", [False, True])
 async def test_the_news_of_a_shape_at_every_place(together: bool, known: list[bytes], split: bool) -> None:
-    commands = len(MESSAGES) + sum(project(channel, shape) is not None for channel, _ in MESSAGES for shape in known)
+    commands = len(MESSAGES) + sum(project(channel, shape) is not None for channel in CHANNELS for shape in known)
     for place in range(commands + 1):
         done = asyncio.Event()
 
@@ -386,9 +394,9 @@ async def test_the_news_of_a_shape_at_every_place(together: bool, known: list[by
             else:
                 broker.send(b"".join(replies))
             carried_out = [message for message in broker.published[place:] if message in MESSAGES]
-            owed = [message for message in carried_out if NEW not in known and project(message[0], NEW)]
+            owed = [message for message in carried_out if NEW not in known and project(message.channel, NEW)]
             broker.send(b"".join(await broker.take(len(owed))))
-            expected = [(project(channel, NEW), labelled(channel, payload)) for channel, payload in owed]
+            expected = [Publication(project(message.channel, NEW) or b"", labelled(message)) for message in owed]
             assert broker.published[commands:] == expected
             done.set()
             await broker.take(1)  # nothing else comes
@@ -398,11 +406,11 @@ async def test_the_news_of_a_shape_at_every_place(together: bool, known: list[by
             if together:
                 outcomes = await publisher.publish_many(MESSAGES)
             else:
-                outcomes = list(await asyncio.gather(*(publisher.publish(*message) for message in MESSAGES)))
+                outcomes = list(await asyncio.gather(*(publisher.publish(message) for message in MESSAGES)))
             await asyncio.wait_for(done.wait(), 20)
             (broker,) = brokers
-            projected = [text for channel, text in broker.published if text.startswith(b"@c=")]
-            assert outcomes == [1 + projected.count(labelled(*message)) for message in MESSAGES]
+            projected = [message.payload for message in broker.published if message.payload.startswith(b"@c=")]
+            assert outcomes == [Published(1 + projected.count(labelled(message))) for message in MESSAGES]
             assert publisher.shapes == tuple(dict.fromkeys([*known, NEW]))
             assert not publisher._books
             assert not publisher._under_way
@@ -421,12 +429,12 @@ async def test_a_shape_that_lapsed_and_came_back_while_a_message_was_on_its_way(
         await broker.take(1)
 
     async with scripted(serve, [NEW]) as (url, brokers), publisher_to(url, read_interval=0.01) as publisher:
-        await publisher._connect()
+        await publisher._keeper._connect()
         await asyncio.wait_for(read.wait(), 20)
-        assert await publisher.publish(b"a:1|b:1", b"0") == 2
-        assert await publisher.publish(b"a:1|b:1", b"1") == 2
-        once = [labelled(b"a:1|b:1", b"0"), labelled(b"a:1|b:1", b"1")]
-        assert [text for channel, text in brokers[0].published if channel == b"a:1|b:*"] == once
+        assert await publisher.publish(Publication(b"a:1|b:1", b"0")) == Published(2)
+        assert await publisher.publish(Publication(b"a:1|b:1", b"1")) == Published(2)
+        once = [Publication(b"a:1|b:*", b"@c=a:1|b:1?%d" % n) for n in range(2)]
+        assert [message for message in brokers[0].published if message.channel == b"a:1|b:*"] == once
 
 
 async def test_news_that_comes_right_behind_the_registry() -> None:
@@ -436,8 +444,11 @@ async def test_news_that_comes_right_behind_the_registry() -> None:
         await broker.take(1)
 
     async with scripted(serve, []) as (url, brokers), publisher_to(url) as publisher:
-        assert await publisher.publish(b"a:1|b:1", b"1") == 2
-        assert brokers[0].published[:2] == [(b"a:1|b:1", b"1"), (b"a:1|b:*", b"@c=a:1|b:1?1")]
+        assert await publisher.publish(Publication(b"a:1|b:1", b"1")) == Published(2)
+        assert brokers[0].published[:2] == [
+            Publication(b"a:1|b:1", b"1"),
+            Publication(b"a:1|b:*", b"@c=a:1|b:1?1"),
+        ]
 
 
 async def test_a_connection_that_breaks_before_a_projection_is_answered() -> None:
@@ -447,8 +458,10 @@ async def test_a_connection_that_breaks_before_a_projection_is_answered() -> Non
         await broker.take(1)
 
     async with scripted(serve, []) as (url, _), publisher_to(url) as publisher:
-        outcomes = await publisher.publish_many([(b"a:1|b:1", b"0"), (b"a:1|b:1", b"1"), (b"c:1", b"2")])
-        assert (outcomes[0], outcomes[2]) == (1, 1)
+        outcomes = await publisher.publish_many(
+            [Publication(b"a:1|b:1", b"0"), Publication(b"a:1|b:1", b"1"), Publication(b"c:1", b"2")]
+        )
+        assert (outcomes[0], outcomes[2]) == (Published(1), Published(1))
         assert isinstance(outcomes[1], PublishUnclear)  # it was published, its projection may not have been
         assert publisher.shapes == ()
         assert not publisher._books
@@ -462,7 +475,7 @@ async def test_a_broker_that_answers_a_projection_too_late() -> None:
 
     async with scripted(serve, [NEW, b"*:*"]) as (url, _), publisher_to(url, timeout=0.3) as publisher:
         with pytest.raises(PublishUnclear, match=r"no answer within 0.3 seconds; it may have taken the message"):
-            await publisher.publish(b"a:1|b:1", b"0")
+            await publisher.publish(Publication(b"a:1|b:1", b"0"))
 
 
 @pytest.mark.parametrize("garbage", [b":1\r\n", b"+OK\r\n", b"*0\r\n"])
@@ -472,9 +485,9 @@ async def test_a_reply_that_nothing_asked_for(garbage: bytes) -> None:
         await broker.take(1)
 
     async with scripted(serve, []) as (url, brokers), publisher_to(url) as publisher:
-        assert await publisher.publish(b"a:1", b"0") == 1
-        await eventually(lambda: publisher._connection is None)
-        assert await publisher.publish(b"a:1", b"0") == 1
+        assert await publisher.publish(Publication(b"a:1", b"0")) == Published(1)
+        await eventually(lambda: publisher._keeper.connection is None)
+        assert await publisher.publish(Publication(b"a:1", b"0")) == Published(1)
         assert len(brokers) == 2
 
 
@@ -485,7 +498,7 @@ async def test_a_broker_that_says_nothing_to_the_first_words() -> None:
 
     async with peer(silent) as url, publisher_to(url, timeout=0.3) as publisher:
         with pytest.raises(BrokerUnavailable, match=r"no answer within 0.3 seconds"):
-            await publisher.publish(NEWS, b"1")
+            await publisher.publish(Publication(NEWS, b"1"))
 
 
 async def test_a_broker_that_knows_no_resp3() -> None:
@@ -496,5 +509,5 @@ async def test_a_broker_that_knows_no_resp3() -> None:
         await reader.read()
 
     async with peer(old) as url, publisher_to(url) as publisher:
-        with pytest.raises(BrokerRefused, match="unknown command 'HELLO'; it is asked for HELLO 3"):
-            await publisher.publish(NEWS, b"1")
+        with pytest.raises(BrokerRefused, match="unknown command 'HELLO'; to reach wildcard subscriptions"):
+            await publisher.publish(Publication(NEWS, b"1"))

@@ -31,13 +31,13 @@ class Heard:
         self.events: list[tuple[Any, ...]] = []
         self._news = asyncio.Event()
 
-    def registered(self, shape: bytes) -> None:
+    def shape_registered(self, shape: bytes) -> None:
         self._take("registered", shape)
 
-    def refused(self, shape: bytes, error: BrokerError) -> None:
+    def shape_refused(self, shape: bytes, error: BrokerError) -> None:
         self._take("refused", shape, error)
 
-    def lapsed(self, shape: bytes, seconds: float) -> None:
+    def shape_lapsed(self, shape: bytes, seconds: float) -> None:
         self._take("lapsed", shape, seconds)
 
     def _take(self, *event: Any) -> None:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realizehit.broker.base import BusState
+from realizehit.broker.base import BusState, Interest
 from realizehit.broker.connection import SUBSCRIBE, SubscriberConnection
-from realizehit.broker.subscriber import Link, LinkSettings
+from realizehit.broker.link_settings import LinkSettings
+from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused
 from tests.support.bus_recorder import QUICK, Recorder
@@ -246,7 +247,7 @@ BACK = b"*1\r\n$4\r\nback\r\n"
 async def test_what_a_relay_says_unasked(keeps: bool) -> None:
     connection, owner, pipe = connected()
     owner.keeps = keeps
-    connection.send(SUBSCRIBE, [b"a"])
+    connection.send(SUBSCRIBE, [Interest(b"a")])
     before = connection.certain
     connection.data_received(LOST)
     assert before - 1.3 < connection.certain <= asyncio.get_running_loop().time() - 1.25
@@ -289,7 +290,7 @@ async def test_what_no_relay_says_is_garbage(odd: bytes) -> None:
 def test_no_bytes_make_a_callback_raise(reads: list[bytes]) -> None:
     async def scenario() -> None:
         connection, _, pipe = connected()
-        connection.send(SUBSCRIBE, [b"a", b"b"])
+        connection.send(SUBSCRIBE, [Interest(b"a"), Interest(b"b")])
         connection.flush()
         for data in reads:
             connection.data_received(data)
@@ -303,7 +304,7 @@ def test_no_bytes_make_a_callback_raise(reads: list[bytes]) -> None:
 
 async def test_in_force_is_reported_before_the_first_publication_of_the_same_read() -> None:
     connection, owner, pipe = connected()
-    connection.send(SUBSCRIBE, [b"a", b"b"])
+    connection.send(SUBSCRIBE, [Interest(b"a"), Interest(b"b")])
     connection.flush()
     assert pipe.written.endswith(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n$1\r\nb\r\n")
     connection.data_received(

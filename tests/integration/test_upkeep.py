@@ -15,10 +15,11 @@ import pytest
 import uvicorn
 
 from realizehit.broker import embedded
-from realizehit.broker.base import BusState
+from realizehit.broker.base import BusState, Interest
 from realizehit.broker.connection import SubscriberConnection
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
+from realizehit.broker.publication import Publication, Published
 from realizehit.broker.subscriber import Link
 from realizehit.common import upkeep
 from realizehit.errors import BrokerUnavailable
@@ -184,11 +185,11 @@ async def test_a_failing_step_of_the_link_to_the_broker_costs_a_connection_and_n
                 recorder.confirmed.clear()
                 bus._link._connection.drop("a test")  # type: ignore[attr-defined]
                 await recorder.until(lambda: bus.state is BusState.DOWN)
-                bus.unsubscribe(channel)
-                bus.subscribe(channel)
+                bus.unsubscribe(Interest(channel))
+                bus.subscribe(Interest(channel))
                 await recorder.until(lambda: recorder.confirmed == [channel] and bus.state is BusState.UP)
                 assert failing.calls >= 2, name
-        assert await bus.publish(channel, b"1") == 1
+        assert await bus.publish(Publication(channel, b"1")) == Published(1)
         await recorder.until(lambda: recorder.delivered == [(channel, b"1")])
     finally:
         await bus.close()
@@ -217,7 +218,7 @@ async def test_a_listener_that_fails_when_the_broker_goes_does_not_keep_the_link
     valkey.start()
     await failing.until_recovered()
     await recorder.until(lambda: bus.state is BusState.UP)
-    assert await bus.publish(b"a", b"1") == 0
+    assert await bus.publish(Publication(b"a", b"1")) == Published(0)
     await bus.close()
 
 
@@ -229,8 +230,8 @@ async def test_what_waits_for_a_connection_that_cannot_be_made_fails_at_once(
     make_fail(monkeypatch, bus._address, "connect")  # type: ignore[attr-defined]
     for _ in range(2):
         with pytest.raises(BrokerUnavailable, match="connecting failed: RuntimeError"):
-            await asyncio.wait_for(bus.publish(b"a", b"1"), 10)
-    assert await bus.publish(b"a", b"1") == 0
+            await asyncio.wait_for(bus.publish(Publication(b"a", b"1")), 10)
+    assert await bus.publish(Publication(b"a", b"1")) == Published(0)
     await bus.close()
     assert failures(caplog) == ["the connection for publishing failed and goes on"]
 

@@ -11,6 +11,7 @@ from realizehit._fanout import channel_id
 from realizehit.broker.base import BusState
 from realizehit.errors import ErrorCode
 from realizehit.node.hub import Hub
+from realizehit.pattern import Channel
 from tests.support.engines import Bench, Peer
 from tests.support.scripted_bus import ScriptedBus
 
@@ -74,7 +75,7 @@ class HubMachine(RuleBasedStateMachine):
             else:
                 self.granted.discard((conn, channel))
 
-        self.hub.subscribe(conn, channel, answer)
+        self.hub.subscribe(conn, Channel(channel), answer)
         if had:
             assert self.answers[number] is None, "what is subscribed stays so"
         if channel in self.bus.in_force:
@@ -89,7 +90,7 @@ class HubMachine(RuleBasedStateMachine):
             return
         waits = any((c, ch) == (conn, channel) for c, ch, _ in self.asked.values())
         self.leaving = (conn, channel)
-        assert self.hub.unsubscribe(conn, channel) == ((conn, channel) in self.granted or waits)
+        assert self.hub.unsubscribe(conn, Channel(channel)) == ((conn, channel) in self.granted or waits)
         self.leaving = None
         assert all((c, ch) != (conn, channel) for c, ch, _ in self.asked.values())
         self.granted.discard((conn, channel))

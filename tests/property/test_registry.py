@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from realizehit import _fanout
 from tests.support.engines import CLOSE, Bench, Peer
 
-CHANNELS = [b"c:%d" % n for n in range(6)] + [b"user:25442", b"user:28322"]  # the last two share an id
+# Two share an id; the last one is a wildcard's, and what is published to it names its concrete channel.
+CHANNELS = [b"c:%d" % n for n in range(5)] + [b"user:25442", b"user:28322", b"c:*"]
 
 
 class RegistryMachine(RuleBasedStateMachine):
@@ -22,6 +23,20 @@ class RegistryMachine(RuleBasedStateMachine):
         self.expected: dict[int, list[bytes]] = {}
         self.peers: dict[int, Peer] = {}
         self.published = 0
+        self.watched: set[bytes] = set()
+        self.leavers: list[tuple[bytes, int]] = []
+        self.told: list[tuple[bytes, int]] = []
+        self.bench.engine.on_left = lambda channel, handles: self.told.extend((channel, handle) for handle in handles)
+
+    def left(self, handle: int, channel: bytes) -> None:
+        if channel in self.watched:
+            self.leavers.append((channel, handle))
+        self.watched &= {each for own in self.subscriptions.values() for each in own}
+
+    @rule(channel=st.sampled_from(CHANNELS), watched=st.booleans())
+    def watch(self, channel: bytes, watched: bool) -> None:
+        if self.bench.engine.watch_leavers(channel, watched):
+            (self.watched.add if watched else self.watched.discard)(channel)
 
     @rule()
     def connect(self) -> None:
@@ -53,19 +68,23 @@ class RegistryMachine(RuleBasedStateMachine):
     def unsubscribe(self, n: int, channel: bytes) -> None:
         handle = self.pick(n)
         if handle is not None:
-            assert self.bench.engine.unsubscribe(handle, channel) == (channel in self.subscriptions[handle])
+            was_in = channel in self.subscriptions[handle]
+            assert self.bench.engine.unsubscribe(handle, channel) == was_in
+            self.bench.loop.run()
             self.subscriptions[handle].discard(channel)
+            if was_in:
+                self.left(handle, channel)
 
     @rule(channels=st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=8))
     def publish(self, channels: list[bytes]) -> None:
         batch = []
         for channel in channels:
-            payload = b"%d" % self.published
+            text = b"%s?%d" % (b"@c=c:1" if channel == b"c:*" else b"", self.published)
             self.published += 1
-            batch.append((channel, payload))
+            batch.append((channel, text.removeprefix(b"?")))
             for handle, own in self.subscriptions.items():
                 if channel in own:
-                    self.expected[handle].append(_fanout.channel_id(channel).encode() + b"?" + payload)
+                    self.expected[handle].append(_fanout.channel_id(channel).encode() + text)
         self.bench.publish(*batch)
 
     @rule(n=st.integers(0, 50), how=st.sampled_from(["close", "cut", "disconnect"]))
@@ -84,7 +103,10 @@ class RegistryMachine(RuleBasedStateMachine):
             peer.sock.close()
             self.bench.poll()
         self.bench.loop.run()
-        del self.subscriptions[handle], self.expected[handle]
+        own = self.subscriptions.pop(handle)
+        del self.expected[handle]
+        for channel in own:
+            self.left(handle, channel)
         assert handle in self.bench.handler.gone
 
     def receive(self, handle: int) -> None:
@@ -105,6 +127,7 @@ class RegistryMachine(RuleBasedStateMachine):
             for channel in own:
                 wanted[channel] = wanted.get(channel, 0) + 1
         assert {channel: engine.subscribers(channel) for channel in engine.channel_names()} == wanted
+        assert sorted(self.told) == sorted(self.leavers)
         stats = engine.stats()
         assert stats["connections"] == len(self.subscriptions)
         assert stats["subscriptions"] == sum(wanted.values())

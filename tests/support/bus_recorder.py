@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from realizehit.broker.base import BusState
-from realizehit.broker.subscriber import LinkSettings
+from realizehit.broker.base import Batch, BusState, Interest, Source
+from realizehit.broker.link_settings import LinkSettings
 from realizehit.errors import BrokerError
 
 QUICK = LinkSettings(
@@ -21,30 +21,32 @@ class Recorder:
         self.refusals: dict[bytes, BrokerError] = {}
         self.states: list[BusState] = []
         self.gaps: list[float] = []
+        self.restorations: list[Source] = []
         self._changed = asyncio.Event()
 
     @property
     def delivered(self) -> list[tuple[bytes, bytes]]:
         return [message for batch in self.batches for message in batch]
 
-    def deliver(self, batch: Sequence[Sequence[bytes]]) -> None:
+    def deliver(self, batch: Batch) -> None:
         self.batches.append([(channel, payload) for _, channel, payload in batch])
         self._changed.set()
 
-    def subscribed(self, channel: bytes) -> None:
+    def subscribed(self, channel: Interest) -> None:
         self.confirmed.append(channel)
         self._changed.set()
 
-    def refused(self, channel: bytes, error: BrokerError) -> None:
+    def refused(self, channel: Interest, error: BrokerError) -> None:
         self.refusals[channel] = error
         self._changed.set()
 
-    def state_changed(self, state: BusState) -> None:
+    def state_changed(self, source: Source, state: BusState) -> None:
         self.states.append(state)
         self._changed.set()
 
-    def restored(self, seconds: float) -> None:
+    def restored(self, source: Source, seconds: float) -> None:
         self.gaps.append(seconds)
+        self.restorations.append(source)
         self._changed.set()
 
     async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import orjson
 
 from realizehit.broker.base import Bus
+from realizehit.broker.publication import Publication
 from realizehit.errors import BrokerError
 from realizehit.pattern import Pattern
 from tests.support.engines import TEXT, client_frame
@@ -22,7 +23,7 @@ SLACK = 0.05  # seconds of rounding, and of a loop's clock that is read before a
 
 
 @dataclass
-class Publication:
+class Entry:
     """One message: when it was sent to the broker, when the answer came, and whether the broker took it."""
 
     began: float
@@ -35,22 +36,22 @@ class Source:
     """Publishes numbers to channels, one at a time each, and records their outcomes."""
 
     bus: Bus
-    sent: dict[str, list[Publication]] = field(default_factory=lambda: defaultdict(list))
+    sent: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
     refused: int = 0
 
     async def publish(self, pattern: Pattern) -> bool:
         """Publish the next number of a channel; return whether the broker took it."""
         publications = self.sent[pattern.id]
-        publication = Publication(time.monotonic())
+        entry = Entry(time.monotonic())
         number = len(publications)
-        publications.append(publication)
+        publications.append(entry)
         try:
-            await self.bus.publish(pattern.channel.encode(), b"%d" % number)
-            publication.taken = True
+            await self.bus.publish(Publication(pattern.channel.encode(), b"%d" % number))
+            entry.taken = True
         except BrokerError:
             self.refused += 1
-        publication.ended = time.monotonic()
-        return publication.taken is True
+        entry.ended = time.monotonic()
+        return entry.taken is True
 
     async def run(self, patterns: Iterable[Pattern], pause: float = 0.002) -> None:
         """Publish to all patterns in turn until cancelled."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from realizehit.broker.base import Bus, BusListener, BusState
-from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
+from realizehit.broker.publication import Outcome, Publication, Published
+from realizehit.errors import BrokerRefused, BrokerUnavailable
 
 
 class ScriptedBus(Bus):
@@ -33,12 +34,12 @@ class ScriptedBus(Bus):
         self.listener = listener
         self.state = BusState.UP
 
-    def subscribe(self, channel: bytes) -> bool:
+    def subscribe(self, channel: Interest) -> bool:
         self.calls.append(("subscribe", channel))
         self.wanted.add(channel)
         return channel in self.in_force
 
-    def unsubscribe(self, channel: bytes) -> None:
+    def unsubscribe(self, channel: Interest) -> None:
         self.calls.append(("unsubscribe", channel))
         self.wanted.discard(channel)
         if channel in self.in_force:
@@ -50,14 +51,14 @@ class ScriptedBus(Bus):
         assert self.listener is not None
         self.leaving.discard(channel)  # answers come in order: the channel was left before it was wanted again
         self.in_force.add(channel)
-        self.listener.subscribed(channel)
+        self.listener.subscribed(Interest(channel))
 
     def refuse(self, channel: bytes) -> None:
         assert self.listener is not None
         self.leaving.discard(channel)
         self.wanted.discard(channel)
         self.in_force.discard(channel)
-        self.listener.refused(channel, BrokerRefused("NOPERM"))
+        self.listener.refused(Interest(channel), BrokerRefused("NOPERM"))
 
     def go_away(self) -> None:
         """Lose the broker: all channels stay wanted, and none is in force."""
@@ -65,28 +66,31 @@ class ScriptedBus(Bus):
         self.in_force.clear()
         self.leaving.clear()
         self.state = BusState.DOWN
-        self.listener.state_changed(self.state)
+        self.listener.state_changed(BROKER, self.state)
 
     def restore(self, seconds: float) -> None:
         """Put all wanted channels in force again, like a link after the broker's return."""
         assert self.listener is not None
         self.state = BusState.UP
-        self.listener.state_changed(self.state)
+        self.listener.state_changed(BROKER, self.state)
         for channel in sorted(self.wanted):
             self.confirm(channel)
-        self.listener.restored(seconds)
+        self.listener.restored(BROKER, seconds)
 
     async def close(self) -> None:
         self.state = BusState.CLOSED
 
-    async def publish(self, channel: bytes, payload: bytes) -> int:
+    async def publish(self, publication: Publication) -> Published:
         raise BrokerUnavailable("this broker takes no publications")
 
-    def publish_soon(self, channel: bytes, payload: bytes, done: Callable[[int | BrokerError], None]) -> None:
+    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
         done(BrokerUnavailable("this broker takes no publications"))
 
-    async def publish_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[int | BrokerError]:
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         raise BrokerUnavailable("this broker takes no publications")
+
+    async def nodes(self, channels: Sequence[bytes]) -> list[int]:
+        raise BrokerUnavailable("this broker is not asked")
 
     async def ping(self) -> None:
         return None

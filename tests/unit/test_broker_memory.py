@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from realizehit.broker.base import BusState
+from realizehit.broker.base import BusState, Interest
 from realizehit.broker.memory import MemoryBus, _spaces
+from realizehit.broker.publication import Publication, Published
 from realizehit.errors import BrokerUnavailable
 from tests.support.bus_recorder import Recorder
 
@@ -13,9 +14,9 @@ from tests.support.bus_recorder import Recorder
 async def test_a_publication_reaches_the_subscribed_and_comes_later() -> None:
     bus, recorder = MemoryBus("reach"), Recorder()
     await bus.start(recorder)
-    assert bus.subscribe(b"a")
-    assert await bus.publish(b"a", b"1") == 1
-    assert await bus.publish(b"b", b"2") == 0
+    assert bus.subscribe(Interest(b"a"))
+    assert await bus.publish(Publication(b"a", b"1")) == Published(1)
+    assert await bus.publish(Publication(b"b", b"2")) == Published(0)
     assert recorder.batches == []
     await recorder.until(lambda: recorder.batches)
     assert recorder.batches == [[(b"a", b"1")]]
@@ -26,10 +27,13 @@ async def test_a_publication_reaches_the_subscribed_and_comes_later() -> None:
 async def test_publications_of_one_turn_come_in_one_batch_and_in_order() -> None:
     bus, recorder = MemoryBus("batch"), Recorder()
     await bus.start(recorder)
-    bus.subscribe(b"a")
-    bus.subscribe(b"b")
+    bus.subscribe(Interest(b"a"))
+    bus.subscribe(Interest(b"b"))
     messages = [(channel, b"%d" % number) for number in range(50) for channel in (b"a", b"b", b"nobody")]
-    assert await bus.publish_many(messages) == [1, 1, 0] * 50
+    assert (
+        await bus.publish_many([Publication(*message) for message in messages])
+        == [Published(1), Published(1), Published(0)] * 50
+    )
     await recorder.until(lambda: recorder.batches)
     assert recorder.batches == [[message for message in messages if message[0] != b"nobody"]]
     await bus.close()
@@ -40,15 +44,15 @@ async def test_buses_of_one_name_share_their_channels() -> None:
     recorders = [Recorder(), Recorder(), Recorder()]
     for bus, recorder in zip((one, two, other), recorders, strict=True):
         await bus.start(recorder)
-        bus.subscribe(b"a")
+        bus.subscribe(Interest(b"a"))
     publisher = MemoryBus("shared")
     await publisher.start(None)
-    assert await publisher.publish(b"a", b"1") == 2
+    assert await publisher.publish(Publication(b"a", b"1")) == Published(2)
     await recorders[0].until(lambda: recorders[0].batches)
     assert recorders[1].delivered == [(b"a", b"1")]
     assert recorders[2].delivered == []
-    two.unsubscribe(b"a")
-    assert await publisher.publish(b"a", b"2") == 1
+    two.unsubscribe(Interest(b"a"))
+    assert await publisher.publish(Publication(b"a", b"2")) == Published(1)
     for bus in (one, two, other, publisher):
         await bus.close()
     assert one._space.channels == {}
@@ -57,27 +61,29 @@ async def test_buses_of_one_name_share_their_channels() -> None:
 async def test_after_close_nothing_is_published_or_delivered() -> None:
     bus, recorder = MemoryBus("closed"), Recorder()
     with pytest.raises(BrokerUnavailable, match="not started"):
-        await bus.publish(b"a", b"1")
+        await bus.publish(Publication(b"a", b"1"))
     await bus.start(recorder)
     await bus.ping()
-    bus.subscribe(b"a")
-    await bus.publish(b"a", b"1")
+    bus.subscribe(Interest(b"a"))
+    await bus.publish(Publication(b"a", b"1"))
     await bus.close()
     await bus.close()
     await asyncio.sleep(0)
     assert recorder.batches == []
     assert recorder.states == [BusState.UP, BusState.CLOSED]
     with pytest.raises(BrokerUnavailable):
-        await bus.publish(b"a", b"1")
+        await bus.publish(Publication(b"a", b"1"))
     with pytest.raises(BrokerUnavailable):
         await bus.ping()
-    assert all(isinstance(outcome, BrokerUnavailable) for outcome in await bus.publish_many([(b"a", b"1")] * 3))
+    assert all(
+        isinstance(outcome, BrokerUnavailable) for outcome in await bus.publish_many([Publication(b"a", b"1")] * 3)
+    )
 
 
 async def test_unknown_channels_are_left_without_complaint() -> None:
     bus = MemoryBus("unknown")
     await bus.start(Recorder())
-    bus.unsubscribe(b"never")
+    bus.unsubscribe(Interest(b"never"))
     assert bus._space.channels == {}
     await bus.close()
 
@@ -98,18 +104,18 @@ async def test_who_is_told_of_a_publication_may_publish() -> None:
     def told(outcome: object) -> None:
         outcomes.append(outcome)
         if len(outcomes) < 5000:
-            bus.publish_soon(b"a", b"%d" % len(outcomes), told)
+            bus.publish_soon(Publication(b"a", b"%d" % len(outcomes)), told)
         else:
             finished.set()
 
-    bus.publish_soon(b"a", b"0", told)
+    bus.publish_soon(Publication(b"a", b"0"), told)
     async with asyncio.timeout(20):
         await finished.wait()
-    assert outcomes == [0] * 5000
+    assert outcomes == [Published(0)] * 5000
     await bus.close()
     outcomes.clear()
     finished.clear()
-    bus.publish_soon(b"a", b"0", told)
+    bus.publish_soon(Publication(b"a", b"0"), told)
     async with asyncio.timeout(20):
         await finished.wait()
     assert all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes)

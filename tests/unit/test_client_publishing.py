@@ -9,6 +9,7 @@ import httpx2
 import orjson
 import pytest
 
+from realizehit.broker.publication import Publication, Published
 from realizehit.client import channels, http
 from realizehit.client.http import Attempts, Endpoint, publish_in_batches, read_result, read_results, response_of
 from realizehit.client.messages import PublishResult, RawJSON, encode_payload
@@ -25,7 +26,6 @@ from realizehit.errors import (
     ResponseTimeout,
     ServerUnavailable,
     SettingsError,
-    WildcardUnsupported,
 )
 from realizehit.pattern import Pattern
 
@@ -47,13 +47,13 @@ def problem(status: int, code: str, detail: str = "it is so", **headers: str) ->
 @pytest.mark.parametrize(
     "text", ["null", ' { "n": 12345678901234567890123, "f": 1.10 } ', '"é?"', "[1,\n2]", b'"\xc3\xa9"']
 )
-def test_raw_json_goes_as_it_is(text: str | bytes) -> None:
+def test_raw_json_is_sent_unchanged(text: str | bytes) -> None:
     assert encode_payload(RawJSON(text)) == (text.encode() if isinstance(text, str) else text)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{} {}", "NaN", "'x'", b'"\xff"', "\ud800", "[1,]"])
 def test_raw_json_is_checked(text: str | bytes) -> None:
-    with pytest.raises(RequestError, match="the raw payload is no JSON") as caught:
+    with pytest.raises(RequestError, match="the raw payload is not JSON") as caught:
         encode_payload(RawJSON(text))
     assert caught.value.code == "bad-json"
 
@@ -251,9 +251,9 @@ def test_failures_of_the_connection(kind: Any, error: type[RealizehitError]) -> 
 # ---- straight to the broker
 
 
-def blocks_of(messages: Any, replies: Iterator[Any]) -> tuple[list[Any], list[list[tuple[bytes, bytes]]]]:
+def blocks_of(messages: Any, replies: Iterator[Any]) -> tuple[list[Any], list[channels.Block]]:
     work = channels.publish_in_blocks(messages)
-    sent: list[list[tuple[bytes, bytes]]] = []
+    sent: list[channels.Block] = []
     try:
         block = next(work)
         while True:
@@ -266,25 +266,25 @@ def blocks_of(messages: Any, replies: Iterator[Any]) -> tuple[list[Any], list[li
 
 def test_blocks() -> None:
     pattern = Pattern(kind="news")
-    outcomes, sent = blocks_of(((pattern, n) for n in range(10_000)), iter([1, 2, 3]))
+    outcomes, sent = blocks_of(((pattern, n) for n in range(10_000)), iter([Published(1), Published(2), Published(3)]))
     assert [len(block) for block in sent] == [4096, 4096, 1808]
-    assert [int(payload) for block in sent for _, payload in block] == list(range(10_000))
-    assert {channel for block in sent for channel, _ in block} == {b"kind:news"}
+    assert [int(publication.payload) for block in sent for publication in block] == list(range(10_000))
+    assert {publication.channel for block in sent for publication in block} == {b"kind:news"}
     assert outcomes[0] == PublishResult(pattern.id, 1)
     assert outcomes[-1] == PublishResult(pattern.id, 3)
-    outcomes, sent = blocks_of([(NEWS, "x" * (1 << 20))] * 5, iter([1, 1, 1]))
+    outcomes, sent = blocks_of([(NEWS, "x" * (1 << 20))] * 5, iter([Published(1)] * 3))
     assert [len(block) for block in sent] == [2, 2, 1]
 
 
 def test_patterns_are_checked_before_anything_is_sent() -> None:
     messages = [({}, 1), (NEWS, 2), (Pattern(kind="*"), 3), ({"kind": "*"}, 4), (NEWS, object()), (NEWS, 5)]
-    outcomes, sent = blocks_of(messages, iter([0]))
-    assert sent == [[(b"kind:news", b"2"), (b"kind:news", b"5")]]
+    outcomes, sent = blocks_of(messages, iter([Published(0)]))
+    assert sent == [[Publication(b"kind:news", b"2"), Publication(b"kind:news", b"5")]]
     assert [type(outcome) for outcome in outcomes] == [
         PatternError,
         PublishResult,
-        WildcardUnsupported,
-        WildcardUnsupported,
+        PatternError,
+        PatternError,
         RequestError,
         PublishResult,
     ]
@@ -292,12 +292,12 @@ def test_patterns_are_checked_before_anything_is_sent() -> None:
 
 def test_after_a_broker_that_is_away_the_rest_is_not_sent() -> None:
     away = PublishUnclear("away")
-    outcomes, sent = blocks_of(((NEWS, n) for n in range(9000)), iter([1, away]))
+    outcomes, sent = blocks_of(((NEWS, n) for n in range(9000)), iter([Published(1), away]))
     assert len(sent) == 2
     assert outcomes[4096:8192] == [away] * 4096
     assert {type(outcome) for outcome in outcomes[8192:]} == {BrokerUnavailable}
     assert len(outcomes) == 9000
     refused = BrokerRefused("NOPERM")
-    outcomes, sent = blocks_of(((NEWS, n) for n in range(9000)), iter([refused, 1, 1]))
+    outcomes, sent = blocks_of(((NEWS, n) for n in range(9000)), iter([refused, Published(1), Published(1)]))
     assert len(sent) == 3
     assert isinstance(outcomes[-1], PublishResult)

@@ -13,12 +13,14 @@ import pytest
 
 from realizehit import _fanout
 from realizehit.broker.memory import MemoryBus
+from realizehit.broker.publication import Publication, Published
 from realizehit.errors import ErrorCode
 from realizehit.node.hub import Hub
+from realizehit.pattern import Channel
 from tests.support.engines import Bench, Peer, bench
 from tests.support.scripted_bus import ScriptedBus
 
-NEWS = b"kind:news"
+NEWS = Channel(b"kind:news")
 NEWS_ID = _fanout.channel_id(NEWS)
 
 
@@ -40,7 +42,7 @@ class Desk:
         self.answers: list[tuple[str, ErrorCode | None]] = []
 
     def sub(self, conn: int, channel: bytes = NEWS, name: str = "") -> None:
-        self.hub.subscribe(conn, channel, lambda code, text: self._answered(name or str(conn), code, text))
+        self.hub.subscribe(conn, Channel(channel), lambda code, text: self._answered(name or str(conn), code, text))
 
     def _answered(self, name: str, code: ErrorCode | None, text: str) -> None:
         assert (code is None) == (text == "")
@@ -362,14 +364,14 @@ async def test_two_nodes_over_one_bus() -> None:
         hubs[0].subscribe(one, NEWS, lambda code, text: answers.append(code))
         hubs[1].subscribe(two, NEWS, lambda code, text: answers.append(code))
         assert answers == [None, None]
-        assert await buses[0].publish(NEWS, b"1") == 2
+        assert await buses[0].publish(Publication(NEWS, b"1")) == Published(2)
         await asyncio.sleep(0)
         b.loop.run()
         c.loop.run()
         assert first.texts() == second.texts() == [NEWS_ID.encode() + b"?1"]
         second.sock.close()
         c.poll()
-        assert await buses[0].publish(NEWS, b"2") == 1
+        assert await buses[0].publish(Publication(NEWS, b"2")) == Published(1)
         await asyncio.sleep(0)
         b.loop.run()
         assert first.texts() == [NEWS_ID.encode() + b"?2"]

@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from realizehit.loadtest import report as loadtest_report
+from realizehit.loadtest.addresses import Address
 from realizehit.loadtest.expect import FIGURES, Expectation
 from realizehit.loadtest.histogram import Histogram
-from realizehit.loadtest.live import LiveView, show_report, spark
-from realizehit.loadtest.local import MachineTimes, Usage, machine_times
-from realizehit.loadtest.page import nice, render
+from realizehit.loadtest.html_report import nice, render
 from realizehit.loadtest.plan import Plan
+from realizehit.loadtest.proc_usage import MachineTimes, Usage, machine_times
 from realizehit.loadtest.report import (
     FAULTS,
     Moment,
@@ -29,7 +29,8 @@ from realizehit.loadtest.report import (
     make_limits,
     make_warnings,
 )
-from realizehit.loadtest.target import Address, Target
+from realizehit.loadtest.target import Target
+from realizehit.loadtest.terminal import LiveView, show_report, spark
 
 COUNTS = dict.fromkeys(
     ("ready", "deliveries", "published", "reconnects", "resubscribes", "late", "abandoned", "forgone", *FAULTS), 0
@@ -140,7 +141,7 @@ def test_what_makes_figures_doubtful_is_said(changes: dict[str, float], warning:
     assert "7 outstanding messages did not reach" in make_warnings(Plan(), target, calm, Histogram(), 7)[0]
 
 
-def test_a_busy_client_is_told_what_it_can_do() -> None:
+def test_a_busy_client_gets_advice() -> None:
     busy = {**figures(), "connections": 1000.0, "client_cpu": 0.95}
     target = report(target=Target(Address("h", 1, "/", "h"), Address("h", 1, "/", "h"), None, "api")).target
     (found,) = make_warnings(Plan(), target, busy, Histogram())
@@ -159,7 +160,7 @@ def test_a_busy_client_is_told_what_it_can_do() -> None:
         (1, 1, False, "1 server process and 1 client process share 1 core:"),
     ],
 )
-def test_cores_that_are_shared_are_told(
+def test_shared_cores_are_reported(
     monkeypatch: pytest.MonkeyPatch, cpus: int, workers: int, embedded: bool, warning: str | None
 ) -> None:
     monkeypatch.setattr(loadtest_report, "machine", lambda: {"cpus": cpus})

@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from realizehit.errors import ErrorCode, PatternError, RequestError, WildcardUnsupported
+from realizehit.broker.publication import Publication
+from realizehit.errors import ErrorCode, PatternError, RequestError
 from realizehit.node.messages import (
     MAX_REQUEST_ID,
     Action,
@@ -113,12 +114,12 @@ def test_a_payload_stays_the_text_it_came_as(payload: str) -> None:
         f'{{"pattern":{{"kind":"news"}},"payload":{payload}}}',
         f' {{ "x": [{{}}], "payload" : {payload} , "pattern" : {{"kind":"news"}} }} ',
     ):
-        assert parse_publication(body.encode()) == (b"kind:news", payload.encode())
+        assert parse_publication(body.encode()) == Publication(b"kind:news", payload.encode())
 
 
 def test_of_two_parts_with_one_name_the_last_one_counts() -> None:
     body = b'{"pattern":{"a":1},"payload":1,"payload":2,"pattern":{"b":1}}'
-    assert parse_publication(body) == (b"b:1", b"2")
+    assert parse_publication(body) == Publication(b"b:1", b"2")
 
 
 @pytest.mark.parametrize(
@@ -149,5 +150,6 @@ def test_a_publications_pattern_must_be_one(pattern: str) -> None:
 
 
 def test_nothing_is_published_to_a_wildcard() -> None:
-    with pytest.raises(WildcardUnsupported):
+    with pytest.raises(PatternError, match="only subscriptions can have wildcards") as refused:
         parse_publication(b'{"pattern":{"a":"*"},"payload":1}')
+    assert refused.value.code == "bad-pattern"

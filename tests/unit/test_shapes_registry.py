@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from realizehit import _fanout
-from realizehit.broker.shapes.registry import is_shape, labelled
+from realizehit.broker.projections import labelled
+from realizehit.broker.publication import Publication
+from realizehit.broker.shapes.registry import is_shape
 from realizehit.pattern import channel_of, project
 from tests.support.vectors import VECTORS
 
@@ -49,7 +51,7 @@ def test_anything_else_is_none(text: Any) -> None:
 
 
 def test_a_projection_says_what_was_published_to() -> None:
-    assert labelled(b"channel:CNN|kind:news", b'{"a":"?"}') == b'@c=channel:CNN|kind:news?{"a":"?"}'
+    assert labelled(Publication(b"channel:CNN|kind:news", b'{"a":"?"}')) == b'@c=channel:CNN|kind:news?{"a":"?"}'
 
 
 @pytest.mark.parametrize("publication", [row["in"] for row in VECTORS["wildcards"][3]["publications"]], ids=str)

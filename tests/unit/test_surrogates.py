@@ -6,9 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from realizehit.broker.publication import Publication
 from realizehit.common.surrogates import Hidden
 from realizehit.errors import ErrorCode, PatternError, RequestError
-from realizehit.node.messages import Publication, parse_batch, parse_lines, parse_publication
+from realizehit.node.messages import parse_batch, parse_lines, parse_publication
 
 escapes = st.one_of(
     st.sampled_from(
@@ -72,7 +73,7 @@ HIDDEN_BY_A_LATER_KEY = [
 
 
 @pytest.mark.parametrize("body", HIDDEN_BY_A_LATER_KEY)
-def test_one_that_stands_outside_the_payload_is_refused(body: str) -> None:
+def test_a_lone_surrogate_outside_the_payload_is_refused(body: str) -> None:
     with pytest.raises(RequestError, match="a lone surrogate stands outside the payload") as error:
         parse_publication(body.encode())
     assert error.value.code == ErrorCode.BAD_JSON
@@ -85,9 +86,9 @@ def test_one_outside_a_payload_is_the_error_of_its_message_alone() -> None:
         parse_batch(f'{{"messages":[{",".join(messages)}]}}'.encode(), 100),
         parse_lines("\n".join(messages).encode(), 100),
     ):
-        assert parsed[0] == (b"k:a", b'["\\udfff",1]')
+        assert parsed[0] == Publication(b"k:a", b'["\\udfff",1]')
         assert [str(item) for item in parsed[1:-1]] == ["a lone surrogate stands outside the payload"] * 5
-        assert parsed[-1] == (b"k:b", b"2")
+        assert parsed[-1] == Publication(b"k:b", b"2")
 
 
 @pytest.mark.parametrize("pattern", ['{"k":"\\ud800"}', '{"\\udfff":"a"}', '{"k":"a","z":"b\\uDBff"}'])
@@ -102,7 +103,7 @@ def test_a_pattern_with_a_lone_surrogate_is_refused(pattern: str) -> None:
         assert right == Publication(b"k:a", b'"\\udabc"')
 
 
-def test_what_is_no_json_besides_is_refused() -> None:
+def test_invalid_json_with_surrogates_is_refused() -> None:
     for payload in ('"\\ud800', '"\\ud800" 1', "\\ud800", '"\\ud80"', '"\\ud800\\x"'):
         with pytest.raises(RequestError) as info:
             parse_publication(publication(payload))

@@ -1,6 +1,6 @@
-// What a TypeScript program sees, checked against the generated declarations by `npm run check`; it is never run.
+// The types that a TypeScript program sees. `npm run check` compiles it; it is never run.
 import { APIClient, RealizehitError, Subscription, WSClient } from "realizehit";
-import { channel, PatternError } from "realizehit/pattern";
+import { channel, id, PatternError } from "realizehit/pattern";
 import { WSClient as ByPath } from "../realizehit.js";
 import { WSClient as ByFolder } from "../lib/cjs/realizehit.js";
 
@@ -40,6 +40,15 @@ async function readNews(): Promise<string> {
   return other.state;
 }
 
+async function readConcretePatterns(): Promise<string> {
+  const stocks = client.subscribe<News>({ kind: "stock", symbol: "*", "*": "*" }, ({ title }, { pattern }) => [title, pattern.symbol]);
+  stocks.on("payload", (payload, message) => [payload.title, message.text.length, message.payload.title]);
+  for await (const { payload, pattern, text } of stocks.messages()) return `${payload.title} ${pattern.symbol} ${text}`;
+  // @ts-expect-error a message has no such property
+  for await (const { title } of stocks.messages()) return title;
+  return "";
+}
+
 async function byPath(): Promise<void> {
   // @ts-expect-error it is no any
   new ByPath("wss://example.org/ws").nothing();
@@ -53,14 +62,14 @@ async function publish(): Promise<number> {
   return nodes;
 }
 
-const text: string = channel({ kind: "news", n: 1n }, { wildcard: true });
+const text: string = channel({ kind: "news", n: 1n }, { wildcard: true }) + id({ kind: "news", n: 1n });
 const errors: Error[] = [new RealizehitError("no", "forbidden", 403), new PatternError("no")];
 
 // @ts-expect-error there is no such event
 client.on("message", () => {});
 // @ts-expect-error no such value in a pattern
 client.subscribe({ kind: null });
-// @ts-expect-error a subscription's payload event carries one value
-subscription.on("payload", (one, two) => [one, two]);
+// @ts-expect-error a subscription's payload event carries two values
+subscription.on("payload", (one, two, three) => [one, two, three]);
 
-export { byPath, errors, publish, read, readNews, text };
+export { byPath, errors, publish, read, readConcretePatterns, readNews, text };

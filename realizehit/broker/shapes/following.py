@@ -8,7 +8,7 @@ This follows from the order of one connection. It is subscribed to the channel o
 lets it publish all the same), so the news of a shape stands among the replies exactly where the broker carried out the
 registration. Messages whose reply came before it were carried out before it, and are not projected by it. Messages
 whose reply is still to come were carried out after it: they are projected at once, before anything else is written.
-What is written later is projected from the start. Whoever published is answered when all of that is.
+What is written later is projected from the start. A publisher gets its answer when all of that is answered.
 """
 
 from __future__ import annotations
@@ -21,13 +21,23 @@ from typing import Any, Final
 
 import hiredis
 
-from realizehit import _fanout
-from realizehit.broker.publisher import Chunk, Message, Outcome, Pipeline
+from realizehit.broker.chunks import Chunk
+from realizehit.broker.projections import projections_of, with_projections
+from realizehit.broker.publication import Outcome, Publication
+from realizehit.broker.publisher import Pipeline
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
-from realizehit.broker.shapes.registry import CONTROL, READ_INTERVAL, is_shape, labelled, read
+from realizehit.broker.shapes.registry import CONTROL, KEY, MOST_SHAPES, READ_INTERVAL, is_shape, read
+from realizehit.common.seldom import REMINDER, Seldom, more
 from realizehit.errors import BrokerError, BrokerRefused
 
 logger: Final = logging.getLogger(__name__)
+
+
+_RIGHTS: Final = (
+    "to reach wildcard subscriptions a publisher needs the rights to HELLO, to SUBSCRIBE to "
+    f"{CONTROL.decode()}, and to EVAL, TIME and ZRANGEBYSCORE with the key {KEY}: grant them, or publish without "
+    "wildcards (--no-wildcards; in Python wildcards=False)"
+)
 
 
 class _Reply:
@@ -99,8 +109,9 @@ class FollowingPipeline(Pipeline):
     wildcard counts twice. A message of which the broker refused any part has that refusal as its outcome, though the
     other parts were published.
 
-    The broker's user needs the rights to say HELLO and EVAL, to read the registry, to subscribe to `CONTROL` and to
-    publish to the channels of wildcards.
+    The broker's user needs the rights to HELLO, EVAL, TIME and ZRANGEBYSCORE, to the registry's key, to subscribe to
+    `CONTROL` and to publish to the channels of wildcards. Without them all that is published is refused: a message that
+    went out without its projections would be missing for some subscribers, and nothing would tell them.
 
     Args:
         *args: those of `Pipeline`.
@@ -113,7 +124,7 @@ class FollowingPipeline(Pipeline):
 
     def __init__(self, *args: Any, read_interval: float = READ_INTERVAL, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.shapes: tuple[bytes, ...] = ()
+        self._seldom = Seldom(REMINDER)
         self._read_interval = read_interval
         self._expected: deque[Chunk | _Reply | _Part] = deque()  # a chunk stands for its messages, a reply for each
         self._books: dict[Chunk, _Book] = {}
@@ -121,12 +132,9 @@ class FollowingPipeline(Pipeline):
 
     # ---- the connection
 
-    async def _open(self, connection: CommandConnection) -> BrokerError | None:
-        """Log in, subscribe to new shapes, then read those that there are; nothing is published before."""
+    async def prepare(self, connection: CommandConnection) -> BrokerError | None:
+        """Subscribe to new shapes, then read those that there are; nothing is published before."""
         self._forget()
-        failure = await super()._open(connection)
-        if failure is not None:
-            return failure
         followed: asyncio.Future[BrokerError | None] = connection.loop.create_future()
 
         def settle(error: BrokerError | None) -> None:
@@ -149,22 +157,16 @@ class FollowingPipeline(Pipeline):
 
         self._expected.extend((_Reply(greeted), _Reply(has_read)))
         connection.write(pack(("HELLO", "3")) + pack(("SUBSCRIBE", CONTROL)) + pack(read()))
-        connection.closed.add_done_callback(
-            lambda closed: settle(self._unavailable(self._broker.scrub(closed.result())))
-        )
-        try:
-            async with asyncio.timeout(self._timeout):
-                failure = await followed
-        except TimeoutError:
-            return self._is_late()
+        connection.closed.add_done_callback(lambda closed: settle(self._errors.lost(closed.result())))
+        failure = await followed
         if failure is None:
             self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
         return failure
 
     def _cannot_follow(self, text: str) -> BrokerError:
-        error = self._error_of(text)
+        error = self._errors.of_reply(text)
         if isinstance(error, BrokerRefused):
-            return BrokerRefused(f"{error}; it is asked for HELLO 3, SUBSCRIBE {CONTROL.decode()} and EVAL")
+            return BrokerRefused(f"{error}; {_RIGHTS}")
         return error
 
     def _fail_all(self, error: BrokerError) -> None:
@@ -183,15 +185,18 @@ class FollowingPipeline(Pipeline):
 
     def _read_again(self) -> None:
         self._read_timer = None
-        connection = self._connection
+        connection = self._keeper.connection
         if connection is None:
             return
 
         def has_read(reply: Any) -> None:
             if isinstance(reply, list):
                 self._take_registry(connection, reply)
-            else:
-                logger.warning("broker %s: the registry of shapes cannot be read: %s", self._broker, reply)
+            elif (left_out := self._seldom.passes("unreadable")) is not None:
+                text = self._broker.scrub(str(reply))[:200]
+                logger.warning(
+                    "broker %s: the registry of shapes cannot be read: %s%s", self._broker, text, more(left_out)
+                )
             self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
 
         self._expected.append(_Reply(has_read))
@@ -201,22 +206,35 @@ class FollowingPipeline(Pipeline):
         """Take what the registry holds, as of this place among the replies."""
         shapes = [member for member in members if is_shape(member)]
         if len(shapes) < len(members):
-            logger.warning(
-                "broker %s: %d members of the registry are no shapes", self._broker, len(members) - len(shapes)
-            )
+            self._ignore(len(members) - len(shapes), "of the registry")
+        if len(shapes) > MOST_SHAPES:
+            self._ignore(len(shapes) - MOST_SHAPES, "beyond the bound")
+            del shapes[MOST_SHAPES:]
         new = [shape for shape in shapes if shape not in self.shapes]
         self.shapes = tuple(shapes)
         self._catch_up(connection, new)
 
     def _pushed(self, connection: CommandConnection, push: list[Any]) -> None:
-        """Take what is no reply: the news of a shape, or that the subscription is in force."""
-        if push[:2] == [b"message", CONTROL] and len(push) == 3 and is_shape(push[2]) and push[2] not in self.shapes:
-            self.shapes = (*self.shapes, push[2])
-            self._catch_up(connection, [push[2]])
+        """Take a push, which is no reply: the news of a shape, or that the subscription is in force."""
+        if push[:1] != [b"message"]:
+            return
+        shape: Any = push[2] if len(push) == 3 and push[1] == CONTROL else None
+        if not is_shape(shape) or (shape not in self.shapes and len(self.shapes) >= MOST_SHAPES):
+            self._ignore(1, "of the control channel")
+        elif shape not in self.shapes:
+            self.shapes = (*self.shapes, shape)
+            self._catch_up(connection, [shape])
+
+    def _ignore(self, count: int, where: str) -> None:
+        """Count and log what cannot be a shape; anybody with access to the broker may have written it."""
+        self.projected.malformed += count
+        left_out = self._seldom.passes(where)
+        if left_out is not None:
+            logger.warning("broker %s: ignored %d shapes %s%s", self._broker, count, where, more(left_out))
 
     def _catch_up(self, connection: CommandConnection, new: Sequence[bytes]) -> None:
         """Project by new shapes what was carried out after their registration: whatever has no reply yet."""
-        commands: list[Message] = []
+        commands: list[Publication] = []
         owing: list[_Part] = []
         for index, part in enumerate(self._expected):
             if isinstance(part, Chunk):
@@ -227,14 +245,15 @@ class FollowingPipeline(Pipeline):
                 continue
             shapes = tuple(shape for shape in new if shape not in chunk.shapes)
             chunk.shapes += shapes
-            if not shapes or not chunk.messages:
+            if not shapes or not chunk.publications:
                 continue
             places: list[int] = []
             for place in unanswered:
-                channel, payload = chunk.messages[place]
-                for projection in _fanout.projections(channel, shapes):
-                    commands.append((projection, labelled(channel, payload)))
-                    places.append(place)
+                projections = projections_of(chunk.publications[place], shapes)
+                if projections:
+                    self.projected.add(projections)
+                    commands += projections
+                    places += [place] * len(projections)
             if places:
                 if part is chunk:
                     self._expected[index] = self._keep_book(chunk, range(chunk.count))
@@ -249,8 +268,8 @@ class FollowingPipeline(Pipeline):
 
     def _pack(self, chunk: Chunk) -> bytes:
         chunk.shapes = self.shapes
-        if self.shapes and chunk.messages:
-            commands, places = self._projected(chunk)
+        if self.shapes and chunk.publications:
+            commands, places = with_projections(chunk.publications, self.shapes, self.projected)
             if len(places) > chunk.count:
                 self._expected.append(self._keep_book(chunk, places))
                 self._add(chunk, [place for at, place in enumerate(places) if at and places[at - 1] == place])
@@ -266,52 +285,35 @@ class FollowingPipeline(Pipeline):
         chunk.replies = []
         return part
 
-    def _projected(self, chunk: Chunk) -> tuple[list[Message], list[int]]:
-        """Return a chunk's commands, each message before its projections, and for each the index of its message."""
-        commands: list[Message] = []
-        places: list[int] = []
-        for place, (channel, payload) in enumerate(chunk.messages):
-            commands.append((channel, payload))
-            places.append(place)
-            projections = _fanout.projections(channel, self.shapes)
-            if projections:
-                text = labelled(channel, payload)
-                commands += [(projection, text) for projection in projections]
-                places += [place] * len(projections)
-        return commands, places
-
     def _add(self, chunk: Chunk, places: Sequence[int]) -> None:
         """Expect a reply to a projection of each of these messages, too."""
         book = self._books[chunk]
         size = 0
         for place in places:
             book.left[place] += 1
-            size += len(chunk.messages[place][1])
+            size += len(chunk.publications[place].payload)
         book.extra += len(places)
         book.extra_bytes += size
         self._messages_under_way += len(places)
         self._bytes_under_way += size
 
-    def replied(self, connection: CommandConnection, replies: list[Any]) -> None:
-        """Take the replies of one read, in their order, and what stands between them."""
-        if self._silent:
-            self._silent = False
-            self._on_up()
-        self._last_progress = connection.loop.time()
+    def _take(self, connection: CommandConnection, replies: list[Any]) -> int:
+        """Take replies in their order, and the pushes that stand between them."""
         start = 0
         if hiredis.PushNotification in set(map(type, replies)):  # seldom; a loop to find out would cost more
             for index, reply in enumerate(replies):
                 if type(reply) is hiredis.PushNotification:
-                    self._take(connection, replies[start:index])
+                    start += self._take_replies(replies[start:index])
+                    if start < index:
+                        return start
                     self._pushed(connection, reply)
                     start = index + 1
-        self._take(connection, replies[start:] if start else replies)
+        start += self._take_replies(replies[start:] if start else replies)
         while self._under_way and len(self._under_way[0].replies) == self._under_way[0].count:
             self._under_way.popleft()  # they may be complete in another order
-        if self._waiting and self._send_handle is None and connection is self._connection:
-            self._send_handle = connection.loop.call_soon(self._send)
+        return start
 
-    def _take(self, connection: CommandConnection, replies: list[Any]) -> None:
+    def _take_replies(self, replies: list[Any]) -> int:
         start = 0
         expected = self._expected
         while start < len(replies) and expected:
@@ -322,15 +324,14 @@ class FollowingPipeline(Pipeline):
                 start += len(taken)
                 if len(part.replies) == part.count:
                     expected.popleft()
-                    self._finish(part, 0, 0)
+                    self._finish(part, part.count, part.size)
             elif isinstance(part, _Part):
                 start += self._take_part(part, replies[start : start + len(part.places) - part.taken])
             elif isinstance(part, _Reply):
                 expected.popleft()
                 part.take(replies[start])
                 start += 1
-        if start < len(replies):
-            connection.drop(f"a reply that nothing asked for: {str(replies[start])[:100]}")
+        return start
 
     def _take_part(self, part: _Part, replies: list[Any]) -> int:
         """Take replies, no more than there are to come; return how many."""
@@ -345,14 +346,8 @@ class FollowingPipeline(Pipeline):
             if not book.parts:
                 del self._books[chunk]
                 chunk.replies = book.totals
-                self._finish(chunk, book.extra, book.extra_bytes)
+                self._finish(chunk, chunk.count + book.extra, chunk.size + book.extra_bytes)
         return len(replies)
-
-    def _finish(self, chunk: Chunk, extra: int, extra_bytes: int) -> None:
-        self._messages_under_way -= chunk.count + extra
-        self._bytes_under_way -= chunk.size + extra_bytes
-        if not chunk.done.done():
-            chunk.done.set_result(self._outcomes(chunk))
 
     def _fail(self, chunk: Chunk, error: BrokerError, sent: bool) -> None:
         """Fail what of a chunk lacks a reply."""
@@ -361,8 +356,8 @@ class FollowingPipeline(Pipeline):
             super()._fail(chunk, error, sent)
             return
         chunk.failure = error
-        unclear = self._unclear(error)
+        unclear = self._errors.unclear(error)
         chunk.replies = list(book.totals)
-        outcomes: list[Outcome] = self._outcomes(chunk)
+        outcomes: list[Outcome] = chunk.outcomes(self._errors)
         chunk.replies = []
         chunk.done.set_result([unclear if book.left[place] else outcome for place, outcome in enumerate(outcomes)])

@@ -1,24 +1,25 @@
 """A node's side of the registry: registers the shapes of its subscriptions, and renews them while it has these.
 
 The rules of this file. A shape is in force once the script that registered it on the present connection has been
-answered. On a new connection everything is registered again, since it may lead to a broker that knows nothing of it. A
-shape that was in force, and that the broker did not have any more or that may have lapsed meanwhile, had a gap: some
-publications may not have been projected by it. One command registers and renews whatever is due.
+answered. On a new connection everything is registered again, since it may lead to a broker that knows nothing of it;
+and after `Registrar.again`, since the node's other connection may lead to one. A shape that was in force, and that the
+broker did not have any more or that may have lapsed meanwhile, had a gap: some publications may not have been projected
+by it. One command registers and renews all that is due.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 from typing import Any, Final, Protocol
 
 import hiredis
 
-from realizehit.broker.publisher import Broker
+from realizehit.broker.keeper import Broker
 from realizehit.broker.resp import TRANSIENT, CommandConnection, code_of, pack
 from realizehit.broker.shapes.registry import ADDED, FULL, LEASE, MAX_SHAPES, RENEW_INTERVAL, RENEWED, register
+from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, RegistryFull
 
 logger: Final = logging.getLogger(__name__)
@@ -30,16 +31,16 @@ BACKOFF_MOST: Final = 1.0  # seconds
 class Listener(Protocol):
     """What a registrar reports to. None of these may raise."""
 
-    def registered(self, shape: bytes) -> None:
+    def shape_registered(self, shape: bytes) -> None:
         """Learn that a shape is in force now: what is published from here on is projected by it."""
 
-    def refused(self, shape: bytes, error: BrokerError) -> None:
+    def shape_refused(self, shape: bytes, error: BrokerError) -> None:
         """Learn that a shape is not in force and will not be; the registrar has forgotten it.
 
         The error is a `RegistryFull` where there is no room for it.
         """
 
-    def lapsed(self, shape: bytes, seconds: float) -> None:
+    def shape_lapsed(self, shape: bytes, seconds: float) -> None:
         """Learn that a shape is in force again, and was not for some time within these seconds up to now."""
 
 
@@ -85,7 +86,10 @@ class Registrar:
         self._timeout = timeout
         self._name = name
         self._wanted: dict[bytes, float | None] = {}  # when each was certainly in force; None for not yet
-        self._in_force: set[bytes] = set()  # registered on the present connection
+        self._in_force: set[bytes] = set()  # registered on the present connection, and since `again`
+        self._round = 0  # counts the calls of `again`; answers to what was sent before the last one are not enough
+        self._lapsed: dict[bytes, float] = {}  # shapes that had a gap, which is yet to be reported, and since when
+        self._place = ""  # where the connection leads
         self._renew_at = 0.0
         self._connection: CommandConnection | None = None
         self._answer: asyncio.Future[Any] | None = None
@@ -112,6 +116,23 @@ class Registrar:
         """Renew a shape no more; it lapses by itself."""
         self._wanted.pop(shape, None)
         self._in_force.discard(shape)
+        self._lapsed.pop(shape, None)
+
+    def is_registered(self, shape: bytes) -> bool:
+        """Tell whether a shape is in force."""
+        return shape in self._in_force
+
+    def again(self) -> None:
+        """Register everything again: the broker may be another one. Nothing is in force until that is answered."""
+        self._round += 1
+        self._in_force.clear()
+        if self._wanted:
+            self._wake.set()
+
+    def move_to(self, place: str) -> None:
+        """Learn that the broker is at ``place`` now; a connection to another one is given up."""
+        if self._connection is not None and self._place != place:
+            self._connection.drop(f"it is no longer the master, which is {place} now")
 
     async def close(self) -> None:
         """Renew nothing any more, and disconnect; calling it again does nothing."""
@@ -130,7 +151,7 @@ class Registrar:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        failures = 0
+        backoff = Backoff(BACKOFF_FIRST, BACKOFF_MOST)
         while True:
             self._wake.clear()
             due = self._due(loop.time())
@@ -148,10 +169,9 @@ class Registrar:
                 if self._connection is not None:
                     self._connection.drop("given up")
                 self._disconnected()
-                await asyncio.sleep(random.uniform(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2**failures)))  # noqa: S311
-                failures = min(failures + 1, 10)
+                await asyncio.sleep(backoff.next())
             else:
-                failures = 0
+                backoff.reset()
                 if self._trouble:
                     logger.info("broker %s is back, %d shapes are registered", self._broker, len(self._in_force))
                     self._trouble = ""
@@ -169,7 +189,7 @@ class Registrar:
             pass
 
     async def _register(self, connection: CommandConnection, shapes: list[bytes]) -> None:
-        sent = connection.loop.time()
+        sent, sent_in = connection.loop.time(), self._round
         if sent >= self._renew_at:
             self._renew_at = sent + self._renew_interval
         self._answer = connection.loop.create_future()
@@ -185,11 +205,11 @@ class Registrar:
             self._take_refusal(str(reply), shapes)
         elif isinstance(reply, list) and len(reply) == len(shapes) and set(reply) <= {RENEWED, ADDED, FULL}:
             for shape, outcome in zip(shapes, reply, strict=True):
-                self._take_outcome(shape, outcome, sent)
+                self._take_outcome(shape, outcome, sent, is_enough=sent_in == self._round)
         else:
             raise BrokerUnavailable(f"not the answer to a registration: {str(reply)[:100]}")
 
-    def _take_outcome(self, shape: bytes, outcome: int, sent: float) -> None:
+    def _take_outcome(self, shape: bytes, outcome: int, sent: float, *, is_enough: bool) -> None:
         if shape not in self._wanted:
             return  # left meanwhile
         if outcome == FULL:
@@ -197,19 +217,22 @@ class Registrar:
                 f"broker {self._broker}: its registry holds {self._most} shapes and has no room for another"
             )
             self.leave(shape)
-            self._listener.refused(shape, error)
+            self._listener.shape_refused(shape, error)
             return
         last = self._wanted[shape]
         news = shape not in self._in_force
         self._wanted[shape] = sent
-        self._in_force.add(shape)
         now = asyncio.get_running_loop().time()
-        if last is None:
-            self._listener.registered(shape)
-        elif outcome == ADDED or now - last > self._lease:
-            self._listener.lapsed(shape, now - last)
+        if last is not None and (outcome == ADDED or now - last > self._lease):
+            self._lapsed.setdefault(shape, last)
+        if not is_enough:
+            return
+        self._in_force.add(shape)
+        since = self._lapsed.pop(shape, None)
+        if since is not None:
+            self._listener.shape_lapsed(shape, now - since)
         elif news:
-            self._listener.registered(shape)
+            self._listener.shape_registered(shape)
 
     def _take_refusal(self, text: str, shapes: list[bytes]) -> None:
         """Take an error reply: it is the end of what was never in force, and a trouble for the rest."""
@@ -220,7 +243,7 @@ class Registrar:
         for shape in shapes:
             if shape in self._wanted and self._wanted[shape] is None:
                 self.leave(shape)
-                self._listener.refused(shape, error)
+                self._listener.shape_refused(shape, error)
         if self._wanted:
             raise error
 
@@ -230,7 +253,7 @@ class Registrar:
         connection = CommandConnection(self, self._broker.login(), self._name)
         try:
             async with asyncio.timeout(self._timeout):
-                await self._broker.connect(lambda: connection)
+                self._place = await self._broker.connect(lambda: connection)
                 await connection.ready
         except BaseException as error:
             connection.drop("given up")

@@ -1,8 +1,9 @@
-"""The registry of shapes at the broker: where it is, what its scripts do, and how a projection is published.
+"""The registry of shapes at the broker: where it is and what its scripts do.
 
 The registry is a sorted set in database 0. Its members are shapes; their scores are the times at which they lapse, in
 milliseconds of the broker's own clock. A node registers a shape for `LEASE` and renews it. What is not renewed lapses;
-nobody needs to remove it. Whoever adds a shape, or one that had lapsed, publishes it on `CONTROL` in the same script.
+the script of the next registration removes it. A script that adds a shape, or one that had lapsed, also publishes it
+on `CONTROL`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ LEASE: Final = 60.0  # seconds that a registration holds
 RENEW_INTERVAL: Final = 10.0  # seconds between two renewals
 READ_INTERVAL: Final = 30.0  # seconds between two reads of the whole registry by a publisher
 MAX_SHAPES: Final = 64  # that a registry holds
+MOST_SHAPES: Final = 1024
+"""Shapes that one publisher follows. A registry is far smaller: what comes beyond was not written by a node."""
 
 RENEWED: Final = 0
 ADDED: Final = 1
@@ -90,8 +93,3 @@ def is_shape(text: Any) -> bool:
         return "*" in filters.values() and shape_of(channel_of(filters, wildcards=True)) == text
     except (UnicodeError, PatternError):
         return False
-
-
-def labelled(channel: bytes, payload: bytes) -> bytes:
-    """Return the payload of a projection: it says which channel was published to, since the subscription does not."""
-    return b"@c=%b?%b" % (channel, payload)

@@ -1,11 +1,11 @@
-// Patterns and JSON as text: read, written and shown.
+// Reads, writes and shows patterns and JSON as text.
 
 const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
 const LONGEST = 20_000; // characters of a payload that are shown; the rest is cut
-const DEEPEST = 32; // levels that are laid out: indentation and the browser's work grow with the depth
-const MOST_TOKENS = 2_000; // tokens that are laid out: each of them may be an element of the page
+const DEEPEST = 32; // levels that are formatted: indentation and the browser's work grow with the depth
+const MOST_TOKENS = 2_000; // tokens that are formatted: each of them may become an element of the page
 
-/** Say what is wrong with a JSON text; an empty text where nothing is. */
+/** Return what is wrong with a JSON text, or an empty text. */
 export function problemOf(text) {
   if (!text.trim()) return "write JSON, such as {\"title\": \"hello\"}, 42 or \"text\"";
   try {
@@ -17,9 +17,9 @@ export function problemOf(text) {
 }
 
 /**
- * Read a pattern: JSON, or `kind=news,channel=CNN` with `%2C`, `%3D` and `%25` for what separates.
+ * Read a pattern: JSON, or `kind=news,channel=CNN` with `%2C`, `%3D` and `%25` for the separators. `**` is short for `*=*`.
  *
- * @throws {Error} whose message says what is wrong.
+ * @throws {Error} its message says what is wrong.
  */
 export function readPattern(text) {
   if (!text.trim()) throw new Error("write a pattern, such as kind=news,channel=CNN");
@@ -28,13 +28,14 @@ export function readPattern(text) {
     if (problem) throw new Error(`the pattern is not JSON: ${problem}`);
     return JSON.parse(text);
   }
-  const pattern = Object.create(null); // no key has a meaning of its own, such as __proto__
-  for (const pair of text.split(",")) {
+  const pattern = Object.create(null); // no key is special, such as __proto__
+  for (const part of text.split(",")) {
+    const pair = part.trim() === "**" ? "*=*" : part;
     const at = pair.indexOf("=");
     if (at < 0) throw new Error(`“${pair.trim()}” is no filter; write key=value`);
     let key, value;
     try {
-      [key, value] = [pair.slice(0, at), pair.slice(at + 1)].map((part) => decodeURIComponent(part.trim()));
+      [key, value] = [pair.slice(0, at), pair.slice(at + 1)].map((each) => decodeURIComponent(each.trim()));
     } catch {
       throw new Error(`“${pair.trim()}” has a % that no two hex digits follow; write %25`);
     }
@@ -59,7 +60,7 @@ export function patternOf(channel) {
   return Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map(decodeURIComponent)));
 }
 
-/** Return how deep the lists and objects of a text stand in each other. */
+/** Return how deeply the lists and objects of a text are nested. */
 function depthOf(tokens) {
   let depth = 0;
   let deepest = 0;
@@ -71,9 +72,9 @@ function depthOf(tokens) {
 }
 
 /**
- * Lay out a JSON text, token by token: numbers stay as they were written, whatever their size.
+ * Format a JSON text, token by token: numbers of any size stay as they were written.
  *
- * A text that is long, deep or has many tokens is shown as it came.
+ * A text that is long, deep or has many tokens is not formatted.
  *
  * @returns {DocumentFragment} with a `span` for each token that has a colour.
  */

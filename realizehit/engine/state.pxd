@@ -1,0 +1,102 @@
+# The state of an engine as one C struct, which every part that follows takes as its first argument.
+#
+# `_fanout.Engine` holds it, fills it at its start and frees it at its end. It belongs to the thread of the event loop.
+# The GIL is released while sockets are written, so that other threads run; they must not touch it.
+#
+# The Python objects in it are borrowed: the engine holds the references for as long as it exists.
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from realizehit.engine.conn cimport ConnList, Slots
+from realizehit.engine.frames cimport FRAMINGS, Frame
+from realizehit.engine.memory cimport Pool
+from realizehit.engine.sockets cimport rh_event
+from realizehit.engine.wheel cimport Wheel
+from realizehit.engine.writer cimport Writer
+
+
+cdef struct Counters:
+    uint64_t connections_total
+    uint64_t messages
+    uint64_t deliveries
+    uint64_t bytes_out
+    uint64_t frames_built
+    uint64_t sends
+    uint64_t blocked
+    uint64_t dropped_invalid_utf8
+    uint64_t dropped_unclaimed
+    uint64_t malformed          # publications to a wildcard's channel that do not say their concrete channel
+    uint64_t slow_disconnects
+    uint64_t heartbeat_disconnects
+    uint64_t protocol_errors
+    uint64_t refused_frames
+
+
+cdef enum:  # the lists of connections
+    URGENT = 0              # dirty through a channel with few subscribers, or a reply
+    BULK = 1                # dirty through a broadcast
+    THROUGH_PYTHON = 2      # dirty, and written by a Python transport
+    SLOW = 3                # to be closed as too slow
+    DOOMED = 4              # to be reaped
+    OVER = 5                # much waits for them, to be looked at in each tick
+    LISTS = 6
+
+
+cdef struct State:
+    # Python objects
+    PyObject* pending           # list of callbacks to run: (what, handler, handle, data)
+    PyObject* leavers           # dict of callbacks "left" that wait: channel name -> list of handles
+    PyObject* channels          # dict, the registry: channel name -> _fanout.ChannelEntry
+    PyObject* on_error          # called with an exception that a callback raised
+    PyObject* compressobj       # zlib.compressobj
+    # limits
+    uint32_t max_queue_bytes
+    uint32_t max_queue_messages
+    uint32_t burst_bytes        # the limits of a connection that may be over the others for a time
+    uint32_t burst_messages
+    uint64_t burst_total
+    uint32_t watch_bytes        # from here on a connection is watched; the limits where there is no grace
+    uint32_t watch_messages
+    uint32_t grace_ticks        # 0 for none
+    uint32_t stall_ticks
+    size_t max_message
+    int64_t input_step          # nanoseconds that a frame of input costs; 0 where it is not bounded
+    int64_t input_most          # nanoseconds that a connection may be ahead of its rate
+    uint8_t input_strikes       # frames refused, less those allowed since, after which a connection is closed
+    bint check_utf8
+    int64_t slice_ns
+    int loop_fd                 # the descriptor on which the event loop waits; -1 where it is not known
+    uint32_t ping_ticks
+    uint32_t pong_ticks
+    uint32_t close_ticks
+    uint32_t user_timeout       # milliseconds
+    # connections
+    Slots slots
+    uint32_t open_count
+    uint32_t used_count         # open, closing or dead
+    uint64_t subscription_count
+    bint closed
+    # output
+    ConnList lists[LISTS]
+    uint32_t picked
+    Writer writer
+    Frame* pings[FRAMINGS]      # the heartbeat of each framing that has one
+    # input
+    int epoll
+    rh_event* events
+    uint8_t* inbox              # what is read, behind room for the start of its first frame
+    # timers
+    Wheel wheel
+    uint32_t spread             # varies the first ping of each connection
+    #
+    Pool pool
+    Counters n
+
+
+cdef inline int64_t clock_ns() noexcept nogil:
+    """Return the monotonic clock in nanoseconds."""
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t> t.tv_sec * 1000000000 + t.tv_nsec
