@@ -32,7 +32,7 @@ def open_bus(
         client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``.
         link: times of the subscriber connection.
         project: whether what is published through this bus reaches wildcard subscriptions too. The broker's user needs
-            further rights for that, see docs/security.md.
+            further rights for that, see docs/access.md.
 
     Raises:
         SettingsError: the URL cannot be used; the text never holds a password.
