@@ -10,15 +10,12 @@ import asyncio
 from typing import Final, Protocol
 
 from realizehit.broker.chunks import Chunk
+from realizehit.broker.deadlines import LAST_LOOK
 from realizehit.broker.resp import CommandConnection
 from realizehit.common.upkeep import Failures
 
 PROBE_AFTER: Final = 1.0  # seconds; also what keeps a router from forgetting a connection that nothing is published on
 PROBE_TIMEOUT: Final = 1.0  # seconds; little, since a connection with nothing under way is given up without a loss
-
-LAST_LOOK: Final = 0.02
-"""Seconds between the end of a time and the verdict. A loop that was held up may run its timers before it reads what
-has long arrived; this lets it read first."""
 
 
 class Probed(Protocol):
