@@ -40,7 +40,7 @@ class IdleProbe:
         timeout: seconds for the answer.
 
     Attributes:
-        under_way: the PING that is not answered yet.
+        under_way: the PING that is not answered yet; whose connection it is sets it to ``None`` at the answer.
         last_reply: time of the loop at which the last reply came.
     """
 
@@ -66,11 +66,6 @@ class IdleProbe:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def answered(self, chunk: Chunk) -> None:
-        """Learn that a chunk was answered, which may be the probe."""
-        if chunk is self.under_way:
-            self.under_way = None
 
     def _watch(self) -> None:
         connection = self._connection

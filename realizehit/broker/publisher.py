@@ -247,7 +247,8 @@ class Pipeline:
         """
         self._messages_under_way -= commands
         self._bytes_under_way -= size
-        self._probe.answered(chunk)
+        if chunk is self._probe.under_way:
+            self._probe.under_way = None
         if not chunk.done.done():
             chunk.done.set_result(chunk.outcomes(self._errors))
 

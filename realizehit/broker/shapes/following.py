@@ -258,9 +258,13 @@ class FollowingPipeline(Pipeline):
         while start < len(replies) and expected:
             part = expected[0]
             if type(part) is Chunk:
-                taken = replies[start : start + part.count - len(part.replies)]
-                part.replies += taken
-                start += len(taken)
+                if part.count == 1:  # most publications come alone, and slices would cost as much as the rest
+                    part.replies.append(replies[start])
+                    start += 1
+                else:
+                    taken = replies[start : start + part.count - len(part.replies)]
+                    part.replies += taken
+                    start += len(taken)
                 if len(part.replies) == part.count:
                     expected.popleft()
                     self._finish(part, part.count, part.size)
