@@ -147,7 +147,7 @@ async def test_a_publisher_without_the_rights_is_told_which(valkey: Valkey, sync
     assert valkey.calls("publish") == 0
 
 
-# Exactly what docs/security.md asks for.
+# Exactly what docs/access.md asks for.
 COMMON = ["+hello", "+auth", "+client|setname", "+ping", "+publish"]
 RIGHTS = {False: [*COMMON, "+subscribe", "+eval", "+time", "+zrangebyscore"], True: [*COMMON, "+zrange"]}
 
