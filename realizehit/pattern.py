@@ -50,6 +50,19 @@ def channel_of(filters: object, *, wildcards: bool = False) -> Channel:
         raise (WildcardUnsupported if error.wildcard else PatternError)(str(error)) from None
 
 
+def publication_channel(filters: object) -> bytes:
+    """Turn the filters of a publication into their channel.
+
+    Raises:
+        PatternError: a rule is broken, or a filter's value is the wildcard ``*``, which only subscriptions can have.
+    """
+    try:
+        return channel_of(filters)
+    except WildcardUnsupported as error:
+        place = str(error).partition(";")[0]
+        raise PatternError(f"{place}; only subscriptions can have wildcards") from None
+
+
 def shape_of(channel: bytes) -> bytes:
     """Return the shape of a subscription: its channel with ``=`` for each fixed value, ``b"channel:*|kind:="``.
 

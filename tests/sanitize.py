@@ -1,8 +1,8 @@
 """Run tests on extensions that AddressSanitizer and UndefinedBehaviorSanitizer watch.
 
 ``python -m tests.sanitize [pytest's arguments]`` builds the extensions in a copy of the checkout, with the counts of a
-debug build, and runs pytest there: by default the unit and property tests, the fuzzers' corpus, and then for some
-seconds each fuzzer whose cases go through an extension. It needs gcc with its sanitizers.
+debug build, and runs pytest there: by default the unit and property tests, some integration tests, and the fuzzers'
+corpus; then, for some seconds each, the fuzzers whose cases go through an extension. It needs gcc with its sanitizers.
 
 Leaks are not asked for here, since CPython itself leaves memory to the end of the process; see `tests.fuzz.leaks`.
 """
@@ -21,7 +21,15 @@ from tests.fuzz.targets import NAMES, PYTHON
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"build", "dist", "node_modules", "benchmarks"}
-TESTS = ("tests/unit", "tests/property", "tests/fuzz")
+TESTS = (
+    "tests/unit",
+    "tests/property",
+    "tests/fuzz",
+    # These drive an extension through sockets of their own and start no server.
+    "tests/integration/test_front_door.py",
+    "tests/integration/test_load_client.py",
+    "tests/integration/test_subscriber_connection.py",
+)
 FUZZ_SECONDS = "3"
 
 

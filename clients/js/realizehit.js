@@ -1,83 +1,46 @@
+/*! realizehit 0.1.0, MIT; joined of src/, db54d0328f325a17 */
 /**
- * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. One file, no dependencies; it runs in
- * browsers, Node.js, Deno and Bun.
+ * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
+ * Node.js, Deno and Bun.
  *
- * The rules of this file. A client has at most one link to a server: a WebSocket, or a stream of events over HTTP where
- * WebSockets do not get through. A link tells three things, `up`, `message` and `down`, and is never used again after
- * `down`; what comes from a link that is not the client's any more is ignored. Each pattern stands once on the wire.
- * The server names the id under which a pattern's payloads come, so none can come before its answer.
+ * `realizehit.js` and everything in `lib/` is built from `src/`: `npm run build`.
  *
  * @license MIT
  * @module
  */
 
-const STABLE_AFTER = 10_000; // ms that a link must last to count as a success, as in every realizehit client
-const NUMBERS = {
-  maxsize: 1024, backoffBase: 500, backoffCap: 30_000, heartbeat: 60_000, responseTimeout: 10_000, webSocketRetry: 120_000,
-};
-const FOR_NOW = /^(unavailable|rate-limited)$/; // codes of a refusal that may not be the last word
-const FOR_GOOD = /^(401|403|4[5-9]\d\d)$/; // HTTP statuses and close codes after which no server is bothered again
-const EXPIRED = 4501; // the close code where a token has ended, or its key was replaced
-const LONGEST = 2 ** 31 - 1; // ms of a timer; every platform takes a longer one for none at all
-// Finds out without parsing whether a text may hold a number that no double holds as it is written: an integer of 16 digits
-// or more, or an exponent of three. It takes some strings for such numbers, too.
-const LARGE = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
-const MOST_ASKED = 300_000; // ms that a server may keep a client from coming back, as in every realizehit client
-const MAX_ADDRESS = 7000; // characters of a stream's address, before its last pattern; many a proxy takes 8 KiB at most
-
-/** A clock in ms that nobody sets, for what lasts. */
-const now = () => performance.now();
-
-/** Return a delay in ms that a timer can have, whatever was asked for. @param {number} delay */
-const timely = (delay) => Math.min(Math.max(delay, 0) || 0, LONGEST);
-
-/**
- * Return the value of a JSON text, where each number that a double cannot hold as it is written is a string of its digits:
- * integers beyond `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`.
- *
- * @param {string} text
- * @returns {any}
- */
-const parseExact = (text) => {
-  const value = JSON.parse(text);
-  if (!LARGE.test(text)) return value;
-  let inString = false;
-  // An escape, a quote or a number at a time: however long or deep the text is, nothing recurses.
-  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
-    if (token === '"') inString = !inString;
-    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
-    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
-  });
-  return quoted === text ? value : JSON.parse(quoted);
-};
-
-/** Return a token that can be sent; what refuses others would show them in its message. @param {unknown} token */
-const checkToken = (token) => {
-  if (typeof token !== "string" || !/^[!-~]+$/.test(token)) throw new TypeError("the token is no text of visible ASCII characters");
-  return token;
-};
-
-/** An error that a server gave, or the loss of a connection. */
+/** An error that the server reported, or the loss of a connection. */
 export class RealizehitError extends Error {
   name = "RealizehitError";
 
   /**
-   * @param {string} message for people.
-   * @param {string} [code] the server's stable code, for programs; empty where it gave none.
+   * @param {string} message text for people.
+   * @param {string} [code] the server's stable code, for programs; empty if it sent none.
    * @param {number} [status] the HTTP status, or the close code of a WebSocket.
    */
   constructor(message, code = "", status = 0) {
-    super(`${message}`.replace(/([?&]token=)[^&\s]+/g, "$1***")); // addresses stand in messages, and messages in logs
+    super(`${message}`.replace(/([?&]token=)[^&\s]+/g, "$1***")); // messages contain addresses and end up in logs
     /** The server's stable code, or an empty string. */
     this.code = code;
-    /** The HTTP status, or the WebSocket's close code; 0 where there was none. */
+    /** The HTTP status, or the WebSocket's close code; 0 if there is none. */
     this.status = status;
   }
 }
 
 /**
- * Something that callbacks can be attached to. A callback that fails harms nobody here: its error is thrown where the
- * platform reports uncaught ones. An `error` that nobody listens to is written to the console.
+ * Read the error that a response describes, with the errors of the single patterns if it names them.
+ *
+ * @param {Response} response
+ */
+const errorFrom = async (response) => {
+  const { code, detail, errors } = (await response.json().catch(() => null)) ?? {};
+  const error = new RealizehitError(detail ?? `${response.url} answered ${response.status}`, code, response.status);
+  return Object.assign(error, { detail, errors });
+};
+
+/**
+ * Something that callbacks can be attached to. An exception in a callback does not stop the others: it is thrown again
+ * where the platform reports uncaught exceptions. An `error` event without a callback is written to the console.
  *
  * @template {Record<string, any[]>} Events
  */
@@ -119,7 +82,7 @@ class Emitter {
   }
 
   /**
-   * Call `callback` no more.
+   * Remove a callback.
    *
    * @template {keyof Events} Name
    * @param {Name} event
@@ -151,53 +114,86 @@ class Emitter {
   }
 }
 
+const MAX_TIMER = 2 ** 31 - 1; // ms; with a longer delay, every platform fires a timer at once
+
+/** Return the time of a monotonic clock, in ms. */
+const now = () => performance.now();
+
 /**
- * @typedef {Record<string, string | number | boolean>} Pattern a set of filters, such as `{kind: "news"}`
+ * Call something after a delay, which may be any number.
+ *
+ * @param {() => void} call
+ * @param {number} delay in ms
+ */
+const callAfter = (call, delay) => setTimeout(call, Math.min(Math.max(delay, 0) || 0, MAX_TIMER));
+
+/**
  * @typedef {"subscribing" | "subscribed" | "unsubscribing" | "unsubscribed"} SubscriptionState
+ */
+
+/**
+ * A published message.
+ *
+ * @template [Payload=any]
+ * @typedef {object} ReceivedMessage
+ * @property {Payload} payload
+ * @property {string} text the payload as it was published.
+ * @property {Pattern} pattern what it was published to. For a subscription with `*` its values are texts; otherwise it is the
+ *   subscription's own pattern.
  */
 
 /**
  * @template [Payload=any]
  * @typedef {{
- *   payload: [payload: Payload], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
+ *   payload: [payload: Payload, message: ReceivedMessage<Payload>], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
  *   gap: [seconds: number], error: [error: Error],
  * }} SubscriptionEvents
  */
 
 /**
- * What a client asked for. Made by `WSClient.subscribe`.
+ * Return the pattern of a channel, `channel:CNN|kind:news`.
  *
- * Events: `payload` (payload); `subscribing`, `subscribed`, `unsubscribing`, `unsubscribed` when the state changed; `gap`
- * (seconds) when it is in force again after the connection was away, so that messages may be missing; `error` (error)
- * when it ended by itself, or a payload could not be parsed and was left out.
+ * @param {string} channel
+ * @returns {Pattern}
+ * @throws {URIError} it is not percent-encoded.
+ */
+const patternOf = (channel) =>
+  Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map((part) => decodeURIComponent(part))));
+
+/**
+ * A subscription to a pattern. Made by `WSClient.subscribe`.
  *
- * @template [Payload=any] what its payloads are; only the types know it, nothing checks it
+ * Events: `payload` (payload, message) when something was published; `subscribing`, `subscribed`, `unsubscribing`,
+ * `unsubscribed` when the state changed; `gap` (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
+ * when the server ended it, or a payload could not be parsed and was skipped.
+ *
+ * @template [Payload=any] the type of its payloads; only TypeScript uses it, nothing checks it
  * @extends {Emitter<SubscriptionEvents<Payload>>}
  */
 export class Subscription extends Emitter {
-  /** Its label on the wire, empty until it was in force once. */
+  /** Its label on the wire; empty until it was in force for the first time. */
   id = "";
   /** @type {SubscriptionState} */
   state = "unsubscribed";
-  /** How many payloads came. */
+  /** How many payloads arrived. */
   payloads = 0;
   /** How many gaps there were. */
   gaps = 0;
-  /** How many payloads were lost because an iterator was read too slowly. */
+  /** How many payloads a loop that was too slow has lost. */
   dropped = 0;
-  /** @internal @type {string} what tells patterns apart */
+  /** @internal @type {string} equal for equal patterns */
   _key;
-  /** @internal how often it was asked for since it was last in force */
+  /** @internal how often the server was asked since it was last in force */
   _attempts = 0;
-  /** @internal the id of its last `sub` */
+  /** @internal the id of its last `sub` or `unsub` */
   _request = "";
 
   #client;
-  /** @type {Set<{waiting: any[], wake: Function}>} */
+  /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} */
   #readers = new Set();
-  /** @type {Error | undefined} why it ended by itself */
+  /** @type {Error | undefined} why it ended, if nobody asked for that */
   #error;
-  /** @type {number | undefined} when messages began to be missing */
+  /** @type {number | undefined} since when messages may be missing */
   #awaySince;
 
   /**
@@ -232,9 +228,9 @@ export class Subscription extends Emitter {
   }
 
   /**
-   * Subscribe, again if it has ended, and wait until that is in force: nothing published from then on is missed.
+   * Subscribe, again if it has ended, and wait until that is in force: no message published from then on is missed.
    *
-   * @returns {Promise<void>} rejected where the server refuses it, or it is ended meanwhile.
+   * @returns {Promise<void>} rejected if the server refuses it, or if it ends before it is in force.
    */
   async subscribe() {
     this.#client._join(this);
@@ -243,13 +239,13 @@ export class Subscription extends Emitter {
   }
 
   /**
-   * End the subscription. Nothing is handed out any more; what waits is thrown away.
+   * End the subscription. No payload is delivered any more; those that wait in loops are discarded.
    *
    * @returns {Promise<void>} resolved when the server has confirmed it; at once without a connection.
    */
   async unsubscribe() {
     if (this.subscribed() || this.subscribing()) {
-      this._move("unsubscribing");
+      this._setState("unsubscribing");
       this.#wake(true);
       this.#client._leave(this);
     }
@@ -257,16 +253,25 @@ export class Subscription extends Emitter {
   }
 
   /**
-   * Hand out payloads from now on. Each loop has a queue of its own, which drops its oldest payload when it is full.
+   * Iterate over the payloads from now on. Each loop has its own queue, which drops its oldest payload when it is full.
    *
-   * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws where that ended by itself.
+   * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws if the server ended that.
    */
   async *[Symbol.asyncIterator]() {
-    const reader = { waiting: /** @type {any[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
+    for await (const { payload } of this.messages()) yield payload;
+  }
+
+  /**
+   * Iterate over the messages from now on, as a loop over the subscription does over the payloads.
+   *
+   * @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} ends with the subscription; throws if the server ended that.
+   */
+  async *messages() {
+    const reader = { queue: /** @type {ReceivedMessage[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
     this.#readers.add(reader);
     try {
       for (;;) {
-        while (reader.waiting.length) yield reader.waiting.shift();
+        while (reader.queue.length) yield /** @type {ReceivedMessage} */ (reader.queue.shift());
         if (this.#error) throw this.#error;
         if (this.unsubscribed() || this.unsubscribing()) return;
         await new Promise((resolve) => (reader.wake = resolve));
@@ -286,13 +291,13 @@ export class Subscription extends Emitter {
 
   #wake(discard = false) {
     for (const reader of this.#readers) {
-      if (discard) reader.waiting.length = 0;
+      if (discard) reader.queue.length = 0;
       reader.wake();
     }
   }
 
   /** @internal @param {SubscriptionState} state */
-  _move(state) {
+  _setState(state) {
     if (this.state === state) return;
     this.state = state;
     this._emit(state);
@@ -303,38 +308,44 @@ export class Subscription extends Emitter {
     this.#error = undefined;
     this.#awaySince = undefined;
     this.state = "subscribing";
-    // Whoever asked has yet to attach its callbacks.
+    // The caller attaches its callbacks only after this call.
     queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
   }
 
-  /** @internal @param {string} text @param {{parse: (text: string) => any, maxsize: number}} options */
-  _deliver(text, { parse, maxsize }) {
+  /**
+   * @internal
+   * @param {string} text
+   * @param {string | undefined} channel what it was published to, if the server named it
+   * @param {{parse: (text: string) => any, maxsize: number}} options
+   */
+  _deliver(text, channel, { parse, maxsize }) {
     if (!this.subscribed()) return;
-    let payload;
+    /** @type {ReceivedMessage} */
+    let message;
     try {
-      payload = parse(text);
+      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern };
     } catch (error) {
       this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
       return;
     }
     this.payloads++;
-    for (const { waiting } of this.#readers) {
-      if (waiting.push(payload) !== maxsize + 1) continue;
-      // Not at once: many payloads may come in one turn of the event loop, in which no reader has its own.
+    for (const { queue } of this.#readers) {
+      if (queue.push(message) !== maxsize + 1) continue;
+      // Not at once: many payloads may arrive in one turn of the event loop, before any reader can run.
       setTimeout(() => {
-        this.dropped += waiting.splice(0, waiting.length - maxsize).length;
+        this.dropped += queue.splice(0, queue.length - maxsize).length;
       });
     }
     this.#wake();
-    this._emit("payload", payload);
+    this._emit("payload", message.payload, message);
   }
 
   /** @internal @param {string} id */
-  _inForce(id) {
+  _confirm(id) {
     this.id = id;
     this._attempts = 0;
-    this._move("subscribed");
-    if (this.#awaySince !== undefined && this.subscribed()) {
+    this._setState("subscribed");
+    if (this.#awaySince != null && this.subscribed()) {
       const seconds = (now() - this.#awaySince) / 1000;
       this.#awaySince = undefined;
       this._gap(seconds);
@@ -347,24 +358,284 @@ export class Subscription extends Emitter {
     this._emit("gap", seconds);
   }
 
-  /** @internal @param {number} since */
-  _interrupted(since) {
+  /** @internal @param {number} since when the last message came that cannot be missing, in ms of `now` */
+  _interrupt(since) {
     if (!this.subscribed()) return;
     this.#awaySince ??= since;
-    this._move("subscribing");
+    this._setState("subscribing");
   }
 
   /** @internal @param {Error} [error] */
   _finish(error) {
     this.#error = error;
-    this._move("unsubscribed");
+    this._setState("unsubscribed");
     this.#wake(!error);
     if (error) this._emit("error", error);
   }
 }
 
+const MAX_REQUESTED = 300_000; // ms that a server may ask a client to stay away, the same in every realizehit client
+
+/** Random delays before reconnecting ("full jitter"), in ms. */
+class Backoff {
+  #base;
+  #cap;
+  #attempts = 0;
+  #requests = 0; // how often a server named the delay
+
+  /** @param {{backoffBase: number, backoffCap: number}} options */
+  constructor({ backoffBase, backoffCap }) {
+    this.#base = backoffBase;
+    this.#cap = backoffCap;
+  }
+
+  /** Return a delay that is drawn evenly from zero to a bound; the bound doubles with each attempt. @param {number} attempts */
+  _jitter(attempts) {
+    return Math.random() * Math.min(this.#cap, this.#base * 2 ** attempts);
+  }
+
+  /** Return the delay before the next attempt. @param {number} [requested] the delay that the server asked for */
+  _next(requested) {
+    if (requested == null) return this._jitter(this.#attempts++);
+    // If servers ask for no delay one after the other, the client pauses nevertheless.
+    const least = this.#requests && this._jitter(this.#requests);
+    this.#requests++;
+    return Math.min(Math.max(requested, least), MAX_REQUESTED);
+  }
+
+  /** Begin again: a connection has lasted. */
+  _reset() {
+    this.#attempts = this.#requests = 0;
+  }
+}
+
+/** The close code after which a client needs a fresh token: its token has ended, or the token's key was replaced. */
+const EXPIRED = 4501;
+/** HTTP statuses and close codes after which a client does not reconnect. */
+const FINAL_STATUS = /^(401|403|4[5-9]\d\d)$/;
+/** Error codes of a refusal that may not last: the client asks again. */
+const TEMPORARY_CODE = /^(unavailable|rate-limited)$/;
+
 /**
- * @typedef {object} SocketLike what is used of a WebSocket
+ * A connection to a server. It tells its client `_opened`, `_receive` and `_lost`, and is not used again after `_lost`. The
+ * client ignores calls of a connection that it has given up.
+ *
+ * @internal
+ */
+class Connection {
+  /** How many messages, replies and heartbeats came over it. */
+  _received = 0;
+  /** @type {((message: object) => void) | undefined} sends an action; an event stream has no such method */
+  _send;
+  /** @type {Subscription[] | undefined} the subscriptions when an event stream was opened */
+  _requested;
+  /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later until an event stream tries a WebSocket */
+  _timer;
+  _client;
+  _kind;
+  _url;
+
+  /** @param {WSClient} client @param {"websocket" | "sse"} kind @param {string | URL} url */
+  constructor(client, kind, url) {
+    this._client = client;
+    this._kind = kind;
+    this._url = url;
+    this._expectOpen();
+  }
+
+  /** Stop the transport, without an event. It may be called again. */
+  _stop() {}
+
+  /** End the connection, without an event. */
+  _close() {
+    clearTimeout(this._timer);
+    this._stop();
+  }
+
+  /** Wait for it to open; it is lost if it does not within the time for a response. */
+  _expectOpen() {
+    this._failAfter(this._client._options.responseTimeout, " in time");
+  }
+
+  /** Lose it after a delay in ms, unless it opens before. @param {number} delay @param {string} why */
+  _failAfter(delay, why) {
+    clearTimeout(this._timer);
+    const error = new RealizehitError(`no connection to ${this._url}${why}`);
+    this._timer = callAfter(() => this._client._lost(this, error), delay);
+  }
+}
+
+/**
+ * Return a function that parses the text of an event stream piece by piece (HTML standard, section 9.2.6).
+ *
+ * @param {(name: string, data: string, id: string) => void} onEvent called with each event; the default name is `message`.
+ * @param {(ms: number) => void} onRetry called with the delay before reconnecting.
+ */
+const eventStreamParser = (onEvent, onRetry) => {
+  let [rest, name, data, id] = ["", "", "", ""];
+  let endsWithCR = false; // whether the last piece ended with a CR: an LF may follow that belongs to the same line end
+  /** @param {string} text */
+  return (text) => {
+    const lines = (endsWithCR ? text.replace(/^\n/, "") : text).split(/\r\n?|\n/);
+    endsWithCR = text.endsWith("\r");
+    lines[0] = rest + lines[0]; // the rest has no line end, so it is not searched again
+    rest = /** @type {string} */ (lines.pop());
+    for (const line of lines) {
+      const [, field, value] = /** @type {string[]} */ (/^([^:]*):? ?(.*)/s.exec(line));
+      if (!line) {
+        if (data) onEvent(name || "message", data.slice(0, -1), id);
+        name = data = "";
+      } else if (field === "data") data += `${value}\n`;
+      else if (field === "event") name = value;
+      else if (field === "retry" && /^\d+$/.test(value)) onRetry(+value);
+      else if (field === "id" && !value.includes("\0")) id = value;
+    }
+  };
+};
+
+const MAX_ADDRESS = 7000; // characters before the last pattern; many proxies accept 8 KiB at most
+
+/**
+ * A connection over Server-Sent Events. It reads them with `fetch`, because `EventSource` shows neither why a server refuses
+ * nor the heartbeats, sends a token only in the address, and reconnects by its own rules.
+ */
+class EventStreamConnection extends Connection {
+  #abort = new AbortController();
+  #token;
+  /** how many of the requested patterns the address has room for */
+  #count = 0;
+  /** @type {number | undefined} the delay in ms before reconnecting, if the server named one */
+  #delay;
+  #failure;
+
+  /**
+   * @param {WSClient} client
+   * @param {URL} address
+   * @param {string} [token] a fresh one, to replace a stream whose token ends
+   */
+  constructor(client, address, token) {
+    const url = new URL(address);
+    super(client, "sse", url);
+    this.#token = token;
+    this._requested = client.subscriptions;
+    for (const { pattern } of this._requested) {
+      if (url.href.length > MAX_ADDRESS) break;
+      url.searchParams.append("pat", JSON.stringify(pattern));
+      this.#count++;
+    }
+    this.#failure = new RealizehitError(`the connection to ${url} ended`);
+    this.#read(url).then(
+      () => client._lost(this, this.#failure, this.#delay),
+      (error) => (error.status ? client._lost(this, error, this.#delay) : this._failAfter(0, `: ${error}`)),
+    );
+  }
+
+  _stop() {
+    this.#abort.abort();
+  }
+
+  /** @param {URL} url */
+  async #read(url) {
+    const client = this._client;
+    const { fetch } = client._options; // it cannot be called as a method of another object
+    const { signal } = this.#abort;
+    /** @type {RequestInit} */
+    const request = { cache: "no-store", signal };
+    const token = this.#token ?? client._freshToken();
+    if (token) {
+      clearTimeout(this._timer);
+      request.headers = { Authorization: `Bearer ${await token}` };
+      if (signal.aborted) return;
+      this._expectOpen();
+    }
+    /** @param {RequestCredentials} credentials */
+    const send = (credentials) => fetch(url, { ...request, credentials });
+    // Cookies identify the client, as with a WebSocket. A page that may not use the server cannot read the response then;
+    // without cookies it can, and the response says why.
+    const response = await send("include").catch(async (error) => {
+      const other = await send("omit");
+      if (other.ok) throw error;
+      return other;
+    });
+    if (!response.ok) {
+      const error = await errorFrom(response);
+      const after = /^\d+$/.exec(response.headers.get("retry-after") ?? ""); // seconds; a date would need a correct clock
+      if (after) this.#delay = +after[0] * 1000;
+      if (error.status === 400) this.#confirm(error);
+      throw error;
+    }
+    const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
+    const parse = eventStreamParser((...event) => this.#event(...event), (ms) => (this.#delay = ms));
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      client._receive(this); // everything that comes, heartbeats included, shows that the server is there
+      parse(value);
+    }
+  }
+
+  /** @param {string} name @param {string} text @param {string} label */
+  #event(name, text, label) {
+    if (this.#abort.signal.aborted) return;
+    if (name === "message") return this._client._receive(this, text, label);
+    let data;
+    try {
+      data = Object(JSON.parse(text));
+    } catch {
+      return; // an event that this client does not know
+    }
+    if (name === "subscribed") {
+      this.#delay = undefined;
+      this._client._streamOpened(this, this.#token || this._requested?.some((each, at) => data.ids?.[at] && each.subscribing()));
+      this.#confirm(data);
+    } else if (name === "drain" && Number.isFinite(data.delay) && data.delay >= 0) this.#delay = data.delay;
+    else if (name === "unavailable") this.#failure = new RealizehitError(data.detail, data.code, data.status);
+    else this._client._handleEvent(name, data);
+  }
+
+  /**
+   * Tell each subscription what the server answered.
+   *
+   * @param {{ids?: (string | null)[], errors?: ({code: string, detail: string} | null)[], code?: string, detail?: string}} answer
+   */
+  #confirm({ ids, errors, ...all }) {
+    this._requested?.forEach((each, at) => {
+      const { code, detail } = errors?.[at] ?? all;
+      if (at < this.#count) this._client._answered(each, ids?.[at], code, detail);
+      else if (each.subscribing() && !each._attempts++) {
+        each._emit("error", new RealizehitError("too-many-subscriptions for events", "too-many-subscriptions"));
+      }
+    });
+  }
+}
+
+// Finds out without parsing whether a text may contain a number that a double cannot represent: an integer of 16 digits
+// or more, or an exponent of three. It also matches some strings.
+const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
+
+/**
+ * Parse a JSON text. Each number that a double cannot represent becomes a string of its digits: integers beyond
+ * `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`.
+ *
+ * @param {string} text
+ * @returns {any}
+ * @throws {SyntaxError} the text is not JSON.
+ */
+const parseExact = (text) => {
+  const value = JSON.parse(text);
+  if (!LARGE_NUMBER.test(text)) return value;
+  let inString = false;
+  // One escape, quote or number at a time, without recursion: the text may be long and deep.
+  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+    if (token === '"') inString = !inString;
+    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
+    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
+  });
+  return quoted === text ? value : JSON.parse(quoted);
+};
+
+/**
+ * @typedef {object} SocketLike the part of a WebSocket that the client uses
  * @property {(text: string) => void} send
  * @property {() => void} close
  * @property {any} onopen
@@ -373,146 +644,195 @@ export class Subscription extends Emitter {
  * @property {any} onerror
  *
  * @typedef {object} Options times are in milliseconds
- * @property {new (url: string) => SocketLike} [WebSocket] in place of the platform's; Node.js before 22 has none.
- * @property {(url: URL, request: RequestInit) => Promise<Response>} [fetch] in place of the platform's.
- * @property {string | URL | false} [sse] where the stream of events is, `sse` beside the WebSocket's address where it
- *   is not given; false to use WebSockets only.
- * @property {(text: string) => any} [parse] makes a payload of its JSON text. By default it is `JSON.parse`, but
- *   that integers beyond `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`, are strings of their digits.
- * @property {string | (() => string | Promise<string>)} [token] says who the client is, where the server asks. A function
- *   is called for each connection, before its token ends, and once that has ended; it gives a fresh one each time.
- * @property {number} [maxsize] how many payloads may wait in an iterator, 1024.
+ * @property {new (url: string) => SocketLike} [WebSocket] instead of the platform's; Node.js before 22 has none.
+ * @property {(url: URL, request: RequestInit) => Promise<Response>} [fetch] instead of the platform's.
+ * @property {string | URL | false} [sse] the address of the event stream, by default `sse` beside the WebSocket's address;
+ *   false to use WebSockets only.
+ * @property {(text: string) => any} [parse] makes a payload of its JSON text. The default is `JSON.parse`, except that
+ *   integers beyond `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`, become strings of their digits.
+ * @property {string | (() => string | Promise<string>)} [token] proves to the server who the client is. A function is
+ *   called for each connection, before its token ends, and after it has ended; it returns a fresh token each time.
+ * @property {number} [maxsize] how many payloads may wait in a loop, 1024.
  * @property {number} [backoffBase] the first bound of the delay before reconnecting, 500.
- * @property {number} [backoffCap] the last bound of it, 30000.
+ * @property {number} [backoffCap] the last bound of that delay, 30000.
  * @property {number} [heartbeat] silence after which a ping is sent, 60000.
- * @property {number} [responseTimeout] for connecting, and for an answer to a ping, 10000.
- * @property {number} [webSocketRetry] between attempts to leave the stream of events for a WebSocket, 120000.
- *
- * @typedef {object} Link
- * @property {"websocket" | "sse"} kind
- * @property {number} count of what came over it
- * @property {(message: object) => void} [send] a WebSocket's
- * @property {() => void} close ends it without a word
- * @property {(delay: number, why: string) => void} expire loses it after so many ms, unless it is up by then
- * @property {ReturnType<typeof setTimeout>} [timer] for that; with a stream of events that is up, for trying a WebSocket
- * @property {Subscription[]} [wanted] what there was to be asked for when a stream of events was opened
+ * @property {number} [responseTimeout] for connecting, and for the reply to a ping, 10000.
+ * @property {number} [webSocketRetry] between attempts to change from the event stream to a WebSocket, 120000.
  */
 
-/**
- * Return what reads the text of an event stream, however it is cut, as the HTML standard says in section 9.2.6.
- *
- * @param {(name: string, data: string, id: string) => void} take called with each event; an unnamed one is a `message`.
- * @param {(ms: number) => void} retry called with the time after which to come back, once the stream has ended.
- */
-const parser = (take, retry) => {
-  let [rest, name, data, id] = ["", "", "", ""];
-  let cut = false; // whether the last line ended with a CR at the end of a piece, so that an LF may belong to it
-  /** @param {string} text */
-  return (text) => {
-    const lines = (cut ? text.replace(/^\n/, "") : text).split(/\r\n?|\n/);
-    cut = text.endsWith("\r");
-    lines[0] = rest + lines[0]; // which is not searched again
-    rest = /** @type {string} */ (lines.pop());
-    for (const line of lines) {
-      const [, field, value] = /** @type {string[]} */ (/^([^:]*):? ?(.*)/s.exec(line));
-      if (!line) {
-        if (data) take(name || "message", data.slice(0, -1), id);
-        name = data = "";
-      } else if (field === "data") data += `${value}\n`;
-      else if (field === "event") name = value;
-      else if (field === "retry" && /^\d+$/.test(value)) retry(+value);
-      else if (field === "id" && !value.includes("\0")) id = value;
-    }
-  };
+const DEFAULT_NUMBERS = {
+  maxsize: 1024, backoffBase: 500, backoffCap: 30_000, heartbeat: 60_000, responseTimeout: 10_000, webSocketRetry: 120_000,
 };
 
 /**
- * Read what a server says instead of what was asked for, and what it says of each pattern.
+ * Fill in the defaults, also for numbers that are given as undefined or are not numbers.
  *
- * @param {Response} response
+ * @param {Options} options
  */
-const problem = async (response) => {
-  const { code, detail, errors } = (await response.json().catch(() => null)) ?? {};
-  const error = new RealizehitError(detail ?? `${response.url} answered ${response.status}`, code, response.status);
-  return Object.assign(error, { detail, errors });
+const resolveOptions = (options) => {
+  const resolved = /** @type {Required<Omit<Options, "sse">>} */ ({
+     WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, parse: parseExact, ...options,
+  });
+  for (const [name, value] of /** @type {[keyof typeof DEFAULT_NUMBERS, number][]} */ (Object.entries(DEFAULT_NUMBERS))) {
+    if (!(resolved[name] >= 0)) resolved[name] = value;
+  }
+  return resolved;
 };
 
 /**
- * Return what is equal for two spellings of one pattern, such as `3` and `"3"`.
+ * Return a token that a header can carry.
+ *
+ * @param {unknown} token
+ * @throws {TypeError} it is something else; the message does not contain it.
+ */
+const checkToken = (token) => {
+  if (typeof token !== "string" || !/^[!-~]+$/.test(token)) {
+    throw new TypeError("the token is not visible ASCII characters");
+  }
+  return token;
+};
+
+/** @typedef {Record<string, string | number | boolean>} Pattern a set of filters, such as `{kind: "news"}` */
+
+/**
+ * Return a key that is equal for two spellings of one pattern, such as `{page: 3}` and `{page: "3"}`.
  *
  * @param {Pattern} pattern
+ * @throws {TypeError} it is not an object, or JSON would leave out one of its filters.
  */
-const keyOf = (pattern) => {
+const patternKey = (pattern) => {
   if (Object(pattern) !== pattern) throw new TypeError("a pattern is an object");
   const filters = Object.entries(pattern).map(([key, value]) => {
     const text = JSON.stringify(value);
-    // JSON would leave it out, and the pattern would be a wider one.
+    // JSON leaves such a filter out, which makes the pattern a wider one.
     if (text === undefined) throw new TypeError(`the filter ${key} is ${typeof value}`);
-    // Numbers and booleans are the texts that they stand for; what else there is, the server refuses.
+    // Numbers and booleans are equal to their texts. The server refuses other types.
     return JSON.stringify(key) + (/^[-\dtf]/.test(text) ? `"${text}"` : text);
   });
   return filters.sort().join();
 };
 
+/** A connection over a WebSocket. */
+class WebSocketConnection extends Connection {
+  /** @type {SocketLike | undefined} */
+  #socket;
+  #closed = false;
+
+  /** @param {WSClient} client */
+  constructor(client) {
+    super(client, "websocket", client.url);
+    this._send = (/** @type {object} */ message) => this.#socket?.send(JSON.stringify(message));
+    const token = client._freshToken();
+    if (token) {
+      clearTimeout(this._timer); // a function that returns a token may have to ask a person
+      token.then((token) => this.#open(token), (error) => {
+        this._received++; // WebSockets have not failed
+        client._lost(this, error);
+      });
+    } else this.#open();
+  }
+
+  _stop() {
+    this.#closed = true;
+    this.#socket?.close();
+  }
+
+  /** @param {string} [token] */
+  #open(token) {
+    const client = this._client;
+    if (this.#closed) return;
+    this._expectOpen();
+    try {
+      const socket = (this.#socket = new client._options.WebSocket(client.url));
+      socket.onopen = () => {
+        if (token == null) client._opened(this);
+        // Scripts cannot set headers here, and addresses are logged: the token is the first message.
+        else client._authenticate(this, token).then(() => this.#closed || client._opened(this), (error) => client._lost(this, error));
+      };
+      socket.onmessage = (/** @type {{data: string}} */ { data }) => {
+        const [, label, payload] = /^(\w+(?:@[^?]*)?)\?(.*)/s.exec(data) ?? [];
+        if (!this.#closed) client._receive(this, payload ?? data, label);
+      };
+      // A close event follows at once and says more, but not on every platform.
+      socket.onerror = () => this._failAfter(0, "");
+      socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
+        const delay = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
+        const error = new RealizehitError(`the connection to ${client.url} ended: ${code} ${reason}`, "", code);
+        if (code === EXPIRED) {
+          error.code = "not-authenticated";
+          error.message += "; a function as option `token` renews it";
+        }
+        client._lost(this, error, delay ? +delay[1] : undefined);
+      };
+    } catch (error) {
+      this._failAfter(0, `: ${error}`);
+    }
+  }
+}
+
+const STABLE_AFTER = 10_000; // ms after which a connection counts as a success, the same in every realizehit client
+
 /**
- * Subscribe over a WebSocket, or over a stream of events where WebSockets do not get through, and stay subscribed.
+ * Subscribe over a WebSocket, or over Server-Sent Events if WebSockets do not get through, and stay subscribed.
  *
  *     const client = new WSClient("wss://example.org/ws");
  *     client.subscribe({ kind: "news" }).on("payload", (payload) => console.log(payload));
  *
- * It connects by itself, and reconnects with a full-jitter back-off or after the delay that a server asked for. A server
- * that closes with 4500 to 4999 is not bothered again.
+ * It connects by itself, and reconnects after a random delay (full jitter) or the delay that the server asked for. It does not
+ * reconnect after a close code from 4500 to 4999.
  *
- * Events: `connected` (kind) each time a connection is there; `disconnect` (error) when it is gone; `expiring` (seconds)
- * when its token ends soon; `error` (error) when an attempt failed, or the server will not have the client.
+ * Events: `connected` (kind) each time it has connected; `disconnect` (error) when the connection is lost; `expiring`
+ * (seconds) when its token ends soon; `error` (error) when an attempt failed, or the server refuses the client.
  *
  * @extends {Emitter<{
  *   connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], expiring: [seconds: number], error: [error: Error],
  * }>}
  */
 export class WSClient extends Emitter {
+  // It has at most one connection. Each pattern is subscribed to once. The server's reply names the id that labels the
+  // payloads of a pattern, so no payload can come before the reply.
+
   /** The WebSocket's address. */
   url;
-  /** @type {Required<Omit<Options, "sse" | "token">> & Pick<Options, "token">} */
-  #options;
-  /** @type {URL | undefined} */
+  /** @internal */
+  _options;
+  /** @type {URL | undefined} the address of the event stream */
   #sse;
-  /** @type {Map<string, Subscription>} what is wanted, by key */
+  #backoff;
+  /** @type {Map<string, Subscription>} those that have not ended, by their keys */
   #wanted = new Map();
-  /** @type {Map<string, Subscription>} what is in force, by id */
+  /** @type {Map<string, Subscription>} those that are in force, by their ids */
   #inForce = new Map();
-  /** @type {Map<Subscription, "sub" | "unsub">} what this turn of the event loop asked for */
+  /** @type {Map<Subscription, "sub" | "unsub">} actions that this turn of the event loop asked for */
   #turn = new Map();
-  /** @type {Map<string, ["sub" | "unsub", Subscription] | ["auth", (code?: string, detail?: string) => void]>} what each reply will be about */
-  #replies = new Map();
+  /** @type {Map<string, (reply?: {ret?: string, err?: string, code?: string}) => void>} what waits for a reply, by the action's id */
+  #requests = new Map();
   #lastId = 0;
 
-  /** @type {Link | undefined} the link that is used or being opened */
-  #link;
-  /** @type {Link | undefined} a stream of events that is to take the place of another one */
+  /** @type {Connection | undefined} the connection that is open or being opened */
+  #connection;
+  /** @type {Connection | undefined} an event stream that will replace the one that is open */
   #next;
-  #isUp = false;
-  #upAt = 0;
-  #heard = 0; // when the last of it came
-  #attempts = 0; // since there was a link that lasted
-  #sentAway = 0; // how often a server named the time to come back, since then
-  #failures = 0; // of WebSockets, since there was one over which anything came
-  #asked = false; // whether the server named the time to come back
-  /** @type {RealizehitError | undefined} */
+  #isOpen = false;
+  #openedAt = 0;
+  #heardAt = 0; // when something last came over the connection
+  #failures = 0; // of WebSockets, since one over which anything came
+  #hasDelay = false; // whether the server named the delay before reconnecting
+  /** @type {RealizehitError | undefined} why it ended for good */
   #ended;
 
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  /** @type {ReturnType<typeof setTimeout> | undefined} until the actions of this turn are sent */
   #flush;
-  /** @type {ReturnType<typeof setTimeout> | undefined} for the next link, or for this one to show that it is there */
+  /** @type {ReturnType<typeof setTimeout> | undefined} until the next attempt to connect, or the next test of the connection */
   #timer;
-  #page = new AbortController();
-  /** @type {ReturnType<typeof setTimeout> | undefined} for a fresh token */
+  /** @type {ReturnType<typeof setTimeout> | undefined} until the token is renewed */
   #renewal;
-  /** @type {Promise<string> | undefined} a token that is on its way */
+  /** @type {Promise<string> | undefined} the token that was asked for */
   #token;
+  #listeners = new AbortController(); // removes those of the page
 
   /**
-   * @param {string | URL} url where the WebSocket is: `wss://host/ws`, or relative to the page.
+   * @param {string | URL} url the address of the WebSocket: `wss://host/ws`, or relative to the page.
    * @param {Options} [options]
    */
   constructor(url, options = {}) {
@@ -522,63 +842,59 @@ export class WSClient extends Emitter {
     if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`${url} is no WebSocket`);
     if (address.pathname === "/") address.pathname = "/ws";
     this.url = address.href;
-    this.#options = {
-      WebSocket: globalThis.WebSocket,
-      fetch: globalThis.fetch,
-      parse: parseExact,
-      ...NUMBERS,
-      ...options,
-    };
-    // One that is given as undefined, or is no number, is the default too.
-    for (const [name, value] of Object.entries(NUMBERS)) {
-      const option = /** @type {keyof typeof NUMBERS} */ (name);
-      if (!(this.#options[option] >= 0)) this.#options[option] = value;
-    }
+    this._options = resolveOptions(options);
+    this.#backoff = new Backoff(this._options);
     const { sse = `sse${address.search}`, token } = options;
     if (token != null && typeof token !== "function") checkToken(token);
     if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
-    if (!this.#options.WebSocket) {
+    if (!this._options.WebSocket) {
       if (!sse) throw new TypeError("there is no WebSocket");
       this.#failures = 2;
     }
-    const on = { signal: this.#page.signal };
-    globalThis.addEventListener?.("online", () => this.#wake(), on);
+    const { signal } = this.#listeners;
+    globalThis.addEventListener?.("online", () => this.#wake(), { signal });
     const page = globalThis.document;
-    page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), on);
-    // What is subscribed to in this turn goes out at once when the connection is there.
+    page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), { signal });
+    // What this turn of the event loop subscribes to is sent as soon as the connection is open.
     this.#timer = setTimeout(() => this.#connect());
   }
 
-  /** Whether a connection is there. */
+  /** Whether it is connected. */
   get connected() {
-    return this.#isUp;
+    return this.#isOpen;
   }
 
-  /** Whether no connection is there. */
+  /** Whether it is not connected. */
   get disconnected() {
-    return !this.#isUp;
+    return !this.#isOpen;
+  }
+
+  /** Whether it has ended for good: by `close`, or because the server refuses it. */
+  get closed() {
+    return !!this.#ended;
   }
 
   /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
   get transport() {
-    return this.#isUp ? this.#link?.kind : undefined;
+    return this.#isOpen ? this.#connection?._kind : undefined;
   }
 
-  /** Those that have not ended. */
+  /** The subscriptions that have not ended. */
   get subscriptions() {
     return [...this.#wanted.values()];
   }
 
   /**
-   * Subscribe to a pattern. Asked again for the same pattern, it returns the same subscription.
+   * Subscribe to a pattern. The value `*` leaves a filter open, and the filter `"*": "*"` allows further filters. A second call
+   * with the same pattern returns the same subscription.
    *
-   * @template [Payload=any] what the payloads are, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
+   * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
    * @param {Pattern} pattern
-   * @param {(payload: Payload) => void} [callback] for its `payload` event.
+   * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
    * @returns {Subscription<Payload>}
    */
   subscribe(pattern, callback) {
-    const subscription = this.getSubscription(pattern) ?? new Subscription(this, pattern, keyOf(pattern));
+    const subscription = this.getSubscription(pattern) ?? new Subscription(this, pattern, patternKey(pattern));
     if (callback) subscription.on("payload", callback);
     this._join(subscription);
     return subscription;
@@ -596,12 +912,12 @@ export class WSClient extends Emitter {
   /**
    * Return the subscription to a pattern, if there is one.
    *
-   * @template [Payload=any] what the payloads are, for TypeScript.
+   * @template [Payload=any] the type of the payloads, for TypeScript.
    * @param {Pattern} pattern
    * @returns {Subscription<Payload> | undefined}
    */
   getSubscription(pattern) {
-    return this.#wanted.get(keyOf(pattern));
+    return this.#wanted.get(patternKey(pattern));
   }
 
   /** End all subscriptions and the connection, for good. */
@@ -613,6 +929,8 @@ export class WSClient extends Emitter {
   disconnect() {
     this.close();
   }
+
+  // ---- subscriptions
 
   /** @internal @param {Subscription} subscription */
   _join(subscription) {
@@ -630,81 +948,92 @@ export class WSClient extends Emitter {
   /** @internal @param {Subscription} subscription */
   _leave(subscription) {
     this.#wanted.delete(subscription._key);
-    const unsaid = this.#turn.delete(subscription);
-    if (!unsaid && this.#isUp && this.#link?.send) return this.#ask(subscription, "unsub");
+    const unsent = this.#turn.delete(subscription);
+    if (!unsent && this.#isOpen && this.#connection?._send) return this.#ask(subscription, "unsub");
     this.#forget(subscription);
-    this.#flush ??= setTimeout(() => this.#send());
+    this.#flush ??= setTimeout(() => this.#sendTurn());
   }
-
-  // ---- what is asked for
 
   /** @param {Subscription} subscription @param {"sub" | "unsub"} act */
   #ask(subscription, act) {
     this.#turn.set(subscription, act);
-    this.#flush ??= setTimeout(() => this.#send());
+    this.#flush ??= setTimeout(() => this.#sendTurn());
   }
 
-  /** Send what one turn of the event loop asked for. */
-  #send() {
+  /** Send the actions that one turn of the event loop asked for. */
+  #sendTurn() {
     this.#flush = undefined;
     const turn = [...this.#turn];
     this.#turn.clear();
-    const link = this.#link;
+    const connection = this.#connection;
     const waiting = [];
     for (const [subscription, act] of turn) {
-      if (this.#isUp && link?.send) this.#act(act, subscription);
+      if (this.#isOpen && connection?._send) this.#act(connection, act, subscription);
       else if (act === "unsub") this.#forget(subscription);
       else waiting.push(subscription);
     }
-    if (link?.send) return; // what waits for a WebSocket is asked for when that is up
-    if (link && !this.#wanted.size) this.#lose(link, new RealizehitError("nothing is subscribed", "", 400));
-    else if (this.#isUp) {
-      // What a stream of events is about cannot be changed under way: another one takes its place once it is there.
-      if (waiting.every((each) => this.#next?.wanted?.includes(each))) return;
-      this.#next?.close();
-      this.#next = this.#openEvents();
-    } else if (waiting.some((each) => !link?.wanted?.includes(each)) && this.#failures > 1 && this.#sse && !this.#asked) {
-      link?.close();
+    if (connection?._send) return; // when the WebSocket is open, it asks for everything
+    if (connection && !this.#wanted.size) this._lost(connection, new RealizehitError("nothing is subscribed", "", 400));
+    else if (this.#isOpen) {
+      // The patterns of an event stream cannot be changed: another stream replaces it as soon as that is open.
+      if (waiting.every((each) => this.#next?._requested?.includes(each))) return;
+      this.#replaceStream();
+    } else if (waiting.some((each) => !connection?._requested?.includes(each)) && this.#failures > 1 && this.#sse && !this.#hasDelay) {
+      connection?._close();
       this.#connect(true);
     }
   }
 
-  /** @param {any} act `sub`, `unsub` or `ping` @param {Subscription} [subscription] */
-  #act(act, subscription) {
-    const id = `${++this.#lastId}`;
-    if (subscription) {
-      this.#replies.delete(subscription._request); // a server owes none to a `sub` that an `unsub` overtook
-      subscription._request = id;
-      this.#replies.set(id, [act, subscription]);
-    }
-    this.#link?.send?.({ id, act, pat: subscription?.pattern });
+  /** @param {Connection} connection @param {"sub" | "unsub"} act @param {Subscription} subscription */
+  #act(connection, act, subscription) {
+    this.#requests.delete(subscription._request); // the server does not reply to a `sub` that an `unsub` overtook
+    subscription._request = this.#request(connection, { act, pat: subscription.pattern }, (reply) => {
+      if (act === "unsub") this.#forget(subscription);
+      else if (reply) this._answered(subscription, reply.ret, reply.code, reply.err);
+    });
   }
 
   /**
-   * Take the answer to a `sub`.
+   * Send an action and return its id.
    *
+   * @param {Connection} connection
+   * @param {object} action
+   * @param {(reply?: {ret?: string, err?: string, code?: string}) => void} [onReply] called without a reply if the connection
+   *   is lost.
+   */
+  #request(connection, action, onReply) {
+    const id = `${++this.#lastId}`;
+    if (onReply) this.#requests.set(id, onReply);
+    connection._send?.({ id, ...action });
+    return id;
+  }
+
+  /**
+   * Take the reply to a `sub`.
+   *
+   * @internal
    * @param {Subscription} subscription
    * @param {unknown} id
    * @param {string} [code]
    * @param {string} [detail]
    */
-  #answered(subscription, id, code = "", detail = "the server named no id") {
-    if (this.#wanted.get(subscription._key) !== subscription) return; // nobody wants it any more
+  _answered(subscription, id, code = "", detail = "the server named no id") {
+    if (this.#wanted.get(subscription._key) !== subscription) return; // it has ended
     if (typeof id === "string") {
       this.#inForce.set(id, subscription);
-      subscription._inForce(id);
-    } else if (FOR_NOW.test(code)) {
-      setTimeout(() => {
+      subscription._confirm(id);
+    } else if (TEMPORARY_CODE.test(code)) {
+      callAfter(() => {
         if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription, "sub");
-      }, timely(this.#jitter(subscription._attempts++)));
+      }, this.#backoff._jitter(subscription._attempts++));
     } else this.#forget(subscription, new RealizehitError(detail, code));
   }
 
   /**
-   * Be done with a subscription.
+   * Remove a subscription.
    *
    * @param {Subscription} subscription
-   * @param {Error} [error] why, where it was not asked for
+   * @param {Error} [error] why, if nobody asked for it
    */
   #forget(subscription, error) {
     if (this.#inForce.get(subscription.id) === subscription) this.#inForce.delete(subscription.id);
@@ -712,21 +1041,22 @@ export class WSClient extends Emitter {
     subscription._finish(error);
   }
 
-  /** Be without what was in force: all that came after the last thing heard may be missing. */
+  /** Note that no subscription is in force any more: messages after the last sign of life may be missing. */
   #interrupt() {
     this.#inForce.clear();
-    for (const subscription of this.subscriptions) subscription._interrupted(this.#heard);
+    for (const subscription of this.subscriptions) subscription._interrupt(this.#heardAt);
   }
 
   // ---- the token
 
   /**
-   * Return the token, from the function if one was given; undefined if the client has no token.
+   * Return a token, from the function if there is one; undefined if the client has no token.
    *
+   * @internal
    * @returns {Promise<string> | undefined}
    */
-  #freshToken() {
-    const { token } = this.#options;
+  _freshToken() {
+    const { token } = this._options;
     if (token == null) return;
     return (this.#token ??= (async () => {
       try {
@@ -738,311 +1068,171 @@ export class WSClient extends Emitter {
   }
 
   /**
-   * Give a link a fresh token before the one that it has ends.
+   * Give a connection a fresh token before the present one ends.
    *
-   * @param {Link} link
+   * @param {Connection} connection
    * @param {number} delay in ms
    * @param {number} [attempts]
    */
-  #renew(link, delay, attempts = 0) {
+  #renew(connection, delay, attempts = 0) {
     clearTimeout(this.#renewal);
-    this.#renewal = setTimeout(async () => {
+    this.#renewal = callAfter(async () => {
       try {
-        const token = /** @type {string} */ (await this.#freshToken());
-        if (link !== this.#link) return;
-        if (link.send) await this.#authenticate(link, token);
-        else {
-          // A stream of events has the token that it was opened with.
-          this.#next?.close();
-          this.#next = this.#openEvents(token);
-        }
+        const token = /** @type {string} */ (await this._freshToken());
+        if (connection !== this.#connection) return;
+        if (connection._send) await this._authenticate(connection, token);
+        else this.#replaceStream(token); // a stream keeps the token that it was opened with
       } catch (error) {
-        if (link !== this.#link) return;
+        if (connection !== this.#connection) return;
         this._emit("error", /** @type {Error} */ (error));
-        this.#renew(link, this.#jitter(attempts), attempts + 1);
+        this.#renew(connection, this.#backoff._jitter(attempts), attempts + 1);
       }
-    }, timely(delay));
+    }, delay);
   }
 
-  /** Send a token; wait for the answer. @param {Link} link @param {string} token @returns {Promise<void>} */
-  #authenticate(link, token) {
+  /**
+   * Send a token and wait for the reply.
+   *
+   * @internal
+   * @param {Connection} connection
+   * @param {string} token
+   * @returns {Promise<void>}
+   */
+  _authenticate(connection, token) {
     return new Promise((resolve, reject) => {
-      const id = `${++this.#lastId}`;
-      this.#replies.set(id, ["auth", (code, detail = "") => {
-        if (code === undefined) resolve();
-        else reject(new RealizehitError(detail, code, FOR_NOW.test(code) ? 0 : 401));
-      }]);
-      link.send?.({ id, act: "auth", token });
+      this.#request(connection, { act: "auth", token }, (reply) => {
+        if (reply?.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test(reply.code ?? "") ? 0 : 401));
+        else if (reply) resolve();
+      });
     });
   }
 
-  // ---- the link
+  // ---- the connection
 
-  /** Open a link. @param {boolean} events whether to leave WebSockets alone */
-  #connect(events = !this.#options.WebSocket) {
+  /** Connect. @param {boolean} overEvents whether to use an event stream */
+  #connect(overEvents = !this._options.WebSocket) {
     if (this.#ended) return; // by a callback, a moment ago
     clearTimeout(this.#timer);
-    this.#asked = false;
-    if (events && !this.#wanted.size) this.#later(); // there is nothing to ask for
-    else this.#link = events ? this.#openEvents() : this.#openSocket();
+    this.#hasDelay = false;
+    if (!overEvents) this.#connection = new WebSocketConnection(this);
+    else if (this.#wanted.size) this.#connection = this.#openStream();
+    else this.#connectLater(); // there is nothing to ask for
   }
 
-  /** Open a link after a delay. @param {number} [asked] the delay in ms that the server asked for */
-  #later(asked) {
-    let delay;
-    if (asked === undefined) delay = this.#jitter(this.#attempts++);
-    else {
-      // Servers that ask for no delay, one after the other, are not bothered without a pause.
-      const least = this.#sentAway && this.#jitter(this.#sentAway);
-      delay = Math.min(Math.max(asked, least), MOST_ASKED);
-      this.#sentAway++;
-    }
-    this.#timer = setTimeout(() => this.#connect(), timely(delay));
+  /** Connect after a delay. @param {number} [requested] the delay in ms that the server asked for */
+  #connectLater(requested) {
+    this.#timer = callAfter(() => this.#connect(), this.#backoff._next(requested));
   }
 
-  /**
-   * Make a link, which is lost where it is not up in time.
-   *
-   * @param {Link["kind"]} kind
-   * @param {string | URL} url
-   * @param {() => void} stop ends what it is made of, also again
-   */
-  #newLink(kind, url, stop) {
-    /** @type {Link} */
-    const link = {
-      kind,
-      count: 0,
-      close() {
-        clearTimeout(link.timer);
-        stop();
-      },
-      expire: (delay, why) => {
-        clearTimeout(link.timer);
-        const lost = new RealizehitError(`no connection to ${url}${why}`);
-        link.timer = setTimeout(() => this.#lose(link, lost), timely(delay));
-      },
-    };
-    link.expire(this.#options.responseTimeout, " in time");
-    return link;
+  /** @param {string} [token] */
+  #openStream(token) {
+    return new EventStreamConnection(this, /** @type {URL} */ (this.#sse), token);
   }
 
-  #openSocket() {
-    const { url } = this;
-    /** @type {SocketLike | undefined} */
-    let socket;
-    let over = false;
-    const link = this.#newLink("websocket", url, () => {
-      over = true;
-      socket?.close();
-    });
-    link.send = (message) => socket?.send(JSON.stringify(message));
-    /** @param {string} [token] */
-    const open = (token) => {
-      if (over) return;
-      link.expire(this.#options.responseTimeout, " in time");
-      try {
-        socket = new this.#options.WebSocket(url);
-        socket.onopen = () => {
-          if (token === undefined) this.#up(link);
-          // Scripts set no headers here, and addresses are logged: the token is the first message.
-          else this.#authenticate(link, token).then(() => over || this.#up(link), (error) => this.#lose(link, error));
-        };
-        socket.onmessage = (/** @type {{data: string}} */ { data }) => {
-          const [, id, payload] = /^(\w+)\?(.*)/s.exec(data) ?? [];
-          if (link === this.#link) this.#message(link, payload ?? data, id);
-          else if (!over) this.#reply(data); // beside a stream of events, of which it is to take the place
-        };
-        // A close follows at once, and tells more; but not on every platform.
-        socket.onerror = () => link.expire(0, "");
-        socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
-          const asked = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
-          const error = new RealizehitError(`the connection to ${url} ended: ${code} ${reason}`, "", code);
-          if (code === EXPIRED) {
-            error.code = "not-authenticated";
-            error.message += "; where the option `token` is a function, the client comes back with a fresh one";
-          }
-          this.#lose(link, error, asked ? +asked[1] : undefined);
-        };
-      } catch (error) {
-        link.expire(0, `: ${error}`);
-      }
-    };
-    const token = this.#freshToken();
-    if (token) {
-      clearTimeout(link.timer); // a function that gives tokens may ask a person
-      token.then(open, (error) => {
-        link.count++; // WebSockets have not failed
-        this.#lose(link, error);
-      });
-    } else open();
-    return link;
+  /** Open an event stream that replaces the present one as soon as it is open. @param {string} [token] a fresh one */
+  #replaceStream(token) {
+    this.#next?._close();
+    this.#next = this.#openStream(token);
   }
 
   /**
-   * Open a stream of events. It is read with `fetch` and not with `EventSource`, which shows neither why a server refuses
-   * nor the heartbeats, sends no token but in the address, and would reconnect by rules of its own.
+   * Begin to use an event stream.
    *
-   * @param {string} [token] a fresh one, with which to take the place of a stream whose token ends
+   * @internal
+   * @param {Connection} connection
+   * @param {unknown} hasNews whether it brings a token or a subscription that the present one does not have
    */
-  #openEvents(token) {
-    const wanted = this.subscriptions;
-    const url = new URL(/** @type {URL} */ (this.#sse));
-    let asked = 0; // how many of them there is room for
-    for (const { pattern } of wanted) {
-      if (url.href.length > MAX_ADDRESS) break;
-      url.searchParams.append("pat", JSON.stringify(pattern));
-      asked++;
-    }
-    const abort = new AbortController();
-    const { signal } = abort;
-    const link = this.#newLink("sse", url, () => abort.abort());
-    link.wanted = wanted;
-    /** @type {number | undefined} after which the server asks to come back */
-    let delay;
-    let failure = new RealizehitError(`the connection to ${url} ended`);
-
-    /** @param {{ids?: (string | null)[], errors?: ({code: string, detail: string} | null)[], code?: string, detail?: string}} answer */
-    const answered = ({ ids, errors, ...all }) =>
-      wanted.forEach((each, at) => {
-        const { code, detail } = errors?.[at] ?? all;
-        if (at < asked) this.#answered(each, ids?.[at], code, detail);
-        else if (each.subscribing() && !each._attempts++) {
-          each._emit("error", new RealizehitError("too-many-subscriptions for events", "too-many-subscriptions"));
-        }
-      });
-
-    /** @param {string} name @param {string} text @param {string} id */
-    const take = (name, text, id) => {
-      if (signal.aborted) return;
-      if (name === "message") return this.#message(link, text, id);
-      let data;
-      try {
-        data = Object(JSON.parse(text));
-      } catch {
-        return; // no event that this client knows
-      }
-      if (name === "subscribed") {
-        this.#next = delay = undefined;
-        // One in place of another that brings nothing new would cost a gap for nothing.
-        if (token || link === this.#link || wanted.some((each, at) => data.ids?.[at] && each.subscribing())) this.#up(link);
-        else link.close();
-        answered(data);
-      } else if (name === "drain" && Number.isFinite(data.delay) && data.delay >= 0) ({ delay } = data);
-      else if (name === "unavailable") failure = new RealizehitError(data.detail, data.code, data.status);
-      else this.#told(name, data);
-    };
-
-    const read = async () => {
-      const { fetch, responseTimeout } = this.#options; // which may not be called as a method
-      /** @type {RequestInit} */
-      const request = { cache: "no-store", signal };
-      const fresh = token ?? this.#freshToken();
-      if (fresh) {
-        clearTimeout(link.timer);
-        request.headers = { Authorization: `Bearer ${await fresh}` };
-        if (signal.aborted) return;
-        link.expire(responseTimeout, " in time");
-      }
-      /** @param {RequestCredentials} credentials */
-      const ask = (credentials) => fetch(url, { ...request, credentials });
-      // Cookies say who this is, as they do with a WebSocket. To pages that may not use the server the answer is closed
-      // then; without cookies it says why.
-      const response = await ask("include").catch(async (error) => {
-        const other = await ask("omit");
-        if (other.ok) throw error;
-        return other;
-      });
-      if (!response.ok) {
-        const error = await problem(response);
-        const after = /^\d+$/.exec(response.headers.get("retry-after") ?? ""); // seconds; a date needs a clock that is right
-        if (after) delay = +after[0] * 1000;
-        if (error.status === 400) answered(error);
-        throw error;
-      }
-      const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
-      const parse = parser(take, (ms) => (delay = ms));
-      for (;;) {
-        const { done, value } = await reader.read();
-        if (done) return;
-        this.#message(link); // whatever comes, a heartbeat too, is a sign of life
-        parse(value);
-      }
-    };
-    read().then(
-      () => this.#lose(link, failure, delay),
-      (error) => (error.status ? this.#lose(link, error, delay) : link.expire(0, `: ${error}`)),
-    );
-    return link;
+  _streamOpened(connection, hasNews) {
+    this.#next = undefined;
+    // To replace a stream for nothing would cost a gap.
+    if (hasNews || connection === this.#connection) this._opened(connection);
+    else connection._close();
   }
 
-  /** Begin to use a link. @param {Link} link */
-  #up(link) {
+  /** Begin to use a connection. @internal @param {Connection} connection */
+  _opened(connection) {
     const before = this.transport;
-    if (this.#link !== link) {
-      if (this.#ended || this.#link?.send) return link.close();
-      // It takes the place of a stream of events.
-      this.#halt();
-      this.#link = link;
+    if (this.#connection !== connection) {
+      if (this.#ended || this.#connection?._send) return connection._close();
+      // It replaces an event stream.
+      this.#reset();
+      this.#connection = connection;
       this.#interrupt();
       if (this.#ended) return;
     }
-    clearTimeout(link.timer);
-    this.#isUp = true;
-    this.#upAt = this.#heard = now();
-    if (link.send) {
+    clearTimeout(connection._timer);
+    this.#isOpen = true;
+    this.#openedAt = this.#heardAt = now();
+    if (connection._send) {
       this.#turn.clear();
-      for (const subscription of this.subscriptions) this.#act("sub", subscription);
-      if (this.#wanted.size) this.#guard(link, link.count);
-      else this.#ping(link); // so that something comes back
+      for (const subscription of this.subscriptions) this.#act(connection, "sub", subscription);
+      if (this.#wanted.size) this.#watch(connection, connection._received);
+      else this.#ping(connection); // so that something comes back
     } else {
-      link.timer = setInterval(() => this.#openSocket(), timely(this.#options.webSocketRetry));
-      this.#guard(link);
+      this.#retryWebSocket(connection);
+      this.#watch(connection);
     }
-    if (before !== link.kind) this._emit("connected", link.kind);
+    if (before !== connection._kind) this._emit("connected", connection._kind);
+  }
+
+  /** Try a WebSocket now and then, as long as an event stream is open. @param {Connection} connection */
+  #retryWebSocket(connection) {
+    connection._timer = callAfter(() => {
+      new WebSocketConnection(this);
+      this.#retryWebSocket(connection);
+    }, this._options.webSocketRetry);
   }
 
   /**
-   * Take what came over a link.
+   * Take what came over a connection.
    *
-   * @param {Link} link
-   * @param {string} [text] none where it is but a sign of life
-   * @param {string} [id] whose payload it is; a reply has none
+   * @internal
+   * @param {Connection} connection
+   * @param {string} [text] undefined for a sign of life
+   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`, of which the client knows the key `c`, the
+   *   channel; a reply has no label
    */
-  #message(link, text, id) {
-    if (link !== this.#link) return;
-    this.#heard = now();
-    link.count++;
-    if (text === undefined) return;
-    if (link.send) this.#failures = 0;
-    if (id) this.#inForce.get(id)?._deliver(text, this.#options);
-    else this.#reply(text);
+  _receive(connection, text, label) {
+    const isCurrent = connection === this.#connection;
+    if (isCurrent) {
+      this.#heardAt = now();
+      connection._received++;
+    }
+    if (text == null) return;
+    if (isCurrent && connection._send) this.#failures = 0;
+    if (!label) this.#reply(text); // also over a WebSocket that is being opened beside an event stream
+    else if (isCurrent) {
+      const [id] = label.split("@", 1);
+      this.#inForce.get(id)?._deliver(text, /[@&]c=([^&]*)/.exec(label)?.[1], this._options);
+    }
   }
 
   /**
-   * End a link, or learn that it has ended, and come back.
+   * End a connection, or learn that it has ended, and reconnect.
    *
-   * @param {Link} link
+   * @internal
+   * @param {Connection} connection
    * @param {RealizehitError} error
-   * @param {number} [delay] ms after which the server asked to come back; obeyed within bounds
+   * @param {number} [delay] ms after which the server asked to reconnect
    */
-  #lose(link, error, delay) {
-    link.close();
-    // An attempt to leave the events may fail. Where a stream cannot be had beside the other one, that one ends too.
-    if (link !== this.#link && link !== this.#next) return;
+  _lost(connection, error, delay) {
+    connection._close();
+    // An attempt to replace an event stream by a WebSocket may fail. If a second event stream fails, the first one ends too.
+    if (connection !== this.#connection && connection !== this.#next) return;
     const { status } = error;
-    const renewable = status === EXPIRED && typeof this.#options.token === "function";
-    if (FOR_GOOD.test(`${status}`) && !renewable) return this.#end(error);
-    const wasUp = this.#isUp;
-    this.#halt();
-    if (wasUp) {
+    const isRenewable = status === EXPIRED && typeof this._options.token === "function";
+    if (FINAL_STATUS.test(`${status}`) && !isRenewable) return this.#end(error);
+    const wasOpen = this.#isOpen;
+    this.#reset();
+    if (wasOpen) {
       this.#interrupt();
-      if (now() - this.#upAt >= STABLE_AFTER) this.#attempts = this.#sentAway = 0;
+      if (now() - this.#openedAt >= STABLE_AFTER) this.#backoff._reset();
     }
-    this.#asked = delay !== undefined;
-    if (link.send && !this.#asked && !link.count && ++this.#failures > 1 && this.#sse) this.#connect(true);
-    else this.#later(delay);
-    if (wasUp) this._emit("disconnect", error);
-    else if (status !== 400) this._emit("error", error); // 400 is about the patterns, and told to them
+    this.#hasDelay = delay != null;
+    if (connection._send && !this.#hasDelay && !connection._received && ++this.#failures > 1 && this.#sse) this.#connect(true);
+    else this.#connectLater(delay);
+    if (wasOpen) this._emit("disconnect", error);
+    else if (status !== 400) this._emit("error", error); // 400 is about the patterns; the subscriptions report it
   }
 
   /** @param {string} text */
@@ -1051,28 +1241,26 @@ export class WSClient extends Emitter {
     try {
       reply = JSON.parse(text);
     } catch {
-      return; // no message that this client knows
+      return; // a message that this client does not know
     }
-    if (reply?.evt) return this.#told(reply.evt, reply);
-    const expected = this.#replies.get(reply?.id);
-    if (!expected) return;
-    this.#replies.delete(reply.id);
-    if (expected[0] === "auth") expected[1](reply.err && (reply.code ?? ""), reply.err);
-    else if (expected[0] === "unsub") this.#forget(expected[1]);
-    else this.#answered(expected[1], reply.ret, reply.code, reply.err);
+    if (reply?.evt) return this._handleEvent(reply.evt, reply);
+    const onReply = this.#requests.get(reply?.id);
+    this.#requests.delete(reply?.id);
+    onReply?.(reply);
   }
 
   /**
-   * Take what the server tells of subscriptions without having been asked: its broker was away, or it ended them.
+   * Take an event of the server: a token ends soon, messages may be missing, subscriptions have ended.
    *
+   * @internal
    * @param {string} name
-   * @param {{ids?: string[], seconds: number, code: string, reason: string}} event with what belongs to its name
+   * @param {{ids?: string[], seconds: number, code: string, reason: string}} event the fields that belong to its name
    */
-  #told(name, { ids, seconds, code, reason }) {
+  _handleEvent(name, { ids, seconds, code, reason }) {
     if (name === "expiring") {
       this._emit(name, seconds);
-      // Clients whose tokens end together do not ask together.
-      if (typeof this.#options.token === "function" && this.#link) this.#renew(this.#link, seconds * (250 + Math.random() * 250));
+      // A random delay, so that clients whose tokens end together do not renew them together.
+      if (typeof this._options.token === "function" && this.#connection) this.#renew(this.#connection, seconds * (250 + Math.random() * 250));
     }
     for (const id of Array.isArray(ids) ? ids : []) {
       const subscription = this.#inForce.get(id);
@@ -1083,70 +1271,64 @@ export class WSClient extends Emitter {
   }
 
   /**
-   * Hold the link to its heartbeat: a connection can be gone without a word.
+   * Wait for the next sign of life: a connection can break without an event.
    *
-   * @param {Link} link
-   * @param {number} [count] what had come when something was sent that must be answered
+   * @param {Connection} connection
+   * @param {number} [received] how much had come when an action was sent that the server must reply to
    */
-  #guard(link, count) {
-    const { heartbeat, responseTimeout } = this.#options;
+  #watch(connection, received) {
+    const { heartbeat, responseTimeout } = this._options;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(
+    this.#timer = callAfter(
       () => {
-        const answered = count !== link.count;
-        if (answered && now() - this.#heard < heartbeat) this.#guard(link);
-        else if (answered && link.send) this.#ping(link);
-        else this.#lose(link, new RealizehitError("the server is silent"));
+        const answered = received !== connection._received;
+        if (answered && now() - this.#heardAt < heartbeat) this.#watch(connection);
+        else if (answered && connection._send) this.#ping(connection);
+        else this._lost(connection, new RealizehitError("the server is silent"));
       },
-      timely(count === undefined ? this.#heard + heartbeat - now() : responseTimeout),
+      received == null ? this.#heardAt + heartbeat - now() : responseTimeout,
     );
   }
 
-  /** @param {Link} link */
-  #ping(link) {
-    this.#act("ping");
-    this.#guard(link, link.count);
+  /** @param {Connection} connection */
+  #ping(connection) {
+    this.#request(connection, { act: "ping" });
+    this.#watch(connection, connection._received);
   }
 
-  /** Come back, or look whether the connection is still there: the network or the page has just come back. */
+  /** Reconnect, or test the connection: the network or the page has just come back. */
   #wake() {
-    const link = this.#link;
-    if (this.#isUp && link?.send) this.#ping(link);
-    else if (this.#isUp && link) this.#guard(link); // its timer may have slept
-    else if (!this.#asked) {
-      link?.close();
+    const connection = this.#connection;
+    if (this.#isOpen && connection?._send) this.#ping(connection);
+    else if (this.#isOpen && connection) this.#watch(connection); // its timer may have been suspended
+    else if (!this.#hasDelay) {
+      connection?._close();
       this.#connect();
     }
   }
 
-  /** Return a delay in ms, drawn evenly from zero to a bound that doubles. @param {number} attempts */
-  #jitter(attempts) {
-    const { backoffBase, backoffCap } = this.#options;
-    return Math.random() * Math.min(backoffCap, backoffBase * 2 ** attempts);
-  }
-
-  /** Be without a link. */
-  #halt() {
-    this.#link?.close();
-    this.#next?.close();
-    this.#link = this.#next = undefined;
-    this.#isUp = false;
+  /** Close the connection, and forget what was expected of it. */
+  #reset() {
+    this.#connection?._close();
+    this.#next?._close();
+    this.#connection = this.#next = undefined;
+    this.#isOpen = false;
     clearTimeout(this.#timer);
     clearTimeout(this.#renewal);
-    for (const reply of this.#replies.values()) if (reply[0] === "unsub") this.#forget(reply[1]);
-    this.#replies.clear();
+    for (const onReply of this.#requests.values()) onReply();
+    this.#requests.clear();
   }
 
-  /** End for good. @param {RealizehitError} [error] why, where it was not asked for */
+  /** End for good. @param {RealizehitError} [error] why, if nobody asked for it */
   #end(error) {
     if (this.#ended) return;
     this.#ended = error ?? new RealizehitError("the client was closed");
-    const wasUp = this.#isUp;
+    const wasOpen = this.#isOpen;
     const subscriptions = this.subscriptions;
-    this.#halt();
-    this.#page.abort();
+    this.#reset();
+    this.#listeners.abort();
     this.#wanted.clear();
-    if (wasUp) this._emit("disconnect", this.#ended);
+    if (wasOpen) this._emit("disconnect", this.#ended);
     for (const subscription of subscriptions) subscription._finish(error);
     if (error) this._emit("error", error);
   }
@@ -1165,7 +1347,7 @@ export class APIClient {
 
   /**
    * @param {string | URL} url the API's address with its prefix.
-   * @param {{key?: string, fetch?: Options["fetch"]}} [options] key: sent as `Authorization: Bearer`; fetch: in place of the
+   * @param {{key?: string, fetch?: Options["fetch"]}} [options] key: sent as `Authorization: Bearer`; fetch: instead of the
    *   platform's.
    */
   constructor(url, { key, fetch } = {}) {
@@ -1178,20 +1360,20 @@ export class APIClient {
    * Publish one message.
    *
    * @param {Pattern} pattern
-   * @param {any} payload what JSON can hold.
-   * @returns {Promise<{status: string, id: string, nodes: number}>} nodes: how many the broker reached.
-   * @throws {RealizehitError} the server refused it; `code` and `status` say why. Where the server was not reached, it is
-   *   the error of `fetch`; whether it was published is not known then.
+   * @param {any} payload a value that JSON can represent.
+   * @returns {Promise<{status: string, id: string, nodes: number}>} nodes: how many nodes the broker reached.
+   * @throws {RealizehitError} the server refused it; `code` and `status` say why. If the server was not reached, the error is
+   *   the one of `fetch`; it is then unknown whether the message was published.
    */
   async publish(pattern, payload) {
-    keyOf(pattern);
+    patternKey(pattern);
     if (JSON.stringify(payload) === undefined) throw new TypeError(`the payload is ${typeof payload}`);
     const response = await this.#fetch(this.#url, {
       method: "POST",
       headers: { "Content-Type": "application/json", ...(this.#key && { Authorization: `Bearer ${this.#key}` }) },
       body: JSON.stringify({ pattern, payload }),
     });
-    if (!response.ok) throw await problem(response);
+    if (!response.ok) throw await errorFrom(response);
     return response.json();
   }
 }

@@ -1,14 +1,18 @@
 """What a client may subscribe to, and what a key may publish.
 
-A pattern is allowed if it is contained in a grant: each of the grant's filters is met by the pattern. So whatever the
-pattern receives, the grant allows; a pattern with more filters receives less. All of it is decided on the canonical
-text of patterns, where ``3``, ``3.0`` and ``"3"`` are the same.
+A pattern is allowed if one grant contains it: the pattern meets each filter of the grant. Everything is decided on the
+canonical text of patterns, in which ``3``, ``3.0`` and ``"3"`` are the same.
 
-What has to hold (each is a property in ``tests/property/test_grants.py``):
+A wildcard is allowed if the same grant allows every publication that the wildcard matches. A filter of a grant with
+values therefore needs a fixed value in the pattern; a filter with ``*`` needs the key in the pattern, with a fixed
+value or with ``*``. ``"*": "*"`` in the pattern never meets a filter of a grant, since it promises no key.
 
-- Sound: whatever publication an allowed pattern would receive meets the grant too, also with wildcards in the pattern.
-- Monotone: a filter added to an allowed pattern keeps it allowed; a grant added to the others takes nothing away.
-- Total: every pattern and identity gets an answer, and one alone.
+These properties hold (each is a test in ``tests/property/test_grants.py``):
+
+- Sound: an allowed pattern, with or without wildcards, receives only publications that the client may name.
+- Complete: where no grant allows a wildcard, each grant excludes some publication that the wildcard matches.
+- Monotone: adding a filter to an allowed pattern keeps it allowed; adding a grant takes nothing away.
+- Total: every pattern and identity gets one answer.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from realizehit.common.suggestions import did_you_mean
 from realizehit.errors import PatternError, SettingsError
 
 ANY: Final = "*"
-"""As a pattern's value any value, as its key any further filter; as a grant's value: the key, whatever its value."""
+"""In a pattern: as a value, any value; as a key, any further filters. In a grant: any value of the key."""
 
 _MEMBERS: Final = ("pattern", "name")
 
@@ -38,11 +42,11 @@ def filters_of(channel: bytes) -> dict[str, str]:
 
 
 class Decision(NamedTuple):
-    """An answer and the reason for it.
+    """A decision and the reason for it.
 
     Attributes:
-        allowed: the answer.
-        why: for the server's owner: the grant that matched, or the nearest miss.
+        allowed: the decision.
+        why: for the operator: the grant that allows it, or which filter is in the way.
     """
 
     allowed: bool
@@ -53,20 +57,20 @@ class Rules(Protocol):
     """Decides about patterns."""
 
     def allows(self, channel: bytes, identity: Mapping[str, str]) -> bool:
-        """Whether an identity may use a pattern."""
+        """Whether an identity may use a pattern, with or without wildcards."""
 
     def explain(self, channel: bytes, identity: Mapping[str, str]) -> Decision:
-        """Answer the same, and say why."""
+        """Decide the same, and say why."""
 
 
 class Condition(NamedTuple):
     """One filter of a grant.
 
     Attributes:
-        key: which filter of the pattern it is about.
-        values: those that meet it.
-        own: the identity's keys whose value meets it too; one that the identity lacks matches nothing.
-        any: whether every value meets it.
+        key: the key that a pattern must have.
+        values: the values that meet it.
+        own: keys of identities; the client's own value of such a key meets it too, if the client has one.
+        any: whether every value meets it, ``*`` included.
     """
 
     key: str
@@ -74,51 +78,54 @@ class Condition(NamedTuple):
     own: tuple[str, ...]
     any: bool
 
-    def met(self, filters: Mapping[str, str], identity: Mapping[str, str]) -> bool:
-        """Whether a pattern's filters meet it."""
+    def is_met(self, filters: Mapping[str, str], identity: Mapping[str, str]) -> bool:
+        """Whether the filters of a pattern meet it."""
         value = filters.get(self.key)
         if value is None:
             return False
         if self.any:
             return True
-        # The pattern's "any value" is no value: it would receive others than those that are granted.
+        # A wildcard would receive other values than those that are granted.
         return value != ANY and (value in self.values or any(identity.get(key) == value for key in self.own))
 
     def miss(self, filters: Mapping[str, str], identity: Mapping[str, str]) -> str:
-        """Say what is wrong with a pattern that does not meet it."""
+        """Say why a pattern does not meet it."""
         key = unquote(self.key)
         if self.key not in filters:
-            return f"{key} is missing"
+            return f"{key} is missing" + (", and '*': '*' does not stand for it" if ANY in filters else "")
         wanted = [repr(unquote(value)) for value in sorted(self.values)]
         for name in self.own:
             value = identity.get(name)
             wanted.append(f"${unquote(name)}, which the identity lacks" if value is None else repr(unquote(value)))
-        return f"{key} is {unquote(filters[self.key])!r}, not {' or '.join(wanted)}"
+        allowed = " or ".join(wanted)
+        if filters[self.key] == ANY:
+            return f"{key} is a wildcard, which also matches other values than {allowed}"
+        return f"{key} is {unquote(filters[self.key])!r}, not {allowed}"
 
 
 class Grant(NamedTuple):
-    """What one grant allows: patterns that meet all of its conditions; without any, everything."""
+    """Allows the patterns that meet all of its conditions; without conditions, all patterns."""
 
     name: str
     conditions: tuple[Condition, ...]
 
-    def met(self, filters: Mapping[str, str], identity: Mapping[str, str]) -> bool:
-        """Whether a pattern is contained in it."""
-        for condition in self.conditions:  # noqa: SIM110 - a loop is faster, and this is done for each action
-            if not condition.met(filters, identity):
+    def contains(self, filters: Mapping[str, str], identity: Mapping[str, str]) -> bool:
+        """Whether it allows a pattern."""
+        for condition in self.conditions:  # noqa: SIM110 - a loop is faster, and this runs for each action
+            if not condition.is_met(filters, identity):
                 return False
         return True
 
     def misses(self, filters: Mapping[str, str], identity: Mapping[str, str]) -> list[str]:
-        """Say what keeps a pattern out."""
-        return [c.miss(filters, identity) for c in self.conditions if not c.met(filters, identity)]
+        """Say why it does not allow a pattern; empty where it does."""
+        return [c.miss(filters, identity) for c in self.conditions if not c.is_met(filters, identity)]
 
 
 class Grants(Rules):
-    """Allows what any of its grants allows.
+    """Allows the patterns that one of its grants allows.
 
     Args:
-        grants: in the order in which they are looked at.
+        grants: in the order in which they are checked.
     """
 
     def __init__(self, grants: Sequence[Grant]) -> None:
@@ -127,7 +134,7 @@ class Grants(Rules):
     def allows(self, channel: bytes, identity: Mapping[str, str]) -> bool:
         filters = filters_of(channel)
         for grant in self.grants:  # noqa: SIM110 - as above
-            if grant.met(filters, identity):
+            if grant.contains(filters, identity):
                 return True
         return False
 
@@ -141,18 +148,18 @@ class Grants(Rules):
             if nearest is None or len(misses) < len(nearest[1]):
                 nearest = (grant, misses)
         if nearest is None:
-            return Decision(False, "there is no grant at all")
+            return Decision(False, "there are no grants")
         return Decision(False, f"the nearest is {nearest[0].name}: {'; '.join(nearest[1])}")
 
 
 class OwnOnly(Rules):
-    """Allows everything but other clients' identities: what holds where no grants are given.
+    """Allows everything except what is for other clients: the rules without a file of grants.
 
-    A filter on an identity's key must have the client's own value. "Any further filters" would take others' in, unless
-    all of the identity's keys are pinned down.
+    For each key of identities, a pattern must either fix the key to the client's own value, or not match it at all: a
+    wildcard with ``"*": "*"`` and without the key would match publications for other clients.
 
     Args:
-        keys: the identity's keys; without any, everything is allowed.
+        keys: the keys of identities; without any, everything is allowed.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
@@ -166,11 +173,18 @@ class OwnOnly(Rules):
         for key in sorted(self._keys):
             if key not in filters and ANY not in filters:
                 continue
-            value, own = filters.get(key, ANY), identity.get(key)
+            value, own, name = filters.get(key), identity.get(key), unquote(key)
             if own is None:
-                return Decision(False, f"{unquote(key)} belongs to identities, and the client's has none")
+                there = "" if key in filters else f"'*': '*' also matches {name}; "
+                return Decision(False, f"{there}{name} belongs to identities, and the client's has none")
+            if value is None:
+                return Decision(False, f"'*': '*' also matches other clients' {name}; add {name}={unquote(own)}")
+            if value == ANY:
+                return Decision(
+                    False, f"{name} is a wildcard, which also matches others than the client's {unquote(own)!r}"
+                )
             if value != own:
-                return Decision(False, f"{unquote(key)} is {unquote(value)!r}, not the client's own {unquote(own)!r}")
+                return Decision(False, f"{name} is {unquote(value)!r}, not the client's own {unquote(own)!r}")
         return Decision(True, "there is no file of grants, and no filter is on another client's identity")
 
 
@@ -178,12 +192,12 @@ def read_grants(table: Mapping[str, Any], where: str, keys: Iterable[str] | None
     """Read the content of a file of grants.
 
     Args:
-        table: what TOML made of it.
-        where: the file, for errors.
-        keys: the identity's keys, which ``$`` may name; ``None`` where they are not known, and any may be named.
+        table: the parsed TOML.
+        where: the file's name, for errors.
+        keys: the keys of identities, which ``$`` may name; ``None`` where they are unknown and any may be named.
 
     Raises:
-        SettingsError: something in it is wrong; the text says what and where.
+        SettingsError: the content is wrong; the text says what and where.
     """
     grants = []
     known = None if keys is None else frozenset(keys)
@@ -191,10 +205,10 @@ def read_grants(table: Mapping[str, Any], where: str, keys: Iterable[str] | None
         unknown = set(entry) - {*_MEMBERS} if isinstance(entry, dict) else set()
         if not isinstance(entry, dict) or "pattern" not in entry or unknown:
             meant = f"; unknown key {min(unknown)!r}{did_you_mean(min(unknown), _MEMBERS)}" if unknown else ""
-            raise SettingsError(f"{place}: it has a pattern, and a name if you like, and nothing else{meant}")
+            raise SettingsError(f"{place}: a grant has a pattern and optionally a name{meant}")
         name = entry.get("name", "")
         if not isinstance(name, str):
-            raise SettingsError(f"{place}: the name is no text")
+            raise SettingsError(f"{place}: the name is not a text")
         grants.append(read_grant(entry["pattern"], place, known, f"grant {number}{f' ({name})' if name else ''}"))
     return Grants(grants)
 
@@ -203,22 +217,23 @@ def read_grant(pattern: object, place: str, keys: frozenset[str] | None, name: s
     """Read one grant's pattern.
 
     Args:
-        pattern: a table of filters; a value may be a list of those allowed, ``$key`` for the identity's own, and ``*``.
-        place: where it stands, for errors.
-        keys: the identity's keys, ``None`` where they are not known.
-        name: what explanations call it.
+        pattern: a table of filters; a value is a text, number or boolean, ``$key`` for the client's own value, ``*``
+            for any value, or a list of these.
+        place: the file and the grant, for errors.
+        keys: the keys of identities, ``None`` where they are unknown.
+        name: how explanations call it.
 
     Raises:
-        SettingsError: something in it is wrong.
+        SettingsError: the pattern is wrong.
     """
     if not isinstance(pattern, dict):
-        raise SettingsError(f'{place}: pattern is no table; write {{kind = "news"}}')
+        raise SettingsError(f'{place}: pattern is not a table; write {{kind = "news"}}')
     conditions = []
     for key, value in pattern.items():
         values, own = set(), []
         choices = value if isinstance(value, list) else [value]
         if not choices:
-            raise SettingsError(f"{place}: {key} has an empty list, which nothing meets")
+            raise SettingsError(f"{place}: {key} has an empty list, so nothing can meet it")
         for choice in choices:
             try:
                 encoded = canonical_key(key)
@@ -237,6 +252,6 @@ def read_grant(pattern: object, place: str, keys: frozenset[str] | None, name: s
 
 def _identity_key(text: str, place: str, keys: frozenset[str] | None) -> str:
     if keys is not None and text[1:] not in keys:
-        known = f"known are {', '.join('$' + key for key in sorted(keys))}" if keys else "there is none here"
-        raise SettingsError(f"{place}: {text} is no key of an identity ({known}); write ${text} for the text itself")
+        known = f"known are {', '.join('$' + key for key in sorted(keys))}" if keys else "none can be used here"
+        raise SettingsError(f"{place}: {text} is not a key of identities ({known}); write ${text} for the text itself")
     return canonical_key(text[1:])

@@ -55,6 +55,35 @@ def load_policy(settings: Settings, before: Policy | None = None) -> Policy:
     return Policy(rules, _tokens(settings), keys)
 
 
+class CurrentPolicy:
+    """The policy in force; a reload replaces it as a whole.
+
+    Args:
+        settings: the configuration.
+
+    Attributes:
+        rules, tokens, keys: as in `Policy`.
+
+    Raises:
+        SettingsError: as `load_policy`.
+    """
+
+    __slots__ = ("_settings", "keys", "rules", "tokens")
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.rules, self.tokens, self.keys = load_policy(settings)
+
+    def reload(self) -> None:
+        """Read the files again.
+
+        Raises:
+            SettingsError: a file is wrong, and nothing changes.
+        """
+        before = Policy(self.rules, self.tokens, self.keys)
+        self.rules, self.tokens, self.keys = load_policy(self._settings, before)
+
+
 def identity_keys(settings: Settings) -> frozenset[str]:
     """Return the keys by which clients are identified.
 

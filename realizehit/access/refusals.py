@@ -16,10 +16,20 @@ from typing import Final
 from realizehit.access.peers import UNIX, UNKNOWN, is_loopback
 from realizehit.common.masking import masked
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
+from realizehit.errors import AccessDenied
 
 logger: Final = logging.getLogger(__name__)
 
 LONGEST: Final = 200  # characters shown of a value that a stranger sent
+
+REASONS: Final = (
+    "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "host", "bad_identity",
+    "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels", "too_many_shapes",
+    "message_too_large", "expired", "key_replaced", "no_longer_granted", "protected", "bad_key", "key_not_granted",
+    "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "unread_answer", "no_room",
+    "session", "bad_handshake", "malformed",
+)  # fmt: skip
+"""Why a request was refused or a connection ended, as metrics call it; every limit has its own reason."""
 
 _NGINX_HOST: Final = (
     "let the proxy pass the name on under which it was asked for (nginx: proxy_set_header Host $http_host)"
@@ -61,6 +71,49 @@ _CURES: Final = {
 }
 
 
+class Refusals:
+    """Counts refusals by reason for the metrics, and logs them.
+
+    Args:
+        clock: seconds of a monotonic clock.
+
+    Attributes:
+        counts: how many there were, by reason; one of `REASONS` each.
+        log: writes the lines.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.counts: Final = dict.fromkeys(REASONS, 0)
+        self.log: Final = RefusalLog(clock)
+
+    def count(
+        self,
+        reason: str,
+        *,
+        peer: str | None = None,
+        headers: Mapping[bytes, bytes] | None = None,
+        detail: str = "",
+    ) -> None:
+        """Count and log a refusal.
+
+        Args:
+            reason: one of `REASONS`.
+            peer: where the connection comes from, where that is known.
+            headers: of the request, likewise.
+            detail: what was wrong.
+        """
+        self.counts[reason] += 1
+        self.log.note(reason, peer=peer, headers=headers, detail=detail)
+
+    def denied(self, error: AccessDenied, peer: str | None, headers: Mapping[bytes, bytes] | None = None) -> None:
+        """Count and log a refusal by its error."""
+        self.count(error.reason, peer=peer, headers=headers, detail=str(error))
+
+    def tick(self) -> None:
+        """Log the refusals that were only counted so far; to be called regularly."""
+        self.log.tick()
+
+
 class RefusalLog:
     """Writes at most one line for each reason in an interval, and how many it left out.
 
@@ -78,7 +131,7 @@ class RefusalLog:
         """Take note of a refusal.
 
         Args:
-            reason: one of `realizehit.access.gate.REASONS`, or another fixed name.
+            reason: one of `REASONS`, or another fixed name.
             peer: where the connection comes from, see `realizehit.access.peers`; ``None`` where that is not known.
             headers: of the request, by lower-case name; ``None`` where there is none.
             detail: what was wrong.
@@ -139,6 +192,12 @@ def shown(value: bytes) -> str:
     """Return a header's value as a log may show it: quoted, escaped, cut short, without secrets."""
     text = masked(value[: 4 * LONGEST].decode("latin-1"))
     return ascii(text if len(text) <= LONGEST else text[:LONGEST] + "...")
+
+
+def shown_channel(channel: bytes) -> str:
+    """Return a channel as a log may show it: cut short."""
+    text = channel.decode("ascii")
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def _peer(peer: str) -> str:

@@ -28,6 +28,7 @@ from typing import Any, Final
 from realizehit.broker import guardian
 from realizehit.broker.guardian import SOCKET as _SOCKET
 from realizehit.broker.private_directory import MAX_SOCKET_PATH, PIDFILE, private_directory
+from realizehit.common.backoff import Backoff
 from realizehit.common.upkeep import Failures
 from realizehit.errors import EmbeddedUnavailable
 
@@ -152,7 +153,7 @@ class EmbeddedValkey:
     # ---- keeping it alive, on a thread of its own
 
     def _keep(self, path: str) -> None:
-        delay = 0.0
+        backoff = Backoff(BACKOFF_FIRST, BACKOFF_MOST, jitter=False)
         failures = Failures("looking after the embedded Valkey")
         while True:
             began = time.monotonic()
@@ -163,7 +164,11 @@ class EmbeddedValkey:
                 if self._closing.wait(LOOK_AGAIN):
                     return
                 continue
-            delay = 0.0 if time.monotonic() - began >= STEADY else min(BACKOFF_MOST, max(BACKOFF_FIRST, 2 * delay))
+            if time.monotonic() - began >= STEADY:
+                backoff.reset()
+                delay = 0.0
+            else:
+                delay = backoff.next()
             if self._closing.is_set():
                 return
             logger.error("the embedded Valkey has ended; starting it again%s", f" in {delay:g} s" if delay else "")

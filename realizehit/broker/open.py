@@ -34,7 +34,7 @@ def open_bus(
         client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``.
         link: times of the subscriber connection.
         project: whether what is published through this bus reaches wildcard subscriptions too. The broker's user needs
-            further rights for that, see docs/security.md.
+            further rights for that, see docs/access.md.
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold; ``None`` for a bus that
             registers none.
         bridge: whether this process is to be the bridge of its deployment where no other is. Not for ``memory://``.

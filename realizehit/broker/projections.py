@@ -33,7 +33,7 @@ def projections_of(publication: Publication, shapes: tuple[bytes, ...]) -> Seque
 
 
 class ProjectionCounts:
-    """How many projections a process has published.
+    """How many projections a connection or a bus has published.
 
     Args:
         most: how many shapes are counted one by one, so that the figures have a bound.
@@ -41,12 +41,13 @@ class ProjectionCounts:
     Attributes:
         publications: that had at least one projection.
         by_shape: projections by shape, `OTHER` for the rest.
+        malformed: how many members of the registry and messages about it were ignored, since they are no shapes.
     """
 
-    __slots__ = ("_by_shape", "_most", "publications")
+    __slots__ = ("_by_shape", "_most", "malformed", "publications")
 
     def __init__(self, most: int = COUNTED_SHAPES) -> None:
-        self.publications = 0
+        self.publications = self.malformed = 0
         self._most = most
         self._by_shape: dict[bytes, int] = {}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 from typing import Final
 
@@ -19,6 +18,7 @@ from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.outage_log import OutageLog
 from realizehit.broker.resp import TRANSIENT, code_of
 from realizehit.broker.url import Address
+from realizehit.common.backoff import Backoff
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
@@ -278,20 +278,17 @@ class Link:
 
     async def _run(self, tried: asyncio.Event) -> None:
         settings = self._settings
-        failures = 0
+        backoff = Backoff(settings.backoff_first, settings.backoff_most)
         while True:
             began = self._loop.time()
             try:
                 if await self._live(tried) and self._loop.time() - began > settings.backoff_most:
-                    failures = 0
+                    backoff.reset()
             except Exception as error:
                 if not tried.is_set():
                     raise
                 self._defects.note(error)
-            most = min(settings.backoff_most, settings.backoff_first * 2 ** min(failures, 30))
-            failures += 1
-            # Full jitter: nodes that lost one broker together must not come back together.
-            await asyncio.sleep(random.uniform(0, most))  # noqa: S311  # no secret depends on it
+            await asyncio.sleep(backoff.next())
 
     async def _live(self, tried: asyncio.Event) -> bool:
         """Connect, and use the connection until it is lost; False where there was none."""

@@ -25,15 +25,15 @@ def server() -> None:
 
 
 def prepare(words: Sequence[str]) -> None:
-    """Do what a server's process does first; see `realizehit.cli.init`.
+    """Do what a server's process does first; see `realizehit.cli.pid1`.
 
     Args:
         words: what follows the command's name.
     """
-    from realizehit.cli.init import have_an_init, obey_signals
+    from realizehit.cli.pid1 import exit_on_signals, run_under_init
 
-    obey_signals(status=None if _SUBCOMMANDS.intersection(words) else 0)
-    have_an_init()
+    exit_on_signals(status=None if _SUBCOMMANDS.intersection(words) else 0)
+    run_under_init()
 
 
 def client(prog_name: str = "realizehit") -> None:
@@ -42,9 +42,9 @@ def client(prog_name: str = "realizehit") -> None:
     if sys.argv[1:2] == ["server"]:
         prepare(sys.argv[2:])
     elif os.getpid() == 1:
-        from realizehit.cli.init import have_an_init
+        from realizehit.cli.pid1 import run_under_init
 
-        have_an_init()  # whose child ends with a signal as a command elsewhere does
+        run_under_init()  # whose child ends with a signal as a command elsewhere does
     from realizehit.cli.main import main
 
     with_streams(lambda: main(prog_name=prog_name))

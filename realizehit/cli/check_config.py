@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from realizehit.cli.decision import answer
-from realizehit.cli.grouping import GroupedCommand
+from realizehit.cli.explain_access import explain_access
+from realizehit.cli.option_groups import GroupedCommand
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.errors import SettingsError
 from realizehit.settings import GROUPS, OPTIONS, Settings, flag_of, variable_of
@@ -58,7 +58,7 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
     except SettingsError as error:
         raise Unusable(str(error)) from None
     if patterns:
-        answer(settings, patterns, identities, complete=True)
+        explain_access(settings, patterns, identities, complete=True)
     widest = max(len(_shown(settings, option.name)) for option in OPTIONS)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("setting", "value", "from", "variable"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 import click
 
@@ -34,3 +35,18 @@ def _as_utf8(argument: str) -> str:
         return os.fsencode(argument).decode()
     except UnicodeError:
         return argument
+
+
+def as_argument(filters: Mapping[str, object]) -> str:
+    """Return filters as one argument that `pattern_from` reads: ``kind=news,channel=CNN``.
+
+    What would be read differently, and what is not visible on a terminal, is percent-encoded.
+    """
+    return ",".join(f"{_escaped(key)}={_escaped(str(value))}" for key, value in filters.items())
+
+
+def _escaped(text: str) -> str:
+    return "".join(
+        character if character.isprintable() and character not in "%,= " else quote(character, safe="")
+        for character in text
+    )

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import click
 
-from realizehit.cli.grouping import GroupedCommand
+from realizehit.cli.option_groups import GroupedCommand
+from realizehit.cli.option_types import Seconds
 from realizehit.cli.options import Unusable, settings_from, settings_options
-from realizehit.cli.values import Seconds
 from realizehit.common.causes import reason_of
 from realizehit.settings import GROUPS, Settings
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from realizehit.cli.failures import told
-from realizehit.cli.grouping import GroupedCommand
+from realizehit.cli.error_text import describe_error
+from realizehit.cli.option_groups import GroupedCommand
 from realizehit.errors import RealizehitError, SettingsError
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def loadtest(
         _check_platform()
         from realizehit.loadtest.expect import Expectation
         from realizehit.loadtest.plan import make_plan
-        from realizehit.loadtest.target import embedded_target, find_target, with_sources
+        from realizehit.loadtest.started_server import embedded_target
+        from realizehit.loadtest.target import find_target, with_sources
 
         expectations = [Expectation.parse(text) for text in expect]
         plan = make_plan(scenario, numbers)
@@ -157,7 +158,7 @@ def loadtest(
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     except RealizehitError as error:
-        raise click.ClickException(told(error)) from None
+        raise click.ClickException(describe_error(error)) from None
     if any(failure for _, failure in report.expectations):
         sys.exit(1)
 
@@ -221,26 +222,26 @@ def _check_platform() -> None:
 
 
 def _run(plan: Plan, target: Target, scenario: str, console: Console) -> Report:
-    from realizehit.loadtest.conductor import Conductor
-    from realizehit.loadtest.live import LiveView
+    from realizehit.loadtest.coordinator import Coordinator
+    from realizehit.loadtest.terminal import LiveView
 
     with LiveView(console, plan, target, scenario) as view:
-        conductor = Conductor(plan, target, scenario=scenario, on_point=view.show)
+        coordinator = Coordinator(plan, target, scenario=scenario, on_point=view.show)
 
         def stop(number: int, frame: FrameType | None) -> None:
             # The second one ends at once.
             signal.signal(number, signal.default_int_handler)
-            conductor.stop()
+            coordinator.stop()
 
         before = signal.signal(signal.SIGINT, stop)
         try:
-            return conductor.run()
+            return coordinator.run()
         finally:
             signal.signal(signal.SIGINT, before)
 
 
 def _tell(report: Report, json_file: str | None, html_file: Path | None) -> None:
-    from realizehit.loadtest.live import show_report
+    from realizehit.loadtest.terminal import show_report
 
     show_report(_console(stderr=json_file == "-"), report)
     try:
@@ -251,7 +252,7 @@ def _tell(report: Report, json_file: str | None, html_file: Path | None) -> None
             else:
                 Path(json_file).write_text(text, encoding="utf-8")
         if html_file is not None:
-            from realizehit.loadtest.page import render
+            from realizehit.loadtest.html_report import render
 
             html_file.write_text(render(report), encoding="utf-8")
     except OSError as error:

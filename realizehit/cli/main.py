@@ -8,11 +8,14 @@ from typing import Final
 import click
 
 import realizehit
-from realizehit.cli.group import LazyCommand, LazyGroup
+from realizehit.cli.lazy_group import LazyCommand, LazyGroup
 from realizehit.errors import SettingsError
 
 _COMMANDS: Final = {
-    "can": LazyCommand("realizehit.cli.can", "can", "Tell whether a client may subscribe to a pattern, and why."),
+    "audience": LazyCommand("realizehit.cli.audience", "audience", "Show who would get a publication."),
+    "can": LazyCommand(
+        "realizehit.cli.explain_access", "can", "Tell whether a client may subscribe to a pattern, and why."
+    ),
     "gen-key": LazyCommand("realizehit.cli.gen_key", "gen_key", "Make an API key for publishing."),
     "id": LazyCommand("realizehit.cli.id", "show_id", "Show the channel and the id of a pattern."),
     "loadtest": LazyCommand("realizehit.cli.loadtest", "loadtest", "Measure a server under load."),
@@ -30,7 +33,7 @@ _COMMANDS: Final = {
 @click.version_option(realizehit.__version__, prog_name="realizehit")
 def main() -> None:
     """Publish to patterns and subscribe to them."""
-    from realizehit.cli.variables import check_variables
+    from realizehit.cli.environment import check_variables
 
     try:
         check_variables(os.environ)

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from realizehit.cli.endpoints import api_endpoint, ws_endpoint
-from realizehit.cli.variables import CONFIG, check_variables
+from realizehit.cli.environment import CONFIG, check_variables
 from realizehit.errors import SettingsError
 from realizehit.settings import OPTIONS, Settings, choices_of, flag_of, is_list, load, type_of, variable_of
 

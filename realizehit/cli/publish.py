@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from realizehit.cli.endpoints import DEFAULT_API, api_endpoint
+from realizehit.cli.endpoints import DEFAULT_API
 from realizehit.cli.filters import pattern_from
-from realizehit.cli.tls import tls_context, tls_options
-from realizehit.cli.values import Seconds
+from realizehit.cli.option_types import Seconds
+from realizehit.cli.publish_target import Target
+from realizehit.cli.text import counted, without_bom
+from realizehit.cli.tls import tls_options
 
 if TYPE_CHECKING:
-    from realizehit.client.api import APIClient
-    from realizehit.client.publisher import Publisher
     from realizehit.pattern import Pattern
 
 _EXAMPLE: Final = """realizehit publish kind=news '{"title": "hello"}'"""
@@ -26,34 +25,6 @@ _QUOTING: Final = (
     "Put the payload in single quotes, so that the shell leaves it as it is, and a text in double quotes inside them: "
     "'\"hello\"'"
 )
-
-
-class Target(NamedTuple):
-    """Where to publish: at the API server, or at the broker where one is given."""
-
-    url: str
-    redis: str | None
-    timeout: float
-    key: str | None = None
-    ca: Path | None = None
-    insecure: bool = False
-
-    def open(self) -> APIClient | Publisher:
-        """Make the client; it connects when it is used.
-
-        Raises:
-            SettingsError: the address cannot be used.
-        """
-        if self.redis is not None:
-            from realizehit.client.publisher import Publisher
-
-            return Publisher(self.redis, timeout=self.timeout)
-        from realizehit.client.api import APIClient
-
-        url = api_endpoint(self.url)
-        context = tls_context(url, self.ca, self.insecure)
-        options: dict[str, Any] = {} if context is None else {"verify": context}
-        return APIClient(url, timeout=self.timeout, key=self.key, **options)
 
 
 @click.command()
@@ -67,6 +38,7 @@ class Target(NamedTuple):
     help="The API server's address.",
 )
 @click.option("--redis", metavar="URL", help="Publish straight to this Redis or Valkey, without an API server.")
+@click.option("--no-wildcards", is_flag=True, help="With --redis: do not publish to wildcard subscriptions.")
 @click.option("--file", metavar="FILE", type=click.Path(path_type=Path), help="Publish a file's lines; - is stdin.")
 @click.option(
     "--timeout", metavar="SECONDS", type=Seconds(), default=10.0, show_default=True, help="Time for an answer."
@@ -84,6 +56,7 @@ def publish(
     *,
     url: str,
     redis: str | None,
+    no_wildcards: bool,
     file: Path | None,
     timeout: float,
     key: str | None,
@@ -111,7 +84,9 @@ def publish(
 
     if redis is not None:
         _check_straight(ctx)
-    target = Target(url, redis, timeout, key or None, ca, insecure)
+    elif no_wildcards:
+        raise click.UsageError("--no-wildcards belongs to --redis; an API server has the option of its own")
+    target = Target(url, redis, timeout, key or None, ca, insecure, wildcards=not no_wildcards)
     if file is not None:
         from realizehit.cli.publish_file import publish_file
 
@@ -168,13 +143,3 @@ async def _publish(target: Target, pattern: Pattern, payload: bytes, *, as_json:
         nodes = "an unknown number of nodes" if result.nodes is None else counted(result.nodes, "node")
         click.echo(f"published {result.id or pattern.id} to {nodes}")
     return 0
-
-
-def without_bom(text: bytes) -> bytes:
-    """Return a text without the byte order mark that some programs of Windows write in front."""
-    return text.removeprefix(codecs.BOM_UTF8)
-
-
-def counted(number: int, name: str) -> str:
-    """Return ``1 node`` or ``2 nodes``."""
-    return f"{number} {name}{'' if number == 1 else 's'}"

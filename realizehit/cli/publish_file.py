@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple
 import click
 import msgspec
 
-from realizehit.cli.failures import told
-from realizehit.cli.publish import Target, counted, without_bom
+from realizehit.cli.error_text import describe_error
+from realizehit.cli.publish_target import Target
+from realizehit.cli.text import counted, without_bom
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.common.surrogates import Hidden
 from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Rejected, ResponseTimeout, ServerUnavailable
@@ -197,7 +198,7 @@ def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
     if as_json:
         click.echo(json.dumps({"line": line.number, "error": text, "code": code}))
     else:
-        click.echo(f"line {line.number}: {told(outcome) if outcome else f'{text}  ({code})'}", err=True)
+        click.echo(f"line {line.number}: {describe_error(outcome) if outcome else f'{text}  ({code})'}", err=True)
     return False
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from realizehit.cli.failures import told
+from realizehit.cli.error_text import describe_error
 from realizehit.errors import PatternError, RealizehitError, RequestError, SettingsError
 
 INTERRUPTED: Final = 130  # what a shell reports for Ctrl+C
@@ -27,6 +27,6 @@ def run(main: Coroutine[Any, Any, int]) -> None:
         status = INTERRUPTED
     except RealizehitError as error:
         if isinstance(error, PatternError | RequestError | SettingsError):
-            raise click.UsageError(told(error)) from None
-        raise click.ClickException(told(error)) from None
+            raise click.UsageError(describe_error(error)) from None
+        raise click.ClickException(describe_error(error)) from None
     sys.exit(status)

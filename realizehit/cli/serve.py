@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import realizehit
-from realizehit.cli.group import LazyCommand, LazyGroup
+from realizehit.cli.lazy_group import LazyCommand, LazyGroup
 from realizehit.cli.options import Unusable, settings_from, settings_options
 from realizehit.errors import RealizehitError, SettingsError
 from realizehit.settings import GROUPS

@@ -25,12 +25,12 @@ def with_streams(command: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in _OF_OUTPUT or error.filename is not None:
             raise
-        let_go_of_output()
+        discard_unwritable_output()
         if error.errno != errno.EPIPE:
             _tell(f"Error: the output cannot be written: {error.strerror}")
         sys.exit(FAILED)
     finally:
-        let_go_of_output()
+        discard_unwritable_output()
 
 
 def open_missing() -> None:
@@ -56,7 +56,7 @@ def write_anything() -> None:
             stream.reconfigure(errors="realizehit.json")
 
 
-def let_go_of_output() -> None:
+def discard_unwritable_output() -> None:
     """See to it that output which cannot be written, to a full disk say, does not become the exit status."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
@@ -73,7 +73,7 @@ def _tell(text: str) -> None:
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
     except OSError:
-        let_go_of_output()
+        discard_unwritable_output()
 
 
 def _as_json_escapes(error: UnicodeError) -> tuple[str, int]:

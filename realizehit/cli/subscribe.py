@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import click
 
 from realizehit.cli.endpoints import DEFAULT_WS, ws_endpoint
-from realizehit.cli.filters import pattern_from
+from realizehit.cli.filters import as_argument, pattern_from
+from realizehit.cli.option_types import Seconds
 from realizehit.cli.tls import tls_context, tls_options
-from realizehit.cli.values import Seconds
 from realizehit.common.masking import masked
 
 if TYPE_CHECKING:
+    from realizehit.client.received_message import ReceivedMessage
     from realizehit.client.ws import Subscription, WSClient
     from realizehit.errors import Disconnected, RealizehitError
     from realizehit.pattern import Pattern
@@ -62,7 +63,7 @@ class Client(NamedTuple):
     help="Who you are, where the server asks; safer in the variable than here.",
 )
 @tls_options
-@click.option("--json", "as_json", is_flag=True, help="Print each payload as one line of JSON, also on a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each message, also on a terminal.")
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after so many payloads.")
 @click.option("--timeout", metavar="SECONDS", type=Seconds(), help="End after so many seconds.")
 def subscribe(
@@ -84,7 +85,14 @@ def subscribe(
     \b
     realizehit subscribe kind=news channel=CNN
 
-    The exit status is 1 where it could not subscribe, and where --timeout passed before --count payloads had come.
+    A value of * stands for any value, ** for any further filters. The pattern of each message is printed too: above the
+    payload on a terminal, otherwise in lines {"pattern": {...}, "payload": ...}, which publish --file reads.
+
+    \b
+    realizehit subscribe 'kind=news,channel=*'
+    realizehit subscribe 'user=42,**'
+
+    The exit status is 1 if it cannot subscribe, or if --timeout passes before --count payloads have come.
     """  # noqa: D301 - \b is click's mark for lines that are to stay as they are
     from realizehit.cli.running import run
 
@@ -98,12 +106,13 @@ async def _follow(pattern: Pattern, target: Client, *, lines: bool, count: int |
     try:
         async with asyncio.timeout(seconds), target.open() as client:
             client.on("error", _tell_failure)
-            subscription = await client.subscribe(pattern, raw=True)
+            subscription = await client.subscribe(pattern)
+            subscription.on("error", _tell_error)
             client.on("disconnect", _tell_disconnect)
             subscription.on("gap", lambda away: _say(f"a gap of {away:.1f} s has ended: messages may be missing"))
             _say(f"subscribed to {pattern} ({subscription.id}) at {masked(client.url)}")
             try:
-                await _print_all(subscription, lines, count)
+                await _print_all(subscription, lines, count, with_pattern=pattern.has_wildcard)
             finally:
                 client.off("disconnect", _tell_disconnect)  # from here on it is no news
             return 0
@@ -118,13 +127,13 @@ async def _follow(pattern: Pattern, target: Client, *, lines: bool, count: int |
     return 1
 
 
-async def _print_all(subscription: Subscription, lines: bool, count: int | None) -> None:
+async def _print_all(subscription: Subscription, lines: bool, count: int | None, *, with_pattern: bool) -> None:
     seen = dropped = 0
-    async for payload in subscription:
+    async for message in subscription.messages():
         if subscription.dropped > dropped:
             _say(f"{subscription.dropped - dropped} payloads were left out: they come faster than they can be printed")
             dropped = subscription.dropped
-        if _show(payload, lines):
+        if _show(message, lines, with_pattern):
             seen += 1
             if seen == count:
                 return
@@ -132,16 +141,24 @@ async def _print_all(subscription: Subscription, lines: bool, count: int | None)
 
 def _tell_failure(error: RealizehitError) -> None:
     """Tell of an attempt that failed and is repeated; what ends the client is told when it has ended."""
-    from realizehit.cli.failures import told
-    from realizehit.client.wire import may_try_again
+    from realizehit.cli.error_text import describe_error
+    from realizehit.client.reconnect_rules import may_try_again
     from realizehit.errors import Rejected, ServerUnavailable
 
     if isinstance(error, Rejected | ServerUnavailable) and may_try_again(error):
-        _say(f"not connected: {told(error)}")
+        _say(f"not connected: {describe_error(error)}")
+
+
+def _tell_error(error: RealizehitError) -> None:
+    """Tell of messages that were left out; what ends the subscription is told when it has ended."""
+    from realizehit.errors import ClientError
+
+    if type(error) is ClientError:
+        _say(str(error))
 
 
 def _tell_disconnect(error: Disconnected) -> None:
-    from realizehit.client.wire import asked_delay, may_return
+    from realizehit.client.reconnect_rules import asked_delay, may_return
 
     if not may_return(error.close_code):
         return
@@ -154,10 +171,13 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _show(payload: bytes, lines: bool) -> bool:
-    """Print one payload; return whether it could be."""
+def _show(message: ReceivedMessage, lines: bool, with_pattern: bool) -> bool:
+    """Print one payload, and its pattern if asked; return whether the payload is JSON, so that it could be printed."""
+    import orjson
+
     from realizehit.client.messages import check_json
 
+    payload = message.raw
     try:
         check_json(payload)
     except ValueError as error:
@@ -166,9 +186,13 @@ def _show(payload: bytes, lines: bool) -> bool:
     # Line breaks can only stand between the parts of a JSON text, and mean no more there than blanks.
     text = payload.decode().replace("\r", " ").replace("\n", " ")
     if lines:
+        if with_pattern:  # the form that `publish --file` reads
+            text = f'{{"pattern":{orjson.dumps(message.pattern).decode()},"payload":{text}}}'
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     else:
+        if with_pattern:
+            click.secho(as_argument(message.pattern), bold=True)
         _lay_out(text)
     return True
 
@@ -177,6 +201,6 @@ def _lay_out(text: str) -> None:
     from rich import get_console
     from rich.highlighter import JSONHighlighter
 
-    from realizehit.cli.layout import laid_out
+    from realizehit.cli.json_layout import lay_out_json
 
-    get_console().print(JSONHighlighter()(laid_out(text).translate(_CONTROLS)), soft_wrap=True)
+    get_console().print(JSONHighlighter()(lay_out_json(text).translate(_CONTROLS)), soft_wrap=True)

@@ -9,7 +9,8 @@ from realizehit.access.keys import Key
 from realizehit.access.peers import is_loopback
 from realizehit.access.policy import Policy, header_names, load_policy
 from realizehit.broker.url import redacted
-from realizehit.cli.variables import unknown_variables
+from realizehit.cli.environment import unknown_variables
+from realizehit.cli.text import counted
 from realizehit.settings import Settings
 
 _ALL_INTERFACES = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
@@ -78,7 +79,7 @@ def _publishers(settings: Settings, policy: Policy) -> str:
 
 
 def _key(key: Key) -> str:
-    what = "everything" if key.grants is None else _counted(len(key.grants.grants), "pattern")
+    what = "everything" if key.grants is None else counted(len(key.grants.grants), "pattern")
     return f"{key.name} ({what}{f', {key.rate:g} messages/s' if key.rate else ''})"
 
 
@@ -87,7 +88,7 @@ def _subscribers(policy: Policy) -> str:
         return "everybody, to everything"
     if isinstance(policy.rules, Grants):
         count = len(policy.rules.grants)
-        return f"whoever one of {_counted(count, 'grant')} allows it" if count else "nobody: there is no grant"
+        return f"whoever one of {counted(count, 'grant')} allows it" if count else "nobody: there is no grant"
     return "everybody, to everything but what belongs to another client's identity"
 
 
@@ -104,7 +105,3 @@ def _pages(settings: Settings) -> str:
     if "*" in settings.allow_origin:
         return "of any origin (--allow-origin '*')"
     return ", ".join(("this server's own", *settings.allow_origin))
-
-
-def _counted(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"

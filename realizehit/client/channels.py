@@ -8,8 +8,8 @@ from typing import Any, Final, cast
 from realizehit._fanout import channel_id
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
-from realizehit.errors import BrokerError, BrokerUnavailable, RealizehitError, WildcardUnsupported
-from realizehit.pattern import Pattern, channel_of
+from realizehit.errors import BrokerError, BrokerUnavailable, PatternError, RealizehitError
+from realizehit.pattern import Pattern, publication_channel
 
 BLOCK_MESSAGES: Final = 4096
 BLOCK_BYTES: Final = 2 << 20  # of payload; one message may be larger
@@ -19,14 +19,14 @@ def encode_message(pattern: Mapping[str, Any], payload: Any) -> Publication:
     """Return what goes to the broker: the channel and the payload's JSON text.
 
     Raises:
-        PatternError: the pattern breaks a rule, or carries the reserved ``*``.
+        PatternError: the pattern breaks a rule, or has a wildcard ``*``.
         RequestError: the payload cannot be written as JSON.
     """
     if type(pattern) is Pattern:  # it holds its channel; asking `isinstance` of a mapping costs more than the rest
         if pattern.has_wildcard:
-            raise WildcardUnsupported(f"{pattern.channel!r} carries the reserved '*' and cannot be published to")
+            raise PatternError(f"{pattern.channel!r} has a wildcard '*', which only subscriptions can have")
         return Publication(pattern.channel.encode(), encode_payload(payload))
-    return Publication(channel_of(pattern), encode_payload(payload))
+    return Publication(publication_channel(pattern), encode_payload(payload))
 
 
 def result_of(pattern: Mapping[str, Any], publication: Publication, published: Published) -> PublishResult:

@@ -16,8 +16,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, InvalidURI, WebSocketException
 from websockets.uri import parse_uri
 
+from realizehit.client.protocol import Notice, Reply, action, parse_event, parse_reply
+from realizehit.client.proxies import bad_proxy, no_socks
 from realizehit.client.token import LOGGER
-from realizehit.client.wire import Notice, Reply, action, bad_proxy, no_socks, parse_event, parse_reply
 from realizehit.common.causes import reason_of
 from realizehit.common.masking import masked
 from realizehit.errors import (
@@ -209,22 +210,22 @@ class Connection:
             raise failure
 
     async def serve(
-        self, deliver: Callable[[bytes, bytes], bool | None], notice: Callable[[Notice], None] = lambda event: None
+        self, deliver: Callable[[bytes, bytes], bool | None], notice: Callable[[Notice], object] = lambda event: None
     ) -> Lost:
         """Read until the connection is gone, and answer what is pending then.
 
         Args:
-            deliver: takes the label and the payload of a publication; returns ``None`` where it knows no such label,
-                otherwise whether a reader should have its turn before the next message.
-            notice: takes what the server tells without having been asked.
+            deliver: takes what stands before the ``?`` of a message and the payload; returns ``None`` if no
+                subscription has that id, otherwise whether a reader should run before the next message.
+            notice: takes the events that the server sends.
         """
         lost = Lost("the client was closed")
         writer = asyncio.create_task(self._write(), name="realizehit client writer")
         try:
             while True:
                 message = await self._socket.recv(decode=False)
-                label, mark, payload = message.partition(b"?")
-                full = deliver(label, payload) if mark else None
+                head, mark, payload = message.partition(b"?")
+                full = deliver(head, payload) if mark else None
                 if full is None:
                     self._take_other(message, notice)
                 elif full:
@@ -243,7 +244,7 @@ class Connection:
         """End the connection; `serve` returns then."""
         await self._socket.close()
 
-    def _take_other(self, message: bytes, notice: Callable[[Notice], None]) -> None:
+    def _take_other(self, message: bytes, notice: Callable[[Notice], object]) -> None:
         if not message.startswith(b"{"):
             return
         reply = parse_reply(message)

@@ -14,8 +14,10 @@ from urllib.request import proxy_bypass
 import httpx2
 import orjson
 
+from realizehit.client.filters import filters_of
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
-from realizehit.client.wire import Backoff, bad_proxy, filters_of, no_socks
+from realizehit.client.proxies import bad_proxy, no_socks
+from realizehit.common.backoff import Backoff
 from realizehit.common.causes import reason_of
 from realizehit.common.masking import masked
 from realizehit.errors import (

@@ -12,9 +12,10 @@ from realizehit.broker.publisher import Pipeline
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.url import Address
 from realizehit.client.channels import encode_message, publish_in_blocks, result_of
-from realizehit.client.home import PerLoop
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
-from realizehit.client.wire import Backoff, was_silent
+from realizehit.client.ownership import PerLoop
+from realizehit.client.reconnect_rules import was_silent
+from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["PublishOutcome", "PublishResult", "Publisher", "RawJSON"]
@@ -56,7 +57,7 @@ class Publisher:
         timeout: seconds until a publication fails.
         retries: how often connecting is tried again at most.
         wildcards: whether messages reach wildcard subscriptions too. The broker's user needs further rights for that
-            (docs/security.md); where they are missing, publishing is refused.
+            (docs/access.md); where they are missing, publishing is refused.
 
     Raises:
         SettingsError: the URL cannot be used.

@@ -4,56 +4,74 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Final, Protocol
 
 from realizehit.client.events import Callback, Emitter
-from realizehit.client.mailbox import Ended, Mailbox, MailboxFull, Overflow
-from realizehit.client.payloads import decode_payload
+from realizehit.client.filters import is_wildcard
+from realizehit.client.payload_queue import Ended, Overflow, PayloadQueue, QueueFull
+from realizehit.client.protocol import channel_in
+from realizehit.client.received_message import ReceivedMessage
 from realizehit.errors import ClientError, QueueOverflow
 
-if TYPE_CHECKING:
-    from realizehit.client.ws import WSClient
+_FED_BY_QUEUE: Final = ("payload", "message")  # the events whose callbacks the queue feeds, one message at a time
 
 
 class SubscriptionState(StrEnum):
-    """Where a subscription stands; each state is also an event of that name."""
+    """The state of a subscription; each state is also an event of that name."""
 
     SUBSCRIBING = "subscribing"  # asked for; also while the connection is away
     SUBSCRIBED = "subscribed"  # in force: nothing published from here on is missed
     UNSUBSCRIBING = "unsubscribing"
-    UNSUBSCRIBED = "unsubscribed"  # over for good
+    UNSUBSCRIBED = "unsubscribed"  # ended for good
+
+
+class SubscriptionOwner(Protocol):
+    """What a subscription needs of the client that made it."""
+
+    async def end(self, subscription: Subscription) -> None:
+        """Unsubscribe at the server, and end the subscription.
+
+        Raises:
+            ResponseTimeout: the server did not confirm it in time; the subscription has ended anyway.
+        """
+
+    def fail(self, subscription: Subscription, error: ClientError) -> None:
+        """End the subscription because of an error on this side."""
 
 
 class Subscription(Emitter):
-    """What a client asked for. Made by `WSClient.subscribe`.
+    """A subscription to one pattern. `WSClient.subscribe` makes it.
 
-    Read it with ``async for payload in subscription``, or attach a callback to its ``payload`` event; one or the
-    other. Both are fed by one bounded queue, in order. A callback that is a coroutine function is awaited before the
-    next payload is handed out.
+    Read it in one of these ways, not in several: ``async for payload in subscription``; or
+    ``async for message in subscription.messages()``, which tells the pattern of each message too; or callbacks of the
+    events ``payload`` and ``message``. One bounded queue feeds all of them, in order. A callback that is a coroutine
+    function is awaited before the next payload is handed out.
 
     Events:
 
     - ``payload`` (payload): something was published.
+    - ``message`` (`ReceivedMessage`): the same, with the pattern that it was published to.
     - ``subscribing``, ``subscribed``, ``unsubscribing``, ``unsubscribed``: the state changed.
-    - ``gap`` (seconds): the connection, or the server's broker, had been away and the subscription is in force again.
-      Messages that were published meanwhile are missing. The seconds count from the last sign of life, so what is
+    - ``gap`` (seconds): the connection, or the server's broker, was away and the subscription is in force again.
+      Messages that were published meanwhile are missing. The seconds count from the last sign of life: everything
       older has arrived.
-    - ``error`` (exception): the subscription ended by itself, or a payload was no JSON and was left out.
+    - ``error`` (exception): the subscription ended by itself; or a message was left out, because its payload is not
+      JSON, or because the label of a wildcard subscription's message is malformed. The latter is told once.
 
     Attributes:
         filters: the pattern as it was given.
-        id: its label on the wire, empty until it was subscribed once.
+        id: the pattern's id on the wire, empty until the server has confirmed the subscription once.
         state: a `SubscriptionState`.
         gaps: how many gaps there were.
         raw: whether payloads come as the JSON text they were published as, ``bytes``, instead of Python values.
     """
 
-    events: ClassVar[tuple[str, ...]] = ("payload", *SubscriptionState, "gap", "error")
+    events: ClassVar[tuple[str, ...]] = (*_FED_BY_QUEUE, *SubscriptionState, "gap", "error")
 
     def __init__(
-        self, client: WSClient, filters: Mapping[str, Any], *, raw: bool, maxsize: int, overflow: Overflow
+        self, owner: SubscriptionOwner, filters: Mapping[str, Any], *, raw: bool, maxsize: int, overflow: Overflow
     ) -> None:
         super().__init__()
         self.filters = dict(filters)
@@ -61,10 +79,12 @@ class Subscription(Emitter):
         self.state = SubscriptionState.SUBSCRIBING
         self.gaps = 0
         self.raw = raw
-        self._client = client
+        self._owner = owner
         self._maxsize = maxsize
-        self._mailbox = Mailbox(maxsize, overflow)
+        self._queue: PayloadQueue[tuple[bytes, bytes]] = PayloadQueue(maxsize, overflow)  # payload and label
         self._away_since: float | None = None
+        self._is_wildcard = is_wildcard(filters)
+        self._told_malformed = False
         self._pump: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -73,20 +93,21 @@ class Subscription(Emitter):
     @property
     def dropped(self) -> int:
         """How many payloads were lost because the queue was full."""
-        return self._mailbox.dropped
+        return self._queue.dropped
 
     @property
     def waiting(self) -> int:
         """How many payloads wait in the queue."""
-        return len(self._mailbox)
+        return len(self._queue)
 
     def on(self, event: str, callback: Callback) -> None:
         """Call ``callback`` at each such event. See `Emitter.on`.
 
-        From the first ``payload`` callback on, payloads go to the callbacks, those that already wait included.
+        The first callback for ``payload`` or ``message`` starts reading the queue: messages that already wait go to
+        the callbacks too.
         """
         super().on(event, callback)
-        if event == "payload" and self._pump is None:
+        if event in _FED_BY_QUEUE and self._pump is None:
             self._pump = asyncio.get_running_loop().create_task(self._call_back(), name="realizehit payload callbacks")
 
     async def unsubscribe(self) -> None:
@@ -95,101 +116,150 @@ class Subscription(Emitter):
         Raises:
             ResponseTimeout: the server did not confirm it in time; the subscription has ended on this side anyway.
         """
-        await self._client.end(self)
+        await self._owner.end(self)
 
     def __aiter__(self) -> Subscription:
-        if self._pump is not None:
-            raise RuntimeError("this subscription has a payload callback; iterate over another one")
+        self._check_unread()
         return self
 
     async def __anext__(self) -> Any:
         try:
-            return await self._next()
+            while True:
+                message = await self._next()
+                if self.raw:
+                    return message.raw
+                try:
+                    return message.payload
+                except ClientError as error:
+                    self._left_out(error)
         except Ended:
             raise StopAsyncIteration from None
 
-    async def _next(self) -> Any:
+    async def messages(self) -> AsyncIterator[ReceivedMessage]:
+        """Iterate over messages: each has its payload, its text, and the pattern that it was published to.
+
+        A payload that is not JSON is not left out here: reading `ReceivedMessage.payload` raises.
+        """
+        self._check_unread()
         while True:
-            payload = await self._mailbox.get()
-            if self.raw:
-                return payload
             try:
-                return decode_payload(payload)
-            except ClientError as error:
-                self._emit("error", ClientError(f"a payload of {self.filters!r} is no JSON and was left out: {error}"))
+                message = await self._next()
+            except Ended:
+                return
+            yield message
+
+    def _check_unread(self) -> None:
+        if self._pump is not None:
+            raise RuntimeError("this subscription has a callback for its messages; iterate over another subscription")
+
+    async def _next(self) -> ReceivedMessage:
+        while True:
+            raw, label = await self._queue.get()
+            if not self._is_wildcard:
+                return ReceivedMessage(self.filters, raw)
+            try:
+                return ReceivedMessage(self.filters, raw, channel_in(label))
+            except ValueError as error:
+                self._label_malformed(error)
+
+    def _label_malformed(self, error: ValueError) -> None:
+        """Report a message whose label does not tell what it was published to; only the first one is reported."""
+        if not self._told_malformed:
+            self._told_malformed = True
+            text = f"a message of {self.filters!r} has a malformed label and was left out, as further ones will be"
+            self._emit("error", ClientError(f"{text}: {error}"))
+
+    def _left_out(self, error: ClientError) -> None:
+        self._emit("error", ClientError(f"a payload of {self.filters!r} is no JSON and was left out: {error}"))
 
     async def _call_back(self) -> None:
         while True:
             try:
-                payload = await self._next()
+                message = await self._next()
             except Ended:
                 return
             except ClientError:
                 return  # the error event has told it
+            for callback in tuple(self._callbacks["message"]):
+                await self._call(callback, message)
+            if not self._callbacks["payload"]:
+                continue
+            try:
+                payload = message.raw if self.raw else message.payload
+            except ClientError as error:
+                self._left_out(error)
+                continue
             for callback in tuple(self._callbacks["payload"]):
-                try:
-                    result = callback(payload)
-                    if inspect.isawaitable(result):
-                        await result
-                except Exception as error:  # noqa: BLE001 - the next payload has its own chance
-                    self._callback_failed(error)
+                await self._call(callback, payload)
+
+    async def _call(self, callback: Callback, value: object) -> None:
+        try:
+            result = callback(value)
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:  # noqa: BLE001 - the next message must still reach the callbacks
+            self._callback_failed(error)
 
     # ---- what the client does with it
 
-    def deliver(self, payload: bytes) -> bool:
+    def deliver(self, payload: bytes, label: bytes) -> bool:
         """Queue one payload.
 
+        Args:
+            payload: its JSON text.
+            label: the label that came with it; empty if there was none.
+
         Returns:
-            Whether the queue is full now, so that the reader should have its turn before the next one.
+            Whether the queue is full now, so that the reader should run before the next one.
         """
         try:
-            return self._mailbox.put(payload)
-        except MailboxFull:
+            return self._queue.put((payload, label))
+        except QueueFull:
             text = f"{self._maxsize} payloads of {self.filters!r} were waiting when one more came"
-            self._client.fail(self, QueueOverflow(text))
+            self._owner.fail(self, QueueOverflow(text))
             return False
 
-    def in_force(self, label: str, now: float) -> None:
-        """Learn that the server has confirmed it."""
-        self.id = label
+    def in_force(self, wire_id: str, now: float) -> None:
+        """Note that the server has confirmed the subscription."""
+        self.id = wire_id
         self.move(SubscriptionState.SUBSCRIBED)
         if self._away_since is not None:
             seconds, self._away_since = now - self._away_since, None
             self.gap(seconds)
 
     def gap(self, seconds: float) -> None:
-        """Learn that something may be missing."""
+        """Count a gap and tell it: messages may be missing."""
         self.gaps += 1
         self._emit("gap", seconds)
 
     def interrupted(self, since: float) -> None:
-        """Learn that the connection is gone."""
+        """Note that the connection is lost; messages may be missing from ``since`` on."""
         if self.state is SubscriptionState.SUBSCRIBED:
             if self._away_since is None:
                 self._away_since = since
             self.move(SubscriptionState.SUBSCRIBING)
 
     def finish(self, error: Exception | None = None) -> None:
-        """End it: at once where that was asked for, after what waits in the queue where an error ends it."""
-        self._mailbox.end(error, discard=error is None)
+        """End the subscription. With an error, what waits in the queue can still be read; without, it is discarded."""
+        self._queue.end(error, discard=error is None)
         if self.state is not SubscriptionState.UNSUBSCRIBED:
             self.move(SubscriptionState.UNSUBSCRIBED)
             if error is not None:
                 self._emit("error", error)
 
     def stop_reading(self) -> None:
-        """Hand out nothing more, and forget what waits."""
-        self._mailbox.end(discard=True)
+        """Hand out nothing more, and discard what waits."""
+        self._queue.end(discard=True)
 
     def stop_callbacks(self) -> asyncio.Task[None] | None:
-        """Cancel the callback that runs, unless it is the caller; return the task to wait for."""
+        """Cancel the task that runs the callbacks, unless it is the caller; return the task to wait for."""
         if self._pump is None or self._pump is asyncio.current_task():
             return None
         self._pump.cancel()
         return self._pump
 
     def move(self, state: SubscriptionState) -> None:
-        """Change the state and tell it."""
+        """Change the state and emit its event."""
         if self.state is not state:
             self.state = state
             self._emit(state)

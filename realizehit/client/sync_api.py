@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import httpx2
 
-from realizehit.client.home import PerProcess
 from realizehit.client.http import Attempts, Endpoint, encode_message, publish_in_batches, read_result, response_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
+from realizehit.client.ownership import PerProcess
 from realizehit.errors import ClientError
 
 

@@ -20,7 +20,8 @@ from realizehit.broker.url import Address
 from realizehit.client.channels import Block, encode_message, publish_in_blocks, result_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
 from realizehit.client.publisher import DEFAULT_URL
-from realizehit.client.wire import Backoff, was_silent
+from realizehit.client.reconnect_rules import was_silent
+from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
 
 PIPELINE_MESSAGES: Final = 1024  # written before the replies are read, which fit into the socket's buffer

@@ -17,22 +17,14 @@ from websockets.protocol import Event
 from websockets.sync.client import ClientConnection, connect
 
 from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error, is_secure
-from realizehit.client.home import Home
-from realizehit.client.payloads import decode_payload
+from realizehit.client.filters import computed_id, filters_of, is_wildcard
+from realizehit.client.ownership import Owner
+from realizehit.client.protocol import Notice, action, channel_in, parse_event, parse_reply
+from realizehit.client.proxies import no_socks
+from realizehit.client.received_message import ReceivedMessage
+from realizehit.client.reconnect_rules import STABLE_AFTER, asked_delay, may_return, may_try_again
 from realizehit.client.token import LOGGER, SyncToken, check, current_sync, renewal_delay, with_token
-from realizehit.client.wire import (
-    Backoff,
-    Notice,
-    action,
-    asked_delay,
-    computed_id,
-    filters_of,
-    may_return,
-    may_try_again,
-    no_socks,
-    parse_event,
-    parse_reply,
-)
+from realizehit.common.backoff import Backoff
 from realizehit.errors import (
     ClientError,
     Rejected,
@@ -41,9 +33,6 @@ from realizehit.errors import (
     SettingsError,
     TokenUnavailable,
 )
-
-STABLE_AFTER: Final = 10.0  # seconds that a connection must last to reset the back-off
-
 
 _logger: Final = logging.getLogger("realizehit.client")
 
@@ -82,8 +71,9 @@ class Subscriber:
         on_gap: called with seconds each time it is back, or the server's broker is; what was published in them may be
             missing.
         on_expiring: called with the seconds after which its token ends.
-        on_error: called with a `ClientError` for each payload that is no JSON, which is left out; without it the
-            logger ``realizehit.client`` warns.
+        on_error: called with a `ClientError` when a message is left out: for each payload that is no JSON, and once if
+            labels of a wildcard subscription's messages are malformed. Without it the logger ``realizehit.client``
+            warns.
         headers: sent with the opening handshake.
         token: who the subscriber is, a JSON Web Token; or a function that returns a fresh one. It is called for each
             connection, and after the server has told that the token expires. With a function it comes back also where
@@ -102,8 +92,8 @@ class Subscriber:
         PatternError: the pattern is no mapping, or cannot be written as JSON.
 
     Attributes:
-        id: the pattern's label on the wire, empty until it was subscribed once.
-        gaps: how often that happened.
+        id: the pattern's id on the wire, empty until the server has confirmed the subscription once.
+        gaps: how many gaps there were.
     """
 
     def __init__(
@@ -133,6 +123,8 @@ class Subscriber:
         self.gaps = 0
         self._url = url
         self._filters = filters_of(pattern)
+        self._is_wildcard = is_wildcard(self._filters)
+        self._told_malformed = False
         self._raw = raw
         self._on_gap = on_gap
         self._on_expiring = on_expiring
@@ -150,7 +142,7 @@ class Subscriber:
         self._response_timeout = response_timeout
         self._backoff = Backoff(backoff_base, backoff_cap)
         self._socket: _Socket | None = None
-        self._home: Home | None = None
+        self._owner: Owner | None = None
         self._began = 0.0
         self._renew_at = math.inf  # when a fresh token is to be sent
         self._closing = threading.Event()
@@ -167,14 +159,14 @@ class Subscriber:
         """
         if self._socket is not None or self._closing.is_set():
             raise RuntimeError("a subscriber connects once; make another one")
-        self._home = Home("subscriber")
+        self._owner = Owner("subscriber")
         self._socket = self._open()
         return self
 
     def close(self) -> None:
         """Disconnect, which ends the loop; any thread may call it, and again."""
         self._closing.set()
-        if self._socket is not None and self._home is not None and not self._home.is_inherited:
+        if self._socket is not None and self._owner is not None and not self._owner.is_inherited:
             self._socket.close()
 
     def __enter__(self) -> Self:
@@ -189,15 +181,39 @@ class Subscriber:
         return self
 
     def __next__(self) -> Any:
-        """Return the next payload; wait for it, and for the connection where that was lost.
+        """Return the next payload; wait for it, and for the connection if it is lost.
 
         Raises:
-            Disconnected, Rejected: the server will not have this subscriber any more.
+            Disconnected, Rejected: the server does not accept this subscriber any more.
         """
-        if self._socket is None or self._home is None:
+        while True:
+            message = self._receive()
+            if message is None:
+                raise StopIteration
+            if self._raw:
+                return message.raw
+            try:
+                return message.payload
+            except ClientError as error:
+                self._on_error(ClientError(f"a payload of {self._filters!r} is no JSON and was left out: {error}"))
+
+    def messages(self) -> Iterator[ReceivedMessage]:
+        """Iterate over messages: each has its payload, its text, and the pattern that it was published to.
+
+        A payload that is not JSON is not left out here: reading `ReceivedMessage.payload` raises.
+
+        Raises:
+            Disconnected, Rejected: the server does not accept this subscriber any more.
+        """
+        while (message := self._receive()) is not None:
+            yield message
+
+    def _receive(self) -> ReceivedMessage | None:
+        """Wait for the next message of the subscription; return ``None`` after `close`."""
+        if self._socket is None or self._owner is None:
             raise ClientError("the subscriber is not connected; use `with` or `connect`")
-        if self._home.is_inherited and not self._closing.is_set():
-            self._home.check()  # the thread that reads is not in this process
+        if self._owner.is_inherited and not self._closing.is_set():
+            self._owner.check()  # the thread that reads is not in this process
         while not self._closing.is_set():
             left = None if self._renew_at == math.inf else self._renew_at - time.monotonic()
             if left is not None and left <= 0:
@@ -210,19 +226,25 @@ class Subscriber:
             except ConnectionClosed as closed:
                 self._come_back(Lost.of(closed), self._socket.last_heard)
                 continue
-            label, mark, payload = message.partition(b"?")
-            if mark and label == self.id.encode():
-                if self._raw:
-                    return payload
+            head, mark, payload = message.partition(b"?")
+            wire_id, _, label = head.partition(b"@")
+            if mark and wire_id == self.id.encode():
+                if not self._is_wildcard:
+                    return ReceivedMessage(self._filters, payload)
                 try:
-                    return decode_payload(payload)
-                except ClientError as error:
-                    text = f"a payload of {self._filters!r} is no JSON and was left out: {error}"
-                    self._on_error(ClientError(text))
-                    continue
-            if message.startswith(b"{"):
+                    return ReceivedMessage(self._filters, payload, channel_in(label))
+                except ValueError as error:
+                    self._label_malformed(error)
+            elif message.startswith(b"{"):
                 self._notice(parse_event(message))
-        raise StopIteration
+        return None
+
+    def _label_malformed(self, error: ValueError) -> None:
+        """Report the first message whose label does not tell what it was published to."""
+        if not self._told_malformed:
+            self._told_malformed = True
+            text = f"a message of {self._filters!r} has a malformed label and was left out, as further ones will be"
+            self._on_error(ClientError(f"{text}: {error}"))
 
     def _notice(self, event: Notice | None) -> None:
         if event is None:
@@ -231,7 +253,7 @@ class Subscriber:
             self._on_expiring(event.seconds)
             if callable(self._token):
                 self._renew_at = time.monotonic() + renewal_delay(event.seconds)
-        if self.id not in event.labels:
+        if self.id not in event.ids:
             return
         if event.name == "gap":
             self.gaps += 1

@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any, Final
 
 from realizehit.client.connection import Connection, Lost
-from realizehit.client.pattern_key import pattern_key
+from realizehit.client.filters import computed_id, filters_of, pattern_key
+from realizehit.client.protocol import Notice, Reply
 from realizehit.client.subscription import Subscription
-from realizehit.client.wire import Backoff, Notice, Reply, computed_id, filters_of
+from realizehit.common.backoff import Backoff
 from realizehit.errors import ClientError, ErrorCode, Rejected
 
 _TRY_AGAIN: Final = (ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED)
@@ -28,7 +29,7 @@ class Topic:
         key: what tells patterns apart here.
         filters: the pattern.
         request_id: the id of its last ``sub``.
-        label: the pattern's id on this connection, empty while there is none.
+        id: the pattern's id on this connection, empty until the server has confirmed it.
         members: the subscriptions that share it.
         ready: done when it is in force; fails where the server refuses it.
         was_in_force: whether it ever was, so that an error now is that of coming back.
@@ -38,30 +39,35 @@ class Topic:
         self.key = key
         self.filters = filters
         self.request_id = ""
-        self.label = b""
+        self.id = b""
         self.members: list[Subscription] = []
         self.was_in_force = False
         self.ready = _quiet_future()
 
-    def deliver(self, payload: bytes) -> bool:
-        """Queue one payload for each member; see `Subscription.deliver`."""
+    def deliver(self, payload: bytes, label: bytes) -> bool:
+        """Queue one payload for each member; see `Subscription.deliver`.
+
+        Args:
+            payload: its JSON text.
+            label: the label that came with it; empty if there was none.
+        """
         full = False
         for member in tuple(self.members):
-            full |= member.deliver(payload)
+            full |= member.deliver(payload, label)
         return full
 
-    def in_force(self, label: str, now: float) -> None:
+    def in_force(self, wire_id: str, now: float) -> None:
         """Learn that the server has confirmed it."""
-        self.label = label.encode()
+        self.id = wire_id.encode()
         self.was_in_force = True
         if not self.ready.done():
             self.ready.set_result(None)
         for member in tuple(self.members):
-            member.in_force(label, now)
+            member.in_force(wire_id, now)
 
     def interrupted(self, since: float) -> None:
         """Learn that the connection is gone."""
-        self.label = b""
+        self.id = b""
         if self.ready.done():
             self.ready = _quiet_future()
         for member in tuple(self.members):
@@ -92,7 +98,7 @@ class Topics:
         self._retry = retry
         self._connection: Connection | None = None
         self._by_key: dict[object, Topic] = {}
-        self._by_label: dict[bytes, Topic] = {}
+        self._by_id: dict[bytes, Topic] = {}
 
     @property
     def members(self) -> list[Subscription]:
@@ -142,30 +148,37 @@ class Topics:
     def detach(self, since: float) -> None:
         """Learn that the connection is gone; messages may be missing from ``since`` on."""
         self._connection = None
-        self._by_label.clear()
+        self._by_id.clear()
         for topic in tuple(self._by_key.values()):
             topic.interrupted(since)
 
-    def deliver(self, label: bytes, payload: bytes) -> bool | None:
-        """Hand a payload on.
+    def deliver(self, head: bytes, payload: bytes) -> bool | None:
+        """Pass a payload on to its topic.
+
+        Args:
+            head: what stands before the payload: the topic's id, and perhaps ``@`` and a label.
+            payload: its JSON text.
 
         Returns:
-            ``None`` where no topic has this label, otherwise whether a reader should have its turn now.
+            ``None`` if no topic has this id, otherwise whether a reader should have its turn now.
         """
-        topic = self._by_label.get(label)
-        return None if topic is None else topic.deliver(payload)
+        topic, label = self._by_id.get(head), b""
+        if topic is None:
+            name, _, label = head.partition(b"@")
+            topic = self._by_id.get(name)
+        return None if topic is None else topic.deliver(payload, label)
 
     def notice(self, event: Notice) -> None:
         """Take what the server tells of subscriptions: a gap, or that it ended them."""
-        for label in event.labels:
-            topic = self._by_label.get(label.encode())
+        for wire_id in event.ids:
+            topic = self._by_id.get(wire_id.encode())
             if topic is None:
                 continue
             if event.name == "gap":
                 for member in tuple(topic.members):
                     member.gap(event.seconds)
             elif event.name == "unsubscribed":
-                del self._by_label[topic.label]
+                del self._by_id[topic.id]
                 if self._by_key.get(topic.key) is topic:
                     del self._by_key[topic.key]
                 error = Rejected(event.reason or "the server ended the subscription", event.code)
@@ -175,7 +188,7 @@ class Topics:
         """End everything, with an error or because the client was closed."""
         self._connection = None
         topics, self._by_key = self._by_key, {}
-        self._by_label.clear()
+        self._by_id.clear()
         for topic in topics.values():
             topic.end(error or ClientError("the client was closed"), error)
 
@@ -198,15 +211,15 @@ class Topics:
             loop.call_later(self._retry.next(), self._ask_again, topic, self._connection)
             return
         if failure is None:
-            label = reply.ret if reply.ret is not None else computed_id(topic.filters)
-            other = self._by_label.get(label.encode(), topic)
+            wire_id = reply.ret if reply.ret is not None else computed_id(topic.filters)
+            other = self._by_id.get(wire_id.encode(), topic)
             if other is topic or not other.members:
                 self._retry.reset()
-                self._by_label[label.encode()] = topic
-                topic.in_force(label, loop.time())
+                self._by_id[wire_id.encode()] = topic
+                topic.in_force(wire_id, loop.time())
                 return
             # A server that does not know of collisions.
-            text = f"{topic.filters!r} has the id of {other.filters!r}, {label}; use another connection for it"
+            text = f"{topic.filters!r} has the id of {other.filters!r}, {wire_id}; use another connection for it"
             failure = Rejected(text, ErrorCode.ID_COLLISION)
         del self._by_key[topic.key]
         topic.end(failure, failure)
@@ -214,8 +227,8 @@ class Topics:
     def _unsubscribed(self, topic: Topic, confirmed: asyncio.Future[None], reply: Reply | Lost) -> None:
         """Take the reply to ``unsub``; an error says that the server knows of none, which is as good."""
         # Here and not by whoever waits: a new `sub` of this pattern may be answered right behind it.
-        if self._by_label.get(topic.label) is topic:
-            del self._by_label[topic.label]
+        if self._by_id.get(topic.id) is topic:
+            del self._by_id[topic.id]
         if not confirmed.done():
             confirmed.set_result(None)
 

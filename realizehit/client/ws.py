@@ -1,6 +1,7 @@
 """The WebSocket client: subscribes to patterns, and comes back by itself when the connection is lost.
 
-One task serves the connection and, when it is gone, makes the next one. What is subscribed to is `Topics`' affair.
+One task serves the connection and opens the next one when it is lost (`Reconnecting`). `Topics` holds what the client
+is subscribed to.
 """
 
 from __future__ import annotations
@@ -9,31 +10,31 @@ import asyncio
 import ssl as ssl_module
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from realizehit.client.connection import Connection, Lost, is_secure, open_connection
+from realizehit.client.connection import Connection, Lost, is_secure
 from realizehit.client.events import Callback, Emitter
-from realizehit.client.home import Home
-from realizehit.client.mailbox import Overflow
+from realizehit.client.filters import filters_of
+from realizehit.client.ownership import Owner
+from realizehit.client.payload_queue import Overflow
+from realizehit.client.protocol import Notice
+from realizehit.client.received_message import ReceivedMessage
+from realizehit.client.reconnecting import Handlers, Reconnecting
 from realizehit.client.subscription import Subscription, SubscriptionState
-from realizehit.client.token import Token, check, current, renewal_delay, with_token
+from realizehit.client.token import Token, check, current
+from realizehit.client.token_renewal import TokenRenewal
 from realizehit.client.topics import Topics
-from realizehit.client.wire import Backoff, Notice, asked_delay, filters_of, may_return, may_try_again
+from realizehit.common.backoff import Backoff
 from realizehit.errors import (
     ClientError,
     Disconnected,
     ErrorCode,
     Rejected,
     ResponseTimeout,
-    ServerUnavailable,
     SettingsError,
-    TokenUnavailable,
 )
 
-__all__ = ["Overflow", "Subscription", "SubscriptionState", "WSClient"]
-
-STABLE_AFTER: Final = 10.0
-"""Seconds that a connection must last to count as a success: one that is lost sooner does not reset the back-off."""
+__all__ = ["Overflow", "ReceivedMessage", "Subscription", "SubscriptionState", "WSClient"]
 
 OverflowPolicy = Literal["drop_oldest", "drop_newest", "error"]
 
@@ -112,8 +113,7 @@ class WSClient(Emitter):
         check(token, headers)
         self.url = url
         self._headers = headers
-        self._token = token
-        self._options: dict[str, Any] = {
+        options: dict[str, Any] = {
             "proxy": proxy,
             "open_timeout": open_timeout,
             "ping_interval": heartbeat,
@@ -122,21 +122,22 @@ class WSClient(Emitter):
             **({"ssl": ssl} if ssl is not None else {}),
         }
         self._response_timeout = response_timeout
-        self._backoff = Backoff(backoff_base, backoff_cap)
         self._maxsize = maxsize
         self._overflow = Overflow(overflow)
+        self._topics = Topics(Backoff(backoff_base, backoff_cap))
+        self._reconnecting = Reconnecting(url, headers, token, Backoff(backoff_base, backoff_cap), options)
+        self._handlers = Handlers(
+            self._on_connected, self._on_disconnected, self._on_failure, self._topics.deliver, self._on_event
+        )
+        self._renewal = TokenRenewal(Backoff(backoff_base, backoff_cap), response_timeout, self._on_failure)
         self._connection: Connection | None = None
         self._runner: asyncio.Task[None] | None = None
         self._opened = False
-        self._home: Home | None = None
-        self._closing = False
-        self._renewal: asyncio.Task[None] | None = None
+        self._owner: Owner | None = None
         self._ended: asyncio.Future[None] | None = None
-        self._renewal_delays = backoff_base, backoff_cap
-        self._topics = Topics(Backoff(backoff_base, backoff_cap))
 
     def __repr__(self) -> str:
-        state = "connected" if self.connected else "closed" if self._closing else "disconnected"
+        state = "connected" if self.connected else "closed" if self._reconnecting.closing else "disconnected"
         return f"<WSClient {self.url} {state}>"
 
     # ---- life
@@ -159,16 +160,16 @@ class WSClient(Emitter):
             Rejected: it refused the handshake; ``status`` says how.
             TokenUnavailable: the function that gives tokens failed.
         """
-        if self._opened or self._closing:
+        if self._opened or self._reconnecting.closing:
             raise RuntimeError("a client connects once; make another one")
         self._opened = True
-        self._home = Home("client")
+        self._owner = Owner("client")
         try:
-            connection = await self._open()
+            connection = await self._reconnecting.open()
         except BaseException:
             self._opened = False
             raise
-        if self._closing:
+        if self._reconnecting.closing:
             await connection.close()
             raise ClientError("the client was closed")
         self._connection = connection
@@ -179,12 +180,12 @@ class WSClient(Emitter):
 
     async def close(self) -> None:
         """Disconnect and end all subscriptions; calling it again does nothing."""
-        if self._home is not None and self._home.is_inherited:
-            self._closing = True
+        if self._owner is not None and self._owner.is_inherited:
+            self._reconnecting.closing = True
             return  # the connection is that of the process that this one was forked from
-        if self._home is not None:
-            self._home.check()
-        self._closing = True
+        if self._owner is not None:
+            self._owner.check()
+        self._reconnecting.closing = True
         if self._runner is None:
             return
         subscriptions = self.subscriptions
@@ -205,9 +206,9 @@ class WSClient(Emitter):
         Raises:
             Disconnected, Rejected: the server will not have the client; `close` raises nothing.
         """
-        if self._ended is None or self._home is None:
+        if self._ended is None or self._owner is None:
             raise RuntimeError("the client is not connected")
-        self._home.check()
+        self._owner.check()
         await asyncio.shield(self._ended)
 
     async def __aenter__(self) -> Self:
@@ -234,7 +235,8 @@ class WSClient(Emitter):
         Several subscriptions to one pattern each get every payload; on the wire there is one.
 
         Args:
-            pattern: a mapping of filters, or a `Pattern`.
+            pattern: a mapping of filters, or a `Pattern`. A value of ``*`` leaves a filter's value open, and
+                ``"*": "*"`` allows further filters; `Subscription.messages` tells what each message was published to.
             callback: called with each payload, as ``subscription.on("payload", callback)``.
             raw: whether payloads come as the JSON text they were published as, ``bytes``.
             maxsize: how many payloads may wait in its queue; the client's where it is not given.
@@ -242,7 +244,8 @@ class WSClient(Emitter):
 
         Raises:
             PatternError: the pattern is no mapping, or cannot be written as JSON.
-            Rejected: the server refuses it; ``code`` says why, ``id-collision`` for one.
+            Rejected: the server refuses it; ``code`` says why, for example ``forbidden`` or ``id-collision``, and
+                ``too-many-shapes`` or ``wildcard-unsupported`` for a wildcard.
             ServerUnavailable: the server cannot reach its broker.
             ResponseTimeout: no answer in time, perhaps because the connection is away.
             ClientError: the client is closed, or ended meanwhile.
@@ -271,8 +274,8 @@ class WSClient(Emitter):
             self._topics.leave(subscription)
             subscription.finish()
             raise
-        if subscription.state is SubscriptionState.SUBSCRIBING and topic.label:  # it joined one that is in force
-            subscription.in_force(topic.label.decode(), 0.0)
+        if subscription.state is SubscriptionState.SUBSCRIBING and topic.id:  # it joined one that is in force
+            subscription.in_force(topic.id.decode(), 0.0)
         return subscription
 
     async def unsubscribe(self, pattern: Mapping[str, Any]) -> None:
@@ -314,7 +317,7 @@ class WSClient(Emitter):
         """
         self._check_open()
         check(token, self._headers)
-        self._token = token
+        self._reconnecting.token = token
         if self._connection is None:
             raise Disconnected("the connection is away")
         await self._connection.request("auth", token=await current(token), timeout=self._response_timeout)
@@ -341,115 +344,58 @@ class WSClient(Emitter):
 
     # ---- the connection
 
-    async def _open(self) -> Connection:
-        headers = self._headers if self._token is None else with_token(self._headers, await current(self._token))
-        return await open_connection(self.url, additional_headers=headers, **self._options)
-
-    def _notice(self, event: Notice) -> None:
-        """Take what the server tells unasked."""
-        if event.name != "expiring":
-            self._topics.notice(event)
-            return
-        self._emit("expiring", event.seconds)
-        if callable(self._token) and self._connection is not None and self._renewal is None:
-            renewal = self._renew(self._connection, renewal_delay(event.seconds))
-            self._renewal = asyncio.create_task(renewal, name="realizehit client token")
-
-    async def _renew(self, connection: Connection, delay: float) -> None:
-        """Give a connection a fresh token, however many attempts that takes; its end is that of this task."""
-        await asyncio.sleep(delay)
-        backoff = Backoff(*self._renewal_delays)
-        while callable(self._token):
-            try:
-                token = await current(self._token)
-                await connection.request("auth", token=token, timeout=self._response_timeout)
-            except Disconnected:
-                break
-            except (TokenUnavailable, Rejected, ServerUnavailable, ResponseTimeout) as error:
-                self._emit("error", error)
-            except Exception as defect:  # noqa: BLE001 - nobody awaits this task, and the token still ends
-                self._emit("error", ClientError(f"renewing the token failed: {defect!r}"))
-            else:
-                break
-            await asyncio.sleep(backoff.next())
-        self._renewal = None
-
-    def _stop_renewal(self) -> None:
-        task, self._renewal = self._renewal, None
-        if task is not None:
-            task.cancel()
-
     def _check_open(self) -> None:
-        if self._closing:
+        if self._reconnecting.closing:
             raise ClientError("the client is closed")
         if self._ended is None:
             raise ClientError("the client is not connected; use `async with` or `connect`")
-        if self._home is not None:
-            self._home.check()
+        if self._owner is not None:
+            self._owner.check()
         if self._ended.done():
             error = self._ended.exception()
             assert error is not None
             raise error
 
     async def _run(self, connection: Connection) -> None:
-        """Serve one connection after the other until the client ends."""
-        loop = asyncio.get_running_loop()
         error: ClientError | None = None
         try:
-            while True:
-                began = loop.time()
-                self._connected(connection)
-                lost = await connection.serve(self._topics.deliver, self._notice)
-                if loop.time() - began >= STABLE_AFTER:
-                    self._backoff.reset()
-                self._disconnected(connection, lost)
-                if not may_return(lost.close_code, self._token):
-                    error = lost
-                if error is not None or self._closing:
-                    return
-                delay = asked_delay(lost.close_code, lost.reason)
-                connection = await self._come_back(self._backoff.next() if delay is None else delay)
-        except Rejected as refused:
-            error = refused
-        except Exception as defect:  # noqa: BLE001 - whoever waits must learn of it
-            error = ClientError(f"the client failed: {defect!r}")
-            error.__cause__ = defect
+            error = await self._reconnecting.serve(connection, self._handlers)
         finally:
             self._finish(error)
 
-    def _connected(self, connection: Connection) -> None:
+    def _on_event(self, event: Notice) -> None:
+        if event.name != "expiring":
+            self._topics.notice(event)
+            return
+        self._emit("expiring", event.seconds)
+        if callable(self._reconnecting.token) and self._connection is not None:
+            self._renewal.start(self._connection, lambda: self._reconnecting.token, event.seconds)
+
+    def _on_connected(self, connection: Connection) -> None:
         if self._connection is None:
             self._connection = connection
             self._topics.attach(connection)
         self._emit("connected")
 
-    def _disconnected(self, connection: Connection, lost: Lost) -> None:
+    def _on_disconnected(self, connection: Connection, lost: Lost) -> None:
         self._connection = None
-        self._stop_renewal()
-        if not self._closing:
+        self._renewal.stop()
+        if not self._reconnecting.closing:
             self._topics.detach(connection.last_heard)
         self._emit("disconnect", lost)
 
-    async def _come_back(self, delay: float) -> Connection:
-        while True:
-            await asyncio.sleep(delay)
-            try:
-                return await self._open()
-            except (Rejected, ServerUnavailable, TokenUnavailable) as error:
-                if not may_try_again(error):
-                    raise
-                self._emit("error", error)
-            delay = self._backoff.next()
+    def _on_failure(self, error: ClientError) -> None:
+        self._emit("error", error)
 
     def _finish(self, error: ClientError | None) -> None:
         """End everything, with an error or because the client was closed."""
         self._connection = None
-        self._stop_renewal()
+        self._renewal.stop()
         self._topics.end(error)
         assert self._ended is not None
         if error is None:
             self._ended.set_result(None)
             return
         self._ended.set_exception(error)
-        self._ended.exception()  # seen: the event tells it, and the subscriptions
+        self._ended.exception()  # mark it as retrieved: the event and the subscriptions report it
         self._emit("error", error)

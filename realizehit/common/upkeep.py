@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from realizehit.common.backoff import Backoff
 from realizehit.common.seldom import REMINDER, Seldom
 
 logger: Final = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ async def keep_up(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> N
     """
     loop = asyncio.get_running_loop()
     failures = Failures(what)
-    pause = RESTART_FIRST
+    pauses = Backoff(RESTART_FIRST, RESTART_MOST, jitter=False)
     while True:
         began = loop.time()
         try:
@@ -114,6 +115,5 @@ async def keep_up(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> N
         else:
             return
         if loop.time() - began >= STEADY:
-            pause = RESTART_FIRST
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, RESTART_MOST)
+            pauses.reset()
+        await asyncio.sleep(pauses.next())

@@ -23,6 +23,7 @@ from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus, BusState
 from realizehit.errors import AccessDenied, BrokerError, ErrorCode
 from realizehit.http import assets, openapi, welcome
+from realizehit.http.audience import Audience
 from realizehit.http.fast_path import Handler
 from realizehit.http.problems import DEFECT, PROBLEM, RETRY_AFTER, BrokerErrorReporter, problem_of
 from realizehit.http.publishing import Publish, PublishBatch
@@ -42,6 +43,7 @@ def create_app(
     transports: Sequence[Route] = (),
     more: Sequence[Route] = (),
     gate: Gate | None = None,
+    subscribers: Callable[[bytes], int] | None = None,
 ) -> Application:
     """Build the application.
 
@@ -53,6 +55,7 @@ def create_app(
         publish: whether messages can be published here; health and metrics are served anyway.
         transports: routes that tell pages of other origins themselves what they may read.
         more: further routes.
+        subscribers: returns how many clients of this process are subscribed to a channel.
         gate: decides who may publish; without one, access has to be controlled elsewhere.
     """
     settings = settings or Settings()
@@ -103,6 +106,8 @@ def create_app(
         single = Publish(bus, settings, metrics, gate, broker_errors)
         endpoints[settings.prefix] = endpoints[settings.prefix.rstrip("/") or "/"] = single
         endpoints[settings.prefix + "batch"] = PublishBatch(bus, settings, metrics, gate, broker_errors)
+        audience = Audience(bus, gate, broker_errors, subscribers)
+        routes.append(Route(settings.prefix + "audience", audience.answer))
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
     figures = frozenset(("/metrics", "/readyz"))
     console = frozenset(route.path for route in more)
@@ -153,7 +158,7 @@ class _Pages:
         )
         if asks_first or path in self._checked:
             try:
-                self._gate.check_use(peer_of(scope.get("client")), headers, figures=figures)
+                self._gate.pages.check_use(peer_of(scope.get("client")), headers, figures=figures)
             except AccessDenied as error:
                 status, media_type, body = problem_of(error.code, str(error))
                 await Response(body, status, media_type=media_type.decode())(scope, receive, send)

@@ -1,8 +1,6 @@
-"""The page ``/console``: what it consists of, and who may have it.
+"""The page ``/console``: its files, and the check that only browsers on the same machine get it.
 
-It shows this server and publishes to it, so only browsers on the same machine get it:
-the peer must be a loopback address, and the request must not have come through a proxy or under a name of somebody
-else's, which a stranger's page could let point here (DNS rebinding).
+The page shows this server's figures and publishes to it; `realizehit.access.local` decides which requests are local.
 
 Source: the console, ``docs/console.md``.
 """
@@ -20,17 +18,18 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from realizehit import __version__
-from realizehit.access.local import is_forwarded, is_local_host, is_local_page
-from realizehit.access.peers import UNIX, is_loopback, peer_of
+from realizehit.access.local import console_refusal
+from realizehit.access.peers import peer_of
 from realizehit.access.refusals import RefusalLog
 from realizehit.settings import Settings
+from realizehit.transports.admission import headers_of
 
 PATH: Final = "/console"
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 HEADERS: Final = {
-    # Nothing from elsewhere, nothing inline, nobody else's frame; 'self' covers the WebSocket of the same port.
+    # No foreign content, no inline scripts, no foreign frames; 'self' covers the WebSocket of the same port.
     "Content-Security-Policy": (
         "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
@@ -51,9 +50,9 @@ def routes(settings: Settings, ws_port: Callable[[], int], log: RefusalLog | Non
     """Return the page's routes.
 
     Args:
-        settings: where publishers are served, if they are.
-        ws_port: returns the port of the WebSocket server, to which a page that was asked for on another one moves.
-        log: is told of requests that are refused.
+        settings: say where publishers are served, if they are.
+        ws_port: returns the port of the WebSocket server; requests on another port are redirected there.
+        log: logs requests that are refused.
     """
     folder = files("realizehit") / "static" / "console"
     page = (folder / "console.html").read_text(encoding="utf-8")
@@ -84,22 +83,14 @@ def check(request: Request) -> str:
     """Let a request pass that comes from a browser on this machine.
 
     Returns:
-        The name under which the browser knows this machine, as it stands in an address.
+        The name under which the browser knows this machine, as it stands in a URL.
 
     Raises:
         HTTPException: 403, with what to do instead.
     """
-    headers = dict(request.scope["headers"])
-    peer = peer_of(request.scope.get("client"))
-    if peer == UNIX or not is_loopback(peer):  # no browser opens a Unix socket
-        raise HTTPException(403, _HOW)
-    host = request.headers.get("host", "")
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if not is_local_host(host.encode("latin-1")):
-        raise HTTPException(403, f"the Host is {host[:100]!r}, which is not this machine's own name for itself; {_HOW}")
-    if is_forwarded(headers):
-        raise HTTPException(403, f"the request came through a proxy; {_HOW}")
-    # Whoever follows a link to the page is where the browser is; no page gets at what is shown then.
-    if not is_local_page(headers) and ("origin" in request.headers or headers.get(b"sec-fetch-mode") != b"navigate"):
-        raise HTTPException(403, f"the request comes from another page; {_HOW}")
-    return f"[{name}]" if ":" in name else name
+    headers, _ = headers_of(request.scope)
+    reason = console_refusal(peer_of(request.scope.get("client")), headers)
+    if reason is not None:
+        raise HTTPException(403, f"{reason}; {_HOW}")
+    host = headers[b"host"].decode("latin-1")
+    return host[: host.index("]") + 1] if host.startswith("[") else host.partition(":")[0]

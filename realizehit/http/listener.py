@@ -1,4 +1,4 @@
-"""Accepting: uvicorn on sockets that are bound already, with the front door as the protocol of each connection."""
+"""Accepts connections: uvicorn on sockets that are already bound, with the front door as their protocol."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from realizehit.errors import SettingsError
 from realizehit.http.api import Application
 from realizehit.http.front_door import FrontDoor
 from realizehit.settings import Settings
-from realizehit.transports.fd_reserve import Room
+from realizehit.transports.fd_reserve import FdReserve
 from realizehit.transports.guard import Guard
 from realizehit.transports.websocket import WebSocketTransport
 
 logger: Final = logging.getLogger(__name__)
 
-SHUTDOWN_TIMEOUT: Final = 5.0  # seconds for a client's part in the end of a TLS connection
-BACKLOG: Final = 4096  # connections that may wait to be accepted; the own limit of most systems is lower
+SHUTDOWN_TIMEOUT: Final = 5.0  # seconds for a client to end its side of a TLS connection
+BACKLOG: Final = 4096  # connections that may wait to be accepted; most systems have a lower limit
 
 
 class Listener:
     """Accepts connections for a node until it is closed.
 
     Args:
-        app: serves what is HTTP.
+        app: serves HTTP requests.
         settings: the bounds of a request.
         guard: decides who is let in.
-        room: knows whether there is room for another connection.
-        draining: whether each answer is to be its connection's last one.
+        fd_reserve: tells whether a file descriptor is left for a client.
+        draining: returns whether each response is to be the last one of its connection.
     """
 
     def __init__(
-        self, app: Application, settings: Settings, guard: Guard, room: Room, draining: Callable[[], bool]
+        self, app: Application, settings: Settings, guard: Guard, fd_reserve: FdReserve, draining: Callable[[], bool]
     ) -> None:
         self._app = app
         self._settings = settings
@@ -51,7 +51,7 @@ class Listener:
             keep_alive=settings.keep_alive,
             max_head=settings.max_head_bytes,
             guard=guard,
-            room=room,
+            fd_reserve=fd_reserve,
             direct=app.direct,
             draining=draining,
         )
@@ -59,26 +59,26 @@ class Listener:
 
     @property
     def connections(self) -> int:
-        """How many connections there are that no transport of a client has taken."""
+        """How many connections the HTTP server has; clients that the engine has taken over are not among them."""
         return sum(len(server.server_state.connections) for server, _ in self._servers)
 
     async def accept(
         self,
         sockets: Sequence[socket.socket],
-        place: str,
+        address: str,
         websocket: WebSocketTransport | None,
         tls: ssl.SSLContext | None,
     ) -> None:
         """Listen on bound sockets.
 
         Args:
-            sockets: this listener's from here on.
-            place: what they are called in errors.
-            websocket: takes the WebSocket handshakes; ``None`` where there are none.
-            tls: the certificate; ``None`` for none.
+            sockets: the listener closes them.
+            address: of the sockets, for errors.
+            websocket: takes the WebSocket handshakes; ``None`` for a listener without WebSockets.
+            tls: the certificate; ``None`` for plain HTTP.
 
         Raises:
-            SettingsError: they cannot be listened on.
+            SettingsError: listening failed.
         """
         door: Any = partial(self._door, websocket=websocket)
         config = uvicorn.Config(
@@ -93,7 +93,7 @@ class Listener:
             backlog=BACKLOG,
             timeout_graceful_shutdown=5,
         )
-        # Not as an argument, with which uvicorn would silence its access logger for the whole program.
+        # Not passed as an argument, since uvicorn would then silence its access logger for the whole program.
         config.access_log = self._settings.access_log
         config.load()
         config.ssl = tls
@@ -105,18 +105,18 @@ class Listener:
                 self._servers.pop()
                 error = task.exception()
                 if error is None or isinstance(error, OSError):
-                    raise SettingsError(f"cannot listen on {place}: {error or 'the server stopped'}")
+                    raise SettingsError(f"cannot listen on {address}: {error or 'the server stopped'}")
                 raise error
             await asyncio.sleep(0.001)
 
     def stop(self) -> None:
-        """Stop accepting at once: the sockets are closed in the loop's next turn. `close` is still to follow."""
+        """Stop accepting at once: the sockets are closed in the loop's next turn. `close` must still be called."""
         for server, _ in self._servers:
             for each in server.servers:
                 each.close()
 
     async def close(self) -> None:
-        """Stop accepting, and wait for the requests that are under way; calling it again does nothing."""
+        """Stop accepting, and wait for the requests under way; calling it again does nothing."""
         servers, self._servers = self._servers, []
         for server, _ in servers:
             server.should_exit = True
@@ -126,11 +126,11 @@ class Listener:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers: signals are the process's affair, see `run`.
+    """uvicorn's server without its signal handlers: the process handles signals, see `realizehit.process`.
 
     Args:
-        config: uvicorn's.
-        handshake_timeout: seconds for a TLS handshake, for which uvicorn leaves what the event loop does, a minute.
+        config: of uvicorn.
+        handshake_timeout: seconds for a TLS handshake; the default of the event loop is a minute.
     """
 
     def __init__(self, config: uvicorn.Config, handshake_timeout: float) -> None:
@@ -159,7 +159,7 @@ class _Server(uvicorn.Server):
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what is due ten times a second; an error here must not end the task that closes the sockets at the end."""
+        """Run uvicorn's timer, ten times a second; an error must not end the task that closes the sockets later."""
         try:
             return await super().on_tick(counter)
         except Exception as error:  # noqa: BLE001 - as above

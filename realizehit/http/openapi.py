@@ -63,6 +63,39 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "detail": {"type": "string"},
         },
     },
+    "Audience": {
+        "type": "object",
+        "required": ["channel", "id", "nodes", "channels", "shapes"],
+        "properties": {
+            "channel": {"type": "string", "description": "What the pattern is at the broker."},
+            "id": {"type": "string", "pattern": "^[0-9a-f]{8}$"},
+            "nodes": {"type": "integer", "minimum": 0, "description": "What a publication would be answered with."},
+            "channels": {
+                "type": "array",
+                "description": "Where a publication would go: its own channel, then one for each shape that applies.",
+                "items": {
+                    "type": "object",
+                    "required": ["channel", "id", "shape", "nodes", "subscribers"],
+                    "properties": {
+                        "channel": {"type": "string"},
+                        "id": {"type": "string", "pattern": "^[0-9a-f]{8}$"},
+                        "shape": {"type": ["string", "null"], "description": "null for the publication's own channel."},
+                        "nodes": {"type": "integer", "minimum": 0, "description": "Servers subscribed at the broker."},
+                        "subscribers": {
+                            "type": ["integer", "null"],
+                            "minimum": 0,
+                            "description": "Clients of the answering process; null where it serves none.",
+                        },
+                    },
+                },
+            },
+            "shapes": {
+                "type": "array",
+                "description": "All shapes of wildcard subscriptions that are in use.",
+                "items": {"type": "string"},
+            },
+        },
+    },
     "BatchResult": {
         "type": "object",
         "required": ["results", "queued", "failed"],
@@ -113,12 +146,14 @@ def document(settings: Settings, *, publish: bool) -> dict[str, Any]:
         prefix = settings.prefix
         paths[prefix] = {"post": _publish()}
         paths[prefix + "batch"] = {"post": _batch(settings)}
+        paths[prefix + "audience"] = {"get": _audience()}
     components: dict[str, Any] = {"schemas": _SCHEMAS}
     if settings.keys is not None:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path in paths.values():
-            if "post" in path:
-                path["post"]["security"] = [{"key": []}]
+            for operation in path.values():
+                if operation["operationId"] in _FOR_PUBLISHERS:
+                    operation["security"] = [{"key": []}]
     return {
         "openapi": "3.1.0",
         "info": {"title": "realizehit", "version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
@@ -164,6 +199,27 @@ def _batch(settings: Settings) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {_JSON: {"schema": body}}},
     }
 
+
+def _audience() -> dict[str, Any]:
+    pattern = {
+        "name": "pat",
+        "in": "query",
+        "required": True,
+        "description": "The pattern as JSON; kind=news,channel=CNN is understood too.",
+        "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Pattern"}}},
+    }
+    return {
+        **_operation(
+            "audience",
+            "Who would get a publication to a pattern; nothing is published",
+            _content("Where it would go.", _JSON, "Audience"),
+            **_problems(400, 401, 403, 408, 429, 431, 502, 503),
+        ),
+        "parameters": [pattern],
+    }
+
+
+_FOR_PUBLISHERS: Final = frozenset(("publish", "publishBatch", "audience"))
 
 _MEANINGS: Final = {
     400: "The body is not what is asked for.",

@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Final
+from math import ceil
+from typing import Final, NamedTuple
 
 from realizehit.common.seldom import REMINDER, Seldom, more
-from realizehit.errors import BrokerError, ErrorCode, PublishUnclear
+from realizehit.errors import (
+    AccessDenied,
+    BrokerError,
+    BrokerUnavailable,
+    ErrorCode,
+    PatternError,
+    PublishUnclear,
+    RequestError,
+)
 from realizehit.node.messages import problem
 
 logger: Final = logging.getLogger(__name__)
@@ -54,3 +63,34 @@ def problem_of(code: str, detail: str) -> tuple[HTTPStatus, bytes, bytes]:
     """Return status, media type and body of the problem document for an error."""
     status = _STATUS.get(ErrorCode(code), HTTPStatus.BAD_REQUEST)
     return status, PROBLEM, problem(status, detail, code)
+
+
+class Refusal(NamedTuple):
+    """The answer to a request that failed."""
+
+    status: HTTPStatus
+    media_type: bytes
+    body: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+def refusal_of(error: BaseException, broker_errors: BrokerErrorReporter) -> Refusal | None:
+    """Return the answer to a request that failed for a known reason; ``None`` for a defect of the server."""
+    wait: float | None = None
+    if isinstance(error, AccessDenied):
+        wait = error.retry_after
+        status, media_type, body = problem_of(error.code, str(error))
+    elif isinstance(error, RequestError | PatternError):
+        status, media_type, body = problem_of(error.code, str(error))
+    elif isinstance(error, BrokerUnavailable):
+        # Clients send again where they find Retry-After.
+        wait = None if isinstance(error, PublishUnclear) else RETRY_AFTER
+        status, media_type, body = problem_of(error.code, broker_errors.report(error))
+    elif isinstance(error, BrokerError):
+        status, media_type, body = problem_of(ErrorCode.BROKER_REFUSED, str(error))
+    else:
+        return None
+    headers = [] if wait is None else [(b"retry-after", b"%d" % ceil(wait))]
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return Refusal(status, media_type, body, headers)

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from email.message import Message as Headers
 from functools import lru_cache
 from http import HTTPStatus
-from math import ceil
 from typing import Any, Final
 
 import orjson
@@ -27,16 +26,12 @@ from realizehit.broker.base import Bus
 from realizehit.broker.publication import Publication
 from realizehit.common.seldom import Seldom, more
 from realizehit.errors import (
-    AccessDenied,
-    BrokerError,
-    BrokerUnavailable,
     ErrorCode,
     PatternError,
-    PublishUnclear,
     RequestError,
 )
 from realizehit.http.fast_path import Respond
-from realizehit.http.problems import DEFECT, LOG_INTERVAL, PROBLEM, RETRY_AFTER, BrokerErrorReporter, problem_of
+from realizehit.http.problems import DEFECT, LOG_INTERVAL, PROBLEM, BrokerErrorReporter, refusal_of
 from realizehit.node.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.admission import readable
@@ -97,7 +92,9 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
-            key = None if self.gate is None else self.gate.publisher(peer_of(scope.get("client")), headers)
+            key = (
+                None if self.gate is None else self.gate.publishers.authenticate(peer_of(scope.get("client")), headers)
+            )
             media_type = self._media_type(headers.get(b"content-type", b""))
             check_coding(scope["headers"])
             self._check_size(headers.get(b"content-length"))
@@ -122,38 +119,26 @@ class Endpoint:
         self, error: BaseException, client: object, headers: Mapping[bytes, bytes]
     ) -> tuple[int, bytes, bytes, list[tuple[bytes, bytes]]]:
         """Return status, media type, body and further headers of the answer to what went wrong, and count it."""
-        wait: float | None = None
-        if isinstance(error, AccessDenied):
-            wait = error.retry_after
-            status, media_type, body = problem_of(error.code, str(error))
-        elif isinstance(error, RequestError | PatternError):
+        if isinstance(error, RequestError | PatternError):
             self.metrics.count("invalid")
             if error.code == ErrorCode.TOO_LARGE:
                 self._limited(client, headers)
             elif self.gate is not None:
                 # The code alone: the text may quote the body, which is nothing for a log.
-                self.gate.log.note("invalid", peer=peer_of(client), headers=headers, detail=str(error.code))
-            status, media_type, body = problem_of(error.code, str(error))
-        elif isinstance(error, BrokerUnavailable):
-            # A client takes Retry-After as leave to send again.
-            wait = None if isinstance(error, PublishUnclear) else RETRY_AFTER
-            status, media_type, body = problem_of(error.code, self.broker_errors.report(error))
-        elif isinstance(error, BrokerError):
-            status, media_type, body = problem_of(ErrorCode.BROKER_REFUSED, str(error))
-        else:
-            status, media_type, body = HTTPStatus.INTERNAL_SERVER_ERROR, PROBLEM, DEFECT
-        more = [] if wait is None else [(b"retry-after", b"%d" % ceil(wait))]
-        if status is HTTPStatus.UNAUTHORIZED:
-            more.append((b"www-authenticate", b"Bearer"))
-        elif isinstance(error, EncodedBody):
+                self.gate.refusals.log.note("invalid", peer=peer_of(client), headers=headers, detail=str(error.code))
+        refusal = refusal_of(error, self.broker_errors)
+        if refusal is None:
+            return HTTPStatus.INTERNAL_SERVER_ERROR.value, PROBLEM, DEFECT, []
+        more = refusal.headers
+        if isinstance(error, EncodedBody):
             more.append((b"accept-encoding", b"identity"))
-        return status.value, media_type, body, more
+        return refusal.status.value, refusal.media_type, refusal.body, more
 
     def _admit(
         self, client: tuple[str, int] | None, headers: Mapping[bytes, bytes], body: bytes
     ) -> tuple[Key | None, str]:
         """Decide about a request that comes without ASGI; return the key that it has and its media type."""
-        key = None if self.gate is None else self.gate.publisher(peer_of(client), headers)
+        key = None if self.gate is None else self.gate.publishers.authenticate(peer_of(client), headers)
         media_type = self._media_type(headers.get(b"content-type", b""))
         self._check_body(body)
         return key, media_type
@@ -215,7 +200,7 @@ class Endpoint:
 
     def _limited(self, client: object = None, headers: Mapping[bytes, bytes] | None = None) -> None:
         if self.gate is not None:
-            self.gate.count("payload_too_large", peer=peer_of(client) if client else None, headers=headers)
+            self.gate.refusals.count("payload_too_large", peer=peer_of(client) if client else None, headers=headers)
 
 
 def _with(respond: Respond, headers: Sequence[tuple[bytes, bytes]]) -> Respond:

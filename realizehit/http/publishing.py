@@ -50,7 +50,7 @@ class Publish(Endpoint):
         if (too_large := self.payload_error(publication)) is not None:
             raise too_large
         if key is not None and self.gate is not None:
-            denied = self.gate.publishes(key, [publication.channel])[0]
+            denied = self.gate.publishers.check_channels(key, [publication.channel])[0]
             if denied is not None:
                 self.metrics.count("denied")
                 raise denied
@@ -158,13 +158,13 @@ class PublishBatch(Endpoint):
                 self._limited()
         if key is not None and self.gate is not None:
             try:
-                self.gate.pay(key, len(items) - 1)
+                self.gate.publishers.charge(key, len(items) - 1)
             except AccessDenied:
                 self.metrics.count("denied", len(items))
                 raise
             places = [index for index, item in enumerate(checked) if isinstance(item, Publication)]
             channels = [item.channel for item in checked if isinstance(item, Publication)]
-            for index, denied in zip(places, self.gate.publishes(key, channels), strict=True):
+            for index, denied in zip(places, self.gate.publishers.check_channels(key, channels), strict=True):
                 if denied is not None:
                     checked[index] = denied
         return checked

@@ -1,7 +1,7 @@
-"""The application's side of a connection: each request that is not an everyday publication, as ASGI has it.
+"""The requests of a connection that the ASGI application serves.
 
-h11 reads the bodies and frames the answers, uvicorn's cycle joins it with the application. Which bytes are a request's,
-and when the next one begins, is the front door's affair.
+h11 parses the bodies and frames the responses; uvicorn's cycle connects h11 and the application. The front door decides
+which bytes belong to a request, and when the next request begins.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from realizehit.logs import ACCESS_LOGGER, HTTP_LOGGER
 from realizehit.transports.handover import TAKE_OVER
 from realizehit.transports.heads import Head
 
-_PART: Final = 64 * 1024  # bytes that h11 is given at once
-_EVENTS: Final = 16  # of h11 that are handled in one step
-_BYTES_PER_CHUNK: Final = 8  # of framing that a byte of a chunked body may cost: a chunk of its own, say
-_LONGEST_TEXT: Final = 100  # characters of what the parser says
+_PART: Final = 64 * 1024  # bytes that h11 gets at once
+_EVENTS: Final = 16  # events of h11 that are handled in one step
+_BYTES_PER_CHUNK: Final = 8  # bytes of framing per byte of content in a chunked body, as with chunks of one byte
+_LONGEST_TEXT: Final = 100  # characters of the parser's message in an error
 
 
-class Fed(Enum):
-    """What came of a step in reading a body."""
+class Progress(Enum):
+    """The outcome of a step in reading a body."""
 
-    WHOLE = "it is here"
-    HUNGRY = "more bytes are needed"
-    FULL = "the application has enough for now"
-    BUSY = "another step can be taken at once"
+    COMPLETE = "the body is complete"
+    NEEDS_BYTES = "more bytes are needed"
+    PAUSED = "the application has enough bytes for now"
+    MORE_STEPS = "another step is possible at once"
 
 
 class BodyFault(Exception):
     """A body that cannot be read.
 
     Attributes:
-        status: of the answer.
+        status: of the response.
     """
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
@@ -57,29 +57,29 @@ class Owner(Protocol):
     """The protocol of the connection."""
 
     def is_last(self) -> bool:
-        """Whether the connection ends with the answer that is about to begin."""
+        """Whether the connection ends with the response that is about to begin."""
 
     def answered(self) -> None:
-        """Go on: the answer is complete."""
+        """Continue: the response is complete."""
 
     def finish(self) -> None:
-        """End the connection once what was written is sent."""
+        """End the connection once everything written is sent."""
 
     def go_on(self) -> None:
-        """Read on: the application wants more of the body."""
+        """Continue: the application wants more of the body."""
 
     def hand_over(self) -> asyncio.Transport | None:
-        """Let go of the connection, and return it; ``None`` where it is going."""
+        """Give the connection away, and return its transport; ``None`` if it is ending."""
 
 
 class Requests:
     """The requests of one connection that go to the application, one after the other.
 
     Args:
-        config, server_state, app_state: what uvicorn gives each protocol.
+        config, server_state, app_state: what uvicorn passes to each protocol.
         loop: the event loop.
         transport: the connection.
-        client: its other end.
+        client: the address of the client.
         max_head: bytes that trailers and chunk extensions may have.
         owner: the protocol of the connection.
     """
@@ -105,19 +105,19 @@ class Requests:
         self._scheme: Literal["http", "https"] = "https" if is_ssl(transport) else "http"
         self._max_head = max_head
         self._owner = owner
-        # uvicorn looks whether the logger has handlers, which others in this process may have given it.
+        # uvicorn logs only where the logger has handlers, which other code in this process may have added.
         self._access_log = config.access_log and ACCESS_LOGGER.hasHandlers()
-        self.flow = Flow(transport, partial(loop.call_soon, owner.go_on))  # when it has taken what is there
+        self.flow = Flow(transport, partial(loop.call_soon, owner.go_on))  # once it has taken what is there
         self._output = _Output(transport, loop, owner.finish)
         self._conn: h11.Connection | None = None
         self._cycle: Cycle | None = None
         self._chunked = False
-        self._left = 0  # bytes of a body with a length that h11 has yet to be given
-        self._fed = self._taken = 0  # bytes that h11 was given of a chunked body, and those of them that are content
+        self._left = 0  # bytes of a body with a length that h11 has not got yet
+        self._fed = self._taken = 0  # bytes of a chunked body that h11 got, and bytes of content among them
 
     @property
     def answering(self) -> bool:
-        """Whether an answer has begun and is not complete."""
+        """Whether a response has begun and is not complete."""
         cycle = self._cycle
         return cycle is not None and cycle.response_started and not cycle.response_complete
 
@@ -125,11 +125,11 @@ class Requests:
         """Begin a request.
 
         Args:
-            head: well-formed, and its target a path.
-            text: as it came, with the blank line at its end.
+            head: well-formed, with a path as its target.
+            text: as it arrived, with the blank line at its end.
 
         Raises:
-            BodyFault: the parser does not take it.
+            BodyFault: h11 does not accept it.
         """
         conn = self._conn
         if conn is None:
@@ -177,14 +177,14 @@ class Requests:
         task.add_done_callback(self._server_state.tasks.discard)
         self._server_state.tasks.add(task)
 
-    def feed(self, held: bytearray) -> Fed:
+    def feed(self, buffer: bytearray) -> Progress:
         """Take a step in reading the body.
 
         Args:
-            held: what came of the connection; the body's bytes are taken off its front.
+            buffer: received bytes; the bytes of the body are removed from its front.
 
         Raises:
-            BodyFault: it cannot be read.
+            BodyFault: the body is malformed.
         """
         conn, cycle = self._conn, self._cycle
         assert conn is not None
@@ -192,7 +192,7 @@ class Requests:
         for _ in range(_EVENTS):
             if len(cycle.body) > HIGH_WATER_LIMIT:
                 self.flow.full = True
-                return Fed.FULL
+                return Progress.PAUSED
             event = _next(conn)
             if isinstance(event, h11.Data):
                 cycle.body += event.data
@@ -200,45 +200,45 @@ class Requests:
                 cycle.message_event.set()
             elif isinstance(event, h11.EndOfMessage):
                 rest, _ = conn.trailing_data
-                held[:0] = rest
+                buffer[:0] = rest
                 cycle.more_body = False
                 cycle.message_event.set()
-                return Fed.WHOLE
-            elif not self._give(conn, held):
-                return Fed.HUNGRY
-        return Fed.BUSY
+                return Progress.COMPLETE
+            elif not self._give(conn, buffer):
+                return Progress.NEEDS_BYTES
+        return Progress.MORE_STEPS
 
-    def _give(self, conn: h11.Connection, held: bytearray) -> bool:
-        """Give the parser what it can have."""
+    def _give(self, conn: h11.Connection, buffer: bytearray) -> bool:
+        """Give h11 bytes of the body; return whether there were any."""
         if self._chunked:
             if self._fed - self._taken > self._max_head + _BYTES_PER_CHUNK * self._taken:
                 raise BodyFault(
                     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the chunk extensions and trailers are too large"
                 )
-            part = bytes(held[:_PART])
+            part = bytes(buffer[:_PART])
             self._fed += len(part)
         else:
-            part = bytes(held[: min(_PART, self._left)])
+            part = bytes(buffer[: min(_PART, self._left)])
             self._left -= len(part)
         if not part:
             return False
-        del held[: len(part)]
+        del buffer[: len(part)]
         conn.receive_data(part)
         return True
 
     def drop(self) -> None:
-        """Tell the application that its client has gone."""
+        """Tell the application that its client has disconnected."""
         cycle = self._cycle
         self._output.flush()
         if cycle is not None:
             if not cycle.response_complete:
                 cycle.disconnected = True
-                cycle.waiting_for_100_continue = False  # or it would be said behind the last answer
+                cycle.waiting_for_100_continue = False  # or uvicorn would write it behind the last response
             cycle.message_event.set()
         self.flow.resume_writing()
 
     def end_soon(self) -> None:
-        """Have the answer under way be the last one, if there is one."""
+        """Make the response under way, if any, the last one of the connection."""
         if self._cycle is not None:
             self._cycle.keep_alive = False
 
@@ -255,13 +255,13 @@ class Requests:
         self._owner.answered()
 
     def take_over(self, cycle: Cycle) -> tuple[asyncio.Transport, list[tuple[bytes, bytes]]] | None:
-        """Give the connection away in the middle of a request; the endpoint then returns without having answered.
+        """Give the connection away during a request; the endpoint then returns without a response.
 
-        Requests that wait behind this one are never answered: the response that is to come ends with the connection.
+        Requests that wait behind this one are never answered: the new owner's response ends with the connection.
 
         Returns:
-            The transport, which is the caller's from here on, and the headers that each response has; ``None`` where
-            the connection is going.
+            The transport, which the caller owns from here on, and the headers of each response; ``None`` if the
+            connection is ending.
         """
         if cycle.response_started or cycle.disconnected:
             return None
@@ -269,7 +269,7 @@ class Requests:
         if transport is None:
             return None
         self._output.flush()
-        cycle.disconnected = True  # so that nothing is written on its behalf
+        cycle.disconnected = True  # so that uvicorn writes nothing more
         if self._access_log:
             scope = cycle.scope
             path = get_path_with_query_string(scope)
@@ -280,11 +280,11 @@ class Requests:
 
 
 class Cycle(RequestResponseCycle):
-    """One request of the application, and its answer; the last answer of a connection says that it is.
+    """One request to the application and its response; the last response of a connection has ``Connection: close``.
 
     Args:
-        is_last: tells whether it is that, when the answer begins.
-        **options: uvicorn's.
+        is_last: called when the response begins; returns whether it is the last one.
+        **options: those of uvicorn's class.
     """
 
     def __init__(self, *, is_last: Callable[[], bool], **options: Any) -> None:
@@ -292,9 +292,9 @@ class Cycle(RequestResponseCycle):
         self._is_last = is_last
 
     async def send(self, message: Any) -> None:
-        """Take one of the application's messages."""
+        """Handle a message of the application."""
         if message["type"] == "http.response.start" and (self.more_body or not self.keep_alive or self._is_last()):
-            # A body that is not whole yet is not waited for, so that nothing can come after it.
+            # The rest of an incomplete body is not waited for, so no request can follow it.
             headers = list(message.get("headers", ()))
             if CLOSE_HEADER not in headers:
                 message = {**message, "headers": [*headers, CLOSE_HEADER]}
@@ -302,14 +302,14 @@ class Cycle(RequestResponseCycle):
 
 
 class Flow(FlowControl):
-    """What a cycle knows of its connection's pauses.
+    """The pauses of a connection, as a cycle sees them.
 
     Args:
         transport: the connection.
         wanted: called when the application asks for more of a body.
 
     Attributes:
-        full: whether reading the body stopped, since the application has enough for now.
+        full: whether reading the body is paused, since the application has enough for now.
     """
 
     def __init__(self, transport: asyncio.Transport, wanted: Callable[[], object]) -> None:
@@ -318,14 +318,14 @@ class Flow(FlowControl):
         self._wanted = wanted
 
     def resume_reading(self) -> None:
-        """Learn that the application takes what there is of the body."""
+        """Continue reading the body, which the application has consumed so far."""
         if self.full:
             self.full = False
             self._wanted()
 
 
 class _Output(JoinedWrites):
-    """The connection as a cycle has it: what ends the connection is the owner's affair."""
+    """The connection as a cycle sees it: the owner decides how it ends."""
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, finish: Callable[[], object]

@@ -5,11 +5,13 @@
 | `plan` | what to do: scenarios, connections, rates |
 | `expect` | expressions such as ``p99<50ms`` |
 | `histogram` | latencies merged, percentiles |
-| `target` | which server, found or started |
-| `local` | what a server on this machine costs, from ``/proc`` |
-| `worker` | one client process: drives `realizehit.loadtest._load.Fleet` |
-| `process` | the program that a client process is |
-| `conductor` | starts the workers, leads them through the phases, collects |
+| `target`, `addresses`, `broker` | which server is measured, and where it is |
+| `started_server`, `server_main` | a server that the load test starts: the parent's side, and the program |
+| `open_files` | the limit of open files |
+| `proc_usage` | the processor time and memory of a server on this machine, from ``/proc`` |
+| `worker`, `client_main` | one client process, which drives `realizehit.loadtest._load.Fleet`, and its program |
+| `client_processes` | starts the client processes, and exchanges messages with them |
+| `coordinator` | leads the client processes through the phases, and collects what they report |
 | `report` | the figures, and their JSON |
-| `live`, `page` | for people: the terminal, one HTML page |
+| `terminal`, `html_report` | for people: the terminal, one HTML page |
 """

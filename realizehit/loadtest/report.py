@@ -14,8 +14,8 @@ from typing import Any, Final
 import realizehit
 from realizehit.loadtest.expect import FIGURES, Expectation, Kind, show_time
 from realizehit.loadtest.histogram import Histogram
-from realizehit.loadtest.local import MachineTimes, Usage
 from realizehit.loadtest.plan import Plan
+from realizehit.loadtest.proc_usage import MachineTimes, Usage
 from realizehit.loadtest.target import Target
 
 SCHEMA: Final = 1  # of the JSON; raised when a field changes its meaning or goes

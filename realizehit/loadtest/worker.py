@@ -15,7 +15,7 @@ import orjson
 
 from realizehit.errors import RealizehitError
 from realizehit.loadtest._load import READY, TIME, Fleet
-from realizehit.loadtest.limits import raise_open_files
+from realizehit.loadtest.open_files import raise_open_files
 from realizehit.loadtest.plan import Plan
 from realizehit.loadtest.target import Target
 from realizehit.pattern import Pattern
@@ -26,7 +26,7 @@ API_CONNECTIONS: Final = 8  # of each process; a channel always uses the same on
 HANDFUL: Final = 100  # connections that are ended at once
 RETRY_FIRST: Final = 0.1  # seconds from a storm's failed connections to the next attempt, doubled up to
 RETRY_MOST: Final = 2.0
-PROMPT: Final = 0.05  # seconds between two looks at what the conductor says, where it matters
+PROMPT: Final = 0.05  # seconds between two looks at what the coordinator says, where it matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,13 @@ def pattern_of(run_id: str, channel: int) -> Pattern:
 
 def work(pipe: Connection, job: Job) -> None:
     """Run as a client process; the other end of the pipe leads it."""
-    # Ctrl+C reaches all processes of a terminal; here the conductor decides what it means.
+    # Ctrl+C reaches all processes of a terminal; here the coordinator decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_open_files()
     try:
         _Worker(pipe, job).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        os._exit(1)  # the conductor is gone: nobody is left to tell
+        os._exit(1)  # the coordinator is gone: nobody is left to tell
     except (RealizehitError, OSError, ValueError) as error:
         pipe.send(("error", str(error)))
 

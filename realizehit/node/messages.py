@@ -16,7 +16,7 @@ import orjson
 from realizehit.broker.publication import Publication
 from realizehit.common.surrogates import Hidden, count_lone_surrogates
 from realizehit.errors import ErrorCode, PatternError, RequestError
-from realizehit.pattern import RESERVED_KEY, channel_of
+from realizehit.pattern import RESERVED_KEY, publication_channel
 
 MAX_REQUEST_ID: Final = 128  # characters of an action's id
 _IDS: Final = (str, int)
@@ -161,7 +161,7 @@ def parse_publication(body: bytes | msgspec.Raw) -> Publication:
         raise RequestError("pattern is missing")
     if isinstance(message.payload, msgspec.UnsetType):
         raise RequestError("payload is missing")
-    return Publication(_channel_of(message.pattern), bytes(message.payload))
+    return Publication(channel_to_publish(message.pattern), bytes(message.payload))
 
 
 def _without_lone_surrogates(body: bytes) -> Hidden | None:
@@ -184,8 +184,14 @@ def _restored(publication: Publication, hidden: Hidden) -> Publication:
     return Publication(publication.channel, payload)
 
 
-def _channel_of(pattern: Any) -> bytes:
-    channel = channel_of(pattern)
+def channel_to_publish(pattern: Any) -> bytes:
+    """Return the channel of a publication of a client.
+
+    Raises:
+        PatternError: the pattern breaks a rule.
+        RequestError: it has the reserved key.
+    """
+    channel = publication_channel(pattern)
     if RESERVED_KEY in pattern:
         raise RequestError(f"the key {RESERVED_KEY} is reserved: only servers publish under it", ErrorCode.FORBIDDEN)
     return channel
@@ -244,14 +250,14 @@ def parse_lines(body: bytes, most: int) -> list[Publication | RequestError | Pat
 def _publications(bodies: list[_GoodBody], most: int) -> list[Publication | RequestError | PatternError]:
     _check_count(len(bodies), most)
     try:
-        return [Publication(_channel_of(body.pattern), bytes(body.payload)) for body in bodies]
+        return [Publication(channel_to_publish(body.pattern), bytes(body.payload)) for body in bodies]
     except (PatternError, RequestError):
         return [_publication(body) for body in bodies]
 
 
 def _publication(body: _GoodBody) -> Publication | RequestError | PatternError:
     try:
-        return Publication(_channel_of(body.pattern), bytes(body.payload))
+        return Publication(channel_to_publish(body.pattern), bytes(body.payload))
     except (PatternError, RequestError) as error:
         return error
 
@@ -292,6 +298,7 @@ __all__ = [
     "Action",
     "ActionError",
     "PatternError",
+    "channel_to_publish",
     "error_reply",
     "parse_action",
     "parse_batch",

@@ -78,6 +78,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._registry.register(_NodeCollector(bus, engine_stats))
         self._registry.register(_PublishCollector(self))
+        self._registry.register(_ProjectionCollector(bus))
         if gate is not None:
             self._registry.register(_GateCollector(gate, engine_stats))
         self.outcomes = dict.fromkeys(("queued", "invalid", "denied", "refused", "unavailable"), 0)
@@ -128,6 +129,39 @@ class _PublishCollector(Collector):
         )
 
 
+class _ProjectionCollector(Collector):
+    """Shows what reaches wildcard subscriptions."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "realizehit_publisher_shapes",
+            "Shapes of wildcard subscriptions by which this process projects what it publishes.",
+            len(self._bus.followed_shapes),
+        )
+        counts = self._bus.projected
+        yield CounterMetricFamily(
+            "realizehit_projected_publications",
+            "Publications to which at least one shape applied.",
+            counts.publications,
+        )
+        counter = CounterMetricFamily(
+            "realizehit_projections",
+            "Projections published to wildcard subscriptions, by shape; shapes past the first 64 are 'other'.",
+            labels=["shape"],
+        )
+        for shape, count in counts.by_shape.items():
+            counter.add_metric([shape.decode("ascii")], count)
+        yield counter
+        yield CounterMetricFamily(
+            "realizehit_malformed_shapes",
+            "Members of the registry of shapes, and messages about it, that are no shapes.",
+            counts.malformed,
+        )
+
+
 class _GateCollector(Collector):
     """Shows who was refused."""
 
@@ -136,7 +170,7 @@ class _GateCollector(Collector):
         self._engine_stats = engine_stats
 
     def collect(self) -> Iterator[Metric]:
-        refusals = dict(self._gate.refusals)
+        refusals = dict(self._gate.refusals.counts)
         if self._engine_stats is not None:
             refusals["too_many_actions"] += self._engine_stats()["refused_frames"]
         yield _labelled(
@@ -148,7 +182,7 @@ class _GateCollector(Collector):
         yield CounterMetricFamily(
             "realizehit_ignored_identity_headers",
             "Opening requests with identity headers from peers that are no trusted proxies.",
-            self._gate.ignored_headers,
+            self._gate.clients.ignored_headers,
         )
 
 

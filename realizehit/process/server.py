@@ -32,8 +32,8 @@ from realizehit.node.metrics import Metrics
 from realizehit.process.drain import CLOSE_TIMEOUT, DRAIN_STEP, Drain
 from realizehit.process.sockets import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.settings import Settings
-from realizehit.transports.engineio.websocket import EngineIO
-from realizehit.transports.fd_reserve import Room
+from realizehit.transports.engineio.endpoint import EngineIO
+from realizehit.transports.fd_reserve import FdReserve
 from realizehit.transports.guard import Guard
 from realizehit.transports.session import ActionSession
 from realizehit.transports.sse import SSE_PATH, EventStreams
@@ -77,7 +77,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.draining = False
-        self.room = Room()
+        self.fd_reserve = FdReserve()
         self.websocket: WebSocketTransport | None = None
         self.engineio: EngineIO | None = None
         self.streams: EventStreams | None = None
@@ -156,7 +156,7 @@ class Node:
             subscribe_timeout=settings.subscribe_timeout,
             max_subscriptions=settings.max_subscriptions,
             max_channels=settings.max_channels,
-            limited=gate.count,
+            limited=gate.refusals.count,
             reserved=(STATS_CHANNEL,) if settings.console else (),
         )
         self.guard = Guard(self.engine, self.hub, gate)
@@ -173,16 +173,17 @@ class Node:
                 metrics=metrics,
                 draining=lambda: self.draining,
                 publish=settings.role != "ws",
+                subscribers=self.engine.subscribers if transports else None,
                 gate=gate,
                 transports=transports,
-                more=console.routes(settings, lambda: self._ports["ws"], gate.log)
+                more=console.routes(settings, lambda: self._ports["ws"], gate.refusals.log)
                 if settings.console and transports
                 else (),
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
             self._ticker = self._start_ticking()
-            self._listener = Listener(app, settings, self.guard, self.room, lambda: self.draining)
+            self._listener = Listener(app, settings, self.guard, self.fd_reserve, lambda: self.draining)
             await self._listen(self._listener)
             if settings.console:
                 figures = Figures(
@@ -215,7 +216,7 @@ class Node:
             compress=settings.compress,
             engineio=self.engineio,
             guard=self.guard,
-            room=self.room,
+            fd_reserve=self.fd_reserve,
         )
         self.streams = EventStreams(
             self.engine,

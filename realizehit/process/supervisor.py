@@ -26,6 +26,7 @@ from realizehit.access.gate import Gate
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.open import open_bus
 from realizehit.broker.private_directory import private_directory
+from realizehit.common.backoff import Backoff
 from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.process.drain import CLOSE_TIMEOUT
@@ -253,7 +254,7 @@ class _Parent:
         """Have one worker running until the end."""
         loop = asyncio.get_running_loop()
         failures = Failures("keeping a worker")
-        deaths = 0  # in a row, each soon after the start
+        backoff = Backoff(BACKOFF_FIRST, BACKOFF_MOST, jitter=False)
         while not self._stop.is_set():
             began = loop.time()
             try:
@@ -264,14 +265,15 @@ class _Parent:
                 failures.note(error)
                 report = Report(error=f"its parent failed: {error!r}")
             if loop.time() - began >= STEADY:
-                deaths = self._failed_starts = 0
+                self._failed_starts = 0
+                backoff.reset()
+                delay = 0.0
             else:
-                deaths += 1
                 self._failed_starts += 1
+                delay = backoff.next()
             if not self._stop.is_set() and not self._gives_up(report):
-                delay = BACKOFF_FIRST * 2 ** (deaths - 1) if deaths else 0.0
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), min(delay, BACKOFF_MOST))
+                    await asyncio.wait_for(self._stop.wait(), delay)
 
     async def _live(self) -> Report:
         """Run one worker to its end; return what it said at its start."""

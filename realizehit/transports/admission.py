@@ -1,4 +1,4 @@
-"""Has the gate decide about a request that comes through ASGI, as it does about a WebSocket's handshake."""
+"""Asks the gate about requests that come through ASGI, and builds the headers that browsers need (CORS)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 from starlette.types import Message, Scope, Send
 
 from realizehit.access.claimants import Claimant
-from realizehit.access.gate import Gate, Opening
+from realizehit.access.connected_clients import Opening
+from realizehit.access.gate import Gate
 from realizehit.access.peers import peer_of
 
 _ANY_PAGE: Final = (b"access-control-allow-origin", b"*")
@@ -19,42 +20,42 @@ def opening_of(scope: Scope, gate: Gate) -> Opening:
     """Decide about an opening request.
 
     Returns:
-        What `Gate.on_connected` is to be told with the connection's handle.
+        What `ConnectedClients.on_connected` needs, with the connection's handle.
 
     Raises:
-        AccessDenied: it is not let in.
+        AccessDenied: the client is not let in.
     """
     headers, repeated = headers_of(scope)
     peer = peer_of(scope.get("client"))
-    # The connection that the request came on is among its address's already.
-    return gate.open(peer, headers, repeated, scope["query_string"], counted=True)
+    # The connection of the request is already counted under its address.
+    return gate.clients.open(peer, headers, repeated, scope["query_string"], counted=True)
 
 
 def claimant_of(scope: Scope, gate: Gate) -> Claimant:
-    """Say who sends a request of a session.
+    """Return who sends a request of a polling session.
 
     Raises:
-        AccessDenied: as `Gate.claimant`.
+        AccessDenied: as `ClientGate.claimant`.
     """
     headers, repeated = headers_of(scope)
-    return gate.claimant(peer_of(scope.get("client")), headers, repeated, scope["query_string"])
+    return gate.clients.claimant(peer_of(scope.get("client")), headers, repeated, scope["query_string"])
 
 
 def check_claimant(scope: Scope, gate: Gate, claimant: Claimant | None) -> None:
-    """Refuse a request of a session that somebody else has opened.
+    """Refuse a request of a polling session that somebody else opened.
 
     Raises:
-        AccessDenied: as `Gate.check_claimant`.
+        AccessDenied: as `ClientGate.check_claimant`.
     """
     headers, repeated = headers_of(scope)
-    gate.check_claimant(claimant, peer_of(scope.get("client")), headers, repeated, scope["query_string"])
+    gate.clients.check_claimant(claimant, peer_of(scope.get("client")), headers, repeated, scope["query_string"])
 
 
 def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
-    """Return a request's headers as `realizehit.transports.handshake.Head` has them.
+    """Return a request's headers in the form of `realizehit.transports.heads.Head`.
 
     Returns:
-        Trimmed values by lower-case name, those of a name that comes twice joined by a comma; and the names that do.
+        Trimmed values by lower-case name, several values of a name joined by commas; and the names with several.
     """
     headers: dict[bytes, bytes] = {}
     repeated = []
@@ -68,49 +69,49 @@ def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
 
 
 def adding(send: Send, headers: Sequence[tuple[bytes, bytes]]) -> Send:
-    """Return a function that sends a response with further headers, those left out that it has already."""
+    """Return a function that adds headers to a response, except headers that the response has already."""
 
-    async def send_with_them(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            there = list(message.get("headers", ()))
-            names = {name.lower() for name, _ in there} - {b"vary"}  # which there may be several of
-            message = {**message, "headers": [*there, *(header for header in headers if header[0] not in names)]}
+            present = list(message.get("headers", ()))
+            names = {name.lower() for name, _ in present} - {b"vary"}  # a response may have several of these
+            message = {**message, "headers": [*present, *(header for header in headers if header[0] not in names)]}
         await send(message)
 
-    return send_with_them
+    return send_with_headers
 
 
 def readable(headers: Mapping[bytes, bytes], gate: Gate, *, figures: bool = False) -> list[tuple[bytes, bytes]]:
-    """Return the headers that let the page of a request read an answer of the API, where it may use it.
+    """Return the headers that let a page read a response of the API, if the page may use the API.
 
-    Cookies say nothing here, so that pages need not send them.
+    The API looks at no cookies, so pages need not send them.
 
     Args:
         headers: of the request, by lower-case name.
-        gate: says which pages may use the server.
-        figures: whether the answer tells how the server does, which is for pages that are named.
+        gate: knows which pages may use the server.
+        figures: whether the response has the server's figures, which only pages that are named may read.
     """
     origin = headers.get(b"origin")
     if origin is None:
         return []
-    if not (gate.origins.knows(headers) if figures else gate.origins.admits(headers)):
+    if not (gate.pages.origins.knows(headers) if figures else gate.pages.origins.admits(headers)):
         return [_BY_ORIGIN]
     return [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", b"Retry-After"), _BY_ORIGIN]
 
 
 def cross_origin(headers: Mapping[bytes, bytes], gate: Gate | None) -> list[tuple[bytes, bytes]]:
-    """Return the headers that let pages of other origins read an answer.
+    """Return the headers that let pages of other origins read a response of a transport.
 
-    A page that may use the server is named, and may send its cookies, from which a proxy makes identities, as it may
-    with a WebSocket. Any other one may read why it is refused, when it asks without cookies.
+    A page that may use the server may send its cookies, as it may with a WebSocket, since a proxy can derive identities
+    from them. Any other page can read why it was refused, if it asked without cookies.
 
     Args:
         headers: of the request, by lower-case name.
-        gate: says which pages may use the server; ``None`` where all may, as nobody.
+        gate: knows which pages may use the server; ``None`` where every page may, without an identity.
     """
     if gate is None:
         return [_ANY_PAGE]
     origin = headers.get(b"origin")
-    if origin is None or not gate.origins.admits(headers):
+    if origin is None or not gate.pages.origins.admits(headers):
         return [_ANY_PAGE, _BY_ORIGIN]
     return [(b"access-control-allow-origin", origin), (b"access-control-allow-credentials", b"true"), _BY_ORIGIN]

@@ -1,7 +1,7 @@
 """A connection of the engine whose bytes are fetched: by polling requests, or by a task that writes them elsewhere.
 
-For the engine it is a transport that is not ready, so that what is sent to it waits there, within the engine's bounds;
-it is made ready only while somebody waits for bytes and there are none.
+The engine sees a transport that is not ready to write, so its queue and its bounds hold what is sent to the client. The
+transport becomes ready only while a reader waits and the queue is empty.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from realizehit import _fanout
 
 
-class Held:
+class BufferedConnection:
     """One such connection: its handler and its transport in one.
 
     Args:
         engine: keeps the connection.
         framing: how messages look in its bytes.
-        closed: called once when there is nothing to fetch any more, or when the connection goes on elsewhere.
-        gone: told the handle when the connection has ended; not where it goes on elsewhere.
+        on_closed: called once when nothing is left to fetch, or when the connection continues on another transport.
+        on_disconnected: called with the handle when the connection has ended; not when it continues elsewhere.
 
     Attributes:
         handle: the engine's handle.
@@ -31,13 +31,13 @@ class Held:
         engine: _fanout.Engine,
         framing: int,
         *,
-        closed: Callable[[], None],
-        gone: Callable[[int], None] | None = None,
+        on_closed: Callable[[], None],
+        on_disconnected: Callable[[int], None] | None = None,
     ) -> None:
         self.ended = False
         self._engine = engine
-        self._closed: Callable[[], None] | None = closed
-        self._gone = gone
+        self._on_closed: Callable[[], None] | None = on_closed
+        self._on_disconnected = on_disconnected
         self._rest = b""
         self._waiter: asyncio.Future[None] | None = None
         self.handle = engine.attach(self, self, framing=framing)
@@ -45,11 +45,11 @@ class Held:
 
     @property
     def waiting(self) -> bool:
-        """Whether somebody waits for bytes."""
+        """Whether a reader waits for bytes."""
         return self._waiter is not None
 
     def take(self) -> bytes:
-        """Return what there is, and keep nothing of it."""
+        """Return the bytes that are there, and remove them from the queue."""
         data = self._rest + self._engine.take(self.handle)
         self._rest = b""
         if self.ended:
@@ -57,7 +57,7 @@ class Held:
         return data
 
     async def wait(self, seconds: float | None = None) -> bytes:
-        """Return what there is as soon as there is something; nothing at the end, or when the time is over."""
+        """Return bytes as soon as there are some; no bytes at the end, or when the seconds are over."""
         data = self.take()
         if data or self.ended:
             return data
@@ -71,7 +71,7 @@ class Held:
         return self.take()
 
     def wake(self) -> None:
-        """Let who waits for bytes go on without any."""
+        """Let the waiting reader go on without bytes."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -82,28 +82,34 @@ class Held:
     # What the engine calls:
 
     def write(self, data: bytes) -> None:
-        """Keep what could not wait in the engine, as somebody waits for it."""
+        """Accept bytes from the engine for the waiting reader."""
         self._rest += data
         self._engine.pause(self.handle)
         self.wake()
 
     def close(self) -> None:
-        """Let go of the connection: it is over, or goes on elsewhere."""
-        self.handle = 0  # no connection has this one; the old one may go on over another transport
-        closed, self._closed = self._closed, None
-        if closed is not None:
-            closed()
+        """Detach from the connection: it has ended, or continues on another transport."""
+        self.handle = 0  # the handle of no connection; the old one may stay in use on another transport
+        on_closed, self._on_closed = self._on_closed, None
+        if on_closed is not None:
+            on_closed()
 
-    abort = close
+    def abort(self) -> None:
+        """Detach from the connection: its bytes are lost."""
+        self.close()
 
     def on_text(self, handle: int, data: bytes) -> None:
-        """Take no notice: nothing comes in here."""
+        """Ignore: nothing is read from this connection."""
 
-    on_binary = on_bytes = on_text
+    def on_binary(self, handle: int, data: bytes) -> None:
+        """Ignore: nothing is read from this connection."""
+
+    def on_bytes(self, handle: int, data: bytes) -> None:
+        """Ignore: nothing is read from this connection."""
 
     def on_gone(self, handle: int) -> None:
-        """Learn that the connection has left the registry."""
+        """Note that the connection has left the engine's registry."""
         self.ended = True
-        if self._gone is not None:
-            self._gone(handle)
+        if self._on_disconnected is not None:
+            self._on_disconnected(handle)
         self.wake()

@@ -1,7 +1,7 @@
-"""Room for one more connection: what happens when a process has as many files open as it may.
+"""File descriptors in reserve: what happens when a process reaches its limit of open files.
 
-The event loop drops what it cannot accept without a word, so the last few descriptors are kept: whoever gets one of
-them is told to come back later, and the log says why. They are also what the broker's connections are made with.
+The event loop silently drops connections that it cannot accept. So the last few descriptors are reserved: a client that
+gets one of them is told to come back later, and the log says why. Connections to the broker use the reserve too.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from realizehit.transports.handshake import refusal
 
 logger: Final = logging.getLogger(__name__)
 
-RESERVE: Final = 16  # descriptors that no client gets
+RESERVE: Final = 16  # descriptors that are not for clients
 
-NO_ROOM: Final = refusal(503, "no room for another connection", ErrorCode.TOO_MANY_CONNECTIONS, "Retry-After: 5")
-"""The response to whom there is no room for."""
+NO_DESCRIPTOR: Final = refusal(503, "no room for another connection", ErrorCode.TOO_MANY_CONNECTIONS, "Retry-After: 5")
+"""The response to a client for which no descriptor is left."""
 
 
-class Room:
-    """Refuses connections while there is no room, and says so in the log, now and then."""
+class FdReserve:
+    """Tells which connections to refuse because descriptors run out, and logs that at a bounded rate."""
 
     def __init__(self) -> None:
         self._seldom = Seldom(LOG_INTERVAL)
 
-    def is_full(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether a connection got one of the last descriptors; it is to be refused then, and that is noted.
+    def is_exhausted(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether a connection got one of the reserved descriptors and must be refused; a refusal is logged.
 
-        Descriptors are given out from the lowest on, so a high number says that nearly all are in use.
+        The lowest free descriptor is always used first, so a high number means that nearly all are in use.
 
         Cost: one system call.
         """
@@ -42,11 +42,11 @@ class Room:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         full = sock is not None and limit != resource.RLIM_INFINITY and sock.fileno() >= max(limit - RESERVE, 1)
         if full:
-            self.refused(os.strerror(errno.EMFILE))
+            self.log_refusal(os.strerror(errno.EMFILE))
         return full
 
-    def refused(self, reason: str) -> None:
-        """Note that a connection was refused."""
+    def log_refusal(self, reason: str) -> None:
+        """Log that a connection was refused."""
         left_out = self._seldom.passes("refused")
         if left_out is not None:
             text = "a connection was refused: %s; raise the limit of open files, or start more workers%s"

@@ -1,17 +1,18 @@
-"""Carries out what the gate decides: turns connections away, warns them, ends them, and takes subscriptions back."""
+"""Carries out what the gate decides: refuses connections, warns and ends clients, and ends subscriptions."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from math import ceil
 from typing import Final
 
 from realizehit import _fanout
-from realizehit.access.gate import Gate, Opening
+from realizehit.access.connected_clients import Opening
+from realizehit.access.gate import Gate
 from realizehit.access.peers import peer_of_transport
 from realizehit.common.upkeep import Failures, keep_up
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, SettingsError
@@ -22,7 +23,7 @@ from realizehit.transports.heads import Head
 
 logger: Final = logging.getLogger(__name__)
 
-SLICE: Final = 500  # connections dealt with in one turn of the loop where all are
+SLICE: Final = 500  # connections handled in one turn of the event loop, where all connections are handled
 
 STATUS: Final = {
     ErrorCode.BAD_REQUEST: HTTPStatus.BAD_REQUEST,
@@ -30,39 +31,40 @@ STATUS: Final = {
     ErrorCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
     ErrorCode.TOO_MANY_CONNECTIONS: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-"""How an opening request is answered that is not let in."""
+"""The status of the response to an opening request that is refused, by the error's code."""
 
 
 class Guard:
-    """Stands between a node's transports and its gate.
+    """Connects a node's transports to its gate.
 
     Args:
         engine: holds the connections.
         hub: holds their subscriptions.
         gate: decides.
+
+    Attributes:
+        gate: as given.
     """
 
     def __init__(self, engine: _fanout.Engine, hub: Hub, gate: Gate) -> None:
         self.gate: Final = gate
         self._engine = engine
         self._hub = hub
-        self.on_connected: Final = gate.on_connected
-        self.left: Final = gate.left
-        self.limited: Final = gate.count
 
-    def arrived(self, transport: asyncio.BaseTransport) -> Callable[[], None] | bytes:
-        """Count a connection that has said nothing yet.
+    def count_connection(self, transport: asyncio.BaseTransport) -> Callable[[], None] | bytes:
+        """Count a new connection, before its first request.
 
         Returns:
-            What is to be called once when it ends or is handed to the engine; or the response that turns it away.
+            A function to call once, when the connection ends or goes to the engine; or the response that refuses it.
         """
-        if self.gate.addresses is None:
+        clients = self.gate.clients
+        if clients.addresses is None:
             return _nothing
         try:
-            address = self.gate.arrive(peer_of_transport(transport))
+            address = clients.count_connection(peer_of_transport(transport))
         except AccessDenied as error:
             return refusal_of(error)
-        return partial(self.gate.depart, address)
+        return partial(clients.release_connection, address)
 
     def admit(self, transport: asyncio.BaseTransport, head: Head) -> Opening | bytes:
         """Decide about an opening request.
@@ -72,71 +74,91 @@ class Guard:
             head: the request.
 
         Returns:
-            What `on_connected` is to be told with the connection's handle; or the whole response that says no.
+            What `on_connected` needs, with the connection's handle; or the whole response that refuses the request.
         """
         try:
-            return self.gate.open(peer_of_transport(transport), head.headers, head.repeated, head.query)
+            return self.gate.clients.open(peer_of_transport(transport), head.headers, head.repeated, head.query)
         except AccessDenied as error:
             return refusal_of(error)
 
+    def on_connected(self, conn: int, opening: Opening) -> None:
+        """Remember a client that `admit` let in."""
+        self.gate.connected.on_connected(conn, opening)
+
+    def on_disconnected(self, conn: int) -> None:
+        """Forget a client."""
+        self.gate.connected.on_disconnected(conn)
+
+    def count_refusal(
+        self,
+        reason: str,
+        *,
+        peer: str | None = None,
+        headers: Mapping[bytes, bytes] | None = None,
+        detail: str = "",
+    ) -> None:
+        """Count and log a refusal, see `realizehit.access.refusals.Refusals.count`."""
+        self.gate.refusals.count(reason, peer=peer, headers=headers, detail=detail)
+
     def tick(self) -> None:
-        """Warn and end the connections whose time has come; to be called now and then."""
-        warned, ended = self.gate.due()
-        for conn in ended:  # first, so that no failure of a warning leaves one open
+        """Warn and end the clients whose tokens expire; to be called regularly."""
+        warned, ended = self.gate.connected.due()
+        for conn in ended:  # before the warnings, so that a failing warning keeps no client connected
             self._engine.disconnect(conn, CloseCode.NOT_AUTHENTICATED, "the token has expired")
         for conn, seconds in warned:
             self._hub.events.send(conn, "expiring", seconds=max(1, round(seconds)))
         self.gate.tick()
 
     def reload(self) -> asyncio.Task[None] | None:
-        """Read grants and keys anew, take back what is no longer granted, and end whose token's key is gone.
+        """Read grants and keys again, end subscriptions that are no longer granted and clients with a revoked key.
 
         Returns:
-            The work that is left to do; ``None`` where the files are wrong, and all stays as it was.
+            The task that checks the clients; ``None`` where a file is wrong and nothing changed.
         """
         try:
             self.gate.reload()
         except SettingsError as error:
-            logger.error("nothing is reloaded: %s", error)  # noqa: TRY400 - the text says it all
+            logger.error("nothing is reloaded: %s", error)  # noqa: TRY400 - the error's text names the cause
             return None
         logger.info("grants and keys are reloaded")
-        rechecking = keep_up("taking back what is no longer granted", self._recheck_all)
+        rechecking = keep_up("ending subscriptions that are no longer granted", self._recheck_all)
         return asyncio.create_task(rechecking, name="realizehit grants")
 
     def recheck(self, conn: int) -> int:
-        """End the subscriptions that a connection may no longer have, and tell it which.
+        """End the subscriptions that a client may no longer have, and tell the client which ones.
 
         Returns:
-            How many they were.
+            How many were ended.
         """
         ended = [
             _fanout.channel_id(channel)
             for channel in self._engine.subscriptions(conn)
-            if not self.gate.may_subscribe(conn, channel) and self._hub.unsubscribe(conn, Channel(channel))
+            if not self.gate.connected.may_subscribe(conn, channel) and self._hub.unsubscribe(conn, Channel(channel))
         ]
         if ended:
-            self.gate.refusals["no_longer_granted"] += len(ended)
+            self.gate.refusals.counts["no_longer_granted"] += len(ended)
             self._hub.events.send(
                 conn, "unsubscribed", ids=ended, code=ErrorCode.FORBIDDEN, reason="this is no longer granted"
             )
         return len(ended)
 
     async def _recheck_all(self) -> None:
-        if not self.gate.restricts and not self.gate.takes_tokens:
+        clients = self.gate.connected
+        if not clients.are_restricted and not clients.take_tokens:
             return
         ended = 0
-        failures = Failures("deciding anew what a connection may have")
+        failures = Failures("checking what a client may have")
         for count, conn in enumerate(self._engine.handles(), 1):
             try:
-                if self.gate.is_disproved(conn):
-                    self.gate.count("key_replaced")
+                if clients.has_revoked_key(conn):
+                    self.gate.refusals.count("key_replaced")
                     self._engine.disconnect(conn, CloseCode.NOT_AUTHENTICATED, "the key of the token was replaced")
-                elif self.gate.restricts:
+                elif clients.are_restricted:
                     ended += self.recheck(conn)
-            except Exception as error:  # noqa: BLE001 - the others are still to be looked at
+            except Exception as error:  # noqa: BLE001 - the other clients must still be checked
                 failures.note(error)
-                # Nobody knows what it may still have: it ends, and is let in anew.
-                self._engine.disconnect(conn, CloseCode.INTERNAL_ERROR, "its rights could not be decided anew")
+                # What this client may have is unknown, so it is closed; it can connect again.
+                self._engine.disconnect(conn, CloseCode.INTERNAL_ERROR, "its rights could not be checked")
             if count % SLICE == 0:
                 await asyncio.sleep(0)
         if ended:
@@ -144,7 +166,7 @@ class Guard:
 
 
 def refusal_of(error: AccessDenied) -> bytes:
-    """Return the response to an opening request that is not let in."""
+    """Return the response to an opening request that is refused."""
     status = STATUS[ErrorCode(error.code)]
     more = [] if error.retry_after is None else [f"Retry-After: {ceil(error.retry_after)}"]
     if status is HTTPStatus.UNAUTHORIZED:

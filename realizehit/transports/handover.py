@@ -1,4 +1,4 @@
-"""From an asyncio transport into the engine: as a bare descriptor where the engine owns its sockets, else as it is."""
+"""Hands a connection from asyncio to the engine: its descriptor if the engine owns its sockets, else its transport."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from realizehit import _fanout
 
 TAKE_OVER: Final = "realizehit.take_over"
-"""The extension of an ASGI scope by which an endpoint can have the connection, see `Requests.take_over`."""
+"""The extension of an ASGI scope by which an endpoint takes over the connection, see `Requests.take_over`."""
 
 
 def adopt(
@@ -21,25 +21,25 @@ def adopt(
     *,
     framing: int = _fanout.WEBSOCKET,
 ) -> int:
-    """Hand a connection to the engine; the transport is not the caller's any more from here on.
+    """Hand a connection to the engine; the caller must not use the transport afterwards.
 
     Args:
         engine: takes the connection.
-        transport: the connection as asyncio has it. It is kept only where its bytes have to go through Python.
-        handler: who is told what the client sends.
+        transport: the connection in asyncio. It stays in use only if the bytes must pass through Python.
+        handler: is called with what the client sends.
         head: bytes to send first.
-        rest: bytes that the client sent already.
-        framing: how messages look on it.
+        rest: bytes that the client has already sent.
+        framing: how messages look on the connection.
 
     Returns:
         The engine's handle.
 
     Raises:
-        OSError: there is no descriptor left; the transport is still the caller's.
+        OSError: no file descriptor is left; the caller still owns the transport.
     """
     tls = transport.get_extra_info("sslcontext") is not None
     if engine.owns_sockets and not tls:
-        # A duplicate, because the transport closes its own descriptor when it is aborted.
+        # A duplicate, since aborting the transport closes its own descriptor.
         fd = os.dup(transport.get_extra_info("socket").fileno())
         transport.set_protocol(asyncio.Protocol())
         transport.abort()
@@ -47,25 +47,25 @@ def adopt(
     protocol = _TransportProtocol(engine)
     transport.set_protocol(protocol)
     if tls:
-        transport.set_write_buffer_limits(high=1, low=0)  # what is not encrypted can wait in the engine
+        transport.set_write_buffer_limits(high=1, low=0)  # what is not encrypted yet waits in the engine
     sock = transport.get_extra_info("socket")
     protocol.handle = engine.attach(transport, handler, head, rest, framing, sock.fileno(), tls)
     return protocol.handle
 
 
 def rename(transport: asyncio.Transport, handle: int) -> None:
-    """Tell a transport that was given to `adopt` that its connection has another handle now."""
+    """Set the new handle of a connection that was given to `adopt`."""
     protocol = transport.get_protocol()
     if isinstance(protocol, _TransportProtocol):
         protocol.handle = handle
 
 
 class _TransportProtocol(asyncio.Protocol):
-    """Ties a connection that keeps its asyncio transport to the engine."""
+    """Connects a connection that keeps its asyncio transport to the engine."""
 
     def __init__(self, engine: _fanout.Engine) -> None:
         self._engine = engine
-        self.handle = 0  # no connection has this one
+        self.handle = 0  # the handle of no connection
 
     def data_received(self, data: bytes) -> None:
         self._engine.feed(self.handle, bytes(data))

@@ -1,9 +1,9 @@
-"""What WebSocket clients send: the engine's handler, and the input that the engine leaves to Python.
+"""What WebSocket clients send: the engine's handler, and a parser for the input that the engine leaves to Python.
 
-The engine reads plain frames itself, text messages in fragments too. Everything else of a connection comes here as
-bytes and goes to a parser of the `websockets` library, made for that connection when it is needed and dropped as soon
-as it holds no part of a message any more; so the protocol's hard cases, and which error closes with which code, are the
-library's. Each frame counts against the connection's allowance here as in the engine.
+The engine parses plain frames itself, also text messages in fragments. All other input of a connection arrives here as
+bytes and goes to a parser of the `websockets` library, which handles the protocol's hard cases and decides which error
+closes with which code. The parser is created when a connection needs it, and dropped as soon as it holds no part of a
+message. Each frame counts against the rate of its connection, here as in the engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from realizehit.logs import WEBSOCKET_LOGGER
 from realizehit.transports.session import Session
 
 WINDOW_BITS: Final = 15  # the window of DEFLATE that both sides use; RFC 7692, section 7.1.2
-SLICE: Final = 2048  # bytes that the library parses before what came of them is counted and acted on
+SLICE: Final = 2048  # bytes that the library parses at once; their frames are then counted and handled
 
 
 class Intake:
@@ -31,11 +31,11 @@ class Intake:
 
     Args:
         engine: owns the connections.
-        session: is handed whole messages.
+        session: is given whole messages.
         max_message: largest message that a client may send, in bytes, after decompression.
         compressed: whether permessage-deflate was negotiated, without context takeover.
-        gone: told of each connection's end.
-        limited: told the name of each limit that a client passes.
+        on_disconnected: called with the handle of each connection that ends.
+        count_refusal: called with the name of each limit that a client exceeds.
     """
 
     def __init__(
@@ -45,28 +45,33 @@ class Intake:
         *,
         max_message: int,
         compressed: bool = False,
-        gone: Callable[[int], None] | None = None,
-        limited: Callable[[str], None] | None = None,
+        on_disconnected: Callable[[int], None] | None = None,
+        count_refusal: Callable[[str], None] | None = None,
     ) -> None:
         self._engine = engine
         self._session = session
         self._max_message = max_message
         self._compressed = compressed
-        self._gone = gone
-        self._limited = limited
+        self._on_disconnected = on_disconnected
+        self._count_refusal = count_refusal
         self._parsers: dict[int, _Parser] = {}
-        self._reading = 0  # whose bytes are being taken in
-        # What comes whole goes to the session without a step between.
-        self.on_text = session.receive
-        self.on_binary = session.receive_binary
+        self._reading = 0  # the connection whose bytes are being parsed
 
     @property
     def parsers(self) -> int:
-        """How many connections have a parser of their own now."""
+        """How many connections have a parser now."""
         return len(self._parsers)
 
+    def on_text(self, handle: int, data: bytes) -> None:
+        """Pass on a whole text message."""
+        self._session.receive(handle, data)
+
+    def on_binary(self, handle: int, data: bytes) -> None:
+        """Pass on a whole binary message."""
+        self._session.receive_binary(handle, data)
+
     def on_bytes(self, handle: int, data: bytes) -> None:
-        """Take input that is not a run of whole, plain frames."""
+        """Parse input that is not a run of whole, plain frames."""
         parser = self._parsers.get(handle)
         if parser is None:
             parser = self._parsers[handle] = _Parser(
@@ -75,7 +80,7 @@ class Intake:
         self._reading = handle
         for start in range(0, len(data), SLICE):
             for opcode, payload in parser.feed(data[start : start + SLICE]):
-                self._take(opcode, payload)
+                self._handle(opcode, payload)
                 if not self._engine.is_open(self._reading):
                     return
             if parser.end is not None:
@@ -83,17 +88,17 @@ class Intake:
         handle = self._reading
         if parser.end is not None:
             code, reason, peer_done = parser.end
-            if code == CloseCode.MESSAGE_TOO_BIG and not peer_done and self._limited is not None:
-                self._limited("message_too_large")
+            if code == CloseCode.MESSAGE_TOO_BIG and not peer_done and self._count_refusal is not None:
+                self._count_refusal("message_too_large")
             self._engine.disconnect(handle, code, reason, peer_done=peer_done)
         elif parser.is_empty():
             del self._parsers[handle]
             self._engine.resume_fast_path(handle)
 
-    def _take(self, opcode: Opcode, payload: bytes) -> None:
+    def _handle(self, opcode: Opcode, payload: bytes) -> None:
         conn = self._reading
         if opcode is Opcode.TEXT:
-            self._session.receive(conn, payload)  # which counts it
+            self._session.receive(conn, payload)  # the session counts it against the rate
         elif opcode is Opcode.BINARY:
             self._session.receive_binary(conn, payload)
         else:
@@ -104,7 +109,7 @@ class Intake:
                 self._engine.send_bytes(conn, Frame(Opcode.PONG, payload).serialize(mask=False))
 
     def moved(self, handle: int, other: int) -> None:
-        """Learn that a connection goes on under another handle, also in the middle of what it sent."""
+        """Continue a connection under another handle, also in the middle of parsing its input."""
         parser = self._parsers.pop(handle, None)
         if parser is not None:
             self._parsers[other] = parser
@@ -114,22 +119,22 @@ class Intake:
     def on_gone(self, handle: int) -> None:
         """Forget a connection."""
         self._parsers.pop(handle, None)
-        if self._gone is not None:
-            self._gone(handle)
+        if self._on_disconnected is not None:
+            self._on_disconnected(handle)
 
 
 class _Parser:
-    """Whole messages out of any valid run of bytes; the library's state machine with the fragments put together.
+    """Assembles whole messages from bytes, with the library's state machine.
 
-    What is held of a message are its bytes, which the library bounds, however many fragments they came in.
+    A message in many fragments costs no more memory than its bytes, which the library bounds.
 
     Args:
         max_message: largest message, in bytes.
-        binary: whether binary messages are collected; otherwise one ends the connection at its first frame.
+        binary: whether binary messages are collected; otherwise the first frame of one ends the connection.
         compressed: whether messages may be compressed, each by itself.
 
     Attributes:
-        end: close code, reason, and whether the peer's close frame came, once the connection is to end.
+        end: once the connection must end: close code, reason, and whether the peer sent a close frame.
     """
 
     def __init__(self, max_message: int, *, binary: bool, compressed: bool) -> None:
@@ -137,21 +142,21 @@ class _Parser:
         if compressed:
             self._protocol.extensions = [PerMessageDeflate(True, True, WINDOW_BITS, WINDOW_BITS)]
         self._binary = binary
-        self._message = bytearray()  # of which fragments are still to come
+        self._message = bytearray()  # the fragments so far
         self._decoder: codecs.IncrementalDecoder | None = None
         self.end: tuple[int, str, bool] | None = None
 
     def feed(self, data: bytes) -> Iterator[tuple[Opcode, bytes]]:
-        """Take bytes, and give out in their order the messages that they complete and the other frames.
+        """Parse bytes, and yield in order the messages that they complete and the other frames.
 
         Returns:
             `Opcode.TEXT` or `Opcode.BINARY` with a whole message; `Opcode.PING` or `Opcode.PONG` with its payload;
             `Opcode.CONT` without one, for a fragment that completes nothing.
         """
         self._protocol.receive_data(data)
-        self._protocol.data_to_send()  # the answers are made here, to go out in their place; the close frame elsewhere
+        self._protocol.data_to_send()  # dropped: pongs are sent by `Intake` in order, the close frame by the engine
         for event in self._protocol.events_received():
-            frame = cast(Frame, event)  # the handshake is over, so it is no request
+            frame = cast(Frame, event)  # requests come only before the handshake is complete
             if frame.opcode is Opcode.TEXT:
                 self._decoder = codecs.getincrementaldecoder("utf-8")()
             elif frame.opcode is Opcode.BINARY:
@@ -164,7 +169,7 @@ class _Parser:
                 continue
             elif frame.opcode is not Opcode.CONT:
                 continue
-            # Each fragment is checked when it comes: wrong text fails at once, not at its end.
+            # Each fragment is checked when it arrives, so that invalid text fails at once.
             if self._decoder is not None:
                 try:
                     self._decoder.decode(frame.data, frame.fin)
@@ -179,15 +184,15 @@ class _Parser:
                 yield Opcode.CONT, b""
         close, theirs = self._protocol.close_sent, self._protocol.close_rcvd
         if theirs is not None:
-            # A client may end in the middle of a fragmented message, where the library sees an error.
+            # A client may close in the middle of a fragmented message; the library calls that an error.
             self.end = (theirs.code, "", True)
         elif close is not None:
             self.end = (close.code, close.reason, False)
 
     def is_empty(self) -> bool:
-        """Tell whether no part of a frame or message is held, so that the engine can read on by itself."""
-        # Between frames, and only there, the innermost of the library's parsing generators waits to see whether the
-        # stream ends. Were it to change that, connections would keep their parser: a cost, and no error.
+        """Whether no part of a frame or message is held, so that the engine can parse the input again."""
+        # Between frames, and only there, the innermost of the library's parsing generators waits in `at_eof`. If the
+        # library changed that, connections would keep their parser, which costs memory and breaks nothing.
         waiting: Any = self._protocol.parser
         while getattr(waiting, "gi_yieldfrom", None) is not None:
             waiting = waiting.gi_yieldfrom

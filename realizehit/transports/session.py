@@ -1,7 +1,7 @@
-"""One client's actions: what a message asks for, and the reply to it.
+"""The actions of clients and the replies to them, the same for every transport.
 
-The same for every transport. A session object serves all connections of a node: what differs from one connection to
-the next (its subscriptions) stands in the engine, under the connection's handle.
+One session object serves all connections of a node. What belongs to one connection, its subscriptions, is in the engine
+under the connection's handle.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from realizehit.transports.guard import Guard
 
 
 class Session(Protocol):
-    """What a transport hands whole messages to.
+    """Handles the whole messages that a transport receives.
 
     Attributes:
-        accepts_binary: whether binary messages are wanted; a transport need not collect one that is not.
+        accepts_binary: whether binary messages are accepted; if not, a transport need not collect them.
     """
 
     accepts_binary: bool
 
     def receive(self, conn: int, data: bytes) -> None:
-        """Take a text message, valid UTF-8."""
+        """Handle a text message, valid UTF-8."""
 
     def receive_binary(self, conn: int, data: bytes) -> None:
-        """Take a binary message."""
+        """Handle a binary message."""
 
 
 class ActionSession(Session):
-    """Serves ``sub``, ``unsub``, ``ping`` and ``auth``.
+    """Carries out ``sub``, ``unsub``, ``ping`` and ``auth``.
 
     Args:
         engine: sends the replies.
         hub: keeps the subscriptions.
-        guard: says who may do what; ``None`` where everybody may do everything.
+        guard: decides who may do what; ``None`` where everybody may do everything.
         wildcards: whether subscriptions may have wildcards.
 
     Source: section 1 of the wire protocol, ``docs/protocol.md``.
@@ -58,7 +58,7 @@ class ActionSession(Session):
         self._wildcards = wildcards
 
     def receive(self, conn: int, data: bytes) -> None:  # noqa: PLR0912 - one branch for each action
-        """Carry out one action and reply to it; a bad one is answered with an error and changes nothing."""
+        """Carry out one action and reply to it; a wrong action is answered with an error and changes nothing."""
         try:
             request_id, act, pattern = parse_action(data)
         except ActionError as error:
@@ -76,10 +76,10 @@ class ActionSession(Session):
                 self._refuse(conn, request_id, error.code, str(error))
                 return
             if act == "sub":
-                if self._gate is None or self._gate.may_subscribe(conn, channel):
+                if self._gate is None or self._gate.connected.may_subscribe(conn, channel):
                     self._hub.subscribe(conn, channel, partial(self._subscribed, conn, request_id, channel))
                 else:
-                    self._gate.not_granted(channel)
+                    self._gate.connected.not_granted(channel)
                     self._refuse(conn, request_id, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             elif self._hub.unsubscribe(conn, channel):
                 self._reply(conn, request_id, _fanout.channel_id(channel))
@@ -89,11 +89,14 @@ class ActionSession(Session):
             self._authenticate(conn, request_id, data)
         else:
             self._refuse(
-                conn, request_id, ErrorCode.UNKNOWN_ACTION, f"{act[:32]!r} is no action; use sub, unsub, ping or auth"
+                conn,
+                request_id,
+                ErrorCode.UNKNOWN_ACTION,
+                f"{act[:32]!r} is not an action; use sub, unsub, ping or auth",
             )
 
     def receive_binary(self, conn: int, data: bytes) -> None:
-        """Close the connection: all of the wire is text."""
+        """Close the connection: the protocol has no binary messages."""
         self._engine.disconnect(conn, CloseCode.UNSUPPORTED_DATA, "binary messages are not used here")
 
     def _authenticate(self, conn: int, request_id: str | int | None, data: bytes) -> None:
@@ -101,21 +104,21 @@ class ActionSession(Session):
             self._refuse(conn, request_id, ErrorCode.NOT_AUTHENTICATED, "this server takes no tokens")
             return
         try:
-            changed = self._guard.gate.authenticate(conn, token_of(data))
+            changed = self._guard.gate.connected.authenticate(conn, token_of(data))
         except (RequestError, AccessDenied) as error:
             self._refuse(conn, request_id, error.code, str(error))
             return
         self._reply(conn, request_id, "ok")
         if changed:
-            self._guard.recheck(conn)  # somebody else may not have what the one before had
+            self._guard.recheck(conn)  # the new identity may not have all subscriptions of the old one
 
     def _is_too_fast(self, conn: int, request_id: str | int | None) -> bool:
-        """Count an action, and refuse it where it is one too many."""
+        """Count an action against the rate of its connection, and refuse an action that exceeds it."""
         paid = self._engine.charge(conn)
         if paid == _fanout.PAID:
             return False
         if self._gate is not None:
-            self._gate.count("too_many_actions")
+            self._gate.refusals.count("too_many_actions")
         self._refuse(conn, request_id, ErrorCode.RATE_LIMITED, "this connection asks too often")
         if paid == _fanout.HOPELESS:
             self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED.value)
@@ -130,15 +133,16 @@ class ActionSession(Session):
             self._refuse(conn, request_id, code, text)
 
     def _reply(self, conn: int, request_id: str | int | None, ret: str) -> None:
-        self._engine.send(conn, reply(_made_up(request_id), ret))
+        self._engine.send(conn, reply(_id_of(request_id), ret))
 
     def _refuse(self, conn: int, request_id: str | int | None, code: str, text: str) -> None:
-        self._engine.send(conn, error_reply(_made_up(request_id), text, code))
+        self._engine.send(conn, error_reply(_id_of(request_id), text, code))
 
 
-def _made_up(request_id: str | int | None) -> str | int:
+def _id_of(request_id: str | int | None) -> str | int:
+    """Return the id of a reply: the action's, or a new one where the action has none."""
     return secrets.token_hex(4) if request_id is None else request_id
 
 
 DRAIN_REASON: Final = "delay={milliseconds}"
-"""Reason of close code 4001: after how many milliseconds the client should come back."""
+"""The reason of close code 4001: after how many milliseconds the client should reconnect."""

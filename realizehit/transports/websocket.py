@@ -8,12 +8,12 @@ from functools import partial
 from typing import Final, Protocol
 
 from realizehit import _fanout
-from realizehit.access.gate import Opening
+from realizehit.access.connected_clients import Opening
 from realizehit.access.peers import peer_of_transport
 from realizehit.common.masking import masked
 from realizehit.errors import ErrorCode
 from realizehit.transports.compression import negotiate
-from realizehit.transports.fd_reserve import NO_ROOM, Room
+from realizehit.transports.fd_reserve import NO_DESCRIPTOR, FdReserve
 from realizehit.transports.guard import Guard
 from realizehit.transports.handover import adopt
 from realizehit.transports.handshake import accept, refusal
@@ -25,16 +25,16 @@ WS_PATH: Final = "/ws"
 
 
 class Dialect(Protocol):
-    """A protocol that some clients speak inside their WebSocket, which their query says."""
+    """A protocol inside WebSockets that a client asks for in its query, such as Engine.IO."""
 
     def refusal(self, transport: asyncio.BaseTransport, head: Head) -> bytes | None:
-        """Return the response to a handshake that cannot be served, or ``None`` for one that can."""
+        """Return the response that refuses a handshake, or ``None`` for a handshake that can be accepted."""
 
     def open(self, transport: asyncio.Transport, head: Head, response: bytes, rest: bytes) -> int:
         """Take over a connection whose handshake is accepted, and return the engine's handle.
 
         Raises:
-            OSError: there is no descriptor left.
+            OSError: no file descriptor is left.
         """
 
 
@@ -43,14 +43,14 @@ class WebSocketTransport:
 
     Args:
         engine: owns the connections.
-        session: is handed whole messages.
+        session: is given whole messages.
         max_message: largest message that a client may send, in bytes.
-        path: where clients connect, with or without a slash at its end; ``None`` for anywhere.
-        draining: whether new connections are to be turned away.
+        path: where clients connect, with or without a slash at its end; ``None`` for any path.
+        draining: returns whether new connections are refused.
         compress: whether messages are compressed for clients that offer it.
         engineio: serves the clients whose query has ``EIO``.
-        guard: says who is let in; ``None`` for everybody.
-        room: is told of connections that there is no room for.
+        guard: decides who is let in; ``None`` for everybody.
+        fd_reserve: logs connections that are refused since no file descriptor is left.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class WebSocketTransport:
         compress: bool = False,
         engineio: Dialect | None = None,
         guard: Guard | None = None,
-        room: Room | None = None,
+        fd_reserve: FdReserve | None = None,
     ) -> None:
-        self._room = room or Room()
+        self._fd_reserve = fd_reserve or FdReserve()
         self._engine = engine
         self._path = None if path is None else path.encode()
         self._draining = draining
@@ -77,27 +77,27 @@ class WebSocketTransport:
             engine,
             session,
             max_message=max_message,
-            gone=None if guard is None else guard.left,
-            limited=None if guard is None else guard.limited,
+            on_disconnected=None if guard is None else guard.on_disconnected,
+            count_refusal=None if guard is None else guard.count_refusal,
         )
         self._plain = intake()
         self._compressed = intake(compressed=True) if compress else None
 
     @property
     def parsers(self) -> int:
-        """How many connections have a parser of their own now."""
+        """How many connections have a parser in Python now."""
         return self._plain.parsers + (self._compressed.parsers if self._compressed else 0)
 
     def open(self, transport: asyncio.Transport, head: Head, rest: bytes) -> bytes | None:
         """Answer an opening handshake, and hand an accepted connection to the engine.
 
         Args:
-            transport: the connection; not the caller's any more where it is accepted.
+            transport: the connection; the caller must not use it any more if the handshake is accepted.
             head: the request.
-            rest: bytes that came after it.
+            rest: the bytes that came after it.
 
         Returns:
-            ``None`` where it is accepted; else the response with which the caller ends the connection.
+            ``None`` if it is accepted; else the response with which the caller ends the connection.
         """
         dialect = self._dialect(head)
         refused = self._refusal(transport, head, dialect)
@@ -111,7 +111,7 @@ class WebSocketTransport:
         if refused is None:
             accepted, response = accept(head)
             if not accepted:
-                self._bad_handshake(transport, head, "the handshake is not what RFC 6455 asks for")
+                self._bad_handshake(transport, head, "the handshake does not follow RFC 6455")
                 refused = response
         if refused is not None:
             return refused
@@ -127,15 +127,17 @@ class WebSocketTransport:
             if self._guard is not None and opening is not None:
                 self._guard.on_connected(handle, opening)
         except OSError as error:
-            self._room.refused(error.strerror or str(error))
+            self._fd_reserve.log_refusal(error.strerror or str(error))
             if self._guard is not None:
-                self._guard.limited("no_room")
-            return NO_ROOM
+                self._guard.count_refusal("no_room")
+            return NO_DESCRIPTOR
         return None
 
     def _bad_handshake(self, transport: asyncio.BaseTransport, head: Head, detail: str) -> None:
         if self._guard is not None:
-            self._guard.limited("bad_handshake", peer=peer_of_transport(transport), headers=head.headers, detail=detail)
+            self._guard.count_refusal(
+                "bad_handshake", peer=peer_of_transport(transport), headers=head.headers, detail=detail
+            )
 
     def _dialect(self, head: Head) -> Dialect | None:
         if self._engineio is not None and any(pair.startswith(b"EIO=") for pair in head.query.split(b"&")):
@@ -145,7 +147,7 @@ class WebSocketTransport:
     def _refusal(self, transport: asyncio.BaseTransport, head: Head, dialect: Dialect | None) -> bytes | None:
         if self._path is not None and head.path.rstrip(b"/") != self._path:
             path = masked(ascii(head.path[:100].decode()))
-            self._bad_handshake(transport, head, f"the path is {path}, and not {self._path.decode()}")
+            self._bad_handshake(transport, head, f"the path is {path}, not {self._path.decode()}")
             return refusal(404, f"WebSocket clients connect to {self._path.decode()}", None)
         if self._draining():
             text = "this server is going away; try another"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import walk_packages
 
@@ -51,6 +54,35 @@ def test_the_contracts_speak_of_every_client() -> None:
     [forbidden] = [contract for contract in contracts if contract["type"] == "forbidden"]
     assert set(forbidden["source_modules"]) >= CLIENT_SIDE & set(MODULES)
     assert set(forbidden["forbidden_modules"]) >= SERVER_SIDE & set(MODULES)
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of the package that a module names in an import: at run time, in a function or for types alone."""
+    found = find_spec(module)
+    assert found is not None
+    assert found.origin is not None
+    if not found.origin.endswith(".py"):
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(Path(found.origin).read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+            if any(f"{node.module}.{alias.name}" in MODULES for alias in node.names):
+                names.discard(node.module or "")  # a module of that package is meant, and not the package
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names & {*MODULES} - {module}
+
+
+def test_there_is_no_circle_of_imports_even_for_types() -> None:
+    graph = {module: imports_of(module) for module in MODULES}
+    assert "realizehit.client.connection" in graph["realizehit.client.ws"]
+    assert "realizehit.client.ws" in graph["realizehit"]  # it is imported for type checkers alone
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def test_each_module_can_be_imported_alone_without_a_warning() -> None:

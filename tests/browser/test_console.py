@@ -153,6 +153,28 @@ def test_what_is_written_wrongly_is_said_and_what_is_right_is_published(browser:
         expect(row(page, "realizehit=other")).to_have_count(0)
 
 
+def test_it_shows_who_would_get_a_publication(browser: Browser, server: Server) -> None:
+    with opened(browser, f"{server.api}console") as watched:
+        page = watched.page
+        subscribe(page)
+        ask = page.get_by_role("button", name="Who gets it?")
+        pattern = page.locator("#publish-pattern")
+        pattern.fill("kind")
+        ask.click()
+        expect(page.locator("#publish-pattern-error")).not_to_have_text("")
+        expect(pattern).to_be_focused()
+        pattern.fill(TEXT)
+        ask.click()
+        expect(page.locator("#audience-table tbody td")).to_have_text(["channel:CNN|kind:news", "", "1", "1"])
+        expect(page.locator("#audience-note")).to_have_text("would reach 1 node · 0 of 0 shapes apply")
+        pattern.fill("realizehit=stats")
+        ask.click()
+        expect(page.locator("#audience-note")).to_contain_text("forbidden (403)")
+        expect(page.locator("#audience-table")).to_be_hidden()
+        expect(payloads(page)).to_have_count(0)
+        assert [error for error in watched.errors if "403" not in error] == []
+
+
 def test_the_click_after_an_error_publishes(browser: Browser, server: Server) -> None:
     """An error's text that came or went as the field lost the focus moved the button away under the mouse."""
     with opened(browser, f"{server.api}console") as watched:

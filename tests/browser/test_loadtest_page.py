@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from realizehit.loadtest.histogram import Histogram
-from realizehit.loadtest.page import render
+from realizehit.loadtest.html_report import render
 from tests.support.chromium import chromium, opened
 from tests.unit.test_loadtest_report import report
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from realizehit.loadtest.page import render
+from realizehit.loadtest.html_report import render
 from tests.docs.narrow import WIDTH, too_wide
 from tests.support.chromium import chromium, opened
 from tests.unit.test_loadtest_report import report

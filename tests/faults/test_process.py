@@ -389,12 +389,11 @@ WALL_CLOCK = re.compile(
 KNOWN = {
     # What people read has a date: reports of the load test, the console's figures.
     "realizehit/node/figures.py",
-    "realizehit/loadtest/conductor.py",
+    "realizehit/loadtest/coordinator.py",
     "realizehit/loadtest/report.py",
     # A token expires at a date that its issuer set by a wall clock.
     "realizehit/access/tokens.py",
     "realizehit/access/expiry.py",
-    "realizehit/access/gate.py",
 }
 
 

@@ -79,8 +79,8 @@ def said(lines: list[bytes], *, guarded: bool, by_bytes: bool) -> list[Any]:
         bus.listen(hub)
         guard = Guard(b.engine, hub, Gate(GUARDED, clock=lambda: 0.0)) if guarded else None
         session = ActionSession(b.engine, hub, guard)
-        gone = None if guard is None else guard.left
-        b.handler = Intake(b.engine, session, max_message=16384, gone=gone)  # type: ignore[assignment]
+        gone = None if guard is None else guard.on_disconnected
+        b.handler = Intake(b.engine, session, max_message=16384, on_disconnected=gone)  # type: ignore[assignment]
         answers = list(conversation(b, lines, guard, by_bytes=by_bytes))
     assert bus.wanted == set()
     return answers
@@ -172,11 +172,11 @@ def check_state(
         if token in TOKENS.values():
             said = jwt.decode(token, options={"verify_signature": False})
             assert said["exp"] > 1
-            assert guard.gate.identity(conn).get("user") == said.get("sub")
+            assert guard.gate.connected.identity(conn).get("user") == said.get("sub")
         assert [event["evt"] for event in events] in ([], ["unsubscribed"])
     else:
         assert events == []
-    user = guard.gate.identity(conn).get("user")
+    user = guard.gate.connected.identity(conn).get("user")
     assert user in (None, "25442", "28322")
     assert all(filters_of(other).get("user", user) == user for other in held), (held, user)
     if channel and reply.get("code") == ErrorCode.FORBIDDEN:

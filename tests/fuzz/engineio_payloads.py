@@ -7,8 +7,8 @@ they are the payload where nobody encoded it twice; every packet is acted on or 
 from __future__ import annotations
 
 from realizehit import _fanout
+from realizehit.transports.engineio.packet_session import PacketSession, as_payload
 from realizehit.transports.engineio.packets import REVISIONS, PayloadError, frame, split
-from realizehit.transports.engineio.websocket import _Packets, _payload
 from realizehit.transports.session import Session
 from tests.fuzz.command import main
 from tests.support.engines import bench
@@ -64,7 +64,7 @@ def check(data: bytes, packets: list[bytes], revision: int) -> None:
 def act(packets: list[bytes], revision: int, framing: int) -> None:
     with bench() as b:
         session = Texts(b.engine)
-        kind = _Packets(b.engine, session, revision, lambda _probe, _conn: None)
+        kind = PacketSession(b.engine, session, revision, lambda _probe, _conn: None)
         b.handler = kind  # type: ignore[assignment]
         conn, peer = b.connect(framing=framing)
         polling = framing in FRAMINGS.values()
@@ -75,9 +75,9 @@ def act(packets: list[bytes], revision: int, framing: int) -> None:
             if packet[:1] == b"4":
                 expected.append(packet[1:].decode())
             if polling:
-                kind.take(conn, packet, lambda answer: _payload(answer, revision))
+                kind.handle(conn, packet, lambda answer: as_payload(answer, revision))
             else:
-                kind.take(conn, packet, frame)
+                kind.handle(conn, packet, frame)
             known = packet[:1] in (b"1", b"4", b"6", b"2" if revision == 3 else b"3")
             assert b.engine.is_open(conn) == (known and packet[:1] != b"1")
         b.loop.run()

@@ -10,7 +10,7 @@ import orjson
 
 from realizehit.errors import ErrorCode
 from realizehit.transports.engineio.errors import Refused
-from realizehit.transports.engineio.websocket import _Query
+from realizehit.transports.engineio.query import Query
 from realizehit.transports.sse import _errors, _greeting, _patterns, _Refusal
 from tests.fuzz.command import main
 
@@ -20,13 +20,18 @@ CODES = {str(code) for code in ErrorCode}
 def one(data: bytes) -> None:
     """Take a case as each kind of query."""
     try:
-        query = _Query.parse(data)
+        query = Query.parse(data)
     except Refused as error:
         assert orjson.loads(error.body)["message"]
     else:
         assert query.revision in (3, 4)
         assert query.transport in ("polling", "websocket")
-    outcomes = _patterns(data, wildcards=True)
+    check_patterns(data, wildcards=False)
+    check_patterns(data, wildcards=True)
+
+
+def check_patterns(data: bytes, *, wildcards: bool) -> None:
+    outcomes = _patterns(data, wildcards=wildcards)
     for outcome in outcomes:
         if isinstance(outcome, _Refusal):
             assert str(outcome.code) in CODES
@@ -34,6 +39,7 @@ def one(data: bytes) -> None:
         else:
             assert outcome.isascii()
             assert 0 < len(outcome) <= 1024
+            assert wildcards or b"*" not in outcome
     told = orjson.loads(_greeting(outcomes).split(b"data: ", 1)[1])
     assert len(told["ids"]) == len(outcomes)
     assert len(_errors(outcomes)) == len(outcomes)

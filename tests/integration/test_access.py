@@ -69,7 +69,7 @@ async def event(ws: ClientConnection) -> Any:
 
 
 def metric(node: Node, reason: str) -> int:
-    return node.guard.gate.refusals[reason]
+    return node.guard.gate.refusals.counts[reason]
 
 
 async def test_a_trusted_proxy_says_who_a_client_is(shared_valkey: Valkey) -> None:
@@ -94,7 +94,7 @@ async def test_what_others_say_of_themselves_is_ignored_and_counted(shared_valke
         async with client(node.ws_url, additional_headers=[("X-User", "42"), ("X-User", "43")]) as ws:
             assert await code(ws, {"user": "42"}) == "forbidden"
             assert await code(ws, {"user": "43"}) == "forbidden"
-        assert node.guard.gate.ignored_headers == 1
+        assert node.guard.gate.clients.ignored_headers == 1
         async with httpx2.AsyncClient() as http:
             shown = (await http.get(node.api_url + "metrics")).text
         assert "realizehit_ignored_identity_headers_total 1.0" in shown
@@ -133,13 +133,13 @@ async def test_connections_share_an_identity_and_leave_nothing_behind(shared_val
         ):
             for ws in (one, two, nobody):
                 await act(ws, "ping")
-            identities = list(gate._identities.values())
+            identities = list(gate.connected._identities.values())
             assert len(identities) == 2
             assert identities[0] is identities[1]
         async with asyncio.timeout(SECONDS):
             while node.engine.stats()["connections"]:
                 await asyncio.sleep(0.01)
-        assert not gate._identities
+        assert not gate.connected._identities
 
 
 @pytest.mark.parametrize("way", ["header", "query", "action"])
@@ -265,7 +265,7 @@ async def test_grants_and_their_reload(shared_valkey: Valkey, tmp_path: Path, ca
 
         file.write_text("[[grant]]\npattern = 1\n")
         node.reload()
-        assert "grant 1: pattern is no table" in caplog.text
+        assert "grant 1: pattern is not a table" in caplog.text
         assert await code(ws, {"user": 42, "kind": "news"}) == "ok"
 
         file.write_text('[[grant]]\npattern = {user = "$user", kind = "chat"}\n')
@@ -552,7 +552,7 @@ async def test_white_space_around_a_header_is_no_part_of_an_identity(shared_valk
             reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(node.api_url).port)
             writer.write(head.encode())
             assert wanted in await reader.readline(), head
-            identities = {identity["user"] for identity in node.guard.gate._identities.values()}
+            identities = {identity["user"] for identity in node.guard.gate.connected._identities.values()}
             assert identities == (set() if head.startswith("POST") else {"42"})
             writer.transport.abort()
             for handle in node.engine.handles():
@@ -583,7 +583,7 @@ async def test_how_many_of_an_address(shared_valkey: Valkey) -> None:
             assert (await http.get(node.api_url + "healthz")).status_code == 200  # and stays connected
             assert (await status(node.ws_url))[0] == 503
         async with asyncio.timeout(SECONDS):
-            while gate.addresses:
+            while gate.clients.addresses:
                 await asyncio.sleep(0.01)
         async with client(node.ws_url), client(node.ws_url):
             pass

@@ -161,7 +161,12 @@ def test_it_is_minified() -> None:
     assert len(gzip.compress(SCRIPT)) < len(gzip.compress(source)) / 2
 
 
-def test_what_is_made_of_the_sources_is_made_of_these() -> None:
+def test_built_files_belong_to_their_sources() -> None:
+    modules = sorted(path.read_text(encoding="utf-8") for path in (CLIENT / "src").glob("*.js"))
+    digest = hashlib.sha256("".join(modules).encode()).hexdigest()[:16]
+    first = (CLIENT / "realizehit.js").read_text(encoding="utf-8").partition("\n")[0]
+    banner = f"/*! realizehit {realizehit.__version__}, MIT; joined of src/, {digest} */"
+    assert first == banner, "realizehit.js is older than src/: run `npm run build` in clients/js"
     for name, made in {
         "realizehit": ("lib/realizehit.min.js", "lib/esm/realizehit.js", "lib/cjs/realizehit.js", "realizehit.d.ts"),
         "pattern": ("lib/cjs/pattern.js", "pattern.d.ts"),

@@ -123,7 +123,7 @@ async def test_callbacks_get_payloads_in_order_one_at_a_time(node: Node, shared_
             await redis.publish(pattern.channel, str(n))
         await until(lambda: len(awaited) == len(plain) == 50)
         assert plain == awaited == list(range(50))
-        with pytest.raises(RuntimeError, match="has a payload callback"):
+        with pytest.raises(RuntimeError, match="has a callback"):
             aiter(first)
         second.off("payload", slow)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +22,11 @@ import pytest
 import trustme
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from realizehit.access.keys import generate
+from realizehit.cli import banner
+from realizehit.process.server import serve
+from realizehit.settings import Settings
+from tests.integration.test_listening_sockets import needs_ipv6
 from tests.support.ports import free_port
 from tests.support.processes import (
     SCRIPTS,
@@ -34,7 +41,6 @@ from tests.support.processes import (
 )
 from tests.support.valkey import Valkey
 from tests.support.wire import RawClient, act, client, unique
-from tests.unit.test_listening import needs_ipv6
 
 
 def request(url: str, body: str | None = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -321,3 +327,20 @@ async def test_it_starts_while_the_broker_is_away(tmp_path: Path) -> None:
                 server.signal(signal.SIGTERM)
                 await ws.recv()
             assert ws.close_code == 4001
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_the_printed_curl_line_publishes_with_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key, lines = generate("a")
+    file = tmp_path / "keys.toml"
+    file.write_text(lines)
+    settings = Settings(port=0, redis="memory://", keys=str(file))
+    async with serve(settings) as node:
+        banner.announce(settings, node.ws_url, node.api_url)
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  curl ")]
+        env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # no sanitizer for curl
+        shell = await asyncio.create_subprocess_shell(
+            line, env={**env, "REALIZEHIT_KEY": key}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        answer, _ = await asyncio.wait_for(shell.communicate(), 30)
+    assert json.loads(answer)["status"] == "queued"

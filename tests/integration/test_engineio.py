@@ -250,7 +250,7 @@ async def test_by_polling(node: Node, shared_valkey: Valkey, revision: int) -> N
 def waiting(node: Node) -> bool:
     """Whether a poll waits at the server."""
     assert node.engineio is not None
-    return any(session.held.waiting for session in node.engineio._sessions.values())
+    return any(session.connection.waiting for session in node.engineio._sessions.values())
 
 
 async def until(condition: Any) -> None:

@@ -101,7 +101,7 @@ def transport_of(writer: asyncio.StreamWriter) -> asyncio.Transport:
 
 
 def refused(node: Node, reason: str) -> int:
-    return node.guard.gate.refusals[reason]
+    return node.guard.gate.refusals.counts[reason]
 
 
 # --- where a request ends

@@ -24,11 +24,13 @@ from realizehit.access.keys import generate
 from realizehit.cli.loadtest import loadtest
 from realizehit.errors import LoadTestError
 from realizehit.loadtest import _load, worker
-from realizehit.loadtest.conductor import Conductor
+from realizehit.loadtest.client_processes import ClientProcesses
+from realizehit.loadtest.coordinator import Coordinator
 from realizehit.loadtest.expect import Expectation
 from realizehit.loadtest.plan import make_plan
 from realizehit.loadtest.report import FAULTS, Point, Report
-from realizehit.loadtest.target import Target, embedded_target, find_target
+from realizehit.loadtest.started_server import embedded_target
+from realizehit.loadtest.target import Target, find_target
 from realizehit.pattern import Pattern
 from tests.support.ports import free_port
 from tests.support.processes import serving
@@ -50,7 +52,7 @@ def server(shared_valkey: Valkey) -> Iterator[Target]:
 
 
 def conduct(target: Target, scenario: str, **numbers: Any) -> Report:
-    return Conductor(make_plan(scenario, {**SMALL, **numbers}), target, scenario=scenario).run()
+    return Coordinator(make_plan(scenario, {**SMALL, **numbers}), target, scenario=scenario).run()
 
 
 def assert_flawless(report: Report) -> None:
@@ -166,13 +168,21 @@ def test_a_ramp_opens_connections_over_its_time(server: Target) -> None:
 
 def test_processes_connect_when_all_are_there(server: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, list[str]]] = []
-    say = Conductor._say
+    say = ClientProcesses.send
 
-    def listen(conductor: Conductor, command: str, value: Any = None) -> None:
-        said.append((command, list(conductor._events)))
-        say(conductor, command, value)
+    coordinators: list[Coordinator] = []
 
-    monkeypatch.setattr(Conductor, "_say", listen)
+    class Watched(Coordinator):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            coordinators.append(self)
+
+    def listen(processes: ClientProcesses, command: str, value: Any = None) -> None:
+        said.append((command, list(coordinators[0]._events)))
+        say(processes, command, value)
+
+    monkeypatch.setattr(ClientProcesses, "send", listen)
+    monkeypatch.setattr(f"{__name__}.Coordinator", Watched)
     report = conduct(server, "wide", processes=3, duration=0.3)
     assert_flawless(report)
     assert said[0] == ("connect", ["begun"] * 3)
@@ -325,11 +335,11 @@ def test_what_stops_coming_is_lost(valkey: Valkey) -> None:
 
 def test_a_client_process_that_ends_is_an_error(server: Target) -> None:
     def kill(point: Point) -> None:
-        os.kill(conductor._processes[0].pid or 0, signal.SIGKILL)
+        os.kill(coordinator._processes.pid(0), signal.SIGKILL)
 
-    conductor = Conductor(make_plan("wide", {**SMALL, "duration": 30.0}), server, on_point=kill)
+    coordinator = Coordinator(make_plan("wide", {**SMALL, "duration": 30.0}), server, on_point=kill)
     with pytest.raises(LoadTestError, match="client process 0 ended unexpectedly, with status -9"):
-        conductor.run()
+        coordinator.run()
 
 
 # --- The command ------------------------------------------------------------------------------------------------------

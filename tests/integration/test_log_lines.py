@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import subprocess
+import sys
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -144,3 +147,12 @@ async def test_a_server_says_little_of_an_outage(valkey: Valkey, workers: int) -
         lines = server.err[before:]
         assert any("is away" in line for line in lines)
         assert len(lines) <= 5 + workers, lines
+
+
+def test_an_error_that_ends_the_process_is_logged() -> None:
+    code = "from realizehit.logs import configure; configure('json', 'info'); int('broken')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    entry = json.loads(done.stderr)
+    assert (entry["level"], entry["message"]) == ("critical", "ended by an error")
+    assert entry["exception"].endswith("ValueError: invalid literal for int() with base 10: 'broken'")

@@ -79,7 +79,7 @@ async def test_a_page(
         assert console.status_code == (200 if origin.startswith("http://127.") else 403)
         assert readers(console) == ([origin] if named else [])
         assert (await http.get("healthz", headers=page)).status_code == 200
-        assert (node.guard.gate.refusals["origin"] > 0) is not named
+        assert (node.guard.gate.refusals.counts["origin"] > 0) is not named
 
 
 @pytest.mark.parametrize("allowed", [(), ("*",), (PAGE,)])
@@ -95,7 +95,7 @@ async def test_plain_requests_of_strangers_see_no_figures(shared_valkey: Valkey,
                 assert followed.status_code == 200
             for headers in ({}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
                 assert (await http.get(path, headers=headers)).status_code == 200
-        assert node.guard.gate.refusals["origin"] == 4
+        assert node.guard.gate.refusals.counts["origin"] == 4
 
 
 async def test_monitors_ask_for_figures_under_any_name(shared_valkey: Valkey) -> None:

@@ -122,7 +122,7 @@ async def test_a_known_id_is_of_no_use_to_anybody_else(shared_valkey: Valkey, ca
         await broker.publish(channel, b'"for its owner"')
 
         status = 400 if case.reason == "bad_identity" else 403
-        before = node.guard.gate.refusals[case.reason]
+        before = node.guard.gate.refusals.counts[case.reason]
         answers = [
             await asked.get(case.asked, case.asked_query),
             await asked.post("1", case.asked, case.asked_query),
@@ -143,7 +143,7 @@ async def test_a_known_id_is_of_no_use_to_anybody_else(shared_valkey: Valkey, ca
                 pass
         assert refused.value.response.status_code == status
         assert orjson.loads(refused.value.response.body)["code"] == 4
-        assert node.guard.gate.refusals[case.reason] == before + 4
+        assert node.guard.gate.refusals.counts[case.reason] == before + 4
 
         # The session goes on, with all that was sent to it.
         received = (await asked.get(case.opened, case.opened_query)).text
@@ -182,7 +182,7 @@ async def test_its_owner_goes_on_by_get_by_post_and_by_upgrade(shared_valkey: Va
         async with client(url, additional_headers=later) as ws:
             await ws.send("2probe")
             assert await ws.recv() == "3probe"
-        assert node.guard.gate.refusals["session"] == 0
+        assert node.guard.gate.refusals.counts["session"] == 0
 
 
 async def test_a_renewed_token_leaves_the_session_to_the_one_that_opened_it(shared_valkey: Valkey) -> None:

@@ -126,5 +126,5 @@ async def test_what_is_no_http_is_one_line_with_the_address(
             assert await ask(node, data) == 400
         (line,) = lines(caplog)
         assert line.startswith("refused: malformed; peer 127.0.0.1; ")
-        assert node.guard.gate.refusals["malformed"] == 50
+        assert node.guard.gate.refusals.counts["malformed"] == 50
     assert "Invalid HTTP request" not in caplog.text

@@ -14,6 +14,7 @@ from realizehit.broker import redis as redis_bus
 from realizehit.broker.base import Bus, Interest
 from realizehit.broker.open import open_bus
 from realizehit.broker.sentinel import GOSSIP_DELAY, SentinelAddress
+from realizehit.errors import BrokerUnavailable
 from tests.support.bus_recorder import QUICK, Recorder
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
@@ -202,3 +203,11 @@ async def test_the_watch_survives_what_it_does_not_understand(
         one.names("localhost", tcp_valkey.port, epoch=2)
         await recorder.until(lambda: recorder.gaps)
     assert "a defect" in caplog.text
+
+
+async def test_no_sentinel_answers() -> None:
+    address = SentinelAddress(f"redis+sentinel://127.0.0.1:{free_port()}/main")
+    assert await address.current() == ""
+    with pytest.raises(BrokerUnavailable, match="no sentinel knows a master 'main'"):
+        await address.connect(asyncio.Protocol)
+    await address.close()

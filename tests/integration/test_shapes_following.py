@@ -21,7 +21,7 @@ from realizehit.broker.shapes.registry import CONTROL, KEY, MAX_SHAPES, register
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerRefused, BrokerUnavailable, PublishUnclear
 from realizehit.pattern import Pattern, project
-from tests.integration.test_pipeline import log_in, peer
+from tests.integration.test_broker_publisher import log_in, peer
 from tests.integration.test_shapes_registrar import eventually
 from tests.support.valkey import Valkey
 
@@ -129,7 +129,7 @@ async def test_what_is_no_shape_is_left_alone(valkey: Valkey, caplog: pytest.Log
         await publisher.ping()
         assert publisher.shapes == (SHAPE,)
     assert "ignored 2 shapes of the registry" in caplog.text
-    assert publisher.malformed == 4
+    assert publisher.projected.malformed == 4
 
 
 async def test_another_broker_has_other_shapes(valkey: Valkey) -> None:

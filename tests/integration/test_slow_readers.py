@@ -77,7 +77,7 @@ async def by_polling(node: Node, http: httpx2.AsyncClient, context: Any, payload
     await poller.subscribe(pattern)
     poll = asyncio.create_task(poller.poll())
     assert node.engineio is not None
-    while not any(session.held.waiting for session in node.engineio._sessions.values()):
+    while not any(session.connection.waiting for session in node.engineio._sessions.values()):
         await asyncio.sleep(0.005)
     await publish(http, pattern, payloads)
     packets = await poll

@@ -64,7 +64,7 @@ async def test_clients_publishers_and_identities_come_over_it(shared_valkey: Val
                 "/", json={"pattern": pattern, "payload": 3}, headers={"X-Forwarded-For": "9.9.9.9"}
             )
             assert refused.status_code == 403
-        assert node.guard.gate.ignored_headers == 0
+        assert node.guard.gate.clients.ignored_headers == 0
     assert mode(path) is None
 
 
@@ -75,7 +75,7 @@ async def test_on_the_port_beside_it_the_header_means_nothing(shared_valkey: Val
     async with serve(settings) as node, httpx2.AsyncClient(base_url=node.api_url) as http:
         answer = await http.get("/sse", params={"pat": "user=42"}, headers={"X-User": "42"})
         assert answer.json()["code"] == "forbidden"
-        assert node.guard.gate.ignored_headers == 1
+        assert node.guard.gate.clients.ignored_headers == 1
 
 
 async def test_all_workers_accept_from_the_one_socket(valkey: Valkey, path: str) -> None:

@@ -18,8 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from realizehit import _fanout
-from realizehit.client.pattern_key import pattern_key
-from realizehit.client.wire import filters_of
+from realizehit.client.filters import filters_of, pattern_key
 from realizehit.errors import PatternError, RequestError, WildcardUnsupported
 from realizehit.node.messages import ActionError, parse_action, parse_publication
 from realizehit.pattern import MAX_CHANNEL, Pattern, channel_of, project, shape_of

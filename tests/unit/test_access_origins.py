@@ -163,12 +163,12 @@ def test_pages_that_are_anybodys_are_none_of_this_machine() -> None:
         (b"null", False), (b"file://", False), (b"capacitor://localhost", True), (b"http://a.lan.example", True),
     ):  # fmt: skip
         headers = {b"host": b"localhost", b"origin": origin}
-        assert gate.open("127.0.0.1", headers, frozenset(), b"") is not None
+        assert gate.clients.open("127.0.0.1", headers, frozenset(), b"") is not None
         if local:
-            assert gate.publisher("127.0.0.1", headers) is None
+            assert gate.publishers.authenticate("127.0.0.1", headers) is None
         else:
             with pytest.raises(AccessDenied) as refused:
-                gate.publisher("127.0.0.1", headers)
+                gate.publishers.authenticate("127.0.0.1", headers)
             assert refused.value.reason == "protected"
 
 
@@ -181,8 +181,8 @@ def test_hosts_of_allowed_pages_are_names_of_a_server_on_loopback(host: str, kno
     allowed = ("https://*.example.org", "chrome-extension://abc", "null", "file://")
     gate = Gate(Settings(allow_origin=allowed), clock=lambda: 0.0)
     if known:
-        gate.open("127.0.0.1", {b"host": host.encode()}, frozenset(), b"")
+        gate.clients.open("127.0.0.1", {b"host": host.encode()}, frozenset(), b"")
     else:
         with pytest.raises(AccessDenied) as refused:
-            gate.open("127.0.0.1", {b"host": host.encode()}, frozenset(), b"")
+            gate.clients.open("127.0.0.1", {b"host": host.encode()}, frozenset(), b"")
         assert refused.value.reason == "host"

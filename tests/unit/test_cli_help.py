@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from realizehit.access.gate import Gate
-from realizehit.cli.grouping import GroupedCommand
+from realizehit.cli.environment import KNOWN, PREFIX, check_variables
 from realizehit.cli.main import main
+from realizehit.cli.option_groups import GroupedCommand
 from realizehit.cli.serve import serve
-from realizehit.cli.variables import KNOWN, PREFIX, check_variables
 from realizehit.errors import SettingsError
 from realizehit.loadtest import _load
 from realizehit.settings import GROUPS, OPTIONS, flag_of, load

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
 import shlex
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,6 @@ from realizehit.cli import banner
 from realizehit.cli.endpoints import DEFAULT_WS
 from realizehit.cli.serve import serve
 from realizehit.pattern import Pattern
-from realizehit.process import server
 from realizehit.settings import OPTIONS, Settings, flag_of, variable_of
 
 NO_REACH = "needs a broker that the other servers reach too: set --redis (REDIS_URI) to a Redis or Valkey\n"
@@ -342,23 +338,6 @@ def test_what_check_config_finds_wrong_is_named(
     result = invoke("check-config", *words)
     assert result.exit_code == 2
     assert said in result.stderr
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-async def test_the_line_to_paste_publishes_with_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    key, lines = generate("a")
-    file = tmp_path / "keys.toml"
-    file.write_text(lines)
-    settings = Settings(port=0, redis="memory://", keys=str(file))
-    async with server.serve(settings) as node:
-        banner.announce(settings, node.ws_url, node.api_url)
-        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  curl ")]
-        env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # no sanitizer for curl
-        shell = await asyncio.create_subprocess_shell(
-            line, env={**env, "REALIZEHIT_KEY": key}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        answer, _ = await asyncio.wait_for(shell.communicate(), 30)
-    assert json.loads(answer)["status"] == "queued"
 
 
 def test_what_is_said_at_start_among_json_logs(

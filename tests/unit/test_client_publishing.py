@@ -26,7 +26,6 @@ from realizehit.errors import (
     ResponseTimeout,
     ServerUnavailable,
     SettingsError,
-    WildcardUnsupported,
 )
 from realizehit.pattern import Pattern
 
@@ -284,8 +283,8 @@ def test_patterns_are_checked_before_anything_is_sent() -> None:
     assert [type(outcome) for outcome in outcomes] == [
         PatternError,
         PublishResult,
-        WildcardUnsupported,
-        WildcardUnsupported,
+        PatternError,
+        PatternError,
         RequestError,
         PublishResult,
     ]

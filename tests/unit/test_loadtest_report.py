@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from realizehit.loadtest import report as loadtest_report
+from realizehit.loadtest.addresses import Address
 from realizehit.loadtest.expect import FIGURES, Expectation
 from realizehit.loadtest.histogram import Histogram
-from realizehit.loadtest.live import LiveView, show_report, spark
-from realizehit.loadtest.local import MachineTimes, Usage, machine_times
-from realizehit.loadtest.page import nice, render
+from realizehit.loadtest.html_report import nice, render
 from realizehit.loadtest.plan import Plan
+from realizehit.loadtest.proc_usage import MachineTimes, Usage, machine_times
 from realizehit.loadtest.report import (
     FAULTS,
     Moment,
@@ -29,7 +29,8 @@ from realizehit.loadtest.report import (
     make_limits,
     make_warnings,
 )
-from realizehit.loadtest.target import Address, Target
+from realizehit.loadtest.target import Target
+from realizehit.loadtest.terminal import LiveView, show_report, spark
 
 COUNTS = dict.fromkeys(
     ("ready", "deliveries", "published", "reconnects", "resubscribes", "late", "abandoned", "forgone", *FAULTS), 0

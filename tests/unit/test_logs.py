@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import subprocess
 import sys
 from typing import Any
 
@@ -83,15 +82,6 @@ def test_configure(style: str, kind: type[logging.Formatter], monkeypatch: pytes
         logging.captureWarnings(False)
         root.setLevel(level)
         logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
-
-
-def test_what_ends_the_process_is_logged_too() -> None:
-    code = "from realizehit.logs import configure; configure('json', 'info'); int('broken')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    entry = json.loads(done.stderr)
-    assert (entry["level"], entry["message"]) == ("critical", "ended by an error")
-    assert entry["exception"].endswith("ValueError: invalid literal for int() with base 10: 'broken'")
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from realizehit.broker.publication import Publication
-from realizehit.errors import ErrorCode, PatternError, RequestError, WildcardUnsupported
+from realizehit.errors import ErrorCode, PatternError, RequestError
 from realizehit.node.messages import (
     MAX_REQUEST_ID,
     Action,
@@ -150,5 +150,6 @@ def test_a_publications_pattern_must_be_one(pattern: str) -> None:
 
 
 def test_nothing_is_published_to_a_wildcard() -> None:
-    with pytest.raises(WildcardUnsupported):
+    with pytest.raises(PatternError, match="only subscriptions can have wildcards") as refused:
         parse_publication(b'{"pattern":{"a":"*"},"payload":1}')
+    assert refused.value.code == "bad-pattern"

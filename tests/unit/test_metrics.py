@@ -16,7 +16,7 @@ from realizehit import __version__, _fanout
 from realizehit.access.gate import Gate
 from realizehit.broker.base import BusState
 from realizehit.broker.memory import MemoryBus
-from realizehit.http import api, publishing
+from realizehit.http import api, publish_endpoint, publishing
 from realizehit.node.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
 
@@ -142,7 +142,7 @@ def test_the_documentation_names_every_metric() -> None:
     text = Metrics(bus=MemoryBus(), engine_stats=node.stats, gate=gate).render().decode()
     node.close()
     page = DOCUMENTATION.read_text(encoding="utf-8")
-    assert [reason for reason in gate.refusals if f"`{reason}`" not in page] == []
+    assert [reason for reason in gate.refusals.counts if f"`{reason}`" not in page] == []
     shown = {name for name in re.findall(r"^# TYPE (realizehit_\w+)", text, re.MULTILINE) if name}
     documented = re.findall(r"^\| `(realizehit_\w+)", page, re.MULTILINE)
     assert sorted(documented) == sorted(shown)
@@ -159,7 +159,8 @@ async def test_the_time_of_a_request_begins_with_its_whole_body(
         now += seconds
         return parse(*arguments)
 
-    monkeypatch.setattr(publishing, "time", SimpleNamespace(perf_counter=lambda: now))
+    for module in (publishing, publish_endpoint):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now))
     for name in ("parse_publication", "parse_batch"):
         monkeypatch.setattr(publishing, name, partial(reads_for, 3.0, getattr(publishing, name)))
     bus = MemoryBus()

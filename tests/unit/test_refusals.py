@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from realizehit.access.gate import REASONS, Gate
-from realizehit.access.refusals import LONGEST, RefusalLog, describe
+from realizehit.access.gate import Gate
+from realizehit.access.refusals import LONGEST, REASONS, RefusalLog, describe
 from realizehit.common.seldom import Seldom
 from realizehit.errors import AccessDenied
 from realizehit.logs import JsonFormatter
@@ -144,17 +144,17 @@ def test_no_detail_hides_what_to_set_or_shows_a_secret() -> None:
 def test_the_gate_logs_what_it_refuses_and_what_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate(Settings(max_per_address=1), clock=lambda: 0.0)
     with pytest.raises(AccessDenied):
-        gate.open("192.0.2.1", {b"host": b"a", b"origin": b"http://b"}, frozenset(), b"")
+        gate.clients.open("192.0.2.1", {b"host": b"a", b"origin": b"http://b"}, frozenset(), b"")
     with pytest.raises(AccessDenied):
-        gate.publisher("192.0.2.2", {})
+        gate.publishers.authenticate("192.0.2.2", {})
     with pytest.raises(AccessDenied):
-        gate.authenticate(1, "x")
-    gate.arrive("192.0.2.3")
+        gate.connected.authenticate(1, "x")
+    gate.clients.count_connection("192.0.2.3")
     with pytest.raises(AccessDenied):
-        gate.arrive("192.0.2.3")
-    gate.count("late_head", peer="192.0.2.4")
-    gate.not_granted(b"kind:sport")
-    gate.count("no_room")
+        gate.clients.count_connection("192.0.2.3")
+    gate.refusals.count("late_head", peer="192.0.2.4")
+    gate.connected.not_granted(b"kind:sport")
+    gate.refusals.count("no_room")
     lines = [record.getMessage() for record in caplog.records if record.name == LOGGER]
     reasons = [line.split()[1].strip(";") for line in lines]
     assert reasons == ["origin", "protected", "bad_token", "too_many_per_address", "late_head", "not_granted"]

@@ -11,10 +11,16 @@ from typing import Any
 import orjson
 import pytest
 
+from realizehit.access.connected_clients import Opening
+from realizehit.access.gate import Gate
+from realizehit.access.identity import identity_of
 from realizehit.node.hub import Hub
 from realizehit.pattern import Pattern
+from realizehit.settings import Settings
+from realizehit.transports.engineio.packet_session import PacketSession
+from realizehit.transports.guard import Guard
 from realizehit.transports.intake import Intake
-from realizehit.transports.session import ActionSession
+from realizehit.transports.session import ActionSession, Session
 from tests.support.engines import BINARY, CLOSE, TEXT, Bench, Peer, bench
 from tests.support.scripted_bus import ScriptedBus
 
@@ -26,8 +32,8 @@ ID = "3bf1d979"
 class Client:
     """A connection to the session, and what it is told."""
 
-    def __init__(self, b: Bench, bus: ScriptedBus, hub: Hub, transport: Intake) -> None:
-        self.bench, self.bus, self.hub = b, bus, hub
+    def __init__(self, b: Bench, bus: ScriptedBus, hub: Hub, guard: Guard | None, transport: Intake) -> None:
+        self.bench, self.bus, self.hub, self.guard = b, bus, hub, guard
         self.transport = transport
         self.conn, self.peer = self.connect()
 
@@ -48,8 +54,23 @@ class Client:
 
 
 @contextmanager
-def client(*, confirmed: bytes | None = CHANNEL, **options: Any) -> Iterator[Client]:
-    """A client of a node whose broker has `confirmed` in force for somebody else already."""
+def client(
+    *,
+    confirmed: bytes | None = CHANNEL,
+    settings: Settings | None = None,
+    wildcards: bool = False,
+    engineio: int | None = None,
+    **options: Any,
+) -> Iterator[Client]:
+    """A client of a node whose broker has `confirmed` in force for another client already.
+
+    Args:
+        confirmed: a channel.
+        settings: what the gate knows; ``None`` for no gate.
+        wildcards: whether subscriptions may have them.
+        engineio: the revision of Engine.IO that the session's packets are wrapped in.
+        options: of the hub.
+    """
     with bench() as b:
         bus = ScriptedBus()
         hub = Hub(b.engine, bus, clock=lambda: 0.0, call_soon=b.loop.soon.append, **options)
@@ -57,7 +78,11 @@ def client(*, confirmed: bytes | None = CHANNEL, **options: Any) -> Iterator[Cli
         if confirmed is not None:
             bus.wanted.add(confirmed)
             bus.in_force.add(confirmed)
-        yield Client(b, bus, hub, Intake(b.engine, ActionSession(b.engine, hub), max_message=16384))
+        guard = None if settings is None else Guard(b.engine, hub, Gate(settings, clock=lambda: 0.0))
+        session: Session = ActionSession(b.engine, hub, guard, wildcards=wildcards)
+        if engineio is not None:
+            session = PacketSession(b.engine, session, engineio, lambda _upgrade, _conn: None)
+        yield Client(b, bus, hub, guard, Intake(b.engine, session, max_message=16384))
 
 
 def test_sub_unsub_ping() -> None:
@@ -193,6 +218,60 @@ def test_a_binary_message_closes_with_1003() -> None:
         assert (opcode, payload[:2]) == (CLOSE, struct.pack(">H", 1003))
         assert len(payload) > 10
         assert c.bench.engine.stats()["subscriptions"] == 0
+
+
+WILDCARDS = [
+    ({"kind": "news", "channel": "*"}, b"channel:*|kind:news"),
+    ({"user": 42, "*": "*"}, b"*:*|user:42"),
+    ({"*": "*"}, b"*:*"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "channel"), WILDCARDS)
+@pytest.mark.parametrize("engineio", [None, 3, 4])
+def test_a_wildcard_is_subscribed_like_any_other_channel(
+    pattern: dict[str, Any], channel: bytes, engineio: int | None
+) -> None:
+    prefix = b"" if engineio is None else b"4"
+    with client(confirmed=None, wildcards=True, engineio=engineio) as c:
+        ret = Pattern(pattern).id
+        assert c.say(prefix + orjson.dumps({"id": 1, "act": "sub", "pat": pattern})) == []
+        assert c.bus.wanted == {channel}
+        assert c.bench.engine.subscriptions(c.conn) == [channel]
+        c.bus.confirm(channel)
+        c.bench.loop.run()
+        assert c.told() == [{"id": 1, "ret": ret}]
+        assert c.say(prefix + orjson.dumps({"id": 2, "act": "unsub", "pat": pattern})) == [{"id": 2, "ret": ret}]
+        assert c.bus.wanted == set()
+
+
+def test_the_gate_decides_about_wildcards_and_checks_them_again() -> None:
+    settings = Settings(identify=("user=X-User",), trusted_proxies=("10.0.0.0/8",))
+    with client(confirmed=b"*:*|user:42", wildcards=True, settings=settings) as c:
+        guard = c.guard
+        assert guard is not None
+        guard.on_connected(c.conn, Opening(identity_of({"user": 42}, "the test")))
+        assert c.act(id=1, act="sub", pat={"user": 42, "*": "*"}) == [
+            {"id": 1, "ret": Pattern({"user": 42, "*": "*"}).id}
+        ]
+        for pattern in ({"*": "*"}, {"user": "*"}, {"user": 43, "*": "*"}, {"kind": "news", "*": "*"}):
+            [answer] = c.act(id=2, act="sub", pat=pattern)
+            assert answer["code"] == "forbidden", pattern
+        assert guard.gate.refusals.counts["not_granted"] == 4
+        guard.gate.connected.on_disconnected(c.conn)
+        assert guard.recheck(c.conn) == 1
+        c.bench.loop.run()
+        [event] = c.told()
+        assert (event["evt"], event["ids"]) == ("unsubscribed", [Pattern({"user": 42, "*": "*"}).id])
+        assert c.bench.engine.subscriptions(c.conn) == []
+
+
+def test_a_wildcard_with_the_reserved_key_is_refused() -> None:
+    with client(confirmed=None, wildcards=True) as c:
+        for pattern in ({"realizehit": "*"}, {"realizehit": "stats", "*": "*"}):
+            [answer] = c.act(id=1, act="sub", pat=pattern)
+            assert answer["code"] == "forbidden"
+        assert c.bus.calls == []
 
 
 def test_who_closes_is_out_of_everything() -> None:

@@ -1,5 +1,6 @@
-// Makes what is not written by hand: types, what the server gives out, and builds for tools that cannot read the sources.
-// All of it is in the repository, so that a checkout needs no build; `--check` fails where it is not what the sources make.
+// Builds what is not written by hand: `realizehit.js` of `src/`, types, the file that servers serve, and builds for tools that
+// cannot read the sources. All of it is in the repository, so that a checkout needs no build; `--check` fails if the
+// repository has something else than the sources make.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -9,55 +10,80 @@ import { fileURLToPath } from "node:url";
 
 import { transform } from "esbuild";
 
+import { join as joinModules } from "./join.js";
+import { minifying } from "./minify.js";
+
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const read = (/** @type {string} */ name) => readFileSync(join(ROOT, name), "utf8");
 const { version } = JSON.parse(read("package.json"));
 
-/** What each made file holds, by its name. */
-async function make() {
-  const made = new Map([["lib/cjs/package.json", '{ "type": "commonjs" }\n']]);
+/** @param {string[]} texts */
+const hashOf = (...texts) => createHash("sha256").update(texts.join("")).digest("hex").slice(0, 16);
+
+/** Return `realizehit.js`. */
+function joined() {
+  const { text, sources } = joinModules(join(ROOT, "src/realizehit.js"));
+  return `/*! realizehit ${version}, MIT; joined of src/, ${hashOf(...sources.sort())} */\n${text}`;
+}
+
+const COMMENT = String.raw`/\*\*(?:(?!\*/)[^])*\*/\n`;
+const INTERNAL_COMMENT = String.raw`/\*\*(?:(?!\*/)[^])*@internal(?:(?!\*/)[^])*\*/\n`;
+
+/** Remove what is internal from declarations; TypeScript's own option for that leaves JavaScript sources alone. @param {string} text */
+const withoutInternals = (text) =>
+  text
+    .replace(new RegExp(`^${INTERNAL_COMMENT}declare class [^]*?\n}\n`, "gm"), "")
+    .replace(new RegExp(`^    (?:${COMMENT}    )?_\\w[^]*?;\n(?=    [^\\s}]|})`, "gm"), "");
+
+/** Return what each file holds that is built of `realizehit.js` and `pattern.js`, by its name. */
+async function build() {
+  const built = new Map([["lib/cjs/package.json", '{ "type": "commonjs" }\n']]);
   const types = mkdtempSync(join(tmpdir(), "realizehit-types-"));
   try {
     execFileSync(join(ROOT, "node_modules/.bin/tsc"), ["-p", ROOT, "--outDir", types], { stdio: "inherit" });
     for (const name of ["realizehit", "pattern"]) {
       const source = read(`${name}.js`);
-      const hash = createHash("sha256").update(source).digest("hex").slice(0, 16);
-      const banner = `/*! realizehit ${version}, MIT; made of ${name}.js, ${hash} */`;
+      const banner = `/*! realizehit ${version}, MIT; made of ${name}.js, ${hashOf(source)} */`;
       /** @param {import("esbuild").TransformOptions} options */
-      const built = async (options) => {
-        const { code } = await transform(source, { banner, charset: "utf8", legalComments: "none", ...options });
-        return code;
-      };
-      const declared = `${banner}\n${readFileSync(join(types, `${name}.d.ts`), "utf8")}`;
-      made.set(`${name}.d.ts`, declared);
-      made.set(`lib/cjs/${name}.d.ts`, declared); // to TypeScript a declaration is of the kind of its nearest package.json
-      made.set(`lib/cjs/${name}.js`, await built({ format: "cjs", target: "es2018" }));
-      if (name === "pattern") continue; // its source is plain enough
-      made.set(`lib/esm/${name}.js`, await built({ format: "esm", target: "es2018" }));
-      made.set(`lib/${name}.min.js`, await built({ format: "esm", target: "es2022", minify: true }));
+      const code = async (options) =>
+        (await transform(source, { banner, charset: "utf8", legalComments: "none", ...options })).code;
+      const text = readFileSync(join(types, `${name}.d.ts`), "utf8").replace(/^\/\*!.*\n/, "");
+      const declared = `${banner}\n${withoutInternals(text)}`;
+      built.set(`${name}.d.ts`, declared);
+      built.set(`lib/cjs/${name}.d.ts`, declared); // for TypeScript, the nearest package.json says what kind of module it is
+      built.set(`lib/cjs/${name}.js`, await code({ format: "cjs", target: "es2018" }));
+      if (name === "pattern") continue; // every tool can read its source
+      built.set(`lib/esm/${name}.js`, await code({ format: "esm", target: "es2018" }));
+      built.set(`lib/${name}.min.js`, await code({ format: "esm", ...minifying(source) }));
     }
   } finally {
     rmSync(types, { recursive: true });
   }
-  return made;
+  return built;
 }
 
-const made = await make();
-if (process.argv.includes("--check")) {
-  const old = [...made].filter(([name, text]) => {
-    try {
-      return read(name) !== text;
-    } catch {
-      return true;
-    }
-  });
-  if (old.length) {
-    console.error(`not what the sources make, run \`npm run build\`: ${old.map(([name]) => name).join(", ")}`);
-    process.exit(1);
+/** @param {string} name @param {string} text */
+const differs = (name, text) => {
+  try {
+    return read(name) !== text;
+  } catch {
+    return true;
   }
-} else {
-  for (const [name, text] of made) {
-    mkdirSync(dirname(join(ROOT, name)), { recursive: true });
-    writeFileSync(join(ROOT, name), text);
+};
+
+const main = joined();
+const check = process.argv.includes("--check");
+if (!check) writeFileSync(join(ROOT, "realizehit.js"), main);
+const old = differs("realizehit.js", main) ? ["realizehit.js"] : [];
+for (const [name, text] of await build()) {
+  if (check) {
+    if (differs(name, text)) old.push(name);
+    continue;
   }
+  mkdirSync(dirname(join(ROOT, name)), { recursive: true });
+  writeFileSync(join(ROOT, name), text);
+}
+if (old.length) {
+  console.error(`not what the sources make, run \`npm run build\`: ${old.join(", ")}`);
+  process.exit(1);
 }

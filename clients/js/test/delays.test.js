@@ -13,7 +13,7 @@ function wind(t) {
   const delays = [];
   const { setTimeout } = globalThis;
   t.mock.method(globalThis, "setTimeout", (call, delay = 0, ...rest) => {
-    if (new Error().stack.includes("#later")) delays.push(delay);
+    if (new Error().stack.includes("#connectLater")) delays.push(delay);
     else if (delay > 5) return setTimeout(call, delay, ...rest); // what watches over a link
     return setTimeout(call, 0, ...rest);
   });

@@ -73,7 +73,7 @@ for (const token of ["fixed", undefined]) {
     const told = await event(subscription, "error");
     assert.ok(told instanceof RealizehitError);
     assert.deepEqual([told.status, told.code, subscription.state], [4501, "not-authenticated", "unsubscribed"]);
-    assert.match(told.message, /the token has expired; where the option `token` is a function/);
+    assert.match(told.message, /the token has expired; a function as option `token` renews it/);
     assert.match(told.message, /\?token=\*\*\* /);
     assert.doesNotMatch(told.message, /s3cret/);
     assert.throws(() => client.subscribe({ kind: "other" }), { status: 4501 });

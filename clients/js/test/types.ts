@@ -40,6 +40,15 @@ async function readNews(): Promise<string> {
   return other.state;
 }
 
+async function readConcretePatterns(): Promise<string> {
+  const stocks = client.subscribe<News>({ kind: "stock", symbol: "*", "*": "*" }, ({ title }, { pattern }) => [title, pattern.symbol]);
+  stocks.on("payload", (payload, message) => [payload.title, message.text.length, message.payload.title]);
+  for await (const { payload, pattern, text } of stocks.messages()) return `${payload.title} ${pattern.symbol} ${text}`;
+  // @ts-expect-error a message has no such property
+  for await (const { title } of stocks.messages()) return title;
+  return "";
+}
+
 async function byPath(): Promise<void> {
   // @ts-expect-error it is no any
   new ByPath("wss://example.org/ws").nothing();
@@ -60,7 +69,7 @@ const errors: Error[] = [new RealizehitError("no", "forbidden", 403), new Patter
 client.on("message", () => {});
 // @ts-expect-error no such value in a pattern
 client.subscribe({ kind: null });
-// @ts-expect-error a subscription's payload event carries one value
-subscription.on("payload", (one, two) => [one, two]);
+// @ts-expect-error a subscription's payload event carries two values
+subscription.on("payload", (one, two, three) => [one, two, three]);
 
-export { byPath, errors, publish, read, readNews, text };
+export { byPath, errors, publish, read, readConcretePatterns, readNews, text };

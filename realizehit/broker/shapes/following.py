@@ -54,7 +54,7 @@ PAUSE: Final = 1.0  # seconds to wait at most for the last projections of a brid
 _RIGHTS: Final = (
     "to reach wildcard subscriptions a publisher needs the rights to HELLO, to SUBSCRIBE to "
     f"{CONTROL.decode()}, and to EVAL, TIME and ZRANGEBYSCORE with the key {KEY}: grant them, or publish without "
-    "wildcards (--no-wildcards)"
+    "wildcards (--no-wildcards; in Python wildcards=False)"
 )
 
 
@@ -138,12 +138,10 @@ class FollowingPipeline(Pipeline):
 
     Attributes:
         shapes: what messages are projected by at the moment.
-        malformed: how many members of the registry and messages on `CONTROL` were ignored.
     """
 
     def __init__(self, *args: Any, read_interval: float = READ_INTERVAL, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.malformed = 0
         self._registered: tuple[bytes, ...] = ()  # in the registry
         self._bridged = False  # a bridge runs, which projects by all of them
         self._pause: asyncio.TimerHandle | None = None  # while a bridge that ended publishes its last projections
@@ -290,7 +288,7 @@ class FollowingPipeline(Pipeline):
 
     def _ignore(self, count: int, where: str) -> None:
         """Count and log what cannot be a shape; anybody with access to the broker may have written it."""
-        self.malformed += count
+        self.projected.malformed += count
         left_out = self._seldom.passes(where)
         if left_out is not None:
             logger.warning("broker %s: ignored %d shapes %s%s", self._broker, count, where, more(left_out))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 from typing import Any, Final, Protocol
 
@@ -30,6 +29,7 @@ from realizehit.broker.shapes.registry import (
     RENEWED_NOT_BRIDGED,
     register,
 )
+from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, RegistryFull
 
 logger: Final = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class Registrar:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        failures = 0
+        backoff = Backoff(BACKOFF_FIRST, BACKOFF_MOST)
         pause = BRIDGE_POLL_FIRST
         while True:
             self._wake.clear()
@@ -188,10 +188,9 @@ class Registrar:
                 if self._connection is not None:
                     self._connection.drop("given up")
                 self._disconnected()
-                await asyncio.sleep(random.uniform(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2**failures)))  # noqa: S311
-                failures = min(failures + 1, 10)
+                await asyncio.sleep(backoff.next())
             else:
-                failures = 0
+                backoff.reset()
                 if self._awaits_bridge:
                     await asyncio.sleep(pause)
                     pause = min(BRIDGE_POLL_MOST, 2 * pause)

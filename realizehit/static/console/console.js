@@ -1,6 +1,7 @@
 // The console: subscribes, publishes, and shows what the nodes tell of themselves.
 
 import { APIClient, WSClient } from "../realizehit.js";
+import { Audience } from "./audience.js";
 import { Chart } from "./chart.js";
 import { Feed } from "./feed.js";
 import { Nodes } from "./nodes.js";
@@ -93,7 +94,9 @@ function subscribe(pattern) {
   subscription.on("subscribing", show).on("subscribed", show).on("unsubscribing", show);
   subscription.on("unsubscribed", remove);
   subscription.on("error", (error) => fail("subscribe-error", `${name}: ${error.message}`));
-  subscription.on("payload", (text) => feed.payload(text, name, colour));
+  subscription.on("payload", (text, { pattern }) => {
+    feed.payload(text, pattern === subscription.pattern ? name : patternText(pattern), colour);
+  });
   subscription.on("gap", (seconds) => {
     feed.note(`The connection was away for ${seconds.toFixed(1)} s; messages may be missing here.`, name, colour);
   });
@@ -241,6 +244,18 @@ $("publish").addEventListener("submit", async (event) => {
   } catch (error) {
     show("bad", error.code ? `${error.code} (${error.status}): ${error.message}` : `not published: ${error.message}`);
   }
+});
+
+new Audience({
+  button: $("audience"),
+  table: $("audience-table"),
+  note: $("audience-note"),
+  api,
+  pattern: () => {
+    const pattern = checkPattern();
+    if (!pattern) $("publish-pattern").focus();
+    return pattern;
+  },
 });
 
 // ---- figures

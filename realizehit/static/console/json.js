@@ -5,7 +5,7 @@ const LONGEST = 20_000; // characters of a payload that are shown; the rest is c
 const DEEPEST = 32; // levels that are laid out: indentation and the browser's work grow with the depth
 const MOST_TOKENS = 2_000; // tokens that are laid out: each of them may be an element of the page
 
-/** Say what is wrong with a JSON text; an empty text where nothing is. */
+/** Return what is wrong with a JSON text, or an empty text. */
 export function problemOf(text) {
   if (!text.trim()) return "write JSON, such as {\"title\": \"hello\"}, 42 or \"text\"";
   try {
@@ -17,7 +17,7 @@ export function problemOf(text) {
 }
 
 /**
- * Read a pattern: JSON, or `kind=news,channel=CNN` with `%2C`, `%3D` and `%25` for what separates.
+ * Read a pattern: JSON, or `kind=news,channel=CNN` with `%2C`, `%3D` and `%25` for the separators. `**` is short for `*=*`.
  *
  * @throws {Error} whose message says what is wrong.
  */
@@ -29,12 +29,13 @@ export function readPattern(text) {
     return JSON.parse(text);
   }
   const pattern = Object.create(null); // no key has a meaning of its own, such as __proto__
-  for (const pair of text.split(",")) {
+  for (const part of text.split(",")) {
+    const pair = part.trim() === "**" ? "*=*" : part;
     const at = pair.indexOf("=");
     if (at < 0) throw new Error(`“${pair.trim()}” is no filter; write key=value`);
     let key, value;
     try {
-      [key, value] = [pair.slice(0, at), pair.slice(at + 1)].map((part) => decodeURIComponent(part.trim()));
+      [key, value] = [pair.slice(0, at), pair.slice(at + 1)].map((each) => decodeURIComponent(each.trim()));
     } catch {
       throw new Error(`“${pair.trim()}” has a % that no two hex digits follow; write %25`);
     }
@@ -59,7 +60,7 @@ export function patternOf(channel) {
   return Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map(decodeURIComponent)));
 }
 
-/** Return how deep the lists and objects of a text stand in each other. */
+/** Return how deeply the lists and objects of a text are nested. */
 function depthOf(tokens) {
   let depth = 0;
   let deepest = 0;

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 057baf94b59dec42 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 01cd7a14573f5126 */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -42,44 +42,11 @@ __export(stdin_exports, {
   WSClient: () => WSClient
 });
 module.exports = __toCommonJS(stdin_exports);
-var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, until_fn, wake_fn, _options, _sse, _wanted, _inForce, _turn, _replies, _lastId, _link, _next, _isUp, _upAt, _heard, _attempts, _sentAway, _failures, _asked, _ended, _flush, _timer, _page, _renewal, _token, _WSClient_instances, ask_fn, send_fn, act_fn, answered_fn, forget_fn, interrupt_fn, freshToken_fn, renew_fn, authenticate_fn, connect_fn, later_fn, newLink_fn, openSocket_fn, openEvents_fn, up_fn, message_fn, lose_fn, reply_fn, told_fn, guard_fn, ping_fn, wake_fn2, jitter_fn, halt_fn, end_fn, _url, _key, _fetch;
-const STABLE_AFTER = 1e4;
-const NUMBERS = {
-  maxsize: 1024,
-  backoffBase: 500,
-  backoffCap: 3e4,
-  heartbeat: 6e4,
-  responseTimeout: 1e4,
-  webSocketRetry: 12e4
-};
-const FOR_NOW = /^(unavailable|rate-limited)$/;
-const FOR_GOOD = /^(401|403|4[5-9]\d\d)$/;
-const EXPIRED = 4501;
-const LONGEST = 2 ** 31 - 1;
-const LARGE = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
-const MOST_ASKED = 3e5;
-const MAX_ADDRESS = 7e3;
-const now = () => performance.now();
-const timely = (delay) => Math.min(Math.max(delay, 0) || 0, LONGEST);
-const parseExact = (text) => {
-  const value = JSON.parse(text);
-  if (!LARGE.test(text)) return value;
-  let inString = false;
-  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
-    if (token === '"') inString = !inString;
-    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
-    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
-  });
-  return quoted === text ? value : JSON.parse(quoted);
-};
-const checkToken = (token) => {
-  if (typeof token !== "string" || !/^[!-~]+$/.test(token)) throw new TypeError("the token is no text of visible ASCII characters");
-  return token;
-};
+var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, until_fn, wake_fn, _base, _cap, _attempts, _requests, _abort, _token, _count, _delay, _failure, _EventStreamConnection_instances, read_fn, event_fn, confirm_fn, _socket, _closed, _WebSocketConnection_instances, open_fn, _sse, _backoff, _wanted, _inForce, _turn, _requests2, _lastId, _connection, _next, _isOpen, _openedAt, _heardAt, _failures, _hasDelay, _ended, _flush, _timer, _renewal, _token2, _listeners, _WSClient_instances, ask_fn, sendTurn_fn, act_fn, request_fn, forget_fn, interrupt_fn, renew_fn, connect_fn, connectLater_fn, openStream_fn, replaceStream_fn, retryWebSocket_fn, reply_fn, watch_fn, ping_fn, wake_fn2, reset_fn, end_fn, _url, _key, _fetch;
 class RealizehitError extends Error {
   /**
-   * @param {string} message for people.
-   * @param {string} [code] the server's stable code, for programs; empty where it gave none.
+   * @param {string} message text for people.
+   * @param {string} [code] the server's stable code, for programs; empty if it sent none.
    * @param {number} [status] the HTTP status, or the close code of a WebSocket.
    */
   constructor(message, code = "", status = 0) {
@@ -89,6 +56,12 @@ class RealizehitError extends Error {
     this.status = status;
   }
 }
+const errorFrom = async (response) => {
+  var _a;
+  const { code, detail, errors } = (_a = await response.json().catch(() => null)) != null ? _a : {};
+  const error = new RealizehitError(detail != null ? detail : `${response.url} answered ${response.status}`, code, response.status);
+  return Object.assign(error, { detail, errors });
+};
 class Emitter {
   constructor() {
     __privateAdd(this, _Emitter_instances);
@@ -121,7 +94,7 @@ class Emitter {
     return this.on(event, first);
   }
   /**
-   * Call `callback` no more.
+   * Remove a callback.
    *
    * @template {keyof Events} Name
    * @param {Name} event
@@ -158,6 +131,10 @@ of_fn = function(event) {
   var _a;
   return (_a = __privateGet(this, _callbacks).get(event)) != null ? _a : [];
 };
+const MAX_TIMER = 2 ** 31 - 1;
+const now = () => performance.now();
+const callAfter = (call, delay) => setTimeout(call, Math.min(Math.max(delay, 0) || 0, MAX_TIMER));
+const patternOf = (channel) => Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map((part) => decodeURIComponent(part))));
 class Subscription extends Emitter {
   /**
    * @internal
@@ -168,28 +145,28 @@ class Subscription extends Emitter {
   constructor(client, pattern, key) {
     super();
     __privateAdd(this, _Subscription_instances);
-    /** Its label on the wire, empty until it was in force once. */
+    /** Its label on the wire; empty until it was in force for the first time. */
     __publicField(this, "id", "");
     /** @type {SubscriptionState} */
     __publicField(this, "state", "unsubscribed");
-    /** How many payloads came. */
+    /** How many payloads arrived. */
     __publicField(this, "payloads", 0);
     /** How many gaps there were. */
     __publicField(this, "gaps", 0);
-    /** How many payloads were lost because an iterator was read too slowly. */
+    /** How many payloads a loop that was too slow has lost. */
     __publicField(this, "dropped", 0);
-    /** @internal @type {string} what tells patterns apart */
+    /** @internal @type {string} equal for equal patterns */
     __publicField(this, "_key");
-    /** @internal how often it was asked for since it was last in force */
+    /** @internal how often the server was asked since it was last in force */
     __publicField(this, "_attempts", 0);
-    /** @internal the id of its last `sub` */
+    /** @internal the id of its last `sub` or `unsub` */
     __publicField(this, "_request", "");
     __privateAdd(this, _client);
-    /** @type {Set<{waiting: any[], wake: Function}>} */
+    /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} */
     __privateAdd(this, _readers, /* @__PURE__ */ new Set());
-    /** @type {Error | undefined} why it ended by itself */
+    /** @type {Error | undefined} why it ended, if nobody asked for that */
     __privateAdd(this, _error);
-    /** @type {number | undefined} when messages began to be missing */
+    /** @type {number | undefined} since when messages may be missing */
     __privateAdd(this, _awaySince);
     __privateSet(this, _client, client);
     this.pattern = { ...pattern };
@@ -212,9 +189,9 @@ class Subscription extends Emitter {
     return this.state === "unsubscribed";
   }
   /**
-   * Subscribe, again if it has ended, and wait until that is in force: nothing published from then on is missed.
+   * Subscribe, again if it has ended, and wait until that is in force: no message published from then on is missed.
    *
-   * @returns {Promise<void>} rejected where the server refuses it, or it is ended meanwhile.
+   * @returns {Promise<void>} rejected if the server refuses it, or if it ends before it is in force.
    */
   async subscribe() {
     var _a;
@@ -223,26 +200,34 @@ class Subscription extends Emitter {
     if (!this.subscribed()) throw (_a = __privateGet(this, _error)) != null ? _a : new RealizehitError("it was unsubscribed");
   }
   /**
-   * End the subscription. Nothing is handed out any more; what waits is thrown away.
+   * End the subscription. No payload is delivered any more; those that wait in loops are discarded.
    *
    * @returns {Promise<void>} resolved when the server has confirmed it; at once without a connection.
    */
   async unsubscribe() {
     if (this.subscribed() || this.subscribing()) {
-      this._move("unsubscribing");
+      this._setState("unsubscribing");
       __privateMethod(this, _Subscription_instances, wake_fn).call(this, true);
       __privateGet(this, _client)._leave(this);
     }
     await __privateMethod(this, _Subscription_instances, until_fn).call(this, "unsubscribed");
   }
   /**
-   * Hand out payloads from now on. Each loop has a queue of its own, which drops its oldest payload when it is full.
+   * Iterate over the payloads from now on. Each loop has its own queue, which drops its oldest payload when it is full.
    *
-   * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws where that ended by itself.
+   * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws if the server ended that.
    */
   async *[Symbol.asyncIterator]() {
-    const reader = { waiting: (
-      /** @type {any[]} */
+    for await (const { payload } of this.messages()) yield payload;
+  }
+  /**
+   * Iterate over the messages from now on, as a loop over the subscription does over the payloads.
+   *
+   * @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} ends with the subscription; throws if the server ended that.
+   */
+  async *messages() {
+    const reader = { queue: (
+      /** @type {ReceivedMessage[]} */
       []
     ), wake: (
       /** @type {Function} */
@@ -252,7 +237,10 @@ class Subscription extends Emitter {
     __privateGet(this, _readers).add(reader);
     try {
       for (; ; ) {
-        while (reader.waiting.length) yield reader.waiting.shift();
+        while (reader.queue.length) yield (
+          /** @type {ReceivedMessage} */
+          reader.queue.shift()
+        );
         if (__privateGet(this, _error)) throw __privateGet(this, _error);
         if (this.unsubscribed() || this.unsubscribing()) return;
         await new Promise((resolve) => reader.wake = resolve);
@@ -262,7 +250,7 @@ class Subscription extends Emitter {
     }
   }
   /** @internal @param {SubscriptionState} state */
-  _move(state) {
+  _setState(state) {
     if (this.state === state) return;
     this.state = state;
     this._emit(state);
@@ -274,32 +262,37 @@ class Subscription extends Emitter {
     this.state = "subscribing";
     queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
   }
-  /** @internal @param {string} text @param {{parse: (text: string) => any, maxsize: number}} options */
-  _deliver(text, { parse, maxsize }) {
+  /**
+   * @internal
+   * @param {string} text
+   * @param {string | undefined} channel what it was published to, if the server named it
+   * @param {{parse: (text: string) => any, maxsize: number}} options
+   */
+  _deliver(text, channel, { parse, maxsize }) {
     if (!this.subscribed()) return;
-    let payload;
+    let message;
     try {
-      payload = parse(text);
+      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern };
     } catch (error) {
       this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
       return;
     }
     this.payloads++;
-    for (const { waiting } of __privateGet(this, _readers)) {
-      if (waiting.push(payload) !== maxsize + 1) continue;
+    for (const { queue } of __privateGet(this, _readers)) {
+      if (queue.push(message) !== maxsize + 1) continue;
       setTimeout(() => {
-        this.dropped += waiting.splice(0, waiting.length - maxsize).length;
+        this.dropped += queue.splice(0, queue.length - maxsize).length;
       });
     }
     __privateMethod(this, _Subscription_instances, wake_fn).call(this);
-    this._emit("payload", payload);
+    this._emit("payload", message.payload, message);
   }
   /** @internal @param {string} id */
-  _inForce(id) {
+  _confirm(id) {
     this.id = id;
     this._attempts = 0;
-    this._move("subscribed");
-    if (__privateGet(this, _awaySince) !== void 0 && this.subscribed()) {
+    this._setState("subscribed");
+    if (__privateGet(this, _awaySince) != null && this.subscribed()) {
       const seconds = (now() - __privateGet(this, _awaySince)) / 1e3;
       __privateSet(this, _awaySince, void 0);
       this._gap(seconds);
@@ -310,17 +303,17 @@ class Subscription extends Emitter {
     this.gaps++;
     this._emit("gap", seconds);
   }
-  /** @internal @param {number} since */
-  _interrupted(since) {
+  /** @internal @param {number} since when the last message came that cannot be missing, in ms of `now` */
+  _interrupt(since) {
     var _a;
     if (!this.subscribed()) return;
     (_a = __privateGet(this, _awaySince)) != null ? _a : __privateSet(this, _awaySince, since);
-    this._move("subscribing");
+    this._setState("subscribing");
   }
   /** @internal @param {Error} [error] */
   _finish(error) {
     __privateSet(this, _error, error);
-    this._move("unsubscribed");
+    this._setState("unsubscribed");
     __privateMethod(this, _Subscription_instances, wake_fn).call(this, !error);
     if (error) this._emit("error", error);
   }
@@ -339,16 +332,89 @@ until_fn = function(...states) {
 };
 wake_fn = function(discard = false) {
   for (const reader of __privateGet(this, _readers)) {
-    if (discard) reader.waiting.length = 0;
+    if (discard) reader.queue.length = 0;
     reader.wake();
   }
 };
-const parser = (take, retry) => {
+const MAX_REQUESTED = 3e5;
+class Backoff {
+  // how often a server named the delay
+  /** @param {{backoffBase: number, backoffCap: number}} options */
+  constructor({ backoffBase, backoffCap }) {
+    __privateAdd(this, _base);
+    __privateAdd(this, _cap);
+    __privateAdd(this, _attempts, 0);
+    __privateAdd(this, _requests, 0);
+    __privateSet(this, _base, backoffBase);
+    __privateSet(this, _cap, backoffCap);
+  }
+  /** Return a delay that is drawn evenly from zero to a bound; the bound doubles with each attempt. @param {number} attempts */
+  _jitter(attempts) {
+    return Math.random() * Math.min(__privateGet(this, _cap), __privateGet(this, _base) * 2 ** attempts);
+  }
+  /** Return the delay before the next attempt. @param {number} [requested] the delay that the server asked for */
+  _next(requested) {
+    if (requested == null) return this._jitter(__privateWrapper(this, _attempts)._++);
+    const least = __privateGet(this, _requests) && this._jitter(__privateGet(this, _requests));
+    __privateWrapper(this, _requests)._++;
+    return Math.min(Math.max(requested, least), MAX_REQUESTED);
+  }
+  /** Begin again: a connection has lasted. */
+  _reset() {
+    __privateSet(this, _attempts, __privateSet(this, _requests, 0));
+  }
+}
+_base = new WeakMap();
+_cap = new WeakMap();
+_attempts = new WeakMap();
+_requests = new WeakMap();
+const EXPIRED = 4501;
+const FINAL_STATUS = /^(401|403|4[5-9]\d\d)$/;
+const TEMPORARY_CODE = /^(unavailable|rate-limited)$/;
+class Connection {
+  /** @param {WSClient} client @param {"websocket" | "sse"} kind @param {string | URL} url */
+  constructor(client, kind, url) {
+    /** How many messages, replies and heartbeats came over it. */
+    __publicField(this, "_received", 0);
+    /** @type {((message: object) => void) | undefined} sends an action; an event stream has no such method */
+    __publicField(this, "_send");
+    /** @type {Subscription[] | undefined} the subscriptions when an event stream was opened */
+    __publicField(this, "_requested");
+    /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later until an event stream tries a WebSocket */
+    __publicField(this, "_timer");
+    __publicField(this, "_client");
+    __publicField(this, "_kind");
+    __publicField(this, "_url");
+    this._client = client;
+    this._kind = kind;
+    this._url = url;
+    this._expectOpen();
+  }
+  /** Stop the transport, without an event. It may be called again. */
+  _stop() {
+  }
+  /** End the connection, without an event. */
+  _close() {
+    clearTimeout(this._timer);
+    this._stop();
+  }
+  /** Wait for it to open; it is lost if it does not within the time for a response. */
+  _expectOpen() {
+    this._failAfter(this._client._options.responseTimeout, " in time");
+  }
+  /** Lose it after a delay in ms, unless it opens before. @param {number} delay @param {string} why */
+  _failAfter(delay, why) {
+    clearTimeout(this._timer);
+    const error = new RealizehitError(`no connection to ${this._url}${why}`);
+    this._timer = callAfter(() => this._client._lost(this, error), delay);
+  }
+}
+const eventStreamParser = (onEvent, onRetry) => {
   let [rest, name, data, id] = ["", "", "", ""];
-  let cut = false;
+  let endsWithCR = false;
   return (text) => {
-    const lines = (cut ? text.replace(/^\n/, "") : text).split(/\r\n?|\n/);
-    cut = text.endsWith("\r");
+    const lines = (endsWithCR ? text.replace(/^\n/, "") : text).split(/\r\n?|\n/);
+    endsWithCR = text.endsWith("\r");
     lines[0] = rest + lines[0];
     rest = /** @type {string} */
     lines.pop();
@@ -358,23 +424,179 @@ const parser = (take, retry) => {
         /^([^:]*):? ?(.*)/s.exec(line)
       );
       if (!line) {
-        if (data) take(name || "message", data.slice(0, -1), id);
+        if (data) onEvent(name || "message", data.slice(0, -1), id);
         name = data = "";
       } else if (field === "data") data += `${value}
 `;
       else if (field === "event") name = value;
-      else if (field === "retry" && /^\d+$/.test(value)) retry(+value);
+      else if (field === "retry" && /^\d+$/.test(value)) onRetry(+value);
       else if (field === "id" && !value.includes("\0")) id = value;
     }
   };
 };
-const problem = async (response) => {
-  var _a;
-  const { code, detail, errors } = (_a = await response.json().catch(() => null)) != null ? _a : {};
-  const error = new RealizehitError(detail != null ? detail : `${response.url} answered ${response.status}`, code, response.status);
-  return Object.assign(error, { detail, errors });
+const MAX_ADDRESS = 7e3;
+class EventStreamConnection extends Connection {
+  /**
+   * @param {WSClient} client
+   * @param {URL} address
+   * @param {string} [token] a fresh one, to replace a stream whose token ends
+   */
+  constructor(client, address, token) {
+    const url = new URL(address);
+    super(client, "sse", url);
+    __privateAdd(this, _EventStreamConnection_instances);
+    __privateAdd(this, _abort, new AbortController());
+    __privateAdd(this, _token);
+    /** how many of the requested patterns the address has room for */
+    __privateAdd(this, _count, 0);
+    /** @type {number | undefined} the delay in ms before reconnecting, if the server named one */
+    __privateAdd(this, _delay);
+    __privateAdd(this, _failure);
+    __privateSet(this, _token, token);
+    this._requested = client.subscriptions;
+    for (const { pattern } of this._requested) {
+      if (url.href.length > MAX_ADDRESS) break;
+      url.searchParams.append("pat", JSON.stringify(pattern));
+      __privateWrapper(this, _count)._++;
+    }
+    __privateSet(this, _failure, new RealizehitError(`the connection to ${url} ended`));
+    __privateMethod(this, _EventStreamConnection_instances, read_fn).call(this, url).then(
+      () => client._lost(this, __privateGet(this, _failure), __privateGet(this, _delay)),
+      (error) => error.status ? client._lost(this, error, __privateGet(this, _delay)) : this._failAfter(0, `: ${error}`)
+    );
+  }
+  _stop() {
+    __privateGet(this, _abort).abort();
+  }
+}
+_abort = new WeakMap();
+_token = new WeakMap();
+_count = new WeakMap();
+_delay = new WeakMap();
+_failure = new WeakMap();
+_EventStreamConnection_instances = new WeakSet();
+read_fn = async function(url) {
+  var _a, _b;
+  const client = this._client;
+  const { fetch } = client._options;
+  const { signal } = __privateGet(this, _abort);
+  const request = { cache: "no-store", signal };
+  const token = (_a = __privateGet(this, _token)) != null ? _a : client._freshToken();
+  if (token) {
+    clearTimeout(this._timer);
+    request.headers = { Authorization: `Bearer ${await token}` };
+    if (signal.aborted) return;
+    this._expectOpen();
+  }
+  const send = (credentials) => fetch(url, { ...request, credentials });
+  const response = await send("include").catch(async (error) => {
+    const other = await send("omit");
+    if (other.ok) throw error;
+    return other;
+  });
+  if (!response.ok) {
+    const error = await errorFrom(response);
+    const after = /^\d+$/.exec((_b = response.headers.get("retry-after")) != null ? _b : "");
+    if (after) __privateSet(this, _delay, +after[0] * 1e3);
+    if (error.status === 400) __privateMethod(this, _EventStreamConnection_instances, confirm_fn).call(this, error);
+    throw error;
+  }
+  const reader = (
+    /** @type {ReadableStream} */
+    response.body.pipeThrough(new TextDecoderStream()).getReader()
+  );
+  const parse = eventStreamParser((...event) => __privateMethod(this, _EventStreamConnection_instances, event_fn).call(this, ...event), (ms) => __privateSet(this, _delay, ms));
+  for (; ; ) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    client._receive(this);
+    parse(value);
+  }
 };
-const keyOf = (pattern) => {
+/** @param {string} name @param {string} text @param {string} label */
+event_fn = function(name, text, label) {
+  var _a;
+  if (__privateGet(this, _abort).signal.aborted) return;
+  if (name === "message") return this._client._receive(this, text, label);
+  let data;
+  try {
+    data = Object(JSON.parse(text));
+  } catch (e) {
+    return;
+  }
+  if (name === "subscribed") {
+    __privateSet(this, _delay, void 0);
+    this._client._streamOpened(this, __privateGet(this, _token) || ((_a = this._requested) == null ? void 0 : _a.some((each, at) => {
+      var _a2;
+      return ((_a2 = data.ids) == null ? void 0 : _a2[at]) && each.subscribing();
+    })));
+    __privateMethod(this, _EventStreamConnection_instances, confirm_fn).call(this, data);
+  } else if (name === "drain" && Number.isFinite(data.delay) && data.delay >= 0) __privateSet(this, _delay, data.delay);
+  else if (name === "unavailable") __privateSet(this, _failure, new RealizehitError(data.detail, data.code, data.status));
+  else this._client._handleEvent(name, data);
+};
+/**
+ * Tell each subscription what the server answered.
+ *
+ * @param {{ids?: (string | null)[], errors?: ({code: string, detail: string} | null)[], code?: string, detail?: string}} answer
+ */
+confirm_fn = function({ ids, errors, ...all }) {
+  var _a;
+  (_a = this._requested) == null ? void 0 : _a.forEach((each, at) => {
+    var _a2;
+    const { code, detail } = (_a2 = errors == null ? void 0 : errors[at]) != null ? _a2 : all;
+    if (at < __privateGet(this, _count)) this._client._answered(each, ids == null ? void 0 : ids[at], code, detail);
+    else if (each.subscribing() && !each._attempts++) {
+      each._emit("error", new RealizehitError("too-many-subscriptions for events", "too-many-subscriptions"));
+    }
+  });
+};
+const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
+const parseExact = (text) => {
+  const value = JSON.parse(text);
+  if (!LARGE_NUMBER.test(text)) return value;
+  let inString = false;
+  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+    if (token === '"') inString = !inString;
+    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
+    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
+  });
+  return quoted === text ? value : JSON.parse(quoted);
+};
+const DEFAULT_NUMBERS = {
+  maxsize: 1024,
+  backoffBase: 500,
+  backoffCap: 3e4,
+  heartbeat: 6e4,
+  responseTimeout: 1e4,
+  webSocketRetry: 12e4
+};
+const resolveOptions = (options) => {
+  const resolved = (
+    /** @type {Required<Omit<Options, "sse">>} */
+    {
+      WebSocket: globalThis.WebSocket,
+      fetch: globalThis.fetch,
+      parse: parseExact,
+      ...options
+    }
+  );
+  for (
+    const [name, value] of
+    /** @type {[keyof typeof DEFAULT_NUMBERS, number][]} */
+    Object.entries(DEFAULT_NUMBERS)
+  ) {
+    if (!(resolved[name] >= 0)) resolved[name] = value;
+  }
+  return resolved;
+};
+const checkToken = (token) => {
+  if (typeof token !== "string" || !/^[!-~]+$/.test(token)) {
+    throw new TypeError("the token is not visible ASCII characters");
+  }
+  return token;
+};
+const patternKey = (pattern) => {
   if (Object(pattern) !== pattern) throw new TypeError("a pattern is an object");
   const filters = Object.entries(pattern).map(([key, value]) => {
     const text = JSON.stringify(value);
@@ -383,117 +605,171 @@ const keyOf = (pattern) => {
   });
   return filters.sort().join();
 };
+class WebSocketConnection extends Connection {
+  /** @param {WSClient} client */
+  constructor(client) {
+    super(client, "websocket", client.url);
+    __privateAdd(this, _WebSocketConnection_instances);
+    /** @type {SocketLike | undefined} */
+    __privateAdd(this, _socket);
+    __privateAdd(this, _closed, false);
+    this._send = (message) => {
+      var _a;
+      return (_a = __privateGet(this, _socket)) == null ? void 0 : _a.send(JSON.stringify(message));
+    };
+    const token = client._freshToken();
+    if (token) {
+      clearTimeout(this._timer);
+      token.then((token2) => __privateMethod(this, _WebSocketConnection_instances, open_fn).call(this, token2), (error) => {
+        this._received++;
+        client._lost(this, error);
+      });
+    } else __privateMethod(this, _WebSocketConnection_instances, open_fn).call(this);
+  }
+  _stop() {
+    var _a;
+    __privateSet(this, _closed, true);
+    (_a = __privateGet(this, _socket)) == null ? void 0 : _a.close();
+  }
+}
+_socket = new WeakMap();
+_closed = new WeakMap();
+_WebSocketConnection_instances = new WeakSet();
+/** @param {string} [token] */
+open_fn = function(token) {
+  const client = this._client;
+  if (__privateGet(this, _closed)) return;
+  this._expectOpen();
+  try {
+    const socket = __privateSet(this, _socket, new client._options.WebSocket(client.url));
+    socket.onopen = () => {
+      if (token == null) client._opened(this);
+      else client._authenticate(this, token).then(() => __privateGet(this, _closed) || client._opened(this), (error) => client._lost(this, error));
+    };
+    socket.onmessage = ({ data }) => {
+      var _a;
+      const [, label, payload] = (_a = /^(\w+(?:@[^?]*)?)\?(.*)/s.exec(data)) != null ? _a : [];
+      if (!__privateGet(this, _closed)) client._receive(this, payload != null ? payload : data, label);
+    };
+    socket.onerror = () => this._failAfter(0, "");
+    socket.onclose = ({ code, reason }) => {
+      const delay = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
+      const error = new RealizehitError(`the connection to ${client.url} ended: ${code} ${reason}`, "", code);
+      if (code === EXPIRED) {
+        error.code = "not-authenticated";
+        error.message += "; a function as option `token` renews it";
+      }
+      client._lost(this, error, delay ? +delay[1] : void 0);
+    };
+  } catch (error) {
+    this._failAfter(0, `: ${error}`);
+  }
+};
+const STABLE_AFTER = 1e4;
 class WSClient extends Emitter {
+  // removes those of the page
   /**
-   * @param {string | URL} url where the WebSocket is: `wss://host/ws`, or relative to the page.
+   * @param {string | URL} url the address of the WebSocket: `wss://host/ws`, or relative to the page.
    * @param {Options} [options]
    */
   constructor(url, options = {}) {
     var _a, _b;
     super();
     __privateAdd(this, _WSClient_instances);
+    // It has at most one connection. Each pattern is subscribed to once. The server's reply names the id that labels the
+    // payloads of a pattern, so no payload can come before the reply.
     /** The WebSocket's address. */
     __publicField(this, "url");
-    /** @type {Required<Omit<Options, "sse" | "token">> & Pick<Options, "token">} */
-    __privateAdd(this, _options);
-    /** @type {URL | undefined} */
+    /** @internal */
+    __publicField(this, "_options");
+    /** @type {URL | undefined} the address of the event stream */
     __privateAdd(this, _sse);
-    /** @type {Map<string, Subscription>} what is wanted, by key */
+    __privateAdd(this, _backoff);
+    /** @type {Map<string, Subscription>} those that have not ended, by their keys */
     __privateAdd(this, _wanted, /* @__PURE__ */ new Map());
-    /** @type {Map<string, Subscription>} what is in force, by id */
+    /** @type {Map<string, Subscription>} those that are in force, by their ids */
     __privateAdd(this, _inForce, /* @__PURE__ */ new Map());
-    /** @type {Map<Subscription, "sub" | "unsub">} what this turn of the event loop asked for */
+    /** @type {Map<Subscription, "sub" | "unsub">} actions that this turn of the event loop asked for */
     __privateAdd(this, _turn, /* @__PURE__ */ new Map());
-    /** @type {Map<string, ["sub" | "unsub", Subscription] | ["auth", (code?: string, detail?: string) => void]>} what each reply will be about */
-    __privateAdd(this, _replies, /* @__PURE__ */ new Map());
+    /** @type {Map<string, (reply?: {ret?: string, err?: string, code?: string}) => void>} what waits for a reply, by the action's id */
+    __privateAdd(this, _requests2, /* @__PURE__ */ new Map());
     __privateAdd(this, _lastId, 0);
-    /** @type {Link | undefined} the link that is used or being opened */
-    __privateAdd(this, _link);
-    /** @type {Link | undefined} a stream of events that is to take the place of another one */
+    /** @type {Connection | undefined} the connection that is open or being opened */
+    __privateAdd(this, _connection);
+    /** @type {Connection | undefined} an event stream that will replace the one that is open */
     __privateAdd(this, _next);
-    __privateAdd(this, _isUp, false);
-    __privateAdd(this, _upAt, 0);
-    __privateAdd(this, _heard, 0);
-    // when the last of it came
-    __privateAdd(this, _attempts, 0);
-    // since there was a link that lasted
-    __privateAdd(this, _sentAway, 0);
-    // how often a server named the time to come back, since then
+    __privateAdd(this, _isOpen, false);
+    __privateAdd(this, _openedAt, 0);
+    __privateAdd(this, _heardAt, 0);
+    // when something last came over the connection
     __privateAdd(this, _failures, 0);
-    // of WebSockets, since there was one over which anything came
-    __privateAdd(this, _asked, false);
-    // whether the server named the time to come back
-    /** @type {RealizehitError | undefined} */
+    // of WebSockets, since one over which anything came
+    __privateAdd(this, _hasDelay, false);
+    // whether the server named the delay before reconnecting
+    /** @type {RealizehitError | undefined} why it ended for good */
     __privateAdd(this, _ended);
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    /** @type {ReturnType<typeof setTimeout> | undefined} until the actions of this turn are sent */
     __privateAdd(this, _flush);
-    /** @type {ReturnType<typeof setTimeout> | undefined} for the next link, or for this one to show that it is there */
+    /** @type {ReturnType<typeof setTimeout> | undefined} until the next attempt to connect, or the next test of the connection */
     __privateAdd(this, _timer);
-    __privateAdd(this, _page, new AbortController());
-    /** @type {ReturnType<typeof setTimeout> | undefined} for a fresh token */
+    /** @type {ReturnType<typeof setTimeout> | undefined} until the token is renewed */
     __privateAdd(this, _renewal);
-    /** @type {Promise<string> | undefined} a token that is on its way */
-    __privateAdd(this, _token);
+    /** @type {Promise<string> | undefined} the token that was asked for */
+    __privateAdd(this, _token2);
+    __privateAdd(this, _listeners, new AbortController());
     const address = new URL(url, (_a = globalThis.location) == null ? void 0 : _a.href);
     address.protocol = address.protocol.replace("http", "ws");
     if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`${url} is no WebSocket`);
     if (address.pathname === "/") address.pathname = "/ws";
     this.url = address.href;
-    __privateSet(this, _options, {
-      WebSocket: globalThis.WebSocket,
-      fetch: globalThis.fetch,
-      parse: parseExact,
-      ...NUMBERS,
-      ...options
-    });
-    for (const [name, value] of Object.entries(NUMBERS)) {
-      const option = (
-        /** @type {keyof typeof NUMBERS} */
-        name
-      );
-      if (!(__privateGet(this, _options)[option] >= 0)) __privateGet(this, _options)[option] = value;
-    }
+    this._options = resolveOptions(options);
+    __privateSet(this, _backoff, new Backoff(this._options));
     const { sse = `sse${address.search}`, token } = options;
     if (token != null && typeof token !== "function") checkToken(token);
     if (sse) __privateSet(this, _sse, new URL(sse, this.url.replace("ws", "http")));
-    if (!__privateGet(this, _options).WebSocket) {
+    if (!this._options.WebSocket) {
       if (!sse) throw new TypeError("there is no WebSocket");
       __privateSet(this, _failures, 2);
     }
-    const on = { signal: __privateGet(this, _page).signal };
-    (_b = globalThis.addEventListener) == null ? void 0 : _b.call(globalThis, "online", () => __privateMethod(this, _WSClient_instances, wake_fn2).call(this), on);
+    const { signal } = __privateGet(this, _listeners);
+    (_b = globalThis.addEventListener) == null ? void 0 : _b.call(globalThis, "online", () => __privateMethod(this, _WSClient_instances, wake_fn2).call(this), { signal });
     const page = globalThis.document;
-    page == null ? void 0 : page.addEventListener("visibilitychange", () => page.hidden || __privateMethod(this, _WSClient_instances, wake_fn2).call(this), on);
+    page == null ? void 0 : page.addEventListener("visibilitychange", () => page.hidden || __privateMethod(this, _WSClient_instances, wake_fn2).call(this), { signal });
     __privateSet(this, _timer, setTimeout(() => __privateMethod(this, _WSClient_instances, connect_fn).call(this)));
   }
-  /** Whether a connection is there. */
+  /** Whether it is connected. */
   get connected() {
-    return __privateGet(this, _isUp);
+    return __privateGet(this, _isOpen);
   }
-  /** Whether no connection is there. */
+  /** Whether it is not connected. */
   get disconnected() {
-    return !__privateGet(this, _isUp);
+    return !__privateGet(this, _isOpen);
+  }
+  /** Whether it has ended for good: by `close`, or because the server refuses it. */
+  get closed() {
+    return !!__privateGet(this, _ended);
   }
   /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
   get transport() {
     var _a;
-    return __privateGet(this, _isUp) ? (_a = __privateGet(this, _link)) == null ? void 0 : _a.kind : void 0;
+    return __privateGet(this, _isOpen) ? (_a = __privateGet(this, _connection)) == null ? void 0 : _a._kind : void 0;
   }
-  /** Those that have not ended. */
+  /** The subscriptions that have not ended. */
   get subscriptions() {
     return [...__privateGet(this, _wanted).values()];
   }
   /**
-   * Subscribe to a pattern. Asked again for the same pattern, it returns the same subscription.
+   * Subscribe to a pattern. The value `*` leaves a filter open, and the filter `"*": "*"` allows further filters. A second call
+   * with the same pattern returns the same subscription.
    *
-   * @template [Payload=any] what the payloads are, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
+   * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
    * @param {Pattern} pattern
-   * @param {(payload: Payload) => void} [callback] for its `payload` event.
+   * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
    * @returns {Subscription<Payload>}
    */
   subscribe(pattern, callback) {
     var _a;
-    const subscription = (_a = this.getSubscription(pattern)) != null ? _a : new Subscription(this, pattern, keyOf(pattern));
+    const subscription = (_a = this.getSubscription(pattern)) != null ? _a : new Subscription(this, pattern, patternKey(pattern));
     if (callback) subscription.on("payload", callback);
     this._join(subscription);
     return subscription;
@@ -510,12 +786,12 @@ class WSClient extends Emitter {
   /**
    * Return the subscription to a pattern, if there is one.
    *
-   * @template [Payload=any] what the payloads are, for TypeScript.
+   * @template [Payload=any] the type of the payloads, for TypeScript.
    * @param {Pattern} pattern
    * @returns {Subscription<Payload> | undefined}
    */
   getSubscription(pattern) {
-    return __privateGet(this, _wanted).get(keyOf(pattern));
+    return __privateGet(this, _wanted).get(patternKey(pattern));
   }
   /** End all subscriptions and the connection, for good. */
   close() {
@@ -525,6 +801,7 @@ class WSClient extends Emitter {
   disconnect() {
     this.close();
   }
+  // ---- subscriptions
   /** @internal @param {Subscription} subscription */
   _join(subscription) {
     const { _key: _key2 } = subscription;
@@ -541,538 +818,409 @@ class WSClient extends Emitter {
   _leave(subscription) {
     var _a, _b;
     __privateGet(this, _wanted).delete(subscription._key);
-    const unsaid = __privateGet(this, _turn).delete(subscription);
-    if (!unsaid && __privateGet(this, _isUp) && ((_a = __privateGet(this, _link)) == null ? void 0 : _a.send)) return __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription, "unsub");
+    const unsent = __privateGet(this, _turn).delete(subscription);
+    if (!unsent && __privateGet(this, _isOpen) && ((_a = __privateGet(this, _connection)) == null ? void 0 : _a._send)) return __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription, "unsub");
     __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
-    (_b = __privateGet(this, _flush)) != null ? _b : __privateSet(this, _flush, setTimeout(() => __privateMethod(this, _WSClient_instances, send_fn).call(this)));
+    (_b = __privateGet(this, _flush)) != null ? _b : __privateSet(this, _flush, setTimeout(() => __privateMethod(this, _WSClient_instances, sendTurn_fn).call(this)));
+  }
+  /**
+   * Take the reply to a `sub`.
+   *
+   * @internal
+   * @param {Subscription} subscription
+   * @param {unknown} id
+   * @param {string} [code]
+   * @param {string} [detail]
+   */
+  _answered(subscription, id, code = "", detail = "the server named no id") {
+    if (__privateGet(this, _wanted).get(subscription._key) !== subscription) return;
+    if (typeof id === "string") {
+      __privateGet(this, _inForce).set(id, subscription);
+      subscription._confirm(id);
+    } else if (TEMPORARY_CODE.test(code)) {
+      callAfter(() => {
+        if (subscription.subscribing() && __privateGet(this, _wanted).has(subscription._key)) __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription, "sub");
+      }, __privateGet(this, _backoff)._jitter(subscription._attempts++));
+    } else __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, new RealizehitError(detail, code));
+  }
+  // ---- the token
+  /**
+   * Return a token, from the function if there is one; undefined if the client has no token.
+   *
+   * @internal
+   * @returns {Promise<string> | undefined}
+   */
+  _freshToken() {
+    var _a;
+    const { token } = this._options;
+    if (token == null) return;
+    return (_a = __privateGet(this, _token2)) != null ? _a : __privateSet(this, _token2, (async () => {
+      try {
+        return checkToken(await (typeof token === "function" ? token() : token));
+      } catch (error) {
+        throw new RealizehitError(`there is no token: ${error}`);
+      }
+    })().finally(() => __privateSet(this, _token2, void 0)));
+  }
+  /**
+   * Send a token and wait for the reply.
+   *
+   * @internal
+   * @param {Connection} connection
+   * @param {string} token
+   * @returns {Promise<void>}
+   */
+  _authenticate(connection, token) {
+    return new Promise((resolve, reject) => {
+      __privateMethod(this, _WSClient_instances, request_fn).call(this, connection, { act: "auth", token }, (reply) => {
+        var _a;
+        if (reply == null ? void 0 : reply.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test((_a = reply.code) != null ? _a : "") ? 0 : 401));
+        else if (reply) resolve();
+      });
+    });
+  }
+  /**
+   * Begin to use an event stream.
+   *
+   * @internal
+   * @param {Connection} connection
+   * @param {unknown} hasNews whether it brings a token or a subscription that the present one does not have
+   */
+  _streamOpened(connection, hasNews) {
+    __privateSet(this, _next, void 0);
+    if (hasNews || connection === __privateGet(this, _connection)) this._opened(connection);
+    else connection._close();
+  }
+  /** Begin to use a connection. @internal @param {Connection} connection */
+  _opened(connection) {
+    var _a;
+    const before = this.transport;
+    if (__privateGet(this, _connection) !== connection) {
+      if (__privateGet(this, _ended) || ((_a = __privateGet(this, _connection)) == null ? void 0 : _a._send)) return connection._close();
+      __privateMethod(this, _WSClient_instances, reset_fn).call(this);
+      __privateSet(this, _connection, connection);
+      __privateMethod(this, _WSClient_instances, interrupt_fn).call(this);
+      if (__privateGet(this, _ended)) return;
+    }
+    clearTimeout(connection._timer);
+    __privateSet(this, _isOpen, true);
+    __privateSet(this, _openedAt, __privateSet(this, _heardAt, now()));
+    if (connection._send) {
+      __privateGet(this, _turn).clear();
+      for (const subscription of this.subscriptions) __privateMethod(this, _WSClient_instances, act_fn).call(this, connection, "sub", subscription);
+      if (__privateGet(this, _wanted).size) __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection, connection._received);
+      else __privateMethod(this, _WSClient_instances, ping_fn).call(this, connection);
+    } else {
+      __privateMethod(this, _WSClient_instances, retryWebSocket_fn).call(this, connection);
+      __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection);
+    }
+    if (before !== connection._kind) this._emit("connected", connection._kind);
+  }
+  /**
+   * Take what came over a connection.
+   *
+   * @internal
+   * @param {Connection} connection
+   * @param {string} [text] undefined for a sign of life
+   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`, of which the client knows the key `c`, the
+   *   channel; a reply has no label
+   */
+  _receive(connection, text, label) {
+    var _a, _b;
+    const isCurrent = connection === __privateGet(this, _connection);
+    if (isCurrent) {
+      __privateSet(this, _heardAt, now());
+      connection._received++;
+    }
+    if (text == null) return;
+    if (isCurrent && connection._send) __privateSet(this, _failures, 0);
+    if (!label) __privateMethod(this, _WSClient_instances, reply_fn).call(this, text);
+    else if (isCurrent) {
+      const [id] = label.split("@", 1);
+      (_b = __privateGet(this, _inForce).get(id)) == null ? void 0 : _b._deliver(text, (_a = /[@&]c=([^&]*)/.exec(label)) == null ? void 0 : _a[1], this._options);
+    }
+  }
+  /**
+   * End a connection, or learn that it has ended, and reconnect.
+   *
+   * @internal
+   * @param {Connection} connection
+   * @param {RealizehitError} error
+   * @param {number} [delay] ms after which the server asked to reconnect
+   */
+  _lost(connection, error, delay) {
+    connection._close();
+    if (connection !== __privateGet(this, _connection) && connection !== __privateGet(this, _next)) return;
+    const { status } = error;
+    const isRenewable = status === EXPIRED && typeof this._options.token === "function";
+    if (FINAL_STATUS.test(`${status}`) && !isRenewable) return __privateMethod(this, _WSClient_instances, end_fn).call(this, error);
+    const wasOpen = __privateGet(this, _isOpen);
+    __privateMethod(this, _WSClient_instances, reset_fn).call(this);
+    if (wasOpen) {
+      __privateMethod(this, _WSClient_instances, interrupt_fn).call(this);
+      if (now() - __privateGet(this, _openedAt) >= STABLE_AFTER) __privateGet(this, _backoff)._reset();
+    }
+    __privateSet(this, _hasDelay, delay != null);
+    if (connection._send && !__privateGet(this, _hasDelay) && !connection._received && ++__privateWrapper(this, _failures)._ > 1 && __privateGet(this, _sse)) __privateMethod(this, _WSClient_instances, connect_fn).call(this, true);
+    else __privateMethod(this, _WSClient_instances, connectLater_fn).call(this, delay);
+    if (wasOpen) this._emit("disconnect", error);
+    else if (status !== 400) this._emit("error", error);
+  }
+  /**
+   * Take an event of the server: a token ends soon, messages may be missing, subscriptions have ended.
+   *
+   * @internal
+   * @param {string} name
+   * @param {{ids?: string[], seconds: number, code: string, reason: string}} event the fields that belong to its name
+   */
+  _handleEvent(name, { ids, seconds, code, reason }) {
+    if (name === "expiring") {
+      this._emit(name, seconds);
+      if (typeof this._options.token === "function" && __privateGet(this, _connection)) __privateMethod(this, _WSClient_instances, renew_fn).call(this, __privateGet(this, _connection), seconds * (250 + Math.random() * 250));
+    }
+    for (const id of Array.isArray(ids) ? ids : []) {
+      const subscription = __privateGet(this, _inForce).get(id);
+      if (!(subscription == null ? void 0 : subscription.subscribed())) continue;
+      if (name === "gap") subscription._gap(seconds);
+      else if (name === "unsubscribed") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, new RealizehitError(reason, code));
+    }
   }
 }
-_options = new WeakMap();
 _sse = new WeakMap();
+_backoff = new WeakMap();
 _wanted = new WeakMap();
 _inForce = new WeakMap();
 _turn = new WeakMap();
-_replies = new WeakMap();
+_requests2 = new WeakMap();
 _lastId = new WeakMap();
-_link = new WeakMap();
+_connection = new WeakMap();
 _next = new WeakMap();
-_isUp = new WeakMap();
-_upAt = new WeakMap();
-_heard = new WeakMap();
-_attempts = new WeakMap();
-_sentAway = new WeakMap();
+_isOpen = new WeakMap();
+_openedAt = new WeakMap();
+_heardAt = new WeakMap();
 _failures = new WeakMap();
-_asked = new WeakMap();
+_hasDelay = new WeakMap();
 _ended = new WeakMap();
 _flush = new WeakMap();
 _timer = new WeakMap();
-_page = new WeakMap();
 _renewal = new WeakMap();
-_token = new WeakMap();
+_token2 = new WeakMap();
+_listeners = new WeakMap();
 _WSClient_instances = new WeakSet();
-// ---- what is asked for
 /** @param {Subscription} subscription @param {"sub" | "unsub"} act */
 ask_fn = function(subscription, act) {
   var _a;
   __privateGet(this, _turn).set(subscription, act);
-  (_a = __privateGet(this, _flush)) != null ? _a : __privateSet(this, _flush, setTimeout(() => __privateMethod(this, _WSClient_instances, send_fn).call(this)));
+  (_a = __privateGet(this, _flush)) != null ? _a : __privateSet(this, _flush, setTimeout(() => __privateMethod(this, _WSClient_instances, sendTurn_fn).call(this)));
 };
-/** Send what one turn of the event loop asked for. */
-send_fn = function() {
-  var _a;
+/** Send the actions that one turn of the event loop asked for. */
+sendTurn_fn = function() {
   __privateSet(this, _flush, void 0);
   const turn = [...__privateGet(this, _turn)];
   __privateGet(this, _turn).clear();
-  const link = __privateGet(this, _link);
+  const connection = __privateGet(this, _connection);
   const waiting = [];
   for (const [subscription, act] of turn) {
-    if (__privateGet(this, _isUp) && (link == null ? void 0 : link.send)) __privateMethod(this, _WSClient_instances, act_fn).call(this, act, subscription);
+    if (__privateGet(this, _isOpen) && (connection == null ? void 0 : connection._send)) __privateMethod(this, _WSClient_instances, act_fn).call(this, connection, act, subscription);
     else if (act === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
     else waiting.push(subscription);
   }
-  if (link == null ? void 0 : link.send) return;
-  if (link && !__privateGet(this, _wanted).size) __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, new RealizehitError("nothing is subscribed", "", 400));
-  else if (__privateGet(this, _isUp)) {
+  if (connection == null ? void 0 : connection._send) return;
+  if (connection && !__privateGet(this, _wanted).size) this._lost(connection, new RealizehitError("nothing is subscribed", "", 400));
+  else if (__privateGet(this, _isOpen)) {
     if (waiting.every((each) => {
-      var _a2, _b;
-      return (_b = (_a2 = __privateGet(this, _next)) == null ? void 0 : _a2.wanted) == null ? void 0 : _b.includes(each);
+      var _a, _b;
+      return (_b = (_a = __privateGet(this, _next)) == null ? void 0 : _a._requested) == null ? void 0 : _b.includes(each);
     })) return;
-    (_a = __privateGet(this, _next)) == null ? void 0 : _a.close();
-    __privateSet(this, _next, __privateMethod(this, _WSClient_instances, openEvents_fn).call(this));
+    __privateMethod(this, _WSClient_instances, replaceStream_fn).call(this);
   } else if (waiting.some((each) => {
-    var _a2;
-    return !((_a2 = link == null ? void 0 : link.wanted) == null ? void 0 : _a2.includes(each));
-  }) && __privateGet(this, _failures) > 1 && __privateGet(this, _sse) && !__privateGet(this, _asked)) {
-    link == null ? void 0 : link.close();
+    var _a;
+    return !((_a = connection == null ? void 0 : connection._requested) == null ? void 0 : _a.includes(each));
+  }) && __privateGet(this, _failures) > 1 && __privateGet(this, _sse) && !__privateGet(this, _hasDelay)) {
+    connection == null ? void 0 : connection._close();
     __privateMethod(this, _WSClient_instances, connect_fn).call(this, true);
   }
 };
-/** @param {any} act `sub`, `unsub` or `ping` @param {Subscription} [subscription] */
-act_fn = function(act, subscription) {
-  var _a, _b;
-  const id = `${++__privateWrapper(this, _lastId)._}`;
-  if (subscription) {
-    __privateGet(this, _replies).delete(subscription._request);
-    subscription._request = id;
-    __privateGet(this, _replies).set(id, [act, subscription]);
-  }
-  (_b = (_a = __privateGet(this, _link)) == null ? void 0 : _a.send) == null ? void 0 : _b.call(_a, { id, act, pat: subscription == null ? void 0 : subscription.pattern });
+/** @param {Connection} connection @param {"sub" | "unsub"} act @param {Subscription} subscription */
+act_fn = function(connection, act, subscription) {
+  __privateGet(this, _requests2).delete(subscription._request);
+  subscription._request = __privateMethod(this, _WSClient_instances, request_fn).call(this, connection, { act, pat: subscription.pattern }, (reply) => {
+    if (act === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
+    else if (reply) this._answered(subscription, reply.ret, reply.code, reply.err);
+  });
 };
 /**
- * Take the answer to a `sub`.
+ * Send an action and return its id.
  *
- * @param {Subscription} subscription
- * @param {unknown} id
- * @param {string} [code]
- * @param {string} [detail]
+ * @param {Connection} connection
+ * @param {object} action
+ * @param {(reply?: {ret?: string, err?: string, code?: string}) => void} [onReply] called without a reply if the connection
+ *   is lost.
  */
-answered_fn = function(subscription, id, code = "", detail = "the server named no id") {
-  if (__privateGet(this, _wanted).get(subscription._key) !== subscription) return;
-  if (typeof id === "string") {
-    __privateGet(this, _inForce).set(id, subscription);
-    subscription._inForce(id);
-  } else if (FOR_NOW.test(code)) {
-    setTimeout(() => {
-      if (subscription.subscribing() && __privateGet(this, _wanted).has(subscription._key)) __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription, "sub");
-    }, timely(__privateMethod(this, _WSClient_instances, jitter_fn).call(this, subscription._attempts++)));
-  } else __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, new RealizehitError(detail, code));
+request_fn = function(connection, action, onReply) {
+  var _a;
+  const id = `${++__privateWrapper(this, _lastId)._}`;
+  if (onReply) __privateGet(this, _requests2).set(id, onReply);
+  (_a = connection._send) == null ? void 0 : _a.call(connection, { id, ...action });
+  return id;
 };
 /**
- * Be done with a subscription.
+ * Remove a subscription.
  *
  * @param {Subscription} subscription
- * @param {Error} [error] why, where it was not asked for
+ * @param {Error} [error] why, if nobody asked for it
  */
 forget_fn = function(subscription, error) {
   if (__privateGet(this, _inForce).get(subscription.id) === subscription) __privateGet(this, _inForce).delete(subscription.id);
   if (error) __privateGet(this, _wanted).delete(subscription._key);
   subscription._finish(error);
 };
-/** Be without what was in force: all that came after the last thing heard may be missing. */
+/** Note that no subscription is in force any more: messages after the last sign of life may be missing. */
 interrupt_fn = function() {
   __privateGet(this, _inForce).clear();
-  for (const subscription of this.subscriptions) subscription._interrupted(__privateGet(this, _heard));
-};
-// ---- the token
-/**
- * Return the token, from the function if one was given; undefined if the client has no token.
- *
- * @returns {Promise<string> | undefined}
- */
-freshToken_fn = function() {
-  var _a;
-  const { token } = __privateGet(this, _options);
-  if (token == null) return;
-  return (_a = __privateGet(this, _token)) != null ? _a : __privateSet(this, _token, (async () => {
-    try {
-      return checkToken(await (typeof token === "function" ? token() : token));
-    } catch (error) {
-      throw new RealizehitError(`there is no token: ${error}`);
-    }
-  })().finally(() => __privateSet(this, _token, void 0)));
+  for (const subscription of this.subscriptions) subscription._interrupt(__privateGet(this, _heardAt));
 };
 /**
- * Give a link a fresh token before the one that it has ends.
+ * Give a connection a fresh token before the present one ends.
  *
- * @param {Link} link
+ * @param {Connection} connection
  * @param {number} delay in ms
  * @param {number} [attempts]
  */
-renew_fn = function(link, delay, attempts = 0) {
+renew_fn = function(connection, delay, attempts = 0) {
   clearTimeout(__privateGet(this, _renewal));
-  __privateSet(this, _renewal, setTimeout(async () => {
-    var _a;
+  __privateSet(this, _renewal, callAfter(async () => {
     try {
       const token = (
         /** @type {string} */
-        await __privateMethod(this, _WSClient_instances, freshToken_fn).call(this)
+        await this._freshToken()
       );
-      if (link !== __privateGet(this, _link)) return;
-      if (link.send) await __privateMethod(this, _WSClient_instances, authenticate_fn).call(this, link, token);
-      else {
-        (_a = __privateGet(this, _next)) == null ? void 0 : _a.close();
-        __privateSet(this, _next, __privateMethod(this, _WSClient_instances, openEvents_fn).call(this, token));
-      }
+      if (connection !== __privateGet(this, _connection)) return;
+      if (connection._send) await this._authenticate(connection, token);
+      else __privateMethod(this, _WSClient_instances, replaceStream_fn).call(this, token);
     } catch (error) {
-      if (link !== __privateGet(this, _link)) return;
+      if (connection !== __privateGet(this, _connection)) return;
       this._emit(
         "error",
         /** @type {Error} */
         error
       );
-      __privateMethod(this, _WSClient_instances, renew_fn).call(this, link, __privateMethod(this, _WSClient_instances, jitter_fn).call(this, attempts), attempts + 1);
+      __privateMethod(this, _WSClient_instances, renew_fn).call(this, connection, __privateGet(this, _backoff)._jitter(attempts), attempts + 1);
     }
-  }, timely(delay)));
+  }, delay));
 };
-/** Send a token; wait for the answer. @param {Link} link @param {string} token @returns {Promise<void>} */
-authenticate_fn = function(link, token) {
-  return new Promise((resolve, reject) => {
-    var _a;
-    const id = `${++__privateWrapper(this, _lastId)._}`;
-    __privateGet(this, _replies).set(id, ["auth", (code, detail = "") => {
-      if (code === void 0) resolve();
-      else reject(new RealizehitError(detail, code, FOR_NOW.test(code) ? 0 : 401));
-    }]);
-    (_a = link.send) == null ? void 0 : _a.call(link, { id, act: "auth", token });
-  });
-};
-// ---- the link
-/** Open a link. @param {boolean} events whether to leave WebSockets alone */
-connect_fn = function(events = !__privateGet(this, _options).WebSocket) {
+// ---- the connection
+/** Connect. @param {boolean} overEvents whether to use an event stream */
+connect_fn = function(overEvents = !this._options.WebSocket) {
   if (__privateGet(this, _ended)) return;
   clearTimeout(__privateGet(this, _timer));
-  __privateSet(this, _asked, false);
-  if (events && !__privateGet(this, _wanted).size) __privateMethod(this, _WSClient_instances, later_fn).call(this);
-  else __privateSet(this, _link, events ? __privateMethod(this, _WSClient_instances, openEvents_fn).call(this) : __privateMethod(this, _WSClient_instances, openSocket_fn).call(this));
+  __privateSet(this, _hasDelay, false);
+  if (!overEvents) __privateSet(this, _connection, new WebSocketConnection(this));
+  else if (__privateGet(this, _wanted).size) __privateSet(this, _connection, __privateMethod(this, _WSClient_instances, openStream_fn).call(this));
+  else __privateMethod(this, _WSClient_instances, connectLater_fn).call(this);
 };
-/** Open a link after a delay. @param {number} [asked] the delay in ms that the server asked for */
-later_fn = function(asked) {
-  let delay;
-  if (asked === void 0) delay = __privateMethod(this, _WSClient_instances, jitter_fn).call(this, __privateWrapper(this, _attempts)._++);
-  else {
-    const least = __privateGet(this, _sentAway) && __privateMethod(this, _WSClient_instances, jitter_fn).call(this, __privateGet(this, _sentAway));
-    delay = Math.min(Math.max(asked, least), MOST_ASKED);
-    __privateWrapper(this, _sentAway)._++;
-  }
-  __privateSet(this, _timer, setTimeout(() => __privateMethod(this, _WSClient_instances, connect_fn).call(this), timely(delay)));
+/** Connect after a delay. @param {number} [requested] the delay in ms that the server asked for */
+connectLater_fn = function(requested) {
+  __privateSet(this, _timer, callAfter(() => __privateMethod(this, _WSClient_instances, connect_fn).call(this), __privateGet(this, _backoff)._next(requested)));
 };
-/**
- * Make a link, which is lost where it is not up in time.
- *
- * @param {Link["kind"]} kind
- * @param {string | URL} url
- * @param {() => void} stop ends what it is made of, also again
- */
-newLink_fn = function(kind, url, stop) {
-  const link = {
-    kind,
-    count: 0,
-    close() {
-      clearTimeout(link.timer);
-      stop();
-    },
-    expire: (delay, why) => {
-      clearTimeout(link.timer);
-      const lost = new RealizehitError(`no connection to ${url}${why}`);
-      link.timer = setTimeout(() => __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, lost), timely(delay));
-    }
-  };
-  link.expire(__privateGet(this, _options).responseTimeout, " in time");
-  return link;
-};
-openSocket_fn = function() {
-  const { url } = this;
-  let socket;
-  let over = false;
-  const link = __privateMethod(this, _WSClient_instances, newLink_fn).call(this, "websocket", url, () => {
-    over = true;
-    socket == null ? void 0 : socket.close();
-  });
-  link.send = (message) => socket == null ? void 0 : socket.send(JSON.stringify(message));
-  const open = (token2) => {
-    if (over) return;
-    link.expire(__privateGet(this, _options).responseTimeout, " in time");
-    try {
-      socket = new (__privateGet(this, _options)).WebSocket(url);
-      socket.onopen = () => {
-        if (token2 === void 0) __privateMethod(this, _WSClient_instances, up_fn).call(this, link);
-        else __privateMethod(this, _WSClient_instances, authenticate_fn).call(this, link, token2).then(() => over || __privateMethod(this, _WSClient_instances, up_fn).call(this, link), (error) => __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, error));
-      };
-      socket.onmessage = ({ data }) => {
-        var _a;
-        const [, id, payload] = (_a = /^(\w+)\?(.*)/s.exec(data)) != null ? _a : [];
-        if (link === __privateGet(this, _link)) __privateMethod(this, _WSClient_instances, message_fn).call(this, link, payload != null ? payload : data, id);
-        else if (!over) __privateMethod(this, _WSClient_instances, reply_fn).call(this, data);
-      };
-      socket.onerror = () => link.expire(0, "");
-      socket.onclose = ({ code, reason }) => {
-        const asked = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
-        const error = new RealizehitError(`the connection to ${url} ended: ${code} ${reason}`, "", code);
-        if (code === EXPIRED) {
-          error.code = "not-authenticated";
-          error.message += "; where the option `token` is a function, the client comes back with a fresh one";
-        }
-        __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, error, asked ? +asked[1] : void 0);
-      };
-    } catch (error) {
-      link.expire(0, `: ${error}`);
-    }
-  };
-  const token = __privateMethod(this, _WSClient_instances, freshToken_fn).call(this);
-  if (token) {
-    clearTimeout(link.timer);
-    token.then(open, (error) => {
-      link.count++;
-      __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, error);
-    });
-  } else open();
-  return link;
-};
-/**
- * Open a stream of events. It is read with `fetch` and not with `EventSource`, which shows neither why a server refuses
- * nor the heartbeats, sends no token but in the address, and would reconnect by rules of its own.
- *
- * @param {string} [token] a fresh one, with which to take the place of a stream whose token ends
- */
-openEvents_fn = function(token) {
-  const wanted = this.subscriptions;
-  const url = new URL(
+/** @param {string} [token] */
+openStream_fn = function(token) {
+  return new EventStreamConnection(
+    this,
     /** @type {URL} */
-    __privateGet(this, _sse)
+    __privateGet(this, _sse),
+    token
   );
-  let asked = 0;
-  for (const { pattern } of wanted) {
-    if (url.href.length > MAX_ADDRESS) break;
-    url.searchParams.append("pat", JSON.stringify(pattern));
-    asked++;
-  }
-  const abort = new AbortController();
-  const { signal } = abort;
-  const link = __privateMethod(this, _WSClient_instances, newLink_fn).call(this, "sse", url, () => abort.abort());
-  link.wanted = wanted;
-  let delay;
-  let failure = new RealizehitError(`the connection to ${url} ended`);
-  const answered = ({ ids, errors, ...all }) => wanted.forEach((each, at) => {
-    var _a;
-    const { code, detail } = (_a = errors == null ? void 0 : errors[at]) != null ? _a : all;
-    if (at < asked) __privateMethod(this, _WSClient_instances, answered_fn).call(this, each, ids == null ? void 0 : ids[at], code, detail);
-    else if (each.subscribing() && !each._attempts++) {
-      each._emit("error", new RealizehitError("too-many-subscriptions for events", "too-many-subscriptions"));
-    }
-  });
-  const take = (name, text, id) => {
-    if (signal.aborted) return;
-    if (name === "message") return __privateMethod(this, _WSClient_instances, message_fn).call(this, link, text, id);
-    let data;
-    try {
-      data = Object(JSON.parse(text));
-    } catch (e) {
-      return;
-    }
-    if (name === "subscribed") {
-      __privateSet(this, _next, delay = void 0);
-      if (token || link === __privateGet(this, _link) || wanted.some((each, at) => {
-        var _a;
-        return ((_a = data.ids) == null ? void 0 : _a[at]) && each.subscribing();
-      })) __privateMethod(this, _WSClient_instances, up_fn).call(this, link);
-      else link.close();
-      answered(data);
-    } else if (name === "drain" && Number.isFinite(data.delay) && data.delay >= 0) ({ delay } = data);
-    else if (name === "unavailable") failure = new RealizehitError(data.detail, data.code, data.status);
-    else __privateMethod(this, _WSClient_instances, told_fn).call(this, name, data);
-  };
-  const read = async () => {
-    var _a;
-    const { fetch, responseTimeout } = __privateGet(this, _options);
-    const request = { cache: "no-store", signal };
-    const fresh = token != null ? token : __privateMethod(this, _WSClient_instances, freshToken_fn).call(this);
-    if (fresh) {
-      clearTimeout(link.timer);
-      request.headers = { Authorization: `Bearer ${await fresh}` };
-      if (signal.aborted) return;
-      link.expire(responseTimeout, " in time");
-    }
-    const ask = (credentials) => fetch(url, { ...request, credentials });
-    const response = await ask("include").catch(async (error) => {
-      const other = await ask("omit");
-      if (other.ok) throw error;
-      return other;
-    });
-    if (!response.ok) {
-      const error = await problem(response);
-      const after = /^\d+$/.exec((_a = response.headers.get("retry-after")) != null ? _a : "");
-      if (after) delay = +after[0] * 1e3;
-      if (error.status === 400) answered(error);
-      throw error;
-    }
-    const reader = (
-      /** @type {ReadableStream} */
-      response.body.pipeThrough(new TextDecoderStream()).getReader()
-    );
-    const parse = parser(take, (ms) => delay = ms);
-    for (; ; ) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      __privateMethod(this, _WSClient_instances, message_fn).call(this, link);
-      parse(value);
-    }
-  };
-  read().then(
-    () => __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, failure, delay),
-    (error) => error.status ? __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, error, delay) : link.expire(0, `: ${error}`)
-  );
-  return link;
 };
-/** Begin to use a link. @param {Link} link */
-up_fn = function(link) {
+/** Open an event stream that replaces the present one as soon as it is open. @param {string} [token] a fresh one */
+replaceStream_fn = function(token) {
   var _a;
-  const before = this.transport;
-  if (__privateGet(this, _link) !== link) {
-    if (__privateGet(this, _ended) || ((_a = __privateGet(this, _link)) == null ? void 0 : _a.send)) return link.close();
-    __privateMethod(this, _WSClient_instances, halt_fn).call(this);
-    __privateSet(this, _link, link);
-    __privateMethod(this, _WSClient_instances, interrupt_fn).call(this);
-    if (__privateGet(this, _ended)) return;
-  }
-  clearTimeout(link.timer);
-  __privateSet(this, _isUp, true);
-  __privateSet(this, _upAt, __privateSet(this, _heard, now()));
-  if (link.send) {
-    __privateGet(this, _turn).clear();
-    for (const subscription of this.subscriptions) __privateMethod(this, _WSClient_instances, act_fn).call(this, "sub", subscription);
-    if (__privateGet(this, _wanted).size) __privateMethod(this, _WSClient_instances, guard_fn).call(this, link, link.count);
-    else __privateMethod(this, _WSClient_instances, ping_fn).call(this, link);
-  } else {
-    link.timer = setInterval(() => __privateMethod(this, _WSClient_instances, openSocket_fn).call(this), timely(__privateGet(this, _options).webSocketRetry));
-    __privateMethod(this, _WSClient_instances, guard_fn).call(this, link);
-  }
-  if (before !== link.kind) this._emit("connected", link.kind);
+  (_a = __privateGet(this, _next)) == null ? void 0 : _a._close();
+  __privateSet(this, _next, __privateMethod(this, _WSClient_instances, openStream_fn).call(this, token));
 };
-/**
- * Take what came over a link.
- *
- * @param {Link} link
- * @param {string} [text] none where it is but a sign of life
- * @param {string} [id] whose payload it is; a reply has none
- */
-message_fn = function(link, text, id) {
-  var _a;
-  if (link !== __privateGet(this, _link)) return;
-  __privateSet(this, _heard, now());
-  link.count++;
-  if (text === void 0) return;
-  if (link.send) __privateSet(this, _failures, 0);
-  if (id) (_a = __privateGet(this, _inForce).get(id)) == null ? void 0 : _a._deliver(text, __privateGet(this, _options));
-  else __privateMethod(this, _WSClient_instances, reply_fn).call(this, text);
-};
-/**
- * End a link, or learn that it has ended, and come back.
- *
- * @param {Link} link
- * @param {RealizehitError} error
- * @param {number} [delay] ms after which the server asked to come back; obeyed within bounds
- */
-lose_fn = function(link, error, delay) {
-  link.close();
-  if (link !== __privateGet(this, _link) && link !== __privateGet(this, _next)) return;
-  const { status } = error;
-  const renewable = status === EXPIRED && typeof __privateGet(this, _options).token === "function";
-  if (FOR_GOOD.test(`${status}`) && !renewable) return __privateMethod(this, _WSClient_instances, end_fn).call(this, error);
-  const wasUp = __privateGet(this, _isUp);
-  __privateMethod(this, _WSClient_instances, halt_fn).call(this);
-  if (wasUp) {
-    __privateMethod(this, _WSClient_instances, interrupt_fn).call(this);
-    if (now() - __privateGet(this, _upAt) >= STABLE_AFTER) __privateSet(this, _attempts, __privateSet(this, _sentAway, 0));
-  }
-  __privateSet(this, _asked, delay !== void 0);
-  if (link.send && !__privateGet(this, _asked) && !link.count && ++__privateWrapper(this, _failures)._ > 1 && __privateGet(this, _sse)) __privateMethod(this, _WSClient_instances, connect_fn).call(this, true);
-  else __privateMethod(this, _WSClient_instances, later_fn).call(this, delay);
-  if (wasUp) this._emit("disconnect", error);
-  else if (status !== 400) this._emit("error", error);
+/** Try a WebSocket now and then, as long as an event stream is open. @param {Connection} connection */
+retryWebSocket_fn = function(connection) {
+  connection._timer = callAfter(() => {
+    new WebSocketConnection(this);
+    __privateMethod(this, _WSClient_instances, retryWebSocket_fn).call(this, connection);
+  }, this._options.webSocketRetry);
 };
 /** @param {string} text */
 reply_fn = function(text) {
-  var _a;
   let reply;
   try {
     reply = JSON.parse(text);
   } catch (e) {
     return;
   }
-  if (reply == null ? void 0 : reply.evt) return __privateMethod(this, _WSClient_instances, told_fn).call(this, reply.evt, reply);
-  const expected = __privateGet(this, _replies).get(reply == null ? void 0 : reply.id);
-  if (!expected) return;
-  __privateGet(this, _replies).delete(reply.id);
-  if (expected[0] === "auth") expected[1](reply.err && ((_a = reply.code) != null ? _a : ""), reply.err);
-  else if (expected[0] === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, expected[1]);
-  else __privateMethod(this, _WSClient_instances, answered_fn).call(this, expected[1], reply.ret, reply.code, reply.err);
+  if (reply == null ? void 0 : reply.evt) return this._handleEvent(reply.evt, reply);
+  const onReply = __privateGet(this, _requests2).get(reply == null ? void 0 : reply.id);
+  __privateGet(this, _requests2).delete(reply == null ? void 0 : reply.id);
+  onReply == null ? void 0 : onReply(reply);
 };
 /**
- * Take what the server tells of subscriptions without having been asked: its broker was away, or it ended them.
+ * Wait for the next sign of life: a connection can break without an event.
  *
- * @param {string} name
- * @param {{ids?: string[], seconds: number, code: string, reason: string}} event with what belongs to its name
+ * @param {Connection} connection
+ * @param {number} [received] how much had come when an action was sent that the server must reply to
  */
-told_fn = function(name, { ids, seconds, code, reason }) {
-  if (name === "expiring") {
-    this._emit(name, seconds);
-    if (typeof __privateGet(this, _options).token === "function" && __privateGet(this, _link)) __privateMethod(this, _WSClient_instances, renew_fn).call(this, __privateGet(this, _link), seconds * (250 + Math.random() * 250));
-  }
-  for (const id of Array.isArray(ids) ? ids : []) {
-    const subscription = __privateGet(this, _inForce).get(id);
-    if (!(subscription == null ? void 0 : subscription.subscribed())) continue;
-    if (name === "gap") subscription._gap(seconds);
-    else if (name === "unsubscribed") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, new RealizehitError(reason, code));
-  }
-};
-/**
- * Hold the link to its heartbeat: a connection can be gone without a word.
- *
- * @param {Link} link
- * @param {number} [count] what had come when something was sent that must be answered
- */
-guard_fn = function(link, count) {
-  const { heartbeat, responseTimeout } = __privateGet(this, _options);
+watch_fn = function(connection, received) {
+  const { heartbeat, responseTimeout } = this._options;
   clearTimeout(__privateGet(this, _timer));
-  __privateSet(this, _timer, setTimeout(
+  __privateSet(this, _timer, callAfter(
     () => {
-      const answered = count !== link.count;
-      if (answered && now() - __privateGet(this, _heard) < heartbeat) __privateMethod(this, _WSClient_instances, guard_fn).call(this, link);
-      else if (answered && link.send) __privateMethod(this, _WSClient_instances, ping_fn).call(this, link);
-      else __privateMethod(this, _WSClient_instances, lose_fn).call(this, link, new RealizehitError("the server is silent"));
+      const answered = received !== connection._received;
+      if (answered && now() - __privateGet(this, _heardAt) < heartbeat) __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection);
+      else if (answered && connection._send) __privateMethod(this, _WSClient_instances, ping_fn).call(this, connection);
+      else this._lost(connection, new RealizehitError("the server is silent"));
     },
-    timely(count === void 0 ? __privateGet(this, _heard) + heartbeat - now() : responseTimeout)
+    received == null ? __privateGet(this, _heardAt) + heartbeat - now() : responseTimeout
   ));
 };
-/** @param {Link} link */
-ping_fn = function(link) {
-  __privateMethod(this, _WSClient_instances, act_fn).call(this, "ping");
-  __privateMethod(this, _WSClient_instances, guard_fn).call(this, link, link.count);
+/** @param {Connection} connection */
+ping_fn = function(connection) {
+  __privateMethod(this, _WSClient_instances, request_fn).call(this, connection, { act: "ping" });
+  __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection, connection._received);
 };
-/** Come back, or look whether the connection is still there: the network or the page has just come back. */
+/** Reconnect, or test the connection: the network or the page has just come back. */
 wake_fn2 = function() {
-  const link = __privateGet(this, _link);
-  if (__privateGet(this, _isUp) && (link == null ? void 0 : link.send)) __privateMethod(this, _WSClient_instances, ping_fn).call(this, link);
-  else if (__privateGet(this, _isUp) && link) __privateMethod(this, _WSClient_instances, guard_fn).call(this, link);
-  else if (!__privateGet(this, _asked)) {
-    link == null ? void 0 : link.close();
+  const connection = __privateGet(this, _connection);
+  if (__privateGet(this, _isOpen) && (connection == null ? void 0 : connection._send)) __privateMethod(this, _WSClient_instances, ping_fn).call(this, connection);
+  else if (__privateGet(this, _isOpen) && connection) __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection);
+  else if (!__privateGet(this, _hasDelay)) {
+    connection == null ? void 0 : connection._close();
     __privateMethod(this, _WSClient_instances, connect_fn).call(this);
   }
 };
-/** Return a delay in ms, drawn evenly from zero to a bound that doubles. @param {number} attempts */
-jitter_fn = function(attempts) {
-  const { backoffBase, backoffCap } = __privateGet(this, _options);
-  return Math.random() * Math.min(backoffCap, backoffBase * 2 ** attempts);
-};
-/** Be without a link. */
-halt_fn = function() {
+/** Close the connection, and forget what was expected of it. */
+reset_fn = function() {
   var _a, _b;
-  (_a = __privateGet(this, _link)) == null ? void 0 : _a.close();
-  (_b = __privateGet(this, _next)) == null ? void 0 : _b.close();
-  __privateSet(this, _link, __privateSet(this, _next, void 0));
-  __privateSet(this, _isUp, false);
+  (_a = __privateGet(this, _connection)) == null ? void 0 : _a._close();
+  (_b = __privateGet(this, _next)) == null ? void 0 : _b._close();
+  __privateSet(this, _connection, __privateSet(this, _next, void 0));
+  __privateSet(this, _isOpen, false);
   clearTimeout(__privateGet(this, _timer));
   clearTimeout(__privateGet(this, _renewal));
-  for (const reply of __privateGet(this, _replies).values()) if (reply[0] === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, reply[1]);
-  __privateGet(this, _replies).clear();
+  for (const onReply of __privateGet(this, _requests2).values()) onReply();
+  __privateGet(this, _requests2).clear();
 };
-/** End for good. @param {RealizehitError} [error] why, where it was not asked for */
+/** End for good. @param {RealizehitError} [error] why, if nobody asked for it */
 end_fn = function(error) {
   if (__privateGet(this, _ended)) return;
   __privateSet(this, _ended, error != null ? error : new RealizehitError("the client was closed"));
-  const wasUp = __privateGet(this, _isUp);
+  const wasOpen = __privateGet(this, _isOpen);
   const subscriptions = this.subscriptions;
-  __privateMethod(this, _WSClient_instances, halt_fn).call(this);
-  __privateGet(this, _page).abort();
+  __privateMethod(this, _WSClient_instances, reset_fn).call(this);
+  __privateGet(this, _listeners).abort();
   __privateGet(this, _wanted).clear();
-  if (wasUp) this._emit("disconnect", __privateGet(this, _ended));
+  if (wasOpen) this._emit("disconnect", __privateGet(this, _ended));
   for (const subscription of subscriptions) subscription._finish(error);
   if (error) this._emit("error", error);
 };
 class APIClient {
   /**
    * @param {string | URL} url the API's address with its prefix.
-   * @param {{key?: string, fetch?: Options["fetch"]}} [options] key: sent as `Authorization: Bearer`; fetch: in place of the
+   * @param {{key?: string, fetch?: Options["fetch"]}} [options] key: sent as `Authorization: Bearer`; fetch: instead of the
    *   platform's.
    */
   constructor(url, { key, fetch } = {}) {
@@ -1089,20 +1237,20 @@ class APIClient {
    * Publish one message.
    *
    * @param {Pattern} pattern
-   * @param {any} payload what JSON can hold.
-   * @returns {Promise<{status: string, id: string, nodes: number}>} nodes: how many the broker reached.
-   * @throws {RealizehitError} the server refused it; `code` and `status` say why. Where the server was not reached, it is
-   *   the error of `fetch`; whether it was published is not known then.
+   * @param {any} payload a value that JSON can represent.
+   * @returns {Promise<{status: string, id: string, nodes: number}>} nodes: how many nodes the broker reached.
+   * @throws {RealizehitError} the server refused it; `code` and `status` say why. If the server was not reached, the error is
+   *   the one of `fetch`; it is then unknown whether the message was published.
    */
   async publish(pattern, payload) {
-    keyOf(pattern);
+    patternKey(pattern);
     if (JSON.stringify(payload) === void 0) throw new TypeError(`the payload is ${typeof payload}`);
     const response = await __privateGet(this, _fetch).call(this, __privateGet(this, _url), {
       method: "POST",
       headers: { "Content-Type": "application/json", ...__privateGet(this, _key) && { Authorization: `Bearer ${__privateGet(this, _key)}` } },
       body: JSON.stringify({ pattern, payload })
     });
-    if (!response.ok) throw await problem(response);
+    if (!response.ok) throw await errorFrom(response);
     return response.json();
   }
 }

@@ -1,0 +1,1 @@
+"""Drivers of the clients that live in this repository's Python package."""

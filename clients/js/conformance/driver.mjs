@@ -1,0 +1,164 @@
+// The driver of the JavaScript client for the conformance kit: the protocol of clients/conformance/README.md, and nothing more.
+import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+
+import { APIClient, WSClient } from "../realizehit.js";
+import { channel } from "../pattern.js";
+
+const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
+const WebSocket = globalThis.WebSocket ?? (await import("ws")).WebSocket; // Node.js before 22 has none
+const STATES = ["subscribing", "subscribed", "unsubscribing", "unsubscribed"];
+
+const clients = new Map();
+const subscriptions = new Map(); // by name: the subscription, its iterator, and the message that this waits for
+const apis = new Map();
+
+const write = (on, fields) => process.stdout.write(`${JSON.stringify({ on, ...fields })}\n`);
+
+const errorOf = (error) => ({
+  name: error.name,
+  code: error.code ?? "",
+  status: error.status || undefined,
+  text: error.message,
+});
+
+class UnsupportedError extends Error {
+  name = "UnsupportedError";
+  code = "unsupported";
+}
+
+/** Refuse keys of a command for which the client has no parameter. */
+function refuse(command, ...keys) {
+  for (const key of keys) if (key in command) throw new UnsupportedError(`${command.do} has no parameter ${key}`);
+}
+
+const concrete = (pattern) => Object.fromEntries(Object.entries(pattern).map(([key, value]) => [key, `${value}`]));
+
+function writePayload(sub, { payload, text, pattern }, decode) {
+  write("payload", { sub, text, pattern: concrete(pattern), ...(decode && { value: payload }) });
+}
+
+/** Return the client's options. It has one time for connecting and for replies, which is also the second half of its heartbeat. */
+function optionsOf(given, name) {
+  refuse({ do: "open", ...given }, "max_message");
+  const { heartbeat, tokens } = given;
+  const timeouts = [given.open_timeout, given.response_timeout, heartbeat && heartbeat / 2].filter((each) => each !== undefined);
+  const options = {
+    WebSocket,
+    sse: false, // the kit is about WebSockets
+    token: given.token,
+    maxsize: given.queue,
+    backoffBase: given.backoff_base * 1000,
+    backoffCap: given.backoff_cap * 1000,
+    heartbeat: heartbeat * 500,
+    responseTimeout: timeouts.length ? Math.min(...timeouts) * 1000 : undefined,
+  };
+  if (tokens) {
+    const left = [...tokens];
+    options.token = () => {
+      write("token_asked", { client: name });
+      const token = left.length > 1 ? left.shift() : left[0];
+      if (token === null) throw new Error("the case gives no token");
+      return token;
+    };
+  }
+  return options;
+}
+
+const commands = {
+  open({ client: name, url, options = {} }) {
+    const client = new WSClient(url, optionsOf(options, name));
+    clients.set(name, client);
+    client.on("disconnect", ({ status }) => write("disconnected", { client: name, code: status || undefined }));
+    client.on("expiring", (seconds) => write("expiring", { client: name, seconds }));
+    return new Promise((resolve, reject) => {
+      client.on("connected", () => {
+        write("connected", { client: name });
+        resolve();
+      });
+      client.on("error", (error) => {
+        write("error", { client: name, error: errorOf(error) });
+        if (!client.closed) return; // it tries again
+        write("ended", { client: name, error: errorOf(error) });
+        reject(error);
+      });
+    });
+  },
+
+  async subscribe({ client, sub, pattern, read, decode, ...rest }) {
+    refuse({ do: "subscribe", ...rest }, "since", "last", "offsets");
+    const subscription = clients.get(client).subscribe(pattern);
+    const entry = { subscription, decode };
+    subscriptions.set(sub, entry);
+    for (const state of STATES) subscription.on(state, () => write("state", { sub, state }));
+    subscription.on("gap", (seconds) => write("gap", { sub, seconds }));
+    subscription.on("error", (error) => write("error", { sub, error: errorOf(error) }));
+    if (read === "iterate") {
+      entry.messages = subscription.messages();
+      entry.next = entry.messages.next();
+      entry.next.catch(() => {}); // it is told when it is read
+    } else {
+      subscription.on("payload", (_, message) => {
+        writePayload(sub, message, decode);
+        if (read === "raise") throw new Error("a callback that fails, as the case says");
+      });
+    }
+    await subscription.subscribe();
+    return { id: subscription.id };
+  },
+
+  async next({ sub, count = 1, timeout = 5, decode }) {
+    const entry = subscriptions.get(sub);
+    for (let read = 0; read < count; read++) {
+      let timer;
+      const late = new Promise((resolve) => (timer = setTimeout(resolve, timeout * 1000)));
+      const result = await Promise.race([entry.next, late]).finally(() => clearTimeout(timer));
+      if (!result || result.done) return { count: read, ended: Boolean(result) };
+      writePayload(sub, result.value, decode ?? entry.decode);
+      entry.next = entry.messages.next();
+      entry.next.catch(() => {});
+    }
+    return { count, ended: false };
+  },
+
+  unsubscribe: ({ sub }) => subscriptions.get(sub).subscription.unsubscribe(),
+
+  stats({ sub }) {
+    const { state, dropped } = subscriptions.get(sub).subscription;
+    return { state, dropped };
+  },
+
+  close: ({ client }) => clients.get(client).close(),
+
+  api({ api, url, options = {} }) {
+    refuse({ do: "api", ...options }, "timeout", "backoff_base");
+    apis.set(api, new APIClient(url, { key: options.key }));
+  },
+
+  async publish({ api, pattern, payload, ...rest }) {
+    refuse({ do: "publish", ...rest }, "text", "key");
+    const { id, nodes } = await apis.get(api).publish(pattern, payload);
+    return { id, nodes };
+  },
+
+  pattern: ({ pattern }) => ({ text: channel(pattern, { wildcard: true }) }),
+
+  reset() {
+    for (const client of clients.values()) client.close();
+    for (const names of [clients, subscriptions, apis]) names.clear();
+  },
+};
+
+async function run({ n, ...command }) {
+  try {
+    if (!Object.hasOwn(commands, command.do)) throw new UnsupportedError(`there is no command ${command.do}`);
+    write("done", { n, ...(await commands[command.do](command)) });
+  } catch (error) {
+    write("failed", { n, error: errorOf(error) });
+  }
+}
+
+process.on("uncaughtException", (error) => console.error(error)); // that of a callback: the client goes on
+write("hello", { protocol: 1, language: "javascript", version });
+for await (const line of createInterface({ input: process.stdin })) run(JSON.parse(line));
+commands.reset();

@@ -1,0 +1,41 @@
+// Joins the modules of `src/` into one file: each module after those that it imports, without the imports.
+import { readFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+
+const IMPORT = /^import \{.*\} from "(\..*)";\n/gm;
+const TYPE_IMPORT = /^\/\*\* @import \{.*\} from ".*" \*\/\n/gm;
+const PUBLIC = /^export \{ (.*) \} from "(\..*)";\n?/gm;
+
+/**
+ * Return the text of one module with what the entry module exports. A top-level name must not occur in two modules, and every
+ * import is `import { … } from "./….js"` on one line.
+ *
+ * @param {string} entry the path of the module that exports everything public by `export { … } from "./….js"`.
+ * @returns {{text: string, sources: string[]}} the joined text, and the texts of the modules.
+ * @throws {Error} a module has an import or export of another form.
+ */
+export function join(entry) {
+  const main = readFileSync(entry, "utf8");
+  const exported = new Set([...main.matchAll(PUBLIC)].flatMap(([, names]) => names.split(", ")));
+  const parts = [main.replace(PUBLIC, "")];
+  const sources = [main];
+  const visited = new Set();
+
+  /** @param {string} path */
+  const add = (path) => {
+    if (visited.has(path)) return;
+    visited.add(path);
+    const source = readFileSync(path, "utf8");
+    sources.push(source);
+    for (const [, other] of source.matchAll(IMPORT)) add(resolve(dirname(path), other));
+    const text = source
+      .replace(IMPORT, "")
+      .replace(TYPE_IMPORT, "")
+      .replace(/^export ((?:async )?(?:class|const|function) (\w+))/gm, (all, rest, name) => (exported.has(name) ? all : rest));
+    const odd = /^(?:import\b|export (?!class|const|function|async function)).*|@import .*/m.exec(text);
+    if (odd) throw new Error(`${path}: the build cannot join ${odd[0]}`);
+    parts.push(text.trim());
+  };
+  for (const [, , path] of main.matchAll(PUBLIC)) add(resolve(dirname(entry), path));
+  return { text: `${parts.map((part) => part.trim()).join("\n\n")}\n`, sources };
+}

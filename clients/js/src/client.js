@@ -1,0 +1,578 @@
+import { Backoff } from "./backoff.js";
+import { EXPIRED, FINAL_STATUS, TEMPORARY_CODE } from "./close_codes.js";
+import { Emitter } from "./emitter.js";
+import { RealizehitError } from "./error.js";
+import { EventStreamConnection } from "./event_stream.js";
+import { checkToken, resolveOptions } from "./options.js";
+import { patternKey } from "./pattern_key.js";
+import { Subscription } from "./subscription.js";
+import { callAfter, now } from "./timing.js";
+import { WebSocketConnection } from "./websocket.js";
+/** @import { Connection } from "./connection.js" */
+/** @import { Options } from "./options.js" */
+/** @import { Pattern } from "./pattern_key.js" */
+/** @import { ReceivedMessage } from "./subscription.js" */
+
+const STABLE_AFTER = 10_000; // ms after which a connection counts as a success, the same in every realizehit client
+
+/**
+ * Subscribe over a WebSocket, or over Server-Sent Events if WebSockets do not get through, and stay subscribed.
+ *
+ *     const client = new WSClient("wss://example.org/ws");
+ *     client.subscribe({ kind: "news" }).on("payload", (payload) => console.log(payload));
+ *
+ * It connects by itself, and reconnects after a random delay (full jitter) or the delay that the server asked for. It does not
+ * reconnect after a close code from 4500 to 4999.
+ *
+ * Events: `connected` (kind) each time it has connected; `disconnect` (error) when the connection is lost; `expiring`
+ * (seconds) when its token ends soon; `error` (error) when an attempt failed, or the server refuses the client.
+ *
+ * @extends {Emitter<{
+ *   connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], expiring: [seconds: number], error: [error: Error],
+ * }>}
+ */
+export class WSClient extends Emitter {
+  // It has at most one connection. Each pattern is subscribed to once. The server's reply names the id that labels the
+  // payloads of a pattern, so no payload can come before the reply.
+
+  /** The WebSocket's address. */
+  url;
+  /** @internal */
+  _options;
+  /** @type {URL | undefined} the address of the event stream */
+  #sse;
+  #backoff;
+  /** @type {Map<string, Subscription>} those that have not ended, by their keys */
+  #wanted = new Map();
+  /** @type {Map<string, Subscription>} those that are in force, by their ids */
+  #inForce = new Map();
+  /** @type {Map<Subscription, "sub" | "unsub">} actions that this turn of the event loop asked for */
+  #turn = new Map();
+  /** @type {Map<string, (reply?: {ret?: string, err?: string, code?: string}) => void>} what waits for a reply, by the action's id */
+  #requests = new Map();
+  #lastId = 0;
+
+  /** @type {Connection | undefined} the connection that is open or being opened */
+  #connection;
+  /** @type {Connection | undefined} an event stream that will replace the one that is open */
+  #next;
+  #isOpen = false;
+  #openedAt = 0;
+  #heardAt = 0; // when something last came over the connection
+  #failures = 0; // of WebSockets, since one over which anything came
+  #hasDelay = false; // whether the server named the delay before reconnecting
+  /** @type {RealizehitError | undefined} why it ended for good */
+  #ended;
+
+  /** @type {ReturnType<typeof setTimeout> | undefined} until the actions of this turn are sent */
+  #flush;
+  /** @type {ReturnType<typeof setTimeout> | undefined} until the next attempt to connect, or the next test of the connection */
+  #timer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} until the token is renewed */
+  #renewal;
+  /** @type {Promise<string> | undefined} the token that was asked for */
+  #token;
+  #listeners = new AbortController(); // removes those of the page
+
+  /**
+   * @param {string | URL} url the address of the WebSocket: `wss://host/ws`, or relative to the page.
+   * @param {Options} [options]
+   */
+  constructor(url, options = {}) {
+    super();
+    const address = new URL(url, globalThis.location?.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`${url} is no WebSocket`);
+    if (address.pathname === "/") address.pathname = "/ws";
+    this.url = address.href;
+    this._options = resolveOptions(options);
+    this.#backoff = new Backoff(this._options);
+    const { sse = `sse${address.search}`, token } = options;
+    if (token != null && typeof token !== "function") checkToken(token);
+    if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
+    if (!this._options.WebSocket) {
+      if (!sse) throw new TypeError("there is no WebSocket");
+      this.#failures = 2;
+    }
+    const { signal } = this.#listeners;
+    globalThis.addEventListener?.("online", () => this.#wake(), { signal });
+    const page = globalThis.document;
+    page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), { signal });
+    // What this turn of the event loop subscribes to is sent as soon as the connection is open.
+    this.#timer = setTimeout(() => this.#connect());
+  }
+
+  /** Whether it is connected. */
+  get connected() {
+    return this.#isOpen;
+  }
+
+  /** Whether it is not connected. */
+  get disconnected() {
+    return !this.#isOpen;
+  }
+
+  /** Whether it has ended for good: by `close`, or because the server refuses it. */
+  get closed() {
+    return !!this.#ended;
+  }
+
+  /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
+  get transport() {
+    return this.#isOpen ? this.#connection?._kind : undefined;
+  }
+
+  /** The subscriptions that have not ended. */
+  get subscriptions() {
+    return [...this.#wanted.values()];
+  }
+
+  /**
+   * Subscribe to a pattern. The value `*` leaves a filter open, and the filter `"*": "*"` allows further filters. A second call
+   * with the same pattern returns the same subscription.
+   *
+   * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
+   * @param {Pattern} pattern
+   * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
+   * @returns {Subscription<Payload>}
+   */
+  subscribe(pattern, callback) {
+    const subscription = this.getSubscription(pattern) ?? new Subscription(this, pattern, patternKey(pattern));
+    if (callback) subscription.on("payload", callback);
+    this._join(subscription);
+    return subscription;
+  }
+
+  /**
+   * End the subscription to a pattern, if there is one.
+   *
+   * @param {Pattern} pattern
+   */
+  async unsubscribe(pattern) {
+    await this.getSubscription(pattern)?.unsubscribe();
+  }
+
+  /**
+   * Return the subscription to a pattern, if there is one.
+   *
+   * @template [Payload=any] the type of the payloads, for TypeScript.
+   * @param {Pattern} pattern
+   * @returns {Subscription<Payload> | undefined}
+   */
+  getSubscription(pattern) {
+    return this.#wanted.get(patternKey(pattern));
+  }
+
+  /** End all subscriptions and the connection, for good. */
+  close() {
+    this.#end();
+  }
+
+  /** The same as `close`. */
+  disconnect() {
+    this.close();
+  }
+
+  // ---- subscriptions
+
+  /** @internal @param {Subscription} subscription */
+  _join(subscription) {
+    const { _key } = subscription;
+    const other = this.#wanted.get(_key);
+    if (this.#ended) throw this.#ended;
+    if (other === subscription) return;
+    if (other) throw new Error("there is another subscription");
+    if (!subscription.unsubscribed()) throw new Error("it is unsubscribing");
+    this.#wanted.set(_key, subscription);
+    subscription._begin();
+    this.#ask(subscription, "sub");
+  }
+
+  /** @internal @param {Subscription} subscription */
+  _leave(subscription) {
+    this.#wanted.delete(subscription._key);
+    const unsent = this.#turn.delete(subscription);
+    if (!unsent && this.#isOpen && this.#connection?._send) return this.#ask(subscription, "unsub");
+    this.#forget(subscription);
+    this.#flush ??= setTimeout(() => this.#sendTurn());
+  }
+
+  /** @param {Subscription} subscription @param {"sub" | "unsub"} act */
+  #ask(subscription, act) {
+    this.#turn.set(subscription, act);
+    this.#flush ??= setTimeout(() => this.#sendTurn());
+  }
+
+  /** Send the actions that one turn of the event loop asked for. */
+  #sendTurn() {
+    this.#flush = undefined;
+    const turn = [...this.#turn];
+    this.#turn.clear();
+    const connection = this.#connection;
+    const waiting = [];
+    for (const [subscription, act] of turn) {
+      if (this.#isOpen && connection?._send) this.#act(connection, act, subscription);
+      else if (act === "unsub") this.#forget(subscription);
+      else waiting.push(subscription);
+    }
+    if (connection?._send) return; // when the WebSocket is open, it asks for everything
+    if (connection && !this.#wanted.size) this._lost(connection, new RealizehitError("nothing is subscribed", "", 400));
+    else if (this.#isOpen) {
+      // The patterns of an event stream cannot be changed: another stream replaces it as soon as that is open.
+      if (waiting.every((each) => this.#next?._requested?.includes(each))) return;
+      this.#replaceStream();
+    } else if (waiting.some((each) => !connection?._requested?.includes(each)) && this.#failures > 1 && this.#sse && !this.#hasDelay) {
+      connection?._close();
+      this.#connect(true);
+    }
+  }
+
+  /** @param {Connection} connection @param {"sub" | "unsub"} act @param {Subscription} subscription */
+  #act(connection, act, subscription) {
+    this.#requests.delete(subscription._request); // the server does not reply to a `sub` that an `unsub` overtook
+    subscription._request = this.#request(connection, { act, pat: subscription.pattern }, (reply) => {
+      if (act === "unsub") this.#forget(subscription);
+      else if (reply) this._answered(subscription, reply.ret, reply.code, reply.err);
+    });
+  }
+
+  /**
+   * Send an action and return its id.
+   *
+   * @param {Connection} connection
+   * @param {object} action
+   * @param {(reply?: {ret?: string, err?: string, code?: string}) => void} [onReply] called without a reply if the connection
+   *   is lost.
+   */
+  #request(connection, action, onReply) {
+    const id = `${++this.#lastId}`;
+    if (onReply) this.#requests.set(id, onReply);
+    connection._send?.({ id, ...action });
+    return id;
+  }
+
+  /**
+   * Take the reply to a `sub`.
+   *
+   * @internal
+   * @param {Subscription} subscription
+   * @param {unknown} id
+   * @param {string} [code]
+   * @param {string} [detail]
+   */
+  _answered(subscription, id, code = "", detail = "the server named no id") {
+    if (this.#wanted.get(subscription._key) !== subscription) return; // it has ended
+    if (typeof id === "string") {
+      this.#inForce.set(id, subscription);
+      subscription._confirm(id);
+    } else if (TEMPORARY_CODE.test(code)) {
+      callAfter(() => {
+        if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription, "sub");
+      }, this.#backoff._jitter(subscription._attempts++));
+    } else this.#forget(subscription, new RealizehitError(detail, code));
+  }
+
+  /**
+   * Remove a subscription.
+   *
+   * @param {Subscription} subscription
+   * @param {Error} [error] why, if nobody asked for it
+   */
+  #forget(subscription, error) {
+    if (this.#inForce.get(subscription.id) === subscription) this.#inForce.delete(subscription.id);
+    if (error) this.#wanted.delete(subscription._key);
+    subscription._finish(error);
+  }
+
+  /** Note that no subscription is in force any more: messages after the last sign of life may be missing. */
+  #interrupt() {
+    this.#inForce.clear();
+    for (const subscription of this.subscriptions) subscription._interrupt(this.#heardAt);
+  }
+
+  // ---- the token
+
+  /**
+   * Return a token, from the function if there is one; undefined if the client has no token.
+   *
+   * @internal
+   * @returns {Promise<string> | undefined}
+   */
+  _freshToken() {
+    const { token } = this._options;
+    if (token == null) return;
+    return (this.#token ??= (async () => {
+      try {
+        return checkToken(await (typeof token === "function" ? token() : token));
+      } catch (error) {
+        throw new RealizehitError(`there is no token: ${error}`);
+      }
+    })().finally(() => (this.#token = undefined)));
+  }
+
+  /**
+   * Give a connection a fresh token before the present one ends.
+   *
+   * @param {Connection} connection
+   * @param {number} delay in ms
+   * @param {number} [attempts]
+   */
+  #renew(connection, delay, attempts = 0) {
+    clearTimeout(this.#renewal);
+    this.#renewal = callAfter(async () => {
+      try {
+        const token = /** @type {string} */ (await this._freshToken());
+        if (connection !== this.#connection) return;
+        if (connection._send) await this._authenticate(connection, token);
+        else this.#replaceStream(token); // a stream keeps the token that it was opened with
+      } catch (error) {
+        if (connection !== this.#connection) return;
+        this._emit("error", /** @type {Error} */ (error));
+        this.#renew(connection, this.#backoff._jitter(attempts), attempts + 1);
+      }
+    }, delay);
+  }
+
+  /**
+   * Send a token and wait for the reply.
+   *
+   * @internal
+   * @param {Connection} connection
+   * @param {string} token
+   * @returns {Promise<void>}
+   */
+  _authenticate(connection, token) {
+    return new Promise((resolve, reject) => {
+      this.#request(connection, { act: "auth", token }, (reply) => {
+        if (reply?.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test(reply.code ?? "") ? 0 : 401));
+        else if (reply) resolve();
+      });
+    });
+  }
+
+  // ---- the connection
+
+  /** Connect. @param {boolean} overEvents whether to use an event stream */
+  #connect(overEvents = !this._options.WebSocket) {
+    if (this.#ended) return; // by a callback, a moment ago
+    clearTimeout(this.#timer);
+    this.#hasDelay = false;
+    if (!overEvents) this.#connection = new WebSocketConnection(this);
+    else if (this.#wanted.size) this.#connection = this.#openStream();
+    else this.#connectLater(); // there is nothing to ask for
+  }
+
+  /** Connect after a delay. @param {number} [requested] the delay in ms that the server asked for */
+  #connectLater(requested) {
+    this.#timer = callAfter(() => this.#connect(), this.#backoff._next(requested));
+  }
+
+  /** @param {string} [token] */
+  #openStream(token) {
+    return new EventStreamConnection(this, /** @type {URL} */ (this.#sse), token);
+  }
+
+  /** Open an event stream that replaces the present one as soon as it is open. @param {string} [token] a fresh one */
+  #replaceStream(token) {
+    this.#next?._close();
+    this.#next = this.#openStream(token);
+  }
+
+  /**
+   * Begin to use an event stream.
+   *
+   * @internal
+   * @param {Connection} connection
+   * @param {unknown} hasNews whether it brings a token or a subscription that the present one does not have
+   */
+  _streamOpened(connection, hasNews) {
+    this.#next = undefined;
+    // To replace a stream for nothing would cost a gap.
+    if (hasNews || connection === this.#connection) this._opened(connection);
+    else connection._close();
+  }
+
+  /** Begin to use a connection. @internal @param {Connection} connection */
+  _opened(connection) {
+    const before = this.transport;
+    if (this.#connection !== connection) {
+      if (this.#ended || this.#connection?._send) return connection._close();
+      // It replaces an event stream.
+      this.#reset();
+      this.#connection = connection;
+      this.#interrupt();
+      if (this.#ended) return;
+    }
+    clearTimeout(connection._timer);
+    this.#isOpen = true;
+    this.#openedAt = this.#heardAt = now();
+    if (connection._send) {
+      this.#turn.clear();
+      for (const subscription of this.subscriptions) this.#act(connection, "sub", subscription);
+      if (this.#wanted.size) this.#watch(connection, connection._received);
+      else this.#ping(connection); // so that something comes back
+    } else {
+      this.#retryWebSocket(connection);
+      this.#watch(connection);
+    }
+    if (before !== connection._kind) this._emit("connected", connection._kind);
+  }
+
+  /** Try a WebSocket now and then, as long as an event stream is open. @param {Connection} connection */
+  #retryWebSocket(connection) {
+    connection._timer = callAfter(() => {
+      new WebSocketConnection(this);
+      this.#retryWebSocket(connection);
+    }, this._options.webSocketRetry);
+  }
+
+  /**
+   * Take what came over a connection.
+   *
+   * @internal
+   * @param {Connection} connection
+   * @param {string} [text] undefined for a sign of life
+   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`, of which the client knows the key `c`, the
+   *   channel; a reply has no label
+   */
+  _receive(connection, text, label) {
+    const isCurrent = connection === this.#connection;
+    if (isCurrent) {
+      this.#heardAt = now();
+      connection._received++;
+    }
+    if (text == null) return;
+    if (isCurrent && connection._send) this.#failures = 0;
+    if (!label) this.#reply(text); // also over a WebSocket that is being opened beside an event stream
+    else if (isCurrent) {
+      const [id] = label.split("@", 1);
+      this.#inForce.get(id)?._deliver(text, /[@&]c=([^&]*)/.exec(label)?.[1], this._options);
+    }
+  }
+
+  /**
+   * End a connection, or learn that it has ended, and reconnect.
+   *
+   * @internal
+   * @param {Connection} connection
+   * @param {RealizehitError} error
+   * @param {number} [delay] ms after which the server asked to reconnect
+   */
+  _lost(connection, error, delay) {
+    connection._close();
+    // An attempt to replace an event stream by a WebSocket may fail. If a second event stream fails, the first one ends too.
+    if (connection !== this.#connection && connection !== this.#next) return;
+    const { status } = error;
+    const isRenewable = status === EXPIRED && typeof this._options.token === "function";
+    if (FINAL_STATUS.test(`${status}`) && !isRenewable) return this.#end(error);
+    const wasOpen = this.#isOpen;
+    this.#reset();
+    if (wasOpen) {
+      this.#interrupt();
+      if (now() - this.#openedAt >= STABLE_AFTER) this.#backoff._reset();
+    }
+    this.#hasDelay = delay != null;
+    if (connection._send && !this.#hasDelay && !connection._received && ++this.#failures > 1 && this.#sse) this.#connect(true);
+    else this.#connectLater(delay);
+    if (wasOpen) this._emit("disconnect", error);
+    else if (status !== 400) this._emit("error", error); // 400 is about the patterns; the subscriptions report it
+  }
+
+  /** @param {string} text */
+  #reply(text) {
+    let reply;
+    try {
+      reply = JSON.parse(text);
+    } catch {
+      return; // a message that this client does not know
+    }
+    if (reply?.evt) return this._handleEvent(reply.evt, reply);
+    const onReply = this.#requests.get(reply?.id);
+    this.#requests.delete(reply?.id);
+    onReply?.(reply);
+  }
+
+  /**
+   * Take an event of the server: a token ends soon, messages may be missing, subscriptions have ended.
+   *
+   * @internal
+   * @param {string} name
+   * @param {{ids?: string[], seconds: number, code: string, reason: string}} event the fields that belong to its name
+   */
+  _handleEvent(name, { ids, seconds, code, reason }) {
+    if (name === "expiring") {
+      this._emit(name, seconds);
+      // A random delay, so that clients whose tokens end together do not renew them together.
+      if (typeof this._options.token === "function" && this.#connection) this.#renew(this.#connection, seconds * (250 + Math.random() * 250));
+    }
+    for (const id of Array.isArray(ids) ? ids : []) {
+      const subscription = this.#inForce.get(id);
+      if (!subscription?.subscribed()) continue;
+      if (name === "gap") subscription._gap(seconds);
+      else if (name === "unsubscribed") this.#forget(subscription, new RealizehitError(reason, code));
+    }
+  }
+
+  /**
+   * Wait for the next sign of life: a connection can break without an event.
+   *
+   * @param {Connection} connection
+   * @param {number} [received] how much had come when an action was sent that the server must reply to
+   */
+  #watch(connection, received) {
+    const { heartbeat, responseTimeout } = this._options;
+    clearTimeout(this.#timer);
+    this.#timer = callAfter(
+      () => {
+        const answered = received !== connection._received;
+        if (answered && now() - this.#heardAt < heartbeat) this.#watch(connection);
+        else if (answered && connection._send) this.#ping(connection);
+        else this._lost(connection, new RealizehitError("the server is silent"));
+      },
+      received == null ? this.#heardAt + heartbeat - now() : responseTimeout,
+    );
+  }
+
+  /** @param {Connection} connection */
+  #ping(connection) {
+    this.#request(connection, { act: "ping" });
+    this.#watch(connection, connection._received);
+  }
+
+  /** Reconnect, or test the connection: the network or the page has just come back. */
+  #wake() {
+    const connection = this.#connection;
+    if (this.#isOpen && connection?._send) this.#ping(connection);
+    else if (this.#isOpen && connection) this.#watch(connection); // its timer may have been suspended
+    else if (!this.#hasDelay) {
+      connection?._close();
+      this.#connect();
+    }
+  }
+
+  /** Close the connection, and forget what was expected of it. */
+  #reset() {
+    this.#connection?._close();
+    this.#next?._close();
+    this.#connection = this.#next = undefined;
+    this.#isOpen = false;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#renewal);
+    for (const onReply of this.#requests.values()) onReply();
+    this.#requests.clear();
+  }
+
+  /** End for good. @param {RealizehitError} [error] why, if nobody asked for it */
+  #end(error) {
+    if (this.#ended) return;
+    this.#ended = error ?? new RealizehitError("the client was closed");
+    const wasOpen = this.#isOpen;
+    const subscriptions = this.subscriptions;
+    this.#reset();
+    this.#listeners.abort();
+    this.#wanted.clear();
+    if (wasOpen) this._emit("disconnect", this.#ended);
+    for (const subscription of subscriptions) subscription._finish(error);
+    if (error) this._emit("error", error);
+  }
+}

@@ -1,0 +1,252 @@
+import { Emitter } from "./emitter.js";
+import { RealizehitError } from "./error.js";
+import { now } from "./timing.js";
+/** @import { WSClient } from "./client.js" */
+/** @import { Pattern } from "./pattern_key.js" */
+
+/**
+ * @typedef {"subscribing" | "subscribed" | "unsubscribing" | "unsubscribed"} SubscriptionState
+ */
+
+/**
+ * A published message.
+ *
+ * @template [Payload=any]
+ * @typedef {object} ReceivedMessage
+ * @property {Payload} payload
+ * @property {string} text the payload as it was published.
+ * @property {Pattern} pattern what it was published to. For a subscription with `*` its values are texts; otherwise it is the
+ *   subscription's own pattern.
+ */
+
+/**
+ * @template [Payload=any]
+ * @typedef {{
+ *   payload: [payload: Payload, message: ReceivedMessage<Payload>], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
+ *   gap: [seconds: number], error: [error: Error],
+ * }} SubscriptionEvents
+ */
+
+/**
+ * Return the pattern of a channel, `channel:CNN|kind:news`.
+ *
+ * @param {string} channel
+ * @returns {Pattern}
+ * @throws {URIError} it is not percent-encoded.
+ */
+const patternOf = (channel) =>
+  Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map((part) => decodeURIComponent(part))));
+
+/**
+ * A subscription to a pattern. Made by `WSClient.subscribe`.
+ *
+ * Events: `payload` (payload, message) when something was published; `subscribing`, `subscribed`, `unsubscribing`,
+ * `unsubscribed` when the state changed; `gap` (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
+ * when the server ended it, or a payload could not be parsed and was skipped.
+ *
+ * @template [Payload=any] the type of its payloads; only TypeScript uses it, nothing checks it
+ * @extends {Emitter<SubscriptionEvents<Payload>>}
+ */
+export class Subscription extends Emitter {
+  /** Its label on the wire; empty until it was in force for the first time. */
+  id = "";
+  /** @type {SubscriptionState} */
+  state = "unsubscribed";
+  /** How many payloads arrived. */
+  payloads = 0;
+  /** How many gaps there were. */
+  gaps = 0;
+  /** How many payloads a loop that was too slow has lost. */
+  dropped = 0;
+  /** @internal @type {string} equal for equal patterns */
+  _key;
+  /** @internal how often the server was asked since it was last in force */
+  _attempts = 0;
+  /** @internal the id of its last `sub` or `unsub` */
+  _request = "";
+
+  #client;
+  /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} */
+  #readers = new Set();
+  /** @type {Error | undefined} why it ended, if nobody asked for that */
+  #error;
+  /** @type {number | undefined} since when messages may be missing */
+  #awaySince;
+
+  /**
+   * @internal
+   * @param {WSClient} client
+   * @param {Pattern} pattern
+   * @param {string} key
+   */
+  constructor(client, pattern, key) {
+    super();
+    this.#client = client;
+    /** The pattern as it was given. */
+    this.pattern = { ...pattern };
+    this._key = key;
+  }
+
+  /** Whether the state is `subscribing`. */
+  subscribing() {
+    return this.state === "subscribing";
+  }
+  /** Whether the state is `subscribed`. */
+  subscribed() {
+    return this.state === "subscribed";
+  }
+  /** Whether the state is `unsubscribing`. */
+  unsubscribing() {
+    return this.state === "unsubscribing";
+  }
+  /** Whether the state is `unsubscribed`. */
+  unsubscribed() {
+    return this.state === "unsubscribed";
+  }
+
+  /**
+   * Subscribe, again if it has ended, and wait until that is in force: no message published from then on is missed.
+   *
+   * @returns {Promise<void>} rejected if the server refuses it, or if it ends before it is in force.
+   */
+  async subscribe() {
+    this.#client._join(this);
+    await this.#until("subscribed", "unsubscribed");
+    if (!this.subscribed()) throw this.#error ?? new RealizehitError("it was unsubscribed");
+  }
+
+  /**
+   * End the subscription. No payload is delivered any more; those that wait in loops are discarded.
+   *
+   * @returns {Promise<void>} resolved when the server has confirmed it; at once without a connection.
+   */
+  async unsubscribe() {
+    if (this.subscribed() || this.subscribing()) {
+      this._setState("unsubscribing");
+      this.#wake(true);
+      this.#client._leave(this);
+    }
+    await this.#until("unsubscribed");
+  }
+
+  /**
+   * Iterate over the payloads from now on. Each loop has its own queue, which drops its oldest payload when it is full.
+   *
+   * @returns {AsyncGenerator<Payload, void, void>} ends with the subscription; throws if the server ended that.
+   */
+  async *[Symbol.asyncIterator]() {
+    for await (const { payload } of this.messages()) yield payload;
+  }
+
+  /**
+   * Iterate over the messages from now on, as a loop over the subscription does over the payloads.
+   *
+   * @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} ends with the subscription; throws if the server ended that.
+   */
+  async *messages() {
+    const reader = { queue: /** @type {ReceivedMessage[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
+    this.#readers.add(reader);
+    try {
+      for (;;) {
+        while (reader.queue.length) yield /** @type {ReceivedMessage} */ (reader.queue.shift());
+        if (this.#error) throw this.#error;
+        if (this.unsubscribed() || this.unsubscribing()) return;
+        await new Promise((resolve) => (reader.wake = resolve));
+      }
+    } finally {
+      this.#readers.delete(reader);
+    }
+  }
+
+  /** @param {SubscriptionState[]} states @returns {Promise<void>} */
+  #until(...states) {
+    return new Promise((resolve) => {
+      if (states.includes(this.state)) resolve();
+      else for (const state of states) this.once(state, resolve);
+    });
+  }
+
+  #wake(discard = false) {
+    for (const reader of this.#readers) {
+      if (discard) reader.queue.length = 0;
+      reader.wake();
+    }
+  }
+
+  /** @internal @param {SubscriptionState} state */
+  _setState(state) {
+    if (this.state === state) return;
+    this.state = state;
+    this._emit(state);
+  }
+
+  /** @internal */
+  _begin() {
+    this.#error = undefined;
+    this.#awaySince = undefined;
+    this.state = "subscribing";
+    // The caller attaches its callbacks only after this call.
+    queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
+  }
+
+  /**
+   * @internal
+   * @param {string} text
+   * @param {string | undefined} channel what it was published to, if the server named it
+   * @param {{parse: (text: string) => any, maxsize: number}} options
+   */
+  _deliver(text, channel, { parse, maxsize }) {
+    if (!this.subscribed()) return;
+    /** @type {ReceivedMessage} */
+    let message;
+    try {
+      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern };
+    } catch (error) {
+      this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
+      return;
+    }
+    this.payloads++;
+    for (const { queue } of this.#readers) {
+      if (queue.push(message) !== maxsize + 1) continue;
+      // Not at once: many payloads may arrive in one turn of the event loop, before any reader can run.
+      setTimeout(() => {
+        this.dropped += queue.splice(0, queue.length - maxsize).length;
+      });
+    }
+    this.#wake();
+    this._emit("payload", message.payload, message);
+  }
+
+  /** @internal @param {string} id */
+  _confirm(id) {
+    this.id = id;
+    this._attempts = 0;
+    this._setState("subscribed");
+    if (this.#awaySince != null && this.subscribed()) {
+      const seconds = (now() - this.#awaySince) / 1000;
+      this.#awaySince = undefined;
+      this._gap(seconds);
+    }
+  }
+
+  /** @internal @param {number} seconds */
+  _gap(seconds) {
+    this.gaps++;
+    this._emit("gap", seconds);
+  }
+
+  /** @internal @param {number} since when the last message came that cannot be missing, in ms of `now` */
+  _interrupt(since) {
+    if (!this.subscribed()) return;
+    this.#awaySince ??= since;
+    this._setState("subscribing");
+  }
+
+  /** @internal @param {Error} [error] */
+  _finish(error) {
+    this.#error = error;
+    this._setState("unsubscribed");
+    this.#wake(!error);
+    if (error) this._emit("error", error);
+  }
+}

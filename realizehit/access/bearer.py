@@ -1,0 +1,33 @@
+"""Where a request carries its token or API key: ``Authorization: Bearer …``, or ``token=`` in the query.
+
+Source: RFC 6750, section 2.1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+_BEARER: Final = re.compile(rb"bearer +([!-~]+)", re.IGNORECASE)
+_QUERY: Final = re.compile(rb"(?:^|&)token=([^&]*)")
+
+
+def bearer_token(authorization: bytes) -> bytes | None:
+    """Return the token of an ``Authorization`` header; ``None`` where the header has none."""
+    match = _BEARER.fullmatch(authorization)
+    return match[1] if match else None
+
+
+def client_token(headers: Mapping[bytes, bytes], query: bytes) -> str | None:
+    """Return the token of a client's request, from its headers or else from its query.
+
+    Args:
+        headers: values by lower-case name.
+        query: the part of the target behind the question mark.
+    """
+    token = bearer_token(headers.get(b"authorization", b""))
+    if token is None:
+        match = _QUERY.search(query)
+        token = match[1] if match else None
+    return None if token is None else token.decode("latin-1")

@@ -1,0 +1,226 @@
+"""Which clients are let in: opening requests of every transport, and later requests of a polling session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import Final
+
+from realizehit.access.bearer import client_token
+from realizehit.access.claimants import Claimant
+from realizehit.access.connected_clients import Opening
+from realizehit.access.expiry import monotonic_end
+from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
+from realizehit.access.limits import AddressLimit, Bucket
+from realizehit.access.local import is_local_client
+from realizehit.access.page_gate import PageGate
+from realizehit.access.peers import Networks
+from realizehit.access.policy import CurrentPolicy
+from realizehit.access.refusals import Refusals
+from realizehit.errors import AccessDenied, ErrorCode
+from realizehit.settings import Settings
+
+RETRY_AFTER: Final = 5.0  # seconds after which a client that met a full server may try again
+
+_OTHER_CLAIMANT: Final = (
+    "this session was opened by somebody else: each of its requests must come from the same origin and carry the same "
+    "identity and the same token as the first one"
+)
+_ANONYMOUS: Final = Opening()
+
+
+class ClientGate:
+    """Decides about connections and opening requests.
+
+    Args:
+        settings: the limits, and whom to trust.
+        policy: verifies tokens.
+        pages: checks which web page sends a request.
+        refusals: counts and logs what is refused.
+        clock: seconds of a monotonic clock.
+        connected: returns how many clients are connected.
+        headers: read the identity that a trusted proxy sets; ``None`` where no header is configured.
+        addresses: bounds the connections of each address; ``None`` for no limit.
+
+    Attributes:
+        addresses: as given.
+        ignored_headers: opening requests with identity headers from peers that are no trusted proxies.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: CurrentPolicy,
+        pages: PageGate,
+        refusals: Refusals,
+        *,
+        clock: Callable[[], float],
+        connected: Callable[[], int],
+        headers: IdentityHeaders | None,
+        addresses: AddressLimit | None,
+    ) -> None:
+        self._max_connections = settings.max_connections
+        self._figures = settings.console
+        self._trusted = Networks(settings.trusted_proxies)
+        self._policy = policy
+        self._pages = pages
+        self._refusals = refusals
+        self._clock = clock
+        self._connected = connected
+        self._headers = headers
+        self.addresses: Final = addresses
+        rate = settings.max_handshakes
+        self._handshakes = Bucket(rate, rate, clock()) if rate else None
+        self.ignored_headers = 0
+
+    # Connections before their first request
+
+    def count_connection(self, peer: str) -> str | None:
+        """Count a new connection against the limit of its address.
+
+        Returns:
+            Its address, for `release_connection`; ``None`` where it is not counted.
+
+        Raises:
+            AccessDenied: the address has as many connections as it may.
+        """
+        if self.addresses is None or peer in self._trusted:
+            return None
+        if not self.addresses.enter(peer):
+            error = _address_full()
+            self._refusals.denied(error, peer)
+            raise error
+        return peer
+
+    def release_connection(self, address: str | None) -> None:
+        """Stop counting a connection: it ended, or a client on it is counted from now on."""
+        if address is not None and self.addresses is not None:
+            self.addresses.leave(address)
+
+    # Opening requests
+
+    def open(
+        self,
+        peer: str,
+        headers: Mapping[bytes, bytes],
+        repeated: frozenset[bytes],
+        query: bytes,
+        *,
+        counted: bool = False,
+    ) -> Opening:
+        """Decide about an opening request.
+
+        Args:
+            peer: where the TCP connection comes from, see `realizehit.access.peers.peer_of`.
+            headers: values by lower-case name.
+            repeated: the names that came more than once.
+            query: the part of the target behind the question mark.
+            counted: whether `count_connection` has counted the connection and it is still open.
+
+        Raises:
+            AccessDenied: the client is not let in.
+        """
+        try:
+            return self._open(peer, headers, repeated, query, counted=counted)
+        except AccessDenied as error:
+            self._refusals.denied(error, peer, headers)
+            raise
+
+    def _open(
+        self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes, *, counted: bool
+    ) -> Opening:
+        address = self._check_limits(peer, counted=counted)
+        self._pages.check_origin(headers)
+        self._pages.check_host(peer, headers)
+        values: Mapping[str, str] = self._proxy_identity(peer, headers, repeated)
+        if not values and self._headers is not None and peer not in self._trusted and self._headers.present(headers):
+            self.ignored_headers += 1
+        end = None
+        proof = None
+        if self._policy.tokens is not None:
+            text = client_token(headers, query)
+            if text is not None:
+                token = self._policy.tokens.verify(text)
+                values = {**values, **token.identity}
+                end = monotonic_end(token.expires, self._clock())
+                proof = token.proof
+        local = self._figures and is_local_client(peer, headers)
+        if not values and end is None and address is None and not local:
+            return _ANONYMOUS
+        return Opening(Identity(values), end, address, local, proof)
+
+    def _check_limits(self, peer: str, *, counted: bool) -> str | None:
+        """Return the address that the client is to be counted under, if any; refuse it where a limit is reached."""
+        if self._max_connections and self._connected() >= self._max_connections:
+            raise _busy("the server has as many clients as it may", "too_many_connections")
+        address = None
+        if self.addresses is not None and peer not in self._trusted:
+            if self.addresses.is_full(peer, besides=counted):
+                raise _address_full()
+            address = peer
+        if self._handshakes is not None:
+            if self._handshakes.wait(self._clock()):
+                raise _busy("too many clients are connecting at once", "too_many_handshakes")
+            self._handshakes.take()
+        return address
+
+    def _proxy_identity(self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes]) -> Identity:
+        """Return the identity that a trusted proxy set in headers; headers of other peers are ignored."""
+        if self._headers is None or peer not in self._trusted:
+            return NOBODY
+        return self._headers.read(headers, repeated)
+
+    # Later requests of a session
+
+    def claimant(self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes) -> Claimant:
+        """Return who sends a request of a polling session; parameters as for `open`.
+
+        Raises:
+            AccessDenied: the identity headers of a trusted proxy are malformed.
+        """
+        page, own = self._pages.origins.page_of(headers)
+        text = None if self._policy.tokens is None else client_token(headers, query)
+        # The digest: no token is kept in memory, and comparing digests takes a time that tells nothing of the token.
+        token = None if text is None else sha256(text.encode("latin-1")).digest()
+        return Claimant(page, own, self._proxy_identity(peer, headers, repeated), token)
+
+    def check_claimant(
+        self,
+        claimant: Claimant | None,
+        peer: str,
+        headers: Mapping[bytes, bytes],
+        repeated: frozenset[bytes],
+        query: bytes,
+    ) -> None:
+        """Refuse a request of a session that somebody else opened.
+
+        Args:
+            claimant: who opened it; ``None`` for an unknown session, where only the page is checked.
+            peer: where the request comes from; this and what follows is as for `open`.
+            headers: of the request.
+            repeated: the names that came more than once.
+            query: the part of the target behind the question mark.
+
+        Raises:
+            AccessDenied: the page, the identity or the token is another one, or the page may not use the server.
+        """
+        try:
+            self._pages.check_origin(headers)
+            self._pages.check_host(peer, headers)
+            if claimant is not None:
+                self._check_same(claimant, self.claimant(peer, headers, repeated, query))
+        except AccessDenied as error:
+            self._refusals.denied(error, peer, headers)
+            raise
+
+    def _check_same(self, claimant: Claimant, other: Claimant) -> None:
+        if not claimant.is_same(other):
+            raise AccessDenied(_OTHER_CLAIMANT, ErrorCode.FORBIDDEN, "session")
+
+
+def _address_full() -> AccessDenied:
+    return _busy("this address has as many connections as it may", "too_many_per_address")
+
+
+def _busy(text: str, reason: str) -> AccessDenied:
+    return AccessDenied(text, ErrorCode.TOO_MANY_CONNECTIONS, reason, RETRY_AFTER)

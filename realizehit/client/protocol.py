@@ -1,0 +1,145 @@
+"""The texts of the WebSocket protocol: actions to a server; replies, events and payloads from it.
+
+Source: section 1 of the wire protocol, ``docs/protocol.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, unquote_to_bytes
+
+import orjson
+
+from realizehit.errors import ErrorCode, Rejected, ServerUnavailable
+
+MAX_SECONDS: Final = 86_400.0  # of what a server tells; a longer time would overflow timers
+
+
+_PART: Final = rb"(?:[0-9A-Za-z._~-]|%[0-9A-F]{2})++"
+_CHANNEL: Final = re.compile(rb"%b:%b(?:\|%b:%b)*+" % ((_PART,) * 4))
+
+
+class Reply(NamedTuple):
+    """The server's answer to one action.
+
+    Attributes:
+        id: the action's id.
+        ret: what it returned; ``None`` where the server leaves it out, as the original JavaScript server does.
+        error: the server's explanation, empty where there is no error.
+        code: the error's stable code.
+    """
+
+    id: str
+    ret: str | None
+    error: str
+    code: str
+
+    def failure(self) -> Rejected | ServerUnavailable | None:
+        """Return the error that this reply means, if any."""
+        if not self.error:
+            return None
+        if self.code == ErrorCode.UNAVAILABLE:
+            return ServerUnavailable(self.error)
+        return Rejected(self.error, self.code)
+
+
+def action(request_id: str, act: str, filters: Mapping[str, Any] | None = None, *, token: str | None = None) -> str:
+    """Build the JSON text of one action."""
+    message: dict[str, Any] = {"id": request_id, "act": act}
+    if filters is not None:
+        message["pat"] = filters
+    if token is not None:
+        message["token"] = token
+    return orjson.dumps(message).decode()
+
+
+def parse_reply(message: bytes) -> Reply | None:
+    """Read a message that is no payload; ``None`` where it is no reply either, which a client ignores."""
+    try:
+        values = orjson.loads(message)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("id"), str):
+        return None
+    ret, error = values.get("ret"), values.get("err")
+    return Reply(
+        values["id"],
+        ret if isinstance(ret, str) else None,
+        "" if error is None else str(error),
+        str(values.get("code", "")),
+    )
+
+
+class Notice(NamedTuple):
+    """What a server tells without having been asked.
+
+    Attributes:
+        name: ``gap``, ``unsubscribed`` or ``expiring``; there may be others, which a client ignores.
+        ids: the ids of the subscriptions that it concerns.
+        seconds: of a gap, how long it was; of a token that expires, how long it still holds.
+        reason: why a subscription was ended, for a person.
+        code: the same for programs.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    seconds: float = 0.0
+    reason: str = ""
+    code: str = ""
+
+
+def parse_event(message: bytes) -> Notice | None:
+    """Read a message that is neither a payload nor a reply; ``None`` where it is no event either."""
+    try:
+        values = orjson.loads(message)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("evt"), str):
+        return None
+    ids, seconds = values.get("ids"), values.get("seconds")
+    return Notice(
+        values["evt"],
+        tuple(each for each in ids if isinstance(each, str)) if isinstance(ids, list) else (),
+        max(0.0, min(MAX_SECONDS, seconds)) if isinstance(seconds, int | float) else 0.0,
+        str(values.get("reason", "")),
+        str(values.get("code", "")),
+    )
+
+
+def channel_in(label: bytes) -> bytes:
+    """Return the channel that a message of a wildcard subscription was published to.
+
+    Args:
+        label: what stands between the ``@`` and the ``?`` of the message: ``key=value`` fields with ``&`` between
+            them. The field ``c`` holds the channel. Other fields are ignored.
+
+    Raises:
+        ValueError: the label is malformed; the text says what is wrong with it.
+    """
+    channel = b""
+    for field in label.split(b"&"):
+        key, equals, value = field.partition(b"=")
+        if not equals:
+            raise ValueError("a field is not key=value" if field else "a field is empty")
+        if key == b"c":
+            if channel:
+                raise ValueError("the field c is there twice")
+            if not _CHANNEL.fullmatch(value):
+                raise ValueError("the field c is not a channel")
+            channel = value
+    if not channel:
+        raise ValueError("the field c is missing")
+    if b"%" in channel:
+        try:
+            unquote_to_bytes(channel).decode()
+        except UnicodeDecodeError:
+            raise ValueError("the field c is not UTF-8") from None
+    return channel
+
+
+def filters_in(channel: bytes) -> dict[str, str]:
+    """Return the filters of a channel that `channel_in` returned, as text: ``{"kind": "news", "channel": "CNN"}``."""
+    pairs = (part.partition(":") for part in channel.decode("ascii").split("|"))
+    return {unquote(key): unquote(value) for key, _, value in pairs}

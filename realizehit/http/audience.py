@@ -1,0 +1,127 @@
+"""``GET {prefix}audience``: which channels a publication would go to, and how many are subscribed to them.
+
+Nothing is published.
+
+Source: ``docs/http-api.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from realizehit import _fanout
+from realizehit.access.gate import Gate
+from realizehit.access.peers import peer_of
+from realizehit.broker.base import Bus
+from realizehit.broker.projections import projections_of
+from realizehit.broker.publication import Publication
+from realizehit.errors import ErrorCode, RequestError
+from realizehit.http.problems import BrokerErrorReporter, refusal_of
+from realizehit.node.messages import channel_to_publish
+from realizehit.pattern import Pattern, shape_of
+
+_MAX_FIELDS = 16  # of the query
+
+
+class Audience:
+    """Tells publishers who would get a publication.
+
+    Args:
+        bus: the broker.
+        gate: decides who may ask, which are those who may publish. ``None`` where access is controlled elsewhere.
+        broker_errors: reports that the broker cannot be reached.
+        subscribers: returns how many clients of this process are subscribed to a channel; ``None`` for a process
+            without clients.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        gate: Gate | None,
+        broker_errors: BrokerErrorReporter,
+        subscribers: Callable[[bytes], int] | None,
+    ) -> None:
+        self._bus = bus
+        self._gate = gate
+        self._broker_errors = broker_errors
+        self._subscribers = subscribers
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one request."""
+        try:
+            document = await self._document(self._admit(request))
+        except Exception as error:
+            refusal = refusal_of(error, self._broker_errors)
+            if refusal is None:
+                raise
+            headers = {name.decode(): value.decode() for name, value in refusal.headers}
+            return Response(refusal.body, refusal.status, headers, refusal.media_type.decode())
+        return Response(orjson.dumps(document), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+    def _admit(self, request: Request) -> bytes:
+        """Return the channel that is asked for, if this publisher may publish to it."""
+        key = None
+        if self._gate is not None:
+            key = self._gate.publishers.authenticate(
+                peer_of(request.scope.get("client")), dict(request.scope["headers"])
+            )
+        channel = _channel_asked_for(request.scope["query_string"])
+        if key is not None and self._gate is not None:
+            (denied,) = self._gate.publishers.check_channels(key, [channel])
+            if denied is not None:
+                raise denied
+        return channel
+
+    async def _document(self, channel: bytes) -> dict[str, Any]:
+        await self._bus.ping()  # the shapes are known once there is a connection
+        shapes = self._bus.followed_shapes
+        projections = projections_of(Publication(channel, b""), shapes)
+        channels = [channel, *(projection.channel for projection in projections)]
+        nodes = await self._bus.nodes(channels)
+        return {
+            "channel": channel.decode("ascii"),
+            "id": _fanout.channel_id(channel),
+            "nodes": sum(nodes),
+            "channels": [self._row(one, count, one is channel) for one, count in zip(channels, nodes, strict=True)],
+            "shapes": [shape.decode("ascii") for shape in sorted(shapes)],
+        }
+
+    def _row(self, channel: bytes, nodes: int, exact: bool) -> dict[str, Any]:
+        return {
+            "channel": channel.decode("ascii"),
+            "id": _fanout.channel_id(channel),
+            "shape": None if exact else shape_of(channel).decode("ascii"),
+            "nodes": nodes,
+            "subscribers": None if self._subscribers is None else self._subscribers(channel),
+        }
+
+
+def _channel_asked_for(query: bytes) -> bytes:
+    """Return the channel of the pattern that a query names.
+
+    Raises:
+        RequestError: there is no pattern, or more than one, or it cannot be read.
+        PatternError: it breaks a rule.
+    """
+    try:
+        pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
+    except ValueError as error:
+        raise RequestError(f"the query cannot be read: {error}") from None
+    patterns: Sequence[str] = [text for name, text in pairs if name == "pat"]
+    if len(patterns) != 1:
+        count = len(patterns) or "no"
+        raise RequestError(f'the query names {count} patterns; write one: pat=key=value or pat={{"key": "value"}}')
+    (text,) = patterns
+    if not text.lstrip().startswith("{"):
+        return channel_to_publish(dict(Pattern.parse(text)))
+    try:
+        filters = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the pattern is not JSON: {error}", ErrorCode.BAD_JSON) from None
+    return channel_to_publish(filters)

@@ -1,0 +1,70 @@
+"""The clients work without the compiled extension; clients and small commands load nothing of the server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"asyncio", "httpx2", "redis", "rich", "starlette", "uvicorn", "uvloop", "websockets"}
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+WITHOUT_EXTENSION = """
+import sys
+sys.modules["realizehit._fanout"] = None  # as if it had not been built: importing it fails
+from realizehit import APIClient, WSClient
+from realizehit.sync import APIClient as SyncAPIClient
+import realizehit
+WSClient("ws://localhost/ws"), APIClient("http://localhost/"), SyncAPIClient("http://localhost/").close()
+try:
+    realizehit.Publisher
+except ImportError as error:
+    print(error.name)
+"""
+
+
+def test_clients_work_without_the_extension() -> None:
+    assert run(WITHOUT_EXTENSION) == "realizehit._fanout"
+
+
+def test_clients_load_nothing_of_the_server() -> None:
+    code = "import sys, realizehit, realizehit.sync as s; [getattr(realizehit, n) for n in realizehit.__all__];"
+    code += "[getattr(s, n) for n in s.__all__]; print(*sorted(m for m in sys.modules if m.startswith('realizehit')))"
+    loaded = set(run(code).split())
+    assert "realizehit.client.ws" in loaded
+    server = ("realizehit.http", "realizehit.node", "realizehit.process", "realizehit.transports")
+    assert not {name for name in loaded if name.startswith(server)}
+    publishing = ["chunks", "idle_probe", "keeper", "projections", "publication", "publish_errors", "publisher"]
+    publishing += ["resp", "shapes", "shapes.following", "shapes.registry", "shapes.view", "url"]
+    own = {"", *(f".{name}" for name in publishing)}  # publishing straight to the broker
+    assert {name for name in loaded if name.startswith("realizehit.broker")} <= {f"realizehit.broker{it}" for it in own}
+    assert not loaded & {f"realizehit.{name}" for name in ("server", "hub", "settings", "messages", "metrics", "api")}
+
+
+def test_public_names_exist() -> None:
+    code = "import realizehit, realizehit.sync as s;"
+    code += "print({*realizehit.__all__} - {*dir(realizehit)}, {*s.__all__} - {*dir(s)});"
+    code += "print(hasattr(realizehit, 'nonsense'), hasattr(s, 'nonsense'))"
+    assert run(code).split() == ["set()", "set()", "False", "False"]
+
+
+@pytest.mark.parametrize("words", [["id", "kind=news"], ["--help"]])
+def test_a_small_command_loads_no_server(words: list[str]) -> None:
+    code = (
+        "import sys, contextlib\n"
+        "from realizehit.cli.main import main\n"
+        f"with contextlib.suppress(SystemExit): main({words!r})\n"
+        f"sys.exit(' '.join({HEAVY!r} & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
