@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -196,3 +198,35 @@ async def test_a_bridge_that_ends_by_itself_is_followed_at_once_and_the_moment_b
         assert event["evt"] == "gap"
         assert event["seconds"] <= time.monotonic() - began + 0.1  # the clocks differ, and it is rounded up
         await second.close()
+
+
+def rights(valkey: Valkey, name: str, *rows: str) -> str:
+    """Make a user with the rights that the documentation gives to some parts; return the broker's URL for it."""
+    page = Path(__file__).parents[2].joinpath("docs", "access.md").read_text(encoding="utf-8")
+    commands, keys = set(), set()
+    for row in rows:
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {row} |")][:1]
+        _, _, said, _, names, _ = line.split("|")
+        commands |= set(re.findall(r"`([A-Z]+)`", said))
+        keys |= set(re.findall(r"`([a-z:]+)`", names))
+    words = [f"+{command.lower()}" for command in sorted(commands)] + [f"~{key}" for key in sorted(keys)]
+    valkey.command("ACL", "SETUSER", name, "on", ">secret", "resetchannels", "&*", "+auth", "+ping", *words)
+    return valkey.url.replace("unix://", f"unix://{name}:secret@")
+
+
+async def test_the_rights_that_the_documentation_names_are_enough(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "SETTLE", 0.0)
+    node_rows = "a server with WebSocket clients", "with wildcards"
+    served = rights(valkey, "node", *node_rows)
+    bridged = rights(valkey, "bridge", *node_rows, "with `--bridge`")
+    bridge = Bridge(Address(bridged))
+    async with serve(Settings(port=0, redis=served, role="ws")) as node, client(node.ws_url) as ws:
+        bridge.start()
+        await eventually(lambda: bridge.runs)
+        assert "ret" in await act(ws, "sub", NEWS)
+        valkey.command("PUBLISH", CHANNEL, b"1")
+        assert (await payload(ws)).endswith("?1")
+        await bridge.close()
+        assert valkey.command("ZRANGE", "realizehit:shapes", "0", "-1") == [b"channel:*|kind:="]
