@@ -104,6 +104,11 @@ class Bus(ABC):
         return _NONE
 
     @property
+    def is_bridge(self) -> bool:
+        """Whether this process publishes the projections for all publishers now."""
+        return False
+
+    @property
     def silence(self) -> float:
         """Seconds since the time up to which everything that was published has certainly arrived here."""
         return 0.0

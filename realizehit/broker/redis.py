@@ -14,6 +14,7 @@ from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
+from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.shapes.registrar import Registrar
 from realizehit.broker.shapes.wildcards import Wildcards, source_of
@@ -65,6 +66,7 @@ class RedisBus(Bus):
         project: whether what is published here reaches wildcard subscriptions too, see `FollowingPipeline`.
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold. ``None`` for a bus that
             registers none: it subscribes to the channels of wildcards as to any other.
+        bridge: whether this process is to be the bridge of its deployment where no other is, see `Bridge`.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -80,6 +82,7 @@ class RedisBus(Bus):
         link: LinkSettings | None = None,
         project: bool = True,
         max_shapes: int | None = None,
+        bridge: bool = False,
     ) -> None:
         self._project = project
         self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
@@ -91,6 +94,7 @@ class RedisBus(Bus):
         self._link: Link | None = None
         self._registrar: Registrar | None = None
         self._wildcards: Wildcards | None = None
+        self._bridge = Bridge(self._address, name=f"{client_name}-bridge") if bridge else None
         self._pipeline: Pipeline | None = None
         self._watch_task: asyncio.Task[None] | None = None
 
@@ -108,6 +112,11 @@ class RedisBus(Bus):
     def shapes(self) -> int:
         """How many shapes are registered for this node."""
         return self._wildcards.registered if self._wildcards else 0
+
+    @property
+    def is_bridge(self) -> bool:
+        """Whether this process is the bridge of its deployment now."""
+        return self._bridge is not None and self._bridge.runs
 
     @property
     def silence(self) -> float:
@@ -145,6 +154,8 @@ class RedisBus(Bus):
         except BaseException:
             await self.close()
             raise
+        if self._bridge is not None:
+            self._bridge.start()
         if isinstance(self._address, SentinelAddress):
             # Without this watch nobody would ever leave a demoted master.
             watch = partial(self._watch, self._address, self._pipeline)
@@ -175,8 +186,9 @@ class RedisBus(Bus):
                 pipeline.leave(place)
                 if self._link is not None and self._subscribe_address is address:
                     self._link.leave(place)
-                if self._registrar is not None:
-                    self._registrar.move_to(place)
+                for part in (self._registrar, self._bridge):
+                    if part is not None:
+                        part.move_to(place)
             await asyncio.sleep(WATCH_INTERVAL)
 
     async def close(self) -> None:
@@ -192,6 +204,8 @@ class RedisBus(Bus):
             await self._link.close()
         if self._registrar is not None:
             await self._registrar.close()
+        if self._bridge is not None:
+            await self._bridge.close()
         if isinstance(self._address, SentinelAddress):
             await self._address.close()
 

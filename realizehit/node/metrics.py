@@ -208,6 +208,11 @@ class _NodeCollector(Collector):
         yield CounterMetricFamily(
             "realizehit_broker_received_bytes", "Bytes read from the broker.", self._bus.bytes_received
         )
+        yield GaugeMetricFamily(
+            "realizehit_bridge",
+            "Whether this process publishes the projections for all publishers: 1 or 0.",
+            int(self._bus.is_bridge),
+        )
         if self._engine_stats is None:
             return
         stats = self._engine_stats()

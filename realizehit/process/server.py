@@ -144,6 +144,7 @@ class Node:
             project=settings.wildcards and settings.role != "ws",
             # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again. What it tells of
             # the broker is not told by each of the workers too.
+            bridge=settings.bridge,
             max_shapes=settings.max_shapes if settings.wildcards else None,
             link=LinkSettings(backoff_most=RELAY_BACKOFF, quiet_for=REMINDER) if self._relay_url else None,
         )

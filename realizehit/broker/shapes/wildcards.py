@@ -181,6 +181,13 @@ class Wildcards(BusListener):
             self._open_gap(name, shape, asyncio.get_running_loop().time() - seconds)
             self.shape_registered(name)
 
+    def bridge_had_gap(self, seconds: float) -> None:
+        """Learn that the bridge was not there for some time within these seconds up to now."""
+        since = asyncio.get_running_loop().time() - seconds
+        for name, shape in list(self._shapes.items()):
+            self._open_gap(name, shape, since)
+            self._end_gap(name, shape)
+
     def shape_refused(self, name: bytes, error: BrokerError) -> None:
         """Learn that a shape is not in force and will not be: that ends its subscriptions."""
         shape = self._shapes.get(name)
