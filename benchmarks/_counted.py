@@ -1,4 +1,4 @@
-"""What `benchmarks.instructions` counts: one of three kinds of work, done so many times.
+"""What `benchmarks.instructions` counts: one of some kinds of work, done so many times.
 
 Run as a script. It ends in the middle, so that nothing but the work differs between two numbers of rounds.
 """
@@ -8,18 +8,21 @@ from __future__ import annotations
 import os
 import sys
 
-from benchmarks.engines import Bench, batch_of
+from benchmarks.engines import CHANNEL, PAYLOAD, Bench, batch_of
+from realizehit import _fanout
 
 NULL_SUBSCRIBERS = 1000
 SOCKET_SUBSCRIBERS = 200
 MESSAGES = 16
+PROJECTED = 100  # publications
+WILDCARD = b"channel:*|kind:news"
 
 
-def dispatch(rounds: int) -> None:
+def dispatch(rounds: int, channel: bytes = CHANNEL, payload: bytes = PAYLOAD) -> None:
     """Fill queues; nothing is written."""
     bench = Bench()
-    bench.null_subscribers(NULL_SUBSCRIBERS)
-    batch = batch_of(MESSAGES)
+    bench.null_subscribers(NULL_SUBSCRIBERS, channel)
+    batch = batch_of(MESSAGES, channel, payload)
     bench.engine.dispatch(batch)  # now there is memory in the pools
 
     def work() -> None:
@@ -41,9 +44,30 @@ def flush(rounds: int, messages: int) -> None:
     os._exit(0)
 
 
+def project(rounds: int) -> None:
+    """Project publications of four filters by 64 shapes, of which 8 apply."""
+    keys = ["channel", "country", "kind", "show"]
+    shapes = []
+    for n in range(4):
+        anys = b"|".join(b"%s:%s" % (key.encode(), b"*" if k <= n else b"=") for k, key in enumerate(keys))
+        shapes += [anys, b"|".join([b"*:*", *(b"%s:*" % key.encode() for key in keys[: n + 1])])]
+    shapes += [b"key%d:=|kind:*" % n for n in range(56)]
+    channel = b"channel:CNN|country:ch|kind:news|show:evening"
+    if len(_fanout.projections(channel, tuple(shapes))) != 8:
+        raise SystemExit("other shapes apply than should")
+    of = tuple(shapes)
+    for _ in range(rounds * PROJECTED):
+        _fanout.projections(channel, of)
+    os._exit(0)
+
+
 if __name__ == "__main__":
     kind, count = sys.argv[1], int(sys.argv[2])
     if kind == "dispatch":
         dispatch(count)
+    elif kind == "dispatch wildcard":
+        dispatch(count, WILDCARD, b"@c=" + CHANNEL + b"?" + PAYLOAD)
+    elif kind == "projections":
+        project(count)
     else:
         flush(count, {"flush 1": 1, "flush 16": MESSAGES}[kind])

@@ -31,8 +31,10 @@ ROUNDS = (2, 6)  # counted both, so that their difference holds the work alone
 
 DELIVERIES = {  # of a round
     "dispatch": _counted.MESSAGES * _counted.NULL_SUBSCRIBERS,
+    "dispatch wildcard": _counted.MESSAGES * _counted.NULL_SUBSCRIBERS,
     "flush 1": _counted.SOCKET_SUBSCRIBERS,
     "flush 16": _counted.MESSAGES * _counted.SOCKET_SUBSCRIBERS,
+    "projections": _counted.PROJECTED,  # of a publication, rather
 }
 
 Counts = dict[str, float]

@@ -25,11 +25,13 @@ cdef class Engine:
     # The Python objects that the state refers to; they are replaced by no others.
     cdef list pending           # callbacks to run: (what, handler, handle, data)
     cdef dict channels          # the registry: channel name -> ChannelEntry
+    cdef dict leavers           # callbacks "left" that wait: channel name -> handles
     cdef object on_error
     cdef object compressobj
     #
     cdef object call_soon
     cdef public object on_vacant
+    cdef public object on_left
     cdef dict moved             # handles that `splice` ended while callbacks wait -> the ones that go on
     cdef readonly double tick_interval
     cdef double started

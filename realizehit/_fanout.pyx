@@ -19,8 +19,8 @@ from libc.string cimport memcpy
 from realizehit.engine.allowance cimport INPUT_HOPELESS, INPUT_PAID, INPUT_REFUSED, pay
 from realizehit.engine.backpressure cimport QueueTotals, make_dirty, mark_closed, put_outside, queue_totals, send_frame
 from realizehit.engine.conn cimport (
-    BLOCKED, CHANNEL_HELD, CONN_DEAD, CONN_FREE, CONN_OPEN, HALF_CLOSED, IS_TRANSPORT, LAST_FRAME, OVERDUE, PEER_DONE,
-    SEEN, SLOW_PARSER, TLS, Channel, Conn, handle_of, list_filled, slot_at, slot_find, slots_clear,
+    BLOCKED, CHANNEL_HELD, CHANNEL_WATCHED, CONN_FREE, CONN_OPEN, HALF_CLOSED, IS_TRANSPORT, LAST_FRAME, OVERDUE,
+    PEER_DONE, SEEN, SLOW_PARSER, TLS, Channel, Conn, handle_of, list_filled, slot_at, slot_find, slots_clear,
 )
 from realizehit.engine.connections cimport close_slow, close_with, open_connection, reap, take_over
 from realizehit.engine.dispatch cimport publish
@@ -33,17 +33,17 @@ from realizehit.engine.frames cimport (
 )
 from realizehit.engine.framings cimport build_message, frame_of, pings_build, pings_release
 from realizehit.engine.memory cimport RH_DEBUG, alive, pool_clear
-from realizehit.engine.patterns cimport encode_channel, projection_text, shape_text, split_publication
+from realizehit.engine.patterns cimport encode_channel, shape_text, split_publication, write_projection_by
 from realizehit.engine.queue cimport QUEUE_MAX
-from realizehit.engine.reading cimport INBOX, answer_ping, consume, has_answered, receive
+from realizehit.engine.reading cimport INBOX, answer_ping, attend, consume, has_answered
 from realizehit.engine.registry cimport (
     SUBSCRIPTION_ADDED, SUBSCRIPTION_ALREADY, SUBSCRIPTION_COLLISION, SUBSCRIPTION_FULL, SUBSCRIPTION_GONE,
     add_subscription, channel_init, drop_subscription, index_of, subscription_refusal,
 )
 from realizehit.engine.shapes cimport Split
 from realizehit.engine.sockets cimport (
-    RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_event_in,
-    rh_event_out, rh_event_tag, rh_has_sent, rh_unsent, rh_user_timeout,
+    RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_has_sent,
+    rh_unsent, rh_user_timeout,
 )
 from realizehit.engine.sse cimport chunk_frame
 from realizehit.engine.state cimport BULK, LISTS, SLOW, THROUGH_PYTHON, URGENT, State
@@ -146,7 +146,9 @@ def project(bytes channel not None, bytes shape not None):
         One pass over both texts, one allocation where it exists.
     """
     cdef Split split
-    return projection_text(&split, shape) if split_publication(&split, channel) else None
+    cdef char out[C_MAX_CHANNEL]
+    cdef int size = write_projection_by(out, &split, shape) if split_publication(&split, channel) else -1
+    return out[:size] if size >= 0 else None
 
 
 def projections(bytes channel not None, tuple shapes not None):
@@ -156,13 +158,15 @@ def projections(bytes channel not None, tuple shapes not None):
         One pass over the channel, one over each shape, and over the channel again for each that might apply.
     """
     cdef Split split
-    cdef bytes shape, projection
+    cdef char out[C_MAX_CHANNEL]
+    cdef int size
+    cdef bytes shape
     cdef list found = []
     if split_publication(&split, channel):
         for shape in shapes:
-            projection = None if shape is None else projection_text(&split, shape)
-            if projection is not None:
-                found.append(projection)
+            size = -1 if shape is None else write_projection_by(out, &split, shape)
+            if size >= 0:
+                found.append(out[:size])
     return found
 
 
@@ -264,6 +268,9 @@ cdef class Engine:
     Attributes:
         tick_interval: seconds between the calls of `tick` that the owner makes.
         on_vacant: called with a channel's name after its last subscriber left; set by the owner.
+        on_left: called with a channel's name and a list of handles, which may be gone or back, after these connections
+            left a channel that `watch_leavers` was asked for; once for a channel and call of the engine; set by the
+            owner.
 
     A connection's handler has ``on_text(handle, data)``, ``on_binary(handle, data)``, ``on_bytes(handle, data)`` for
     input that the engine leaves to Python, and ``on_gone(handle)``.
@@ -272,9 +279,10 @@ cdef class Engine:
     """
 
     def __cinit__(self):
-        self.pending, self.channels, self.moved = [], {}, {}
+        self.pending, self.channels, self.moved, self.leavers = [], {}, {}, {}
         self.compressobj = zlib.compressobj
         self.s.pending = <PyObject*> self.pending
+        self.s.leavers = <PyObject*> self.leavers
         self.s.channels = <PyObject*> self.channels
         self.s.compressobj = <PyObject*> self.compressobj
         self.s.on_error = <PyObject*> self.on_error
@@ -702,6 +710,20 @@ cdef class Engine:
         if known != NULL:
             known.flags = known.flags | CHANNEL_HELD if held else known.flags & ~CHANNEL_HELD
 
+    def watch_leavers(self, bytes channel not None, bint watched):
+        """Say whether `on_left` is told who leaves a channel; over with its last subscriber.
+
+        A connection leaves by `unsubscribe`, `disconnect` or its end.
+
+        Returns:
+            False when the channel has no subscribers, so that nothing was changed.
+        """
+        cdef Channel* known = self.channel_named(channel)
+        if known == NULL:
+            return False
+        known.flags = known.flags | CHANNEL_WATCHED if watched else known.flags & ~CHANNEL_WATCHED
+        return True
+
     def subscribers(self, bytes channel not None):
         """Return how many connections are in a channel."""
         cdef Channel* known = self.channel_named(channel)
@@ -751,28 +773,14 @@ cdef class Engine:
     def poll(self):
         """Read from the sockets that have something, and write to those that can take more."""
         cdef int count, i
-        cdef uint64_t tag
-        cdef Conn* c
         if self.s.epoll < 0:
             return
         self.depth += 1
         try:
             count = rh_epoll_wait(self.s.epoll, self.s.events, EVENTS)
             for i in range(count):
-                tag = rh_event_tag(&self.s.events[i])
-                c = slot_find(&self.s.slots, tag)
-                if c == NULL:
-                    continue
-                if rh_event_out(&self.s.events[i]) and c.flags & BLOCKED:
-                    c.flags &= ~BLOCKED
-                    if rh_epoll_arm(self.s.epoll, c.fd, tag, False) < 0:
-                        mark_closed(&self.s, c)
-                    else:
-                        make_dirty(&self.s, c, True)
-                if rh_event_in(&self.s.events[i]) and c.state != CONN_DEAD:
-                    receive(&self.s, c)
-                    if len(self.pending) >= CALLBACKS:
-                        break   # the others are still ready in the next turn; what waits here takes memory
+                if attend(&self.s, &self.s.events[i]) and len(self.pending) >= CALLBACKS:
+                    break   # the others are still ready in the next turn; what waits here takes memory
         except BaseException:
             self.depth -= 1
             self.recover_after_raise()
@@ -962,6 +970,10 @@ cdef class Engine:
         if what == "vacant":
             if self.on_vacant is not None:
                 self.on_vacant(data)
+        elif what == "left":
+            handles = self.leavers.pop(data, None)
+            if handles and self.on_left is not None:
+                self.on_left(data, handles)
         elif what == "on_gone":
             handler.on_gone(handle)
         elif what == "pong":

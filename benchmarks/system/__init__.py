@@ -9,6 +9,7 @@ ROWS = (
     "jitter",
     "growth",
     "pattern",
+    "wildcards",
     "publish",
     "batch",
     "framings",

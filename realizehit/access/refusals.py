@@ -24,7 +24,7 @@ LONGEST: Final = 200  # characters shown of a value that a stranger sent
 
 REASONS: Final = (
     "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "host", "bad_identity",
-    "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels",
+    "bad_token", "not_granted", "too_many_actions", "too_many_subscriptions", "too_many_channels", "too_many_shapes",
     "message_too_large", "expired", "key_replaced", "no_longer_granted", "protected", "bad_key", "key_not_granted",
     "key_rate", "payload_too_large", "head_too_large", "late_head", "late_request", "unread_answer", "no_room",
     "session", "bad_handshake", "malformed",
@@ -49,6 +49,7 @@ _CURES: Final = {
     "too_many_actions": "raise --max-actions if clients need more actions per second",
     "too_many_subscriptions": "raise --max-subscriptions",
     "too_many_channels": "raise --max-channels",
+    "too_many_shapes": "raise --max-shapes on every server; each shape costs publishers a PUBLISH more",
     "message_too_large": "raise --max-message-bytes",
     "payload_too_large": "raise --max-payload-bytes, or --max-batch-bytes for a batch",
     "head_too_large": "raise --max-head-bytes",

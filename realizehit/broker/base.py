@@ -89,14 +89,24 @@ class Bus(ABC):
         return 0
 
     @property
+    def shapes(self) -> int:
+        """How many shapes of wildcard subscriptions are registered for this node."""
+        return 0
+
+    @property
     def followed_shapes(self) -> tuple[bytes, ...]:
-        """Shapes of wildcard subscriptions by which publications of this bus are projected now."""
+        """Shapes of wildcard subscriptions that are in use, as far as this bus publishes to these."""
         return ()
 
     @property
     def projected(self) -> ProjectionCounts:
         """Counts the projections that were published through this bus."""
         return _NONE
+
+    @property
+    def is_bridge(self) -> bool:
+        """Whether this process publishes the projections for all publishers now."""
+        return False
 
     @property
     def silence(self) -> float:

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
 from realizehit.broker.projections import ProjectionCounts, projections_of
 from realizehit.broker.publication import Outcome, Publication, Published, published
-from realizehit.errors import BrokerUnavailable
+from realizehit.errors import BrokerUnavailable, RegistryFull
 from realizehit.pattern import is_wildcard, shape_of
 
 _MESSAGE: Final = b"message"
@@ -41,12 +41,14 @@ class MemoryBus(Bus):
     Args:
         name: buses of the same name share their channels.
         project: whether what is published here reaches wildcard subscriptions too.
+        max_shapes: how many shapes of wildcard subscriptions there may be; ``None`` for any number.
     """
 
-    def __init__(self, name: str = "", *, project: bool = True) -> None:
+    def __init__(self, name: str = "", *, project: bool = True, max_shapes: int | None = None) -> None:
         self._project = project
         self._projected = ProjectionCounts()
         self._space = _spaces.setdefault(name, _Space())
+        self._max_shapes = max_shapes
         self._listener: BusListener | None = None
         self._batch: list[tuple[bytes, bytes, bytes]] = []
         self._received = 0
@@ -56,6 +58,11 @@ class MemoryBus(Bus):
     def messages_received(self) -> int:
         """Publications delivered so far."""
         return self._received
+
+    @property
+    def shapes(self) -> int:
+        """How many shapes of wildcard subscriptions the buses of this name have."""
+        return len(self._space.shapes)
 
     @property
     def followed_shapes(self) -> tuple[bytes, ...]:
@@ -87,12 +94,20 @@ class MemoryBus(Bus):
                 self._listener.state_changed(BROKER, state)
 
     def subscribe(self, channel: Interest) -> bool:
-        """Ask for a channel, which is in force at once."""
+        """Ask for a channel, which is in force at once, unless it needs a shape that there is no room for."""
         if channel not in self._space.channels and is_wildcard(channel):
-            shape = shape_of(channel)
-            self._space.shapes[shape] = self._space.shapes.get(shape, 0) + 1
+            shapes, shape = self._space.shapes, shape_of(channel)
+            if self._max_shapes is not None and shape not in shapes and len(shapes) >= self._max_shapes:
+                self._loop.call_soon(self._refuse, channel)
+                return False
+            shapes[shape] = shapes.get(shape, 0) + 1
         self._space.channels.setdefault(channel, {})[self] = None
         return True
+
+    def _refuse(self, channel: Interest) -> None:
+        if self._listener is not None and self.state is BusState.UP:
+            text = f"the broker memory:// holds {self._max_shapes} shapes and has no room for another"
+            self._listener.refused(channel, RegistryFull(text))
 
     def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel."""

@@ -21,6 +21,8 @@ def open_bus(
     client_name: str = "realizehit",
     link: LinkSettings | None = None,
     project: bool = True,
+    max_shapes: int | None = None,
+    bridge: bool = False,
 ) -> Bus:
     """Make the bus for a broker's URL. Nothing is connected before its ``start``.
 
@@ -33,13 +35,16 @@ def open_bus(
         link: times of the subscriber connection.
         project: whether what is published through this bus reaches wildcard subscriptions too. The broker's user needs
             further rights for that, see docs/access.md.
+        max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold; ``None`` for a bus that
+            registers none.
+        bridge: whether this process is to be the bridge of its deployment where no other is. Not for ``memory://``.
 
     Raises:
         SettingsError: the URL cannot be used; the text never holds a password.
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "memory":
-        return MemoryBus(rest, project=project)
+        return MemoryBus(rest, project=project, max_shapes=max_shapes)
     if separator and scheme in SCHEMES + SENTINEL_SCHEMES:
         return RedisBus(
             url,
@@ -48,6 +53,8 @@ def open_bus(
             client_name=client_name,
             link=link,
             project=project,
+            max_shapes=max_shapes,
+            bridge=bridge,
         )
     known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES))
     raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

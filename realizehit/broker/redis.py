@@ -8,17 +8,21 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from realizehit.broker.base import Batch, Bus, BusListener, BusState, Interest, Source
+from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
+from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.following import FollowingPipeline
+from realizehit.broker.shapes.registrar import Registrar
+from realizehit.broker.shapes.wildcards import Wildcards, source_of
 from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
 from realizehit.common.upkeep import keep_up
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.pattern import is_wildcard, shape_of
 
 
 class _Reports(BusListener):
@@ -60,6 +64,9 @@ class RedisBus(Bus):
         link: times of the subscriber connection.
         subscribe_url: where to subscribe, when that is another place than the broker itself, such as a relay.
         project: whether what is published here reaches wildcard subscriptions too, see `FollowingPipeline`.
+        max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold. ``None`` for a bus that
+            registers none: it subscribes to the channels of wildcards as to any other.
+        bridge: whether this process is to be the bridge of its deployment where no other is, see `Bridge`.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -74,6 +81,8 @@ class RedisBus(Bus):
         client_name: str = "realizehit",
         link: LinkSettings | None = None,
         project: bool = True,
+        max_shapes: int | None = None,
+        bridge: bool = False,
     ) -> None:
         self._project = project
         self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
@@ -81,7 +90,11 @@ class RedisBus(Bus):
         self._publish_timeout = publish_timeout
         self._client_name = client_name
         self._link_settings = link
+        self._max_shapes = max_shapes
         self._link: Link | None = None
+        self._registrar: Registrar | None = None
+        self._wildcards: Wildcards | None = None
+        self._bridge = Bridge(self._address, name=f"{client_name}-bridge") if bridge else None
         self._pipeline: Pipeline | None = None
         self._watch_task: asyncio.Task[None] | None = None
 
@@ -96,14 +109,24 @@ class RedisBus(Bus):
         return self._link.bytes_received if self._link else 0
 
     @property
+    def shapes(self) -> int:
+        """How many shapes are registered for this node."""
+        return self._wildcards.registered if self._wildcards else 0
+
+    @property
+    def is_bridge(self) -> bool:
+        """Whether this process is the bridge of its deployment now."""
+        return self._bridge is not None and self._bridge.runs
+
+    @property
     def silence(self) -> float:
         """Seconds since the last sign of the broker. See `Bus.silence`."""
         return self._link.silence if self._link else 0.0
 
     @property
     def followed_shapes(self) -> tuple[bytes, ...]:
-        """Shapes by which publications are projected now; none while there is no publishing connection."""
-        return self._pipeline.shapes if self._pipeline else ()
+        """Shapes that are in use; none while there is no publishing connection. See `Bus.followed_shapes`."""
+        return self._pipeline.registered if self._pipeline else ()
 
     @property
     def projected(self) -> ProjectionCounts:
@@ -123,12 +146,7 @@ class RedisBus(Bus):
         )
         try:
             if listener is not None:
-                self._link = Link(
-                    self._subscribe_address,
-                    _Reports(self, listener),
-                    client_name=self._client_name,
-                    settings=self._link_settings,
-                )
+                self._link = self._make_link(_Reports(self, listener))
                 await self._link.start()
             else:
                 with contextlib.suppress(BrokerUnavailable):  # merely away; the state was noted
@@ -136,11 +154,25 @@ class RedisBus(Bus):
         except BaseException:
             await self.close()
             raise
+        if self._bridge is not None:
+            self._bridge.start()
         if isinstance(self._address, SentinelAddress):
             # Without this watch nobody would ever leave a demoted master.
             watch = partial(self._watch, self._address, self._pipeline)
             watching = keep_up(f"watching the sentinels of {self._address}", watch)
             self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
+
+    def _make_link(self, listener: BusListener) -> Link:
+        if self._max_shapes is not None:
+            listener = self._wildcards = Wildcards(listener)
+        link = Link(self._subscribe_address, listener, client_name=self._client_name, settings=self._link_settings)
+        if self._max_shapes is not None and self._wildcards is not None:
+            # Registered at the broker itself, also where a relay subscribes: it is one command in ten seconds.
+            self._registrar = Registrar(
+                self._address, self._wildcards, most=self._max_shapes, name=f"{self._client_name}-registrar"
+            )
+            self._wildcards.attach(link, self._registrar)
+        return link
 
     async def _watch(self, address: SentinelAddress, pipeline: Pipeline) -> None:
         """Leave a broker that is not the master any more.
@@ -154,6 +186,9 @@ class RedisBus(Bus):
                 pipeline.leave(place)
                 if self._link is not None and self._subscribe_address is address:
                     self._link.leave(place)
+                for part in (self._registrar, self._bridge):
+                    if part is not None:
+                        part.move_to(place)
             await asyncio.sleep(WATCH_INTERVAL)
 
     async def close(self) -> None:
@@ -167,6 +202,10 @@ class RedisBus(Bus):
             await self._pipeline.close()
         if self._link is not None:
             await self._link.close()
+        if self._registrar is not None:
+            await self._registrar.close()
+        if self._bridge is not None:
+            await self._bridge.close()
         if isinstance(self._address, SentinelAddress):
             await self._address.close()
 
@@ -187,11 +226,24 @@ class RedisBus(Bus):
 
     def subscribe(self, channel: Interest) -> bool:
         """Ask for a channel. See `Bus.subscribe`."""
-        return self._subscriber().subscribe(channel)
+        link = self._subscriber()
+        if self._wildcards is not None and is_wildcard(channel):
+            return self._wildcards.subscribe(channel)
+        return link.subscribe(channel)
 
     def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel. See `Bus.unsubscribe`."""
-        self._subscriber().unsubscribe(channel)
+        link = self._subscriber()
+        if self._wildcards is not None and is_wildcard(channel):
+            self._wildcards.unsubscribe(channel)
+        else:
+            link.unsubscribe(channel)
+
+    def source_of(self, channel: Interest) -> Source:
+        """Return the source of a channel's publications: the shape of a wildcard, or the broker."""
+        if self._wildcards is not None and is_wildcard(channel):
+            return source_of(shape_of(channel))
+        return BROKER
 
     def _subscriber(self) -> Link:
         if self._link is None:

@@ -64,13 +64,14 @@ cdef struct Channel:
     uint32_t room
     uint32_t number             # the id as a number
     uint32_t recent             # publications since `busiest` was last asked
-    uint8_t flags               # of ChannelFlag
+    uint8_t flags               # of ChannelFlag: what was asked for, or is so by its name
     char id[8]
 
 
 cdef enum ChannelFlag:
     CHANNEL_HELD = 1            # publications are withheld: they belong to an earlier subscription at the broker
     CHANNEL_WILDCARD = 2        # a star stands in its name: publications come with their concrete channel
+    CHANNEL_WATCHED = 4         # the connections that leave it are told to Python
 
 
 cdef struct Input:

@@ -62,12 +62,9 @@ cdef inline bint split_publication(Split* out, bytes channel) noexcept:
     return (split_channel(out, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel)) and not has_reserved(out))
 
 
-cdef inline bytes projection_text(const Split* channel, bytes shape):
-    """Return what a publication projects to by a shape, or None."""
+cdef inline int write_projection_by(char* out, const Split* channel, bytes shape) noexcept:
+    """Write what a publication projects to by a shape to `out`, of `C_MAX_CHANNEL` bytes; return its length, or -1."""
     cdef Split of_shape
-    cdef char out[C_MAX_CHANNEL]
-    cdef int size
     if not split_channel(&of_shape, PyBytes_AS_STRING(shape), PyBytes_GET_SIZE(shape)):
-        return None
-    size = write_projection(out, channel, &of_shape)
-    return PyBytes_FromStringAndSize(out, size) if size >= 0 else None
+        return -1
+    return write_projection(out, channel, &of_shape)

@@ -7,10 +7,12 @@
 # subscriber left is told by a callback that waits. MemoryError is all that is raised, and then nothing has changed.
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
-from realizehit.engine.conn cimport CHANNEL_WILDCARD, Channel, Conn, Subscriber, Subscription
+from realizehit.engine.conn cimport (
+    CHANNEL_WATCHED, CHANNEL_WILDCARD, Channel, Conn, Subscriber, Subscription, handle_of,
+)
 from realizehit.engine.frames cimport FRAMING_RESP
 from realizehit.engine.memory cimport RH_DEBUG, Pool, alive, pool_give, pool_take
 from realizehit.engine.state cimport State
@@ -120,6 +122,18 @@ cdef inline int add_subscription(State* s, Conn* c, Channel* channel) except -1:
     return 0
 
 
+cdef inline int note_leaver(State* s, const Channel* channel, uint64_t handle) except -1:
+    """Let `on_left` tell that a connection left; asking again for the same one changes nothing."""
+    cdef object name = <object> channel.name
+    cdef list handles = (<dict> s.leavers).get(name)
+    if handles is None:
+        (<list> s.pending).append(("left", None, 0, name))
+        handles = (<dict> s.leavers)[name] = []
+    if not handles or handles[-1] != handle:
+        handles.append(handle)
+    return 0
+
+
 cdef inline int drop_subscription(State* s, Conn* c, uint32_t index) except -1:
     cdef Channel* channel = c.subs[index].channel
     cdef uint32_t position = c.subs[index].position
@@ -127,7 +141,9 @@ cdef inline int drop_subscription(State* s, Conn* c, uint32_t index) except -1:
     cdef Subscription* own
     cdef Subscriber* others
     cdef Subscription* subs
-    # Only this can raise, and then nothing has changed.
+    # Only these two can raise, and then the subscription is still there.
+    if channel.flags & CHANNEL_WATCHED:
+        note_leaver(s, channel, handle_of(c))
     if channel.count == 1:
         (<list> s.pending).append(("vacant", None, 0, <object> channel.name))
     channel.count -= 1

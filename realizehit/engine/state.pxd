@@ -47,6 +47,7 @@ cdef enum:  # the lists of connections
 cdef struct State:
     # Python objects
     PyObject* pending           # list of callbacks to run: (what, handler, handle, data)
+    PyObject* leavers           # dict of callbacks "left" that wait: channel name -> list of handles
     PyObject* channels          # dict, the registry: channel name -> _fanout.ChannelEntry
     PyObject* on_error          # called with an exception that a callback raised
     PyObject* compressobj       # zlib.compressobj

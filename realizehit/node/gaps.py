@@ -25,7 +25,6 @@ from realizehit.node.events import Events
 from realizehit.node.names import RegistryKey, label_of
 
 SLICE: Final = 0.002  # seconds of telling in one turn of the loop
-REFUSED: Final = "the broker does not allow this channel any more"
 
 SubscriptionKey = tuple[int, RegistryKey]
 """A connection's handle and a channel's key."""
@@ -100,8 +99,8 @@ class Gaps:
         for gap in self._open.values():
             gap.exceptions.discard((conn, key))
 
-    def refused(self, key: RegistryKey, code: ErrorCode = ErrorCode.FORBIDDEN, reason: str = REFUSED) -> None:
-        """Learn that the broker refuses a channel that was in force before the gap."""
+    def refused(self, key: RegistryKey, code: ErrorCode, reason: str) -> None:
+        """Learn that a channel that was in force before the gap does not come back, and why."""
         gap = self._open.get(self._source_of(key))
         if gap is not None:
             gap.refused[key] = code, reason

@@ -16,7 +16,7 @@ from realizehit import _fanout
 from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.common.upkeep import Failures
-from realizehit.errors import BrokerError, ErrorCode
+from realizehit.errors import BrokerError, ErrorCode, RegistryFull
 from realizehit.node.events import Events
 from realizehit.node.gaps import Gaps, SubscriptionKey
 from realizehit.node.names import RegistryKey, interest_of, interest_of_key, key_of, key_of_interest
@@ -35,6 +35,13 @@ _REFUSALS: Final = {
     _fanout.FULL: (ErrorCode.TOO_MANY_SUBSCRIPTIONS, "this connection holds as many subscriptions as it may"),
     _fanout.GONE: (ErrorCode.UNAVAILABLE, "the connection is closing"),
 }
+
+_NO_ROOM: Final = (
+    ErrorCode.TOO_MANY_SHAPES,
+    "this deployment serves as many shapes of wildcard subscriptions as it may; subscribe with a shape that is in use",
+)
+_NOT_ALLOWED: Final = ErrorCode.FORBIDDEN, "the broker does not allow this channel"
+_NOT_ALLOWED_ANY_MORE: Final = ErrorCode.FORBIDDEN, "the broker does not allow this channel any more"
 
 
 class _Waiter(NamedTuple):
@@ -194,9 +201,12 @@ class Hub(BusListener):
             if left_out is not None:
                 text = "the broker refused %s, which was in force before: %s%s"
                 logger.error(text, channel.decode(), error, more(left_out))
-            self.gaps.refused(key)
+            self.gaps.refused(key, *(_NO_ROOM if isinstance(error, RegistryFull) else _NOT_ALLOWED_ANY_MORE))
+        code, text = _NO_ROOM if isinstance(error, RegistryFull) else _NOT_ALLOWED
+        if waiting and code is ErrorCode.TOO_MANY_SHAPES:
+            self._limited("too_many_shapes")
         for waiter in waiting:
-            self._refuse(waiter, channel, ErrorCode.FORBIDDEN, "the broker does not allow this channel")
+            self._refuse(waiter, channel, code, text)
 
     def state_changed(self, source: Source, state: BusState) -> None:
         if source == BROKER:

@@ -61,7 +61,7 @@ class Relay:
                 "too long for a Unix socket; set TMPDIR to a shorter path, or use --relay off"
             )
         self._path = path
-        self._bus = open_bus(broker_url, client_name="realizehit-relay")
+        self._bus = open_bus(broker_url, client_name="realizehit-relay", project=False)
 
     @property
     def url(self) -> str:

@@ -144,6 +144,8 @@ class Node:
             project=settings.wildcards and settings.role != "ws",
             # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again. What it tells of
             # the broker is not told by each of the workers too.
+            bridge=settings.bridge,
+            max_shapes=settings.max_shapes if settings.wildcards else None,
             link=LinkSettings(backoff_most=RELAY_BACKOFF, quiet_for=REMINDER) if self._relay_url else None,
         )
         self.hub = Hub(
@@ -196,7 +198,7 @@ class Node:
     def _open_transports(self) -> list[Route]:
         """Build what serves clients, and return the routes of what of it is HTTP."""
         settings = self.settings
-        session = ActionSession(self.engine, self.hub, self.guard)
+        session = ActionSession(self.engine, self.hub, self.guard, wildcards=settings.wildcards)
         self.engineio = EngineIO(
             self.engine,
             session,
@@ -216,7 +218,13 @@ class Node:
             guard=self.guard,
             fd_reserve=self.fd_reserve,
         )
-        self.streams = EventStreams(self.engine, self.hub, guard=self.guard, draining=lambda: self.draining)
+        self.streams = EventStreams(
+            self.engine,
+            self.hub,
+            guard=self.guard,
+            draining=lambda: self.draining,
+            wildcards=settings.wildcards,
+        )
         return [Route(path, self.engineio) for path in (WS_PATH, WS_PATH + "/")] + [Route(SSE_PATH, self.streams)]
 
     def reload(self) -> None:

@@ -15,7 +15,8 @@ from realizehit import _fanout
 from tests.fuzz.command import main
 from tests.support.engines import Loop, client_frame
 
-CHANNELS = [b"a:1", b"a:2", b"b:1|c:2", b"user:25442", b"user:28322"]  # the last two have the same id
+WILDCARD = b"b:*|c:2"
+CHANNELS = [b"a:1", b"a:2", WILDCARD, b"user:25442", b"user:28322"]  # the last two have the same id
 FRAMINGS = 9
 TEXTS = [b"", b"1", b'"a?b"', '"é€😀?"'.encode(), b"[1,\r\n2]", b'"' + b"x" * 5000 + b'"', b'"' + b"?" * 40_000 + b'"']
 DEPTH = 3  # callbacks inside callbacks
@@ -92,6 +93,7 @@ class Run:
             epoll=self.epoll,
         )
         self.engine.on_vacant = self.on_vacant
+        self.engine.on_left = self.on_left
         self.handles: list[int] = []
         self.peers: dict[int, socket.socket] = {}
         self.wires: list[Wire] = []
@@ -122,6 +124,11 @@ class Run:
     def on_vacant(self, channel: bytes) -> None:
         self.vacant[channel] += 1
         self.inside()
+
+    def on_left(self, channel: bytes, handles: list[int]) -> None:
+        assert channel in CHANNELS
+        assert handles
+        assert set(handles) <= set(self.handles)
 
     def inside(self) -> None:
         """Do some of the case where the engine has called."""
@@ -169,12 +176,17 @@ class Run:
         fresh = not self.engine.subscribers(channel)
         if self.engine.subscribe(self.some(), channel, 3) == _fanout.ADDED:
             self.begun[channel] += fresh
+            self.engine.watch_leavers(channel, len(self.handles) % 2 == 0)
 
     def unsubscribe(self) -> None:
         self.engine.unsubscribe(self.some(), self.channel())
 
     def dispatch(self) -> None:
         batch = [(b"message", self.channel(), self.text()) for _ in range(self.case.byte(6))]
+        # Every second message on the wildcard's channel says which channel it is of; the others are malformed.
+        for n, (kind, channel, text) in enumerate(batch):
+            if channel == WILDCARD and n % 2:
+                batch[n] = (kind, channel, b"@c=b:1|c:2?" + text)
         if self.case.byte(8) == 0:
             batch.append((b"message", self.channel(), b"\xff"))
         self.engine.dispatch(batch)

@@ -63,7 +63,8 @@ async def test_from_the_reply_on_nothing_is_missed(node: Node, shared_valkey: Va
         ('{"id":"a1","act":"sub","pat":{}}', "bad-pattern"),
         ('{"id":"a1","act":"sub","pat":{"a":null}}', "bad-pattern"),
         ('{"id":"a1","act":"unsub","pat":[]}', "bad-pattern"),
-        ('{"id":"a1","act":"sub","pat":{"a":"*"}}', "wildcard-unsupported"),
+        ('{"id":"a1","act":"sub","pat":{"*":"a"}}', "bad-pattern"),
+        ('{"id":"a1","act":"sub","pat":{"realizehit":"*"}}', "forbidden"),
         ('{"id":"a1","act":"unsub","pat":{"a":"b"}}', "not-subscribed"),
     ],
 )

@@ -31,13 +31,16 @@ class Heard:
         self.events: list[tuple[Any, ...]] = []
         self._news = asyncio.Event()
 
-    def registered(self, shape: bytes) -> None:
+    def shape_registered(self, shape: bytes) -> None:
         self._take("registered", shape)
 
-    def refused(self, shape: bytes, error: BrokerError) -> None:
+    def bridge_had_gap(self, seconds: float) -> None:
+        self._take("bridge had gap", seconds)
+
+    def shape_refused(self, shape: bytes, error: BrokerError) -> None:
         self._take("refused", shape, error)
 
-    def lapsed(self, shape: bytes, seconds: float) -> None:
+    def shape_lapsed(self, shape: bytes, seconds: float) -> None:
         self._take("lapsed", shape, seconds)
 
     def _take(self, *event: Any) -> None:

@@ -23,6 +23,20 @@ class RegistryMachine(RuleBasedStateMachine):
         self.expected: dict[int, list[bytes]] = {}
         self.peers: dict[int, Peer] = {}
         self.published = 0
+        self.watched: set[bytes] = set()
+        self.leavers: list[tuple[bytes, int]] = []
+        self.told: list[tuple[bytes, int]] = []
+        self.bench.engine.on_left = lambda channel, handles: self.told.extend((channel, handle) for handle in handles)
+
+    def left(self, handle: int, channel: bytes) -> None:
+        if channel in self.watched:
+            self.leavers.append((channel, handle))
+        self.watched &= {each for own in self.subscriptions.values() for each in own}
+
+    @rule(channel=st.sampled_from(CHANNELS), watched=st.booleans())
+    def watch(self, channel: bytes, watched: bool) -> None:
+        if self.bench.engine.watch_leavers(channel, watched):
+            (self.watched.add if watched else self.watched.discard)(channel)
 
     @rule()
     def connect(self) -> None:
@@ -54,8 +68,12 @@ class RegistryMachine(RuleBasedStateMachine):
     def unsubscribe(self, n: int, channel: bytes) -> None:
         handle = self.pick(n)
         if handle is not None:
-            assert self.bench.engine.unsubscribe(handle, channel) == (channel in self.subscriptions[handle])
+            was_in = channel in self.subscriptions[handle]
+            assert self.bench.engine.unsubscribe(handle, channel) == was_in
+            self.bench.loop.run()
             self.subscriptions[handle].discard(channel)
+            if was_in:
+                self.left(handle, channel)
 
     @rule(channels=st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=8))
     def publish(self, channels: list[bytes]) -> None:
@@ -85,7 +103,10 @@ class RegistryMachine(RuleBasedStateMachine):
             peer.sock.close()
             self.bench.poll()
         self.bench.loop.run()
-        del self.subscriptions[handle], self.expected[handle]
+        own = self.subscriptions.pop(handle)
+        del self.expected[handle]
+        for channel in own:
+            self.left(handle, channel)
         assert handle in self.bench.handler.gone
 
     def receive(self, handle: int) -> None:
@@ -106,6 +127,7 @@ class RegistryMachine(RuleBasedStateMachine):
             for channel in own:
                 wanted[channel] = wanted.get(channel, 0) + 1
         assert {channel: engine.subscribers(channel) for channel in engine.channel_names()} == wanted
+        assert sorted(self.told) == sorted(self.leavers)
         stats = engine.stats()
         assert stats["connections"] == len(self.subscriptions)
         assert stats["subscriptions"] == sum(wanted.values())

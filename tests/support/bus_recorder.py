@@ -21,6 +21,7 @@ class Recorder:
         self.refusals: dict[bytes, BrokerError] = {}
         self.states: list[BusState] = []
         self.gaps: list[float] = []
+        self.restorations: list[Source] = []
         self._changed = asyncio.Event()
 
     @property
@@ -45,6 +46,7 @@ class Recorder:
 
     def restored(self, source: Source, seconds: float) -> None:
         self.gaps.append(seconds)
+        self.restorations.append(source)
         self._changed.set()
 
     async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:

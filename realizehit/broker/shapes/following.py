@@ -9,6 +9,10 @@ lets it publish all the same), so the news of a shape stands among the replies e
 registration. Messages whose reply came before it were carried out before it, and are not projected by it. Messages
 whose reply is still to come were carried out after it: they are projected at once, before anything else is written.
 What is written later is projected from the start. A publisher gets its answer when all of that is answered.
+
+While a bridge runs, nothing is projected here. Its beginning and its end are news as a shape is: what has no reply when
+the news of its end comes was carried out after the end, and is projected once the bridge has published its last
+projections, so that the order is kept. Until then nothing is sent.
 """
 
 from __future__ import annotations
@@ -27,11 +31,25 @@ from realizehit.broker.publication import Outcome, Publication
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
 from realizehit.broker.shapes.expected import Book, Part, Reply
-from realizehit.broker.shapes.registry import CONTROL, KEY, MOST_SHAPES, READ_INTERVAL, is_shape, read
+from realizehit.broker.shapes.registry import (
+    BRIDGE,
+    BRIDGE_BEGINS,
+    BRIDGE_DONE,
+    BRIDGE_ENDS,
+    BRIDGE_LAPSED,
+    CONTROL,
+    KEY,
+    MOST_SHAPES,
+    READ_INTERVAL,
+    is_shape,
+    read,
+)
 from realizehit.common.seldom import REMINDER, Seldom, more
 from realizehit.errors import BrokerError, BrokerRefused
 
 logger: Final = logging.getLogger(__name__)
+
+PAUSE: Final = 1.0  # seconds to wait at most for the last projections of a bridge that ended
 
 
 _RIGHTS: Final = (
@@ -58,11 +76,16 @@ class FollowingPipeline(Pipeline):
         **options: those of `Pipeline`.
 
     Attributes:
-        shapes: what messages are projected by at the moment.
+        registered: the shapes that are in use.
+        shapes: those that messages are projected by at the moment: all of them, or none while a bridge does that.
     """
 
     def __init__(self, *args: Any, read_interval: float = READ_INTERVAL, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.registered: tuple[bytes, ...] = ()  # in the registry
+        self._bridged = False  # a bridge runs, which projects by all of them
+        self._pause: asyncio.TimerHandle | None = None  # while a bridge that ended publishes its last projections
+        self._owed: list[tuple[list[Part], bytes]] = []  # projections that wait for that
         self._seldom = Seldom(REMINDER)
         self._read_interval = read_interval
         self._expected: deque[Chunk | Reply | Part] = deque()  # a chunk stands for its messages, a reply for each
@@ -113,7 +136,12 @@ class FollowingPipeline(Pipeline):
         self._forget()
 
     def _forget(self) -> None:
-        self.shapes = ()
+        self.shapes = self.registered = ()
+        self._bridged = False
+        self._owed.clear()
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         self._expected.clear()
         self._books.clear()
         if self._read_timer is not None:
@@ -144,25 +172,59 @@ class FollowingPipeline(Pipeline):
     def _take_registry(self, connection: CommandConnection, members: list[Any]) -> None:
         """Take what the registry holds, as of this place among the replies."""
         shapes = [member for member in members if is_shape(member)]
-        if len(shapes) < len(members):
-            self._ignore(len(members) - len(shapes), "of the registry")
+        bridged = BRIDGE in members
+        if len(shapes) + bridged < len(members):
+            self._ignore(len(members) - len(shapes) - bridged, "of the registry")
         if len(shapes) > MOST_SHAPES:
             self._ignore(len(shapes) - MOST_SHAPES, "beyond the bound")
             del shapes[MOST_SHAPES:]
-        new = [shape for shape in shapes if shape not in self.shapes]
-        self.shapes = tuple(shapes)
-        self._catch_up(connection, new)
+        self.registered = tuple(shapes)
+        self._apply(connection, bridged)
+
+    def _apply(self, connection: CommandConnection, bridged: bool) -> None:
+        """Project by the registered shapes from here on, or leave that to a bridge that has begun."""
+        self._bridged = bridged
+        before, self.shapes = self.shapes, () if bridged else self.registered
+        self._catch_up(connection, [shape for shape in self.shapes if shape not in before])
 
     def _pushed(self, connection: CommandConnection, push: list[Any]) -> None:
         """Take a push, which is no reply: the news of a shape, or that the subscription is in force."""
         if push[:1] != [b"message"]:
             return
-        shape: Any = push[2] if len(push) == 3 and push[1] == CONTROL else None
-        if not is_shape(shape) or (shape not in self.shapes and len(self.shapes) >= MOST_SHAPES):
+        news: Any = push[2] if len(push) == 3 and push[1] == CONTROL else None
+        if news in (BRIDGE_BEGINS, BRIDGE_ENDS, BRIDGE_LAPSED, BRIDGE_DONE):
+            self._take_bridge(connection, news)
+        elif not is_shape(news) or (news not in self.registered and len(self.registered) >= MOST_SHAPES):
             self._ignore(1, "of the control channel")
-        elif shape not in self.shapes:
-            self.shapes = (*self.shapes, shape)
-            self._catch_up(connection, [shape])
+        elif news not in self.registered:
+            self.registered = (*self.registered, news)
+            self._apply(connection, self._bridged)
+
+    def _take_bridge(self, connection: CommandConnection, news: bytes) -> None:
+        if news == BRIDGE_ENDS and self._pause is None:
+            self._pause = connection.loop.call_later(PAUSE, self._go_on, connection)
+        elif news != BRIDGE_ENDS:
+            self._go_on(connection)
+        if news != BRIDGE_DONE:
+            self._apply(connection, news == BRIDGE_BEGINS)
+
+    def _go_on(self, connection: CommandConnection) -> None:
+        """Publish what waited until a bridge has published its last projections."""
+        if self._pause is None:
+            return
+        self._pause.cancel()
+        self._pause = None
+        owed, self._owed = self._owed, []
+        for owing, commands in owed:
+            self._expected.extend(owing)
+            connection.write(commands)
+        self._send()
+
+    def _send(self) -> None:
+        if self._pause is not None:
+            self._send_handle = None
+            return
+        super()._send()
 
     def _ignore(self, count: int, where: str) -> None:
         """Count and log what cannot be a shape; anybody with access to the broker may have written it."""
@@ -199,7 +261,9 @@ class FollowingPipeline(Pipeline):
                 self._books[chunk].parts += 1
                 self._add(chunk, places)
                 owing.append(Part(chunk, places, originals=False))
-        if commands:
+        if commands and self._pause is not None:
+            self._owed.append((owing, pack_publish(commands)))
+        elif commands:
             self._expected.extend(owing)
             connection.write(pack_publish(commands))
 

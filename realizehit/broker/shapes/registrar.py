@@ -1,9 +1,10 @@
 """A node's side of the registry: registers the shapes of its subscriptions, and renews them while it has these.
 
 The rules of this file. A shape is in force once the script that registered it on the present connection has been
-answered. On a new connection everything is registered again, since it may lead to a broker that knows nothing of it. A
-shape that was in force, and that the broker did not have any more or that may have lapsed meanwhile, had a gap: some
-publications may not have been projected by it. One command registers and renews whatever is due.
+answered. On a new connection everything is registered again, since it may lead to a broker that knows nothing of it;
+and after `Registrar.again`, since the node's other connection may lead to one. A shape that was in force, and that the
+broker did not have any more or that may have lapsed meanwhile, had a gap: some publications may not have been projected
+by it. One command registers and renews all that is due.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ import hiredis
 
 from realizehit.broker.keeper import Broker
 from realizehit.broker.resp import TRANSIENT, CommandConnection, code_of, pack
-from realizehit.broker.shapes.registry import ADDED, FULL, LEASE, MAX_SHAPES, RENEW_INTERVAL, RENEWED, register
+from realizehit.broker.shapes.registry import (
+    ADDED,
+    ADDED_NOT_BRIDGED,
+    BRIDGE_LEASE,
+    FULL,
+    LEASE,
+    MAX_SHAPES,
+    RENEW_INTERVAL,
+    RENEWED_NOT_BRIDGED,
+    register,
+)
 from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, RegistryFull
 
@@ -25,21 +36,26 @@ logger: Final = logging.getLogger(__name__)
 
 BACKOFF_FIRST: Final = 0.1  # seconds
 BACKOFF_MOST: Final = 1.0  # seconds
+BRIDGE_POLL_FIRST: Final = 0.02  # seconds until it is asked again whether the bridge listens for a new shape
+BRIDGE_POLL_MOST: Final = 1.0  # seconds
 
 
 class Listener(Protocol):
     """What a registrar reports to. None of these may raise."""
 
-    def registered(self, shape: bytes) -> None:
+    def shape_registered(self, shape: bytes) -> None:
         """Learn that a shape is in force now: what is published from here on is projected by it."""
 
-    def refused(self, shape: bytes, error: BrokerError) -> None:
+    def shape_refused(self, shape: bytes, error: BrokerError) -> None:
         """Learn that a shape is not in force and will not be; the registrar has forgotten it.
 
         The error is a `RegistryFull` where there is no room for it.
         """
 
-    def lapsed(self, shape: bytes, seconds: float) -> None:
+    def bridge_had_gap(self, seconds: float) -> None:
+        """Learn that the bridge was not there for some time within these seconds up to now."""
+
+    def shape_lapsed(self, shape: bytes, seconds: float) -> None:
         """Learn that a shape is in force again, and was not for some time within these seconds up to now."""
 
 
@@ -85,7 +101,13 @@ class Registrar:
         self._timeout = timeout
         self._name = name
         self._wanted: dict[bytes, float | None] = {}  # when each was certainly in force; None for not yet
-        self._in_force: set[bytes] = set()  # registered on the present connection
+        self._in_force: set[bytes] = set()  # registered on the present connection, and since `again`
+        self._round = 0  # counts the calls of `again`; answers to what was sent before the last one are not enough
+        self._lapsed: dict[bytes, float] = {}  # shapes that had a gap, which is yet to be reported, and since when
+        self._awaits_bridge = False  # the bridge does not listen for each shape yet
+        self._bridge_gaps: int | None = None  # how many gaps bridges have had so far; None before the first answer
+        self._answered = 0.0  # when the registration was sent that was answered last
+        self._place = ""  # where the connection leads
         self._renew_at = 0.0
         self._connection: CommandConnection | None = None
         self._answer: asyncio.Future[Any] | None = None
@@ -112,6 +134,23 @@ class Registrar:
         """Renew a shape no more; it lapses by itself."""
         self._wanted.pop(shape, None)
         self._in_force.discard(shape)
+        self._lapsed.pop(shape, None)
+
+    def is_registered(self, shape: bytes) -> bool:
+        """Tell whether a shape is in force."""
+        return shape in self._in_force
+
+    def again(self) -> None:
+        """Register everything again: the broker may be another one. Nothing is in force until that is answered."""
+        self._round += 1
+        self._in_force.clear()
+        if self._wanted:
+            self._wake.set()
+
+    def move_to(self, place: str) -> None:
+        """Learn that the broker is at ``place`` now; a connection to another one is given up."""
+        if self._connection is not None and self._place != place:
+            self._connection.drop(f"it is no longer the master, which is {place} now")
 
     async def close(self) -> None:
         """Renew nothing any more, and disconnect; calling it again does nothing."""
@@ -131,6 +170,7 @@ class Registrar:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         backoff = Backoff(BACKOFF_FIRST, BACKOFF_MOST)
+        pause = BRIDGE_POLL_FIRST
         while True:
             self._wake.clear()
             due = self._due(loop.time())
@@ -151,6 +191,11 @@ class Registrar:
                 await asyncio.sleep(backoff.next())
             else:
                 backoff.reset()
+                if self._awaits_bridge:
+                    await asyncio.sleep(pause)
+                    pause = min(BRIDGE_POLL_MOST, 2 * pause)
+                else:
+                    pause = BRIDGE_POLL_FIRST
                 if self._trouble:
                     logger.info("broker %s is back, %d shapes are registered", self._broker, len(self._in_force))
                     self._trouble = ""
@@ -168,7 +213,7 @@ class Registrar:
             pass
 
     async def _register(self, connection: CommandConnection, shapes: list[bytes]) -> None:
-        sent = connection.loop.time()
+        sent, sent_in = connection.loop.time(), self._round
         if sent >= self._renew_at:
             self._renew_at = sent + self._renew_interval
         self._answer = connection.loop.create_future()
@@ -182,13 +227,15 @@ class Registrar:
             self._answer = None
         if isinstance(reply, hiredis.ReplyError):
             self._take_refusal(str(reply), shapes)
-        elif isinstance(reply, list) and len(reply) == len(shapes) and set(reply) <= {RENEWED, ADDED, FULL}:
-            for shape, outcome in zip(shapes, reply, strict=True):
-                self._take_outcome(shape, outcome, sent)
+        elif isinstance(reply, list) and len(reply) == len(shapes) + 2 and all(type(one) is int for one in reply):
+            self._awaits_bridge = False
+            for shape, outcome in zip(shapes, reply[2:], strict=True):
+                self._take_outcome(shape, outcome, sent, is_enough=sent_in == self._round)
+            self._take_bridge_gaps(reply[0], reply[1] / 1000, sent)
         else:
             raise BrokerUnavailable(f"not the answer to a registration: {str(reply)[:100]}")
 
-    def _take_outcome(self, shape: bytes, outcome: int, sent: float) -> None:
+    def _take_outcome(self, shape: bytes, outcome: int, sent: float, *, is_enough: bool) -> None:
         if shape not in self._wanted:
             return  # left meanwhile
         if outcome == FULL:
@@ -196,19 +243,37 @@ class Registrar:
                 f"broker {self._broker}: its registry holds {self._most} shapes and has no room for another"
             )
             self.leave(shape)
-            self._listener.refused(shape, error)
+            self._listener.shape_refused(shape, error)
             return
         last = self._wanted[shape]
         news = shape not in self._in_force
         self._wanted[shape] = sent
-        self._in_force.add(shape)
         now = asyncio.get_running_loop().time()
-        if last is None:
-            self._listener.registered(shape)
-        elif outcome == ADDED or now - last > self._lease:
-            self._listener.lapsed(shape, now - last)
+        if last is not None and (outcome in (ADDED, ADDED_NOT_BRIDGED) or now - last > self._lease):
+            self._lapsed.setdefault(shape, last)
+        if outcome in (RENEWED_NOT_BRIDGED, ADDED_NOT_BRIDGED):
+            self._awaits_bridge = True
+            self._in_force.discard(shape)  # until the bridge listens for it, which takes a moment
+            return
+        if not is_enough:
+            return
+        self._in_force.add(shape)
+        since = self._lapsed.pop(shape, None)
+        if since is not None:
+            self._listener.shape_lapsed(shape, now - since)
         elif news:
-            self._listener.registered(shape)
+            self._listener.shape_registered(shape)
+
+    def _take_bridge_gaps(self, gaps: int, seconds: float, sent: float) -> None:
+        """Take how many gaps bridges have had so far, and how long ago the last one began."""
+        known, self._bridge_gaps = self._bridge_gaps, gaps
+        if known is None or gaps <= known:
+            pass  # nothing, or another broker, whose registry is another one
+        elif gaps == known + 1:
+            self._listener.bridge_had_gap(seconds)
+        else:  # each of them began after the answer before this one, or a lease earlier
+            self._listener.bridge_had_gap(sent - self._answered + BRIDGE_LEASE)
+        self._answered = sent
 
     def _take_refusal(self, text: str, shapes: list[bytes]) -> None:
         """Take an error reply: it is the end of what was never in force, and a trouble for the rest."""
@@ -219,7 +284,7 @@ class Registrar:
         for shape in shapes:
             if shape in self._wanted and self._wanted[shape] is None:
                 self.leave(shape)
-                self._listener.refused(shape, error)
+                self._listener.shape_refused(shape, error)
         if self._wanted:
             raise error
 
@@ -229,7 +294,7 @@ class Registrar:
         connection = CommandConnection(self, self._broker.login(), self._name)
         try:
             async with asyncio.timeout(self._timeout):
-                await self._broker.connect(lambda: connection)
+                self._place = await self._broker.connect(lambda: connection)
                 await connection.ready
         except BaseException as error:
             connection.drop("given up")
