@@ -46,10 +46,12 @@ class Pipeline:
     Reentrancy: for one event loop's thread. A callback that is told of an outcome may publish.
 
     Attributes:
-        shapes: what messages are projected by; always empty here, see `FollowingPipeline`.
+        registered: shapes of wildcard subscriptions that are in use; empty here, see `FollowingPipeline`.
+        shapes: those that messages are projected by; empty here.
         projected: counts projections.
     """
 
+    registered: tuple[bytes, ...] = ()
     shapes: tuple[bytes, ...] = ()
 
     def __init__(

@@ -76,12 +76,13 @@ class FollowingPipeline(Pipeline):
         **options: those of `Pipeline`.
 
     Attributes:
-        shapes: what messages are projected by at the moment.
+        registered: the shapes that are in use.
+        shapes: those that messages are projected by at the moment: all of them, or none while a bridge does that.
     """
 
     def __init__(self, *args: Any, read_interval: float = READ_INTERVAL, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._registered: tuple[bytes, ...] = ()  # in the registry
+        self.registered: tuple[bytes, ...] = ()  # in the registry
         self._bridged = False  # a bridge runs, which projects by all of them
         self._pause: asyncio.TimerHandle | None = None  # while a bridge that ended publishes its last projections
         self._owed: list[tuple[list[Part], bytes]] = []  # projections that wait for that
@@ -135,7 +136,7 @@ class FollowingPipeline(Pipeline):
         self._forget()
 
     def _forget(self) -> None:
-        self.shapes = self._registered = ()
+        self.shapes = self.registered = ()
         self._bridged = False
         self._owed.clear()
         if self._pause is not None:
@@ -177,13 +178,13 @@ class FollowingPipeline(Pipeline):
         if len(shapes) > MOST_SHAPES:
             self._ignore(len(shapes) - MOST_SHAPES, "beyond the bound")
             del shapes[MOST_SHAPES:]
-        self._registered = tuple(shapes)
+        self.registered = tuple(shapes)
         self._apply(connection, bridged)
 
     def _apply(self, connection: CommandConnection, bridged: bool) -> None:
         """Project by the registered shapes from here on, or leave that to a bridge that has begun."""
         self._bridged = bridged
-        before, self.shapes = self.shapes, () if bridged else self._registered
+        before, self.shapes = self.shapes, () if bridged else self.registered
         self._catch_up(connection, [shape for shape in self.shapes if shape not in before])
 
     def _pushed(self, connection: CommandConnection, push: list[Any]) -> None:
@@ -193,10 +194,10 @@ class FollowingPipeline(Pipeline):
         news: Any = push[2] if len(push) == 3 and push[1] == CONTROL else None
         if news in (BRIDGE_BEGINS, BRIDGE_ENDS, BRIDGE_LAPSED, BRIDGE_DONE):
             self._take_bridge(connection, news)
-        elif not is_shape(news) or (news not in self._registered and len(self._registered) >= MOST_SHAPES):
+        elif not is_shape(news) or (news not in self.registered and len(self.registered) >= MOST_SHAPES):
             self._ignore(1, "of the control channel")
-        elif news not in self._registered:
-            self._registered = (*self._registered, news)
+        elif news not in self.registered:
+            self.registered = (*self.registered, news)
             self._apply(connection, self._bridged)
 
     def _take_bridge(self, connection: CommandConnection, news: bytes) -> None:
