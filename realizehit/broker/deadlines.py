@@ -16,7 +16,7 @@ class Deadlines:
 
     Args:
         expired: called with the loop's time; it may set further deadlines.
-        next_due: returns the loop's time of the next deadline, ``None`` where there is none.
+        next_due: returns the loop's time of the next deadline, ``None`` if nothing is due.
     """
 
     def __init__(self, expired: Callable[[float], None], next_due: Callable[[], float | None]) -> None:

@@ -244,15 +244,17 @@ class FollowingPipeline(Pipeline):
                 chunk, unanswered = part.chunk, part.unanswered()
             else:
                 continue
-            shapes = tuple(shape for shape in new if shape not in chunk.shapes)
+            known = chunk.shapes
+            shapes = tuple(shape for shape in new if shape not in known)
             chunk.shapes += shapes
             if not shapes or not chunk.publications:
                 continue
             places: list[int] = []
             for place in unanswered:
-                projections = projections_of(chunk.publications[place], shapes)
+                publication = chunk.publications[place]
+                projections = projections_of(publication, shapes)
                 if projections:
-                    self.projected.add(projections)
+                    self.projected.add(projections, later=bool(projections_of(publication, known)))
                     commands += projections
                     places += [place] * len(projections)
             if places:
