@@ -157,7 +157,7 @@ class RedisBus(Bus):
         if self._bridge is not None:
             self._bridge.start()
         if isinstance(self._address, SentinelAddress):
-            # Without this watch nobody would ever leave a demoted master.
+            # Without this watch the connections would stay at a demoted master.
             watch = partial(self._watch, self._address, self._pipeline)
             watching = keep_up(f"watching the sentinels of {self._address}", watch)
             self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
@@ -177,8 +177,8 @@ class RedisBus(Bus):
     async def _watch(self, address: SentinelAddress, pipeline: Pipeline) -> None:
         """Leave a broker that is not the master any more.
 
-        A demoted one may be alive and answer: to subscribers it has nothing to say, and what is published there reaches
-        nobody. The subscriber connection cannot ask it, so the sentinels are asked.
+        A demoted master may be alive and answer. It sends subscribers nothing, and publications there reach no node.
+        The subscriber connection cannot notice that, so the sentinels are asked.
         """
         while True:
             place = await address.current()

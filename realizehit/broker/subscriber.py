@@ -32,7 +32,7 @@ class Link:
     """Keep one subscriber connection to the broker, and on it exactly the channels that are wanted.
 
     After a reconnect everything wanted is subscribed again; ``listener.subscribed`` is called only for the channels
-    that somebody is still waiting for. The listener learns of the interruption from ``state_changed``, and of its end,
+    that still wait for it. The listener learns of the interruption from ``state_changed``, and of its end,
     when everything is in force again, from ``restored``.
 
     Args:
