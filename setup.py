@@ -6,6 +6,7 @@ Environment:
     REALIZEHIT_NO_EPOLL=1       build as on a platform without epoll, to test that side on Linux
     REALIZEHIT_NO_COALESCE=1    build so that each frame is a send of its own: the benchmarks' guard must notice
     REALIZEHIT_SANITIZE=1       build with AddressSanitizer and UndefinedBehaviorSanitizer; see tests/sanitize.py
+    REALIZEHIT_COVERAGE=1       build so that coverage.py sees the lines of Cython run; see tests/coverage.py
 """
 
 import os
@@ -26,6 +27,9 @@ def extensions() -> list[Extension]:
     flags = ("REALIZEHIT_DEBUG", "REALIZEHIT_NO_EPOLL", "REALIZEHIT_NO_COALESCE")
     macros = [(flag, "1") for flag in flags if os.environ.get(flag) == "1"]
     sanitize = _SANITIZE if os.environ.get("REALIZEHIT_SANITIZE") == "1" else []
+    coverage = os.environ.get("REALIZEHIT_COVERAGE") == "1"
+    if coverage:
+        macros.append(("CYTHON_TRACE_NOGIL", "1"))  # lines without the GIL too
     modules = [
         Extension(
             f"realizehit.{name}",
@@ -39,7 +43,9 @@ def extensions() -> list[Extension]:
     # Set once for both modules. Bounds and wraparound are left at Cython's safe defaults: the hot loops run over C
     # arrays, which those directives do not touch.
     directives = {"language_level": 3, "embedsignature": True, "embedsignature.format": "python"}
-    return list(cythonize(modules, compiler_directives=directives))  # type: ignore[no-untyped-call]
+    if coverage:
+        directives["linetrace"] = True
+    return list(cythonize(modules, compiler_directives=directives))
 
 
 def check_assets() -> None:

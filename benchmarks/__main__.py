@@ -21,8 +21,8 @@ from benchmarks.system.place import pinned
 from benchmarks.system.row import Row, Run
 
 DOCS = Path(__file__).parents[1] / "docs"
-WHOLE = "; a whole run does so in docs/ by itself"
-OWN_CLIENT = ("harness",)  # what is measured is the client, which is this checkout's on both sides
+WHOLE = "; a complete run writes to docs/ by itself"
+OWN_CLIENT = ("harness",)  # measures the load client, which is the same on both sides
 
 
 def chosen(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -30,15 +30,15 @@ def chosen(context: click.Context, parameter: click.Parameter, value: str | None
     names = value.split(",") if value else list(ROWS)
     for name in names:
         if name not in ROWS:
-            raise click.BadParameter(f"{name} is no row; there are {', '.join(ROWS)}")
+            raise click.BadParameter(f"{name} is not a row; the rows are {', '.join(ROWS)}")
     return names
 
 
 @click.command()
 @click.option("--rows", callback=chosen, metavar="NAME,…", help=f"which to measure: {', '.join(ROWS)}")
 @click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="how often each is measured")
-@click.option("--quick", is_flag=True, help="a fifth of the messages: for a look")
-@click.option("--details", is_flag=True, help="print what lies behind each figure as well")
+@click.option("--quick", is_flag=True, help="a fifth of the messages, for a quick look")
+@click.option("--details", is_flag=True, help="also print the raw figures")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help=f"write figures here{WHOLE}")
 @click.option(
     "--svg", "svg_path", type=click.Path(path_type=Path, dir_okay=False), help=f"draw the picture here{WHOLE}"
@@ -55,9 +55,9 @@ def main(
 ) -> None:
     """Measure the throughput of this checkout on real sockets and a real Valkey.
 
-    The server has a core of its own; the client and Valkey share another. Exit status 1 where a "must" is missed.
+    The server has its own core; the client and Valkey share another. The exit status is 1 if a "must" is missed.
     """
-    if list(ROWS) == rows and not quick and not against:  # a whole run is what the documents show
+    if list(ROWS) == rows and not quick and not against:  # the documents show a complete run
         json_path, svg_path = json_path or DOCS / "performance.json", svg_path or DOCS / "performance.svg"
     console = Console()
     progress = Progress(

@@ -1,6 +1,6 @@
-"""What `benchmarks.instructions` counts: one of some kinds of work, done so many times.
+"""The work that `benchmarks.instructions` counts: a number of rounds of one kind.
 
-Run as a script. It ends in the middle, so that nothing but the work differs between two numbers of rounds.
+It runs as a script, and exits directly after the work, so that two numbers of rounds differ only by their work.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ WILDCARD = b"channel:*|kind:news"
 
 
 def dispatch(rounds: int, channel: bytes = CHANNEL, payload: bytes = PAYLOAD) -> None:
-    """Fill queues; nothing is written."""
+    """Fill queues without writing."""
     bench = Bench()
     bench.null_subscribers(NULL_SUBSCRIBERS, channel)
     batch = batch_of(MESSAGES, channel, payload)
-    bench.engine.dispatch(batch)  # now there is memory in the pools
+    bench.engine.dispatch(batch)  # fills the memory pools
 
     def work() -> None:
         for _ in range(rounds):
@@ -34,7 +34,7 @@ def dispatch(rounds: int, channel: bytes = CHANNEL, payload: bytes = PAYLOAD) ->
 
 
 def flush(rounds: int, messages: int) -> None:
-    """Fill queues and write them to sockets, which have room for all of it."""
+    """Fill queues and write them to sockets with enough room."""
     bench = Bench(slice_seconds=3600.0)
     bench.socket_subscribers(SOCKET_SUBSCRIBERS)
     batch = batch_of(messages)

@@ -1,4 +1,4 @@
-"""Another revision of realizehit, built as a wheel and installed beside this one."""
+"""Another revision of realizehit, built as a wheel and installed in a separate environment."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def installed(revision: str | None) -> Iterator[str | None]:
-    """Build a revision and install its wheel in an environment of its own, which sees this one's libraries.
+    """Build a revision and install its wheel in a new environment, which uses the libraries of this one.
 
     Yields:
         Its interpreter; None without a revision.
 
     Raises:
-        RuntimeError: a step failed; the text is the end of what it said.
+        RuntimeError: a step failed; the text is the end of its output.
     """
     if revision is None:
         yield None

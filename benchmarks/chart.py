@@ -1,4 +1,4 @@
-"""The picture of the results: a bar for each row on a scale of its own, with floor and targets marked."""
+"""The chart of the results: a bar for each row on its own scale, with marks for floor and targets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LEFT = 420  # where the bars begin
 BAR = 380  # the longest
 ROW = 34
 TOP = 84
-TITLE = "realizehit beside its targets"
+TITLE = "realizehit and its targets"
 FLOOR_ROWS = ("wide", "deep", "many")  # whose figure is a multiple of the send loop, marked where the scale reaches it
 
-# Readable on white and on dark: the text follows the reader's theme, the colours are of middling brightness.
+# Readable on white and on dark: the text follows the reader's theme, and the colours have medium brightness.
 STYLE = """
 text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292f; }
 .title { font-size: 17px; font-weight: 600; }

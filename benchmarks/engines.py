@@ -1,4 +1,4 @@
-"""Engines without an event loop, with subscribers that are nothing or one end of a socket pair."""
+"""Engines without an event loop, with subscribers that discard their bytes or are one end of a socket pair."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PING = bytes([0x81, 0x80 | 4, 0, 0, 0, 0]) + b"ping"  # a masked text frame, wh
 
 
 class Null:
-    """A transport that swallows, and a handler that runs what it was given."""
+    """A transport that discards its bytes, and a handler that runs a given function."""
 
     def __init__(self) -> None:
         self.inside: Callable[[], None] | None = None
@@ -80,14 +80,14 @@ class Bench:
         self.settle()
 
     def settle(self) -> None:
-        """Call what the engine asked to be called soon, until it asks for nothing."""
+        """Run the callbacks that the engine scheduled, until it schedules no more."""
         while self.soon:
             self.soon.pop(0)()
 
     def unflushed(self, work: Callable[[], None]) -> None:
-        """Run `work` where a dispatch only fills queues: inside a callback, whose end is what flushes them.
+        """Run `work` inside a callback, where a dispatch only fills queues: the end of the callback flushes them.
 
-        What a message costs is then told apart from what its system calls cost.
+        This separates the cost of a message from the cost of its system calls.
         """
         self.null.inside = work
         handle = self.engine.attach(self.null, self.null)

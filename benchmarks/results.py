@@ -42,9 +42,9 @@ class Result:
         case: which of its cases, ``1,000 subscribers, 8 outstanding``.
         unit: of the figure that is judged: ``x send loop``, ``/s``, ``KiB``.
         samples: the judged figure, one for each round.
-        target: what it is held against.
-        raw: what lies behind it, in words and numbers of the row's own, such as microseconds per delivery; for
-            each the values of all rounds.
+        target: the target of the figure.
+        raw: further figures of the row by name, such as microseconds per delivery; for each the values of all
+            rounds.
     """
 
     row: str
@@ -70,17 +70,17 @@ class Result:
 
     @property
     def verdict(self) -> Verdict:
-        """How it stands to its target."""
+        """Whether it meets its target."""
         return self.target.verdict(self.value) if self.target else Verdict.NONE
 
     def merge(self, other: Result) -> None:
-        """Take in the rounds of another measurement of the same case."""
+        """Add the rounds of another measurement of the same case."""
         self.samples += other.samples
         for name, values in other.raw.items():
             self.raw.setdefault(name, []).extend(values)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it, medians beside the rounds."""
+        """Return it for JSON, with medians and rounds."""
         return {
             **asdict(self),
             "value": self.value,

@@ -59,7 +59,7 @@ class ErrorCode(StrEnum):
 
 
 class CloseCode(IntEnum):
-    """WebSocket close codes that the server sends on its own account.
+    """WebSocket close codes that the server sends.
 
     1000-1015 are RFC 6455's (section 7.4.1). In 4000-4499 the client is welcome to reconnect, in 4500-4999 it is not.
     """
@@ -79,7 +79,7 @@ class CloseCode(IntEnum):
 
     @property
     def reconnect(self) -> bool:
-        """Whether a client that was closed with this code may come back."""
+        """Whether a client that was closed with this code may connect again."""
         return self < 4500
 
 
@@ -87,7 +87,7 @@ class RealizehitError(Exception):
     """Root of all errors of this package.
 
     Attributes:
-        code: the stable code for programs, or an empty string where the wire has none.
+        code: the stable code for programs; an empty string if the wire has no code for it.
     """
 
     code: str = ""
@@ -106,7 +106,7 @@ class WildcardUnsupported(PatternError):
 
 
 class RequestError(RealizehitError, ValueError):
-    """An action or a request body is not what the wire asks for.
+    """An action or a request body is not valid.
 
     Args:
         message: what is wrong and where, for a person.
@@ -119,13 +119,13 @@ class RequestError(RealizehitError, ValueError):
 
 
 class AccessDenied(RealizehitError):
-    """Who asks may not do this, or not now.
+    """The client may not do this, or not now.
 
     Args:
-        message: what is missing, for a person; it gives nothing away.
+        message: what is missing, for a person; it reveals no policy.
         code: one of `ErrorCode`.
-        reason: what metrics call it.
-        retry_after: seconds after which the same request may work, where it may at all.
+        reason: its name in metrics.
+        retry_after: seconds after which the same request may work; ``None`` if it never will.
     """
 
     def __init__(self, message: str, code: str, reason: str, retry_after: float | None = None) -> None:
@@ -166,18 +166,18 @@ class RegistryFull(BrokerRefused):
 
 
 class EmbeddedUnavailable(BrokerError):
-    """There is no Valkey to embed on this platform; the text says what to set instead."""
+    """This platform has no Valkey to embed; the text says what to set instead."""
 
 
 class LoadTestError(RealizehitError):
-    """A load test could not be carried out: no server, no broker, no connection."""
+    """A load test cannot run: no server, no broker or no connection."""
 
 
 class ClientError(RealizehitError):
     """Root of what the Python clients raise.
 
     Attributes:
-        retry_after: seconds after which the server says that the same request may work; ``None`` where it does not.
+        retry_after: seconds after which the same request may work, by the server; ``None`` if it does not say.
     """
 
     retry_after: float | None = None
@@ -209,7 +209,7 @@ class Disconnected(ClientError, ConnectionError):
 
     Args:
         message: what happened.
-        close_code: the WebSocket close code, or ``None`` where there was none.
+        close_code: the WebSocket close code, or ``None`` if there was none.
     """
 
     def __init__(self, message: str, close_code: int | None = None) -> None:
@@ -222,8 +222,8 @@ class ResponseTimeout(ClientError, TimeoutError):
 
 
 class QueueOverflow(ClientError):
-    """A subscription's queue ran full, and the subscriber had asked that this be an error."""
+    """A subscription's queue was full, and its overflow policy is ``error``."""
 
 
 class TokenUnavailable(ClientError):
-    """The function that gives a client its tokens failed, or gave none; the cause is its error."""
+    """The function that returns a client's tokens failed, or returned no token; the cause is its error."""

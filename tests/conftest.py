@@ -1,4 +1,4 @@
-"""What every test may use: a real Valkey, started once for each test process, and one of a test's own to kill."""
+"""Fixtures for every test: a real Valkey that a test process shares, and a separate one that a test may kill."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from realizehit import _fanout
 from tests.support.valkey import Valkey
 
-# A shell starts what runs in its background with SIGINT ignored, and so would be every process that a test starts.
+# A shell starts background jobs with SIGINT ignored, and the processes that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes is the machine's affair, and a test that fails by it says nothing.
+# The time of an example depends on the machine, so a time-out would prove nothing.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-# What the extension was built as. An environment of tox says which it is about, so that no other passes for it.
+# How the extension was built. A tox environment names the build that it needs, so that no other is tested instead.
 BUILD = "debug" if _fanout.debug_counts() is not None else "release" if _fanout.HAVE_EPOLL else "noepoll"
 
 
@@ -31,13 +31,13 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"the extension is the {BUILD} build, not the {expected} build")
 
 
-# Where servers, browsers and programs of others meet, and a busy machine can fail a test. Elsewhere a failure is a
-# defect, and what made it, a case or an order of events, is different in the next run.
+# Tests with servers, browsers and foreign programs, which a busy machine can fail. Elsewhere a failure is a defect, and
+# its cause, a random case or an order of events, is different in the next run.
 RUN_AGAIN = {"integration", "browser", "interop", "docs"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put what takes longest first, so that nothing waits for it at the end; keep ``--reruns`` to `RUN_AGAIN`."""
+    """Put the longest test first, so that nothing waits for it at the end; limit ``--reruns`` to `RUN_AGAIN`."""
     items.sort(key=lambda item: "soak" not in item.path.parts)
     if config.getoption("reruns", None):
         for item in items:
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def nothing_stays_alive() -> Iterator[None]:
     """On a debug build, assert that a test leaves no connection, frame, channel or subscription of an engine behind.
 
-    It is set up before all other fixtures of a test, and so comes to its end after their engines have been closed.
+    Its set-up comes before all other fixtures of a test, so it ends after their engines are closed.
     """
     before = _fanout.debug_counts()
     yield
@@ -58,13 +58,13 @@ def nothing_stays_alive() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """A Valkey for tests that only publish and subscribe; channels should be the test's own."""
+    """A Valkey for tests that only publish and subscribe; each test uses channels of its own."""
     with Valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """A Valkey of the test's own, to stop, kill and restart."""
+    """A Valkey for one test, to stop, kill and restart."""
     with Valkey(tmp_path) as server:
         yield server

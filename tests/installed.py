@@ -1,6 +1,6 @@
 """Run the tests against the installed package: ``python tests/installed.py [pytest's arguments]``.
 
-They run in a copy of the checkout without ``realizehit/``, so that the sources cannot stand in for what was installed.
+They run in a copy of the checkout without ``realizehit/``, so that they import the installed package.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What must never get worse: facts counted exactly, and those ratios that are stable."""
+"""Guards against regressions: exactly counted facts, and stable ratios."""

@@ -1,4 +1,4 @@
-/* Preloaded, it counts what a process asks of the C allocator. */
+/* A library to preload: it counts the calls of the C allocator. */
 #define _GNU_SOURCE
 #include <stddef.h>
 

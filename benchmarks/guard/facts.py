@@ -1,4 +1,4 @@
-"""Facts about the engine that are counted exactly, on whichever build of it is found first.
+"""Facts about the engine that are counted exactly, on the build that Python imports first.
 
 ``python -m benchmarks.guard.facts NAME`` counts one of them and prints it as JSON; `count` does that in a process of
 its own, which is how the guard runs them: some need a tracer's help, and one a build that is broken on purpose.
@@ -29,7 +29,7 @@ Figures = dict[str, int]
 
 
 def _flooded(subscribers: int, *, warm: bool = True, sockets: bool = True) -> Bench:
-    """Return an engine that has seen a batch, so that its memory and its queues are warm."""
+    """Return an engine after a first batch, so that its memory and its queues are warm."""
     bench = Bench(slice_seconds=60.0)
     (bench.socket_subscribers if sockets else bench.null_subscribers)(subscribers)
     if warm:
@@ -39,7 +39,7 @@ def _flooded(subscribers: int, *, warm: bool = True, sockets: bool = True) -> Be
 
 
 def frames() -> Figures:
-    """Count the frames that messages become, and the sends that they go out by, as the engine counts them."""
+    """Count the frames built for messages, and the sends that write them, by the engine's counters."""
     bench = _flooded(SUBSCRIBERS)
     before = bench.engine.stats()
     for _ in range(BATCHES):
@@ -50,7 +50,7 @@ def frames() -> Figures:
 
 
 def framings() -> Figures:
-    """Count the frames that messages become where subscribers of two framings wait for them."""
+    """Count the frames built for messages with subscribers of two framings."""
     bench = Bench()
     bench.null_subscribers(SUBSCRIBERS, framings=MIXED)
     before = bench.engine.stats()
@@ -61,7 +61,7 @@ def framings() -> Figures:
 
 
 def work() -> Figures:
-    """Do what `system_calls` looks at: so many batches for so many connections."""
+    """Run the work of `system_calls`: a number of batches for a number of connections."""
     bench = _flooded(SUBSCRIBERS)
     for _ in range(BATCHES - 1):
         bench.engine.dispatch(batch_of(MESSAGES))
@@ -124,7 +124,7 @@ FACTS: dict[str, Callable[[], Figures]] = {
 
 
 def count(name: str, *, package: Path | None = None, before: list[str] | None = None, **environment: str) -> Figures:
-    """Count a fact in a process of its own.
+    """Count a fact in a new process.
 
     Args:
         name: of `FACTS`.
@@ -170,7 +170,7 @@ def count_system_calls(package: Path | None = None) -> Figures:
 
 
 def complaints(package: Path | None = None) -> list[str]:
-    """Count everything that can be counted here and say what is not as it must be; nothing, where all is."""
+    """Count everything that this machine can count, and return the violations."""
     said = []
     seen = count("frames", package=package)
     if seen["frames_built"] != seen["messages"]:

@@ -1,4 +1,4 @@
-"""The guard has teeth: it is set on a build whose writer sends each frame by itself."""
+"""A test of the guard itself: it must reject a build whose writer sends each frame by itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.guard import facts
 
 
 def build(directory: Path, **environment: str) -> None:
-    """Build the extensions from a copy of the sources, which stay as they are."""
+    """Build the extensions from a copy of the sources."""
     shutil.copytree(
         facts.ROOT / "realizehit", directory / "realizehit", ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__")
     )
@@ -27,7 +27,7 @@ def build(directory: Path, **environment: str) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_a_build_without_coalescing_is_found_out(tmp_path: Path) -> None:
+def test_the_guard_rejects_a_build_without_coalescing(tmp_path: Path) -> None:
     assert facts.complaints() == []
     build(tmp_path, REALIZEHIT_NO_COALESCE="1")
     sends = facts.MESSAGES * facts.BATCHES * facts.SUBSCRIBERS

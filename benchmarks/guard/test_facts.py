@@ -1,4 +1,4 @@
-"""The structural facts that the throughput rests on."""
+"""The structural facts that the throughput depends on."""
 
 from __future__ import annotations
 

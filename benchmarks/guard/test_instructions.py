@@ -1,4 +1,4 @@
-"""Instructions for each delivery stay what was recorded."""
+"""The instructions of each delivery stay within the record."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ RECORDS = {"this": {"dispatch": 100.0}, "that": {"dispatch": 120.0}}
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
-def test_no_more_than_recorded() -> None:
+def test_instructions_stay_within_the_record() -> None:
     records = json.loads(instructions.RECORD.read_text(encoding="utf-8"))
     said, wrong = compare(instructions.count(), records, instructions.combination())
     print("\n".join(said))
     assert wrong == []
     if instructions.combination() not in records:
-        pytest.skip("; ".join(said))  # what was checked is that they are not twice what they are elsewhere
+        pytest.skip("; ".join(said))  # only the loose bound was checked
 
 
-def test_more_than_recorded_is_wrong() -> None:
+def test_more_than_recorded_is_an_error() -> None:
     assert compare({"dispatch": 100 * (1 + TOLERANCE)}, RECORDS, "this")[1] == []
     assert compare({"dispatch": 105.1}, RECORDS, "this")[1] != []
     assert "better" in compare({"dispatch": 90.0}, RECORDS, "this")[0][-1]
 
 
-def test_without_a_record_the_bound_is_loose_and_that_is_said() -> None:
+def test_without_a_record_the_bound_is_loose_and_the_output_says_so() -> None:
     said, wrong = compare({"dispatch": 239.0}, RECORDS, "other")
     assert wrong == []
     assert said[0].startswith("NOT COMPARED")

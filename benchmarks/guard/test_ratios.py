@@ -1,4 +1,4 @@
-"""The "must" of those rows that come out the same on a busy machine: ratios of CPU time in one run, and memory."""
+"""The "must" of the rows that are stable on a busy machine: ratios of CPU time in one run, and memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from benchmarks.system.against_floor import measure
 from benchmarks.system.place import pinned
 from benchmarks.system.row import Run
 
-JUDGED_ELSEWHERE = ("connect", "jitter", "publish", "batch", "framings", "cores", "workers")  # by whoever looks at them
-ATTEMPTS = 3  # a neighbour may spoil one; what has become slow is slow in all
+JUDGED_ELSEWHERE = ("connect", "jitter", "publish", "batch", "framings", "cores", "workers")  # a person judges these
+ATTEMPTS = 3  # other work may spoil one; a real slowdown shows in all
 
 
 def wide_eight(run: Run) -> list[Result]:

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic: what judges must not err."""
+"""The arithmetic of the benchmarks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def result(*samples: float, target: Target | None = LESS) -> Result:
     return Result("wide", "some", "x send loop", list(samples), target, {"us": [1.0, 2.0, 3.0]})
 
 
-def test_less_is_better_or_more_is() -> None:
+def test_lower_or_higher_is_better() -> None:
     assert [LESS.verdict(value) for value in (1.03, 1.1, 1.11)] == [Verdict.AIM, Verdict.MUST, Verdict.MISSED]
     assert [MORE.verdict(value) for value in (15_000, 6000, 5999)] == [Verdict.AIM, Verdict.MUST, Verdict.MISSED]
 
@@ -59,7 +59,7 @@ def test_the_picture_has_a_bar_and_two_marks_for_each_judged_result() -> None:
 def test_unknown_rows_are_named() -> None:
     outcome = CliRunner().invoke(main, ["--rows", "wide,broad"])
     assert outcome.exit_code == 2
-    assert "broad is no row" in outcome.output
+    assert "broad is not a row" in outcome.output
 
 
 def test_the_json_describes_machine_versions_and_rows(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Parts of the engine, each beside a baseline in one group of pytest-benchmark."""
+"""Parts of the engine, each against a baseline in one group of pytest-benchmark."""

@@ -1,4 +1,4 @@
-"""Few and short rounds: the whole suite is to take seconds, and medians are what counts."""
+"""Few and short rounds: the whole suite takes seconds, and only medians count."""
 
 from __future__ import annotations
 

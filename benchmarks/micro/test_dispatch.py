@@ -1,4 +1,4 @@
-"""Publications to queues: what a message costs before any system call."""
+"""Publications to queues: the cost of a message before any system call."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_mixed_framings(benchmark: Any) -> None:
 
 
 def _warm(bench: Bench) -> dict[str, int]:
-    """Fill the pools with what a server under load has in them; return the counters."""
+    """Fill the pools as in a server under load; return the counters."""
     bench.engine.dispatch(batch_of((ROUNDS + 1) * MESSAGES))
     bench.settle()
     return bench.engine.stats()

@@ -1,4 +1,4 @@
-"""Queues to sockets: one send per connection, beside the same bytes sent from a Python loop."""
+"""Queues to sockets: one send per connection, against the same bytes sent from a Python loop."""
 
 from __future__ import annotations
 

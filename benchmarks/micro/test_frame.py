@@ -1,4 +1,4 @@
-"""A payload to a frame, which is kept: in a connection's queue by the engine, in a list by `websockets`."""
+"""A payload to a frame: the engine keeps it in a connection's queue, `websockets` in a list."""
 
 from __future__ import annotations
 

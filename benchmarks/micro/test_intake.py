@@ -1,4 +1,4 @@
-"""The broker's bytes to queues: hiredis and dispatch, beside redis-py's own parser, which hands on each message."""
+"""The broker's bytes to queues: hiredis and dispatch, against redis-py's own parser, which returns each message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUNDS = 20
 ONE = b"*3\r\n$7\r\nmessage\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(CHANNEL), CHANNEL, len(PAYLOAD), PAYLOAD)
 
 
-parsers: Any = _parsers  # of no public name, and untyped
+parsers: Any = _parsers  # private and untyped
 
 
 @pytest.fixture(autouse=True)

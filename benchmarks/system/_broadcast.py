@@ -1,4 +1,4 @@
-"""The subscribers and the publisher of a broadcast, as a process that yields to others on its core."""
+"""The subscribers and the publisher of a broadcast, in a process that yields to others on its core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ASGI application that reads its request and says "ok", under uvicorn on uvloop: the least that one can be."""
+"""A minimal ASGI application under uvicorn on uvloop: it reads its request and answers "ok"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The floor in a process of its own: accepts clients as a node does, then hands their sockets to ``floor.c``.
+"""The floor in a separate process: it accepts clients like a node, then hands their sockets to ``floor.c``.
 
 Setting up is Python's and is not measured: handshakes by `websockets`, each ``sub`` answered once the broker confirmed.
 """
@@ -62,7 +62,7 @@ class Floor:
     def wanted(self, client: Client, action: dict[str, Any]) -> None:
         self.pattern = Pattern(action["pat"])
         self._clients.append((client, action["id"]))
-        # All at once or one after the other: whoever waits for the reply before the next connects gets it.
+        # Clients may connect all at once, or each after the reply to the last one.
         client.answer({"id": action["id"], "ret": self.pattern.id})
         if len(self._clients) == self._options["count"]:
             self._complete.set()
@@ -102,7 +102,7 @@ class Floor:
         threading.Thread(target=library.floor_run, args=arguments, daemon=True).start()
         print(json.dumps({"subscribed": len(self.sockets)}), flush=True)
         sys.stdin.read()
-        os._exit(0)  # the thread is in C, and everything ends with the process
+        os._exit(0)  # the thread is in C and ends with the process
 
 
 if __name__ == "__main__":

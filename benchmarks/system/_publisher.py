@@ -1,4 +1,4 @@
-"""`Publisher.publish_many` in a process of its own: publishes as many as each line of its input says."""
+"""`Publisher.publish_many` in a separate process: each line of its input gives the number of messages to publish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node in a process of its own, for the benchmarks: one JSON line when it listens, ends when its input does.
+"""A node in a separate process, for the benchmarks: prints one JSON line when it listens, ends with its input.
 
 Run as a script, so that it can be the server of another revision as well: it imports nothing of the benchmarks.
 """
@@ -29,7 +29,7 @@ def main() -> None:
     def started(node: Node) -> None:
         print(json.dumps({"ws": node.ws_url, "api": node.api_url}), flush=True)
 
-    # An older revision, to compare with, has not all settings and none of what they are about.
+    # An older revision may lack some settings and their features.
     known = {field.name for field in dataclasses.fields(Settings)}
     options = {name: value for name, value in options.items() if name in known}
     settings = Settings(**{"port": 0, "drain_seconds": 0, **options})

@@ -46,7 +46,7 @@ def measure(run: Run, row: str, subscribers: int, channels: int, cases: Sequence
     results = [Result(row, case.name, "x send loop", [], case.target) for case in cases]
     each = subscribers // channels  # deliveries of a message
     with both(run, subscribers, channels) as (server, crowd, floor, crowd_of_floor):
-        # The first messages find cold caches and queues without memory.
+        # The first messages meet cold caches and queues without memory.
         crowd_of_floor.flow(floor, outstanding=1, messages=5)
         for case in cases:
             crowd.flow(server, outstanding=case.outstanding, messages=max(5, case.outstanding))

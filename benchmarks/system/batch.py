@@ -14,7 +14,7 @@ from benchmarks.system.processes import Child, Server, Valkey
 from benchmarks.system.row import Run
 
 TARGET = Target(must=150_000, aim=400_000, lower=False)
-IN_ONE = 10_000  # messages of a request, the most that a server takes
+IN_ONE = 10_000  # messages of a request, the server's maximum
 MESSAGE = {"pattern": {"kind": "news", "channel": "CNN"}, "payload": {"title": "x" * 116}}
 
 

@@ -1,4 +1,4 @@
-"""One WebSocket client that costs little: actions prepared as bytes, replies counted."""
+"""A cheap WebSocket client: actions are prepared as bytes, replies are counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HANDSHAKE = (
 
 
 def masked(payload: bytes) -> bytes:
-    """Return a client's text frame; the mask is zero, which changes nothing for who unmasks it."""
+    """Return a client's text frame; the mask is zero, so the payload stays readable."""
     size = len(payload)
     head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + struct.pack(">H", size)
     return head + bytes(4) + payload
@@ -73,6 +73,6 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # A reset leaves no port behind in TIME_WAIT.
+        # A reset leaves no port in TIME_WAIT.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()

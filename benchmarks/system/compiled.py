@@ -1,4 +1,4 @@
-"""C that comes as source: compiled by the system's compiler when it is needed, into the user's cache."""
+"""Compiles C sources with the system's compiler when they are needed, into the user's cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def shared_library(source: Path, *flags: str) -> Path:
-    """Compile a C file to a shared library, unless that was done before.
+    """Compile a C file to a shared library, unless it exists.
 
     Args:
         source: the C file.
@@ -24,7 +24,7 @@ def shared_library(source: Path, *flags: str) -> Path:
     directory = Path(tempfile.gettempdir()) / f"realizehit-benchmarks-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     if directory.stat().st_uid != os.getuid():
-        raise RuntimeError(f"{directory} belongs to somebody else: remove it, or set TMPDIR")
+        raise RuntimeError(f"{directory} belongs to another user: remove it, or set TMPDIR")
     library = directory / f"{source.stem}-{digest}.so"
     if not library.exists():
         fresh = library.with_suffix(f".{os.getpid()}")

@@ -1,4 +1,4 @@
-"""CONNECT: TCP connect, handshake, ``sub`` to a channel of one's own, reply."""
+"""CONNECT: TCP connect, handshake, ``sub`` to a separate channel, reply."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONNECTIONS = 5000
 
 
 def measure(run: Run) -> list[Result]:
-    """Let a crowd join a node that is up, and leave."""
+    """Connect a crowd to a running node, and disconnect it."""
     result = Result("connect", f"{CONNECTIONS:,} connections, a channel each", "/s", [], TARGET)
     patterns: list[dict[str, object]] = [{"user": n} for n in range(CONNECTIONS)]
     with run.pair() as (valkey, server):
@@ -21,7 +21,7 @@ def measure(run: Run) -> list[Result]:
                 before = server.cpu
                 seconds = crowd.join()
                 cost = (server.cpu - before) / CONNECTIONS
-            if n:  # the first finds a server that has not yet allocated anything
+            if n:  # in the first one the server has not allocated anything yet
                 result.samples.append(CONNECTIONS / seconds)
                 result.raw.setdefault("us of CPU a connection", []).append(cost * 1e6)
     return [result]

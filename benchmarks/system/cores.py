@@ -1,4 +1,4 @@
-"""CORES: two workers beside one, on paper.
+"""CORES: two workers compared with one, by calculation.
 
 Two workers would need a core each, and the clients more than one. Instead both run on the server's core, with half of
 the subscribers each, and what they spend on a delivery is measured: workers with a core each would deliver twice the
@@ -35,7 +35,7 @@ def _measure(run: Run, subscribers: int, outstanding: int, deliveries: int, targ
         all_of_them = _crowd(stack, alone, valkey, "one", subscribers)
         pair = [stack.enter_context(run.server(valkey, reuse_port=True))]
         pair.append(stack.enter_context(run.server(valkey, reuse_port=True, port=pair[0].port)))
-        # SO_REUSEPORT spreads the connections by their ports, so about half of them come to each.
+        # SO_REUSEPORT distributes the connections by their ports, so each worker gets about half of them.
         halves = _crowd(stack, pair[0], valkey, "two", subscribers)
         for server, crowd in ((alone, all_of_them), (pair[0], halves)):
             crowd.flow(server, outstanding=outstanding, messages=outstanding)

@@ -1,4 +1,4 @@
-"""Subscribers and a publisher: the load client's `Fleet`, on the client's core, told what a benchmark wants."""
+"""Subscribers and a publisher: the load client's `Fleet`, on the client's core, for the benchmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from realizehit.pattern import channel_of
 
 PAYLOAD = 128  # bytes
 SPARE = 200  # descriptors besides the connections
-TIMEOUT = 20.0  # seconds for whatever is waited for
+TIMEOUT = 20.0  # seconds, for every wait
 FAULTS = (
     "failed",
     "dropped",
@@ -35,7 +35,7 @@ FAULTS = (
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What it took to deliver a number of messages.
+    """The cost of delivering a number of messages.
 
     Attributes:
         deliveries: how many.
@@ -107,7 +107,7 @@ class Crowd:
         self.fleet.close()
 
     def join(self) -> float:
-        """Connect and subscribe everybody; return the seconds that it took."""
+        """Connect and subscribe all clients; return the seconds."""
         start = time.perf_counter()
         self.fleet.connect()
         if not self.fleet.run(TIMEOUT, READY):
@@ -117,7 +117,7 @@ class Crowd:
         return seconds
 
     def check(self) -> None:
-        """Make sure that everything came where it should, once and in order.
+        """Check that every message reached its subscribers, once and in order.
 
         Raises:
             RuntimeError: it did not; the text has the counts.
@@ -128,7 +128,7 @@ class Crowd:
             raise RuntimeError(f"{wrong}, {counts['ready']} of {self.size} connected: {self.fleet.notes()}")
 
     def flow(self, server: Child, *, outstanding: int, messages: int) -> Flow:
-        """Publish messages, so many outstanding, until everybody has them; a message for each channel in turn."""
+        """Publish messages, with a number outstanding, until all subscribers have them; to each channel in turn."""
         before, cpu = self.fleet.deliveries, server.cpu
         own, start = time.process_time(), time.perf_counter()
         self.deliver(outstanding=outstanding, messages=messages)
@@ -136,7 +136,7 @@ class Crowd:
         return Flow(self.fleet.deliveries - before, seconds, server.cpu - cpu, time.process_time() - own)
 
     def deliver(self, *, outstanding: int, messages: int) -> None:
-        """Do what `flow` does, without counting what it costs."""
+        """Like `flow`, without counting the cost."""
         self.fleet.schedule(outstanding=outstanding, messages=messages, payload_bytes=PAYLOAD)
         if not self.fleet.run(TIMEOUT, DELIVERED):
             raise RuntimeError(f"not all was delivered after {TIMEOUT:g} s: {self.fleet.counts()}")

@@ -1,4 +1,4 @@
-"""DEEP: few subscribers, many messages on their way."""
+"""DEEP: few subscribers, many messages under way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receivers that look at nothing: they take what comes on many sockets and count the bytes, whatever the framing."""
+"""Receivers that count bytes: they read many sockets without looking at the framing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-TIMEOUT = 20.0  # seconds for whatever is waited for
+TIMEOUT = 20.0  # seconds, for every wait
 
 
 class Drain:
@@ -43,7 +43,7 @@ class Drain:
             raise
 
     def take(self, count: int) -> None:
-        """Receive so many bytes, on all connections together, and no more.
+        """Receive a number of bytes, on all connections together, and no more.
 
         Raises:
             RuntimeError: they did not come in time, or more did.
@@ -60,10 +60,10 @@ class Drain:
             if not events or time.monotonic() > deadline:
                 raise RuntimeError(f"{count} bytes are missing after {TIMEOUT:g} s")
         if count < 0:
-            raise RuntimeError(f"{-count} bytes more came than were sent")
+            raise RuntimeError(f"{-count} bytes too many arrived")
 
     def close(self) -> None:
-        """End the connections with a reset, which leaves no port behind in TIME_WAIT."""
+        """End the connections with a reset, which leaves no port in TIME_WAIT."""
         self._epoll.close()
         for sock in self._sockets.values():
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

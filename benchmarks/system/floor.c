@@ -1,7 +1,7 @@
 /* The floor that the server is measured against: a plain `send` loop.
  *
- * Python has accepted the connections, answered their handshakes and subscribed to the channel; what is timed is here and
- * is C alone: take a publication off the broker's connection, build its frame, send it to every socket, one `send` each.
+ * Python has accepted the connections, answered their handshakes and subscribed to the channel. The measured part is here,
+ * in C alone: read a publication from the broker's connection, build its frame, send it to every socket, one `send` each.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 enum { ROOM = 1 << 16 };
 
-/* Read `$<size>\r\n<bytes>\r\n` at `*at`. Returns its size and moves `*at` behind it, or -1 where it is not all there. */
+/* Read `$<size>\r\n<bytes>\r\n` at `*at`. Returns its size and moves `*at` behind it, or -1 if it is incomplete. */
 static long bulk(const char *in, long filled, long *at, long *start) {
     const char *end = memchr(in + *at, '\n', filled - *at);
     if (end == NULL) return -1;
@@ -43,8 +43,8 @@ static int send_to_all(const int *sockets, int count, const char *id, const char
     return 0;
 }
 
-/* Serve until the broker or a client goes away. The sockets are blocking: a client that falls behind makes the loop
- * wait, which costs it nothing. */
+/* Serve until the broker or a client goes away. The sockets are blocking: a slow client makes the loop
+ * wait, which costs no CPU. */
 void floor_run(int broker, const int *sockets, int count, const char *id) {
     static char in[ROOM];
     long filled = 0;

@@ -1,4 +1,4 @@
-"""FRAMINGS: what a delivery costs over Engine.IO and as a Server-Sent Event, beside one over a plain WebSocket."""
+"""FRAMINGS: the cost of a delivery over Engine.IO and as a Server-Sent Event, compared with a plain WebSocket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from realizehit.pattern import Pattern
 
 TARGET = Target(must=1.10, aim=1.03)
 SUBSCRIBERS = 1000
-WARM = 3  # rounds before the clock is looked at: who was not served lately is not in the caches
+WARM = 3  # rounds before the measurement, to warm the caches
 DATA: Final = b'"' + b"x" * (PAYLOAD - 2) + b'"'
 
 
@@ -71,7 +71,7 @@ def measure(run: Run) -> list[Result]:
         for framing in others
     }
     with ExitStack() as stack:
-        valkey, server = stack.enter_context(run.pair(heartbeat_interval=3600.0))  # each byte is a delivery's
+        valkey, server = stack.enter_context(run.pair(heartbeat_interval=3600.0))  # no heartbeat bytes
         drains = {
             framing: stack.enter_context(Drain(server.port, SUBSCRIBERS, framing.opening, framing.answered))
             for framing in (plain, *others)
@@ -95,7 +95,7 @@ def measure(run: Run) -> list[Result]:
 
 
 def _cost(server: Server, valkey: Valkey, framing: Framing, drain: Drain, outstanding: int, deliveries: int) -> float:
-    """Publish until everybody has so much, and return the server's CPU for a delivery, in microseconds."""
+    """Publish until all have their bytes; return the server's CPU for a delivery, in microseconds."""
     rounds = max(3, deliveries // drain.size // outstanding)
     before = server.cpu
     for n in range(WARM + rounds):

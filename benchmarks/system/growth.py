@@ -1,4 +1,4 @@
-"""GROWTH: what a node costs when it is full, beside what it costs when it is nearly empty."""
+"""GROWTH: the cost of a full node compared with that of a nearly empty one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def subscribers(run: Run) -> list[Result]:
 
 
 def _growth(run: Run, result: Result, name: str, start: Callable[[Valkey, int], Server | Floor]) -> list[float]:
-    """Return for each round what a delivery to many costs beside one to 1,000."""
+    """Return for each round the ratio of a delivery to many to one to 1,000."""
     grown = []
     with ExitStack() as stack:
         valkey = stack.enter_context(run.valkey())
@@ -79,7 +79,7 @@ def channels(run: Run) -> Result:
     with ExitStack() as stack:
         sides: list[tuple[Server, Client]] = []
         for present in (100, full):
-            # One connection asks for more than it otherwise might.
+            # One connection sends more actions than the default allows.
             _, server = stack.enter_context(run.pair(max_actions=0))
             run.note(f"growth: {present:,} channels")
             for start in range(0, present, IN_ONE):

@@ -1,4 +1,4 @@
-"""Percentiles of the load client's histograms; their layout stands in ``realizehit/loadtest/_load.pyi``."""
+"""Percentiles of the load client's histograms; ``realizehit/loadtest/_load.pyi`` has their layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def percentile(counts: Sequence[tuple[int, int]], percent: float) -> float:
-    """Return the value, in microseconds, that so many percent do not exceed.
+    """Return the value, in microseconds, that a share of the samples does not exceed.
 
     Raises:
         ValueError: nothing was counted.

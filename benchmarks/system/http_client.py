@@ -1,4 +1,4 @@
-"""A keep-alive HTTP client that costs little: prepared requests on raw sockets, one outstanding on each."""
+"""A cheap keep-alive HTTP client: prepared requests on raw sockets, one outstanding on each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def exchange(sock: socket.socket, data: bytes) -> int:
 
 
 class Connections:
-    """Keep-alive connections to one server, for one request over and over.
+    """Keep-alive connections to one server, which repeat one request.
 
     Args:
         port: on 127.0.0.1.
@@ -57,7 +57,7 @@ class Connections:
             self._size = exchange(sock, data)
 
     def send(self, requests: int) -> float:
-        """Send the request so many times, over all connections; return the seconds that it took.
+        """Send the request a number of times, over all connections; return the seconds.
 
         Raises:
             RuntimeError: an answer was not 200.
@@ -76,7 +76,7 @@ class Connections:
                 if not got[0] and not answer.startswith(b"HTTP/1.1 200"):
                     raise RuntimeError(f"the server answered {answer[:300]!r}")
                 got[0] += len(answer)
-                if got[0] < self._size:  # its head and its body may come apart
+                if got[0] < self._size:  # its head and its body may arrive separately
                     continue
                 got[0] = 0
                 if left:

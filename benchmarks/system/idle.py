@@ -1,4 +1,4 @@
-"""IDLE: the memory of a connection that is subscribed and gets nothing."""
+"""IDLE: the memory of a subscribed connection without messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOURCES = [f"127.0.0.{n}" for n in range(1, 5)]
 
 
 def measure(run: Run) -> list[Result]:
-    """Compare a node's own memory with all of them and with a few."""
+    """Compare a node's memory with all connections and with a few."""
     results = []
     for case, channels in (("one channel", 1), ("a channel each", CONNECTIONS)):
         result = Result("idle", f"{CONNECTIONS:,} connections, {case}", "KiB", [], TARGET)
@@ -26,7 +26,7 @@ def measure(run: Run) -> list[Result]:
                     before = server.resident
                 with Crowd(server.ws_url, valkey, patterns, subscriptions, sources=SOURCES) as crowd:
                     crowd.join()
-                    crowd.fleet.run(2.0)  # what the handshakes took has been let go
+                    crowd.fleet.run(2.0)  # the memory of the handshakes is free again
                     result.samples.append((server.resident - before) / CONNECTIONS / 1024)
         results.append(result)
     return results

@@ -1,4 +1,4 @@
-"""JITTER: what a small channel feels of broadcasts to thousands.
+"""JITTER: the effect of broadcasts to thousands on a small channel.
 
 A channel of 10 subscribers gets 100 messages a second, on a schedule, first alone and then while another channel
 broadcasts to 10,000 twice a second. The broadcast's clients are a process of their own that yields to the small
@@ -25,7 +25,7 @@ SECONDS = 10  # of each part of a round
 
 
 def measure(run: Run) -> list[Result]:
-    """Compare the small channel's p99 alone and beside the broadcasts."""
+    """Compare the small channel's p99 alone and during broadcasts."""
     result = Result("jitter", f"p99 of {SMALL} subscribers beside broadcasts to {CROWD:,}", "x alone", [], TARGET)
     seconds = float(run.scaled(SECONDS))
     with run.pair() as (valkey, server), Crowd(server.ws_url, valkey, [{"small": 1}], [[0]] * SMALL) as small:
@@ -52,7 +52,7 @@ def _p99(crowd: Crowd, seconds: float) -> float:
     crowd.fleet.schedule(rate=RATE)
     crowd.fleet.run(seconds)
     crowd.fleet.unschedule()
-    for _ in range(20):  # the latest, too, counts
+    for _ in range(20):  # wait for the last ones too
         crowd.fleet.run(0.5)
         if not crowd.fleet.missing():
             break

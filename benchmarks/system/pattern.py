@@ -1,4 +1,4 @@
-"""PATTERN: channel and id of a dict of three filters, beside the plain-Python model."""
+"""PATTERN: channel and id of a dict of three filters, compared with the plain-Python model."""
 
 from __future__ import annotations
 

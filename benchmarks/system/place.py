@@ -1,4 +1,4 @@
-"""Where processes run, and what they cost: one core for the server, the other for everybody else."""
+"""Where processes run, and their cost: one core for the server, the other for all other processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cores:
 
     @classmethod
     def choose(cls) -> Cores:
-        """Take the first two cores that this process may use, rather not two threads of one core."""
+        """Take the first two cores that this process may use, if possible not two threads of one core."""
         server, *others = sorted(os.sched_getaffinity(0))
         apart = [cpu for cpu in others if cpu not in _siblings(server)]
         return cls(server=server, client=(apart or others or [server])[0])
@@ -54,7 +54,7 @@ def pin(core: int, pid: int = 0) -> None:
 
 @contextmanager
 def pinned(core: int) -> Iterator[None]:
-    """Keep this process on a core for a while; where it may, it and its children go before the machine's other work."""
+    """Keep this process on a core for a while; if allowed, it and its children have priority over other work."""
     affinity, priority = os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
     pin(core)
     with contextlib.suppress(PermissionError):
@@ -93,7 +93,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def raise_file_limit(wanted: int) -> None:
-    """Let this process, and those that it starts, have `wanted` descriptors.
+    """Raise the limit of descriptors of this process, and of those that it starts, to `wanted`.
 
     Raises:
         RuntimeError: it may not; the text says what to do.

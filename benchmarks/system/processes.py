@@ -61,7 +61,7 @@ class Valkey:
 
 
 class Child:
-    """A process that says in one line of JSON that it is ready, and ends when its input is closed."""
+    """A process that prints one line of JSON when it is ready, and ends when its input is closed."""
 
     def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -74,7 +74,7 @@ class Child:
             raise
 
     def hear(self, timeout: float) -> dict[str, Any]:
-        """Read the next line that it says.
+        """Read the next line of its output.
 
         Raises:
             RuntimeError: it said nothing in time, or ended.
@@ -99,21 +99,21 @@ class Child:
 
     @property
     def cpu(self) -> float:
-        """CPU seconds that it used so far."""
+        """CPU seconds used so far."""
         return cpu_seconds(self._clock)
 
     @property
     def waited(self) -> float:
-        """Seconds that it was ready to run while something else had its core."""
+        """Seconds in which it was ready to run while another process had its core."""
         return int(Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
 
     @property
     def resident(self) -> int:
-        """Bytes of its own memory."""
+        """Bytes of its anonymous memory."""
         return resident_bytes(self.pid)
 
     def close(self) -> None:
-        """End it; wait until it did."""
+        """End it, and wait for its end."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -134,7 +134,7 @@ class Child:
 
 
 class Server(Child):
-    """A node in a process of its own.
+    """A node in a separate process.
 
     Args:
         broker: the broker's URL.

@@ -1,4 +1,4 @@
-"""PUBLISH: single messages over HTTP, keep-alive, beside an ASGI application that does nothing.
+"""PUBLISH: single messages over HTTP, keep-alive, compared with an ASGI application that does nothing.
 
 Both are compared by requests per second of the server's CPU, which is what they would answer with their core to
 themselves; it does not depend on how fast the client is.

@@ -1,4 +1,4 @@
-"""What every row is given, and the list of them."""
+"""The arguments of every row, and the list of rows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmarks.results import Result
 from benchmarks.system.place import Cores, raise_file_limit
 from benchmarks.system.processes import Server, Valkey
 
-FILES = 16_000  # descriptors of a node: the largest crowd, and some
+FILES = 16_000  # descriptors of a node: the largest crowd, and some more
 
 
 def _nothing(text: str) -> None:
-    """Show nobody how far it is."""
+    """Report no progress."""
 
 
 @dataclass(slots=True)
@@ -42,8 +42,8 @@ class Run:
         return Valkey(self.cores.client)
 
     def server(self, valkey: Valkey, *, port: int = 0, reuse_port: bool = False, **settings: Any) -> Server:
-        """Start a node on the server's core, with as many descriptors as it may have."""
-        with contextlib.suppress(RuntimeError):  # whoever connects that many says so
+        """Start a node on the server's core, with the highest possible limit of descriptors."""
+        with contextlib.suppress(RuntimeError):  # a crowd that needs more raises the error
             raise_file_limit(FILES)
         return Server(
             valkey.url, core=self.cores.server, python=self.python, port=port, reuse_port=reuse_port, **settings
@@ -56,7 +56,7 @@ class Run:
             yield valkey, server
 
     def scaled(self, amount: int) -> int:
-        """Return how much of something to do: less when in a hurry."""
+        """Return the amount of work: a fifth of it with ``quick``."""
         return max(1, amount // 5) if self.quick else amount
 
 

@@ -13,6 +13,6 @@ EIGHT = Case("1,000 subscribers, 8 outstanding", 8, 400_000, TARGET_EIGHT)
 
 
 def measure(run: Run) -> list[Result]:
-    """Measure with one message at a time, where the next goes out when the last reached all, and with eight."""
+    """Measure with one message at a time, which sends the next when the last reached all, and with eight."""
     one, five = (Case(f"{n:,} subscribers, one at a time", 1, 100_000, TARGET_ONE) for n in (1000, 5000))
     return [*measure_cases(run, "wide", 1000, 1, [one, EIGHT]), *measure_cases(run, "wide", 5000, 1, [five])]

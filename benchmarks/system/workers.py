@@ -1,4 +1,4 @@
-"""WORKERS: what a host's workers cost the broker, with a subscription each and with one that a relay shares.
+"""WORKERS: the broker's cost of a host's workers, with one subscription each and with one shared through a relay.
 
 The real command with ``--workers``, on the server's core. Measured are the CPU of Valkey and of the relay, which runs
 in the parent process, and what Valkey sends. Every worker has clients on the one channel, so each wants every message.
@@ -19,12 +19,12 @@ from benchmarks.system.processes import START_TIMEOUT, Valkey
 from benchmarks.system.row import Run
 
 WORKERS = (2, 4, 8)
-CLIENTS = 16  # for each worker, so that none is left without
+CLIENTS = 16  # for each worker, so that each gets some
 CASES = ((1, 2_000), (256, 50_000))  # outstanding, messages
 
 
 def measure(run: Run) -> list[Result]:
-    """Compare both for some numbers of workers, one message at a time and many under way."""
+    """Compare both for several numbers of workers, with one message at a time and with many under way."""
     return [result for workers in WORKERS for result in _measure(run, workers)]
 
 

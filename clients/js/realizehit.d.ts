@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 01cd7a14573f5126 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 2df888b701fb42a4 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -217,7 +217,7 @@ export type SubscriptionEvents<Payload = any> = {
  */
 export type SocketLike = {
     send: (text: string) => void;
-    close: () => void;
+    close: (code: number) => void;
     onopen: any;
     onmessage: any;
     onclose: any;

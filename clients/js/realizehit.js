@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/, db54d0328f325a17 */
+/*! realizehit 0.1.0, MIT; joined of src/, 4912595111eb5c3c */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -189,7 +189,7 @@ export class Subscription extends Emitter {
   _request = "";
 
   #client;
-  /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} */
+  /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} the loops over messages */
   #readers = new Set();
   /** @type {Error | undefined} why it ended, if nobody asked for that */
   #error;
@@ -266,9 +266,14 @@ export class Subscription extends Emitter {
    *
    * @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} ends with the subscription; throws if the server ended that.
    */
-  async *messages() {
-    const reader = { queue: /** @type {ReceivedMessage[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
+  messages() {
+    const reader = { queue: /** @type {ReceivedMessage[]} */ ([]), wake() {} };
     this.#readers.add(reader);
+    return this.#read(reader);
+  }
+
+  /** @param {{queue: ReceivedMessage[], wake: Function}} reader @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} */
+  async *#read(reader) {
     try {
       for (;;) {
         while (reader.queue.length) yield /** @type {ReceivedMessage} */ (reader.queue.shift());
@@ -333,7 +338,9 @@ export class Subscription extends Emitter {
       if (queue.push(message) !== maxsize + 1) continue;
       // Not at once: many payloads may arrive in one turn of the event loop, before any reader can run.
       setTimeout(() => {
-        this.dropped += queue.splice(0, queue.length - maxsize).length;
+        const { length } = queue.splice(0, Math.max(queue.length - maxsize, 0));
+        this.dropped += length;
+        if (length) this._gap(0);
       });
     }
     this.#wake();
@@ -637,7 +644,7 @@ const parseExact = (text) => {
 /**
  * @typedef {object} SocketLike the part of a WebSocket that the client uses
  * @property {(text: string) => void} send
- * @property {() => void} close
+ * @property {(code: number) => void} close
  * @property {any} onopen
  * @property {any} onmessage
  * @property {any} onclose
@@ -734,7 +741,7 @@ class WebSocketConnection extends Connection {
 
   _stop() {
     this.#closed = true;
-    this.#socket?.close();
+    this.#socket?.close(1000);
   }
 
   /** @param {string} [token] */

@@ -1,4 +1,4 @@
-"""Notes with Django, in one file: who is logged in gets a token, the page subscribes with it, and a view publishes."""
+"""Notes with Django, in one file: a logged-in user gets a token, the page subscribes with it, and a view publishes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Notes with Flask: who is logged in gets a token, the page subscribes with it, and a view publishes."""
+"""Notes with Flask: a logged-in user gets a token, the page subscribes with it, and a view publishes."""
 
 import os
 import secrets

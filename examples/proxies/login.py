@@ -1,4 +1,4 @@
-"""The part of a login that nginx and Caddy ask: who has this cookie? Yours looks the session up where it keeps them."""
+"""The part of a login that nginx and Caddy ask: whose session cookie is this? Yours looks it up in your sessions."""
 
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,7 +7,7 @@ SESSIONS = {"secret-of-alice": "alice", "secret-of-bob": "bob"}
 
 
 class Login(BaseHTTPRequestHandler):
-    """Answers ``GET /session`` with 200, and with ``X-User`` where the cookie ``session`` is known."""
+    """Answers ``GET /session`` with 200, and with ``X-User`` if the cookie ``session`` is known."""
 
     def do_GET(self) -> None:
         cookie = SimpleCookie(self.headers["Cookie"]).get("session")

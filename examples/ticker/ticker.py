@@ -1,4 +1,4 @@
-"""Replay real stock prices to two clients that follow different symbols. See README.md beside this file."""
+"""Replay real stock prices to clients that follow some symbols or all of them. See README.md beside this file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from rich.live import Live
 from rich.table import Table
 
 from realizehit import APIClient, RealizehitError, WSClient
+from realizehit.client.ws import ReceivedMessage
 
 SPARKS = "▁▂▃▄▅▆▇█"
 WAIT = 10.0  # seconds for the last prices to arrive
+EVERY = "*"  # follows all symbols with one subscription
 
 
 class Price(NamedTuple):
@@ -79,21 +81,41 @@ async def replay(api: APIClient, prices: Iterable[Price], months_per_second: flo
 
 
 class Board:
-    """What one client has seen of the symbols that it follows."""
+    """What one client has seen of the symbols that it follows.
+
+    Args:
+        symbols: what it follows; ``["*"]`` for every symbol, with one wildcard subscription.
+    """
 
     def __init__(self, symbols: Sequence[str]) -> None:
-        self.seen: dict[str, list[Price]] = {symbol: [] for symbol in symbols}
+        self.follows_all = EVERY in symbols
+        self.seen: dict[str, list[Price]] = {} if self.follows_all else {symbol: [] for symbol in symbols}
         self.gaps: list[float] = []
         self._arrived = asyncio.Event()
 
     async def follow(self, client: WSClient) -> None:
+        if self.follows_all:
+            subscription = await client.subscribe(pattern_of(EVERY))
+            subscription.on("message", self.take_message)
+            subscription.on("gap", self.gaps.append)
+            return
         for symbol in self.seen:
             subscription = await client.subscribe(pattern_of(symbol), callback=self.take)
             subscription.on("gap", self.gaps.append)
 
+    def follows(self, symbol: str) -> bool:
+        return self.follows_all or symbol in self.seen
+
     def take(self, payload: Any) -> None:
         price = Price(**payload)
-        self.seen[price.symbol].append(price)
+        self._add(price.symbol, price)
+
+    def take_message(self, message: ReceivedMessage) -> None:
+        """Take a message of the wildcard subscription: its pattern says which symbol it is about."""
+        self._add(message.pattern["symbol"], Price(**message.payload))
+
+    def _add(self, symbol: str, price: Price) -> None:
+        self.seen.setdefault(symbol, []).append(price)
         self._arrived.set()
 
     def forget(self) -> None:
@@ -110,7 +132,12 @@ class Board:
 
     def render(self) -> RenderableType:
         away = f" (was away {len(self.gaps)} times)" if self.gaps else ""
-        table = Table("symbol", "date", title=f"follows {', '.join(self.seen)}{away}", title_justify="left")
+        table = Table(
+            "symbol",
+            "date",
+            title=f"follows {'every symbol' if self.follows_all else ', '.join(self.seen)}{away}",
+            title_justify="left",
+        )
         for heading in ("price", "change"):
             table.add_column(heading, justify="right", min_width=8)
         table.add_column("the last two years", width=24, no_wrap=True)
@@ -166,13 +193,14 @@ async def run(
                     board.forget()
                 await replay(api, prices, months_per_second)
             for board in boards:
-                await board.wait_for(sum(price.symbol in board.seen for price in prices))
+                await board.wait_for(sum(board.follows(price.symbol) for price in prices))
         finally:
             drawing.cancel()
             await asyncio.wait({drawing})
     complete = True
     for number, board in enumerate(boards, 1):
-        for symbol, seen in board.seen.items():
+        for symbol in dict.fromkeys(price.symbol for price in prices if board.follows(price.symbol)):
+            seen = board.seen.get(symbol, [])
             published = [price for price in prices if price.symbol == symbol]
             complete &= seen == published
             verdict = "all, in order" if seen == published else "NOT what was published"
@@ -184,8 +212,10 @@ def symbols_of(_: click.Context, __: click.Parameter, values: Sequence[str]) -> 
     known = sorted({price.symbol for price in read_prices()})
     followed = [[symbol.strip().upper() for symbol in value.split(",")] for value in values]
     for symbol in itertools.chain.from_iterable(followed):
-        if symbol not in known:
-            raise click.BadParameter(f"there are no prices of {symbol!r}; there are {', '.join(known)}")
+        if symbol not in known and symbol != EVERY:
+            raise click.BadParameter(
+                f"there are no prices of {symbol!r}; there are {', '.join(known)}, and {EVERY} for all"
+            )
     return [list(dict.fromkeys(symbols)) for symbols in followed]
 
 
@@ -195,10 +225,10 @@ def symbols_of(_: click.Context, __: click.Parameter, values: Sequence[str]) -> 
 @click.option(
     "--follow",
     multiple=True,
-    default=("AAPL,MSFT", "GOOG,IBM"),
+    default=("AAPL,MSFT", "GOOG,IBM", EVERY),
     show_default=True,
     callback=symbols_of,
-    help="What one client follows; give it once for each client.",
+    help="What one client follows, * for every symbol; give it once for each client.",
 )
 @click.option("--speed", type=click.FloatRange(0.01, 1000), default=4.0, show_default=True, help="Months per second.")
 @click.option("--full-speed", is_flag=True, help="As fast as it goes, instead of --speed.")

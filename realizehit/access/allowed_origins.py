@@ -1,4 +1,4 @@
-"""What ``--allow-origin`` may say: an origin, all hosts below a name, or any; and what was probably meant otherwise."""
+"""The values of ``--allow-origin``: an origin, all subdomains of a name, or any; and suggestions for wrong values."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _KNOWN_SCHEMES: Final = (
     *_WEB, "capacitor", "ionic", "tauri", "app", "file", "chrome-extension", "moz-extension", "safari-web-extension",
     "ms-browser-extension", "vscode-webview",
 )  # fmt: skip
-_OF_SOCKETS: Final = {"ws": "http", "wss": "https"}
-_WITHOUT_ORIGIN: Final = ("about", "data", "javascript")  # the origin of such pages is null
-_NO_PAGES: Final = ("ftp", "ftps", "mailto", "redis", "rediss", "unix", "tcp", "ssh", "view-source")
-_LONGEST: Final = 1000  # characters of a value about which guesses are made
+_WEBSOCKET_SCHEMES: Final = {"ws": "http", "wss": "https"}
+_OPAQUE_SCHEMES: Final = ("about", "data", "javascript")  # the origin of such pages is null
+_NOT_FOR_PAGES: Final = ("ftp", "ftps", "mailto", "redis", "rediss", "unix", "tcp", "ssh", "view-source")
+_LONGEST: Final = 1000  # characters of a value for which a suggestion is made
 _LONGEST_SHOWN: Final = 100  # characters of a value in an error
 
 
 class Below(NamedTuple):
-    """The web pages of all hosts below a name, at one port; not those of the name itself.
+    """The web pages of all subdomains of a name, at one port; not those of the name itself.
 
     Attributes:
         scheme: ``http`` or ``https``.
-        suffix: the name, with a dot before it.
-        port: of all of them.
+        suffix: a dot and the name.
+        port: the port of all of them.
     """
 
     scheme: str
@@ -54,8 +54,8 @@ class Allowed(NamedTuple):
 
     Attributes:
         any: whether every page may use the server.
-        origins: those that are named.
-        below: names all hosts below which are.
+        origins: the origins that are named.
+        below: the names whose subdomains are allowed.
     """
 
     any: bool
@@ -63,7 +63,7 @@ class Allowed(NamedTuple):
     below: tuple[Below, ...]
 
     def names(self, origin: Origin) -> bool:
-        """Whether an origin is named, by itself or by what it is below; ``*`` names none."""
+        """Whether an origin is named, by itself or as a subdomain; ``*`` names no origin."""
         return origin in self.origins or any(below.covers(origin) for below in self.below)
 
 
@@ -71,7 +71,7 @@ def read_allowed(texts: Iterable[str]) -> Allowed:
     """Read the values of ``--allow-origin``.
 
     Raises:
-        SettingsError: one is no origin; the text says what was probably meant.
+        SettingsError: a value is not an origin; the text suggests what was probably meant.
     """
     any_page = False
     origins: set[Origin] = set()
@@ -79,7 +79,7 @@ def read_allowed(texts: Iterable[str]) -> Allowed:
     for text in texts:
         found = _read(text)
         if found is None:
-            raise SettingsError(f"--allow-origin: {_shown(text)} is no origin; {_hint(text)}")
+            raise SettingsError(f"--allow-origin: {_shown(text)} is not an origin; {_hint(text)}")
         if isinstance(found, str):
             any_page = True
         elif isinstance(found, Below):
@@ -100,7 +100,7 @@ def _read(text: str) -> Origin | Below | str | None:
     if match is not None:
         return _read_below(match[1], match[2])
     origin = parse_origin(text)
-    return origin if origin is None or origin == NULL or _is_a_scheme_of_pages(origin.scheme) else None
+    return origin if origin is None or origin == NULL or _is_page_scheme(origin.scheme) else None
 
 
 def _read_below(scheme: str, rest: str) -> Below | None:
@@ -108,18 +108,20 @@ def _read_below(scheme: str, rest: str) -> Below | None:
     if origin is None or origin.host.startswith("[") or origin.host.endswith("."):
         return None
     labels = origin.host.split(".")
-    # All of .org are as good as any; and what ends in a number is an address, whose parts are no names.
+    # A whole top-level domain would be nearly every page; a host that ends in a number is an IP address.
     if labels[-1].isdigit() or (len(labels) == 1 and labels[0] != "localhost"):
         return None
     return Below(scheme, f".{origin.host}", origin.port)
 
 
-def _is_a_scheme_of_pages(scheme: str) -> bool:
+def _is_page_scheme(scheme: str) -> bool:
     if scheme in _KNOWN_SCHEMES:
         return True
-    if scheme in _OF_SOCKETS or scheme in _WITHOUT_ORIGIN or scheme in _NO_PAGES or scheme == "blob":
+    if scheme in _WEBSOCKET_SCHEMES or scheme in _OPAQUE_SCHEMES or scheme in _NOT_FOR_PAGES or scheme == "blob":
         return False
-    return not get_close_matches(scheme, _KNOWN_SCHEMES, 1, 0.8)  # an app's own, and no slip of the keyboard
+    return not get_close_matches(
+        scheme, _KNOWN_SCHEMES, 1, 0.8
+    )  # the scheme of an app, and not a misspelled known scheme
 
 
 def _hint(text: str) -> str:
@@ -128,14 +130,14 @@ def _hint(text: str) -> str:
         return f"did you mean {meant}?"
     if "*" in text:
         return (
-            "did you mean https://*.example.org? It is all hosts below a name of two labels or more, at one port; * "
-            "alone is any page"
+            "did you mean https://*.example.org? It stands for all subdomains of a name of two labels or more, at "
+            "one port; * alone stands for any page"
         )
     return "did you mean an origin such as https://app.example?"
 
 
 def _meant(text: str) -> str:
-    """Return what was probably meant by a value that cannot be used; an empty text where that is not known."""
+    """Return what a wrong value probably means; an empty text where that is unknown."""
     text = text.strip(" \t\r\n\"'`<>()").lower().replace("\\", "/")
     if text in ("all", "any", "everything", "**", "*.*", "*://*", "https://*", "http://*", "*:*", "http*"):
         return ANY
@@ -147,7 +149,7 @@ def _meant(text: str) -> str:
     scheme, rest = _scheme_and_rest(text)
     if scheme == "blob":
         return _meant(rest)
-    if scheme in _WITHOUT_ORIGIN:
+    if scheme in _OPAQUE_SCHEMES:
         return "null"
     rest = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     for candidate in _spellings(scheme, rest):
@@ -164,23 +166,23 @@ def _scheme_and_rest(text: str) -> tuple[str, str]:
     if match is None or (match[0].endswith(":") and match[1] not in _KNOWN_SCHEMES):
         rest = text if text.startswith("::") else text.lstrip("/:")
         return ("http" if re.match(r"localhost|127\.|\[?::1|.*\.localhost", rest) else "https"), rest
-    scheme = _OF_SOCKETS.get(match[1], match[1])
-    if not _is_a_scheme_of_pages(scheme):
+    scheme = _WEBSOCKET_SCHEMES.get(match[1], match[1])
+    if not _is_page_scheme(scheme):
         near = get_close_matches(scheme, _KNOWN_SCHEMES, 1, 0.8)
         scheme = near[0] if near else "https"
     return scheme, text[match.end() :]
 
 
-def _spellings(scheme: str, place: str) -> Iterable[str]:
-    """Yield what a host and a port may have been meant to be, the likeliest first."""
-    place = place.rstrip(".:")
-    yield f"{scheme}://{place}"
-    if place.count(":") > 1 and "[" not in place:
-        address, _, port = place.rpartition(":")
+def _spellings(scheme: str, text: str) -> Iterable[str]:
+    """Yield the origins that a misspelled host and port may mean, the likeliest first."""
+    text = text.rstrip(".:")
+    yield f"{scheme}://{text}"
+    if text.count(":") > 1 and "[" not in text:
+        address, _, port = text.rpartition(":")
         if len(port) == 4 and port.isdigit() and not address.endswith(":"):
             yield f"{scheme}://[{address}]:{port}"
-        yield f"{scheme}://[{place}]"
-    host, _, port = place.rpartition(":") if ":" in place and not place.endswith("]") else (place, "", "")
+        yield f"{scheme}://[{text}]"
+    host, _, port = text.rpartition(":") if ":" in text and not text.endswith("]") else (text, "", "")
     for name in (host, f"*.{host.lstrip('*.')}" if host.startswith("*") else "", _ascii(host)):
         if name:
             if port.isdigit() and int(port) <= 65535:
@@ -189,7 +191,7 @@ def _spellings(scheme: str, place: str) -> Iterable[str]:
 
 
 def _ascii(host: str) -> str:
-    """Return a name with other letters as browsers write it; an empty text for what cannot be one."""
+    """Return an internationalized name as browsers send it; an empty text for an invalid name."""
     try:
         return host.encode("idna").decode()
     except UnicodeError:

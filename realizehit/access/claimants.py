@@ -1,7 +1,6 @@
-"""Who sends the requests of one session: its later requests must come from whom its first one came.
+"""Who sends the requests of a polling session: all of them must come from the client that opened it.
 
-A polling session's id is enough to find the session. It may stand in the logs of a proxy, in a browser's history or in
-a header of another request, so it alone opens nothing.
+The session's id alone is not enough, since it can leak through a proxy's log, a browser's history or a header.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ from typing import Final, NamedTuple
 from realizehit.access.identity import NOBODY, Identity
 
 UNNAMED_PAGE: Final = "?"
-"""The page of a request from another site that does not say from which one; nobody can show to be the same page."""
+"""The page of a request from another site that the browser does not name; it equals no page, itself included."""
 
 
 class Claimant(NamedTuple):
     """What a request says about its sender.
 
     Attributes:
-        page: the origin of the web page that sent it; ``None`` for this server's own page or for no browser.
-        own: whether that origin is the server's own, which a browser does not name in each request.
-        identity: what a trusted proxy says in headers.
-        token: SHA-256 of the token that came with it; ``None`` without one, or where the server takes none.
+        page: the origin of the web page; ``None`` for a page of this server or for a client that is no browser.
+        own: whether the page is this server's own; browsers do not name such a page in every request.
+        identity: what the headers of a trusted proxy say.
+        token: SHA-256 of the request's token; ``None`` without one, or if the server accepts no tokens.
     """
 
     page: str | None = None
@@ -36,5 +35,5 @@ class Claimant(NamedTuple):
     def _is_same_page(self, other: Claimant) -> bool:
         if UNNAMED_PAGE in (self.page, other.page):
             return False
-        # A browser leaves the Origin out of plain GETs of the server's own pages, and names it in a POST.
+        # For pages of this server, a browser sends Origin with a POST and not with a plain GET.
         return self.page == other.page or (self.own and other.own and None in (self.page, other.page))

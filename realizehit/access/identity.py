@@ -1,6 +1,6 @@
-"""Who a client is: values such as its user and device, said by a trusted proxy or a token.
+"""The identity of a client: values such as its user and device, from a trusted proxy or a token.
 
-An identity is one small object, shared by all connections that have the same one.
+Connections with the same identity share one object.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _known: Final[WeakValueDictionary[tuple[tuple[str, str], ...], Identity]] = Weak
 
 
 class Identity(Mapping[str, str]):
-    """An identity's values by key, both in the canonical text of patterns; `identity_of` makes it.
+    """Values by key, both in the canonical text of patterns; created by `identity_of`.
 
-    Two that hold the same are one object, for as long as somebody has it.
+    Equal identities are the same object while it is in use.
     """
 
     __slots__ = ("__weakref__", "_values")
@@ -54,14 +54,14 @@ class Identity(Mapping[str, str]):
 
 
 NOBODY: Final = Identity({})
-"""The identity of a client that has none."""
+"""The identity of a client that is not identified."""
 
 
 def canonical_filter(key: str, value: object) -> tuple[str, str]:
     """Return one filter as it stands in a channel: key and value percent-encoded, ``3.0`` as ``3``.
 
     Raises:
-        PatternError: it breaks a rule of patterns, or carries the reserved ``*``.
+        PatternError: the filter breaks a rule of patterns, or its value is the reserved ``*``.
     """
     name, _, text = channel_of({key: value}).decode("ascii").partition(":")
     return name, text
@@ -71,20 +71,20 @@ def canonical_key(key: str) -> str:
     """Return a key as it stands in a channel.
 
     Raises:
-        PatternError: it breaks a rule of patterns, or is the reserved ``*``.
+        PatternError: the key breaks a rule of patterns, or is the reserved ``*``.
     """
     return canonical_filter(key, "x")[0]
 
 
 def identity_of(values: Mapping[str, object], source: str) -> Identity:
-    """Make the identity of values as they came.
+    """Create an identity.
 
     Args:
-        values: what was said, by key.
-        source: who said it, for the error's text.
+        values: by key, not yet in canonical text.
+        source: where they come from, for the error's text.
 
     Raises:
-        AccessDenied: ``bad-request``; a value cannot stand in a pattern, and so could never be granted anything.
+        AccessDenied: ``bad-request``; a value cannot be part of a pattern, so nothing could ever be granted to it.
     """
     canonical: dict[str, str] = {}
     for key, value in values.items():
@@ -100,13 +100,13 @@ def pairs(texts: Iterable[str], option: str, example: str) -> dict[str, str]:
     """Read ``key=value`` settings.
 
     Raises:
-        SettingsError: one is no pair, a key comes twice or breaks a rule of patterns.
+        SettingsError: a text is not a pair, or a key is repeated or breaks a rule of patterns.
     """
     found: dict[str, str] = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not key or not value:
-            raise SettingsError(f"{option}: {text!r} is no pair; write {example}")
+            raise SettingsError(f"{option}: {text!r} is not a pair; write {example}")
         if key in found:
             raise SettingsError(f"{option}: the key {key!r} is given twice")
         try:
@@ -132,18 +132,18 @@ class IdentityHeaders:
         self.keys: Final = tuple(map(canonical_key, names))
 
     def present(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether any of the headers is there, whoever sent it."""
+        """Whether a request has any of the headers, trusted or not."""
         return any(name in headers for name in self._names.values())
 
     def read(self, headers: Mapping[bytes, bytes], repeated: frozenset[bytes]) -> Identity:
-        """Return who a trusted proxy says that the client is.
+        """Return the identity that a trusted proxy has set.
 
         Args:
             headers: values by lower-case name.
             repeated: the names that came more than once.
 
         Raises:
-            AccessDenied: ``bad-request``; a header is doubled, empty, too long or no UTF-8.
+            AccessDenied: ``bad-request``; a header is repeated, empty, too long or not UTF-8.
         """
         found: dict[str, str] = {}
         for key, name in self._names.items():
@@ -152,7 +152,7 @@ class IdentityHeaders:
                 continue
             shown = name.decode("latin-1")
             if name in repeated:
-                raise _bad(f"the header {shown} came twice; a proxy has to replace what a client sent")
+                raise _bad(f"the header {shown} came twice; the proxy must replace what a client sent")
             if not value:
                 raise _bad(f"the header {shown} is empty")
             try:

@@ -1,6 +1,6 @@
 """API keys: who may publish, what, and how fast. A file holds their SHA-256, never the keys.
 
-A key has 256 random bits, so that a plain hash of it cannot be searched.
+A key has 256 random bits, so its plain hash cannot be reversed by trying keys.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _LIFTED: Final = {"grants": "grants = [{}]", "rate": f"rate = {_RATE_MOST:.0f}"}
 
 
 class Key(NamedTuple):
-    """What is known of a key.
+    """One API key.
 
     Attributes:
-        name: for logs and messages.
+        name: names the key in logs and messages.
         digest: SHA-256 of the key, in hexadecimal.
         grants: what may be published with it; ``None`` for everything.
         rate: messages per second; 0 for any number.
@@ -44,7 +44,7 @@ class Keys:
     """All keys of a server.
 
     Args:
-        keys: in any order; names and digests are their own.
+        keys: in any order; names and digests are unique.
     """
 
     def __init__(self, keys: Sequence[Key]) -> None:
@@ -57,15 +57,15 @@ class Keys:
         return iter(self._keys)
 
     def bounded_by(self, before: Keys) -> tuple[Keys, list[tuple[str, str, str]]]:
-        """Give keys back the grants and rates that they had before and do not mention any more.
+        """Keep the grants and rates that keys had before and lack now.
 
-        Whoever edits a file seldom takes a bound away; a file that was cut off does.
+        People seldom remove a bound when they edit the file; a file that is cut off loses bounds.
 
         Args:
-            before: the keys until now; a key is the same if its name or its digest is.
+            before: the keys until now; keys with the same name or the same digest are the same.
 
         Returns:
-            The keys; and for each bound that was kept the key's name, what it is, and what to write to lift it.
+            The keys; and for each bound that was kept: the key's name, the bound, and what to write to remove it.
         """
         keys = []
         kept = []
@@ -83,9 +83,9 @@ class Keys:
         return Keys(keys), kept
 
     def find(self, presented: bytes) -> Key | None:
-        """Return the key that somebody presents, ``None`` for one that is not known.
+        """Return the key that a request presents, ``None`` for an unknown one.
 
-        Cost: compares with every key, so that the time it takes tells nothing.
+        Cost: compares with every key, so that the time tells nothing about the keys.
         """
         digest = digest_of(presented)
         found = None
@@ -96,18 +96,18 @@ class Keys:
 
 
 def digest_of(key: bytes) -> str:
-    """Return what the file holds of a key."""
+    """Return the digest of a key as it stands in the file."""
     return sha256(key).hexdigest()
 
 
 def generate(name: str) -> tuple[str, str]:
-    """Make a new key.
+    """Generate a new key.
 
     Returns:
         The key, and the TOML table for the file.
 
     Raises:
-        SettingsError: the name cannot be used.
+        SettingsError: the name is invalid.
     """
     _check_name(name, "the key's name")
     key = "rh_" + secrets.token_urlsafe(32)
@@ -118,25 +118,25 @@ def read_keys(table: Mapping[str, Any], where: str) -> Keys:
     """Read the content of a file of keys.
 
     Args:
-        table: what TOML made of it.
-        where: the file, for errors.
+        table: the parsed TOML.
+        where: the file's name, for errors.
 
     Raises:
-        SettingsError: something in it is wrong; the text says what and where.
+        SettingsError: the content is wrong; the text says what and where.
     """
     keys: list[Key] = []
     for place, entry in read_tables(table, "key", where):
         key = _read_key(entry, place)
         for other in keys:
             if other.name == key.name or other.digest == key.digest:
-                raise SettingsError(f"{place}: its name or its sha256 is that of {other.name!r} too")
+                raise SettingsError(f"{place}: its name or its sha256 is also that of {other.name!r}")
         keys.append(key)
     return Keys(keys)
 
 
 def _read_key(entry: object, place: str) -> Key:
     if not isinstance(entry, dict):
-        raise SettingsError(f"{place}: it is no table")
+        raise SettingsError(f"{place}: it is not a table")
     unknown = set(entry) - {*_MEMBERS}
     if unknown:
         meant = did_you_mean(min(unknown), _MEMBERS) or f"; known are {', '.join(_MEMBERS)}"
@@ -146,11 +146,11 @@ def _read_key(entry: object, place: str) -> Key:
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise SettingsError(f"{place}: sha256 is not 64 lower-case hexadecimal digits; realizehit gen-key prints it")
     if "rate" in entry and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= _RATE_MOST):
-        raise SettingsError(f"{place}: rate is no number of messages per second over 0")
+        raise SettingsError(f"{place}: rate is not a number of messages per second above 0")
     grants = None
     if "grants" in entry:
         if not isinstance(entry["grants"], list):
-            raise SettingsError(f'{place}: grants is no list of patterns; write [{{kind = "news"}}]')
+            raise SettingsError(f'{place}: grants is not a list of patterns; write [{{kind = "news"}}]')
         grants = Grants(
             [
                 read_grant(pattern, f"{place}: grants", frozenset(), f"pattern {n} of the key")

@@ -1,8 +1,8 @@
-"""One origin: what a browser sends in ``Origin``, taken apart.
+"""One origin: what a browser sends in ``Origin``, parsed.
 
 Source: RFC 6454; the HTML standard, section 7.1.1. Apps and browser extensions have schemes of their own, such as
-``capacitor://localhost``. ``null`` is the origin of every page that has none of its own, and ``file://`` that of files
-in some browsers.
+``capacitor://localhost``. ``null`` is the origin of pages without one, such as sandboxed frames; some browsers
+send ``file://`` for files.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _ORIGIN: Final = re.compile(
 
 
 class Origin(NamedTuple):
-    """An origin in one spelling.
+    """An origin in normal form.
 
     Attributes:
-        scheme: in lower case; ``null`` for the origin of pages that have none.
+        scheme: in lower case; ``null`` for pages without an origin.
         host: a name in lower case, or an address; empty for ``null`` and ``file``.
-        port: 0 where the scheme has no usual one and none is given.
+        port: 0 if none is given and the scheme has no default port.
     """
 
     scheme: str
@@ -35,12 +35,12 @@ class Origin(NamedTuple):
 
     @property
     def is_web(self) -> bool:
-        """Whether a web server has it, so that it names a host."""
+        """Whether it is the origin of a web server, so that its host is a host name or address."""
         return self.scheme in _DEFAULT_PORTS
 
     @property
     def names_a_page(self) -> bool:
-        """Whether it says whose page it is; ``null`` and ``file`` pages are anybody's."""
+        """Whether it identifies the owner of a page; everybody can create ``null`` and ``file`` pages."""
         return bool(self.host)
 
     def __str__(self) -> str:
@@ -55,15 +55,15 @@ FILE: Final = Origin("file")
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Take an origin apart.
+    """Parse an origin.
 
     Args:
-        text: as a header has it, in any case.
+        text: the header's value; upper and lower case are the same.
 
     Returns:
-        The origin; ``None`` for what is none.
+        The origin; ``None`` for a malformed one.
     """
-    return _parse_short(text.lower()) if len(text) <= _LONGEST else None  # what is kept has a bound
+    return _parse_short(text.lower()) if len(text) <= _LONGEST else None  # so that the cache is bounded in bytes
 
 
 @lru_cache(maxsize=1024)

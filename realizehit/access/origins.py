@@ -1,7 +1,7 @@
-"""Which web pages may use the server: those that it serves itself, and those that were allowed.
+"""Which web pages may use the server: its own pages, and the pages that the configuration allows.
 
-A browser says in ``Origin`` which page a request comes from, and no page can change that. Plain requests have none:
-then ``Sec-Fetch-Site`` says whether the page is this server's. Who sends neither is no browser.
+A browser says in ``Origin`` which page sends a request, and no page can change that. Plain requests have no ``Origin``;
+then ``Sec-Fetch-Site`` says whether it is a page of this server. A client that sends neither is no browser.
 
 Source: RFC 6454; RFC 6455, section 10.2; Fetch Metadata Request Headers, W3C.
 """
@@ -15,24 +15,24 @@ from realizehit.access.allowed_origins import read_allowed
 from realizehit.access.claimants import UNNAMED_PAGE
 from realizehit.access.origin import Origin, parse_origin
 
-_OWN_SITES: Final = (b"same-origin", b"none")  # a page of this server; what somebody typed
+_OWN_SITES: Final = (b"same-origin", b"none")  # a page of this server; an address that the user typed
 
 
 def is_foreign(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a browser says that a page asks which is not this server's, without saying which one."""
+    """Whether a browser says that the page is not this server's, without naming it."""
     site = headers.get(b"sec-fetch-site")
     return site is not None and site.strip(b" \t").lower() not in _OWN_SITES
 
 
 class Origins:
-    """Decides about origins.
+    """The origins that may use the server.
 
     Args:
         allowed: origins such as ``https://example.org``, ``https://*.example.org`` for all hosts below that name, or
             ``*`` for any.
 
     Raises:
-        SettingsError: one is no origin.
+        SettingsError: an origin is malformed.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
@@ -40,7 +40,7 @@ class Origins:
 
     @property
     def hosts(self) -> list[str]:
-        """The hosts of the web pages that are named, ``*.example.org`` for all below that name."""
+        """The hosts of the pages that are named, ``*.example.org`` for all subdomains."""
         allowed = self._allowed
         return [
             *(origin.host for origin in allowed.origins if origin.is_web),
@@ -48,11 +48,11 @@ class Origins:
         ]
 
     def allows(self, origin: bytes | None, host: bytes | None) -> bool:
-        """Whether a request may be served.
+        """Whether a page of an origin may use the server.
 
         Args:
-            origin: its ``Origin`` header, ``None`` where there is none.
-            host: its ``Host`` header.
+            origin: the ``Origin`` header, ``None`` if there is none.
+            host: the ``Host`` header, likewise.
         """
         if origin is None or self._allowed.any:
             return True
@@ -60,16 +60,16 @@ class Origins:
         return parsed is not None and (self._allowed.names(parsed) or _is_own(parsed, host))
 
     def admits(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether the page that a request comes from may use the server, or there is none."""
+        """Whether a request comes from a page that may use the server, or from no page."""
         origin = headers.get(b"origin")
         if origin is None:
             return self._allowed.any or not is_foreign(headers)
         return self.allows(origin, headers.get(b"host"))
 
     def knows(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether the page that a request comes from is the server's own or named, or there is none; ``*`` names none.
+        """Whether a request comes from a page of the server, from a page that is named, or from no page.
 
-        It is for what pages that nobody named have no business with, such as the server's figures.
+        Used for what is not for every page, such as the server's figures; ``*`` names no page.
         """
         origin = headers.get(b"origin")
         if origin is None:
@@ -78,9 +78,9 @@ class Origins:
         return parsed is not None and (self._allowed.names(parsed) or _is_own(parsed, headers.get(b"host")))
 
     def page_of(self, headers: Mapping[bytes, bytes]) -> tuple[str | None, bool]:
-        """Return the origin that a request names, in one spelling, and whether it is the server's own or there is none.
+        """Return the origin of a request in normal form, and whether it is the server's own or missing.
 
-        A page of another site that is not named is `UNNAMED_PAGE`.
+        The page of another site that the browser does not name is `UNNAMED_PAGE`.
         """
         origin = headers.get(b"origin")
         if origin is None:
@@ -91,7 +91,7 @@ class Origins:
         return str(parsed), _is_own(parsed, headers.get(b"host"))
 
     def listed(self, origin: bytes) -> bool:
-        """Whether an origin was allowed by name, and is nobody else's."""
+        """Whether an origin is allowed by name and identifies the owner of the page."""
         parsed = _parse(origin)
         return parsed is not None and parsed.names_a_page and self._allowed.names(parsed)
 
@@ -101,6 +101,6 @@ def _parse(origin: bytes) -> Origin | None:
 
 
 def _is_own(origin: Origin, host: bytes | None) -> bool:
-    """Whether a page is of the server that is asked."""
-    # The Host has no scheme: a proxy may have ended the TLS that the browser sees.
+    """Whether an origin is the server's own."""
+    # The scheme does not count: a proxy may have terminated the TLS that the browser sees.
     return host is not None and origin.is_web and parse_origin(f"{origin.scheme}://{host.decode('latin-1')}") == origin

@@ -15,9 +15,9 @@ UNIX: Final = "unix"
 """The peer of a connection over a Unix socket."""
 
 UNKNOWN: Final = ""
-"""The peer of a connection that does not say where it comes from; it is nobody's that is trusted.
+"""The peer of a connection whose address is unknown; it is neither local nor trusted.
 
-A TCP connection that was reset before it was looked at has no peer name any more, while what it sent can be read.
+A TCP connection that was already reset has no peer name any more, but what it sent can still be read.
 """
 
 _LONGEST: Final = 100  # characters of an address, with the name of an interface
@@ -26,7 +26,7 @@ _USUAL_LOOPBACK: Final = frozenset(("127.0.0.1", "::1", UNIX))
 
 
 def peer_of(address: Any) -> str:
-    """Return the host of a peer's address, as a socket or an ASGI scope has it; `UNKNOWN` where it has none."""
+    """Return the host of an address of a socket or an ASGI scope; `UNKNOWN` if there is none."""
     return str(address[0]) if address and isinstance(address, _PAIRS) else UNKNOWN
 
 
@@ -39,7 +39,7 @@ def peer_of_transport(transport: BaseTransport) -> str:
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    return _short_address(host) if len(host) <= _LONGEST else None  # what is kept has a bound
+    return _short_address(host) if len(host) <= _LONGEST else None  # so that the cache is bounded in bytes
 
 
 @lru_cache(maxsize=4096)
@@ -60,13 +60,13 @@ def is_loopback(peer: str) -> bool:
 
 
 class Networks:
-    """A set of networks, and whether Unix sockets belong to it.
+    """A set of networks, possibly with Unix sockets.
 
     Args:
-        texts: CIDRs or single addresses, or ``unix``.
+        texts: CIDRs, single addresses, or ``unix``.
 
     Raises:
-        SettingsError: one is neither.
+        SettingsError: a text is none of these.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -79,7 +79,7 @@ class Networks:
             try:
                 self._networks.append(ip_network(text))
             except ValueError as error:
-                shown = f"{text!r} is no network such as 10.0.0.0/8, and not unix"
+                shown = f"{text!r} is neither a network such as 10.0.0.0/8 nor unix"
                 raise SettingsError(f"--trusted-proxies: {shown}: {error}") from None
 
     def __bool__(self) -> bool:

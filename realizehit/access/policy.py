@@ -1,4 +1,4 @@
-"""What the files of a server say about access, read as a whole: a reload has all of it or nothing."""
+"""The access policy of a server, read from files: a reload replaces all of it or nothing."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Policy(NamedTuple):
 
     Attributes:
         rules: what may be subscribed to; ``None`` for everything.
-        tokens: checks tokens; ``None`` where none are taken.
-        keys: who may publish, which is nobody where the file has no key; ``None`` where no file is configured.
+        tokens: verifies tokens; ``None`` if no tokens are accepted.
+        keys: the API keys; nobody may publish if there are none; ``None`` if no file is configured.
     """
 
     rules: Rules | None
@@ -38,7 +38,7 @@ def load_policy(settings: Settings, before: Policy | None = None) -> Policy:
 
     Args:
         settings: what was configured.
-        before: what holds until now; keys keep the bounds that they had there and have none of any more.
+        before: the policy until now; keys that lost a bound since then keep it.
 
     Raises:
         SettingsError: a file cannot be read or is wrong, or settings contradict each other.
@@ -46,11 +46,13 @@ def load_policy(settings: Settings, before: Policy | None = None) -> Policy:
     rules = load_rules(settings, identity_keys(settings))
     keys = None if settings.keys is None else read_keys(read_toml(settings.keys), settings.keys)
     if settings.insecure_publish and keys is not None:
-        raise SettingsError("--insecure-publish lets everybody publish, and --keys only those with a key; choose one")
+        raise SettingsError("--insecure-publish lets everybody publish, --keys only clients with a key; choose one")
     if keys is not None and before is not None and before.keys is not None:
         keys, kept = keys.bounded_by(before.keys)
         for name, bound, lift in kept:
-            text = "%s: the key %s lost its %s, as in a file that is cut off, so the former stays; to lift it write %s"
+            text = (
+                "%s: the key %s lost its %s, as in a file that is cut off, so the old one stays; to remove it, write %s"
+            )
             logger.warning(text, settings.keys, name, bound, lift)
     return Policy(rules, _tokens(settings), keys)
 
@@ -88,7 +90,7 @@ def identity_keys(settings: Settings) -> frozenset[str]:
     """Return the keys by which clients are identified.
 
     Raises:
-        SettingsError: a pair cannot be used, or a key comes from two sources.
+        SettingsError: a pair is wrong, or a key comes from two sources.
     """
     headers, claims = header_names(settings), _claims(settings)
     twice = sorted(headers.keys() & claims.keys())
@@ -102,10 +104,10 @@ def load_rules(settings: Settings, keys: Collection[str] | None) -> Rules | None
 
     Args:
         settings: name the file of grants, if there is one.
-        keys: by which clients are identified; ``None`` where that is not known.
+        keys: by which clients are identified; ``None`` if unknown.
 
     Returns:
-        The rules; ``None`` where everything may be subscribed to.
+        The rules; ``None`` if everything may be subscribed to.
 
     Raises:
         SettingsError: the file cannot be read or is wrong.
@@ -123,12 +125,12 @@ def header_names(settings: Settings) -> dict[str, str]:
     """Return the header for each identity key.
 
     Raises:
-        SettingsError: a pair or a header's name cannot be used.
+        SettingsError: a pair or the name of a header is wrong.
     """
     names = pairs(settings.identify, "--identify", "user=X-User")
     for name in names.values():
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-            raise SettingsError(f"--identify: {name!r} is no header's name")
+            raise SettingsError(f"--identify: {name!r} is not the name of a header")
     return names
 
 
@@ -146,7 +148,7 @@ def _tokens(settings: Settings) -> TokenVerifier | None:
         material = (settings.jwt_secret or "").encode()
     else:
         material = _read(settings.jwt_key_file).rstrip(b"\r\n")  # as an editor leaves it
-        if material.removeprefix(codecs.BOM_UTF8).isascii():  # what is no text has no mark
+        if material.removeprefix(codecs.BOM_UTF8).isascii():  # binary keys have no byte order mark
             material = material.removeprefix(codecs.BOM_UTF8)
     return TokenVerifier(
         material,
@@ -169,7 +171,7 @@ def read_toml(path: str) -> dict[str, Any]:
     """Read a TOML file of grants or keys.
 
     Raises:
-        SettingsError: it cannot be read, is no TOML, or cut off could allow more.
+        SettingsError: it cannot be read, is not TOML, or would allow more if it were cut off.
     """
     try:
         text = _read(path).decode("utf-8-sig")  # some editors write a byte order mark

@@ -1,8 +1,8 @@
-"""What is refused is logged: who asked, under which names, why, and which setting would let it pass.
+"""Counts and logs refusals: which peer and host, why, and which setting would allow the request.
 
-A browser tells its user nothing but "closed with 1006" when a WebSocket is refused, so the server's log is where the
-cause can be found. Everybody can cause these lines: one for each reason is written now and then, the others are
-counted. What a request says is escaped and cut short, and secrets in it are masked.
+When a WebSocket is refused, a browser shows only "closed with 1006", so the cause must be in the server's log.
+Everybody can cause these lines, so they are bounded: one line per reason and interval, and a count of the others. Text
+from requests is escaped and cut short, and secrets are masked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from realizehit.errors import AccessDenied
 
 logger: Final = logging.getLogger(__name__)
 
-LONGEST: Final = 200  # characters shown of a value that a stranger sent
+LONGEST: Final = 200  # characters shown of a value from a request
 
 REASONS: Final = (
     "too_many_connections", "too_many_per_address", "too_many_handshakes", "origin", "host", "bad_identity",
@@ -31,18 +31,16 @@ REASONS: Final = (
 )  # fmt: skip
 """Why a request was refused or a connection ended, as metrics call it; every limit has its own reason."""
 
-_NGINX_HOST: Final = (
-    "let the proxy pass the name on under which it was asked for (nginx: proxy_set_header Host $http_host)"
-)
+_NGINX_HOST: Final = "let the proxy pass the Host on that it was asked for (nginx: proxy_set_header Host $http_host)"
 _NGINX_UPGRADE: Final = (
-    "a proxy has to pass the upgrade on (nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    "a proxy must pass the upgrade on (nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
     'proxy_set_header Connection "upgrade")'
 )
 
 _NOT_LOGGED: Final = frozenset(("no_room",))
-"""Reasons that are logged where they arise."""
+"""Reasons whose log line is written elsewhere."""
 
-_CURES: Final = {
+_ADVICE: Final = {
     "too_many_connections": "raise --max-connections, or start more workers or servers",
     "too_many_per_address": "raise --max-per-address, or name this address in --trusted-proxies if it is a proxy's",
     "too_many_handshakes": "raise --max-handshakes",
@@ -56,18 +54,18 @@ _CURES: Final = {
     "late_head": "raise --handshake-timeout if clients are that slow",
     "late_request": "raise --request-timeout if clients are that slow",
     "unread_answer": "raise --request-timeout if clients read that slowly",
-    "bad_identity": "the proxy has to set each header of --identify once, to a value that can stand in a pattern",
+    "bad_identity": "the proxy must set each header of --identify once, to a value that a pattern can have",
     "bad_token": "compare --jwt-algorithm, --jwt-audience, --jwt-issuer, --jwt-leeway and the key with the issuer's",
     "not_granted": "add a grant to the file of --grants; 'realizehit can' explains each decision",
     "protected": "make a key with 'realizehit gen-key' and name its file with --keys, or set --insecure-publish",
     "bad_key": "the file of --keys has the keys that may publish; 'realizehit gen-key' makes one",
     "key_not_granted": "add the pattern to the grants of this key in the file of --keys",
     "key_rate": "raise the rate of this key in the file of --keys",
-    "session": "a proxy or a client has to send the same Origin, identity headers and token with each request",
+    "session": "the client, and a proxy, must send the same Origin, identity headers and token with each request",
     "bad_handshake": f"clients connect to /ws by WebSocket; {_NGINX_UPGRADE}",
-    "malformed": "nothing to set: this is no HTTP, or TLS where none is served (--tls-cert)",
+    "malformed": "nothing to set: this is not HTTP, or it is TLS and the server has none (--tls-cert)",
     "console": "the console is for browsers on the server's own machine; from elsewhere use a tunnel (ssh -L)",
-    "invalid": "nothing to set: the publisher is told what is wrong",
+    "invalid": "nothing to set: the response tells the publisher what is wrong",
 }
 
 
@@ -115,10 +113,10 @@ class Refusals:
 
 
 class RefusalLog:
-    """Writes at most one line for each reason in an interval, and how many it left out.
+    """Writes at most one line per reason and interval, with the number of lines that were left out.
 
     Args:
-        clock: seconds of a clock that never goes back.
+        clock: seconds of a monotonic clock.
         interval: seconds between two lines for the same reason.
     """
 
@@ -128,15 +126,15 @@ class RefusalLog:
     def note(
         self, reason: str, *, peer: str | None = None, headers: Mapping[bytes, bytes] | None = None, detail: str = ""
     ) -> None:
-        """Take note of a refusal.
+        """Log a refusal.
 
         Args:
             reason: one of `REASONS`, or another fixed name.
-            peer: where the connection comes from, see `realizehit.access.peers`; ``None`` where that is not known.
-            headers: of the request, by lower-case name; ``None`` where there is none.
+            peer: where the connection comes from, see `realizehit.access.peers`; ``None`` if unknown.
+            headers: of the request, by lower-case name; ``None`` without a request.
             detail: what was wrong.
 
-        Cost: a line for the first in an interval; for every other one a counter.
+        Cost: one line for the first refusal of an interval; the others are counted only.
         """
         if reason in _NOT_LOGGED:
             return
@@ -148,18 +146,18 @@ class RefusalLog:
             )
 
     def tick(self) -> None:
-        """Say how many refusals were left out of which nothing was said since; to be called now and then."""
+        """Log how many lines were left out, where no later line has told it; to be called regularly."""
         for reason, left_out in self._seldom.overdue():
             text = "refused: %s, %d more since the last line; %s"
             fields = {"reason": reason, "left_out": left_out}
-            logger.warning(text, reason, left_out, _CURES.get(reason, _SEE), extra={"fields": fields})
+            logger.warning(text, reason, left_out, _ADVICE.get(reason, _SEE), extra={"fields": fields})
 
 
-_SEE: Final = "docs/access.md says what it means"
+_SEE: Final = "docs/access.md explains the reason"
 
 
 def describe(reason: str, *, peer: str | None, headers: Mapping[bytes, bytes] | None, detail: str = "") -> str:
-    """Return a text about a refusal: the reason, who asked, what was wrong, and what to set; see `RefusalLog.note`."""
+    """Return the text of a line: the reason, the peer and hosts, what was wrong, and what to set."""
     headers = headers or {}
     who = [] if peer is None else [f"peer {_peer(peer)}"]
     who += [
@@ -168,17 +166,17 @@ def describe(reason: str, *, peer: str | None, headers: Mapping[bytes, bytes] | 
         if name in headers and (name != b"sec-fetch-site" or b"origin" not in headers)
     ]
     what = f"{reason}; {', '.join(who)}" if who else reason
-    if detail and reason != "host":  # whose cure says it all
-        # Written like this, the header's name would have the rest of the line masked.
+    if detail and reason != "host":  # the advice has the detail already
+        # With the colon, the rest of the line would be masked as a secret.
         text = masked(detail[: 2 * LONGEST].replace("Authorization:", "Authorization"))
         what += f"; {text.encode('ascii', 'backslashreplace').decode()}"
-    return f"{what}; {_cure(reason, peer, headers)}"
+    return f"{what}; {_advice(reason, peer, headers)}"
 
 
 def _fields(
     reason: str, peer: str | None, headers: Mapping[bytes, bytes] | None, left_out: int
 ) -> dict[str, str | int]:
-    """Return what a log line in JSON has besides its text."""
+    """Return the fields of a log line in JSON."""
     fields: dict[str, str | int] = {"reason": reason, "left_out": left_out}
     if peer is not None:
         fields["peer"] = _peer(peer)
@@ -189,13 +187,13 @@ def _fields(
 
 
 def shown(value: bytes) -> str:
-    """Return a header's value as a log may show it: quoted, escaped, cut short, without secrets."""
+    """Return a header's value for a log: quoted, escaped, cut short, secrets masked."""
     text = masked(value[: 4 * LONGEST].decode("latin-1"))
     return ascii(text if len(text) <= LONGEST else text[:LONGEST] + "...")
 
 
 def shown_channel(channel: bytes) -> str:
-    """Return a channel as a log may show it: cut short."""
+    """Return a channel for a log: cut short."""
     text = channel.decode("ascii")
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
@@ -204,20 +202,20 @@ def _peer(peer: str) -> str:
     return {UNIX: "a Unix socket", UNKNOWN: "unknown"}.get(peer, peer[:LONGEST])
 
 
-def _cure(reason: str, peer: str | None, headers: Mapping[bytes, bytes]) -> str:
+def _advice(reason: str, peer: str | None, headers: Mapping[bytes, bytes]) -> str:
     if reason == "origin":
-        return _origin_cure(peer, headers)
+        return _origin_advice(peer, headers)
     if reason == "host":
-        return _host_cure(peer, headers)
-    return _CURES.get(reason, _SEE)
+        return _host_advice(peer, headers)
+    return _ADVICE.get(reason, _SEE)
 
 
-def _origin_cure(peer: str | None, headers: Mapping[bytes, bytes]) -> str:
+def _origin_advice(peer: str | None, headers: Mapping[bytes, bytes]) -> str:
     origin = headers.get(b"origin")
     if origin is None:
-        return "a page of another site asks without saying which one; only --allow-origin '*' lets it in"
+        return "the page of another site, which the browser does not name; only --allow-origin '*' allows it"
     if origin == b"null":
-        return "--allow-origin null lets every page in that has no origin of its own, whoever made it"
+        return "--allow-origin null allows every page without an origin, such as sandboxed frames of anybody"
     named = f"set --allow-origin {_argument(origin)} if this page may use the server"
     if peer is None or not (is_loopback(peer) or b"x-forwarded-for" in headers or b"forwarded" in headers):
         return f"{named}, or, if it is the server's own page behind a proxy, {_NGINX_HOST}"
@@ -227,10 +225,10 @@ def _origin_cure(peer: str | None, headers: Mapping[bytes, bytes]) -> str:
     )
 
 
-def _host_cure(peer: str | None, headers: Mapping[bytes, bytes]) -> str:
+def _host_advice(peer: str | None, headers: Mapping[bytes, bytes]) -> str:
     host = headers.get(b"host", b"")
     return (
-        "the server listens on loopback alone and does not know this Host: set --endpoint "
+        "the server listens on loopback only and does not know this Host: set --endpoint "
         f"{_argument(b'wss://' + host)} if that is its public name, or name the proxy before it with --trusted-proxies "
         f"{_network(peer)}, or its pages with --allow-origin {_argument(b'https://' + host)}"
     )

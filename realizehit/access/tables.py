@@ -1,8 +1,8 @@
-"""The files of grants and of keys: lists of TOML tables of one name, and nothing else.
+"""The files of grants and of keys: each is a list of TOML tables of one name.
 
-A file that was cut off, by a full disk or while it is written, must not allow more than was meant. What is in brackets
-or braces says where it ends, and cut off is no TOML; so what allows something is written like that, and not as lines
-of a table that could be fewer.
+A file that is cut off, by a full disk or while it is written, must not allow more than the whole file. Text in brackets
+or braces is not valid TOML when it is cut off. So patterns and grants must be written in these, and not as the lines of
+a table, some of which could be missing.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def parse(text: str, where: str) -> dict[str, Any]:
     """Parse a file of grants or keys.
 
     Args:
-        text: what is in it.
-        where: the file, for errors.
+        text: its content.
+        where: its name, for errors.
 
     Raises:
-        SettingsError: it is no TOML, or written so that it would be another one if it were cut off.
+        SettingsError: it is not TOML, or it would allow more if it were cut off.
     """
     try:
         table = tomllib.loads(text)
@@ -39,7 +39,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         line = text.count("\n", 0, found.start()) + 1
         raise SettingsError(
             f'{where}: line {line}: write a pattern in braces, pattern = {{kind = "news"}}, and grants in brackets: '
-            "were the file cut off within a table of its own, it would allow more"
+            "if the file were cut off inside a table, it would allow more"
         )
     if _UNFINISHED_RATE.search(text) is not None:
         raise SettingsError(f"{where}: the last line, rate, does not end: end the file with a line break")
@@ -47,15 +47,15 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 
 def read_tables(table: Mapping[str, Any], name: str, where: str) -> Iterator[tuple[str, Any]]:
-    """Yield each ``[[name]]`` of a file, unchecked, with the place that errors about it name.
+    """Yield each ``[[name]]`` of a file, unchecked, with its place for errors.
 
     Args:
-        table: what TOML made of the file.
-        name: of its tables, in the singular.
-        where: the file, for errors.
+        table: the parsed file.
+        name: the name of its tables, in the singular.
+        where: the file's name, for errors.
 
     Raises:
-        SettingsError: there is something else in it, or it is no list.
+        SettingsError: the file has anything else, or the name is not a list of tables.
     """
     unknown = set(table) - {name}
     if unknown:

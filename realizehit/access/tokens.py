@@ -23,16 +23,16 @@ ALGORITHMS: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
 MAX_TOKEN: Final = 8 * 1024  # bytes
-_LARGEST: Final = 2**53 - 1  # beyond it, numbers that differ are one to whoever reads JSON numbers as doubles
+_LARGEST: Final = 2**53 - 1  # different larger numbers are equal to software that reads JSON numbers as doubles
 
 
 class Token(NamedTuple):
-    """What a token says.
+    """The content of a valid token.
 
     Attributes:
         identity: who the client is.
         expires: seconds since 1970.
-        proof: the mark of the key that it was checked with, see `TokenVerifier.knows`.
+        proof: the mark of the key that verified it, see `TokenVerifier.knows`.
     """
 
     identity: Identity
@@ -41,17 +41,17 @@ class Token(NamedTuple):
 
 
 class TokenVerifier:
-    """Checks tokens and reads the identity from their claims.
+    """Verifies tokens and reads the identity from their claims.
 
     Args:
         material: a secret, a public key in PEM, or a JWKS.
-        algorithms: those that a token may use; secrets and public keys do not mix.
+        algorithms: that a token may use; either all use a secret or all use public keys.
         claims: the claim for each identity key.
-        audience, issuer: what a token must be for and from; ``None`` for anything.
+        audience, issuer: that a token must have; ``None`` for any.
         leeway: seconds by which clocks may differ.
 
     Raises:
-        SettingsError: the key does not go with the algorithms, or cannot be read.
+        SettingsError: the key does not fit the algorithms, or cannot be read.
     """
 
     def __init__(
@@ -73,25 +73,25 @@ class TokenVerifier:
         self._issuer = issuer
         self._leeway = leeway
         self._keys: Mapping[str | None, Any] = _read_key(material, self._algorithms)
-        # PyJWT demands an audience of a token only where one is expected, and refuses any other.
+        # PyJWT refuses a token for another audience, but not a token without one, unless that is required here.
         required = ["exp", *(["aud"] if audience else []), *(["iss"] if issuer else [])]
-        # What a subject may be is said by `_exact`: issuers write numbers, too.
+        # `_exact` checks the subject, since some issuers write it as a number, which PyJWT would refuse.
         self._options: Any = {"require": required, "verify_sub": False}
         self._marks = {kid: _mark(kid, key) for kid, key in self._keys.items()}
         self._known = frozenset(self._marks.values())
 
     def knows(self, mark: bytes) -> bool:
-        """Whether a key is still one that tokens are checked with, by the mark that its tokens have."""
+        """Whether a key is still in use, by its mark."""
         return mark in self._known
 
     def verify(self, text: str) -> Token:
-        """Check a token.
+        """Verify a token.
 
         Raises:
-            AccessDenied: ``not-authenticated``; it proves nothing. The text says why and holds nothing of it.
+            AccessDenied: ``not-authenticated``; the token is not valid. The text says why, without parts of the token.
         """
         if len(text) > MAX_TOKEN:
-            raise _refused(f"the token has {len(text)} characters; at most {MAX_TOKEN} are taken")
+            raise _refused(f"the token has {len(text)} characters; at most {MAX_TOKEN} are accepted")
         jwt = self._jwt
         try:
             kid = self._kid_for(jwt.get_unverified_header(text))
@@ -112,7 +112,7 @@ class TokenVerifier:
             key: _exact(claim, claims[claim]) for key, claim in self._claims.items() if claims.get(claim) is not None
         }
         try:
-            expires = float(claims["exp"])  # a whole number, as PyJWT has seen to
+            expires = float(claims["exp"])  # a whole number: PyJWT has checked that
         except OverflowError:
             raise _refused("the token's exp is out of range") from None
         return Token(identity_of(values, "the token"), expires + self._leeway, self._marks[kid])
@@ -127,7 +127,7 @@ class TokenVerifier:
 
 
 def _mark(kid: str | None, key: Any) -> bytes:
-    """Return what tells a key from others, and a reload keeps where the key stays."""
+    """Return the mark of a key: it differs between keys and stays the same over a reload."""
     if not isinstance(key, bytes):
         from cryptography.hazmat.primitives import serialization
 
@@ -139,7 +139,7 @@ def _exact(claim: str, value: Any) -> Any:
     """Return a claim that may be part of an identity.
 
     Raises:
-        AccessDenied: ``bad-request``; two subjects that differ could be read as one.
+        AccessDenied: ``bad-request``; different values of it could be taken for the same.
     """
     if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) > _LARGEST):
         text = f"the token: the claim {claim} is neither text nor a whole number up to 2^53 - 1"
@@ -148,25 +148,27 @@ def _exact(claim: str, value: Any) -> Any:
 
 
 def _read_key(material: bytes, algorithms: Sequence[str]) -> Mapping[str | None, Any]:
-    """Return the keys by their ``kid``, or the one that serves for all under ``None``."""
+    """Return the keys by their ``kid``; a single key for all tokens stands under ``None``."""
     import jwt
 
     unknown = [name for name in algorithms if name not in ALGORITHMS]
     if unknown or not algorithms:
-        raise SettingsError(f"--jwt-algorithm: {', '.join(unknown) or 'nothing'} is none of {', '.join(ALGORITHMS)}")
+        raise SettingsError(f"--jwt-algorithm: {', '.join(unknown) or 'nothing'} is not one of {', '.join(ALGORITHMS)}")
     secret = [name in SECRET_ALGORITHMS for name in algorithms]
     if any(secret) and not all(secret):
-        raise SettingsError("--jwt-algorithm: a secret (HS…) and public keys do not mix: a public key is no secret")
+        raise SettingsError(
+            "--jwt-algorithm: use either a secret (HS…) or public keys, not both: a public key is not secret"
+        )
     if all(secret):
         needed = max(int(name[2:]) // 8 for name in algorithms)
         if len(material) < needed:
             raise SettingsError(f"the JWT secret has {len(material)} bytes; {max(algorithms)} needs {needed} or more")
         if b"-----BEGIN" in material:
-            raise SettingsError("the JWT secret is a key in PEM; --jwt-algorithm must name those of public keys")
+            raise SettingsError("the JWT secret is a key in PEM; --jwt-algorithm must name algorithms of public keys")
         if _is_public(material) or not _is_secret(jwt, material):
             raise SettingsError(
-                "the JWT secret is a public key or a set of keys, which is no secret; --jwt-algorithm must name "
-                "those of public keys"
+                "the JWT secret is a public key or a set of keys, which is not secret; --jwt-algorithm must name "
+                "algorithms of public keys"
             )
         return {None: material}
     missing = [name for name in algorithms if name not in jwt.algorithms.get_default_algorithms()]
@@ -180,12 +182,12 @@ def _read_key(material: bytes, algorithms: Sequence[str]) -> Mapping[str | None,
         names = ", ".join(algorithms)
         raise SettingsError(f"the JWT key is neither a public key in PEM for {names}, nor a JWKS: {error}") from None
     if any(hasattr(key, "private_bytes") for key in keys):
-        raise SettingsError("the JWT key is a private key; a server needs the public one alone")
+        raise SettingsError("the JWT key is a private key; the server needs only the public key")
     return {None: material}
 
 
 def _is_public(material: bytes) -> bool:
-    """Whether what was given as a secret is a JWK, a JWKS, an SSH key or a key in DER, which everybody may have."""
+    """Whether a secret is in fact a JWK, a JWKS, an SSH key or a key in DER, which may be public."""
     text = material.removeprefix(b"\xef\xbb\xbf").strip()
     if text.startswith((b"{", b"[")):
         try:
@@ -202,7 +204,7 @@ def _is_public(material: bytes) -> bool:
 
 
 def _is_secret(jwt: Any, material: bytes) -> bool:
-    """Whether the library takes it for a secret; what it refuses with each token is refused at the start."""
+    """Whether PyJWT accepts it as a secret; otherwise it would refuse it with each token."""
     try:
         jwt.get_algorithm_by_name("HS256").prepare_key(material)
     except jwt.PyJWTError:
@@ -211,7 +213,7 @@ def _is_secret(jwt: Any, material: bytes) -> bool:
 
 
 def _is_der(data: bytes) -> bool:
-    """Whether bytes are one ASN.1 sequence from their first to their last, as keys and certificates are."""
+    """Whether the bytes are exactly one ASN.1 sequence, as keys and certificates are."""
     if len(data) < 4 or data[0] != 0x30:
         return False
     if data[1] < 0x80:
@@ -226,7 +228,7 @@ def _read_set(keys: jwt.PyJWKSet, algorithms: Sequence[str]) -> Mapping[str | No
         if key.key_type == "oct" or key.algorithm_name not in algorithms or key.public_key_use == "enc":
             continue
         if key.key_id is None and len(keys.keys) > 1:
-            raise SettingsError("the JWKS has several keys, and one of them no kid")
+            raise SettingsError("the JWKS has several keys, and one of them has no kid")
         found[key.key_id] = key
     if not found:
         raise SettingsError(f"the JWKS has no public key for {', '.join(algorithms)}")
@@ -234,13 +236,13 @@ def _read_set(keys: jwt.PyJWKSet, algorithms: Sequence[str]) -> Mapping[str | No
 
 
 def _why(jwt: Any, error: Exception) -> str:
-    """Say what is wrong in words of our own: the library's can hold parts of the token."""
+    """Say what is wrong in our own words: the library's text can contain parts of the token."""
     reasons = {
         jwt.ExpiredSignatureError: "the token has expired",
         jwt.ImmatureSignatureError: "the token is not valid yet",
         jwt.InvalidAudienceError: "the token is for another audience",
         jwt.InvalidIssuerError: "the token is from another issuer",
-        jwt.MissingRequiredClaimError: "the token lacks a claim: exp, and aud and iss where they are expected",
+        jwt.MissingRequiredClaimError: "the token lacks a claim: exp, or aud or iss where these are required",
         jwt.InvalidAlgorithmError: "the token's algorithm is not allowed",
         jwt.InvalidSignatureError: "the token's signature is wrong",
     }

@@ -95,7 +95,7 @@ class Bus(ABC):
 
     @property
     def followed_shapes(self) -> tuple[bytes, ...]:
-        """Shapes of wildcard subscriptions by which publications of this bus are projected now."""
+        """Shapes of wildcard subscriptions that are in use, as far as this bus publishes to these."""
         return ()
 
     @property

@@ -125,8 +125,8 @@ class RedisBus(Bus):
 
     @property
     def followed_shapes(self) -> tuple[bytes, ...]:
-        """Shapes by which publications are projected now; none while there is no publishing connection."""
-        return self._pipeline.shapes if self._pipeline else ()
+        """Shapes that are in use; none while there is no publishing connection. See `Bus.followed_shapes`."""
+        return self._pipeline.registered if self._pipeline else ()
 
     @property
     def projected(self) -> ProjectionCounts:

@@ -1,6 +1,6 @@
-"""The commands: `realizehit-server` runs a server, `realizehit` publishes, subscribes and looks things up.
+"""The commands: `realizehit-server` runs a server; `realizehit` publishes, subscribes, and has small tools.
 
-Each command is a module of its own and imported when it is called: looking up an id does not load a web server.
+Each command is a module that is imported when the command is called: showing an id does not load a web server.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from realizehit.cli.streams import with_streams
 from realizehit.common.children import leave_working_directory
 
-_SUBCOMMANDS = {"check-config", "healthcheck"}  # of `realizehit-server`, which serve nobody
+_SUBCOMMANDS = {"check-config", "healthcheck"}  # of `realizehit-server`; they do not serve
 
 
 def server() -> None:
@@ -25,10 +25,10 @@ def server() -> None:
 
 
 def prepare(words: Sequence[str]) -> None:
-    """Do what a server's process does first; see `realizehit.cli.pid1`.
+    """Prepare a server's process: handle signals, and run under an init if this is process 1. See `pid1`.
 
     Args:
-        words: what follows the command's name.
+        words: the arguments of the command.
     """
     from realizehit.cli.pid1 import exit_on_signals, run_under_init
 
@@ -44,7 +44,7 @@ def client(prog_name: str = "realizehit") -> None:
     elif os.getpid() == 1:
         from realizehit.cli.pid1 import run_under_init
 
-        run_under_init()  # whose child ends with a signal as a command elsewhere does
+        run_under_init()  # its child ends by a signal as a command outside a container does
     from realizehit.cli.main import main
 
     with_streams(lambda: main(prog_name=prog_name))

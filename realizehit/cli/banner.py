@@ -1,4 +1,4 @@
-"""What a server says when it serves: where it is, and lines to paste into another terminal."""
+"""What a server prints when it is ready: its addresses, and commands to paste into another terminal."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _BODY: Final = '{"pattern": {"kind": "news", "channel": "CNN"}, "payload": {"tit
 
 
 def public_ws(settings: Settings, listens: str) -> str:
-    """Return the address that WebSocket clients should use: the public one where there is one."""
+    """Return the address that WebSocket clients should use: the public one if it is set."""
     given = settings.endpoint_ws or settings.endpoint
     return ws_endpoint(given) if given else listens
 
 
 def public_api(settings: Settings, listens: str) -> str:
-    """Return the address that publishers should use: the public one where there is one."""
+    """Return the address that publishers should use: the public one if it is set."""
     given = settings.endpoint_api or settings.endpoint
     return api_endpoint(given, settings.prefix) if given else listens
 
 
 def console_url(listens: str) -> str:
-    """Return the console's address: where the server listens, since only browsers on its machine get the page."""
+    """Return the console's address: where the server listens, because only browsers on its machine get the page."""
     return api_endpoint(urljoin(listens, PATH))
 
 
@@ -49,13 +49,13 @@ def subscribe_line(ws: str) -> str:
 
 
 def curl_line(api: str, *, key: bool = False) -> str:
-    """Return the command that publishes at that address, with the key that the environment has where one is needed."""
+    """Return the command that publishes at that address; if a key is needed, with the key from the environment."""
     login = '-H "Authorization: Bearer $REALIZEHIT_KEY" ' if key else ""
     return f"curl {shlex.quote(api)} {login}-H 'Content-Type: application/json' -d '{_BODY}'"
 
 
 def doubts(settings: Settings) -> list[str]:
-    """Return what is probably not meant: settings that can be used and let more in, or less, than it seems."""
+    """Return warnings about settings that are valid and allow more, or less, than they seem to."""
     exposed = not is_own_name(settings.host)
     found = []
     if exposed and settings.grants is None and settings.role != "api":
@@ -83,19 +83,19 @@ def doubts(settings: Settings) -> list[str]:
 
 
 def warn(settings: Settings) -> None:
-    """Log each of the doubts."""
+    """Log each warning."""
     for doubt in doubts(settings):
         logger.warning("%s", doubt)
 
 
 def announce(settings: Settings, ws: str, api: str, listens: Sequence[str] = ()) -> None:
-    """Tell where the server is: as text on standard output, or as a log line where logs are JSON.
+    """Print the server's addresses on standard output; if logs are JSON, write one log line instead.
 
     Args:
         settings: the server's.
         ws: the URL for WebSocket clients.
         api: the URL for publishers.
-        listens: the addresses and ports; they are told where one name stands for several.
+        listens: the addresses and ports; they are shown if a name has several addresses.
     """
     here = ws
     ws, api = public_ws(settings, ws), public_api(settings, api)
@@ -125,5 +125,5 @@ def announce(settings: Settings, ws: str, api: str, listens: Sequence[str] = ())
         lines += ["", how, f"  {curl_line(api, key=settings.keys is not None)}"]
     try:
         click.echo("\n".join([*lines, ""]))
-    except OSError:  # nobody reads it: no reason not to serve, nor to fail at the end over what could not be written
+    except OSError:  # standard output is closed: serve anyway, and do not fail at exit because of unwritten output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,7 +17,7 @@ from realizehit.settings import GROUPS, OPTIONS, Settings, flag_of, variable_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-MIN_WIDTH = 120  # columns, where the output is no terminal and nothing needs to be folded
+MIN_WIDTH = 120  # columns, if the output is not a terminal
 
 
 @click.command(cls=GroupedCommand, groups=GROUPS)
@@ -27,7 +27,7 @@ MIN_WIDTH = 120  # columns, where the output is no terminal and nothing needs to
     "patterns",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Tell instead whether a client may subscribe to this, and why; may be repeated for more filters.",
+    help="Instead, tell whether a client may subscribe to this, and why; may be repeated for more filters.",
 )
 @click.option(
     "--identity", "identities", metavar="KEY=VALUE", multiple=True,
@@ -38,10 +38,10 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
     """Show each setting, its value and where it comes from, and what the server would do; or say what is wrong.
 
     What the server would do: where it listens, who may publish and subscribe, which pages may use it. Nothing is
-    started or connected. Passwords are not shown. The exit status is 2 where the settings cannot be used.
-    What can be used and is probably not meant is told on standard error.
-    With --pattern the answer to a subscription is told instead, with the grant that allows it or the nearest one that
-    does not; the exit status is then 0 for yes and 1 for no.
+    started or connected. Passwords are not shown. The exit status is 2 if the settings cannot be used.
+    Warnings about settings that are probably a mistake go to standard error.
+    With --pattern the command answers instead whether a client may subscribe, with the grant that allows it or the
+    nearest one that does not; the exit status is then 0 for yes and 1 for no.
     """
     if identities and not patterns:
         raise click.UsageError("--identity goes with --pattern")
@@ -76,14 +76,14 @@ def check_config(ctx: click.Context, /, patterns: tuple[str, ...], identities: t
     lines = list(summary(settings, os.environ))
     for line in lines:
         told.add_row(*line)
-    # Scripts read the table from standard output, and find nothing else there.
+    # Scripts read the table from standard output, so everything else goes to standard error.
     _console(max(len(text) for _, text in lines), stderr=True).print(told, markup=False, highlight=False)
     for doubt in doubts(settings):
         click.echo(f"Warning: {doubt}", err=True)
 
 
 def _console(widest: int, *, stderr: bool = False) -> Console:
-    """Return where to print; what is no terminal is as wide as what is printed, so that nothing is folded.
+    """Return where to print; if that is not a terminal, it is wide enough that nothing is folded.
 
     Args:
         widest: characters of the longest text.

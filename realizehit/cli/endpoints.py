@@ -1,4 +1,4 @@
-"""Addresses as people write them, made into the URLs that clients use."""
+"""Makes the URLs that clients use from addresses as people write them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def ws_endpoint(given: str) -> str:
     """Return the WebSocket URL of an address: ``https://example.org`` is ``wss://example.org/ws``.
 
     Raises:
-        SettingsError: it is no address; the text says what is wrong with it. Whether its scheme can be used, the
-            clients say.
+        SettingsError: it is not an address; the text says what is wrong. The clients check the scheme.
     """
     parts = _split(given, "ws", _WS)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)

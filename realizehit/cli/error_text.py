@@ -1,4 +1,4 @@
-"""What a failure of a client is to the person at the terminal: its text, what may help, and its stable code."""
+"""Describes a client's error for the person at the terminal: its text, what may help, and its stable code."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from urllib.request import getproxies, proxy_bypass
 from realizehit.common.causes import causes_of
 from realizehit.errors import ClientError, Disconnected, LoadTestError, RealizehitError, ServerUnavailable
 
-SHORT: Final = 5.0  # seconds to wait that are not worth a word
+SHORT: Final = 5.0  # seconds; a shorter wait is not mentioned
 
 _URL: Final = re.compile(r"\b(?:http|ws)s?://[^\s;]+")
 _UNKNOWN_ISSUER: Final = (18, 19, 20, 21)  # OpenSSL's codes for a certificate whose authority is not trusted
-_NO_HTTP: Final = ("InvalidMessage", "RemoteProtocolError")  # what the libraries raise for an answer that is no HTTP
+_NO_HTTP: Final = ("InvalidMessage", "RemoteProtocolError")  # what the libraries raise for an answer that is not HTTP
 
 
 def describe_error(error: RealizehitError) -> str:
-    """Return one line: what went wrong, what to look at, and the code in parentheses where there is one."""
+    """Return one line: what went wrong, what to check, and the code in parentheses if the error has one."""
     advice = _advice(error)
     return f"{error}{f'; {advice}' if advice else ''}{f'  ({error.code})' if error.code else ''}"
 
@@ -45,7 +45,7 @@ def _advice(error: RealizehitError) -> str:
 
 
 def _proxy(text: str) -> str:
-    """Return what to look at where the first URL in a text is one that the environment sends through a proxy."""
+    """Return advice if the environment sends the first URL in a text through a proxy; otherwise an empty text."""
     found = _URL.search(text)
     if found is None:
         return ""

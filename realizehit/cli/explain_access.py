@@ -27,10 +27,10 @@ def explain_access(
 
     Args:
         settings: the server's.
-        patterns: its filters.
-        identities: what the client is, as ``key=value``.
-        complete: whether the settings are known to be all of the server's, so that it identifies by nothing else.
-        lacking: further keys of identities.
+        patterns: the filters of the pattern.
+        identities: the client's identity, as ``key=value``.
+        complete: whether these are all settings of the server, so that it identifies clients by nothing else.
+        lacking: keys of identities that this client does not have.
 
     Raises:
         click.UsageError: an argument or the file of grants cannot be used.
@@ -40,7 +40,8 @@ def explain_access(
     from realizehit.access.policy import identity_keys, load_rules
     from realizehit.pattern import is_reserved
 
-    channel = pattern_from(patterns).channel.encode()
+    pattern = pattern_from(patterns)
+    channel = pattern.channel.encode()
     try:
         said = pairs([part for text in identities for part in text.split(",")], "--identity", "user=42")
         identity = identity_of(said, "--identity")
@@ -55,6 +56,8 @@ def explain_access(
         raise click.UsageError(f"--identity: the server does not identify clients by {key!r}, but by {by}")
     if is_reserved(channel):
         decision = Decision(False, "this is the servers' own; with --console, clients on their machine may have it")
+    elif pattern.has_wildcard and not settings.wildcards:
+        decision = Decision(False, "this server does not serve wildcards (--no-wildcards)")
     elif rules is None:
         decision = Decision(True, "there are neither grants nor identities, and everybody may have everything")
     else:
@@ -92,10 +95,10 @@ def can(
 ) -> None:
     """Tell whether a client may subscribe to a pattern, and why.
 
-    The answer names the grant that allows it, or the nearest one that does not. It is that of a server with the same
-    --config and the same environment. Without a file of settings, and where no variable says by what the server
-    identifies clients, the keys of --identity and --key are taken for it. The exit status is 0 for yes, 1 for no, and 2
-    where a file or an argument is wrong.
+    The answer names the grant that allows it, or the nearest one that does not. A server with the same --config and the
+    same environment decides the same. If neither a file of settings nor a variable says how the server identifies
+    clients, the command uses the keys of --identity and --key. The exit status is 0 for yes, 1 for no, and 2 if a file
+    or an argument is wrong.
 
     \b
     realizehit can --config server.toml --identity user=42 --pattern user=42,kind=news

@@ -19,7 +19,7 @@ def pattern_from(filters: Sequence[str]) -> Pattern:
     written ``%2C``.
 
     Raises:
-        click.UsageError: there is none, or one breaks a rule of patterns.
+        click.UsageError: there is no filter, or one breaks a rule of patterns.
     """
     if not filters:
         raise click.UsageError("a pattern needs a filter: write key=value, such as kind=news")
@@ -30,7 +30,7 @@ def pattern_from(filters: Sequence[str]) -> Pattern:
 
 
 def _as_utf8(argument: str) -> str:
-    """Return an argument as the text that was typed, also where Python takes the terminal for one without UTF-8."""
+    """Return an argument as the text that was typed, also if Python assumes a terminal without UTF-8."""
     try:
         return os.fsencode(argument).decode()
     except UnicodeError:

@@ -12,8 +12,8 @@ from realizehit.errors import SettingsError
 def gen_key(name: str) -> None:
     """Make an API key for publishing.
 
-    The key is printed once and kept nowhere. The lines below it go into the file that --keys of the server names; they
-    hold its SHA-256, from which nobody gets the key.
+    The key is printed once and stored nowhere. Put the lines below it into the file that the server's --keys names.
+    They hold the SHA-256 of the key, from which the key cannot be found.
     """
     from realizehit.access.keys import generate
 

@@ -29,11 +29,11 @@ TIMEOUT: Final = 2.0  # seconds; container engines and balancers give a check a 
 )
 @click.pass_context
 def healthcheck(ctx: click.Context, /, timeout: float, **flags: Any) -> None:
-    """Ask the server that runs here with the same settings whether it does; the exit status is 0 where it answers.
+    """Ask whether the server that has the same settings runs on this machine; the exit status is 0 if it answers.
 
-    It asks for /healthz at each port, over TLS where the server has a certificate. It is about the process and not the
-    broker: while that is away, clients stay connected, and a restart would lose them. The exit status is 1 where there
-    is no answer in time or another one, and 2 where the settings cannot be used.
+    The command requests /healthz at each port, over TLS if the server has a certificate. It checks the process and not
+    the broker: while the broker is away, clients stay connected, and a restart would disconnect them. The exit status
+    is 1 if there is no answer in time or a wrong one, and 2 if the settings cannot be used.
     """
     settings, _ = settings_from(ctx.obj or {}, flags)
     for host, port in _addresses(settings):
@@ -46,14 +46,14 @@ def _addresses(settings: Settings) -> list[tuple[str, int]]:
 
     listens = settings.listens
     if 0 in [port for _, port in listens]:
-        raise Unusable("port 0 is a free one that the system picks; nobody else knows which: give a port")
+        raise Unusable("port 0 lets the system choose a free port, which this command cannot know: give a port")
     return [(reachable(host), port) for host, port in listens]
 
 
 def _ask(host: str, port: int, *, tls: bool, timeout: float) -> None:
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     if tls:
-        # The certificate is for the server's public name, which is not the one that it is reached by here.
+        # The certificate is for the server's public name; this command uses a local address.
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

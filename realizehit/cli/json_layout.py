@@ -1,4 +1,4 @@
-"""JSON laid out for people, from text to text: no number and no key is read, so that all stay as they were written."""
+"""Lays out JSON for people, from text to text: it decodes no number and no key, so that they stay as written."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 from typing import Final
 
 DEEPEST: Final = 64
-"""Levels of lists and objects that are laid out; indentation grows with the depth."""
+"""Levels of lists and objects up to which a text is laid out, because indentation grows with the depth."""
 
 _PART: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
 def lay_out_json(text: str) -> str:
-    """Return a valid JSON text with a line for each value, indented by two; one that is too deep as it came.
+    """Return a valid JSON text with a line for each value, indented by two; a text that is too deep stays as it is.
 
-    Escapes in strings are shown as their characters, where a terminal can show those.
+    Escapes in strings become their characters if a terminal can show these.
     """
     written: list[str] = []
     depth = 0

@@ -14,11 +14,11 @@ from realizehit.common.suggestions import nearest
 
 
 class LazyCommand(NamedTuple):
-    """Where a command lives, and what the list of commands says about it.
+    """The module of a command, and its line in the list of commands.
 
     Attributes:
-        module: imported when the command is called; a command whose module is not installed does not exist.
-        attribute: the command's name in it.
+        module: imported when the command is called. If it is not installed, the command does not exist.
+        attribute: the command's name in the module.
         summary: one line.
     """
 
@@ -28,7 +28,7 @@ class LazyCommand(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A group whose list of commands is made without importing them."""
+    """A group that lists its commands without importing them."""
 
     lazy: Final[Mapping[str, LazyCommand]]
 
@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for a mistyped name say which may have been meant."""
+        """Find the command; for a mistyped name, suggest the nearest one."""
         if args and self.get_command(ctx, args[0]) is None and (near := nearest(args[0], self.list_commands(ctx))):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {near!r}?")
         return super().resolve_command(ctx, args)

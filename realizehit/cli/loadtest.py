@@ -52,10 +52,10 @@ _GROUPS: Final = {
     help="wide, deep, many, churn or storm; see --list. The flags below change its numbers.",
 )
 @click.option("--list", "list_all", is_flag=True, help="List the scenarios and the figures, and end.")
-@click.option("--url", metavar="URL", help="WebSocket server, ws://host:port/ws; one is started where none is given.")
-@click.option("--api", metavar="URL", help="Its API, where that is elsewhere: http://host:port/")
+@click.option("--url", metavar="URL", help="WebSocket server, ws://host:port/ws; without it, one is started.")
+@click.option("--api", metavar="URL", help="Its API, if it has another address: http://host:port/")
 @click.option(
-    "--redis", metavar="URL", envvar="REALIZEHIT_LOADTEST_REDIS", help="Its broker, for publishing straight to it."
+    "--redis", metavar="URL", envvar="REALIZEHIT_LOADTEST_REDIS", help="Its broker, for publishing directly to it."
 )
 @click.option(
     "--key",
@@ -68,30 +68,30 @@ _GROUPS: Final = {
     "--header",
     multiple=True,
     metavar="'NAME: VALUE'",
-    help="Header line of the opening handshakes, such as who the subscribers are; can be repeated.",
+    help="Header line of the opening handshakes, for example a token; can be repeated.",
 )
 @click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Processes of the server that is started.")
 @click.option("--connections", type=int, metavar="N", help="Subscribers.")
 @click.option("--patterns", type=int, metavar="N", help="Patterns; messages go to them in turn.")
 @click.option("--subscriptions-per-connection", type=int, metavar="N", help="Patterns that each connection follows.")
-@click.option("--rate", type=float, metavar="N", help="Messages a second, on a schedule that waits for nobody.")
+@click.option("--rate", type=float, metavar="N", help="Messages a second, on a fixed schedule.")
 @click.option("--outstanding", type=int, metavar="N", help="Messages that may be under way at once; instead of --rate.")
 @click.option("--payload-bytes", type=int, metavar="N", help="Size of each payload.")
 @click.option("--duration", type=float, metavar="SECONDS", help="How long to publish.")
-@click.option("--ramp", type=float, metavar="SECONDS", help="Open the connections over so long.")
+@click.option("--ramp", type=float, metavar="SECONDS", help="Time over which the connections are opened.")
 @click.option("--processes", type=int, metavar="N", help="Client processes.")
 @click.option(
     "--publish",
     type=click.Choice(["api", "batch", "redis"]),
-    help="Publish through the API one by one, through it in batches, or at the broker.",
+    help="Publish through the API one by one or in batches, or directly to the broker.",
 )
-@click.option("--reconnects", type=float, metavar="N", help="Connections that leave and come back, a second.")
-@click.option("--resubscribes", type=float, metavar="N", help="Subscriptions that are left and joined again, a second.")
+@click.option("--reconnects", type=float, metavar="N", help="Connections a second that are closed and opened again.")
+@click.option("--resubscribes", type=float, metavar="N", help="Subscriptions a second that are ended and made again.")
 @click.option("--source-address", multiple=True, metavar="IP", help="Connect from this address; can be repeated.")
 @click.option("--expect", multiple=True, metavar="'p99<50ms'", help="What a figure must be; can be repeated.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - for standard output.")
 @click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with charts.")
-@click.option("--no-live", is_flag=True, help="Print a line now and then instead of a view that is redrawn.")
+@click.option("--no-live", is_flag=True, help="Print a line every few seconds instead of a live view.")
 @click.pass_context
 def loadtest(
     ctx: click.Context,
@@ -114,11 +114,11 @@ def loadtest(
 ) -> None:
     """Measure a server under load.
 
-    Subscribers connect, messages are published, and each delivery is checked and timed: every message at every
-    subscriber, in order, none twice. With --rate they go out on a schedule and latency counts from when a message was
-    due, so a server that stalls cannot hide it. With --outstanding, as in the scenario deep, the next one waits until
-    an earlier one is everywhere, and latency counts from when it was sent. Ctrl+C ends it early, with a report of what
-    there is.
+    Subscribers connect, messages are published, and each delivery is checked and timed: every message must reach every
+    subscriber, in order, once. With --rate, messages are sent on a schedule and latency counts from the time when a
+    message was due, so that a server that stalls cannot hide it. With --outstanding, as in the scenario deep, the next
+    message waits until an earlier one has reached all its subscribers, and latency counts from the time when it was
+    sent. Ctrl+C ends the load test early, with a report of what was measured so far.
 
     \b
     realizehit loadtest --scenario deep
@@ -164,15 +164,15 @@ def loadtest(
 
 
 def _check_together(ctx: click.Context, plan: Plan) -> None:
-    """Refuse options of the command line of which one makes another one pointless."""
+    """Refuse options that have no effect together."""
     given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     by_api = plan.publish in ("api", "batch")
     if "url" not in given:
         for name in ("api", "header", "key"):
             if name in given:
-                raise click.UsageError(f"--{name} belongs to a server that is given with --url")
+                raise click.UsageError(f"--{name} needs a server that --url names")
     elif "workers" in given:
-        raise click.UsageError("--workers is for the server that is started where there is no --url")
+        raise click.UsageError("--workers is for the server that is started without --url")
     if "url" in given and "redis" in given and by_api:
         raise click.UsageError(f"--redis is for publishing at the broker, and --publish {plan.publish} does not")
     if plan.publish == "redis" or (plan.publish is None and "redis" in given):
@@ -188,16 +188,16 @@ def _check_together(ctx: click.Context, plan: Plan) -> None:
 
 
 def _check_measured(expectation: Expectation, plan: Plan) -> None:
-    """Refuse an expectation about what such a load test never measures."""
+    """Refuse an expectation about a figure that this load test does not measure."""
     figure = expectation.figure
     if figure == "storm_seconds" and not plan.storm:
         raise click.UsageError(f"--expect {expectation.text}: {figure} is only measured with --scenario storm")
     if figure.startswith("rejoin_") and not (plan.storm or plan.reconnects):
-        raise click.UsageError(f"--expect {expectation.text}: nobody rejoins without --reconnects or a storm")
+        raise click.UsageError(f"--expect {expectation.text}: no client rejoins without --reconnects or a storm")
 
 
 def _check_writable(path: Path) -> None:
-    """Find out now, and not at the end, whether a report can be written; what is there already stays as it is."""
+    """Check before the load test that a report can be written; an existing file is not changed yet."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             return  # a pipe or a device: opening it may do something
@@ -229,7 +229,7 @@ def _run(plan: Plan, target: Target, scenario: str, console: Console) -> Report:
         coordinator = Coordinator(plan, target, scenario=scenario, on_point=view.show)
 
         def stop(number: int, frame: FrameType | None) -> None:
-            # The second one ends at once.
+            # A second signal ends the load test at once.
             signal.signal(number, signal.default_int_handler)
             coordinator.stop()
 
@@ -265,7 +265,7 @@ def _console(*, stderr: bool, plain: bool = False) -> Console:
     from rich.console import Console
 
     console = Console(stderr=stderr, force_terminal=False if plain else None)
-    # Lines are for grep where there is no terminal: they are not folded.
+    # If the output is not a terminal, lines are not folded, so that grep finds them.
     return console if console.is_terminal else Console(stderr=stderr, force_terminal=False, width=200, soft_wrap=True)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 Groups = Mapping[str, Sequence[str]]
-"""The names of parameters by the title that they stand under."""
+"""The names of parameters by the title of their group."""
 
 
 def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter, groups: Groups) -> None:
-    """Write a command's options in sections: the ungrouped ones first, under "Options"."""
+    """Write a command's options in sections; options without a group come first, under "Options"."""
     grouped = {name for names in groups.values() for name in names}
     parameters = command.get_params(ctx)
     sections: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in groups}}

@@ -1,4 +1,4 @@
-"""Kinds of values that options of several commands take."""
+"""Types of option values that several commands use."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Seconds(click.ParamType[float]):
         except ValueError:
             seconds = math.nan
         if not 0 < seconds <= MOST_SECONDS:
-            self.fail(f"{value!r} is no number of seconds over 0", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds over 0", param, ctx)
         return seconds

@@ -58,10 +58,10 @@ def _flag(name: str, default: Any, text: str, unit: str) -> Callable[[_Function]
 
 
 def settings_from(*flags: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
-    """Put the settings together from flags, this process's environment and the file that these name.
+    """Make the settings from flags, this process's environment and the file that they name.
 
     Args:
-        flags: what click found; the later ones win.
+        flags: the values that click found; later ones win.
 
     Raises:
         click.UsageError: the settings cannot be used.
@@ -80,7 +80,7 @@ def settings_from(*flags: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
 
 
 def _check_endpoints(settings: Settings) -> None:
-    """Read the addresses that are printed at start, while an error can still be told as one of the settings."""
+    """Check the addresses that are printed at start, so that an error names the setting."""
     for name in ("endpoint", "endpoint_ws", "endpoint_api"):
         given = getattr(settings, name)
         try:

@@ -1,11 +1,10 @@
-"""What a command does before anything that takes time: a server obeys signals, and process 1 becomes an init.
+"""What a command does first: it handles signals, and as process 1 of a container it becomes an init.
 
-The kernel keeps from process 1, the first one of a container, every signal that it has no handler for, and makes it the
-parent of all processes that lose theirs; nobody else can take note of the end of those, and until then they stay as
-zombies. So process 1 starts the command as its child at once. It hands signals on to it, takes note of every process
-that ends, and ends with the child, with the same exit status.
+The kernel treats process 1 specially. It does not get signals for which it has no handler, and it becomes the parent of
+all orphaned processes, which stay zombies until it reaps them. So process 1 starts the command as its child at once. It
+forwards signals to the child, reaps every process that ends, and ends with the child, with the same exit status.
 
-This module imports little, so that little time passes before.
+This module imports little, so that all this happens early.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ import signal
 from types import FrameType
 from typing import Final
 
-_NOT_HANDED_ON: Final = {
+_NOT_FORWARDED: Final = {
     signal.SIGCHLD,
-    # Of a terminal that the server has, for processes in its background; and errors of this process itself.
+    # The terminal's job control, and errors of this process itself.
     signal.SIGTTIN, signal.SIGTTOU, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT,
     signal.SIGTRAP,
 }  # fmt: skip
 
 
 def exit_on_signals(*, status: int | None) -> None:
-    """Have SIGTERM and SIGINT end this process, until somebody else handles them.
+    """End this process on SIGTERM and SIGINT, until other code installs its own handlers.
 
     Args:
-        status: the exit status then; ``None`` for what a shell reports, 128 and the signal's number.
+        status: the exit status; ``None`` for what a shell reports, 128 plus the signal's number.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
-        # No exception: one in the middle of an import may be lost there. There is nothing to put in order yet.
+        # Not an exception: an import that is under way may swallow it. There is nothing to clean up yet.
         os._exit(128 + number if status is None else status)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,26 +40,26 @@ def exit_on_signals(*, status: int | None) -> None:
 
 
 def run_under_init() -> None:
-    """Be an init where this is process 1; returns in the process that is to do the work."""
+    """If this is process 1, fork and be the init; return in the process that does the work."""
     if os.getpid() != 1:
         return
     everything: set[int] = {*signal.valid_signals()}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
     child = os.fork()
     if child:
-        os._exit(_be_init(child, everything - _NOT_HANDED_ON))
+        os._exit(_be_init(child, everything - _NOT_FORWARDED))
     with contextlib.suppress(OSError):
-        # A group of its own, so that a terminal's Ctrl+C reaches it once, and not over process 1 a second time.
+        # Its own process group, so that a terminal's Ctrl+C reaches it once, and not a second time through process 1.
         os.setpgid(0, 0)
         if os.isatty(0):
             os.tcsetpgrp(0, os.getpgrp())  # SIGTTOU is blocked here
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _be_init(child: int, handed_on: set[int]) -> int:
-    """Hand on signals and reap processes until the child ends; return the exit status for this process."""
+def _be_init(child: int, forwarded: set[int]) -> int:
+    """Forward signals and reap processes until the child ends; return the exit status for this process."""
     while True:
-        number = signal.sigwait(handed_on | {signal.SIGCHLD})
+        number = signal.sigwait(forwarded | {signal.SIGCHLD})
         if number != signal.SIGCHLD:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)

@@ -1,4 +1,4 @@
-"""``realizehit publish --file``: a file of NDJSON, a block of lines at a time, and a pipe's lines as they come."""
+"""``realizehit publish --file``: a file of NDJSON in blocks of lines, and a pipe's lines as they arrive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Reject
 from realizehit.pattern import Pattern
 
 BLOCK_LINES: Final = 2000  # that are published at once
-BLOCK_BYTES: Final = 1 << 20  # likewise; one line may be longer
+BLOCK_BYTES: Final = 1 << 20  # that are published at once; one line may be longer
 CHUNK: Final = 1 << 18  # bytes that are read at once
 
 _REFUSALS: Final = (401, 403, 404, 405, 429)  # of a whole request; a message that is refused has no status
@@ -107,7 +107,7 @@ async def _blocks(source: _Source, pattern: Pattern | None) -> AsyncIterator[lis
 
 
 def _reader(pattern: Pattern | None) -> Callable[[bytes], _Line | None]:
-    """Return what reads one line after the other; blank ones are ``None`` and counted all the same."""
+    """Return a function that reads one line after another; it returns ``None`` for a blank line, and counts it."""
     decoder = msgspec.json.Decoder(_Body)
     numbers = itertools.count(1)
 
@@ -189,7 +189,7 @@ def _is_hopeless(outcome: PublishOutcome) -> bool:
 
 
 def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
-    """Say what became of a line; return whether it was published."""
+    """Print the result of a line; return whether it was published."""
     if isinstance(outcome, PublishResult):
         if as_json:
             click.echo(json.dumps({"line": line.number, "id": outcome.id, "nodes": outcome.nodes}))

@@ -1,4 +1,4 @@
-"""Runs what a client command does, and turns how it ends into an exit status and a line for people."""
+"""Runs the coroutine of a client command, and turns its end into an exit status and a line for people."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ INTERRUPTED: Final = 130  # what a shell reports for Ctrl+C
 
 
 def run(main: Coroutine[Any, Any, int]) -> None:
-    """Run to the end and exit with what it returned; quietly with 130 on Ctrl+C.
+    """Run a coroutine and exit with the status that it returned; with 130 and without a message on Ctrl+C.
 
     Raises:
-        click.ClickException: exit status 2 where the command was given something wrong, 1 for any other failure.
+        click.ClickException: exit status 2 if an argument is wrong, 1 for any other failure.
     """
     try:
         status = asyncio.run(main)

@@ -34,10 +34,10 @@ from realizehit.settings import GROUPS
 def serve(ctx: click.Context, /, **flags: Any) -> None:
     """Run a realizehit server.
 
-    Every setting can be given as a flag, as an environment variable or in a TOML file, and counts in that order.
-    Without --redis it starts a Valkey of its own, which ends with it.
+    Every setting can be given as a flag, as an environment variable or in a TOML file; the first of these wins.
+    Without --redis the server starts its own Valkey, which ends with it.
 
-    SIGTERM and Ctrl+C send the clients away over --drain-seconds; a second one ends at once.
+    On SIGTERM or Ctrl+C the server disconnects its clients over --drain-seconds; on a second one it ends at once.
     """
     if ctx.invoked_subcommand is not None:
         ctx.obj = flags

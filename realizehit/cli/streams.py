@@ -1,4 +1,4 @@
-"""The three standard streams, as they are found: closed, full, in another encoding, or with nobody who reads them."""
+"""Makes commands work with any standard streams: closed, on a full disk, in another encoding, or without a reader."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable
 from typing import Final, TextIO
 
-FAILED: Final = 1  # the exit status where output could not be written
+FAILED: Final = 1  # the exit status if output cannot be written
 
-# What the system says of output; other errors of the system are told by whoever meets them.
+# Errors of writing output; the code that causes other system errors reports them.
 _OF_OUTPUT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF)
 
 
 def with_streams(command: Callable[[], None]) -> None:
-    """Run a command so that neither closed streams nor odd encodings nor full disks end in a traceback."""
+    """Run a command so that closed streams, other encodings and full disks do not end in a traceback."""
     open_missing()
     write_anything()
     try:
@@ -34,9 +34,9 @@ def with_streams(command: Callable[[], None]) -> None:
 
 
 def open_missing() -> None:
-    """Put nothing in the place of streams that are closed.
+    """Open ``/dev/null`` for standard streams that are closed.
 
-    Otherwise the next file or socket gets that number, and whatever writes to a standard stream writes into it.
+    Otherwise the next file or socket gets that descriptor, and output to a standard stream goes into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -57,7 +57,7 @@ def write_anything() -> None:
 
 
 def discard_unwritable_output() -> None:
-    """See to it that output which cannot be written, to a full disk say, does not become the exit status."""
+    """Discard output that cannot be written, for example to a full disk, so that it does not change the exit status."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
@@ -65,7 +65,7 @@ def discard_unwritable_output() -> None:
             pass  # it is closed
         except OSError:
             sink = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(sink, stream.fileno())  # where the interpreter's own last flush then goes
+            os.dup2(sink, stream.fileno())  # for the interpreter's last flush
             os.close(sink)
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from realizehit.errors import Disconnected, RealizehitError
     from realizehit.pattern import Pattern
 
-# Inside a JSON text these stand raw in strings, and some terminals obey them.
+# JSON strings may contain these unescaped, and some terminals obey them.
 _CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 class Client(NamedTuple):
-    """Where to subscribe, and as whom; ``url`` is what the user wrote."""
+    """The server and the client's credentials; ``url`` is what the user wrote."""
 
     url: str
     token: str | None
@@ -34,7 +34,7 @@ class Client(NamedTuple):
     insecure: bool
 
     def open(self) -> WSClient:
-        """Make the client; it connects when it is entered.
+        """Make the client; ``async with`` connects it.
 
         Raises:
             SettingsError: the address, the token or the certificates cannot be used.
@@ -60,12 +60,12 @@ class Client(NamedTuple):
     metavar="TOKEN",
     envvar="REALIZEHIT_TOKEN",
     show_envvar=True,
-    help="Who you are, where the server asks; safer in the variable than here.",
+    help="Your token, if the server requires one; safer in the variable than here.",
 )
 @tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each message, also on a terminal.")
-@click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after so many payloads.")
-@click.option("--timeout", metavar="SECONDS", type=Seconds(), help="End after so many seconds.")
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after this number of payloads.")
+@click.option("--timeout", metavar="SECONDS", type=Seconds(), help="End after this time.")
 def subscribe(
     filters: tuple[str, ...],
     *,
@@ -114,7 +114,7 @@ async def _follow(pattern: Pattern, target: Client, *, lines: bool, count: int |
             try:
                 await _print_all(subscription, lines, count, with_pattern=pattern.has_wildcard)
             finally:
-                client.off("disconnect", _tell_disconnect)  # from here on it is no news
+                client.off("disconnect", _tell_disconnect)  # the command itself disconnects now
             return 0
     except TimeoutError:
         pass
@@ -140,7 +140,7 @@ async def _print_all(subscription: Subscription, lines: bool, count: int | None,
 
 
 def _tell_failure(error: RealizehitError) -> None:
-    """Tell of an attempt that failed and is repeated; what ends the client is told when it has ended."""
+    """Report an attempt that failed and is repeated. An error that ends the client is reported at the end."""
     from realizehit.cli.error_text import describe_error
     from realizehit.client.reconnect_rules import may_try_again
     from realizehit.errors import Rejected, ServerUnavailable
@@ -150,7 +150,7 @@ def _tell_failure(error: RealizehitError) -> None:
 
 
 def _tell_error(error: RealizehitError) -> None:
-    """Tell of messages that were left out; what ends the subscription is told when it has ended."""
+    """Report messages that were left out. An error that ends the subscription is reported at the end."""
     from realizehit.errors import ClientError
 
     if type(error) is ClientError:
@@ -163,7 +163,7 @@ def _tell_disconnect(error: Disconnected) -> None:
     if not may_return(error.close_code):
         return
     delay = asked_delay(error.close_code, getattr(error, "reason", ""))
-    what = error if delay is None else f"the server goes away and asks to come back in {delay:.1f} s"
+    what = error if delay is None else f"the server is closing and asks to connect again in {delay:.1f} s"
     _say(f"disconnected: {what}; trying again, messages may be missing")
 
 
@@ -181,9 +181,9 @@ def _show(message: ReceivedMessage, lines: bool, with_pattern: bool) -> bool:
     try:
         check_json(payload)
     except ValueError as error:
-        _say(f"a payload of {len(payload)} bytes is no JSON and is left out: {error}")
+        _say(f"a payload of {len(payload)} bytes is not JSON and is left out: {error}")
         return False
-    # Line breaks can only stand between the parts of a JSON text, and mean no more there than blanks.
+    # In a JSON text line breaks are only whitespace between its parts.
     text = payload.decode().replace("\r", " ").replace("\n", " ")
     if lines:
         if with_pattern:  # the form that `publish --file` reads

@@ -1,4 +1,4 @@
-"""What a server with given settings would do, in a few lines for people, without secrets."""
+"""Describes in a few lines for people what a server with given settings would do, without secrets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _ALL_INTERFACES = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 def summary(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield what each thing is called, and what the server would do about it.
+    """Yield pairs of a topic and what the server would do.
 
     Args:
-        settings: which `realizehit.process.supervisor.check` has found to be usable.
-        environ: the environment, for variables that are not looked at.
+        settings: valid ones, which `realizehit.process.supervisor.check` has accepted.
+        environ: the environment, to find variables that are not used.
     """
     policy = load_policy(settings)
     yield "listens", "; ".join(_listens(settings))
@@ -71,11 +71,11 @@ def _publishers(settings: Settings, policy: Policy) -> str:
         return (
             "everybody, without a key (--insecure-publish)"
             if settings.insecure_publish
-            else "whoever is on this machine and comes through no proxy, without a key"
+            else "clients on this machine that come through no proxy, without a key"
         )
     if not len(policy.keys):
         return f"nobody: there is no key in {settings.keys}"
-    return "whoever has a key: " + ", ".join(map(_key, policy.keys))
+    return "clients with a key: " + ", ".join(map(_key, policy.keys))
 
 
 def _key(key: Key) -> str:
@@ -88,7 +88,7 @@ def _subscribers(policy: Policy) -> str:
         return "everybody, to everything"
     if isinstance(policy.rules, Grants):
         count = len(policy.rules.grants)
-        return f"whoever one of {counted(count, 'grant')} allows it" if count else "nobody: there is no grant"
+        return f"clients that one of {counted(count, 'grant')} allows" if count else "nobody: there is no grant"
     return "everybody, to everything but what belongs to another client's identity"
 
 

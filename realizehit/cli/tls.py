@@ -1,4 +1,4 @@
-"""``--ca`` and ``--insecure``: whom a client command trusts over ``https://`` and ``wss://``."""
+"""``--ca`` and ``--insecure``: which servers a client command trusts over ``https://`` and ``wss://``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tls_options(function: _Function) -> _Function:
 
 
 def tls_context(url: str, ca: Path | None, insecure: bool) -> ssl.SSLContext | None:
-    """Return what the options mean for a URL; ``None`` where none is given.
+    """Return the TLS settings of the options for a URL; ``None`` if neither option is given.
 
     Raises:
         SettingsError: they contradict each other or the URL, or the file cannot be used.

@@ -28,7 +28,7 @@ class APIClient:
     A request is repeated only where nothing can have been published: the connection could not be made, or the server
     answered 503 or 429 with ``Retry-After``. Once a request may have been taken it is never sent again.
 
-    It may be used in one event loop after another, and after a fork: each has connections of its own.
+    It may be used in several event loops and after a fork: each loop and each process has its own connections.
 
     Args:
         url: the API's address with its prefix.
@@ -62,7 +62,7 @@ class APIClient:
 
         Args:
             pattern: a mapping of filters, or a `Pattern`.
-            payload: what JSON can hold, or `RawJSON`.
+            payload: a value that JSON can represent, or `RawJSON`.
 
         Raises:
             PatternError, RequestError: it cannot be written as JSON.

@@ -1,6 +1,6 @@
-"""One WebSocket connection of a client: actions out in the order they were asked for, each answered once.
+"""One WebSocket connection of a client: it sends actions in order, and each gets one answer.
 
-A connection is used until it is lost; what to do then is the client's affair.
+A connection is used until it is lost. The client decides what to do then.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Lost(Disconnected):
 
     Args:
         message: what happened.
-        close_code: what the server gave as its close code, if it did.
-        reason: what it gave as its reason.
+        close_code: the close code that the server sent, if any.
+        reason: the reason that the server sent.
     """
 
     def __init__(self, message: str, close_code: int | None = None, reason: str = "") -> None:
@@ -60,7 +60,7 @@ class Lost(Disconnected):
 
     @classmethod
     def of(cls, closed: ConnectionClosed) -> Lost:
-        """Return what the library's exception says."""
+        """Make one from the library's exception."""
         received = closed.rcvd
         if received is None:
             ours = f" ({closed.sent.reason})" if closed.sent is not None and closed.sent.reason else ""
@@ -76,18 +76,18 @@ Answered = Callable[[Reply | Lost], None]
 
 
 class _Socket(ClientConnection):
-    """The library's connection, which also remembers when it last heard anything."""
+    """The library's connection, which also remembers when it last received anything."""
 
     last_heard = 0.0
 
     def data_received(self, data: bytes) -> None:
-        """Note the time, which tells later from when on messages may be missing."""
+        """Record the time: after a loss, messages may be missing from then on."""
         self.last_heard = self.loop.time()
         super().data_received(data)
 
 
 def is_secure(url: str) -> bool:
-    """Hold a URL to what a WebSocket client can use.
+    """Check that a WebSocket client can use a URL.
 
     Returns:
         Whether it is ``wss://``.
@@ -118,7 +118,7 @@ def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected |
 
 
 def _problem(body: bytes | bytearray | None) -> tuple[str, str]:
-    """Return what a problem document says and its code; empty texts where the body is none."""
+    """Return the detail and the code of a problem document; empty texts if the body is not one."""
     try:
         values = orjson.loads(body or b"")
     except orjson.JSONDecodeError:
@@ -170,11 +170,11 @@ class Connection:
 
     @property
     def last_heard(self) -> float:
-        """The loop's time at which anything last came, a pong included."""
+        """The loop's time at which anything was last received, a pong included."""
         return self._socket.last_heard
 
     def act(self, act: str, filters: Mapping[str, Any] | None, answered: Answered, *, token: str | None = None) -> str:
-        """Send one action. Those of one turn of the loop go out together.
+        """Send one action. The actions of one turn of the loop go out together.
 
         Returns:
             The action's id, for `forget`.
@@ -185,7 +185,7 @@ class Connection:
         return request_id
 
     def forget(self, request_id: str) -> None:
-        """Wait no longer for an answer: a server owes none to a ``sub`` that an ``unsub`` overtook."""
+        """Stop waiting for an answer: a server does not answer a ``sub`` that an ``unsub`` overtook."""
         self._pending.pop(request_id, None)
 
     async def request(self, act: str, *, timeout: float, token: str | None = None) -> None:  # noqa: ASYNC109 - the caller's setting
@@ -194,7 +194,7 @@ class Connection:
         Raises:
             Disconnected: the connection went away meanwhile.
             ResponseTimeout: no answer in time.
-            Rejected, ServerUnavailable: the server said no.
+            Rejected, ServerUnavailable: the server refused the action.
         """
         answer: asyncio.Future[Reply | Lost] = asyncio.get_running_loop().create_future()
         request_id = self.act(act, None, lambda reply: None if answer.done() else answer.set_result(reply), token=token)
@@ -212,7 +212,7 @@ class Connection:
     async def serve(
         self, deliver: Callable[[bytes, bytes], bool | None], notice: Callable[[Notice], object] = lambda event: None
     ) -> Lost:
-        """Read until the connection is gone, and answer what is pending then.
+        """Read until the connection is lost, then answer every pending action with the loss.
 
         Args:
             deliver: takes what stands before the ``?`` of a message and the payload; returns ``None`` if no
@@ -262,7 +262,7 @@ class Connection:
             while True:
                 await self._socket.send(await self._outgoing.get())
         except ConnectionClosed:
-            pass  # the reader learns of it too
+            pass  # the reader gets this error too
         except Exception:
-            logger.exception("writing to the server failed; the connection is made anew")
+            logger.exception("writing to the server failed; the client connects again")
             self._socket.transport.abort()

@@ -12,9 +12,9 @@ Callback = Callable[..., object]
 
 
 class Emitter:
-    """Something that callbacks can be attached to.
+    """Base of classes that have events with callbacks.
 
-    A callback that fails harms nobody: its exception goes to the event loop's exception handler, which logs it.
+    If a callback fails, its exception goes to the event loop's exception handler, which logs it; nothing else stops.
     """
 
     events: ClassVar[tuple[str, ...]] = ()
@@ -34,7 +34,7 @@ class Emitter:
         self._listeners(event).append(callback)
 
     def off(self, event: str, callback: Callback) -> None:
-        """Call ``callback`` no more.
+        """Stop calling ``callback``.
 
         Raises:
             ValueError: there is no such event, or the callback was not attached.
@@ -50,7 +50,7 @@ class Emitter:
         for callback in tuple(self._callbacks[event]):
             try:
                 result = callback(*values)
-            except Exception as error:  # noqa: BLE001 - a callback's failure is not the caller's
+            except Exception as error:  # noqa: BLE001 - the caller must not fail because of a callback
                 self._callback_failed(error)
                 continue
             if inspect.isawaitable(result):

@@ -16,10 +16,10 @@ from realizehit.errors import PatternError
 
 
 def filters_of(pattern: object) -> dict[str, Any]:
-    """Return a pattern's filters as a plain dict that can be written as JSON; the server judges them.
+    """Return a pattern's filters as a plain dict that can be written as JSON. The server checks the rules of patterns.
 
     Raises:
-        PatternError: it is no mapping, or holds what JSON cannot.
+        PatternError: it is not a mapping, or holds a value that JSON cannot represent.
     """
     if not isinstance(pattern, Mapping):
         raise PatternError(f"a pattern is a mapping of filters, not {type(pattern).__name__}")
@@ -37,21 +37,21 @@ def is_wildcard(filters: Mapping[str, Any]) -> bool:
 
 
 def computed_id(filters: Mapping[str, Any]) -> str:
-    """Return a pattern's id where the server does not tell it. This alone needs the extension."""
+    """Return a pattern's id, for servers that do not send it. Only this function needs the extension."""
     from realizehit.pattern import Pattern
 
     return Pattern(filters).id
 
 
 def pattern_key(filters: Mapping[str, Any]) -> Hashable:
-    """Return what is equal for two spellings of one pattern, such as ``3``, ``3.0`` and ``"3"``, and for these only.
+    """Return a key that is equal for all spellings of one pattern, such as ``3``, ``3.0`` and ``"3"``, and no others.
 
-    It joins the subscriptions of one client: were it equal for two channels, one would get the other's messages; were
-    it different for one channel, its second subscription would look like a collision of ids.
+    A client shares one wire subscription for equal keys. If two channels had equal keys, one would get the other's
+    messages; if one channel had two keys, its second subscription would look like a collision of ids.
 
     Args:
-        filters: what `filters_of` has returned; the server refuses some of it, such as ``null``,
-            and its key equals that of no valid pattern.
+        filters: what `filters_of` has returned. A value that the server refuses, such as ``null``, gives
+            a key that no valid pattern has.
     """
     values: dict[str, Any] = orjson.loads(orjson.dumps(filters))  # as the server sees them: an enum is its value
     return frozenset((key, _text(value)) for key, value in values.items())
@@ -70,7 +70,7 @@ def _text(value: object) -> Hashable:
 
 
 def _number(value: float) -> str:
-    """Write a double as ECMA-262's Number::toString does; `repr` finds the same digits and places them otherwise."""
+    """Write a double as ECMA-262's Number::toString does; `repr` gives the same digits in another layout."""
     mantissa, _, exponent = repr(abs(value)).partition("e")
     whole, _, fraction = mantissa.partition(".")
     digits = (whole + fraction).lstrip("0")

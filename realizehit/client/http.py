@@ -1,4 +1,4 @@
-"""The publish API's requests and answers as text and values, shared by the asynchronous and the synchronous client.
+"""Requests and answers of the publish API, for the asynchronous and the synchronous client.
 
 Source: section 3 of the wire protocol, ``docs/http-api.md``.
 """
@@ -35,7 +35,7 @@ from realizehit.errors import (
 _Client = TypeVar("_Client", httpx2.Client, httpx2.AsyncClient)
 
 CHUNK_MESSAGES: Final = 10_000  # of one batch request, the server's bound
-CHUNK_BYTES: Final = 4 << 20  # of its body, likewise
+CHUNK_BYTES: Final = 4 << 20  # of its body, the server's bound
 
 _VISIBLE: Final = re.compile(r"[!-~]+")
 
@@ -48,7 +48,7 @@ _LIMITS: Final = httpx2.Limits(max_connections=100, max_keepalive_connections=20
 
 
 class Endpoint:
-    """Where the API is, and how to talk to it.
+    """The API's address, and the settings for its requests.
 
     Args:
         url: the API's address with its prefix, ``http://127.0.0.1:8080/``.
@@ -95,7 +95,7 @@ class Endpoint:
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
             if own:
                 raise
-            # The library makes what it needs for every proxy, also for those that this server is not reached through.
+            # The library sets up every proxy of the environment, also those that this request does not use.
             if proxy_bypass(self._authority):
                 direct = {"verify": httpx2.create_ssl_context(), **options, "trust_env": False}
                 return kind(**self.options, **direct)
@@ -106,14 +106,14 @@ def encode_message(pattern: object, payload: Any) -> bytes:
     """Build the JSON text of one publication.
 
     Raises:
-        PatternError: the pattern is no mapping, or cannot be written as JSON.
+        PatternError: the pattern is not a mapping, or cannot be written as JSON.
         RequestError: the payload cannot be written as JSON.
     """
     return b'{"pattern":%b,"payload":%b}' % (orjson.dumps(filters_of(pattern)), encode_payload(payload))
 
 
 class Attempts:
-    """When one request may be sent again: only where nothing can have been published.
+    """Decides when one request may be sent again: only if nothing can have been published.
 
     Args:
         retries: how often at most.
@@ -126,7 +126,7 @@ class Attempts:
         self._backoff = Backoff(0.1, 2.0)
 
     def next_delay(self, outcome: httpx2.Response | httpx2.HTTPError) -> float | None:
-        """Return the seconds to wait before sending again, ``None`` where ``outcome`` stands."""
+        """Return the seconds to wait before sending again; ``None`` if ``outcome`` is final."""
         if isinstance(outcome, httpx2.Response):
             asked = retry_after(outcome)
         else:
@@ -141,17 +141,17 @@ class Attempts:
 
 
 BatchAnswer = httpx2.Response | ClientError
-"""What came of a batch request."""
+"""The answer to a batch request, or the error of sending it."""
 
 
 def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAnswer, list[PublishOutcome]]:
-    """Publish any number of messages; whoever drives this generator does the sending.
+    """Publish any number of messages; the caller drives this generator and does the sending.
 
     Args:
         messages: looked at only as far as the next batch needs.
 
     Yields:
-        The body of a batch request; it is to be sent what came of it.
+        The body of a batch request; send the answer or the error into the generator.
 
     Returns:
         The outcome of each message.
@@ -179,9 +179,9 @@ def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAns
 
 
 def _batches(messages: Iterable[Message], outcomes: list[PublishOutcome | None]) -> Iterator[tuple[bytes, list[int]]]:
-    """Cut messages into bodies, and say which places in ``outcomes`` each is about.
+    """Yield request bodies, each with the indices in ``outcomes`` of its messages.
 
-    ``outcomes`` gets one entry for each message: ``None``, or the error where it cannot be sent.
+    ``outcomes`` gets one entry for each message: ``None``, or the error if the message cannot be sent.
     """
     items: list[bytes] = []
     places: list[int] = []
@@ -242,7 +242,7 @@ def read_results(response: httpx2.Response, count: int) -> list[PublishOutcome]:
 
 
 def raise_for_refusal(response: httpx2.Response) -> None:
-    """Raise what an HTTP status that is no success means.
+    """Raise the error that an HTTP status means, unless it is a success.
 
     Raises:
         ServerUnavailable: 503.
@@ -255,7 +255,7 @@ def raise_for_refusal(response: httpx2.Response) -> None:
         detail, code = str(problem["detail"]), str(problem.get("code", ""))
     except (ValueError, LookupError, TypeError, AttributeError):
         detail, code = f"{response.reason_phrase}{_moved_to(response)}", ""
-    if not code:  # perhaps no realizehit server at all
+    if not code:  # perhaps the server is not realizehit
         detail = f"{_place_of(response)} answered with HTTP {response.status_code}: {detail}"
     is_away = response.status_code == httpx2.codes.SERVICE_UNAVAILABLE
     error = ServerUnavailable(detail) if is_away else Rejected(detail, code, response.status_code)
@@ -271,13 +271,13 @@ def _place_of(response: httpx2.Response) -> str:
 
 
 def _moved_to(response: httpx2.Response) -> str:
-    """Return where a redirection leads; it is not followed, since that could take the key and the message anywhere."""
+    """Return the target of a redirection. It is not followed: it could lead the key and the message anywhere."""
     place = response.headers.get("location", "")
     return f", and names {masked(place)[:MAX_PLACE]} instead" if response.is_redirect and place else ""
 
 
 def retry_after(response: httpx2.Response) -> float | None:
-    """Return the seconds after which a request may be sent again, ``None`` where it may not.
+    """Return the seconds after which a request may be sent again, ``None`` if it may not.
 
     A server that answers 503 or 429 with ``Retry-After`` has published nothing.
     """

@@ -1,4 +1,4 @@
-"""What publishers send and get, the same for every publisher."""
+"""Messages and results of all publishers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RETRIES: Final = 2
 
 
 class PublishResult(NamedTuple):
-    """What became of one message.
+    """The result of publishing one message.
 
     Attributes:
         id: the pattern's label on the wire; empty where the server does not tell it.
@@ -36,9 +36,9 @@ PublishOutcome = PublishResult | RealizehitError
 
 
 class RawJSON:
-    """A payload that is JSON text already; it reaches the subscribers as it is, byte for byte.
+    """A payload that is JSON text already. Subscribers get the same bytes.
 
-    Use it for what Python's values do not keep, such as integers over 64 bits and the spelling of floats.
+    Use it for what Python values lose, such as integers over 64 bits and the spelling of floats.
 
     Args:
         text: one JSON value, UTF-8 where it is bytes. It is checked when it is published.
@@ -57,7 +57,7 @@ def encode_payload(payload: Any) -> bytes:
     """Return the JSON text of a payload.
 
     Raises:
-        RequestError: it is nothing that JSON can hold, or a `RawJSON` whose text is no JSON.
+        RequestError: JSON cannot represent it, or it is a `RawJSON` whose text is not JSON.
     """
     if isinstance(payload, RawJSON):
         return _checked(payload.text)
@@ -73,15 +73,15 @@ def _checked(text: str | bytes) -> bytes:
         encoded = text.encode() if isinstance(text, str) else bytes(text)
         check_json(encoded)
     except ValueError as error:
-        raise RequestError(f"the raw payload is no JSON: {error}", ErrorCode.BAD_JSON) from None
+        raise RequestError(f"the raw payload is not JSON: {error}", ErrorCode.BAD_JSON) from None
     return encoded
 
 
 def check_json(text: bytes) -> None:
-    """Hold a text to RFC 8259, without decoding it.
+    """Check that a text is JSON (RFC 8259), without decoding it.
 
     Raises:
-        ValueError: it is no JSON, or not UTF-8; the text says where.
+        ValueError: it is not JSON or not UTF-8; the text says where.
     """
     if not text.isascii():
         text.decode()

@@ -1,8 +1,8 @@
-"""Where a client's connections belong: to the process, and to the event loop, that made them.
+"""Which process and which event loop own a client's connections.
 
-A client may be made at import and used after a fork, as web frameworks and task queues do, or in one event loop after
-another. A connection cannot follow it there: two processes that read from one socket take each other's answers, and a
-closed loop never calls back. So each process and each loop gets connections of its own.
+A client may be made at import and used after a fork, as web frameworks and task queues do, or in several event loops.
+A connection must not be used there: two processes that read from one socket take each other's answers, and a closed
+loop never calls back. So each process and each loop gets its own connections.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from realizehit.errors import ClientError
 
 _T = TypeVar("_T")
 
-# What a process inherited by a fork is kept and not closed: the parent still uses the sockets and shares the epoll set.
+# A process keeps what it inherited by a fork and does not close it: the parent uses the sockets and the epoll set.
 _inherited: Final[list[object]] = []
 
 
 class PerProcess(Generic[_T]):
-    """A resource of which each process has its own.
+    """A resource that each process has once.
 
     Args:
         make: makes one.
@@ -34,7 +34,7 @@ class PerProcess(Generic[_T]):
         self._held = os.getpid(), make()
 
     def get(self) -> _T:
-        """Return the one of this process."""
+        """Return this process's resource; make it if needed."""
         pid, value = self._held
         if pid != os.getpid():
             # Threads that come here at the same time may each make one. A lock could not be used: a thread of the
@@ -46,10 +46,10 @@ class PerProcess(Generic[_T]):
 
 
 class PerLoop(Generic[_T]):
-    """A resource of which each event loop of each process has its own.
+    """A resource that each event loop of each process has once.
 
     Args:
-        make: makes one; called where a loop runs.
+        make: makes one; called in a running loop.
 
     Reentrancy: for any thread whose loop runs.
     """
@@ -60,7 +60,7 @@ class PerLoop(Generic[_T]):
         self._values: dict[asyncio.AbstractEventLoop, _T] = {}
 
     def get(self) -> _T:
-        """Return the one of the loop that runs."""
+        """Return the running loop's resource; make it if needed."""
         loop = asyncio.get_running_loop()
         value = self._values.get(loop)
         if value is None or self._pid != os.getpid():
@@ -69,13 +69,13 @@ class PerLoop(Generic[_T]):
         return value
 
     def take(self) -> _T | None:
-        """Return the one of the loop that runs, if it has one, and forget it."""
+        """Return the running loop's resource, if there is one, and forget it."""
         if self._pid != os.getpid():
             self._forget()
         return self._values.pop(asyncio.get_running_loop(), None)
 
     def _forget(self) -> None:
-        """Forget those of loops that are closed, or of the process that this one was forked from."""
+        """Forget the resources of closed loops, or of the process that this one was forked from."""
         if self._pid != os.getpid():
             _inherited.append(self._values)
             self._values = {}
@@ -86,10 +86,10 @@ class PerLoop(Generic[_T]):
 
 
 class Owner:
-    """The process and the event loop that a connection belongs to: those that run when this is made.
+    """The process and the event loop that own a connection: those in which this object is made.
 
     Args:
-        what: how the client is called in errors.
+        what: the name of the client in errors.
     """
 
     def __init__(self, what: str) -> None:
@@ -99,11 +99,11 @@ class Owner:
 
     @property
     def is_inherited(self) -> bool:
-        """Whether this process was forked from the one that the connection belongs to."""
+        """Whether this process was forked from the owner."""
         return self._pid != os.getpid()
 
     def check(self) -> None:
-        """Hold the caller to it.
+        """Check that the caller runs in that process and loop.
 
         Raises:
             ClientError: the caller runs in another process or another loop.

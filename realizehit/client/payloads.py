@@ -1,7 +1,7 @@
-"""Payloads from JSON text to Python values, also where the fast parser gives up.
+"""Decodes payloads from JSON text to Python values, also those that the fast parser refuses.
 
-orjson refuses what RFC 8259 allows: lone surrogate escapes, and numbers that no double can hold. A server passes both
-on as they were published.
+orjson refuses two things that RFC 8259 allows: lone surrogate escapes, and numbers that no double can hold. A server
+passes both on as they were published.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def decode_payload(text: bytes) -> Any:
     exact; longer ones, like all other numbers, come as the nearest double. Lone surrogates stay in their ``str``.
 
     Raises:
-        ClientError: it is no JSON, or lists and objects stand more than 1,024 deep in each other.
+        ClientError: it is not JSON, or lists and objects are nested more than 1,024 deep.
 
-    Cost: one call of orjson; only where that fails, two more passes over the text.
+    Cost: one call of orjson; if that fails, two more passes over the text.
     """
     try:
         return orjson.loads(text)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Protocol
 from realizehit.client.events import Callback, Emitter
 from realizehit.client.filters import is_wildcard
 from realizehit.client.payload_queue import Ended, Overflow, PayloadQueue, QueueFull
+from realizehit.client.payloads import decode_payload
 from realizehit.client.protocol import channel_in
 from realizehit.client.received_message import ReceivedMessage
 from realizehit.errors import ClientError, QueueOverflow
@@ -125,11 +126,11 @@ class Subscription(Emitter):
     async def __anext__(self) -> Any:
         try:
             while True:
-                message = await self._next()
+                payload, _ = await self._next()
                 if self.raw:
-                    return message.raw
+                    return payload
                 try:
-                    return message.payload
+                    return decode_payload(payload)
                 except ClientError as error:
                     self._left_out(error)
         except Ended:
@@ -143,22 +144,23 @@ class Subscription(Emitter):
         self._check_unread()
         while True:
             try:
-                message = await self._next()
+                payload, channel = await self._next()
             except Ended:
                 return
-            yield message
+            yield ReceivedMessage(self.filters, payload, channel)
 
     def _check_unread(self) -> None:
         if self._pump is not None:
             raise RuntimeError("this subscription has a callback for its messages; iterate over another subscription")
 
-    async def _next(self) -> ReceivedMessage:
+    async def _next(self) -> tuple[bytes, bytes]:
+        """Return the next payload, and for a wildcard subscription the channel that it was published to."""
         while True:
-            raw, label = await self._queue.get()
+            item = await self._queue.get()
             if not self._is_wildcard:
-                return ReceivedMessage(self.filters, raw)
+                return item[0], b""
             try:
-                return ReceivedMessage(self.filters, raw, channel_in(label))
+                return item[0], channel_in(item[1])
             except ValueError as error:
                 self._label_malformed(error)
 
@@ -170,16 +172,16 @@ class Subscription(Emitter):
             self._emit("error", ClientError(f"{text}: {error}"))
 
     def _left_out(self, error: ClientError) -> None:
-        self._emit("error", ClientError(f"a payload of {self.filters!r} is no JSON and was left out: {error}"))
+        self._emit("error", ClientError(f"a payload of {self.filters!r} is not JSON and was left out: {error}"))
 
     async def _call_back(self) -> None:
         while True:
             try:
-                message = await self._next()
+                message = ReceivedMessage(self.filters, *await self._next())
             except Ended:
                 return
             except ClientError:
-                return  # the error event has told it
+                return  # the error event has reported it
             for callback in tuple(self._callbacks["message"]):
                 await self._call(callback, message)
             if not self._callbacks["payload"]:

@@ -42,12 +42,12 @@ def _warn(error: ClientError) -> None:
 
 
 class _Socket(ClientConnection):
-    """The library's connection, which also remembers when it last heard anything."""
+    """The library's connection, which also remembers when it last received anything."""
 
     last_heard = 0.0
 
     def process_event(self, event: Event) -> None:
-        """Note the time, which tells later from when on messages may be missing."""
+        """Record the time: after a loss, messages may be missing from then on."""
         self.last_heard = time.monotonic()
         super().process_event(event)
 
@@ -61,25 +61,25 @@ class Subscriber:
             for payload in news:
                 print(payload)
 
-    It comes back as `realizehit.WSClient` does, while the loop waits for the next payload. There is no queue on this
-    side: a loop that is too slow is the server's slow consumer, which is disconnected, and comes back with a gap.
+    It connects again as `realizehit.WSClient` does, while the loop waits for the next payload. There is no queue on
+    this side: the server disconnects a loop that is too slow, and the subscriber comes back with a gap.
 
     Args:
         url: ``ws://`` or ``wss://``.
         pattern: a mapping of filters, or a `Pattern`.
         raw: whether payloads come as the JSON text they were published as, ``bytes``.
-        on_gap: called with seconds each time it is back, or the server's broker is; what was published in them may be
-            missing.
-        on_expiring: called with the seconds after which its token ends.
-        on_error: called with a `ClientError` when a message is left out: for each payload that is no JSON, and once if
+        on_gap: called with seconds each time the subscriber, or the server's broker, is connected again; messages that
+            were published in these seconds may be missing.
+        on_expiring: called with the seconds after which the token expires.
+        on_error: called with a `ClientError` when a message is left out: for each payload that is not JSON, and once if
             labels of a wildcard subscription's messages are malformed. Without it the logger ``realizehit.client``
             warns.
         headers: sent with the opening handshake.
         token: who the subscriber is, a JSON Web Token; or a function that returns a fresh one. It is called for each
-            connection, and after the server has told that the token expires. With a function it comes back also where
-            it was closed because its token had ended.
-        ssl: TLS settings of a ``wss://`` connection; the system's where none are given.
-        proxy: URL of a proxy; ``True`` for what the environment says, ``None`` for none.
+            connection, and when the server says that the token expires. With a function the subscriber also connects
+            again after a close because of an expired token.
+        ssl: TLS settings of a ``wss://`` connection; ``None`` for the system's.
+        proxy: URL of a proxy; ``True`` for the proxy that the environment names, ``None`` for no proxy.
         open_timeout: seconds for connecting and the handshake.
         response_timeout: seconds for the reply to the subscription.
         heartbeat: seconds between this side's pings, and again for the answer.
@@ -89,7 +89,7 @@ class Subscriber:
 
     Raises:
         SettingsError: the URL or the token cannot be used.
-        PatternError: the pattern is no mapping, or cannot be written as JSON.
+        PatternError: the pattern is not a mapping, or cannot be written as JSON.
 
     Attributes:
         id: the pattern's id on the wire, empty until the server has confirmed the subscription once.
@@ -195,7 +195,7 @@ class Subscriber:
             try:
                 return message.payload
             except ClientError as error:
-                self._on_error(ClientError(f"a payload of {self._filters!r} is no JSON and was left out: {error}"))
+                self._on_error(ClientError(f"a payload of {self._filters!r} is not JSON and was left out: {error}"))
 
     def messages(self) -> Iterator[ReceivedMessage]:
         """Iterate over messages: each has its payload, its text, and the pattern that it was published to.
@@ -213,7 +213,7 @@ class Subscriber:
         if self._socket is None or self._owner is None:
             raise ClientError("the subscriber is not connected; use `with` or `connect`")
         if self._owner.is_inherited and not self._closing.is_set():
-            self._owner.check()  # the thread that reads is not in this process
+            self._owner.check()  # raises: the thread that reads is in the parent process
         while not self._closing.is_set():
             left = None if self._renew_at == math.inf else self._renew_at - time.monotonic()
             if left is not None and left <= 0:
@@ -263,7 +263,7 @@ class Subscriber:
             raise Rejected(event.reason or "the server ended the subscription", event.code)
 
     def _renew(self) -> None:
-        """Send a fresh token. Where that fails the connection ends with the old one, and the next one has another."""
+        """Send a fresh token. If that fails, the connection ends with the old one; the next connection gets another."""
         assert self._token is not None
         assert self._socket is not None
         self._renew_at = math.inf
@@ -317,7 +317,7 @@ class Subscriber:
         self.id = reply.ret if reply.ret is not None else computed_id(self._filters)
 
     def _come_back(self, lost: Lost, since: float) -> None:
-        """Connect again, however long that takes; return at once when this side is closing."""
+        """Connect again, however long that takes; return at once if `close` was called."""
         if self._closing.is_set():
             return
         if not may_return(lost.close_code, self._token):

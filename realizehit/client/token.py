@@ -1,6 +1,6 @@
-"""A client's token: where it comes from, how it is sent, and that no log shows it.
+"""A client's token: getting it, sending it, and keeping it out of logs.
 
-It goes into the opening handshake's ``Authorization`` and, where it is renewed, into an ``auth`` action.
+The opening handshake sends it in ``Authorization``; a renewal sends it in an ``auth`` action.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 
 
 def check(token: object, headers: Mapping[str, str] | None) -> None:
-    """Hold what a client was given to what it can use.
+    """Check that a client can use what it was given as its token.
 
     Raises:
-        SettingsError: it is no text that a header can carry, or there is another ``Authorization``.
+        SettingsError: it is not a text that a header can carry, or the headers have an ``Authorization`` too.
     """
     if token is None:
         return
     if not callable(token):
         _checked(token)
     if any(name.lower() == _HEADER.lower() for name in headers or ()):
-        raise SettingsError("a token was given, and an Authorization among the headers; one of them is too much")
+        raise SettingsError("both a token and an Authorization header were given; give one of them")
 
 
 async def current(token: Token) -> str:
-    """Return the token, a fresh one where a function gives them.
+    """Return the token; if the setting is a function, call it for a fresh one.
 
     Raises:
         TokenUnavailable: the function failed.
@@ -54,7 +54,7 @@ async def current(token: Token) -> str:
 
 
 def current_sync(token: SyncToken) -> str:
-    """Do what `current` does, for a function that is none of a coroutine."""
+    """Return the token, as `current` does, for functions that are not coroutine functions."""
     try:
         return _checked(token() if callable(token) else token)
     except Exception as error:
@@ -69,15 +69,15 @@ def with_token(headers: Mapping[str, str] | None, token: str) -> dict[str, str]:
 def renewal_delay(seconds: float) -> float:
     """Return the seconds after which to renew a token that ends in ``seconds``.
 
-    Clients whose tokens end together do not ask together; and one whose tokens always are about to end, because they
-    last less long than the server's warning, does not ask without a pause.
+    The delay is random, so that clients whose tokens expire together do not renew together. It is never 0, so that a
+    client whose tokens are shorter than the server's warning time pauses between renewals.
     """
     return seconds * random.uniform(0.25, 0.5)  # noqa: S311 - no secret, a spread
 
 
 def _checked(token: object) -> str:
     if not isinstance(token, str) or not _VISIBLE.fullmatch(token):
-        raise SettingsError("the token is no text of visible ASCII characters")
+        raise SettingsError("the token is not a text of visible ASCII characters")
     return token
 
 
@@ -86,10 +86,10 @@ def _unavailable(error: Exception) -> TokenUnavailable:
 
 
 class _HideTokens(logging.Filter):
-    """Take tokens out of what the library writes at debug level: headers, and frames of the action ``auth``."""
+    """Remove tokens from the library's debug lines: headers, and frames of the action ``auth``."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the record; none is left out."""
+        """Change the record; return true, so that every record is logged."""
         if isinstance(record.args, tuple):
             record.args = tuple(map(_shown, record.args, (None, *record.args)))
         return True

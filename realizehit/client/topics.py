@@ -1,8 +1,9 @@
-"""What a WebSocket client is subscribed to: each pattern once on the wire, for any number of subscriptions.
+"""What a WebSocket client is subscribed to: a topic is one pattern on the wire, shared by any number of subscriptions.
 
-The rules of this file. A topic is asked for once per connection, in the turn in which there is a connection. The reply
-to ``sub`` carries the label under which its payloads come, so none can come earlier. A topic that its last subscription
-has left is forgotten at once; the same pattern asked for again is a new topic, and the server answers in order.
+Rules: A topic is sent once per connection, in the loop turn in which the connection is made. The reply to ``sub``
+carries the id under which its payloads come, so no payload can come earlier. When its last subscription leaves, a topic
+is forgotten at once. The same pattern subscribed to again is a new topic; this works because the server answers in
+order.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ class Topic:
     """One pattern that a client is subscribed to, once on the wire for all its subscriptions here.
 
     Attributes:
-        key: what tells patterns apart here.
+        key: equal for equal patterns.
         filters: the pattern.
         request_id: the id of its last ``sub``.
         id: the pattern's id on this connection, empty until the server has confirmed it.
         members: the subscriptions that share it.
-        ready: done when it is in force; fails where the server refuses it.
-        was_in_force: whether it ever was, so that an error now is that of coming back.
+        ready: done when the server has confirmed it; fails if the server refuses it.
+        was_in_force: whether the server ever confirmed it; a later error happens while coming back.
     """
 
     def __init__(self, key: object, filters: Mapping[str, Any]) -> None:
@@ -57,7 +58,7 @@ class Topic:
         return full
 
     def in_force(self, wire_id: str, now: float) -> None:
-        """Learn that the server has confirmed it."""
+        """Note that the server has confirmed it."""
         self.id = wire_id.encode()
         self.was_in_force = True
         if not self.ready.done():
@@ -66,7 +67,7 @@ class Topic:
             member.in_force(wire_id, now)
 
     def interrupted(self, since: float) -> None:
-        """Learn that the connection is gone."""
+        """Note that the connection is lost."""
         self.id = b""
         if self.ready.done():
             self.ready = _quiet_future()
@@ -74,11 +75,11 @@ class Topic:
             member.interrupted(since)
 
     def end(self, reason: ClientError, error: ClientError | None) -> None:
-        """End all of it.
+        """End the topic and its subscriptions.
 
         Args:
-            reason: what those learn who still wait for it to be in force.
-            error: what its subscriptions raise; ``None`` where the client was closed.
+            reason: raised for callers that still wait for the server's confirmation.
+            error: raised by its subscriptions; ``None`` if the client was closed.
         """
         if not self.ready.done():
             self.ready.set_exception(reason)
@@ -91,7 +92,7 @@ class Topics:
     """The topics of one client.
 
     Args:
-        retry: the delays before asking again for a topic that a server cannot serve for now.
+        retry: the delays before sending ``sub`` again if the server cannot serve the topic now.
     """
 
     def __init__(self, retry: Backoff) -> None:
@@ -111,7 +112,7 @@ class Topics:
         return [] if topic is None else list(topic.members)
 
     def join(self, subscription: Subscription) -> Topic:
-        """Add a subscription, and ask for its topic if that is new."""
+        """Add a subscription, and send ``sub`` if its topic is new."""
         key = pattern_key(subscription.filters)
         topic = self._by_key.get(key)
         if topic is None:
@@ -121,10 +122,10 @@ class Topics:
         return topic
 
     def leave(self, subscription: Subscription) -> asyncio.Future[None]:
-        """Take a subscription away, and unsubscribe from its topic if nobody else here wants it.
+        """Remove a subscription, and send ``unsub`` if it was the last one of its topic.
 
         Returns:
-            Done when the server has confirmed it, or where there is nothing to confirm.
+            Done when the server has confirmed it, or at once if there is nothing to confirm.
         """
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         topic = self._by_key.get(pattern_key(subscription.filters))
@@ -140,13 +141,13 @@ class Topics:
         return confirmed
 
     def attach(self, connection: Connection) -> None:
-        """Learn that there is a connection, and ask for everything on it."""
+        """Use a new connection, and send ``sub`` for every topic."""
         self._connection = connection
         for topic in tuple(self._by_key.values()):
             self._ask_for(topic)
 
     def detach(self, since: float) -> None:
-        """Learn that the connection is gone; messages may be missing from ``since`` on."""
+        """Note that the connection is lost; messages may be missing from ``since`` on."""
         self._connection = None
         self._by_id.clear()
         for topic in tuple(self._by_key.values()):
@@ -160,7 +161,7 @@ class Topics:
             payload: its JSON text.
 
         Returns:
-            ``None`` if no topic has this id, otherwise whether a reader should have its turn now.
+            ``None`` if no topic has this id, otherwise whether a reader should run now.
         """
         topic, label = self._by_id.get(head), b""
         if topic is None:
@@ -169,7 +170,7 @@ class Topics:
         return None if topic is None else topic.deliver(payload, label)
 
     def notice(self, event: Notice) -> None:
-        """Take what the server tells of subscriptions: a gap, or that it ended them."""
+        """Handle an event about subscriptions: a gap, or that the server ended them."""
         for wire_id in event.ids:
             topic = self._by_id.get(wire_id.encode())
             if topic is None:
@@ -193,7 +194,7 @@ class Topics:
             topic.end(error or ClientError("the client was closed"), error)
 
     def _ask_for(self, topic: Topic) -> None:
-        """Send ``sub``, unless the connection is away: then the next one begins with it."""
+        """Send ``sub``; if there is no connection, the next one begins with it."""
         if self._connection is not None and self._by_key.get(topic.key) is topic:
             topic.request_id = self._connection.act("sub", topic.filters, partial(self._subscribed, topic))
 
@@ -202,9 +203,9 @@ class Topics:
             self._ask_for(topic)
 
     def _subscribed(self, topic: Topic, reply: Reply | Lost) -> None:
-        """Take the reply to ``sub``."""
+        """Handle the reply to ``sub``."""
         if isinstance(reply, Lost) or self._by_key.get(topic.key) is not topic:
-            return  # it is asked for again on the next connection; or nobody wants it any more
+            return  # the next connection sends `sub` again; or the topic is forgotten
         loop = asyncio.get_running_loop()
         failure: ClientError | None = reply.failure()
         if failure is not None and topic.was_in_force and reply.code in _TRY_AGAIN:
@@ -218,15 +219,15 @@ class Topics:
                 self._by_id[wire_id.encode()] = topic
                 topic.in_force(wire_id, loop.time())
                 return
-            # A server that does not know of collisions.
+            # Only a server that does not detect collisions gets here.
             text = f"{topic.filters!r} has the id of {other.filters!r}, {wire_id}; use another connection for it"
             failure = Rejected(text, ErrorCode.ID_COLLISION)
         del self._by_key[topic.key]
         topic.end(failure, failure)
 
     def _unsubscribed(self, topic: Topic, confirmed: asyncio.Future[None], reply: Reply | Lost) -> None:
-        """Take the reply to ``unsub``; an error says that the server knows of none, which is as good."""
-        # Here and not by whoever waits: a new `sub` of this pattern may be answered right behind it.
+        """Handle the reply to ``unsub``; an error means that the server has no such subscription, which is fine."""
+        # Not in the waiting task: the reply to a new `sub` of this pattern may follow immediately.
         if self._by_id.get(topic.id) is topic:
             del self._by_id[topic.id]
         if not confirmed.done():
@@ -234,7 +235,7 @@ class Topics:
 
 
 def _quiet_future() -> asyncio.Future[None]:
-    """Return a future whose error may go unseen: those who waited may all have given up."""
+    """Return a future whose error may stay unread: all its waiters may have given up."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future

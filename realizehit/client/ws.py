@@ -1,4 +1,4 @@
-"""The WebSocket client: subscribes to patterns, and comes back by itself when the connection is lost.
+"""The WebSocket client: subscribes to patterns, and connects again when the connection is lost.
 
 One task serves the connection and opens the next one when it is lost (`Reconnecting`). `Topics` holds what the client
 is subscribed to.
@@ -49,29 +49,29 @@ class WSClient(Emitter):
             async for payload in news:
                 print(payload)
 
-    When the connection is lost it is made again, after a capped exponential back-off with full jitter or after the
-    delay that a server asks for as it goes away, and everything is subscribed to again. What was published meanwhile
-    is missing: each subscription tells it by its ``gap`` event, as it does when the server's broker was away. A
-    server that closes with 4500 to 4999, or refuses the handshake with 401 or 403, is not bothered again: the client
-    ends, and its subscriptions raise the error.
+    When the connection is lost, the client connects again, after an exponential back-off with full jitter or after the
+    delay that a closing server asked for, and subscribes to everything again. What was published meanwhile is missing:
+    each subscription reports it with its ``gap`` event, also when the server's broker was away. If the server closes
+    with 4500 to 4999, or refuses the handshake with 401 or 403, the client does not connect again: it ends, and its
+    subscriptions raise the error.
 
     Events:
 
-    - ``connected`` (): the connection is there, the first time and each time it came back.
-    - ``disconnect`` (`Disconnected`): it is gone, with its close code.
-    - ``expiring`` (seconds): the client's token ends in so many seconds. Where ``token`` is a function, a new one is
-      sent before that.
-    - ``error`` (exception): an attempt to come back or to renew the token failed, or the client ended because the
-      server will not have it.
+    - ``connected`` (): the client is connected, for the first time or again.
+    - ``disconnect`` (`Disconnected`): the connection is lost; the error has the close code.
+    - ``expiring`` (seconds): the client's token expires in so many seconds. If ``token`` is a function, the client
+      sends a new token before that.
+    - ``error`` (exception): an attempt to connect again or to renew the token failed; or the client ended because the
+      server refuses it.
 
     Args:
         url: ``ws://`` or ``wss://``.
         headers: sent with the opening handshake.
         token: who the client is, a JSON Web Token; or a function, a coroutine function too, that returns a fresh one.
-            It is called for each connection, and after the server has told that the token expires. With a function the
-            client comes back also where it was closed because its token had ended.
-        ssl: TLS settings of a ``wss://`` connection; the system's where none are given.
-        proxy: URL of a proxy; ``True`` for what the environment says, ``None`` for none.
+            It is called for each connection, and when the server says that the token expires. With a function the
+            client also connects again after a close because of an expired token.
+        ssl: TLS settings of a ``wss://`` connection; ``None`` for the system's.
+        proxy: URL of a proxy; ``True`` for the proxy that the environment names, ``None`` for no proxy.
         open_timeout: seconds for connecting and the handshake.
         response_timeout: seconds for the reply to an action; a subscription that waits for a lost connection included.
         heartbeat: seconds between this side's pings, and again for the answer; after that the connection is lost.
@@ -85,7 +85,7 @@ class WSClient(Emitter):
     Raises:
         SettingsError: the URL or the token cannot be used.
 
-    Reentrancy: for one event loop's thread; any number of tasks may use it.
+    Concurrency: any number of tasks of one event loop may use it.
     """
 
     events: ClassVar[tuple[str, ...]] = ("connected", "disconnect", "expiring", "error")
@@ -144,16 +144,16 @@ class WSClient(Emitter):
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is there."""
+        """Whether there is a connection now."""
         return self._connection is not None
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        """Those that have not ended."""
+        """The subscriptions that have not ended."""
         return self._topics.members
 
     async def connect(self) -> Self:
-        """Connect; ``async with`` does it. A first attempt that fails is not repeated, so that a wrong address shows.
+        """Connect; ``async with`` does it. The first attempt is not repeated, so that a wrong address is noticed.
 
         Raises:
             ServerUnavailable: the server cannot be reached, or cannot serve now.
@@ -182,7 +182,7 @@ class WSClient(Emitter):
         """Disconnect and end all subscriptions; calling it again does nothing."""
         if self._owner is not None and self._owner.is_inherited:
             self._reconnecting.closing = True
-            return  # the connection is that of the process that this one was forked from
+            return  # the connection belongs to the process that this one was forked from
         if self._owner is not None:
             self._owner.check()
         self._reconnecting.closing = True
@@ -201,10 +201,10 @@ class WSClient(Emitter):
             await asyncio.wait(callbacks)
 
     async def wait_closed(self) -> None:
-        """Wait until the client has ended, which programs with callbacks do.
+        """Wait until the client has ended; for programs that use callbacks.
 
         Raises:
-            Disconnected, Rejected: the server will not have the client; `close` raises nothing.
+            Disconnected, Rejected: the server refused the client. After `close` nothing is raised.
         """
         if self._ended is None or self._owner is None:
             raise RuntimeError("the client is not connected")
@@ -230,7 +230,7 @@ class WSClient(Emitter):
         maxsize: int | None = None,
         overflow: OverflowPolicy | Overflow | None = None,
     ) -> Subscription:
-        """Subscribe to a pattern and wait until it is in force: nothing published from then on is missed.
+        """Subscribe to a pattern and wait until that is in force: nothing published from then on is missed.
 
         Several subscriptions to one pattern each get every payload; on the wire there is one.
 
@@ -239,16 +239,16 @@ class WSClient(Emitter):
                 ``"*": "*"`` allows further filters; `Subscription.messages` tells what each message was published to.
             callback: called with each payload, as ``subscription.on("payload", callback)``.
             raw: whether payloads come as the JSON text they were published as, ``bytes``.
-            maxsize: how many payloads may wait in its queue; the client's where it is not given.
-            overflow: what happens to one more; the client's where it is not given.
+            maxsize: how many payloads may wait in its queue; ``None`` for the client's setting.
+            overflow: what happens to one more; ``None`` for the client's setting.
 
         Raises:
-            PatternError: the pattern is no mapping, or cannot be written as JSON.
+            PatternError: the pattern is not a mapping, or cannot be written as JSON.
             Rejected: the server refuses it; ``code`` says why, for example ``forbidden`` or ``id-collision``, and
                 ``too-many-shapes`` or ``wildcard-unsupported`` for a wildcard.
             ServerUnavailable: the server cannot reach its broker.
-            ResponseTimeout: no answer in time, perhaps because the connection is away.
-            ClientError: the client is closed, or ended meanwhile.
+            ResponseTimeout: no answer in time, perhaps because there is no connection.
+            ClientError: the client is closed, or ended while waiting.
         """
         self._check_open()
         filters = filters_of(pattern)
@@ -282,7 +282,7 @@ class WSClient(Emitter):
         """End all of this client's subscriptions to a pattern.
 
         Raises:
-            Rejected: there are none, code ``not-subscribed``.
+            Rejected: there is no such subscription, code ``not-subscribed``.
             ResponseTimeout: the server did not confirm it in time; they have ended on this side anyway.
         """
         subscriptions = self._topics.members_of(pattern)
@@ -307,13 +307,13 @@ class WSClient(Emitter):
         return loop.time() - began
 
     async def authenticate(self, token: Token) -> None:
-        """Become who a token says, or go on with a newer one. It counts for connections that come later too.
+        """Take the identity of a token, or replace the token by a newer one. Later connections use it too.
 
         Raises:
-            Rejected: it proves nothing, code ``not-authenticated``; the connection stays what it was.
+            Rejected: the server does not accept it, code ``not-authenticated``; the connection keeps its identity.
             Disconnected: the connection is away, or went away meanwhile; the next one is opened with it.
             ResponseTimeout: no answer in time.
-            SettingsError, TokenUnavailable: it cannot be used.
+            SettingsError, TokenUnavailable: the token cannot be used, or its function failed.
         """
         self._check_open()
         check(token, self._headers)

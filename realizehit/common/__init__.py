@@ -1,1 +1,1 @@
-"""What every layer may use: child processes, tasks that are kept going, and texts without secrets."""
+"""What every layer may use: back-off, child processes, tasks that are kept going, and texts without secrets."""

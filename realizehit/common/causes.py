@@ -1,4 +1,4 @@
-"""Why something could not be reached, in the system's words: errors of sockets, names and TLS as texts for people."""
+"""Turns errors of sockets, name look-ups and TLS into texts for people, in the system's words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def reason_of(error: BaseException) -> str:
 def causes_of(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and what led to it, the error itself first; of a group the first of its members."""
     cause: BaseException | None = error
-    for _ in range(20):  # a chain that bites its tail ends too
+    for _ in range(20):  # a bound for a chain that is a circle
         if cause is None:
             return
         yield cause
@@ -50,6 +50,6 @@ def _reason(cause: BaseException) -> str:
         return str(cause.strerror or cause)
     if not isinstance(cause, OSError):
         return ""
-    # Where a name has several addresses, asyncio writes what came of each into the text.
+    # If a name has several addresses, asyncio puts the error of each into the text.
     numbers = {cause.errno} if cause.errno else {int(number) for number in _NUMBER.findall(str(cause))}
     return os.strerror(numbers.pop()) if len(numbers) == 1 else ""

@@ -1,7 +1,7 @@
-"""Fresh interpreters that run a module of this package: what they import, and what they must not.
+"""Starts modules of this package in fresh interpreters, without importing from the working directory.
 
-An interpreter that is started with ``-m`` or ``-c`` looks into the working directory first, and a file there with the
-name of any module would be run. Our children get this process's own list of places instead, without that directory.
+An interpreter that is started with ``-m`` or ``-c`` looks into the working directory first: it would run a file there
+that has the name of any module. Our children get this process's import path instead, without that directory.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _PACKAGE: Final = "realizehit"
 
 def command(module: str, *arguments: str) -> list[str]:
     """Return the command line that runs a module of this package in an interpreter like this one."""
-    return [sys.executable, "-P", "-m", module, *arguments]  # -P: the working directory is no place to import from
+    return [sys.executable, "-P", "-m", module, *arguments]  # -P: do not import from the working directory
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment, changed so that a child and its own children import what this one does."""
+    """Return this process's environment, changed so that children import the same modules as this process."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(_places()), "PYTHONSAFEPATH": "1"}
 
 
 def leave_working_directory() -> None:
-    """Import nothing more from the working directory, which ``python -m`` puts in front, unless this package is there.
+    """Remove the working directory, which ``python -m`` puts first, from the import path, unless this package is in it.
 
-    To be called first thing by a command; modules that are imported already stay.
+    A command calls this first. Modules that are imported already stay.
     """
     sys.path[:] = _places()
 
@@ -41,7 +41,7 @@ def _places() -> list[str]:
     places = [place for place in sys.path if place and (Path(place).resolve() != here or here == ROOT)]
     found = PathFinder.find_spec(_PACKAGE, places)
     if found is None or found.origin is None or Path(found.origin).resolve().parents[1] != ROOT:
-        places.insert(0, str(ROOT))  # it was found in some other way, and would not be, or another one
+        places.insert(0, str(ROOT))  # otherwise a child would not find this package, or find another one
     return places
 
 

@@ -1,6 +1,6 @@
-"""Secrets in texts for people: what takes them out of URLs, log lines and error texts.
+"""Removes secrets from texts for people: URLs, log lines and error texts.
 
-Every pattern here is linear in the text, whoever wrote it: repeats are possessive and cannot overlap.
+Every pattern here is linear in any text: repeats are possessive and cannot overlap.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _WORD: Final = re.compile(r"\S++")
 
 
 def masked(text: str) -> str:
-    """Return a text of any kind without what looks like a secret in it.
+    """Return a text with everything masked that looks like a secret.
 
     Tokens, passwords and session ids in queries; credentials in header lines and in JSON; JSON Web Tokens; logins in
-    URLs. Better too much is hidden than a secret shown.
+    URLs. It is better to hide too much than to show a secret.
 
     Cost: linear in the text.
     """
@@ -47,7 +47,7 @@ def masked(text: str) -> str:
 
 
 def masked_options(query: str, harmless: frozenset[str]) -> str:
-    """Return a URL's query, without its question mark, in which only options of known names keep their values."""
+    """Return a URL's query, without its question mark, with the values masked of all options but the harmless ones."""
     return "&".join(_masked_option(option, harmless) for option in query.split("&"))
 
 
@@ -58,8 +58,8 @@ def masked_url(url: str, harmless: frozenset[str]) -> str:
     is taken as the login.
 
     Args:
-        url: as somebody wrote it, so perhaps none.
-        harmless: names of options whose values are shown; all others are hidden, since a misspelt one may be a secret.
+        url: any text that a user gave as a URL.
+        harmless: names of options whose values are shown. All others are hidden: a misspelt one may be a secret.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:

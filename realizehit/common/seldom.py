@@ -1,4 +1,4 @@
-"""Few lines of a kind: the one mechanism that bounds what strangers, defects and outages can write into a log."""
+"""Bounds how many log lines of a kind strangers, defects and outages can cause."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ LOG_INTERVAL: Final = 10.0
 """Seconds between two lines of a kind that a stranger or an outage can cause."""
 
 REMINDER: Final = 60.0
-"""Seconds between two lines about a trouble that lasts."""
+"""Seconds between two lines about a lasting problem."""
 
 
 class Seldom:
-    """Decides which lines of a kind are written: one, then none for a while; those left out are counted.
+    """Decides which log lines of a kind are written: one, then none for an interval; it counts those left out.
 
-    It bounds what strangers and outages can write into a log, whose lines would fill a disk otherwise.
+    Without a bound, strangers and outages could fill a disk with log lines.
 
     Args:
         interval: seconds between two lines of a kind.
-        clock: seconds of a clock that never goes back.
+        clock: returns seconds of a monotonic clock.
     """
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,10 +30,10 @@ class Seldom:
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def passes(self, kind: str) -> int | None:
-        """Ask for one line.
+        """Ask whether to write one line.
 
         Returns:
-            How many were left out since the last line of this kind; ``None`` where this one is left out too.
+            How many were left out since the last line of this kind; ``None`` if this one is left out too.
         """
         now = self._clock()
         quiet_until, left_out = self._kinds.get(kind, (now, 0))
@@ -44,7 +44,7 @@ class Seldom:
         return left_out
 
     def overdue(self) -> list[tuple[str, int]]:
-        """Return the kinds whose time is over, with how many of their lines were left out, for a line about these."""
+        """Return the kinds whose interval is over, and how many of their lines were left out, to log that number."""
         now = self._clock()
         found = [
             (kind, left_out) for kind, (quiet_until, left_out) in self._kinds.items() if left_out and now >= quiet_until
@@ -55,5 +55,5 @@ class Seldom:
 
 
 def more(left_out: int) -> str:
-    """Return the words, with a space before them, that say how many lines were left out; none for 0."""
+    """Return `` (3 more like this since the last line)``, or an empty text for 0."""
     return f" ({left_out} more like this since the last line)" if left_out else ""

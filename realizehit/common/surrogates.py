@@ -71,9 +71,9 @@ def count_lone_surrogates(text: bytes) -> int:
 
 
 def _lone_surrogates(text: bytes) -> list[int]:
-    """Return where the first hex digit of each lone surrogate stands."""
+    """Return the position of the first hex digit of each lone surrogate."""
     places: list[int] = []
-    high: re.Match[bytes] | None = None  # a high surrogate that may have its low one behind it
+    high: re.Match[bytes] | None = None  # a high surrogate that a low one may follow
     for match in _ESCAPE.finditer(text):
         digits = match[1]
         code = 0 if digits is None else int(digits, 16)

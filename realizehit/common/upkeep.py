@@ -1,7 +1,7 @@
-"""Lasting work: what repeats or runs as long as the process does goes on after an error, and the error is logged.
+"""Keeps repeated and permanent work going after an error, and logs the error.
 
-A timer that is set again at its end, or a task that nobody awaits, would stop at the first error, and nobody would
-notice. Everything of that kind runs through a `Ticker` or `keep_up`.
+A timer that sets itself again at its end, or a task that nobody awaits, would stop at the first error without a trace.
+All work of that kind runs in a `Ticker` or in `keep_up`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from realizehit.common.seldom import REMINDER, Seldom
 logger: Final = logging.getLogger(__name__)
 
 LOG_INTERVAL: Final = REMINDER  # seconds between two log lines about one piece of work
-RESTART_FIRST: Final = 0.1  # seconds until work that failed is started again, doubled each time
+RESTART_FIRST: Final = 0.1  # seconds until failed work is started again, doubled each time
 RESTART_MOST: Final = 5.0  # seconds
 STEADY: Final = 10.0  # seconds after which a failure counts as the first one again
 
 
 class Failures:
-    """Logs the errors of one piece of work: the first with its traceback, the following ones as a number.
+    """Logs the errors of one piece of work: the first with its traceback, the following ones as a count.
 
     Args:
         what: names the work.
         interval: seconds between two log lines.
-        clock: seconds of a clock that never goes back.
+        clock: returns seconds of a monotonic clock.
 
     Attributes:
         count: errors so far.
@@ -41,7 +41,7 @@ class Failures:
         self._seldom = Seldom(interval, clock)
 
     def note(self, error: BaseException) -> None:
-        """Take an error; it may be called from any thread."""
+        """Count an error, and log it if a line is due. Any thread may call this."""
         self.count += 1
         left_out = self._seldom.passes("failed")
         if left_out is None:
@@ -51,7 +51,7 @@ class Failures:
 
 
 class Ticker:
-    """Calls functions at intervals, whatever they raise, until it is stopped.
+    """Calls functions at intervals until it is stopped, even if they raise.
 
     Args:
         what: names the work in the log.
@@ -72,7 +72,7 @@ class Ticker:
         self._tick()
 
     def stop(self) -> None:
-        """Tick no more; calling it again does nothing."""
+        """Stop; calling it again does nothing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -97,7 +97,7 @@ class Ticker:
 
 
 async def keep_up(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run lasting work until it returns; when it raises, log that and start it again after a pause.
+    """Run work until it returns; when it raises, log the error and start it again after a pause.
 
     Args:
         what: names the work in the log.

@@ -16,13 +16,13 @@ ADDRESS_TIMEOUT: Final = 3.0  # seconds for one of a name's addresses to answer
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where something listens.
+    """The address of a server.
 
     Attributes:
         host: numeric address.
         port: TCP port.
         path: of the URL.
-        authority: host and port as they stood in the URL.
+        authority: host and port as written in the URL.
     """
 
     host: str
@@ -66,7 +66,7 @@ def _address(name: str, port: int) -> str:
             probe.settimeout(ADDRESS_TIMEOUT)
             probe.connect(address)
             return str(address[0])
-    return str(found[0][4][0])  # none answers: how, the load test finds itself
+    return str(found[0][4][0])  # none answers; the load test will report how
 
 
 def _split(option: str, url: str) -> SplitResult:
@@ -76,5 +76,5 @@ def _split(option: str, url: str) -> SplitResult:
     except ValueError:
         raise SettingsError(f"{option} {masked(url)}: the host or the port cannot be read") from None
     if not parts.hostname or any(character <= " " for character in url):
-        raise SettingsError(f"{option} {masked(url)}: there is no host in it, or a blank")
+        raise SettingsError(f"{option} {masked(url)}: it has no host, or a blank")
     return parts

@@ -19,7 +19,7 @@ BROKER_TIMEOUT: Final = 10.0  # seconds to connect and to log in
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A Redis or Valkey to publish to: a Unix socket's path, or host and port; with who to log in as."""
+    """A Redis or Valkey to publish to: a Unix socket's path, or host and port, and the login."""
 
     shown: str
     path: str | None = None
@@ -32,13 +32,13 @@ class Broker:
         """Read a broker's URL.
 
         Raises:
-            SettingsError: it cannot be used; the text never shows the password.
+            SettingsError: the URL cannot be used; the text never shows the password.
         """
         shown = redacted(url)
         try:
             options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
         except ValueError:
-            raise SettingsError(f"--redis {shown} is no redis:// or unix:// URL that can be read") from None
+            raise SettingsError(f"--redis {shown} is not a valid redis:// or unix:// URL") from None
         if url.startswith("rediss:"):
             raise SettingsError(f"--redis {shown}: the load test does not speak TLS; publish with --publish api")
         name, password = options.get("username"), options.get("password")
@@ -48,7 +48,7 @@ class Broker:
         return cls(shown, host=options.get("host", "localhost"), port=options.get("port", 6379), login=login)
 
     def connect(self) -> int:
-        """Connect and log in; return the descriptor, which is the caller's.
+        """Connect and log in; return the descriptor, which the caller closes.
 
         Raises:
             LoadTestError: the broker cannot be reached, or refuses the login.

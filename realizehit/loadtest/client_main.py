@@ -1,6 +1,6 @@
-"""A client process as a program of its own: ``python -m realizehit.loadtest.client_main DESCRIPTOR``.
+"""The program of a client process: ``python -m realizehit.loadtest.client_main DESCRIPTOR``.
 
-The descriptor is one end of a pipe of `multiprocessing.connection`. What to do comes through it first.
+The descriptor is one end of a pipe of `multiprocessing.connection`. The first message is the job.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from realizehit.loadtest.worker import work
 
 
 def main() -> None:
-    """Take the work from the pipe and do it."""
+    """Receive the job from the pipe and run it."""
     pipe = Connection(int(sys.argv[1]))
     try:
         job = pipe.recv()

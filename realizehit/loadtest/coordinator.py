@@ -1,8 +1,8 @@
-"""Leads the client processes through a load test and puts together what they see.
+"""Leads the client processes through a load test, and collects what they report.
 
-The phases: when every process is there, all open their connections (``connecting``); when those are there, all begin to
-publish at one moment (``publishing``); when all have ended, each waits for what is under way (``settling``) and says
-what never came.
+The phases: when all processes run, they open their connections (``connecting``); when these are open, all processes
+begin to publish at the same moment (``publishing``); then each waits for messages that are under way (``settling``) and
+reports those that never came.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from realizehit.loadtest.report import (
 from realizehit.loadtest.target import Target
 from realizehit.loadtest.worker import CONNECT_TIMEOUT, SETTLE_TIMEOUT, Job, Last, Sample, pattern_of
 
-START_DELAY: Final = 0.3  # seconds from the word to the beginning, for all processes to have heard it
+START_DELAY: Final = 0.3  # seconds from the command to the start, so that all processes have received it
 MIN_INTERVAL: Final = 0.25  # seconds between two points of the course
 MAX_POINTS: Final = 400
 MAX_PROBLEMS: Final = 20
@@ -47,7 +47,7 @@ class Coordinator:
 
     Args:
         plan: what to do.
-        target: where.
+        target: the server to measure.
         scenario: its name, for the report.
         on_point: called with each point of the course.
     """
@@ -83,18 +83,18 @@ class Coordinator:
         self._trouble: list[str] = []
 
     def stop(self) -> None:
-        """Stop early and report what there is; may be called from a signal handler."""
+        """Stop early and report what was measured so far; a signal handler may call this."""
         self._interrupted = True
 
     def run(self) -> Report:
-        """Carry the load test out.
+        """Run the load test.
 
         Raises:
-            LoadTestError: it cannot be carried out; the text says why.
+            LoadTestError: it cannot run; the text says why.
         """
         self._check_limits()
         if self.target.publish != "redis":
-            self.target.try_publishing(pattern_of(self._run_id, 0))  # nobody is there to get it
+            self.target.try_publishing(pattern_of(self._run_id, 0))  # there is no subscriber yet
         started = datetime.now(UTC)
         try:
             descriptor, name = tempfile.mkstemp(prefix="realizehit-loadtest-")
@@ -125,7 +125,7 @@ class Coordinator:
 
     def _connect(self) -> None:
         self._until("begun", CONNECT_TIMEOUT, stoppable=True)
-        # How long an interpreter takes to start is no part of how fast connections are made.
+        # The connect rate must not include the time in which interpreters start.
         self._moments["begun"] = self._moment()
         self._processes.send("connect")
         self._until("joined", self.plan.ramp + CONNECT_TIMEOUT + 30, stoppable=True)
@@ -134,7 +134,7 @@ class Coordinator:
             notes = self._stop_all()
             said = self.target.why_refused()
             notes += [said] if said else []
-            raise LoadTestError(f"no connection to {self.target.url} came to be: {'; '.join(notes) or 'no answer'}")
+            raise LoadTestError(f"no connection to {self.target.url} could be made: {'; '.join(notes) or 'no answer'}")
 
     def _publish(self) -> None:
         self._start = time.monotonic() + START_DELAY
@@ -149,7 +149,7 @@ class Coordinator:
     def _settle(self) -> None:
         self._phase("settling")
         self._processes.send("settle")
-        # Messages that still arrive keep it waiting, so there is no telling how long; the processes see to it.
+        # Messages that still arrive extend the wait, so its length is not known; the processes bound it.
         self._until("last", 10 * SETTLE_TIMEOUT + CONNECT_TIMEOUT)
         self._point()  # the charts end with how it ended
 
@@ -163,7 +163,7 @@ class Coordinator:
         self.phase = name
 
     def _until(self, event: str, seconds: float, *, stoppable: bool = False) -> None:
-        """Take what the processes say until all have said one thing."""
+        """Handle what the processes send until all have sent one event."""
         deadline = time.monotonic() + seconds
         next_point = time.monotonic() + self._interval
         stopped = False
@@ -179,7 +179,7 @@ class Coordinator:
             running = [number for number, last in enumerate(self._last) if last is None]
             for number in self._processes.wait(running, max(0.0, due - now)):
                 self._hear(number)
-            # A point of what all processes said since the last one; one that keeps silent is not waited for long.
+            # A point sums up what all processes sent since the last one; it does not wait long for a silent process.
             late = time.monotonic() - next_point
             if late >= self._interval or (late >= 0 and len(self._fresh) == self.plan.processes):
                 next_point = time.monotonic() + self._interval
@@ -230,7 +230,7 @@ class Coordinator:
         now, before = self._moment(), self._previous or self._moments["begun"]
         self._previous = now
         seconds = max(now.clock - before.clock, 1e-3)
-        # Processes say what they counted at moments of their own.
+        # Each process samples its counts at its own times.
         counted = max(now.sampled - before.sampled, 1e-3)
         self._fresh.clear()
         point = Point(
@@ -249,7 +249,7 @@ class Coordinator:
         self._latencies.merge(self._recent)
         self._recent = Histogram()
         if self._start is None:
-            # How long before publishing began is known once it has.
+            # The time before publishing is known when publishing begins.
             point = _moved(point, now.clock)
         self.points.append(point)
         self._on_point(point)
@@ -289,7 +289,7 @@ class Coordinator:
         for each in last:
             for code, count in each.close_codes.items():
                 codes[code] = codes.get(code, 0) + count
-        # Connections are numbered in each process; say which they are in the plan.
+        # Each process numbers its own connections; convert to the numbers of the plan.
         problems = [
             (kind, number + connection * self.plan.processes, *rest)
             for number, each in enumerate(last)
@@ -317,7 +317,7 @@ _ORDER: Final = ("", "begun", "joined", "started", "published", "settled", "last
 
 
 def _reached(said: str, event: str) -> bool:
-    """Whether a process that said one thing has come to another."""
+    """Tell whether a process whose last event is ``said`` has reached ``event``."""
     return _ORDER.index(said) >= _ORDER.index(event)
 
 

@@ -48,9 +48,9 @@ FIGURES: Final[dict[str, tuple[Kind, str]]] = {
     "forgone": (Kind.COUNT, "messages under way when the load test left a subscription: neither delivered nor lost"),
     "duplicates": (Kind.COUNT, "messages that a subscriber got again"),
     "reordered": (Kind.COUNT, "messages that came after a later one of their channel"),
-    "unexpected": (Kind.COUNT, "messages for which nobody on that connection was subscribed"),
+    "unexpected": (Kind.COUNT, "messages without a subscription on that connection"),
     "foreign": (Kind.COUNT, "texts that no load test published"),
-    "failed": (Kind.COUNT, "connections that did not come to be"),
+    "failed": (Kind.COUNT, "connections that could not be made"),
     "dropped": (Kind.COUNT, "connections that the server ended without a close frame"),
     "closed": (Kind.COUNT, "connections that the server closed"),
     "refused": (Kind.COUNT, "actions that the server refused"),
@@ -65,7 +65,7 @@ FIGURES: Final[dict[str, tuple[Kind, str]]] = {
     "rejoin_p50": (Kind.TIME, "the same of connections that came back, median"),
     "rejoin_p99": (Kind.TIME, "the same of connections that came back, 99th percentile"),
     "rejoin_max": (Kind.TIME, "the same of connections that came back, highest"),
-    "storm_seconds": (Kind.TIME, "time until everyone was back after the storm; not measured where somebody was not"),
+    "storm_seconds": (Kind.TIME, "time until all clients were back after the storm; not measured if one was not"),
     "reconnects": (Kind.COUNT, "connections that left and came back"),
     "resubscribes": (Kind.COUNT, "subscriptions that were left and joined again"),
     "late": (Kind.COUNT, "messages sent more than 10 ms after their time"),
@@ -94,7 +94,7 @@ class Expectation:
     """One parsed expectation.
 
     Attributes:
-        text: as it was written.
+        text: the expression as the user wrote it.
         figure: a name of `FIGURES`.
         comparison: one of ``< <= > >= == !=``.
         value: in the figure's base unit: seconds, bytes, or plain.

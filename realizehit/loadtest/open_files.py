@@ -1,4 +1,4 @@
-"""How many files this process may have open: a connection is one."""
+"""The limit of open files of this process; each connection is one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import resource
 
 
 def raise_open_files() -> int:
-    """Raise the limit as far as it goes without privileges; return what it is then."""
+    """Raise the limit as far as possible without privileges; return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

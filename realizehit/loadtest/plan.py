@@ -22,7 +22,7 @@ class Plan:
         connections: subscribers, over all processes.
         patterns: patterns, each a channel of its own; messages go to them in turn.
         subscriptions_per_connection: patterns that each connection subscribes to, spread evenly.
-        rate: messages a second over all patterns, on a schedule that waits for nobody; 0 to go by `outstanding` alone.
+        rate: messages a second over all patterns, on a fixed schedule; 0 to be limited by `outstanding` alone.
         outstanding: messages that may be under way at once; 0 for any number.
         payload_bytes: size of each payload.
         duration: seconds of publishing.
@@ -65,7 +65,7 @@ class Plan:
                 f"not {self.payload_bytes}"
             )
         if self.publish is not None and self.publish not in get_args(Publish):
-            raise SettingsError(f"--publish {self.publish!r} is none of {', '.join(get_args(Publish))}")
+            raise SettingsError(f"--publish {self.publish!r} is not one of {', '.join(get_args(Publish))}")
         self._check_together()
 
     def _check_together(self) -> None:

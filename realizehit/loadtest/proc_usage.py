@@ -1,4 +1,4 @@
-"""What the processes of a server on this machine cost, read from ``/proc``; nothing where there is none."""
+"""Processor time and memory of a server's processes on this machine, from ``/proc``; nothing on systems without it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LISTEN: Final = "0A"  # the state, as /proc/net/tcp writes it
 
 
 class Usage(NamedTuple):
-    """What some processes have used.
+    """Resources that processes have used.
 
     Attributes:
         cpu: processor time in seconds, user and system.
@@ -51,7 +51,7 @@ def listening(port: int) -> list[int]:
 
 
 def parents(pids: Iterable[int]) -> list[int]:
-    """Return the processes that keep these alive as their workers: they may hold the subscription at the broker."""
+    """Return the parents of worker processes: a parent may hold the subscription at the broker."""
     found = set()
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -61,7 +61,7 @@ def parents(pids: Iterable[int]) -> list[int]:
 
 
 def usage(pids: Iterable[int]) -> Usage | None:
-    """Return what the processes have used together; ``None`` where none of them can be read."""
+    """Return what the processes have used together; ``None`` if none of them can be read."""
     cpu, rss, found = 0.0, 0, False
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):

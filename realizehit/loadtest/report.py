@@ -48,8 +48,8 @@ class Point:
         p50, p99: latency since the point before, in seconds; ``None`` where nothing was delivered.
         errors: faults so far.
         server_cpu: cores that the server kept busy since the point before; ``None`` where that is not known.
-        server_rss: its resident memory in bytes, likewise.
-        client_cpu: share of a core that the busiest client process used, likewise.
+        server_rss: its resident memory in bytes; ``None`` if it cannot be read.
+        client_cpu: share of a core that the busiest client process used.
     """
 
     seconds: float
@@ -135,7 +135,7 @@ class Report:
         return f"half of the deliveries came within {show_time(p50)} {since}, and 99 of 100 within {show_time(p99)}"
 
     def expect(self, expectations: Sequence[Expectation]) -> None:
-        """Hold the figures to what is expected of them."""
+        """Check the figures against the expectations."""
         for each in expectations:
             failure = each.failure(self.figures)
             if failure and self.limited and FIGURES[each.figure][0] in (Kind.TIME, Kind.RATE):
@@ -144,7 +144,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """What came of the checks, in words."""
+        """The result of the checks, in words."""
         faults = [f"{name.replace('_', ' ')} {self.figures[name]:,.0f}" for name in FAULTS if self.figures[name]]
         if faults:
             return "errors: " + ", ".join(faults)
@@ -222,7 +222,7 @@ def make_figures(
         latencies: of all deliveries.
         joins: of connections before publishing began.
         rejoins: of connections after that.
-        storm_seconds: how long a storm took until everyone was back; ``None`` where somebody was not.
+        storm_seconds: seconds from the storm until all clients were back; ``None`` if one was not.
         rss: the server's highest memory.
     """
     counts = last.counts

@@ -1,7 +1,8 @@
-"""The server that a load test starts for itself: ``python -m realizehit.loadtest.server_main [WORKERS]``.
+"""The program of the server that a load test starts: ``python -m realizehit.loadtest.server_main [WORKERS]``.
 
-It prints one line of JSON with its addresses, and ends when its standard input does, so that it never outlives the
-load test. The broker comes in the environment, as it may hold a password; without one it is a Valkey of its own.
+It prints one line of JSON with its addresses, and ends when its standard input ends, so that it never outlives the
+load test. The broker's URL comes in the environment, because it may hold a password; without one the server starts a
+Valkey.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from realizehit.settings import Settings
 
 
 def main() -> int:
-    """Serve until standard input ends; the exit status is 1 where the server did not start."""
+    """Serve until standard input ends; the exit status is 1 if the server did not start."""
     logging.basicConfig(level=logging.WARNING, format="server: %(message)s")
     workers = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     threading.Thread(target=_end_with_input, daemon=True).start()
@@ -39,7 +40,7 @@ def main() -> int:
 
 
 def _end_with_input() -> None:
-    # Straight from the descriptor: at exit the interpreter would wait for the lock of a buffered reader.
+    # Not through sys.stdin: at exit the interpreter would wait for the lock of the buffered reader.
     while os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -20,18 +20,18 @@ STOP_TIMEOUT: Final = 15.0  # seconds for the server to end
 
 @contextmanager
 def embedded_target(*, redis: str | None = None, publish: Publish | None = None, workers: int = 1) -> Iterator[Target]:
-    """Run a server for as long as the context lasts, over a Valkey of its own where no broker is given.
+    """Run a server as long as the context lasts; without a broker's URL it starts its own Valkey.
 
     Args:
         redis: the broker's URL.
-        publish: how to publish; straight to the broker where it is not said.
-        workers: processes of the server.
+        publish: how to publish; ``None`` for directly to the broker.
+        workers: the number of the server's processes.
 
     Raises:
         LoadTestError: it did not start; the text says why.
     """
     environment = {**children.environment(), REDIS_VARIABLE: redis or ""}
-    # A session of its own: Ctrl+C in the terminal is for the load test, which then ends the server.
+    # Its own session: Ctrl+C in the terminal reaches the load test alone, which then ends the server.
     process = subprocess.Popen(  # noqa: S603 - this package's own module
         children.command("realizehit.loadtest.server_main", str(workers)),
         stdin=subprocess.PIPE,

@@ -29,17 +29,17 @@ PORTS_PER_SOURCE: Final = 20_000  # connections from one source address; Linux h
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is measured, and how it is published to.
+    """The server to measure, and how to publish to it.
 
     Attributes:
         ws: the WebSocket server.
         api: the API server.
-        broker: the broker, where it is published to directly.
+        broker: the broker, if messages are published to it directly.
         publish: how to publish.
         embedded: whether the server was started for the load test.
-        pids: the server's processes, where they run on this machine.
+        pids: the server's processes, if they run on this machine.
         workers: how many of them serve.
-        sources: source addresses to connect from; none for the system's choice.
+        sources: source addresses to connect from; empty for the system's choice.
         key: the API key to publish with; a secret.
         headers: further header lines of the opening handshakes; they may be secrets.
     """
@@ -57,7 +57,7 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The WebSocket server's URL, without what in it may be a secret."""
+        """The WebSocket server's URL, with secrets masked."""
         return masked(f"ws://{self.ws.authority}{self.ws.path}")
 
     @property
@@ -66,10 +66,10 @@ class Target:
         return () if self.key is None else (("Authorization", f"Bearer {self.key}"),)
 
     def try_publishing(self, pattern: Pattern) -> None:
-        """Publish one message through the API, so that a key that is missing is told before anything else happens.
+        """Publish one message through the API, so that a missing key is reported before anything else happens.
 
         Raises:
-            LoadTestError: the API cannot be reached, or does not take it; the text says why.
+            LoadTestError: the API cannot be reached, or refuses the message; the text says why.
         """
         name = f"the API at {masked(f'http://{self.api.authority}{self.api.path}')}"
         connection = http.client.HTTPConnection(self.api.host, self.api.port, timeout=API_TIMEOUT)
@@ -90,7 +90,7 @@ class Target:
         raise LoadTestError(f"{name} does not let the load test publish: {answer.status}, {text}{hint}")
 
     def why_refused(self) -> str:
-        """Ask for one more connection, and return what the server says against it; empty where it says nothing."""
+        """Open one more connection, and return why the server refuses it; an empty text if it does not say."""
         connection = http.client.HTTPConnection(self.ws.host, self.ws.port, timeout=API_TIMEOUT)
         handshake = {
             "Host": self.ws.authority,
@@ -111,7 +111,7 @@ class Target:
 
 
 def _detail(answer: str) -> str:
-    """Return what a problem document says, or the beginning of any other text."""
+    """Return the detail of a problem document, or the beginning of any other text."""
     with contextlib.suppress(ValueError, TypeError, KeyError):
         answer = str(json.loads(answer)["detail"])
     return answer[:300]
@@ -130,14 +130,14 @@ def find_target(
 
     Args:
         url: the WebSocket server's URL.
-        api: the API's; the root of the same host and port where none is given.
-        redis: the broker's, for publishing directly.
-        publish: how to publish; ``redis`` where a broker is given, ``api`` otherwise.
+        api: the API's URL; ``None`` for the root of the same host and port.
+        redis: the broker's URL, for publishing directly.
+        publish: how to publish; ``None`` for ``redis`` if there is a broker, otherwise ``api``.
         key: the API key to publish with.
         headers: header lines for the opening handshakes, ``Name: value``.
 
     Raises:
-        SettingsError: an address cannot be used, or what is published to has none.
+        SettingsError: an address cannot be used, or the broker's is missing.
     """
     publish = publish or ("redis" if redis else "api")
     if publish == "redis" and not redis:
@@ -155,10 +155,10 @@ def find_target(
 
 
 def with_sources(target: Target, connections: int, given: tuple[str, ...] = ()) -> Target:
-    """Choose source addresses: those given, or further loopback addresses where one has too few ports.
+    """Choose source addresses: the given ones, or several loopback addresses if one has too few ports.
 
     Raises:
-        SettingsError: one that was given is no address of this machine, or of another kind than the server's.
+        SettingsError: a given address is not one of this machine, or of another IP version than the server's.
     """
     for address in given:
         _check_source(address, target.ws.host)
@@ -174,7 +174,7 @@ def _check_source(address: str, host: str) -> None:
     try:
         version = ipaddress.ip_address(address).version
     except ValueError:
-        raise SettingsError(f"--source-address {address!r} is no numeric IP address") from None
+        raise SettingsError(f"--source-address {address!r} is not a numeric IP address") from None
     if version != ipaddress.ip_address(host.partition("%")[0]).version:
         raise SettingsError(f"--source-address {address}: the server is at {host}, an address of the other version")
     family = socket.AF_INET if version == 4 else socket.AF_INET6
@@ -194,10 +194,10 @@ _OWN_HEADERS: Final = re.compile(
 
 def _header(line: str) -> tuple[str, str]:
     match = _HEADER.fullmatch(line)
-    # What stands after the colon may be a secret.
+    # The value may be a secret, so errors show the name alone.
     name = line.partition(":")[0]
     if match is None:
-        raise SettingsError(f"--header {name!r} is no header; write 'Name: value', in the characters of Latin-1")
+        raise SettingsError(f"--header {name!r} is not a header; write 'Name: value', in the characters of Latin-1")
     if _OWN_HEADERS.fullmatch(name):
-        raise SettingsError(f"--header {name!r} is one that the load test makes itself")
+        raise SettingsError(f"--header {name!r} is one that the load test sets itself")
     return name, match[2].strip()

@@ -1,4 +1,4 @@
-"""A load test in the terminal: how it goes while it runs, and what came of it."""
+"""A load test in the terminal: its progress, and its report."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from realizehit.loadtest.target import Target
 
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 _WIDTH: Final = 40  # points of the small curves
-PLAIN_INTERVAL: Final = 5.0  # seconds between two lines where there is no terminal
+PLAIN_INTERVAL: Final = 5.0  # seconds between two lines if the output is not a terminal
 
 
 class LiveView:
-    """Shows the points of a load test as they come: redrawn on a terminal, a line now and then elsewhere.
+    """Shows the points of a load test as they come: redrawn on a terminal, otherwise a line every few seconds.
 
     Args:
-        console: where to.
-        plan: for the progress.
-        target: named in the title.
-        scenario: likewise.
+        console: where to print.
+        plan: for the progress bar.
+        target: the title names it.
+        scenario: the title names it too.
     """
 
     def __init__(self, console: Console, plan: Plan, target: Target, scenario: str) -> None:
@@ -111,7 +111,7 @@ def spark(values: list[float]) -> str:
 
 
 def show_report(console: Console, report: Report) -> None:
-    """Print what came of a load test."""
+    """Print the report of a load test."""
     figures = report.figures
     console.print(Text(f"{report.scenario}: {report.summary}", style="bold"))
     table = Table.grid(padding=(0, 3))

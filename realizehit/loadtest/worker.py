@@ -92,7 +92,7 @@ def work(pipe: Connection, job: Job) -> None:
     try:
         _Worker(pipe, job).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        os._exit(1)  # the coordinator is gone: nobody is left to tell
+        os._exit(1)  # the coordinator has ended, so the error cannot be reported
     except (RealizehitError, OSError, ValueError) as error:
         pipe.send(("error", str(error)))
 

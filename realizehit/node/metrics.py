@@ -138,7 +138,7 @@ class _ProjectionCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "realizehit_publisher_shapes",
-            "Shapes of wildcard subscriptions by which this process projects what it publishes.",
+            "Shapes of wildcard subscriptions that are in use, as this publisher knows them.",
             len(self._bus.followed_shapes),
         )
         counts = self._bus.projected

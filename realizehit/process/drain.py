@@ -15,7 +15,7 @@ from realizehit.errors import CloseCode
 from realizehit.node.events import Events
 from realizehit.transports.guard import SLICE
 from realizehit.transports.session import DRAIN_REASON
-from realizehit.transports.sse import RETRY
+from realizehit.transports.sse_responses import RETRY
 
 logger: Final = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
-"""Negotiates permessage-deflate in the one form that is served: without context takeover, with the full window.
+"""Negotiates permessage-deflate in the only supported form: without context takeover, with the full window.
 
-Each message is then compressed by itself, so that a frame is built once and shared by all who receive it.
+Each message is then compressed independently, so that a frame is built once and shared by all receivers.
 
 Source: RFC 7692, section 7.
 """

@@ -1,7 +1,9 @@
-"""The opening handshake of a WebSocket: the common request is checked here, every other one by the library.
+"""The opening handshake of a WebSocket: common requests are checked here, all others by `websockets`.
 
-Source: RFC 6455, section 4.2. What these checks do not recognise as right at once goes to `websockets`, which knows
-which error each wrong request deserves; it also decides for the rare right ones, such as those with unusual spacing.
+The library also decides which error each wrong request gets, and accepts valid but unusual requests, such as those with
+unusual spacing.
+
+Source: RFC 6455, section 4.2.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _ACCEPTED: Final = (
 )
 
 VERSION_LINE: Final = "Sec-WebSocket-Version: 13"
-"""What a refused handshake says of the versions that there are (RFC 6455, section 4.4)."""
+"""The header by which a refused handshake names the supported version (RFC 6455, section 4.4)."""
 
 
 def accept(head: Head) -> tuple[bool, bytes]:
@@ -38,8 +40,8 @@ def accept(head: Head) -> tuple[bool, bytes]:
     """
     headers = head.headers
     if not headers.get(b"host") or b"host" in head.repeated:
-        # The one check that the library leaves to others: RFC 6455, section 4.2.1, and RFC 9112, section 3.2.
-        return False, refusal(400, "a WebSocket handshake names its host, once", ErrorCode.BAD_REQUEST, VERSION_LINE)
+        # The only check that the library does not do: RFC 6455, section 4.2.1, and RFC 9112, section 3.2.
+        return False, refusal(400, "a WebSocket handshake needs exactly one Host", ErrorCode.BAD_REQUEST, VERSION_LINE)
     key = headers.get(b"sec-websocket-key", b"")
     if (
         head.method == b"GET"
@@ -54,7 +56,7 @@ def accept(head: Head) -> tuple[bool, bytes]:
         and b"content-length" not in headers
         and b"transfer-encoding" not in headers
     ):
-        # SHA-1 is what the RFC prescribes; nothing here depends on its strength.
+        # The RFC prescribes SHA-1; nothing depends on its strength.
         digest = sha1(key + _GUID, usedforsecurity=False).digest()
         return True, _ACCEPTED % b64encode(digest)
     return _accept_by_library(head)
@@ -68,29 +70,29 @@ def _accept_by_library(head: Head) -> tuple[bool, bytes]:
         if isinstance(event, Request):
             response = protocol.accept(event)
     if response is None:
-        detail = f"this is no WebSocket handshake: {protocol.handshake_exc}"
+        detail = f"this is not a valid WebSocket handshake: {protocol.handshake_exc}"
         return False, refusal(400, detail, ErrorCode.BAD_REQUEST, VERSION_LINE)
     if response.status_code == 101:
         return True, response.serialize()
     more = [f"{name}: {response.headers[name]}" for name in ("Upgrade", "Allow") if name in response.headers]
-    detail = f"this is no WebSocket handshake: {protocol.handshake_exc}"
+    detail = f"this is not a valid WebSocket handshake: {protocol.handshake_exc}"
     return False, refusal(response.status_code, detail, ErrorCode.BAD_REQUEST, VERSION_LINE, *more)
 
 
 def refusal(status: int, detail: str, code: str | None, *headers: str) -> bytes:
-    """Build a whole HTTP response that says no in a problem document and closes the connection.
+    """Build a whole HTTP response with a problem document, which closes the connection.
 
     Args:
         status: the response's status.
-        detail: what is wrong, for a person.
-        code: one of `ErrorCode`; ``None`` where the status says it all.
-        *headers: further lines of its head.
+        detail: what is wrong, for humans.
+        code: one of `ErrorCode`; ``None`` where the status is enough.
+        *headers: further header lines.
     """
     return last_response(status, "application/problem+json", problem(status, detail, code), *headers)
 
 
 def too_large(most: int) -> bytes:
-    """Build the response to a request whose head has more than that many bytes."""
+    """Build the response to a request whose head has more than `most` bytes."""
     return refusal(431, f"a request head has at most {most} bytes", ErrorCode.TOO_LARGE)
 
 

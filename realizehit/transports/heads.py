@@ -1,7 +1,7 @@
-"""The head of an HTTP request: taken apart, and held to what all readers of a request understand alike.
+"""Parses the head of an HTTP request, and refuses heads that other software could understand differently.
 
-What stands here is stricter than RFC 9112 has to be: a head that a proxy in front of this server might read in another
-way is refused, so that both always agree where a request ends.
+This is stricter than RFC 9112 requires: a head that a proxy in front of this server might interpret differently is
+refused, so that both always agree where a request ends (no request smuggling).
 
 Source: RFC 9110, section 7; RFC 9112, sections 2 to 6.
 """
@@ -14,7 +14,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-# RFC 9112, sections 3 and 5, without the line folding that it deprecates: what stands here is read alike by everyone.
+# RFC 9112, sections 3 and 5, without the obsolete line folding, which software treats differently.
 _HEAD: Final = re.compile(
     rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/[0-9]\.[0-9]"
     rb"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*)*+"
@@ -30,7 +30,7 @@ _LONGEST_LENGTH: Final = 15  # digits of a Content-Length
 _VERSIONS: Final = (b"HTTP/1.1", b"HTTP/1.0")
 
 Fault = tuple[HTTPStatus, str]
-"""Why a request is refused: the status, and a text for a person."""
+"""Why a request is refused: the status, and a text for humans."""
 
 
 class Head(NamedTuple):
@@ -38,9 +38,9 @@ class Head(NamedTuple):
 
     Attributes:
         method, target, version: the three parts of the request line.
-        headers: values by lower-case name; of a header that comes twice, the values joined by a comma.
+        headers: values by lower-case name; several values of a header joined by commas.
         repeated: the names that came more than once.
-        text: all of it, as it came.
+        text: the whole head, as it arrived.
     """
 
     method: bytes
@@ -52,17 +52,17 @@ class Head(NamedTuple):
 
     @property
     def path(self) -> bytes:
-        """The target up to its question mark."""
+        """The target before its question mark."""
         return self.target.partition(b"?")[0]
 
     @property
     def query(self) -> bytes:
-        """The target from its question mark on, that one not included."""
+        """The target behind its question mark."""
         return self.target.partition(b"?")[2]
 
     @property
     def wants_websocket(self) -> bool:
-        """Whether it asks for a WebSocket at all, rightly or not."""
+        """Whether it asks for a WebSocket, correctly or not."""
         upgrade = self.headers.get(b"upgrade")
         return upgrade is not None and b"websocket" in upgrade.lower()
 
@@ -71,13 +71,13 @@ _NONE: Final[frozenset[bytes]] = frozenset()
 
 
 def parse_head(head: bytes) -> Head | None:
-    """Split a request's head.
+    """Parse a request's head.
 
     Args:
-        head: everything up to the blank line, that one not included.
+        head: everything before the blank line.
 
     Returns:
-        The parts, or ``None`` for what is no well-formed request.
+        The parts, or ``None`` if it is malformed.
     """
     if _HEAD.fullmatch(head) is None:
         return None
@@ -97,14 +97,14 @@ def parse_head(head: bytes) -> Head | None:
 
 
 def in_origin_form(head: Head) -> Head:
-    """Return a head whose target is a path, where it was an address: the host that counts is then the address's.
+    """Return a head whose target is a path; a URL as the target is split, and its host replaces the ``Host``.
 
-    Any server takes such a target (RFC 9112, section 3.2.2), though clients send it to proxies alone.
+    Every server must accept a URL (RFC 9112, section 3.2.2), although clients send it to proxies only.
     """
     if head.target.startswith(b"/"):
         return head
     match = _ABSOLUTE.fullmatch(head.target)
-    if match is None or host_fault(head) is not None:  # the Host header is ignored, but has to be right
+    if match is None or host_fault(head) is not None:  # the Host header is ignored, but must be valid
         return head
     host, path = match.groups()
     target = path if path.startswith(b"/") else b"/" + path
@@ -112,7 +112,7 @@ def in_origin_form(head: Head) -> Head:
 
 
 def host_fault(head: Head) -> Fault | None:
-    """Say what is wrong with the host that a request names: it names one, once (RFC 9112, section 3.2)."""
+    """Return what is wrong with the ``Host`` of a request: it must be there once (RFC 9112, section 3.2)."""
     host = head.headers.get(b"host")
     if host is None:
         if head.version == b"HTTP/1.0":
@@ -121,30 +121,30 @@ def host_fault(head: Head) -> Fault | None:
     if b"host" in head.repeated:
         return HTTPStatus.BAD_REQUEST, "there is more than one Host header"
     if not _is_host(host):
-        return HTTPStatus.BAD_REQUEST, "the host that the request names is none; write Host: example.org:8080"
+        return HTTPStatus.BAD_REQUEST, "the Host of the request is malformed; write Host: example.org:8080"
     return None
 
 
 def fault_of(head: Head) -> Fault | None:
-    """Say why a request is not served that is for HTTP; ``None`` where nothing is wrong.
+    """Return why an HTTP request cannot be served; ``None`` where nothing is wrong.
 
     Args:
-        head: the request, its target in origin form already.
+        head: the request, with its target in origin form.
     """
     if head.version not in _VERSIONS:
-        return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.1 and HTTP/1.0 are spoken here"
+        return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.1 and HTTP/1.0 are supported"
     if head.method == b"CONNECT":
-        return HTTPStatus.NOT_IMPLEMENTED, "this server is no proxy"
+        return HTTPStatus.NOT_IMPLEMENTED, "this server is not a proxy"
     fault = host_fault(head) or _framing_fault(head)
     if fault is not None:
         return fault
     if b"#" in head.target or not (head.target.startswith(b"/") or (head.method, head.target) == (b"OPTIONS", b"*")):
-        return HTTPStatus.BAD_REQUEST, "the request's target is no path"
+        return HTTPStatus.BAD_REQUEST, "the request's target is not a path"
     return None
 
 
 def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return how a body is encoded, such as ``gzip``, as the headers say; ``None`` where it comes as it is."""
+    """Return the ``Content-Encoding`` of a body, such as ``gzip``; ``None`` where it is not encoded."""
     for name, value in headers:
         if name.lower() == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             return value[:_LONGEST_SHOWN].decode("latin-1")
@@ -152,7 +152,7 @@ def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def _framing_fault(head: Head) -> Fault | None:
-    """Hold a head to one way of saying where the request ends."""
+    """Return what is wrong with the headers that say where the request ends."""
     length = head.headers.get(b"content-length")
     coding = head.headers.get(b"transfer-encoding")
     if coding is not None:
@@ -161,14 +161,14 @@ def _framing_fault(head: Head) -> Fault | None:
         if head.version != b"HTTP/1.1":
             return HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding"
         if coding.lower() != b"chunked":
-            return HTTPStatus.NOT_IMPLEMENTED, "the only Transfer-Encoding here is chunked"
+            return HTTPStatus.NOT_IMPLEMENTED, "the only supported Transfer-Encoding is chunked"
     elif length is not None and (not length.isdigit() or len(length) > _LONGEST_LENGTH):
-        return HTTPStatus.BAD_REQUEST, "the Content-Length is no number, or there are two"
+        return HTTPStatus.BAD_REQUEST, "the Content-Length is not a number, or there are two"
     return None
 
 
 def _is_host(host: bytes) -> bool:
-    return len(host) <= _LONGEST_HOST and _is_short_host(host)  # what is kept has a bound
+    return len(host) <= _LONGEST_HOST and _is_short_host(host)  # so that the cache is bounded in bytes
 
 
 @lru_cache(maxsize=1024)

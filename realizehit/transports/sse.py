@@ -12,12 +12,11 @@ Source: the HTML standard, section 9.2; the Fetch standard, section 3.2; ``docs/
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from math import ceil
-from typing import Any, Final, NamedTuple
+from typing import Final
 from urllib.parse import parse_qsl
 
 import orjson
@@ -26,47 +25,27 @@ from starlette.types import Receive, Scope, Send
 from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError
 from realizehit.node.hub import Hub
-from realizehit.node.messages import problem
 from realizehit.pattern import Channel, Pattern, channel_of
 from realizehit.transports.admission import cross_origin, headers_of, opening_of
 from realizehit.transports.buffered import BufferedConnection
 from realizehit.transports.guard import STATUS, Guard
 from realizehit.transports.handover import TAKE_OVER, adopt, rename
+from realizehit.transports.sse_responses import (
+    STREAM_HEADERS,
+    Refusal,
+    StreamClient,
+    accepts_events,
+    greeting,
+    refuse,
+    refuse_all,
+    refuse_for_now,
+    send_response,
+)
 
 SSE_PATH: Final = "/sse"
-RETRY: Final = 2000  # milliseconds that an EventSource waits before it reconnects
-RETRY_AFTER: Final = 2  # seconds, in every 503
 
 _MAX_FIELDS: Final = 4096  # of a query
-_EVENT_STREAM: Final = b"text/event-stream"
-_HEADERS: Final = (
-    (b"content-type", _EVENT_STREAM),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-)
-_PROBLEM: Final = (b"content-type", b"application/problem+json")
 _ALLOW: Final = b"GET, HEAD, OPTIONS"
-
-
-class _Refusal(NamedTuple):
-    """Why one pattern is not subscribed to."""
-
-    code: ErrorCode | str
-    detail: str
-
-
-class _Client(NamedTuple):
-    """The client of a request.
-
-    Attributes:
-        send: of ASGI.
-        cors: headers that say which pages may read the response.
-        reconnects: whether it reconnects when a stream ends, and possibly only then.
-    """
-
-    send: Send
-    cors: list[tuple[bytes, bytes]]
-    reconnects: bool
 
 
 class EventStreams:
@@ -106,40 +85,42 @@ class EventStreams:
         if scope["type"] != "http":
             raise RuntimeError(f"Server-Sent Events come over HTTP, not {scope['type']}")
         headers, _ = headers_of(scope)
-        client = _Client(send, cross_origin(headers, self._gate), _takes_events(headers))
+        client = StreamClient(send, cross_origin(headers, self._gate), accepts_events(headers))
         if scope["method"] == "OPTIONS":
             asked = headers.get(b"access-control-request-headers", b"last-event-id")
-            await _send(
+            await send_response(
                 client, 204, b"", [(b"access-control-allow-methods", _ALLOW), (b"access-control-allow-headers", asked)]
             )
         elif scope["method"] not in ("GET", "HEAD"):
-            await _problem(
+            await refuse(
                 client, HTTPStatus.METHOD_NOT_ALLOWED, "event streams are requested by GET", more=[(b"allow", _ALLOW)]
             )
         elif self._draining():
-            await _unavailable(client, "this server is going away; try another")
+            await refuse_for_now(client, "this server is going away; try another")
         else:
             try:
                 await self._serve(scope, receive, client)
             except AccessDenied as error:
                 if error.retry_after is None:
-                    await _problem(client, STATUS[ErrorCode(error.code)], str(error), error.code)
+                    await refuse(client, STATUS[ErrorCode(error.code)], str(error), error.code)
                 else:
-                    await _unavailable(client, str(error), error.code, seconds=ceil(error.retry_after))
+                    await refuse_for_now(client, str(error), error.code, seconds=ceil(error.retry_after))
 
-    async def _serve(self, scope: Scope, receive: Receive, client: _Client) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, client: StreamClient) -> None:
         patterns = _patterns(scope["query_string"], wildcards=self._wildcards)
         if not patterns:
-            await _problem(
+            await refuse(
                 client, HTTPStatus.BAD_REQUEST, 'there is no pattern; add pat=key=value or pat={"key": "value"}',
                 ErrorCode.BAD_REQUEST,
             )  # fmt: skip
-        elif all(isinstance(pattern, _Refusal) for pattern in patterns):
-            await _refuse(client, patterns)
+        elif all(isinstance(pattern, Refusal) for pattern in patterns):
+            await refuse_all(client, patterns)
         else:
             opening = None if self._gate is None else opening_of(scope, self._gate)
             if scope["method"] == "HEAD":
-                await client.send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *client.cors]})
+                await client.send(
+                    {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *client.cors]}
+                )
                 await client.send({"type": "http.response.body"})
                 return
             settled = asyncio.Event()  # all patterns are in force or refused, or the client has disconnected
@@ -172,23 +153,23 @@ class EventStreams:
     async def _stream(
         self,
         connection: BufferedConnection,
-        outcomes: list[bytes | _Refusal],
+        outcomes: list[bytes | Refusal],
         disconnected: asyncio.Future[None],
         scope: Scope,
-        client: _Client,
+        client: StreamClient,
     ) -> None:
         """Answer the request, once each pattern is in force or refused."""
         if connection.ended:
-            await _unavailable(client, "the server ended the connection; try again")
+            await refuse_for_now(client, "the server ended the connection; try again")
             return
-        if all(isinstance(outcome, _Refusal) for outcome in outcomes):
-            await _refuse(client, outcomes)
+        if all(isinstance(outcome, Refusal) for outcome in outcomes):
+            await refuse_all(client, outcomes)
             return
-        first = _greeting(outcomes)
+        first = greeting(outcomes)
         if self._hand_over(connection, scope, client, first):
             return
         send = client.send
-        await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *client.cors]})
+        await send({"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *client.cors]})
         data = first
         while True:
             if data:
@@ -202,24 +183,24 @@ class EventStreams:
                 data = await connection.wait()
 
     async def _subscribe(
-        self, connection: BufferedConnection, patterns: list[bytes | _Refusal], settled: asyncio.Event
-    ) -> list[bytes | _Refusal]:
+        self, connection: BufferedConnection, patterns: list[bytes | Refusal], settled: asyncio.Event
+    ) -> list[bytes | Refusal]:
         """Subscribe to all patterns, and wait until each is in force or refused, or the client has disconnected."""
-        outcomes: list[bytes | _Refusal | None] = [
-            pattern if isinstance(pattern, _Refusal) else None for pattern in patterns
+        outcomes: list[bytes | Refusal | None] = [
+            pattern if isinstance(pattern, Refusal) else None for pattern in patterns
         ]
 
         open_count = outcomes.count(None)
 
         def answer(index: int, channel: bytes, code: ErrorCode | None, text: str) -> None:
             nonlocal open_count
-            outcomes[index] = channel if code is None else _Refusal(code, text)
+            outcomes[index] = channel if code is None else Refusal(code, text)
             open_count -= 1
             if open_count == 0:
                 settled.set()
 
         for index, channel in enumerate(patterns):
-            if isinstance(channel, _Refusal):
+            if isinstance(channel, Refusal):
                 continue
             if self._gate is not None and not self._gate.connected.may_subscribe(connection.handle, channel):
                 self._gate.connected.not_granted(channel)
@@ -227,17 +208,17 @@ class EventStreams:
             else:
                 self._hub.subscribe(connection.handle, Channel(channel), partial(answer, index, channel))
         await settled.wait()
-        closing = _Refusal(ErrorCode.UNAVAILABLE, "the connection is closing")
+        closing = Refusal(ErrorCode.UNAVAILABLE, "the connection is closing")
         return [closing if outcome is None else outcome for outcome in outcomes]
 
-    def _hand_over(self, connection: BufferedConnection, scope: Scope, client: _Client, first: bytes) -> bool:
+    def _hand_over(self, connection: BufferedConnection, scope: Scope, client: StreamClient, first: bytes) -> bool:
         """Hand the connection to the engine, if the HTTP server gives it away."""
         take_over = (scope.get("extensions") or {}).get(TAKE_OVER)
         taken = None if take_over is None else take_over()
         if taken is None:
             return False
         transport, headers = taken
-        headers = [*headers, *_HEADERS, *client.cors, (b"connection", b"close")]
+        headers = [*headers, *STREAM_HEADERS, *client.cors, (b"connection", b"close")]
         body, framing = first + connection.take(), _fanout.SSE
         if scope["http_version"] != "1.0":  # which has no chunks: the body ends with the connection
             headers.append((b"transfer-encoding", b"chunked"))
@@ -275,85 +256,23 @@ class EventStreams:
             self._gate.connected.on_disconnected(handle)
 
 
-def _patterns(query: bytes, *, wildcards: bool) -> list[bytes | _Refusal]:
+def _patterns(query: bytes, *, wildcards: bool) -> list[bytes | Refusal]:
     """Return the channel of each pattern of a query, in order; for a wrong pattern, why it is refused."""
     try:
         pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
     except ValueError as error:
-        return [_Refusal(ErrorCode.BAD_REQUEST, f"the query cannot be read: {error}")]
+        return [Refusal(ErrorCode.BAD_REQUEST, f"the query cannot be read: {error}")]
     return [_channel(text, wildcards=wildcards) for name, text in pairs if name == "pat"]
 
 
-def _channel(text: str, *, wildcards: bool) -> Channel | _Refusal:
+def _channel(text: str, *, wildcards: bool) -> Channel | Refusal:
     try:
         filters = orjson.loads(text) if text.lstrip().startswith("{") else Pattern.parse(text)
         return channel_of(filters, wildcards=wildcards)
     except orjson.JSONDecodeError as error:
-        return _Refusal(ErrorCode.BAD_JSON, f"the pattern is not JSON: {error}")
+        return Refusal(ErrorCode.BAD_JSON, f"the pattern is not JSON: {error}")
     except PatternError as error:
-        return _Refusal(error.code, str(error))
-
-
-def _greeting(outcomes: list[bytes | _Refusal]) -> bytes:
-    ids = [None if isinstance(outcome, _Refusal) else _fanout.channel_id(outcome) for outcome in outcomes]
-    data: dict[str, Any] = {"ids": ids}
-    if None in ids:
-        data["errors"] = _errors(outcomes)
-    return b"retry: %d\nevent: subscribed\ndata: %b\n\n" % (RETRY, orjson.dumps(data))
-
-
-def _errors(outcomes: list[bytes | _Refusal]) -> list[dict[str, str] | None]:
-    return [
-        {"code": str(outcome.code), "detail": outcome.detail} if isinstance(outcome, _Refusal) else None
-        for outcome in outcomes
-    ]
-
-
-def _takes_events(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a client accepts an event stream by name, as an ``EventSource`` does."""
-    ranges = headers.get(b"accept", b"").split(b",")
-    return any(each.partition(b";")[0].strip().lower() == _EVENT_STREAM for each in ranges)
-
-
-async def _refuse(client: _Client, outcomes: list[bytes | _Refusal]) -> None:
-    """Answer that no pattern can be subscribed to: only not now, if that is why one of them is refused."""
-    refusals = [outcome for outcome in outcomes if isinstance(outcome, _Refusal)]
-    unavailable = next((refusal for refusal in refusals if refusal.code == ErrorCode.UNAVAILABLE), None)
-    if unavailable is not None:
-        await _unavailable(client, unavailable.detail, errors=_errors(outcomes))
-        return
-    await _problem(client, HTTPStatus.BAD_REQUEST, refusals[0].detail, refusals[0].code, errors=_errors(outcomes))
-
-
-async def _unavailable(
-    client: _Client, detail: str, code: str = ErrorCode.UNAVAILABLE, *, seconds: int = RETRY_AFTER, **fields: Any
-) -> None:
-    """Answer that there is no stream now, so that the client comes back later."""
-    document = problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, code, **fields)
-    if client.reconnects:
-        delay = seconds * random.randint(1000, 2000)  # noqa: S311 - spreads the load, is no secret
-        await _send(client, 200, b"retry: %d\nevent: unavailable\ndata: %b\n\n" % (delay, document), _HEADERS)
-    else:
-        wait = [(b"retry-after", b"%d" % seconds), (b"access-control-expose-headers", b"Retry-After")]
-        await _send(client, 503, document, [_PROBLEM, *wait])
-
-
-async def _problem(
-    client: _Client,
-    status: HTTPStatus,
-    detail: str,
-    code: str | None = None,
-    *,
-    more: Iterable[tuple[bytes, bytes]] = (),
-    **fields: Any,
-) -> None:
-    await _send(client, status.value, problem(status, detail, code, **fields), [_PROBLEM, *more])
-
-
-async def _send(client: _Client, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    length = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
-    await client.send({"type": "http.response.start", "status": status, "headers": [*headers, *length, *client.cors]})
-    await client.send({"type": "http.response.body", "body": body})
+        return Refusal(error.code, str(error))
 
 
 async def _disconnected(receive: Receive) -> None:

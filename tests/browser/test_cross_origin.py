@@ -84,7 +84,7 @@ def page_of_another_origin(directory: Path, *, allowed: bool | str) -> Iterator[
 
 
 @pytest.mark.parametrize("allowed", [True, "*"], ids=["by-name", "any"])
-def test_who_it_is_by_cookie_it_is_over_every_transport(tmp_path: Path, allowed: bool | str) -> None:
+def test_cookies_identify_the_client_over_every_transport(tmp_path: Path, allowed: bool | str) -> None:
     with page_of_another_origin(tmp_path, allowed=allowed) as (watched, base):
         page = watched.page
 
@@ -101,7 +101,7 @@ def test_who_it_is_by_cookie_it_is_over_every_transport(tmp_path: Path, allowed:
         assert page.evaluate(EVENT_SOURCE, [base, {}]) == "closed: true"  # nobody may not have this pattern
 
 
-def test_a_page_that_may_not_use_the_server_learns_why_and_gets_nothing(tmp_path: Path) -> None:
+def test_a_page_that_is_not_allowed_gets_the_reason_and_no_payload(tmp_path: Path) -> None:
     with page_of_another_origin(tmp_path, allowed=False) as (watched, base):
         page = watched.page
         for options in ({}, {"sse": True}):
@@ -117,7 +117,7 @@ def test_a_page_that_may_not_use_the_server_learns_why_and_gets_nothing(tmp_path
 
 
 @pytest.mark.parametrize("allowed", [True, "null", "*"], ids=["by-name", "null", "any"])
-def test_a_page_without_an_origin_is_any_page_and_no_named_one(tmp_path: Path, allowed: bool | str) -> None:
+def test_a_page_without_an_origin_is_allowed_only_as_null_or_any(tmp_path: Path, allowed: bool | str) -> None:
     """A sandboxed frame has the origin ``null``, which every page can give itself."""
     with page_of_another_origin(tmp_path, allowed=allowed) as (watched, base):
         watched.page.set_content('<iframe sandbox="allow-scripts" srcdoc="<p>a frame</p>"></iframe>')
@@ -134,12 +134,12 @@ def test_a_page_without_an_origin_is_any_page_and_no_named_one(tmp_path: Path, a
 
 
 @pytest.mark.parametrize("origin", ["https://app.example/path", "*.example", "https://*", "about:blank"])
-def test_what_names_no_page_cannot_be_allowed(origin: str) -> None:
-    with pytest.raises(AssertionError, match="is no origin"), serving("--allow-origin", origin):
+def test_values_that_are_not_origins_are_refused(origin: str) -> None:
+    with pytest.raises(AssertionError, match="is not an origin"), serving("--allow-origin", origin):
         pass
 
 
-def test_a_token_goes_along_to_another_origin_over_both_transports(tmp_path: Path) -> None:
+def test_a_token_is_sent_to_another_origin_over_both_transports(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<title>a page</title>", encoding="utf-8")
     secret = "s" * 40
     token = jwt.encode({"sub": "7", "exp": time.time() + 600}, secret, "HS256")

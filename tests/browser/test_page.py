@@ -44,7 +44,7 @@ def files_served(directory: Path) -> Iterator[str]:
             thread.join(20)
 
 
-def test_the_five_line_page_shows_the_ticker(tmp_path: Path) -> None:
+def test_the_page_of_the_readme_shows_the_ticker(tmp_path: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert len(text.splitlines()) == 5
     with files_served(tmp_path) as site, serving("--allow-origin", site, "--drain-seconds", "0.1") as server:

@@ -1,6 +1,6 @@
-"""The steps of a page: its code blocks, and the comments that say more about them than a reader needs.
+"""The steps of a page: its code blocks, and comments that tell the tests more about them.
 
-A comment stands in a line of its own, before the block that it is about:
+A comment has its own line, before its block:
 
 | comment | meaning |
 |---|---|
@@ -54,7 +54,7 @@ class Step:
 
 
 def pages() -> list[str]:
-    """All pages that a newcomer may follow, as paths from the root."""
+    """All pages that tests follow, as paths from the root."""
     paths = [ROOT / "README.md", ROOT / "clients/js/README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")]
     return sorted(str(path.relative_to(ROOT)) for path in paths)
 
@@ -67,7 +67,7 @@ def read_steps(page: str, text: str) -> list[Step]:
     """Find the steps of a page.
 
     Raises:
-        ValueError: a comment is about no block.
+        ValueError: a comment has no block.
     """
     found: list[Step] = []
     kind = said = ""
@@ -75,7 +75,7 @@ def read_steps(page: str, text: str) -> list[Step]:
     for match in _STEP.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         if kind and (match["kind"] or text[end : match.start()].strip()):
-            raise ValueError(f"{page}:{line}: the comment before this is about no block")
+            raise ValueError(f"{page}:{line}: the comment before this has no block")
         if match["kind"] in _ALONE:
             found.append(Step(page, line, "", "", match["kind"], match["said"]))
         elif match["kind"]:
@@ -86,5 +86,5 @@ def read_steps(page: str, text: str) -> list[Step]:
             found.append(Step(page, line, match["language"].strip(), block, kind, said))
             kind = said = ""
     if kind:
-        raise ValueError(f"{page}: the last comment is about no block")
+        raise ValueError(f"{page}: the last comment has no block")
     return found

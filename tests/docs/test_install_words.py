@@ -37,7 +37,7 @@ def texts() -> list[Path]:
     )
 
 
-def test_nothing_is_said_to_be_on_a_registry() -> None:
+def test_no_text_installs_from_a_registry() -> None:
     files = texts()
     assert len(files) > 100
     found = []
@@ -60,7 +60,7 @@ def test_nothing_is_said_to_be_on_a_registry() -> None:
         "yarn add realizehit.",
     ],
 )
-def test_what_would_be_found(told: str) -> None:
+def test_the_search_finds_installations_from_a_registry(told: str) -> None:
     assert FROM_A_REGISTRY.search(told)
 
 
@@ -74,11 +74,11 @@ def test_what_would_be_found(told: str) -> None:
         "npm install realizehit-publisher",
     ],
 )
-def test_what_is_no_registry(told: str) -> None:
+def test_the_search_ignores_other_installations(told: str) -> None:
     assert not FROM_A_REGISTRY.search(told)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/install.md", "docs/javascript.md", "clients/js/README.md"])
-def test_who_wants_to_install_is_told_how(page: str) -> None:
+def test_pages_explain_the_installation(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert re.search(r"pip install '\.\[embedded\]'|npm pack|install\.md", text)

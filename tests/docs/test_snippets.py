@@ -76,8 +76,8 @@ def test_the_steps_of_a_page() -> None:
         "<!-- file: a -->\n<!-- file: b -->\n```sh\n```\n",
     ],
 )
-def test_a_comment_that_is_about_no_block_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match="about no block"):
+def test_a_comment_without_a_block_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="has no block"):
         read_steps("p.md", text)
 
 

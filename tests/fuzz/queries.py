@@ -11,7 +11,8 @@ import orjson
 from realizehit.errors import ErrorCode
 from realizehit.transports.engineio.errors import Refused
 from realizehit.transports.engineio.query import Query
-from realizehit.transports.sse import _errors, _greeting, _patterns, _Refusal
+from realizehit.transports.sse import _patterns
+from realizehit.transports.sse_responses import Refusal, errors_of, greeting
 from tests.fuzz.command import main
 
 CODES = {str(code) for code in ErrorCode}
@@ -33,16 +34,16 @@ def one(data: bytes) -> None:
 def check_patterns(data: bytes, *, wildcards: bool) -> None:
     outcomes = _patterns(data, wildcards=wildcards)
     for outcome in outcomes:
-        if isinstance(outcome, _Refusal):
+        if isinstance(outcome, Refusal):
             assert str(outcome.code) in CODES
             assert outcome.detail
         else:
             assert outcome.isascii()
             assert 0 < len(outcome) <= 1024
             assert wildcards or b"*" not in outcome
-    told = orjson.loads(_greeting(outcomes).split(b"data: ", 1)[1])
+    told = orjson.loads(greeting(outcomes).split(b"data: ", 1)[1])
     assert len(told["ids"]) == len(outcomes)
-    assert len(_errors(outcomes)) == len(outcomes)
+    assert len(errors_of(outcomes)) == len(outcomes)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def metric(node: Node, reason: str) -> int:
     return node.guard.gate.refusals.counts[reason]
 
 
-async def test_a_trusted_proxy_says_who_a_client_is(shared_valkey: Valkey) -> None:
+async def test_identity_from_a_trusted_proxy(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, **OWN) as node:
         headers = {"X-User": "42"}
         async with client(node.ws_url, additional_headers=headers) as ws, client(node.ws_url) as other:
@@ -89,7 +89,7 @@ async def test_a_trusted_proxy_says_who_a_client_is(shared_valkey: Valkey) -> No
         assert metric(node, "bad_identity") == 3
 
 
-async def test_what_others_say_of_themselves_is_ignored_and_counted(shared_valkey: Valkey) -> None:
+async def test_identity_headers_of_other_peers_are_ignored_and_counted(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, identify=("user=X-User",), trusted_proxies=("10.0.0.0/8", "unix")) as node:
         async with client(node.ws_url, additional_headers=[("X-User", "42"), ("X-User", "43")]) as ws:
             assert await code(ws, {"user": "42"}) == "forbidden"
@@ -101,7 +101,7 @@ async def test_what_others_say_of_themselves_is_ignored_and_counted(shared_valke
         assert 'realizehit_refusals_total{reason="not_granted"} 2.0' in shown
 
 
-async def test_who_is_gone_before_being_asked_from_where_is_nobody_of_this_machine(shared_valkey: Valkey) -> None:
+async def test_a_reset_connection_is_not_local(shared_valkey: Valkey) -> None:
     """A connection that was reset has no peer name any more, but what it had sent can still be read."""
     pattern = unique("forged")
     async with serving(shared_valkey) as node, client(node.ws_url) as ws:
@@ -143,7 +143,7 @@ async def test_connections_share_an_identity_and_leave_nothing_behind(shared_val
 
 
 @pytest.mark.parametrize("way", ["header", "query", "action"])
-async def test_a_token_says_who_a_client_is(shared_valkey: Valkey, way: str) -> None:
+async def test_identity_from_a_token(shared_valkey: Valkey, way: str) -> None:
     async with serving(shared_valkey, **TOKENS) as node:
         mine = {"user": "42", **unique("token")}
         url = node.ws_url + (f"?x=1&token={token('42')}" if way == "query" else "")
@@ -157,7 +157,7 @@ async def test_a_token_says_who_a_client_is(shared_valkey: Valkey, way: str) -> 
             assert await code(ws, {"user": "43"}) == "forbidden"
 
 
-async def test_tokens_that_prove_nothing(shared_valkey: Valkey) -> None:
+async def test_invalid_tokens(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, **TOKENS) as node:
         expired = token("42", -10)
         answered, text = await status(node.ws_url + "?token=" + expired)
@@ -176,7 +176,7 @@ async def test_tokens_that_prove_nothing(shared_valkey: Valkey) -> None:
         assert metric(node, "bad_token") == 3
 
 
-async def test_an_expiring_token_is_told_of_renewed_and_ends(shared_valkey: Valkey) -> None:
+async def test_a_token_is_warned_of_renewed_and_expires(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, **TOKENS, expiry_warning=600) as node:
         async with client(node.ws_url + "?token=" + token("42", 2)) as ws:
             told = await event(ws)
@@ -193,7 +193,7 @@ async def test_an_expiring_token_is_told_of_renewed_and_ends(shared_valkey: Valk
         assert metric(node, "expired") == 1
 
 
-async def test_a_token_of_somebody_else_ends_what_is_not_theirs(shared_valkey: Valkey) -> None:
+async def test_another_identity_ends_subscriptions_of_the_first(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, **TOKENS) as node, client(node.ws_url + "?token=" + token("42")) as ws:
         mine, everybodys = {"user": "42", **unique("mine")}, unique("everybodys")
         label = (await act(ws, "sub", mine))["ret"]
@@ -206,7 +206,7 @@ async def test_a_token_of_somebody_else_ends_what_is_not_theirs(shared_valkey: V
         assert await code(ws, everybodys, "unsub") == "ok"
 
 
-async def test_a_replaced_key_ends_those_that_its_tokens_let_in(shared_valkey: Valkey, tmp_path: Path) -> None:
+async def test_a_replaced_key_ends_its_clients(shared_valkey: Valkey, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text(SECRET)
     newer = jwt.encode({"sub": "42", "exp": int(time.time() + 600)}, "n" * 32)
@@ -346,7 +346,7 @@ async def test_messages_that_a_key_may_not_publish_are_counted_as_denied(shared_
         assert await outcomes(slow, "batch", batch) == {}  # it is refused before it is read
 
 
-async def test_a_key_pays_when_its_request_arrives(shared_valkey: Valkey, tmp_path: Path) -> None:
+async def test_a_key_is_charged_when_its_request_arrives(shared_valkey: Valkey, tmp_path: Path) -> None:
     key, lines = generate("slow")
     file = tmp_path / "keys.toml"
     file.write_text(lines + "rate = 0.001\n")
@@ -374,7 +374,7 @@ async def test_a_key_pays_when_its_request_arrives(shared_valkey: Valkey, tmp_pa
             assert int(answer.headers["retry-after"]) > (500 if answered == 400 else 1500)
 
 
-async def test_batches_side_by_side_are_paid_before_they_are_taken(shared_valkey: Valkey, tmp_path: Path) -> None:
+async def test_concurrent_batches_are_charged_before_publishing(shared_valkey: Valkey, tmp_path: Path) -> None:
     key, lines = generate("slow")
     file = tmp_path / "keys.toml"
     file.write_text(lines + "rate = 5\n")
@@ -460,7 +460,7 @@ async def test_origins(shared_valkey: Valkey) -> None:
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-async def test_a_plain_request_of_a_strangers_page_does_nothing(shared_valkey: Valkey, site: str) -> None:
+async def test_plain_requests_of_foreign_pages_are_refused(shared_valkey: Valkey, site: str) -> None:
     foreign = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"}
     async with serving(shared_valkey, console=True) as node, httpx2.AsyncClient(timeout=SECONDS) as http:
         base = node.ws_url.replace("ws:", "http:").removesuffix("/ws")
@@ -478,7 +478,7 @@ async def test_a_plain_request_of_a_strangers_page_does_nothing(shared_valkey: V
         assert node.engine.stats()["connections"] == 1
 
 
-async def test_any_page_is_not_this_machine(shared_valkey: Valkey) -> None:
+async def test_allowing_every_page_makes_none_local(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, console=True, allow_origin=("*",)) as node, httpx2.AsyncClient() as http:
         message = {"pattern": {"a": 1}, "payload": 1}
         for origin in ("https://evil.example", "null"):
@@ -489,7 +489,7 @@ async def test_any_page_is_not_this_machine(shared_valkey: Valkey) -> None:
                 assert await code(ws, {"realizehit": "stats"}) == "forbidden"
 
 
-async def test_a_page_whose_name_was_made_to_point_here_subscribes_to_nothing(shared_valkey: Valkey) -> None:
+async def test_dns_rebinding_gets_no_subscription(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey) as node, httpx2.AsyncClient() as http:
         base = node.ws_url.replace("ws:", "http:").removesuffix("/ws")
         port = urlsplit(base).port
@@ -503,7 +503,7 @@ async def test_a_page_whose_name_was_made_to_point_here_subscribes_to_nothing(sh
         assert metric(node, "host") == 6
 
 
-async def test_a_head_of_events_is_for_those_who_may_have_events(shared_valkey: Valkey) -> None:
+async def test_head_requests_for_events_need_the_same_access(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, **TOKENS) as node, httpx2.AsyncClient() as http:
         url = node.api_url + "sse?pat=a=1"
         assert (await http.head(url)).status_code == 200
@@ -511,7 +511,7 @@ async def test_a_head_of_events_is_for_those_who_may_have_events(shared_valkey: 
         assert (await http.head(url, headers={"Origin": "https://evil.example"})).status_code == 403
 
 
-async def test_the_other_transports_have_identities_too(shared_valkey: Valkey) -> None:
+async def test_identities_over_the_other_transports(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, **OWN, **{**TOKENS, "jwt_claims": ("device=sub",)}) as node:
         base = node.ws_url.replace("ws:", "http:").removesuffix("/ws")
         async with httpx2.AsyncClient(timeout=SECONDS) as http:
@@ -532,7 +532,7 @@ async def test_the_other_transports_have_identities_too(shared_valkey: Valkey) -
                 assert key in orjson.loads(polled.content.split(b"\x1e")[-1][1:]), user
 
 
-async def test_white_space_around_a_header_is_no_part_of_an_identity(shared_valkey: Valkey, tmp_path: Path) -> None:
+async def test_white_space_around_identity_headers_is_ignored(shared_valkey: Valkey, tmp_path: Path) -> None:
     key, lines = generate("a")
     file = tmp_path / "keys.toml"
     file.write_text(lines)
@@ -561,7 +561,7 @@ async def test_white_space_around_a_header_is_no_part_of_an_identity(shared_valk
                 await asyncio.sleep(0.01)
 
 
-async def test_how_many_connections(shared_valkey: Valkey) -> None:
+async def test_limit_of_connections(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, max_connections=2) as node:
         async with client(node.ws_url), client(node.ws_url):
             answered, text = await status(node.ws_url)
@@ -576,7 +576,7 @@ async def test_how_many_connections(shared_valkey: Valkey) -> None:
         assert metric(node, "too_many_connections") == 1
 
 
-async def test_how_many_of_an_address(shared_valkey: Valkey) -> None:
+async def test_limit_of_connections_per_address(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, max_per_address=2) as node:
         gate = node.guard.gate
         async with client(node.ws_url), httpx2.AsyncClient() as http:
@@ -601,7 +601,7 @@ async def test_how_many_of_an_address(shared_valkey: Valkey) -> None:
             assert (await status(node.ws_url))[0] == 503
 
 
-async def test_sessions_over_one_connection_are_bounded_too(shared_valkey: Valkey) -> None:
+async def test_limit_per_address_counts_sessions_over_one_connection(shared_valkey: Valkey) -> None:
     limits = httpx2.Limits(max_connections=1)
     async with (
         serving(shared_valkey, max_per_address=2) as node,
@@ -614,7 +614,7 @@ async def test_sessions_over_one_connection_are_bounded_too(shared_valkey: Valke
         assert metric(node, "too_many_per_address") == 3
 
 
-async def test_how_many_handshakes_a_second(shared_valkey: Valkey) -> None:
+async def test_limit_of_handshakes(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, max_handshakes=2) as node:
         for _ in range(2):
             async with client(node.ws_url):
@@ -629,7 +629,7 @@ async def test_how_many_handshakes_a_second(shared_valkey: Valkey) -> None:
                     await asyncio.sleep(0.05)
 
 
-async def test_actions_a_second(shared_valkey: Valkey) -> None:
+async def test_limit_of_actions(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, max_actions=1, max_subscriptions=2) as node, client(node.ws_url) as ws:
         assert [await code(ws, None, "ping") for _ in range(4)] == ["ok"] * 4
         assert await code(ws, None, "ping") == "rate-limited"
@@ -642,7 +642,7 @@ async def test_actions_a_second(shared_valkey: Valkey) -> None:
         assert (ws.close_code, ws.close_reason) == (4502, "rate-limited")
 
 
-async def test_how_many_channels(shared_valkey: Valkey) -> None:
+async def test_limit_of_channels(shared_valkey: Valkey) -> None:
     async with (
         serving(shared_valkey, max_channels=2) as node,
         client(node.ws_url) as ws,
@@ -655,7 +655,7 @@ async def test_how_many_channels(shared_valkey: Valkey) -> None:
         assert await code(ws, three) == "ok"
 
 
-async def test_a_request_that_dribbles_in(shared_valkey: Valkey) -> None:
+async def test_a_request_that_arrives_slowly(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, request_timeout=0.3) as node:
         port = int(node.api_url.rstrip("/").rpartition(":")[2])
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
@@ -781,7 +781,7 @@ async def test_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
                 pass
 
 
-async def test_the_description_says_that_a_key_is_needed(shared_valkey: Valkey, tmp_path: Path) -> None:
+async def test_openapi_says_that_a_key_is_needed(shared_valkey: Valkey, tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     file.write_text(generate("a")[1])
     for options, wanted in (({}, None), ({"keys": str(file)}, [{"key": []}])):

@@ -165,7 +165,7 @@ def accepts(port: int) -> bool:
 
 
 @pytest.mark.slow
-async def test_nginx_says_who_clients_are_and_forgers_are_ignored(tmp_path: Path) -> None:
+async def test_identity_from_nginx_and_forged_headers(tmp_path: Path) -> None:
     needs("nginx")
     # The forger comes from another address than the proxy, which trust is given to.
     with (
@@ -236,7 +236,7 @@ def test_tokens_are_not_logged() -> None:
         assert "s3cret" not in server.output
 
 
-def test_the_key_of_publish(tmp_path: Path) -> None:
+def test_publish_with_a_key(tmp_path: Path) -> None:
     key, lines = generate("cli")
     file = tmp_path / "keys.toml"
     file.write_text(lines)

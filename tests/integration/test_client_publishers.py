@@ -117,7 +117,7 @@ async def test_publish_many_with_bad_ones_between(
 
 
 @pytest.mark.parametrize("kind", ["api", "broker"])
-async def test_nobody_there(in_threads: bool, kind: str) -> None:
+async def test_connecting_without_a_server(in_threads: bool, kind: str) -> None:
     port = free_port()
     error = ServerUnavailable if kind == "api" else BrokerUnavailable
     make, scheme = (api, "http") if kind == "api" else (broker, "redis")
@@ -281,7 +281,7 @@ async def test_refusals_carry_code_and_status(shared_valkey: Valkey, in_threads:
 # ---- straight to the broker
 
 
-async def test_a_broker_that_goes_and_comes_back(valkey: Valkey, in_threads: bool) -> None:
+async def test_a_broker_that_is_away_for_a_while(valkey: Valkey, in_threads: bool) -> None:
     async with broker(valkey.url, in_threads, retries=0) as publisher:
         await publisher.ping()
         assert (await publisher.publish({"a": 1}, 1)).nodes == 0

@@ -71,7 +71,7 @@ async def test_all_actions_are_sent_before_any_is_answered() -> None:
         await until(lambda: all(subscription.gaps for subscription in subscriptions))
 
 
-async def test_a_handshake_that_is_refused_for_good_ends_the_client() -> None:
+async def test_a_final_refusal_of_the_handshake_ends_the_client() -> None:
     async with scripted(answer_then_close(1, 1001)) as server:
         client = await connect(server.url).connect()
         server.status = HTTPStatus.FORBIDDEN
@@ -83,7 +83,7 @@ async def test_a_handshake_that_is_refused_for_good_ends_the_client() -> None:
         await client.close()
 
 
-async def test_a_handshake_that_fails_for_now_is_tried_again_and_told() -> None:
+async def test_a_temporary_failure_of_the_handshake_is_retried_and_reported() -> None:
     async with scripted(answer_then_close(1, 1001), answer_all) as server, connect(server.url) as client:
         failures = record(client, "error")
         server.status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -126,7 +126,7 @@ async def test_no_answer() -> None:
         assert [action["act"] for action in server.actions] == ["sub", "unsub", "ping"]  # it takes the sub back
 
 
-async def test_an_unsubscribe_that_is_not_answered_ends_on_this_side_anyway() -> None:
+async def test_an_unanswered_unsubscribe_ends_the_subscription_anyway() -> None:
     async def answer_sub_only(server: Scripted, socket: ServerConnection) -> None:
         await reply(socket, await server.next_action(socket), ret="x")
         await server.next_action(socket)

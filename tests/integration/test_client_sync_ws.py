@@ -74,7 +74,7 @@ async def test_payloads_raw_and_no_json(node: Node, shared_valkey: Valkey) -> No
     assert await call(take, raw, 4) == [b'{ "f": 1.10 }', b"no JSON", b'[1e400, "\\ud800"]', b"1"]
     assert await call(take, decoded, 3) == [{"f": 1.1}, ["1e400", "\ud800"], 1]
     assert [str(error).partition(" out: ")[0] for error in errors] == [
-        f"a payload of {dict(pattern)!r} is no JSON and was left"
+        f"a payload of {dict(pattern)!r} is not JSON and was left"
     ]
     for subscriber in (raw, decoded):
         await call(subscriber.close)

@@ -58,7 +58,7 @@ def expiring(seconds: float) -> str:
     return orjson.dumps({"evt": "expiring", "seconds": seconds}).decode()
 
 
-async def test_a_token_is_sent_and_stands_in_no_log(shared_valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_token_is_sent_and_never_logged(shared_valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     mine, newer = token("42"), token("42", 700)
     pattern = {"user": "42", **unique("token")}
@@ -77,7 +77,7 @@ async def test_a_token_is_sent_and_stands_in_no_log(shared_valkey: Valkey, caplo
         assert secret[:20] not in written
 
 
-async def test_who_comes_as_nobody_can_say_who_it_is_later(shared_valkey: Valkey) -> None:
+async def test_a_client_without_a_token_can_authenticate_later(shared_valkey: Valkey) -> None:
     pattern = {"user": "42", **unique("auth")}
     async with guarded(shared_valkey) as node, connect(node.ws_url) as client:
         with pytest.raises(Rejected):
@@ -142,7 +142,7 @@ async def test_it_renews_and_comes_back_with_a_fresh_one(way: str) -> None:
         assert subscription.gaps == 1
 
 
-async def test_a_login_that_is_away_is_asked_again() -> None:
+async def test_a_failing_token_function_is_called_again() -> None:
     issuer = Issuer(2, 4)
     async with renewing() as (url, tokens), connect(url, token=issuer) as client:
         told = record(client, "error")
@@ -152,7 +152,7 @@ async def test_a_login_that_is_away_is_asked_again() -> None:
         assert [type(error) for _, error in told] == [TokenUnavailable] * 2
 
 
-async def test_a_token_as_text_is_told_of_and_ends_the_client() -> None:
+async def test_an_expiring_token_given_as_text_is_reported_and_ends_the_client() -> None:
     async def script(server: Scripted, socket: ServerConnection) -> None:
         await reply(socket, await server.next_action(socket), ret="id")
         await socket.send(expiring(5))

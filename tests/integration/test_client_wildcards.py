@@ -69,7 +69,7 @@ async def take(messages: Any, count: int) -> list[Any]:
         (Pattern.parse("user=42,**"), {"user": "42", "*": "*"}),
     ],
 )
-async def test_a_wildcard_goes_to_the_server_as_it_is(pattern: Any, sent: dict[str, str]) -> None:
+async def test_a_wildcard_is_sent_unchanged(pattern: Any, sent: dict[str, str]) -> None:
     async with scripted(publishes()) as server, connected(server) as client:
         subscription = await client.subscribe(pattern)
         assert subscription.id == Pattern(sent).id
@@ -144,7 +144,7 @@ MALFORMED = (
 )
 
 
-async def test_malformed_labels_are_told_once_and_end_nothing() -> None:
+async def test_malformed_labels_are_reported_once_and_end_nothing() -> None:
     good = f"{ID}@c=channel:CNN|kind:news?8"
     errors: list[Exception] = []
     async with scripted(publishes(*MALFORMED, good)) as server, connected(server) as client:
@@ -250,7 +250,7 @@ async def test_the_command_prints_what_publish_reads(tmp_path: Any) -> None:
     assert (read.message[0], read.message[1].text) == (CNN, b"[2.50]")
 
 
-async def test_on_a_terminal_the_pattern_stands_above_the_payload() -> None:
+async def test_on_a_terminal_the_pattern_is_above_the_payload() -> None:
     message = f"{ID}@c=channel:a%2C%20%1B|kind:news?[1]"
 
     def shown(url: str) -> str:

@@ -90,13 +90,13 @@ async def test_payloads_raw_and_decoded(node: Node, shared_valkey: Valkey) -> No
         decoded = await client.subscribe(pattern)
         failures = record(decoded, "error")
         await redis.publish(pattern.channel, text)
-        await redis.publish(pattern.channel, b"this is no JSON")
+        await redis.publish(pattern.channel, b"this is not JSON")
         await redis.publish(pattern.channel, b"1")
-        assert await take(raw, 3) == [text, b"this is no JSON", b"1"]
+        assert await take(raw, 3) == [text, b"this is not JSON", b"1"]
         first, second = await take(decoded, 2)
         assert (first["f"], first["z"], second) == (1.1, "é??", 1)
         assert len(failures) == 1
-        assert "is no JSON" in str(failures[0][1])
+        assert "is not JSON" in str(failures[0][1])
 
 
 async def test_callbacks_get_payloads_in_order_one_at_a_time(node: Node, shared_valkey: Valkey) -> None:
@@ -322,7 +322,7 @@ async def test_a_drain_sends_it_to_come_back_later(shared_valkey: Valkey) -> Non
         await client.close()
 
 
-async def test_a_broker_that_is_away_is_waited_for_when_coming_back(valkey: Valkey) -> None:
+async def test_a_client_that_comes_back_waits_for_the_broker(valkey: Valkey) -> None:
     pattern = Pattern(unique("broker"))
     settings = Settings(port=0, redis=valkey.url, subscribe_timeout=0.1)
     async with serve(settings) as node:

@@ -172,7 +172,7 @@ def test_ctrl_c_ends_a_publisher_that_waits_for_input(server: Server) -> None:
         process.stop()
 
 
-def test_publishing_where_nobody_listens(tmp_path: Path) -> None:
+def test_publishing_without_a_server(tmp_path: Path) -> None:
     port = free_port()
     with running("realizehit", "publish", "--url", f"127.0.0.1:{port}", "a=b", "1") as process:
         assert process.wait() == 1
@@ -186,7 +186,7 @@ def test_publishing_where_nobody_listens(tmp_path: Path) -> None:
     assert process.out == ["published 0 messages, 2000 failed"]
 
 
-def test_subscribing_where_nobody_listens() -> None:
+def test_subscribing_without_a_server() -> None:
     port = free_port()
     with running("realizehit", "subscribe", "--url", f"127.0.0.1:{port}", "a=b") as process:
         assert process.wait() == 1
@@ -199,7 +199,7 @@ def test_a_pattern_that_the_server_refuses(server: Server) -> None:
     assert "forbidden" in process.err[-1]
     done = publish(server, "a=*", "1")
     assert done.stop() == 1
-    assert "wildcard-unsupported" in done.err[-1]
+    assert "bad-pattern" in done.err[-1]
 
 
 def test_subscribe_ends_after_its_time(server: Server) -> None:
@@ -218,7 +218,7 @@ def test_ctrl_c_ends_subscribe_quietly(server: Server) -> None:
     assert len(process.err) == 1
 
 
-def test_what_is_no_json_is_left_out(server: Server, shared_valkey: Valkey) -> None:
+def test_payloads_that_are_not_json_are_left_out(server: Server, shared_valkey: Valkey) -> None:
     filters = words("no-json")
     process = subscriber(server, filters, "--count", "1")
     try:
@@ -227,7 +227,7 @@ def test_what_is_no_json_is_left_out(server: Server, shared_valkey: Valkey) -> N
         shared_valkey.command("PUBLISH", match[1], "true")
         assert process.wait() == 0
         assert process.out == ["true"]
-        assert process.err[1].startswith("a payload of 5 bytes is no JSON and is left out: ")
+        assert process.err[1].startswith("a payload of 5 bytes is not JSON and is left out: ")
     finally:
         process.stop()
 
@@ -346,7 +346,7 @@ def test_tls_is_checked_and_its_options_too(secure: tuple[Server, Path], server:
             assert said in process.output
 
 
-def test_what_a_server_refuses_is_told_as_it_says_it(shared_valkey: Valkey, tmp_path: Path) -> None:
+def test_the_servers_text_of_a_refusal_is_shown(shared_valkey: Valkey, tmp_path: Path) -> None:
     grants = tmp_path / "grants.toml"
     grants.write_text('[[grant]]\npattern = { kind = "open" }\n')
     with serving("--redis", shared_valkey.url, "--grants", str(grants)) as server:
@@ -372,7 +372,7 @@ def test_output_and_arguments_without_utf8(server: Server) -> None:
         assert process.out == [r'"\u00e9\ud83d\ude00"']
 
 
-def test_a_byte_order_mark_is_no_part_of_a_file(server: Server, tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored_in_a_file(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "lines.ndjson"
     file.write_bytes(
         b'\xef\xbb\xbf{"pattern": {"a": "bom"}, "payload": "\\ud800"}\n{"pattern": {"a": "bom"}, "payload": 2}\n'
@@ -420,7 +420,7 @@ def test_an_address_that_cannot_be_used_is_named(url: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_where_nobody_listens_the_reason_is_in_words(host: str) -> None:
+def test_a_connection_error_is_explained_in_words(host: str) -> None:
     url = f"http://{host}:{free_port()}"
     said = "Connection refused; is the server running there?  (unavailable)"
     fails(1, said, "subscribe", "--url", url, "a=b")
@@ -454,7 +454,7 @@ def test_tls_and_no_tls_confused(secure: tuple[Server, Path], server: Server) ->
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
 def test_times_are_numbers_over_zero(seconds: str) -> None:
-    said = f"{seconds!r} is no number of seconds over 0"
+    said = f"{seconds!r} is not a number of seconds over 0"
     fails(2, said, "subscribe", f"--timeout={seconds}", "a=b")
     fails(2, said, "publish", f"--timeout={seconds}", "a=b", "1")
 
@@ -474,7 +474,7 @@ def test_a_key_that_no_header_can_carry(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_a_broker_that_is_away_is_told_as_that(tmp_path: Path) -> None:
+def test_a_missing_broker_is_named_in_the_error(tmp_path: Path) -> None:
     file = tmp_path / "x.ndjson"
     file.write_text("1\n")
     seconds = ("--subscribe-timeout", "0.1", "--publish-timeout", "0.1")
@@ -578,7 +578,7 @@ class Elsewhere(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-def test_a_redirection_is_not_followed_and_told() -> None:
+def test_a_redirection_is_reported_and_not_followed() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

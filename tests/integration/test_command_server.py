@@ -274,7 +274,7 @@ def test_health_of_what_does_not_answer_or_is_no_server_of_ours() -> None:
             assert asked.result() == (1, f"Error: http://127.0.0.1:{port}/healthz: HTTP status 404")
     status, text = health("--port", "0")
     assert status == 2
-    assert text.startswith("Error: port 0 is a free one")
+    assert text.startswith("Error: port 0 lets the system choose")
 
 
 def failing(*words: str) -> tuple[int, Process]:

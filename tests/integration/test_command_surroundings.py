@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "publish --json": ("realizehit", "publish", "--url", "{api}", ODD, '"é😀"', "--json"),
     "publish --file": ("realizehit", "publish", "--url", "{api}", "--file", "{file}"),
     "publish of no JSON": ("realizehit", "publish", ODD, "é😀"),
+    "audience": ("realizehit", "audience", "--url", "{api}", ODD),
     "subscribe": ("realizehit", "subscribe", "--url", "{ws}", ODD, "--timeout", "3"),
     "loadtest": (
         *("realizehit", "loadtest", "--url", "{ws}", "--connections", "2", "--duration", "0.2", "--rate", "20"),
@@ -211,7 +212,7 @@ def test_a_proxy_is_named(
         assert "Traceback" not in process.output
 
 
-def test_a_byte_order_mark_is_no_part_of_any_file_of_the_server(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored_in_all_files_of_the_server(tmp_path: Path) -> None:
     secret, (_, lines) = "0123456789" * 4, generate("x")
     texts = {
         "config": 'jwt-algorithms = ["HS256"]\njwt-claims = ["user=sub"]\n',

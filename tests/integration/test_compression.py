@@ -48,19 +48,19 @@ async def compressing(shared_valkey: Valkey) -> AsyncIterator[Node]:
         (b"=;", None),
     ],
 )
-def test_what_is_agreed_on(offer: bytes, agreed: bytes | None) -> None:
+def test_negotiated_extensions(offer: bytes, agreed: bytes | None) -> None:
     head = parse_head(b"GET /ws HTTP/1.1\r\nSec-WebSocket-Extensions: " + offer)
     assert head is not None
     assert negotiate(head) == (None if agreed is None else b"Sec-WebSocket-Extensions: " + agreed + b"\r\n")
 
 
-def test_who_offers_nothing_gets_nothing() -> None:
+def test_no_offer_means_no_compression() -> None:
     head = parse_head(b"GET /ws HTTP/1.1\r\nHost: x")
     assert head is not None
     assert negotiate(head) is None
 
 
-async def test_it_is_off_unless_asked_for(node: Node) -> None:
+async def test_compression_is_off_by_default(node: Node) -> None:
     async with client(node.ws_url, compression="deflate") as ws:
         assert ws.protocol.extensions == []
         assert (await act(ws, "ping"))["ret"] == "pong"
@@ -109,7 +109,7 @@ async def test_both_directions(compressing: Node, shared_valkey: Valkey) -> None
     ],
     ids=["large", "bomb", "no-deflate", "no-utf8"],
 )
-async def test_what_a_client_may_not_send(compressing: Node, data: bytes, code: int) -> None:
+async def test_invalid_compressed_messages(compressing: Node, data: bytes, code: int) -> None:
     factory = ClientPerMessageDeflateFactory(client_no_context_takeover=True)
     async with client(compressing.ws_url, extensions=[factory]) as ws:
         ws.transport.write(client_frame(TEXT, data, first=0xC1))

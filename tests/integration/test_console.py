@@ -82,13 +82,13 @@ def said_no(response: httpx2.Response) -> str:
 # --- the page
 
 
-async def test_there_is_no_console_unless_it_is_asked_for(shared_valkey: Valkey) -> None:
+async def test_no_console_by_default(shared_valkey: Valkey) -> None:
     async with node(shared_valkey, console=False) as off, http(off) as client:
         assert (await client.get("/console")).status_code == 404
         assert (await client.get("/console/console.js")).status_code == 404
 
 
-async def test_the_page_and_all_that_it_names_is_served_and_nothing_is_inline_or_from_elsewhere(
+async def test_the_page_and_its_files_are_served_without_inline_or_foreign_content(
     shared_valkey: Valkey,
 ) -> None:
     async with node(shared_valkey) as on, http(on) as client:
@@ -118,7 +118,7 @@ async def test_the_page_and_all_that_it_names_is_served_and_nothing_is_inline_or
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "localhost", "LOCALHOST:80", "[::1]:8080", "127.1.2.3"])
-async def test_the_names_of_this_machine_are_let_in(shared_valkey: Valkey, host: str) -> None:
+async def test_local_hosts_are_accepted(shared_valkey: Valkey, host: str) -> None:
     async with node(shared_valkey) as on, http(on) as client:
         assert (await client.get("/console", headers={"Host": host})).status_code == 200
 
@@ -127,7 +127,7 @@ async def test_the_names_of_this_machine_are_let_in(shared_valkey: Valkey, host:
     "host",
     ["evil.example", "127.0.0.1.evil.example:8080", "localhost.evil.example", "192.0.2.7", "[::2]"],
 )
-async def test_a_name_of_somebody_elses_is_refused(shared_valkey: Valkey, host: str) -> None:
+async def test_foreign_hosts_are_refused(shared_valkey: Valkey, host: str) -> None:
     async with node(shared_valkey) as on, http(on) as client:
         for path in ("/console", "/console/console.js"):
             detail = said_no(await client.get(path, headers={"Host": host}))
@@ -135,18 +135,18 @@ async def test_a_name_of_somebody_elses_is_refused(shared_valkey: Valkey, host: 
             assert "ssh -L" in detail
 
 
-async def test_what_is_no_name_at_all_is_no_name_of_this_machine(shared_valkey: Valkey) -> None:
+async def test_malformed_hosts_are_refused(shared_valkey: Valkey) -> None:
     async with node(shared_valkey) as on, http(on) as client:
         assert (await client.get("/console", headers={"Host": "x@127.0.0.1"})).status_code == 400
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
-async def test_what_comes_through_a_proxy_is_refused(shared_valkey: Valkey, header: str) -> None:
+async def test_requests_through_a_proxy_are_refused(shared_valkey: Valkey, header: str) -> None:
     async with node(shared_valkey) as on, http(on) as client:
         assert "proxy" in said_no(await client.get("/console", headers={header: "192.0.2.7"}))
 
 
-async def test_a_peer_from_elsewhere_is_refused() -> None:
+async def test_remote_peers_are_refused() -> None:
     settings = Settings(console=True)
     app: Starlette = create_app(MemoryBus(), settings, more=console.routes(settings, lambda: 8080))
     for peer, status in (("192.0.2.7", 403), ("::ffff:192.0.2.7", 403), ("127.0.0.1", 200), ("::ffff:127.0.0.1", 200)):
@@ -158,12 +158,12 @@ async def test_a_peer_from_elsewhere_is_refused() -> None:
                 assert "ssh -L" in said_no(response)
 
 
-def test_what_is_loopback() -> None:
+def test_loopback_addresses() -> None:
     assert all(map(is_loopback, ["127.0.0.1", "127.255.0.1", "::1", "::ffff:127.0.0.1"]))
     assert not any(map(is_loopback, ["", "localhost", "0.0.0.0", "::", "10.0.0.1", "::ffff:10.0.0.1", "testclient"]))
 
 
-async def test_the_page_moves_to_the_port_of_the_websocket_server(shared_valkey: Valkey) -> None:
+async def test_the_page_redirects_to_the_port_of_the_websocket_server(shared_valkey: Valkey) -> None:
     async with node(shared_valkey, ws_port=0, api_port=0) as on, http(on) as client:
         port = on.ws_url.removesuffix("/ws").rpartition(":")[2]
         response = await client.get("/console")
@@ -173,7 +173,7 @@ async def test_the_page_moves_to_the_port_of_the_websocket_server(shared_valkey:
         assert 'data-api="/"' in page.text
 
 
-async def test_it_moves_by_the_scheme_that_it_came_by() -> None:
+async def test_the_redirect_keeps_the_scheme() -> None:
     app: Starlette = create_app(MemoryBus(), Settings(console=True), more=console.routes(Settings(), lambda: 8081))
     transport = httpx2.ASGITransport(app, client=("127.0.0.1", 1234))
     async with httpx2.AsyncClient(transport=transport, base_url="https://127.0.0.1:8080") as client:
@@ -181,13 +181,13 @@ async def test_it_moves_by_the_scheme_that_it_came_by() -> None:
 
 
 @pytest.mark.parametrize(("settings", "api"), [({"prefix": "/publish"}, "/publish/"), ({"role": "ws"}, "")])
-async def test_the_page_is_told_where_to_publish(shared_valkey: Valkey, settings: dict[str, Any], api: str) -> None:
+async def test_the_page_knows_where_to_publish(shared_valkey: Valkey, settings: dict[str, Any], api: str) -> None:
     async with node(shared_valkey, **settings) as on, httpx2.AsyncClient(timeout=PATIENCE) as client:
         page = await client.get(on.ws_url.replace("ws://", "http://").removesuffix("/ws") + "/console")
         assert f'data-api="{api}"' in page.text
 
 
-async def test_a_server_without_clients_has_no_page(shared_valkey: Valkey) -> None:
+async def test_a_server_without_websockets_has_no_console(shared_valkey: Valkey) -> None:
     async with node(shared_valkey, role="api") as on, http(on) as client:
         assert (await client.get("/console")).status_code == 404
 
@@ -195,7 +195,7 @@ async def test_a_server_without_clients_has_no_page(shared_valkey: Valkey) -> No
 # --- the reserved patterns
 
 
-async def test_nobody_publishes_to_a_reserved_pattern(shared_valkey: Valkey) -> None:
+async def test_publishing_to_reserved_patterns_is_refused(shared_valkey: Valkey) -> None:
     reserved = [STATS, {"realizehit": 1}, {"a": "b", "realizehit": "x", "z": "y"}]
     fine = [unique("reserved"), {"not-realizehit": "stats"}, {"a": "realizehit:stats"}, {"Realizehit": "stats"}]
     async with node(shared_valkey) as on, http(on) as client:
@@ -214,7 +214,7 @@ async def test_nobody_publishes_to_a_reserved_pattern(shared_valkey: Valkey) -> 
         assert [item.get("code", item["status"]) for item in batch.json()["results"]] == expected
 
 
-async def test_of_the_reserved_patterns_only_the_figures_are_served_and_only_with_the_console(
+async def test_only_the_figures_can_be_subscribed_to_and_only_with_the_console(
     shared_valkey: Valkey,
 ) -> None:
     async with node(shared_valkey, console=False) as off, subscribed(off, STATS, {"realizehit": "x"}) as client:
@@ -229,7 +229,7 @@ async def test_of_the_reserved_patterns_only_the_figures_are_served_and_only_wit
 # --- the figures
 
 
-async def test_a_node_tells_what_it_does_while_somebody_listens(shared_valkey: Valkey) -> None:
+async def test_a_node_publishes_figures_while_subscribed_to(shared_valkey: Valkey) -> None:
     mine = unique("figures")
     channel = Pattern(mine).channel
     async with node(shared_valkey) as on, http(on) as api, subscribed(on, STATS, mine) as client:
@@ -258,7 +258,7 @@ async def test_a_node_tells_what_it_does_while_somebody_listens(shared_valkey: V
         assert on.engine.is_open(ours)
 
 
-async def test_the_figures_of_each_node_reach_the_subscribers_of_every_other(shared_valkey: Valkey) -> None:
+async def test_figures_of_all_nodes_reach_each_subscriber(shared_valkey: Valkey) -> None:
     async with node(shared_valkey) as one, node(shared_valkey, role="api") as other, subscribed(one, STATS) as client:
         told = await figures(client, lambda told: told["role"] == "api" and told["interval"] == 1.0)
         assert told["connections"] == 0
@@ -266,7 +266,7 @@ async def test_the_figures_of_each_node_reach_the_subscribers_of_every_other(sha
         assert other.engine.handles() == []
 
 
-async def test_when_nobody_listens_any_more_the_node_measures_no_more(shared_valkey: Valkey) -> None:
+async def test_a_node_stops_measuring_without_subscribers(shared_valkey: Valkey) -> None:
     async with node(shared_valkey) as on:
         async with subscribed(on, STATS) as client:
             await figures(client, lambda told: told["latency_ms"] is not None)
@@ -284,7 +284,7 @@ async def test_a_drain_counts_the_clients_only(shared_valkey: Valkey) -> None:
         assert on.engine.handles() == []
 
 
-async def test_a_broker_that_refuses_the_figures_is_told_of_once(
+async def test_a_broker_that_refuses_the_figures_is_logged_once(
     valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     valkey.command("ACL", "SETUSER", "ann", "on", ">s3cret", "resetchannels", "&open:*", "+@all")

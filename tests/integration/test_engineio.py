@@ -192,7 +192,7 @@ async def test_packets_that_end_a_websocket(node: Node, revision: int, packet: s
 
 
 @pytest.mark.parametrize(("revision", "packet"), [(4, "3"), (4, "6"), (3, "6"), (3, "2")])
-async def test_packets_that_are_no_messages_count_too(shared_valkey: Valkey, revision: int, packet: str) -> None:
+async def test_all_packets_count_against_the_rate(shared_valkey: Valkey, revision: int, packet: str) -> None:
     settings = Settings(port=0, redis=shared_valkey.url, max_actions=1, max_subscriptions=5)
     async with serve(settings) as node:
         async with websocket(node, revision) as ws:
@@ -259,11 +259,24 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
+@REVISIONS
+async def test_wildcards_over_a_websocket_and_by_polling(node: Node, shared_valkey: Valkey, revision: int) -> None:
+    one, two = unique("eio-wildcard"), unique("eio-wildcard")
+    async with websocket(node, revision) as ws, poller(node, revision) as polling:
+        await ws.recv()
+        await ws.send("4" + orjson.dumps({"id": "s", "act": "sub", "pat": {**one, "*": "*"}}).decode())
+        assert await ws.recv() == answer("s", Pattern({**one, "*": "*"}).id)
+        await polling.subscribe({**two, "topic": "*"})
+        for pattern, wildcard in ((one, {**one, "*": "*"}), (two, {**two, "topic": "*"})):
+            label = "@c=" + Pattern({**pattern, "topic": "a"}).channel
+            assert shared_valkey.command("PUBLISH", Pattern(wildcard).channel, label + "?1") == 1
+            text = await (ws.recv() if pattern is one else polling.packet())
+            assert text == f"4{Pattern(wildcard).id}{label}?1"
+
+
 @BOTH_KINDS
 @REVISIONS
-async def test_going_on_over_a_websocket_loses_and_doubles_nothing(
-    shared_valkey: Valkey, revision: int, epoll: bool
-) -> None:
+async def test_an_upgrade_loses_and_duplicates_nothing(shared_valkey: Valkey, revision: int, epoll: bool) -> None:
     pattern = unique("eio-upgrade")
     total = 3000
     async with (
@@ -315,7 +328,7 @@ async def test_going_on_over_a_websocket_loses_and_doubles_nothing(
         await until(lambda: node.engine.stats()["connections"] == 0)
 
 
-async def test_an_upgrade_that_is_none(node: Node) -> None:
+async def test_invalid_upgrades(node: Node) -> None:
     async with poller(node) as polling:
         for words in (["4x"], ["5"], ["2probe", "2probe"], ["2"]):
             async with websocket(node, 4, polling.opened["sid"]) as ws:
@@ -360,7 +373,7 @@ async def test_an_upgrade_that_is_none(node: Node) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/ws", "/ws/"])
-async def test_requests_that_are_refused(node: Node, path: str, method: str, query: str, code: int) -> None:
+async def test_refused_requests(node: Node, path: str, method: str, query: str, code: int) -> None:
     async with http(node) as session:
         response = await session.request(method, f"{path}?{query}")
         message = error(response, code)
@@ -377,7 +390,7 @@ async def test_requests_that_are_refused(node: Node, path: str, method: str, que
         ("EIO=9&transport=websocket", 5),
     ],
 )
-async def test_handshakes_that_are_refused(node: Node, query: str, code: int) -> None:
+async def test_refused_handshakes(node: Node, query: str, code: int) -> None:
     with pytest.raises(InvalidStatus) as refused:
         async with client(f"{node.ws_url}?{query}"):
             pass
@@ -397,7 +410,7 @@ async def test_a_session_belongs_to_one_revision(node: Node) -> None:
         await polling.act({"act": "ping"})
 
 
-async def test_what_is_no_engine_io_is_told_what_is_served(node: Node) -> None:
+async def test_other_requests_get_426(node: Node) -> None:
     async with http(node) as session:
         response = await session.get("/ws")
         assert (response.status_code, response.headers["upgrade"]) == (426, "websocket")
@@ -468,7 +481,7 @@ async def test_two_posts_at_once_end_the_session(node: Node) -> None:
     ],
     ids=["octets", "base64", "no-utf8", "empty", "ping", "message", "body"],
 )
-async def test_what_ends_a_polling_session(node: Node, body: bytes, content_type: str) -> None:
+async def test_packets_that_end_a_polling_session(node: Node, body: bytes, content_type: str) -> None:
     async with poller(node) as polling:
         poll = asyncio.create_task(polling.poll())
         await until(lambda: waiting(node))
@@ -480,7 +493,7 @@ async def test_what_ends_a_polling_session(node: Node, body: bytes, content_type
         await until(lambda: node.engine.stats()["connections"] == 0)
 
 
-async def test_who_leaves_a_poll_leaves(node: Node) -> None:
+async def test_a_client_that_aborts_a_poll_is_disconnected(node: Node) -> None:
     async with poller(node) as polling:
         poll = asyncio.create_task(polling.poll())
         await until(lambda: waiting(node))
@@ -489,7 +502,7 @@ async def test_who_leaves_a_poll_leaves(node: Node) -> None:
         await until(lambda: node.engine.stats()["connections"] == 0)
 
 
-async def test_who_polls_too_slowly_is_closed(shared_valkey: Valkey) -> None:
+async def test_a_slow_poller_is_closed(shared_valkey: Valkey) -> None:
     pattern = unique("eio-slow")
     settings = Settings(port=0, redis=shared_valkey.url, max_queue_messages=5, slow_grace=0.0)
     async with serve(settings) as node, poller(node) as polling, publisher(shared_valkey) as broker:

@@ -206,7 +206,7 @@ async def test_frames_that_come_with_the_head_are_not_lost(open_door: Open, epol
 @pytest.mark.parametrize(
     "cut", [1, 10, POST.index(b"\r\n\r\n") + 2, POST.index(b"\r\n\r\n") + 4, len(POST) - 1, len(POST)]
 )
-async def test_other_requests_are_replayed_to_uvicorn_byte_by_byte(open_door: Open, cut: int) -> None:
+async def test_other_requests_reach_the_application_however_they_are_split(open_door: Open, cut: int) -> None:
     door = await open_door()
     async with door.connect() as (reader, writer):
         writer.write(POST[:cut])
@@ -218,7 +218,7 @@ async def test_other_requests_are_replayed_to_uvicorn_byte_by_byte(open_door: Op
         assert answer["body"] == "{\r\n\r\n }"
 
 
-async def test_pipelined_requests_are_all_answered_in_order(open_door: Open) -> None:
+async def test_pipelined_requests_are_answered_in_order(open_door: Open) -> None:
     door = await open_door()
     async with door.connect() as (reader, writer):
         writer.write(b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(5)))
@@ -226,7 +226,7 @@ async def test_pipelined_requests_are_all_answered_in_order(open_door: Open) -> 
 
 
 @BOTH_KINDS
-async def test_an_upgrade_on_a_connection_that_served_http_before(open_door: Open, epoll: bool) -> None:
+async def test_an_upgrade_after_http_requests(open_door: Open, epoll: bool) -> None:
     door = await open_door(epoll=epoll)
     async with door.connect() as (reader, writer):
         writer.write(POST)
@@ -241,7 +241,7 @@ async def test_an_upgrade_on_a_connection_that_served_http_before(open_door: Ope
             await asyncio.sleep(0.005)
 
 
-async def test_an_upgrade_to_something_else_is_an_http_request(open_door: Open) -> None:
+async def test_an_upgrade_to_another_protocol_is_an_http_request(open_door: Open) -> None:
     door = await open_door()
     async with door.connect() as (reader, writer):
         writer.write(
@@ -260,7 +260,7 @@ async def test_a_listener_without_websockets_answers_http_only(open_door: Open) 
 
 
 @BOTH_KINDS
-def test_all_of_it_on_the_products_event_loop(epoll: bool) -> None:
+def test_front_door_on_uvloop(epoll: bool) -> None:
     async def main() -> None:
         async with opened(epoll=epoll) as door:
             async with door.connect() as (reader, writer):
@@ -315,7 +315,7 @@ def request(*lines: bytes, first: bytes = b"GET /ws HTTP/1.1") -> bytes:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("after_http", [False, True])
-async def test_ambiguous_and_broken_heads_open_nothing(
+async def test_ambiguous_and_malformed_heads_are_refused(
     open_door: Open, data: bytes, after_http: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     door = await open_door()
@@ -343,13 +343,13 @@ async def test_ambiguous_and_broken_heads_open_nothing(
         (request(first=b"GET /elsewhere HTTP/1.1"), b"404"),
     ],
 )
-async def test_a_first_request_that_is_no_good_handshake(open_door: Open, data: bytes, status: bytes) -> None:
+async def test_a_first_request_that_is_not_a_valid_handshake(open_door: Open, data: bytes, status: bytes) -> None:
     door = await open_door()
     assert (await door.exchange(data)).split(b" ")[1] == status
     assert door.engine.stats()["connections_total"] == 0
 
 
-async def test_a_head_that_is_too_long_gets_431_however_it_arrives(open_door: Open) -> None:
+async def test_a_head_that_is_too_long_gets_431(open_door: Open) -> None:
     door = await open_door()
     long = b"GET /ws HTTP/1.1\r\nX: " + b"x" * MAX_HEAD
     assert (await door.exchange(long)).startswith(b"HTTP/1.1 431 ")
@@ -381,7 +381,7 @@ async def test_each_head_of_a_connection_is_bounded(open_door: Open, pieces: int
         assert (await read_head(reader)).startswith(b"HTTP/1.1 431 ")
 
 
-async def test_many_requests_in_a_row_are_no_large_head(open_door: Open) -> None:
+async def test_many_requests_in_one_read_do_not_count_as_a_large_head(open_door: Open) -> None:
     door = await open_door()
     one = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 500 + b"\r\n\r\n"
     count = 8 * MAX_HEAD // len(one)
@@ -395,7 +395,7 @@ async def test_many_requests_in_a_row_are_no_large_head(open_door: Open) -> None
             assert (await read_answer(reader))["method"] == "GET"
 
 
-async def test_a_header_that_never_ends_is_not_kept(open_door: Open) -> None:
+async def test_an_endless_header_is_not_buffered(open_door: Open) -> None:
     door = await open_door()
     async with door.connect() as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -413,7 +413,7 @@ async def test_a_header_that_never_ends_is_not_kept(open_door: Open) -> None:
         assert sent < 100 * MAX_HEAD
 
 
-async def test_a_head_that_is_late_gets_408_and_silence_nothing(open_door: Open) -> None:
+async def test_a_late_head_gets_408_and_a_silent_client_nothing(open_door: Open) -> None:
     door = await open_door(seconds=0.2)
     for part in (b"G", HANDSHAKE[:-1], HANDSHAKE[:-2]):
         answer = await door.exchange(part)
@@ -428,7 +428,7 @@ async def test_a_head_that_is_late_gets_408_and_silence_nothing(open_door: Open)
         assert await echo(reader, writer, b"still here") == b"still here"
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_head(open_door: Open) -> None:
+async def test_a_client_disconnects_within_its_head(open_door: Open) -> None:
     door = await open_door()
     async with door.connect() as (_, writer):
         writer.write(HANDSHAKE[:50])
@@ -441,7 +441,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_head(open_door: Open) -
     assert door.engine.stats()["connections_total"] == 0
 
 
-async def test_who_has_not_asked_yet_is_let_go_when_the_server_stops(open_door: Open) -> None:
+async def test_idle_connections_are_closed_when_the_server_stops(open_door: Open) -> None:
     door = await open_door()
     async with door.connect() as (reader, _):
         async with asyncio.timeout(SECONDS):
@@ -454,9 +454,7 @@ async def test_who_has_not_asked_yet_is_let_go_when_the_server_stops(open_door: 
 
 
 @pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="a connection that keeps its transport needs no second descriptor")
-async def test_without_a_descriptor_left_a_client_is_told_to_come_back(
-    open_door: Open, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_without_a_file_descriptor_a_client_gets_503(open_door: Open, caplog: pytest.LogCaptureFixture) -> None:
     door = await open_door()
     async with door.connect() as (reader, writer):
         async with asyncio.timeout(SECONDS):

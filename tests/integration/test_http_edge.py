@@ -191,7 +191,7 @@ OPEN_ENDS = (
 @pytest.mark.parametrize(
     "head", [TO_PUBLISH, TO_PUBLISH.replace(b"POST / ", b"POST /batch "), TO_PUBLISH.replace(b"POST", b"PUT")]
 )
-async def test_a_request_that_leaves_its_end_open_is_the_last(node: Node, head: bytes) -> None:
+async def test_an_incomplete_request_is_the_last(node: Node, head: bytes) -> None:
     for fields, body, status in OPEN_ENDS:
         answers = await exchange(node, GET, head + fields + b"\r\n\r\n" + body + POST)
         # Nobody waits for a body in order to say 405; what comes behind it has then no answer.
@@ -208,7 +208,7 @@ WRONG_HOSTS = (
 
 
 @pytest.mark.parametrize("target", [b"/", b"/healthz", b"/nothing", b"/sse", b"/ws"])
-async def test_a_request_names_one_host(node: Node, target: bytes) -> None:
+async def test_a_request_needs_exactly_one_host(node: Node, target: bytes) -> None:
     line = (b"POST %b HTTP/1.1\r\n" if target == b"/" else b"GET %b HTTP/1.1\r\n") % target
     more = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
     for hosts in WRONG_HOSTS:
@@ -219,7 +219,7 @@ async def test_a_request_names_one_host(node: Node, target: bytes) -> None:
     assert await published(node) == 0
 
 
-async def test_hosts_of_all_kinds_are_served(node: Node) -> None:
+async def test_all_kinds_of_hosts_are_accepted(node: Node) -> None:
     hosts = (b"a", b"a:80", b"a:", b"A.b-c_d.", b"127.0.0.1:1", b"[::1]", b"[::ffff:1.2.3.4]:65535", b"xn--a.b", b"%41")
     for host in hosts:
         assert statuses(await exchange(node, GET.replace(b"localhost", host))) == [200, 200]
@@ -252,14 +252,14 @@ REQUEST_LINES = (
 )
 
 
-async def test_request_lines_that_are_not_served(node: Node) -> None:
+async def test_unsupported_request_lines(node: Node) -> None:
     for line, status in REQUEST_LINES:
         answers = await exchange(node, GET, line + b"\r\nHost: localhost\r\n\r\n" + GET)
         assert statuses(answers) == [200, status], line
 
 
 @pytest.mark.parametrize("garbage", [b"\x16\x03\x01", b"no request\r\n\r\n", b"\r\n\r\n", b" \r\n", b"\n", b"X\n\n"])
-async def test_what_follows_a_request_spoils_no_answer(node: Node, garbage: bytes) -> None:
+async def test_bytes_behind_a_request_do_not_change_its_response(node: Node, garbage: bytes) -> None:
     opening = b"GET /ws/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for request in (GET, POST, opening, TO_PUBLISH.replace(b"POST / ", b"POST /no ") + b"Content-Length: 0\r\n\r\n"):
         wanted = 404 if b" /no " in request else 200
@@ -267,7 +267,7 @@ async def test_what_follows_a_request_spoils_no_answer(node: Node, garbage: byte
             assert statuses(await exchange(node, *parts)) == [wanted, 400]
 
 
-async def test_one_empty_line_before_a_request_is_forgiven(node: Node) -> None:
+async def test_one_empty_line_before_a_request_is_ignored(node: Node) -> None:
     assert statuses(await exchange(node, b"\r\n" + GET + b"\r\n" + POST, b"\r", b"\n" + GET[:5], GET[5:])) == [200] * 4
     assert await published(node) == 1
 
@@ -275,7 +275,7 @@ async def test_one_empty_line_before_a_request_is_forgiven(node: Node) -> None:
 # --- other forms
 
 
-async def test_targets_that_are_addresses(node: Node) -> None:
+async def test_urls_as_targets(node: Node) -> None:
     for host in (b"localhost", b"LOCALHOST:1", b"[::1]"):
         answers = await exchange(
             node,
@@ -301,7 +301,7 @@ async def test_targets_that_are_addresses(node: Node) -> None:
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
 
 
-async def test_the_host_of_a_target_counts_and_not_the_header(node: Node) -> None:
+async def test_the_host_of_the_target_replaces_the_header(node: Node) -> None:
     # A server that listens on loopback alone takes no stranger's name: it may have been made to point here.
     strange = GET.replace(b"/healthz", b"http://stranger.example/sse?pat=%7B%22a%22:1%7D")
     assert statuses(await exchange(node, strange)) == [403, 200]
@@ -311,7 +311,7 @@ async def test_the_host_of_a_target_counts_and_not_the_header(node: Node) -> Non
 @pytest.mark.parametrize(
     "coding", [b"gzip", b"deflate", b"br", b"identity, gzip", b"identity\r\nContent-Encoding: gzip"]
 )
-async def test_an_encoded_body_is_not_taken(node: Node, coding: bytes) -> None:
+async def test_an_encoded_body_is_refused(node: Node, coding: bytes) -> None:
     head = POST[: POST.index(b"\r\n\r\n")] + b"\r\nContent-Encoding: " + coding + b"\r\n\r\n"
     for target in (b" / ", b" /batch "):
         answers = await exchange(node, head.replace(b" / ", target) + BODY)
@@ -355,7 +355,7 @@ async def test_a_refused_handshake_names_the_version(node: Node, old: bytes, new
             assert answer.lower().count(b"\r\nsec-websocket-version: 13\r\n") == 1, answer
 
 
-async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(node: Node) -> None:
+async def test_expect_100_continue(node: Node) -> None:
     head = TO_PUBLISH + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY)
     async with connected(node) as (reader, writer):
         for _ in range(2):
@@ -371,7 +371,7 @@ async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(node: Node
     assert await published(node) == 2
 
 
-async def test_a_server_without_websockets_keeps_bodies_too(shared_valkey: Valkey) -> None:
+async def test_bodies_on_a_server_without_websockets(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, role="api") as node:
         offer = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         to_ws = b"POST /ws HTTP/1.1\r\nHost: localhost\r\n" + offer + b"Content-Length: %d\r\n\r\n" % len(POST) + POST
@@ -412,14 +412,14 @@ async def test_trailers_and_chunk_extensions_have_a_bound(node: Node) -> None:
     assert await published(node) == before == 2
 
 
-async def test_a_body_in_the_smallest_chunks_is_taken(node: Node) -> None:
+async def test_a_body_in_chunks_of_one_byte_is_accepted(node: Node) -> None:
     body = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY[:-1] + b" " * 20_000 + b"}") + b"0\r\n\r\n"
     answers = await exchange(node, TO_PUBLISH + b"Transfer-Encoding: chunked\r\n\r\n" + body + GET)
     assert statuses(answers) == [200] * 3
     assert await published(node) == 1
 
 
-async def test_a_batch_is_answered_alike_on_both_ways(shared_valkey: Valkey) -> None:
+async def test_a_batch_gets_the_same_response_with_and_without_asgi(shared_valkey: Valkey) -> None:
     message = orjson.dumps({"pattern": unique("both"), "payload": "x"})
     head = TO_PUBLISH.replace(b"POST / ", b"POST /batch ")
     bodies = (b'{"messages":[%b,{},%b]}' % (message, message), b"[]", b"{", b'{"messages":[%b' % message, b" " * 2000)
@@ -435,7 +435,7 @@ async def test_a_batch_is_answered_alike_on_both_ways(shared_valkey: Valkey) -> 
         assert await published(node) == 4
 
 
-async def test_a_client_that_does_not_wait_is_slowed_down_and_answered_in_order(node: Node) -> None:
+async def test_a_pipelining_client_is_slowed_down_and_answered_in_order(node: Node) -> None:
     count = 1000
     unknown = GET.replace(b"/healthz", b"/no")
     async with connected(node) as (reader, writer):
@@ -446,7 +446,7 @@ async def test_a_client_that_does_not_wait_is_slowed_down_and_answered_in_order(
     assert await published(node) == count
 
 
-async def test_others_are_served_beside_a_client_that_does_not_read(node: Node) -> None:
+async def test_a_client_that_does_not_read_does_not_delay_others(node: Node) -> None:
     async with connected(node) as (_, writer):
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -469,7 +469,7 @@ async def _write(writer: asyncio.StreamWriter, parts: Iterable[bytes]) -> None:
         await writer.drain()
 
 
-async def test_an_early_answer_reaches_who_is_still_sending(shared_valkey: Valkey) -> None:
+async def test_an_early_response_reaches_a_client_that_still_sends(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, max_payload_bytes=100) as node:
         for framing, body in (
             (b"Content-Length: 4000000\r\n", b"x" * 4_000_000),
@@ -498,7 +498,7 @@ async def test_an_idle_connection_ends(shared_valkey: Valkey, bytes_: bytes, aft
         assert statuses(rest) == ([408] if bytes_ in (b"\r", b"G") else [])
 
 
-async def test_bytes_that_begin_no_request_do_not_make_an_idle_connection_stay(shared_valkey: Valkey) -> None:
+async def test_stray_bytes_do_not_keep_an_idle_connection_open(shared_valkey: Valkey) -> None:
     bounds: dict[str, Any] = {"handshake_timeout": 0.2, "request_timeout": 0.2, "keep_alive": 0.3}
     async with serving(shared_valkey, **bounds) as node:
         for first in (b"", GET):
@@ -508,7 +508,7 @@ async def test_bytes_that_begin_no_request_do_not_make_an_idle_connection_stay(s
                 assert reader.at_eof()
 
 
-async def test_a_publisher_whose_reads_end_within_requests_is_not_cut_off(shared_valkey: Valkey) -> None:
+async def test_requests_split_across_reads_are_not_cut_off(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, request_timeout=0.3) as node, connected(node) as (reader, writer):
         loop = asyncio.get_running_loop()
         end, sent = loop.time() + 1.0, 0
@@ -522,7 +522,7 @@ async def test_a_publisher_whose_reads_end_within_requests_is_not_cut_off(shared
         assert await published(node) == sent + 1
 
 
-async def test_no_408_overtakes_an_answer_that_is_owed(valkey: Valkey) -> None:
+async def test_no_408_precedes_an_owed_response(valkey: Valkey) -> None:
     async with serving(valkey, request_timeout=0.2, publish_timeout=10.0) as node, connected(node) as (r, w):
         await asyncio.to_thread(valkey.command, "CLIENT", "PAUSE", "700", "ALL")
         w.write(POST + GET[:10])
@@ -531,7 +531,7 @@ async def test_no_408_overtakes_an_answer_that_is_owed(valkey: Valkey) -> None:
         assert await r.read() == b""
 
 
-async def test_a_body_that_dribbles_in_ends_in_time(shared_valkey: Valkey) -> None:
+async def test_a_body_that_arrives_slowly_is_ended_in_time(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, request_timeout=0.3) as node:
         for framing in (b"Content-Length: 50\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{"):
             for target in (b"/", b"/batch"):
@@ -546,7 +546,7 @@ async def test_a_body_that_dribbles_in_ends_in_time(shared_valkey: Valkey) -> No
 
 
 @pytest.mark.parametrize("end", ["", "Connection: close"])
-async def test_an_answer_that_nobody_reads_is_not_held_for_ever(shared_valkey: Valkey, end: str) -> None:
+async def test_an_unread_response_is_not_kept_forever(shared_valkey: Valkey, end: str) -> None:
     async with serving(shared_valkey, request_timeout=0.3, keep_alive=0.2) as node, connected(node) as (_, writer):
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -563,7 +563,7 @@ async def test_an_answer_that_nobody_reads_is_not_held_for_ever(shared_valkey: V
         writer.transport.abort()
 
 
-async def test_a_slow_reader_gets_all_of_its_answer(shared_valkey: Valkey) -> None:
+async def test_a_slow_reader_gets_its_whole_response(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, request_timeout=2.0) as node, connected(node) as (reader, writer):
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -579,7 +579,7 @@ async def test_a_slow_reader_gets_all_of_its_answer(shared_valkey: Valkey) -> No
         await sending
 
 
-async def test_a_connection_that_was_reset_leaves_nothing(node: Node) -> None:
+async def test_a_reset_connection_leaves_nothing(node: Node) -> None:
     for data in (GET[:10], POST[:-3], POST, TO_PUBLISH + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", GET * 50):
         async with connected(node) as (_, writer):
             writer.write(data)
@@ -641,7 +641,7 @@ async def test_the_same_over_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
 # --- the end of the server
 
 
-async def test_each_answer_in_a_drain_is_its_connections_last(node: Node) -> None:
+async def test_responses_during_a_drain_close_the_connection(node: Node) -> None:
     async with connected(node) as (reader, writer), connected(node) as (other_reader, other_writer):
         for r, w in ((reader, writer), (other_reader, other_writer)):
             w.write(GET + POST)
@@ -659,7 +659,7 @@ async def test_each_answer_in_a_drain_is_its_connections_last(node: Node) -> Non
         assert b"\r\nconnection: close\r\n" in (await read_answer(reader)).lower()
 
 
-async def test_a_publisher_that_heeds_the_answers_loses_no_request_in_a_drain(shared_valkey: Valkey) -> None:
+async def test_a_publisher_loses_no_request_during_a_drain(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey, drain_seconds=5.0) as node:
         address = urlsplit(node.api_url)
         drained = asyncio.Event()
@@ -714,18 +714,18 @@ async def test_a_drain_without_connections_is_short(shared_valkey: Valkey) -> No
 
 
 @pytest.mark.slow
-def test_the_same_on_the_products_event_loop(shared_valkey: Valkey, tmp_path: Path) -> None:
+def test_http_edge_on_uvloop(shared_valkey: Valkey, tmp_path: Path) -> None:
     async def main() -> None:
         await test_the_same_over_tls(shared_valkey, tmp_path)
-        await test_an_early_answer_reaches_who_is_still_sending(shared_valkey)
-        await test_an_answer_that_nobody_reads_is_not_held_for_ever(shared_valkey, "")
-        await test_a_slow_reader_gets_all_of_its_answer(shared_valkey)
-        await test_bytes_that_begin_no_request_do_not_make_an_idle_connection_stay(shared_valkey)
+        await test_an_early_response_reaches_a_client_that_still_sends(shared_valkey)
+        await test_an_unread_response_is_not_kept_forever(shared_valkey, "")
+        await test_a_slow_reader_gets_its_whole_response(shared_valkey)
+        await test_stray_bytes_do_not_keep_an_idle_connection_open(shared_valkey)
         for check in (
-            test_others_are_served_beside_a_client_that_does_not_read,
-            test_a_client_that_does_not_wait_is_slowed_down_and_answered_in_order,
-            test_a_connection_that_was_reset_leaves_nothing,
-            test_a_body_in_the_smallest_chunks_is_taken,
+            test_a_client_that_does_not_read_does_not_delay_others,
+            test_a_pipelining_client_is_slowed_down_and_answered_in_order,
+            test_a_reset_connection_leaves_nothing,
+            test_a_body_in_chunks_of_one_byte_is_accepted,
         ):
             async with serving(shared_valkey) as node:
                 await check(node)

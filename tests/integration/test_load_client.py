@@ -99,7 +99,7 @@ def test_a_refused_subscription_is_counted_and_not_expected() -> None:
         (b"x" * 20_000, "no end"),
     ],
 )
-def test_a_failed_handshake_is_counted_and_told(answer: bytes, note: str) -> None:
+def test_a_failed_handshake_is_counted_and_reported(answer: bytes, note: str) -> None:
     with scripted(answer) as server:
         fleet = Fleet(server.address, channels(1), [[0]])
         fleet.connect()
@@ -109,7 +109,7 @@ def test_a_failed_handshake_is_counted_and_told(answer: bytes, note: str) -> Non
         fleet.close()
 
 
-def test_a_refused_connection_is_counted_and_told() -> None:
+def test_a_refused_connection_is_counted_and_reported() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         fleet = Fleet(closed.getsockname(), channels(1), [[0], [0]])
@@ -386,7 +386,7 @@ def test_what_is_under_way_when_it_leaves_by_itself_is_forgone_and_not_lost() ->
         assert (fleet.counts()["forgone"], fleet.counts()["lost"], fleet.missing()) == (5, 0, 9)
 
 
-def test_what_is_under_way_to_a_subscription_that_is_left_is_forgone() -> None:
+def test_messages_under_way_to_an_ended_subscription_are_not_expected() -> None:
     sent = array.array("I", [0])
     asked: list[dict[str, object]] = []
 
@@ -511,7 +511,7 @@ def test_connections_that_come_and_go_are_made_again() -> None:
         assert faults(fleet) == {}
 
 
-def test_who_failed_or_was_cut_off_comes_back_where_connections_come_and_go() -> None:
+def test_failed_and_lost_connections_are_made_again_in_a_churn() -> None:
     with joined([[0]] * 3) as (server, fleet):
         end_by(server, "dropped")
         run_until(fleet, lambda: fleet.counts()["ready"] == 2)
@@ -710,7 +710,7 @@ def test_an_outstanding_message_that_comes_late_makes_room_once() -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "dropped", "left"])
-def test_outstanding_messages_do_not_wait_for_who_is_gone(how: str) -> None:
+def test_outstanding_messages_do_not_wait_for_lost_connections(how: str) -> None:
     with joined([[0], [0, 1]], count=2) as (server, fleet), broker(fleet) as connection:
         fleet.schedule(outstanding=2)
         run_until(fleet, lambda: fleet.counts()["published"] == 2)

@@ -118,7 +118,7 @@ def test_storm(server: Target) -> None:
 
 
 @pytest.mark.slow
-def test_who_fails_in_a_storm_tries_again_until_all_are_back(valkey: Valkey) -> None:
+def test_clients_that_fail_in_a_storm_retry_until_all_are_back(valkey: Valkey) -> None:
     def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
         # Three of those that come back are turned away at least.
         server.answer = REFUSED if len(server.heads) < 2 + 3 else ACCEPTED
@@ -264,7 +264,7 @@ def test_subscribers_send_the_headers_that_were_given(valkey: Valkey) -> None:
     assert all(head.endswith(b"\r\nX-User: 42") for head in heads)
 
 
-def test_loss_is_found_and_told(valkey: Valkey) -> None:
+def test_lost_messages_are_reported(valkey: Valkey) -> None:
     def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
         to_all(server, frame, but=1 if count in (5, 6, 20) else -1)
 
@@ -383,19 +383,19 @@ def test_a_failed_expectation_is_exit_status_1_and_named(server: Target) -> None
         (["--scenario", "tall"], "no scenario 'tall'"),
         (["--connections", "0"], "--connections must be at least 1"),
         (["--url", "wss://127.0.0.1/ws"], "does not speak TLS"),
-        (["--api", "http://127.0.0.1/"], "--api belongs to a server"),
-        (["--header", "X-User: 42"], "--header belongs to a server"),
-        (["--url", "ws://127.0.0.1/ws", "--header", "X-User"], "--header 'X-User' is no header"),
+        (["--api", "http://127.0.0.1/"], "--api needs a server"),
+        (["--header", "X-User: 42"], "--header needs a server"),
+        (["--url", "ws://127.0.0.1/ws", "--header", "X-User"], "--header 'X-User' is not a header"),
         (["--url", "ws://127.0.0.1/ws", "--workers", "2"], "--workers is for the server that is started"),
-        (["--key", "x"], "--key belongs to a server"),
+        (["--key", "x"], "--key needs a server"),
         (["--url", "ws://127.0.0.1/ws", "--redis", "redis://x", "--publish", "api"], "--redis is for publishing at"),
         (["--url", "ws://127.0.0.1/ws", "--redis", "redis://x", "--key", "x"], "--key is for publishing through the"),
         (["--url", "ws://127.0.0.1/ws", "--publish", "redis", "--api", "http://x"], "--api is for publishing through"),
         (["--rate", "5", "--outstanding", "5"], "--rate and --outstanding contradict each other"),
         (["--json", "/tmp/x", "--html", "/tmp/x"], "--json and --html name the same file"),
         (["--expect", "storm_seconds<1s"], "only measured with --scenario storm"),
-        (["--expect", "rejoin_p99<1s"], "nobody rejoins without --reconnects"),
-        (["--url", "ws://127.0.0.1/ws", "--source-address", "here"], "'here' is no numeric IP address"),
+        (["--expect", "rejoin_p99<1s"], "no client rejoins without --reconnects"),
+        (["--url", "ws://127.0.0.1/ws", "--source-address", "here"], "'here' is not a numeric IP address"),
         (["--url", "ws://127.0.0.1/ws", "--source-address", "::1"], "an address of the other version"),
         (["--url", "ws://127.0.0.1/ws", "--source-address", "192.0.2.1"], "--source-address 192.0.2.1 cannot be used"),
     ],
@@ -406,7 +406,7 @@ def test_what_cannot_be_used_is_exit_status_2(arguments: list[str], error: str) 
     assert error in result.stderr
 
 
-def test_a_server_that_is_not_there_is_exit_status_1() -> None:
+def test_a_missing_server_gives_exit_status_1() -> None:
     result = command("--url", f"ws://127.0.0.1:{free_port()}/ws", "--connections", "2")
     assert result.exit_code == 1
     assert "Connection refused" in result.stderr
@@ -445,7 +445,7 @@ def test_it_publishes_with_a_key(
         (["--key", "rh_wrong"], "401, the API key is not known"),
     ],
 )
-def test_what_may_not_publish_is_told_before_anything_else(
+def test_a_missing_right_to_publish_is_reported_first(
     shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: str
 ) -> None:
     monkeypatch.delenv("REALIZEHIT_KEY", raising=False)
@@ -458,7 +458,7 @@ def test_what_may_not_publish_is_told_before_anything_else(
 
 
 @pytest.mark.parametrize("option", ["--html", "--json"])
-def test_a_report_that_cannot_be_written_is_told_before_it_runs(server: Target, tmp_path: Path, option: str) -> None:
+def test_an_unwritable_report_is_reported_before_the_load_test(server: Target, tmp_path: Path, option: str) -> None:
     for place, said in (
         (tmp_path / "no" / "report", "report cannot be written: No such file"),
         (tmp_path, "directory"),
@@ -497,7 +497,7 @@ def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> N
         assert "every message reached every subscriber" in done.stdout
 
 
-def test_what_the_server_says_against_subscribers_is_told(shared_valkey: Valkey) -> None:
+def test_the_servers_reason_for_refusing_subscribers_is_shown(shared_valkey: Valkey) -> None:
     tokens = {"REALIZEHIT_JWT_SECRET": "0123456789" * 4}
     options = ("--jwt-algorithm", "HS256", "--jwt-claim", "user=sub")
     with serving("--redis", shared_valkey.url, *options, env=tokens) as process:
@@ -545,7 +545,7 @@ def test_ctrl_c_ends_it_early_with_a_report(server: Target) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_server_is_started_where_none_is_given(workers: int) -> None:
+def test_a_server_is_started_if_no_url_is_given(workers: int) -> None:
     with embedded_target(workers=workers) as target:
         assert target.embedded
         # The parent of several workers counts too: it may hold their subscription at the broker.

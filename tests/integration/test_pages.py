@@ -83,7 +83,7 @@ async def test_a_page(
 
 
 @pytest.mark.parametrize("allowed", [(), ("*",), (PAGE,)])
-async def test_plain_requests_of_strangers_see_no_figures(shared_valkey: Valkey, allowed: tuple[str, ...]) -> None:
+async def test_plain_requests_of_foreign_pages_get_no_figures(shared_valkey: Valkey, allowed: tuple[str, ...]) -> None:
     async with api(shared_valkey, allow_origin=allowed) as (node, http):
         for path in FIGURES:
             for site in ("cross-site", "same-site"):
@@ -98,13 +98,13 @@ async def test_plain_requests_of_strangers_see_no_figures(shared_valkey: Valkey,
         assert node.guard.gate.refusals.counts["origin"] == 4
 
 
-async def test_monitors_ask_for_figures_under_any_name(shared_valkey: Valkey) -> None:
+async def test_monitors_may_use_any_host(shared_valkey: Valkey) -> None:
     async with api(shared_valkey, console=True) as (_, http):
         for path, status in (("metrics", 200), ("readyz", 200), ("console", 403)):
             assert (await http.get(path, headers={"Host": "rt.example"})).status_code == status
 
 
-async def test_what_is_refused_of_the_console_and_of_preflights_is_logged(
+async def test_refusals_of_the_console_and_of_preflights_are_logged(
     shared_valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with api(shared_valkey, console=True) as (_, http):

@@ -111,7 +111,7 @@ STRANGERS = [
 
 
 @pytest.mark.parametrize("case", STRANGERS)
-async def test_a_known_id_is_of_no_use_to_anybody_else(shared_valkey: Valkey, case: Case) -> None:
+async def test_a_session_id_alone_gives_no_access(shared_valkey: Valkey, case: Case) -> None:
     pattern = unique("session")
     async with page(shared_valkey, **case.options) as (node, asked), publisher(shared_valkey) as broker:
         await asked.open(case.opened, case.opened_query)
@@ -169,7 +169,7 @@ OWNERS = [
 
 
 @pytest.mark.parametrize("case", OWNERS)
-async def test_its_owner_goes_on_by_get_by_post_and_by_upgrade(shared_valkey: Valkey, case: Case) -> None:
+async def test_the_owner_continues_by_get_post_and_upgrade(shared_valkey: Valkey, case: Case) -> None:
     async with page(shared_valkey, **case.options) as (node, asked):
         own = str(asked.http.base_url).removeprefix("http://").rstrip("/")
         opened, later = (
@@ -185,7 +185,7 @@ async def test_its_owner_goes_on_by_get_by_post_and_by_upgrade(shared_valkey: Va
         assert node.guard.gate.refusals.counts["session"] == 0
 
 
-async def test_a_renewed_token_leaves_the_session_to_the_one_that_opened_it(shared_valkey: Valkey) -> None:
+async def test_a_renewed_token_does_not_change_the_owner(shared_valkey: Valkey) -> None:
     async with page(shared_valkey, **BY_TOKEN) as (_, asked):
         await asked.open(bearer("alice"))
         auth = '4{"id":1,"act":"auth","token":"' + TOKENS["bob"] + '"}'
@@ -201,7 +201,9 @@ async def test_an_unknown_id_is_an_error_of_the_protocol(shared_valkey: Valkey) 
 
 
 @pytest.mark.parametrize("name", ["sid", "s%69d", "S%49D"])
-async def test_the_access_log_has_no_id(shared_valkey: Valkey, name: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_session_ids_are_masked_in_the_access_log(
+    shared_valkey: Valkey, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     logging.getLogger("uvicorn.access").disabled = False
     async with page(shared_valkey, access_log=True) as (node, asked):

@@ -87,7 +87,7 @@ POLL = "/ws?EIO=4&transport=polling"
         ({"max_payload_bytes": 1}, ("POST", "/", TYPE, BODY[:-2] + b"1" * 9 + b"}"), ("payload_too_large", "peer")),
     ],
 )
-async def test_a_refusal_is_one_line_with_its_cause_and_cure(
+async def test_a_refusal_is_one_line_with_cause_and_advice(
     shared_valkey: Valkey,
     options: dict[str, Any],
     asked: tuple[Any, ...],
@@ -118,7 +118,7 @@ async def test_a_refusal_is_one_line_with_its_cause_and_cure(
     "data",
     [b"x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nBad Name: x\r\nUpgrade: websocket\r\n\r\n"],
 )
-async def test_what_is_no_http_is_one_line_with_the_address(
+async def test_malformed_http_is_one_line_with_the_address(
     shared_valkey: Valkey, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(shared_valkey) as node:

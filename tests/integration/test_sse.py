@@ -112,10 +112,10 @@ async def mounted(valkey: Valkey, **options: Any) -> AsyncIterator[tuple[str, _f
     loop = asyncio.get_running_loop()
     errors: list[Exception] = []
     engine = _fanout.Engine(loop.call_soon, errors.append, epoll=False, **options)
-    bus = open_bus(valkey.url)
+    bus = open_bus(valkey.url, max_shapes=64)
     hub = Hub(engine, bus, clock=loop.time, call_soon=loop.call_soon)
     await bus.start(hub)
-    streams = EventStreams(engine, hub)
+    streams = EventStreams(engine, hub, wildcards=True)
     config = uvicorn.Config(
         create_app(bus, Settings(), more=[Route("/sse", streams)]), port=0, lifespan="off", log_config=None
     )
@@ -204,7 +204,7 @@ def http_server(node: Node) -> uvicorn.Server:
     return server
 
 
-async def test_the_connection_is_the_engines(node: Node) -> None:
+async def test_the_engine_takes_over_the_connection(node: Node) -> None:
     async with http(node.api_url) as session, streaming(session, asked(CNN)) as stream:
         await stream.subscribed()
         server = http_server(node)
@@ -225,12 +225,12 @@ async def test_the_connection_is_the_engines(node: Node) -> None:
         ("a=1%2C2", {"a": "1,2"}),
     ],
 )
-async def test_how_a_pattern_is_written(node: Node, text: str, pattern: dict[str, Any]) -> None:
+async def test_forms_of_patterns_in_the_query(node: Node, text: str, pattern: dict[str, Any]) -> None:
     async with http(node.api_url) as session, streaming(session, asked(text)) as stream:
         assert await stream.subscribed() == {"ids": [Pattern(pattern).id]}
 
 
-async def test_as_it_is_typed_into_a_shell(node: Node) -> None:
+async def test_an_unencoded_query_as_typed_into_a_shell(node: Node) -> None:
     """Quotes and braces that nobody has encoded."""
     host, port = node.ws_url.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -244,7 +244,45 @@ async def test_as_it_is_typed_into_a_shell(node: Node) -> None:
 
 
 @KINDS
-async def test_what_is_refused_stands_beside_what_is_not(shared_valkey: Valkey, kind: str) -> None:
+async def test_wildcards_in_the_query(shared_valkey: Valkey, kind: str) -> None:
+    user = unique("user")["n"]
+    async with (
+        any_server(kind, shared_valkey) as (base, _),
+        http(base) as session,
+        streaming(session, asked(f"user={user},**", {"user": user, "topic": "*"}, f"user={user},topic=a")) as stream,
+    ):
+        patterns = [Pattern({"user": user, "*": "*"}), Pattern(user=user, topic="*"), Pattern(user=user, topic="a")]
+        assert (await stream.subscribed())["ids"] == [pattern.id for pattern in patterns]
+        concrete = Pattern(user=user, topic="a").channel
+        for number, pattern in enumerate(patterns):
+            label = f"@c={concrete}?" if pattern.has_wildcard else ""
+            assert shared_valkey.command("PUBLISH", pattern.channel, f"{label}{number}") == 1
+            event = await stream.event()
+            assert event is not None
+            assert event["data"] == str(number)
+            assert event["id"].startswith(pattern.id)
+            assert event["id"].endswith(f"@c={concrete}") is pattern.has_wildcard
+
+
+async def test_wildcards_that_a_client_may_not_have(shared_valkey: Valkey) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, identify=("user=X-User",), trusted_proxies=("127.0.0.1",))
+    async with (
+        serve(settings) as node,
+        http(node.api_url, headers={"X-User": "42"}) as session,
+        streaming(session, asked("user=42,**", "**", "user=*", "kind=*")) as stream,
+    ):
+        answer = await stream.subscribed()
+        assert [error and error["code"] for error in answer["errors"]] == [None, "forbidden", "forbidden", None]
+
+
+async def test_wildcards_that_a_server_does_not_serve(shared_valkey: Valkey) -> None:
+    settings = Settings(port=0, redis=shared_valkey.url, wildcards=False)
+    async with serve(settings) as node, http(node.api_url) as session:
+        assert problem(await session.get(asked("kind=*")), 400)["code"] == "wildcard-unsupported"
+
+
+@KINDS
+async def test_refused_and_accepted_patterns_in_one_request(shared_valkey: Valkey, kind: str) -> None:
     async with (
         any_server(kind, shared_valkey) as (base, _),
         http(base) as session,
@@ -257,7 +295,7 @@ async def test_what_is_refused_stands_beside_what_is_not(shared_valkey: Valkey, 
         assert all(error is None or error["detail"] for error in answer["errors"])
 
 
-async def test_when_nothing_can_be_subscribed_to(node: Node) -> None:
+async def test_requests_without_a_valid_pattern(node: Node) -> None:
     async with http(node.api_url) as session:
         assert "pat=" in problem(await session.get("/sse"), 400)["detail"]
         assert "pat=" in problem(await session.get("/sse?pattern=1"), 400)["detail"]
@@ -282,7 +320,7 @@ async def test_too_many_patterns_and_two_with_one_id(shared_valkey: Valkey) -> N
         assert codes == [None, "id-collision", None, None, "too-many-subscriptions"]
 
 
-async def test_while_the_broker_is_away(valkey: Valkey) -> None:
+async def test_a_stream_while_the_broker_is_down(valkey: Valkey) -> None:
     settings = Settings(port=0, redis=valkey.url, subscribe_timeout=0.2)
     async with serve(settings) as node, http(node.api_url) as session:
         valkey.kill()
@@ -310,7 +348,7 @@ async def unavailable(session: httpx2.AsyncClient, url: str, code: str, seconds:
     return document
 
 
-async def test_an_event_source_comes_back_while_the_broker_is_away(valkey: Valkey) -> None:
+async def test_an_event_source_reconnects_while_the_broker_is_down(valkey: Valkey) -> None:
     """It never would after another status than 200."""
     settings = Settings(port=0, redis=valkey.url, subscribe_timeout=0.2)
     async with serve(settings) as node, http(node.api_url) as session:
@@ -324,7 +362,7 @@ async def test_an_event_source_comes_back_while_the_broker_is_away(valkey: Valke
         valkey.start()
 
 
-async def test_an_event_source_comes_back_to_a_full_server(shared_valkey: Valkey) -> None:
+async def test_an_event_source_reconnects_to_a_full_server(shared_valkey: Valkey) -> None:
     settings = Settings(port=0, redis=shared_valkey.url, max_connections=1)
     async with serve(settings) as node, http(node.api_url) as session, streaming(session, asked(CNN)) as stream:
         await stream.subscribed()
@@ -334,7 +372,7 @@ async def test_an_event_source_comes_back_to_a_full_server(shared_valkey: Valkey
         assert response.headers["retry-after"] == "5"
 
 
-async def test_an_event_source_that_is_not_let_in_does_not_come_back(shared_valkey: Valkey) -> None:
+async def test_a_refused_event_source_does_not_reconnect(shared_valkey: Valkey) -> None:
     async with serve(Settings(port=0, redis=shared_valkey.url)) as node, http(node.api_url) as session:
         foreign = {**EVENT_SOURCE, "Origin": "https://elsewhere.example"}
         assert problem(await session.get(asked(CNN), headers=foreign), 403)["code"] == "forbidden"
@@ -351,14 +389,14 @@ async def test_an_event_source_that_is_not_let_in_does_not_come_back(shared_valk
         ("", False),
     ],
 )
-async def test_who_asks_for_an_event_stream(node: Node, accept: str, stream: bool) -> None:
+async def test_how_an_event_source_is_recognized(node: Node, accept: str, stream: bool) -> None:
     node.draining = True
     async with http(node.api_url) as session:
         response = await session.get(asked(CNN), headers={"Accept": accept})
         assert response.status_code == (200 if stream else 503)
 
 
-async def test_who_leaves_before_the_answer(valkey: Valkey) -> None:
+async def test_a_client_disconnects_before_the_response(valkey: Valkey) -> None:
     async with serve(Settings(port=0, redis=valkey.url)) as node, http(node.api_url) as session:
         valkey.pause()
         asking = asyncio.create_task(session.get(asked(CNN)))
@@ -370,7 +408,7 @@ async def test_who_leaves_before_the_answer(valkey: Valkey) -> None:
         valkey.resume()
 
 
-async def test_nothing_is_missed_from_the_answer_on(node: Node, shared_valkey: Valkey) -> None:
+async def test_nothing_is_missed_after_the_response(node: Node, shared_valkey: Valkey) -> None:
     """Not either where the connection goes over to the engine amid a stream of publications."""
     pattern = unique("sse-begin")
     async with publisher(shared_valkey) as broker, http(node.api_url) as session:
@@ -430,7 +468,7 @@ PAGE = "https://app.example"
     ],
 )
 @pytest.mark.parametrize("epoll", [True, False])
-async def test_pages_that_may_use_the_server_are_named(
+async def test_cors_names_pages_that_may_use_the_server(
     shared_valkey: Valkey, allowed: tuple[str, ...], origin: str | None, named: bool, epoll: bool
 ) -> None:
     """They may send their cookies; to all others that answer is closed, unless they ask without."""
@@ -460,13 +498,13 @@ async def test_pages_that_may_use_the_server_are_named(
         check(await session.get(asked(CNN), headers=EVENT_SOURCE))
 
 
-async def test_pages_of_the_servers_own_origin_are_named_too(node: Node) -> None:
+async def test_cors_names_pages_of_the_server_itself(node: Node) -> None:
     own = node.api_url.rstrip("/")
     async with http(node.api_url, headers={"Origin": own}) as session, streaming(session, asked(CNN)) as stream:
         assert stream.response.headers["access-control-allow-origin"] == own
 
 
-async def test_a_last_event_id_is_taken_and_nothing_is_sent_again(node: Node, shared_valkey: Valkey) -> None:
+async def test_a_last_event_id_is_accepted_and_replays_nothing(node: Node, shared_valkey: Valkey) -> None:
     pattern = unique("sse-last")
     async with publisher(shared_valkey) as broker, http(node.api_url) as session:
         for value in ("1", "2"):
@@ -507,7 +545,7 @@ async def test_a_comment_is_the_heartbeat(shared_valkey: Valkey, kind: str) -> N
 
 
 @pytest.mark.parametrize("epoll", [True, False])
-async def test_draining_says_when_to_come_back(shared_valkey: Valkey, epoll: bool) -> None:
+async def test_draining_tells_when_to_reconnect(shared_valkey: Valkey, epoll: bool) -> None:
     settings = Settings(port=0, redis=shared_valkey.url, drain_seconds=0.1)
     async with serve(settings, epoll=epoll) as node, http(node.api_url) as session:
         async with streaming(session, asked(CNN)) as stream:
@@ -526,7 +564,7 @@ async def test_draining_says_when_to_come_back(shared_valkey: Valkey, epoll: boo
         await drain
 
 
-async def test_event_streams_end_last(shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_event_streams_are_drained_last(shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     """An EventSource that was sent away sooner would come back to the server that is going away."""
     async with (
         serve(Settings(port=0, redis=shared_valkey.url, drain_seconds=0.2)) as node,
@@ -571,7 +609,7 @@ async def test_a_server_with_event_streams_alone_drains_at_once(shared_valkey: V
         assert int(event["retry"]) == 2000 + orjson.loads(event["data"])["delay"] // 5
 
 
-async def test_the_end_of_a_stream_in_a_foreign_server(shared_valkey: Valkey) -> None:
+async def test_the_end_of_a_stream_under_another_asgi_server(shared_valkey: Valkey) -> None:
     async with (
         mounted(shared_valkey) as (base, engine, streams),
         http(base) as session,
@@ -585,7 +623,7 @@ async def test_the_end_of_a_stream_in_a_foreign_server(shared_valkey: Valkey) ->
 
 
 @pytest.mark.parametrize("kind", ["engine", "mounted"])
-async def test_who_reads_too_slowly_is_closed(shared_valkey: Valkey, kind: str) -> None:
+async def test_a_slow_reader_is_closed(shared_valkey: Valkey, kind: str) -> None:
     pattern = unique("sse-slow")
     async with any_server(kind, shared_valkey) as (base, engine), publisher(shared_valkey) as broker:
         host, port = base.removeprefix("http://").rstrip("/").rsplit(":", 1)
@@ -625,7 +663,7 @@ async def test_over_tls(shared_valkey: Valkey, tmp_path: Path) -> None:
         await until(lambda: node.engine.stats()["connections"] == 0)
 
 
-async def test_who_reads_in_blocks_has_each_event_when_it_comes(node: Node, shared_valkey: Valkey) -> None:
+async def test_each_event_reaches_a_client_that_reads_in_blocks(node: Node, shared_valkey: Valkey) -> None:
     """Some read a response without a length until a block is full; a chunk is handed on when it is here."""
     address = urlsplit(node.api_url)
     pattern = unique("sse-blocks")
@@ -655,9 +693,7 @@ async def test_who_reads_in_blocks_has_each_event_when_it_comes(node: Node, shar
         assert await asyncio.to_thread(next, blocks, None) is None  # the end is said too
 
 
-async def test_over_http_1_0_a_stream_is_no_chunks_and_ends_with_its_connection(
-    node: Node, shared_valkey: Valkey
-) -> None:
+async def test_a_stream_over_http_1_0_has_no_chunks(node: Node, shared_valkey: Valkey) -> None:
     address = urlsplit(node.api_url)
     pattern = unique("sse-old")
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
@@ -673,7 +709,7 @@ async def test_over_http_1_0_a_stream_is_no_chunks_and_ends_with_its_connection(
     writer.close()
 
 
-async def test_requests_behind_one_for_events_are_not_answered(node: Node, shared_valkey: Valkey) -> None:
+async def test_requests_behind_a_stream_are_not_answered(node: Node, shared_valkey: Valkey) -> None:
     host, port = node.ws_url.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
     pattern = unique("sse-pipelined")
     reader, writer = await asyncio.open_connection(host, int(port))

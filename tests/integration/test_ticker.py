@@ -17,6 +17,7 @@ from rich.console import Console
 
 from examples.ticker.ticker import Board, Price, pattern_of, read_prices, replay, show, sparkline
 from realizehit import APIClient, Pattern, WSClient
+from realizehit.client.received_message import ReceivedMessage
 from tests.support.processes import Server, serving
 from tests.support.valkey import Valkey
 from tests.support.wire import act
@@ -82,10 +83,23 @@ def test_a_line_of_prices() -> None:
     assert sparkline(prices[:1]) == "▁"
 
 
+def test_a_board_that_follows_all_goes_by_the_pattern_of_each_message() -> None:
+    board = Board(["*"])
+    price = Price("IBM", "2000-01-01", 100.0)
+    message = ReceivedMessage(pattern_of("*"), orjson.dumps(price._asdict()), b"kind:stock|symbol:IBM")
+    board.take_message(message)
+    assert board.seen == {"IBM": [price]}
+    assert board.follows("AMZN")
+    console = Console(width=100, file=io.StringIO())
+    console.print(board.render())
+    assert isinstance(console.file, io.StringIO)
+    assert "follows every symbol" in console.file.getvalue()
+
+
 async def test_every_price_arrives_in_order_at_whoever_follows_it(servers: tuple[Server, Server]) -> None:
     api_server, ws_server = servers
     prices = read_prices()
-    followed = [["AAPL", "MSFT"], ["GOOG", "IBM"], ["IBM"]]
+    followed = [["AAPL", "MSFT"], ["GOOG", "IBM"], ["IBM"], ["*"]]
     boards = [Board(symbols) for symbols in followed]
     # Clients drop what is not theirs; what a server sends to whom is seen on the wire alone.
     wired = {"IBM": [price for price in prices if price.symbol == "IBM"], "NONE": []}
@@ -95,16 +109,18 @@ async def test_every_price_arrives_in_order_at_whoever_follows_it(servers: tuple
         WSClient(ws_server.ws, proxy=None) as first,
         WSClient(ws_server.ws, proxy=None) as second,
         WSClient(ws_server.ws, proxy=None) as third,
+        WSClient(ws_server.ws, proxy=None) as fourth,
         APIClient(api_server.api, trust_env=False) as api,
     ):
-        for board, client in zip(boards, (first, second, third), strict=True):
+        for board, client in zip(boards, (first, second, third, fourth), strict=True):
             await board.follow(client)
         for ws, symbol in ((ibm, "IBM"), (none, "NONE")):
             assert (await act(ws, "sub", pattern_of(symbol)))["ret"] == Pattern(pattern_of(symbol)).id
         await replay(api, prices, None)
         for board in boards:
-            await board.wait_for(sum(price.symbol in board.seen for price in prices))
-        for board, symbols in zip(boards, followed, strict=True):
+            await board.wait_for(sum(board.follows(price.symbol) for price in prices))
+        known = {price.symbol for price in prices}
+        for board, symbols in zip(boards, (*followed[:-1], known), strict=True):
             assert board.seen == {symbol: [p for p in prices if p.symbol == symbol] for symbol in symbols}
             assert board.gaps == []
         for ws, symbol in ((ibm, "IBM"), (none, "NONE")):
@@ -115,14 +131,28 @@ async def test_every_price_arrives_in_order_at_whoever_follows_it(servers: tuple
             assert [orjson.loads(str(text).removeprefix(label + "?")) for text in came] == [
                 price._asdict() for price in wired[symbol]
             ]
-        assert (await api.publish(pattern_of("AMZN"), 1)).nodes == 0
-        assert (await api.publish(pattern_of("AAPL"), prices[0]._asdict())).nodes == 1
+        # `nodes` counts a node once for the pattern itself and once for the wildcard.
+        assert (await api.publish(pattern_of("AMZN"), prices[0]._asdict())).nodes == 1
+        assert (await api.publish(pattern_of("AAPL"), prices[0]._asdict())).nodes == 2
+        assert (await api.publish({"kind": "bond", "symbol": "AAPL"}, 1)).nodes == 0
 
 
 @pytest.mark.parametrize("how", [["-m", "examples.ticker"], ["examples/ticker/ticker.py"]])
 async def test_the_command(servers: tuple[Server, Server], how: list[str]) -> None:
     api_server, ws_server = servers
-    words = [*how, "--api", api_server.api, "--ws", ws_server.ws, "--full-speed", "--once", "--follow", "amzn,GOOG"]
+    words = [
+        *how,
+        "--api",
+        api_server.api,
+        "--ws",
+        ws_server.ws,
+        "--full-speed",
+        "--once",
+        "--follow",
+        "amzn,GOOG",
+        "--follow",
+        "*",
+    ]
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, *words], cwd=ROOT, check=False, capture_output=True, text=True, timeout=60
     )
@@ -130,13 +160,18 @@ async def test_the_command(servers: tuple[Server, Server], how: list[str]) -> No
     assert done.stdout.splitlines() == [
         "client 1: 123 of 123 prices of AMZN: all, in order",
         "client 1: 68 of 68 prices of GOOG: all, in order",
+        "client 2: 123 of 123 prices of AAPL: all, in order",
+        "client 2: 123 of 123 prices of AMZN: all, in order",
+        "client 2: 123 of 123 prices of IBM: all, in order",
+        "client 2: 123 of 123 prices of MSFT: all, in order",
+        "client 2: 68 of 68 prices of GOOG: all, in order",
     ]
 
 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--follow", "TSLA"], "there are no prices of 'TSLA'; there are AAPL, AMZN, GOOG, IBM, MSFT"),
+        (["--follow", "TSLA"], "there are no prices of 'TSLA'; there are AAPL, AMZN, GOOG, IBM, MSFT, and * for all"),
         (["--ws", "ws://127.0.0.1:9/ws", "--once"], "Is a server running?"),
     ],
 )

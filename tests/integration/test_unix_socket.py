@@ -41,7 +41,7 @@ def over(path: str) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=path), base_url="http://rt.example")
 
 
-async def test_clients_publishers_and_identities_come_over_it(shared_valkey: Valkey, path: str) -> None:
+async def test_clients_publishers_and_identities_over_a_unix_socket(shared_valkey: Valkey, path: str) -> None:
     settings = Settings(
         port=0, redis=shared_valkey.url, unix_socket=path, identify=("user=X-User",), trusted_proxies=("unix",)
     )
@@ -68,7 +68,7 @@ async def test_clients_publishers_and_identities_come_over_it(shared_valkey: Val
     assert mode(path) is None
 
 
-async def test_on_the_port_beside_it_the_header_means_nothing(shared_valkey: Valkey, path: str) -> None:
+async def test_identity_headers_on_the_port_are_ignored(shared_valkey: Valkey, path: str) -> None:
     settings = Settings(
         port=0, redis=shared_valkey.url, unix_socket=path, identify=("user=X-User",), trusted_proxies=("unix",)
     )
@@ -78,7 +78,7 @@ async def test_on_the_port_beside_it_the_header_means_nothing(shared_valkey: Val
         assert node.guard.gate.clients.ignored_headers == 1
 
 
-async def test_all_workers_accept_from_the_one_socket(valkey: Valkey, path: str) -> None:
+async def test_all_workers_accept_from_one_unix_socket(valkey: Valkey, path: str) -> None:
     with serving("--redis", valkey.url, "--workers", "2", "--unix-socket", path, "--drain-seconds", "0") as server:
         pattern = unique("unix")
         async with over(path) as http:
@@ -93,7 +93,7 @@ async def test_all_workers_accept_from_the_one_socket(valkey: Valkey, path: str)
     assert mode(path) is None
 
 
-def test_what_stands_in_the_way(path: str) -> None:
+def test_paths_that_cannot_be_bound(path: str) -> None:
     with unix_socket(None) as none:
         assert none is None
     with unix_socket(path) as one:

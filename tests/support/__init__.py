@@ -1,1 +1,1 @@
-"""What the tests of more than one folder use: brokers, servers and clients that do as a test says, and oracles."""
+"""Helpers for tests of several folders: brokers, servers and clients that a test controls, and oracles."""

@@ -1,4 +1,4 @@
-"""A bus listener that writes down what it is told, and lets a test wait for it."""
+"""A bus listener that records its calls, and lets a test wait for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from realizehit.errors import BrokerError
 
 QUICK = LinkSettings(
     connect_timeout=0.5, probe_after=0.2, probe_timeout=0.3, backoff_first=0.01, backoff_most=0.05
-)  # a link that notices and mends everything at once
+)  # short times, so that the link detects and repairs everything quickly
 
 
 class Recorder:

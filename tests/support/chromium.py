@@ -1,4 +1,4 @@
-"""Chromium, the one that is installed, and pages in it that note what they should not do."""
+"""The installed Chromium, with pages that record errors and foreign requests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import orjson
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-PATIENCE = 20_000  # ms for what takes a few
+PATIENCE = 20_000  # ms; more than anything takes
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 _QUIET = [
-    "--no-sandbox",  # root has none, and the only pages are our own
+    "--no-sandbox",  # root has no sandbox, and all pages are our own
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -29,7 +29,7 @@ _QUIET = [
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser with a profile of its own."""
+    """A browser with a new profile."""
     assert CHROMIUM is not None, "there is no chromium; install Debian's package or set CHROMIUM"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_QUIET, headless=True)
@@ -40,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page, with what it wrote to its console, failed with, and asked for."""
+    """A page, with its console output, errors and requests."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -52,7 +52,7 @@ class Watched:
         page.on("request", lambda request: self.requests.append(request.url))
 
     def _note(self, message: ConsoleMessage) -> None:
-        # A browser asks for the icon of a page that names none, and says so where there is none.
+        # A browser requests an icon for each page, and reports an error if there is none.
         if message.type == "error" and urlsplit(message.location["url"]).path != "/favicon.ico":
             self.errors.append(message.text)
 

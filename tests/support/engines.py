@@ -1,4 +1,4 @@
-"""An engine without an event loop, on socket pairs: what tests of the engine itself use."""
+"""An engine without an event loop, on socket pairs, for tests of the engine itself."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
 class Loop:
-    """Collects what the engine asks to be called soon."""
+    """Collects the callbacks that the engine schedules."""
 
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
         self.errors: list[Exception] = []
 
     def run(self) -> int:
-        """Call it all, also what is asked for meanwhile; return how many calls that were."""
+        """Run all callbacks, also those scheduled meanwhile; return their number."""
         calls = 0
         while self.soon:
             self.soon.pop(0)()
@@ -29,7 +29,7 @@ class Loop:
 
 
 class Recorder:
-    """A handler that writes down what it is told."""
+    """A handler that records its calls."""
 
     def __init__(self) -> None:
         self.texts: list[tuple[int, bytes]] = []
@@ -74,7 +74,7 @@ class Peer:
         return b"".join(parts)
 
     def frames(self) -> list[tuple[int, bytes]]:
-        """Whole frames that can be read now, as opcode and payload."""
+        """Complete frames that can be read now, as opcode and payload."""
         self._buffer += self.read()
         frames, self._buffer = server_frames(self._buffer)
         return frames
@@ -94,7 +94,7 @@ class Peer:
 def client_frame(
     opcode: int, payload: bytes = b"", *, first: int | None = None, mask: bytes = b"\x12\x34\x56\x78"
 ) -> bytes:
-    """A frame as a client sends it; ``first`` replaces the first byte."""
+    """A frame of a client; ``first`` replaces the first byte."""
     size = len(payload)
     if size < 126:
         length = bytes([0x80 | size])
@@ -107,7 +107,7 @@ def client_frame(
 
 
 def server_frames(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
-    """Take whole frames off a server's bytes; return them and the rest."""
+    """Split complete frames off a server's bytes; return them and the rest."""
     frames = []
     while len(data) >= 2:
         assert data[0] & 0xF0 == 0x80, "the server sends whole frames without extensions"
@@ -125,7 +125,7 @@ def server_frames(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
 
 
 class SocketTransport:
-    """What stands between an engine and a socket that is not the engine's own; nothing of it waits."""
+    """A transport between an engine and a socket that the engine does not own; it buffers nothing."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -140,7 +140,7 @@ class SocketTransport:
 
 
 class Bench:
-    """An engine, its loop, its recorder, and connections to it: sockets of its own, or transports where it has none."""
+    """An engine, its loop, its recorder, and its connections: sockets, or transports in a build without epoll."""
 
     def __init__(self, **options: float) -> None:
         self.loop = Loop()
@@ -177,7 +177,7 @@ class Bench:
         self.loop.run()
 
     def splice(self, handle: int, other: int) -> None:
-        """Let a connection go on over what another one has; its transport is read for the first, as a server does."""
+        """Move a connection to the socket or transport of another one, as a server does."""
         self.engine.splice(handle, other)
         if other in self.transports:
             self.transports[handle] = self.transports.pop(other)
@@ -189,7 +189,7 @@ class Bench:
         self.loop.run()
 
     def read(self, handle: int, sock: socket.socket) -> None:
-        """Feed the engine what came for a connection with a transport, as an event loop would."""
+        """Pass the bytes of a connection with a transport to the engine, as an event loop would."""
         try:
             while sock.fileno() >= 0:
                 data = sock.recv(65536)
@@ -206,7 +206,7 @@ class Bench:
 
 @contextmanager
 def bench(**options: float) -> Iterator[Bench]:
-    """Run an engine; fail the test when a callback raised. That nothing is left over is seen to after each test."""
+    """Run an engine; fail the test if a callback raised. A fixture checks for leaks after each test."""
     it = Bench(**options)
     try:
         yield it

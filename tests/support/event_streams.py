@@ -1,4 +1,4 @@
-"""How an event stream is read, and the corpus that the server and the JavaScript client are held to.
+"""A reader of event streams, and the corpus that tests the server and the JavaScript client.
 
 Source: the HTML standard, section 9.2.6.
 """
@@ -19,7 +19,7 @@ _LINE_END: Final = re.compile("\r\n|\n|\r")
 
 
 class Event(NamedTuple):
-    """What an ``EventSource`` hands to its page."""
+    """An event as an ``EventSource`` passes it to its page."""
 
     name: str
     id: str
@@ -27,7 +27,7 @@ class Event(NamedTuple):
 
 
 def read_events(stream: str) -> Iterator[Event]:
-    """Read a whole stream as an ``EventSource`` does."""
+    """Read a complete stream as an ``EventSource`` does."""
     name = last_id = ""
     data: list[str] = []
     *lines, _ = _LINE_END.split(stream.removeprefix("\ufeff"))

@@ -1,4 +1,4 @@
-"""The figures of docs/reliability.md: tests note what they measured, and this prints the medians of several runs.
+"""The figures of docs/reliability.md: tests record their measurements, and this prints the medians of several runs.
 
 REALIZEHIT_FIGURES=figures.jsonl pytest -m slow tests/faults tests/soak
 python -m tests.support.figures figures.jsonl
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def note(name: str, value: float, unit: str) -> None:
-    """Write down one figure, where the environment names a file for them."""
+    """Record one figure, if the environment names a file for them."""
     file = os.environ.get("REALIZEHIT_FIGURES")
     if file:
         with Path(file).open("a", encoding="utf-8") as out:

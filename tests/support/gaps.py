@@ -1,13 +1,13 @@
-"""How long a gap may be told to have been."""
+"""Bounds for the reported length of a gap."""
 
 from __future__ import annotations
 
-TOO_LONG = 1.0  # seconds by which a gap may be told longer than it was, as the documents say
-LATENESS = 0.5  # seconds more for a machine on which other tests run: the broker's last answer was late by as much
+TOO_LONG = 1.0  # seconds by which a reported gap may be too long, as documented
+LATENESS = 0.5  # further seconds for a busy machine, on which the last answer of the broker may come late
 
 
 def check_gap(seconds: float, gone: float, back: float, told: float) -> None:
-    """Hold the length of a gap against what happened, by `time.monotonic`: never too short, little too long.
+    """Compare the reported length of a gap with the real one, by `time.monotonic`: never too short, little too long.
 
     Args:
         seconds: what was told.

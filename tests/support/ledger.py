@@ -1,4 +1,4 @@
-"""Every publication accounted for: what came, in order and once, and for what did not come a gap that covers it."""
+"""Accounts for every publication: it arrived once and in order, or a gap includes it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ SLACK = 0.05  # seconds of rounding, and of a loop's clock that is read before a
 
 @dataclass
 class Entry:
-    """One message: when it was handed to the broker, when that was answered, and whether the broker took it."""
+    """One message: when it was sent to the broker, when the answer came, and whether the broker took it."""
 
     began: float
     ended: float = 0.0
-    taken: bool | None = None  # None where nobody knows
+    taken: bool | None = None  # None if unknown
 
 
 @dataclass
 class Source:
-    """Publishes numbers to channels, one at a time each, and remembers what became of each."""
+    """Publishes numbers to channels, one at a time each, and records their outcomes."""
 
     bus: Bus
     sent: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
     refused: int = 0
 
     async def publish(self, pattern: Pattern) -> bool:
-        """Publish the next number of a channel; whether the broker took it."""
+        """Publish the next number of a channel; return whether the broker took it."""
         publications = self.sent[pattern.id]
         entry = Entry(time.monotonic())
         number = len(publications)
@@ -63,7 +63,7 @@ class Source:
 
 
 class Seen:
-    """What a client was sent, as a plain WebSocket has it, with the time at which each message came."""
+    """The messages that a client received, in the form of a plain WebSocket, with their times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Seen:
         return [(when, orjson.loads(text)) for when, text in self.seen if text.startswith(b'{"evt":"gap"')]
 
     def check(self, source: Source, pattern: Pattern, since: float, until: float) -> tuple[int, int]:
-        """Hold what came for one pattern against what was published while it was in force.
+        """Compare the messages received for one pattern with the publications while it was in force.
 
         Args:
             source: what published.
@@ -104,7 +104,7 @@ class Seen:
 
 
 class Witness(Seen, RawClient):
-    """A WebSocket client that notes when each message came."""
+    """A WebSocket client that records the time of each message."""
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -149,7 +149,7 @@ class EngineIOWitness(Witness):
 
 
 class StreamWitness(Seen, asyncio.Protocol):
-    """A reader of Server-Sent Events that notes when each came.
+    """A reader of Server-Sent Events that records the time of each.
 
     Attributes:
         status: of the response.
@@ -168,7 +168,7 @@ class StreamWitness(Seen, asyncio.Protocol):
 
     @classmethod
     async def connect(cls, url: str, patterns: Iterable[Pattern]) -> StreamWitness:
-        """Ask for patterns, and wait until they are in force or refused."""
+        """Subscribe to patterns, and wait until they are in force or refused."""
         parts = urlsplit(url)
         query = "&".join("pat=" + quote(orjson.dumps(dict(pattern))) for pattern in patterns)
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Patterns in plain Python, written from their definition alone: the oracle for the compiled functions.
+"""Patterns in plain Python, written from the definition only: the oracle for the compiled functions.
 
 Slow and obvious on purpose; it shares no line and no constant with the product.
 """
@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 class RefusedWildcard(Refused):
-    """It carries the reserved star where none may stand."""
+    """A star is not allowed here."""
 
 
 def number_to_string(x: float) -> str:
@@ -104,12 +104,12 @@ def channel(filters: Any, *, wildcards: bool = False) -> str:
 
 
 def normal(filters: dict[str, Any]) -> frozenset[tuple[str, str]]:
-    """What a pattern says, apart from how it was written: its keys with their values as text."""
+    """The meaning of a pattern, independent of its form: its keys with their values as text."""
     return frozenset((key, value_text(value)) for key, value in filters.items())
 
 
 def matches(subscription: dict[str, Any], publication: dict[str, Any]) -> bool:
-    """Whether a subscription gets a publication: filter by filter, without any channel."""
+    """Whether a subscription receives a publication: filter by filter, without channels."""
     for key, value in subscription.items():
         if key == "*":
             continue
@@ -129,7 +129,7 @@ def shape(filters: dict[str, Any]) -> str:
 
 
 def projection(subscription: dict[str, Any], publication: dict[str, Any]) -> str | None:
-    """The channel of the subscription that differs from this one in fixed values alone and gets the publication."""
+    """The channel of the subscription that differs from this one only in fixed values and receives the publication."""
     fixed = {key: publication.get(key) for key, value in subscription.items() if value != "*"}
     if None in fixed.values():
         return None

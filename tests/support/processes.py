@@ -1,4 +1,4 @@
-"""The commands as processes: started as a user starts them, their output read line by line."""
+"""The commands as processes: started like a user does, with their output line by line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import IO
 from realizehit.settings import OPTIONS, variable_of
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-SECONDS = 30.0  # more than anything takes, also on a busy machine
+SECONDS = 30.0  # more than anything takes, even on a busy machine
 
 
 class Process:
@@ -43,7 +43,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            process_group=0,  # the tests' Ctrl+C is not theirs
+            process_group=0,  # Ctrl+C for the tests does not reach it
         )
         self.out: list[str] = []
         self.err: list[str] = []
@@ -81,7 +81,7 @@ class Process:
         return "\n".join([*self.out, *self.err])
 
     def find(self, pattern: str, count: int = 1) -> list[re.Match[str]]:
-        """Wait until so many lines match, and return the matches."""
+        """Wait for a number of matching lines, and return the matches."""
         found: list[re.Match[str]] = []
 
         def enough() -> bool:
@@ -101,14 +101,14 @@ class Process:
         self._popen.send_signal(number)
 
     def wait(self) -> int:
-        """Wait until it ended and everything that it wrote was read; return the exit status."""
+        """Wait for its end and for all of its output; return the exit status."""
         status = self._popen.wait(SECONDS)
         for reader in self._readers:
             reader.join(SECONDS)
         return status
 
     def stop(self) -> int:
-        """End it as Ctrl+C would, and at once when that does not help."""
+        """End it like Ctrl+C; kill it if that does not help."""
         if self._popen.poll() is None:
             self.signal(signal.SIGTERM)
             try:
@@ -128,7 +128,7 @@ def running(*words: str, env: Mapping[str, str] | None = None, stdin: str | None
 
 
 class Server(Process):
-    """A ``realizehit-server`` that serves; on a port that was free unless the arguments say otherwise.
+    """A running ``realizehit-server``, on a free port unless the arguments name one.
 
     Attributes:
         ws, api: its addresses, as it prints them.
@@ -159,7 +159,7 @@ def serving(*words: str, env: Mapping[str, str] | None = None) -> Iterator[Serve
 
 @contextmanager
 def private_tmp() -> Iterator[dict[str, str]]:
-    """A variable that gives a server a temporary directory of its own, with a path short enough for sockets."""
+    """A variable that gives a server a private temporary directory, with a path short enough for sockets."""
     with tempfile.TemporaryDirectory(prefix="rh-", ignore_cleanup_errors=True) as directory:
         yield {"TMPDIR": directory}
 
@@ -184,7 +184,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_gone(*pids: int) -> None:
-    """Wait until processes that are not ours to wait for are gone."""
+    """Wait for the end of processes that are not our children."""
     deadline = time.monotonic() + SECONDS
     while alive := [pid for pid in pids if is_alive(pid)]:
         assert time.monotonic() < deadline, f"still there: {alive}"

@@ -1,4 +1,4 @@
-"""Programs that a test needs and a machine may lack."""
+"""Programs that a test needs and that a machine may not have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def needs(program: str) -> None:
-    """Skip a test where a program is not installed; fail it where all are said to be, as in CI.
+    """Skip a test if a program is not installed; fail it if all must be installed, as in CI.
 
     Args:
         program: its name; what administrators' paths have counts too.

@@ -1,4 +1,4 @@
-"""What stands between a node and its broker: a TCP proxy that cuts, delays, truncates and swallows."""
+"""A TCP proxy between a node and its broker, which cuts, delays, truncates and drops."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Proxy:
         self.swallow = False
         self.truncate: int | None = None
         self._target = target
-        self._forgotten = 0  # connections with a lower number hand nothing on
+        self._forgotten = 0  # connections with a lower number drop all bytes
         self._accepted = 0
         self._pipes: set[asyncio.Task[None]] = set()
 
@@ -48,7 +48,7 @@ class Proxy:
         await self.cut()
 
     def forget(self) -> None:
-        """Swallow what comes over the connections that there are, as a router that forgot them; serve new ones."""
+        """Drop the bytes of existing connections, like a router that forgot them; serve new ones."""
         self._forgotten = self._accepted
 
     async def cut(self) -> None:

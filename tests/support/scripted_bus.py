@@ -1,4 +1,4 @@
-"""A bus whose broker the test itself plays: it confirms, refuses, forgets and is away when the test says so."""
+"""A bus whose broker the test plays: it confirms, refuses, forgets and disconnects when the test says so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from realizehit.errors import BrokerRefused, BrokerUnavailable
 
 
 class ScriptedBus(Bus):
-    """Keeps the contract of `Bus`: `subscribe` says whether a channel is in force, and the listener hears of the rest.
+    """Keeps the contract of `Bus`: `subscribe` returns whether a channel is in force, and the listener learns the rest.
 
     Attributes:
         wanted: channels that the node asked for and has not left.
@@ -49,7 +49,7 @@ class ScriptedBus(Bus):
     def confirm(self, channel: bytes) -> None:
         assert channel in self.wanted, "a broker confirms what it was asked"
         assert self.listener is not None
-        self.leaving.discard(channel)  # answers come in order: it had been left before it was asked for again
+        self.leaving.discard(channel)  # answers come in order: the channel was left before it was wanted again
         self.in_force.add(channel)
         self.listener.subscribed(Interest(channel))
 
@@ -61,7 +61,7 @@ class ScriptedBus(Bus):
         self.listener.refused(Interest(channel), BrokerRefused("NOPERM"))
 
     def go_away(self) -> None:
-        """Lose the broker: it is still asked for everything, and nothing is in force."""
+        """Lose the broker: all channels stay wanted, and none is in force."""
         assert self.listener is not None
         self.in_force.clear()
         self.leaving.clear()
@@ -69,7 +69,7 @@ class ScriptedBus(Bus):
         self.listener.state_changed(BROKER, self.state)
 
     def restore(self, seconds: float) -> None:
-        """Put all that is asked for in force again, as a link does after the broker came back."""
+        """Put all wanted channels in force again, like a link after the broker's return."""
         assert self.listener is not None
         self.state = BusState.UP
         self.listener.state_changed(BROKER, self.state)

@@ -1,4 +1,4 @@
-"""A WebSocket server that does as a test says: for close codes, silences and answers that no real node gives."""
+"""A WebSocket server that a test scripts: close codes, silences and answers that no real node gives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Script = Callable[["Scripted", ServerConnection], Awaitable[None]]
 
 
 class Scripted:
-    """What happened at the server.
+    """The record of the server.
 
     Attributes:
         arrivals: the loop's time of each connection that was let in.
@@ -56,7 +56,7 @@ async def reply(socket: ServerConnection, action: dict[str, Any], **more: Any) -
 
 
 async def answer_all(server: Scripted, socket: ServerConnection) -> None:
-    """Answer each action as a node would, with an id made of the pattern's first value."""
+    """Answer each action like a node, with an id made of the pattern's first value."""
     while True:
         action = await server.next_action(socket)
         ret = "pong" if action["act"] == "ping" else str(next(iter(action["pat"].values())))
@@ -64,7 +64,7 @@ async def answer_all(server: Scripted, socket: ServerConnection) -> None:
 
 
 def answer_then_close(count: int, code: int, reason: str = "") -> Script:
-    """Answer so many actions, then close."""
+    """Answer a number of actions, then close."""
 
     async def script(server: Scripted, socket: ServerConnection) -> None:
         for _ in range(count):

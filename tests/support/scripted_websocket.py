@@ -1,4 +1,4 @@
-"""A WebSocket server that says exactly what a test tells it to, also what no good server would."""
+"""A WebSocket server that sends exactly what a test tells it, also invalid messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pattern_of(channel: int) -> Pattern:
 
 
 def channels(count: int) -> list[tuple[bytes, bytes]]:
-    """Channels as a fleet takes them."""
+    """Channels in the form of a fleet's argument."""
     patterns = [pattern_of(n) for n in range(count)]
     return [(pattern.channel.encode(), orjson.dumps(dict(pattern))) for pattern in patterns]
 
@@ -57,7 +57,7 @@ def message(channel: int, number: int, *, label: str | None = None, **options: i
 
 
 class ScriptedServer:
-    """Accepts connections, answers handshakes and actions; the rest is up to the test.
+    """Accepts connections, answers handshakes and actions; the test does the rest.
 
     Attributes:
         clients: the connections, in the order they came.
@@ -90,7 +90,7 @@ class ScriptedServer:
         self.clients[client].sendall(data)
 
     def close(self) -> None:
-        # A listener that is only closed leaves the thread in its accept.
+        # Closing a listener alone would leave the thread in its accept.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for client in self.clients:
@@ -135,7 +135,7 @@ class ScriptedServer:
 
 
 def masked_frame(data: bytes) -> tuple[int, bytes, bytes] | None:
-    """Take the first whole frame of a client: opcode, payload, and the rest."""
+    """Split off the first complete frame of a client: opcode, payload, and the rest."""
     if len(data) < 2:
         return None
     assert data[0] & 0x70 == 0
@@ -160,7 +160,7 @@ def scripted(answer: bytes = ACCEPTED) -> Iterator[ScriptedServer]:
 
 
 def run_until(fleet: Fleet, condition: Callable[[], bool], seconds: float = 15) -> None:
-    """Run a fleet in short pieces until something holds."""
+    """Run a fleet in short steps until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, (fleet.counts(), fleet.notes(), fleet.problems())

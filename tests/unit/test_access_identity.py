@@ -14,7 +14,7 @@ from realizehit.errors import AccessDenied, SettingsError
 HEADERS = IdentityHeaders({"user": "X-User", "device": "X-Device"})
 
 
-def test_the_same_identity_is_one_object() -> None:
+def test_equal_identities_are_one_object() -> None:
     one = identity_of({"user": 42, "device": "a"}, "a test")
     assert identity_of({"device": "a", "user": "42"}, "a test") is one
     assert identity_of({"user": 42.0, "device": "a"}, "a test") is one
@@ -24,7 +24,7 @@ def test_the_same_identity_is_one_object() -> None:
     assert not NOBODY
 
 
-def test_an_identity_that_nobody_has_is_forgotten() -> None:
+def test_unused_identities_are_freed() -> None:
     from realizehit.access import identity
 
     one = identity_of({"user": "only here"}, "a test")
@@ -36,7 +36,7 @@ def test_an_identity_that_nobody_has_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "*", None, [], {}, "v" * 257, "\ud800", float("nan")])
-def test_what_cannot_stand_in_a_pattern_is_no_identity(value: Any) -> None:
+def test_values_that_no_pattern_can_have_are_refused(value: Any) -> None:
     with pytest.raises(AccessDenied, match="the token: ") as raised:
         identity_of({"user": value}, "the token")
     assert (raised.value.code, raised.value.reason) == ("bad-request", "bad_identity")
@@ -60,7 +60,7 @@ def test_headers() -> None:
         (b"*", frozenset(), "'*'"),
     ],
 )
-def test_headers_that_are_refused(value: bytes, repeated: frozenset[bytes], said: str) -> None:
+def test_invalid_identity_headers(value: bytes, repeated: frozenset[bytes], said: str) -> None:
     with pytest.raises(AccessDenied) as raised:
         HEADERS.read({b"x-user": value}, repeated)
     assert said in str(raised.value)
@@ -68,7 +68,7 @@ def test_headers_that_are_refused(value: bytes, repeated: frozenset[bytes], said
 
 
 @pytest.mark.parametrize("texts", [["user"], ["user="], ["=X"], ["a=b", "a=c"], ["*=X"]])
-def test_pairs_that_are_none(texts: list[str]) -> None:
+def test_invalid_pairs(texts: list[str]) -> None:
     with pytest.raises(SettingsError, match="--identify: "):
         pairs(texts, "--identify", "user=X-User")
 
@@ -94,5 +94,5 @@ def test_networks() -> None:
     assert UNIX not in Networks(["10.0.0.0/8"])
     assert not Networks([])
     for text in ("10.0.0.1/8", "host", ""):
-        with pytest.raises(SettingsError, match="is no network"):
+        with pytest.raises(SettingsError, match="is neither a network"):
             Networks([text])

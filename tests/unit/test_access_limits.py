@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def test_a_bucket_may_be_overdrawn_and_is_paid_back() -> None:
+def test_a_bucket_may_be_overdrawn_and_refills() -> None:
     bucket = Bucket(10, 10, 0.0)
     assert bucket.wait(0.0) == 0
     bucket.take(30)
@@ -55,7 +55,7 @@ def test_deadlines_warn_once_and_end_once() -> None:
     assert len(deadlines) == 0
 
 
-def test_a_renewal_puts_the_end_off_and_a_departure_ends_it() -> None:
+def test_renewal_moves_the_deadline_and_clear_removes_it() -> None:
     deadlines = Deadlines(30)
     deadlines.set(1, 100, 0)
     deadlines.set(2, 100, 0)
@@ -67,7 +67,7 @@ def test_a_renewal_puts_the_end_off_and_a_departure_ends_it() -> None:
     assert deadlines.due(200) == ([], [1])
 
 
-def test_renewing_all_the_time_does_not_fill_the_memory() -> None:
+def test_frequent_renewal_does_not_grow_the_heap() -> None:
     deadlines = Deadlines(30)
     for n in range(10_000):
         deadlines.set(n % 10, 1e6 + n, 0)

@@ -38,7 +38,7 @@ from realizehit.settings import Settings
         ("*", "anything at all", "rt"),
     ],
 )  # fmt: skip
-def test_an_origin_that_is_allowed(allowed: str, origin: str, host: str) -> None:
+def test_allowed_origins(allowed: str, origin: str, host: str) -> None:
     headers = {b"origin": origin.encode(), b"host": host.encode()}
     assert Origins([allowed]).admits(headers)
     assert Origins([allowed]).knows(headers) is (allowed != "*")
@@ -79,7 +79,7 @@ def test_an_origin_that_is_allowed(allowed: str, origin: str, host: str) -> None
         ("file://", "file:///etc"),
     ],
 )
-def test_an_origin_that_is_another_one(allowed: str, origin: str) -> None:
+def test_origins_that_are_not_allowed(allowed: str, origin: str) -> None:
     assert not Origins([allowed]).admits({b"origin": origin.encode(), b"host": b"rt.example"})
 
 
@@ -128,7 +128,7 @@ def test_an_origin_that_is_another_one(allowed: str, origin: str) -> None:
         ("a" * 10_000, "an origin such as https://app.example"),
     ],
 )
-def test_what_was_probably_meant(text: str, meant: str) -> None:
+def test_suggestions_for_wrong_origins(text: str, meant: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Gate(Settings(allow_origin=(text,)), clock=lambda: 0.0)
     said = str(refused.value)
@@ -139,23 +139,23 @@ def test_what_was_probably_meant(text: str, meant: str) -> None:
 
 
 @given(st.text("htps:/*.@[]?#,; 1aZ\\\\-_é", max_size=40))
-def test_every_value_is_taken_or_refused_and_what_is_meant_is_taken(text: str) -> None:
+def test_every_value_is_accepted_or_refused_with_a_valid_suggestion(text: str) -> None:
     try:
         read_allowed([text])
     except SettingsError as refused:
-        meant = str(refused).rpartition("did you mean ")[2].partition("? It is")[0].removesuffix("?")
+        meant = str(refused).rpartition("did you mean ")[2].partition("? It stands")[0].removesuffix("?")
         if not meant.startswith("an origin"):
             read_allowed(meant.split(","))
 
 
 @given(st.text(max_size=60))
-def test_an_origin_has_one_spelling(text: str) -> None:
+def test_origins_are_normalized(text: str) -> None:
     origin = parse_origin(text)
     if origin is not None:
         assert parse_origin(str(origin)) == origin
 
 
-def test_pages_that_are_anybodys_are_none_of_this_machine() -> None:
+def test_pages_without_an_origin_are_not_local() -> None:
     gate = Gate(
         Settings(allow_origin=("null", "file://", "capacitor://localhost", "http://*.lan.example")), clock=float
     )
@@ -177,7 +177,7 @@ def test_pages_that_are_anybodys_are_none_of_this_machine() -> None:
     [("a.example.org", True), ("a.b.example.org:8080", True), ("example.org", False), ("evilexample.org", False),
      ("*.example.org", False), ("abc", False), ("null", False)],
 )  # fmt: skip
-def test_hosts_of_allowed_pages_are_names_of_a_server_on_loopback(host: str, known: bool) -> None:
+def test_a_server_on_loopback_accepts_hosts_of_allowed_pages(host: str, known: bool) -> None:
     allowed = ("https://*.example.org", "chrome-extension://abc", "null", "file://")
     gate = Gate(Settings(allow_origin=allowed), clock=lambda: 0.0)
     if known:

@@ -45,7 +45,7 @@ def test_the_reason_is_in_words(error: BaseException, reason: str) -> None:
     assert reason_of(error) == reason
 
 
-def test_what_was_hidden_on_purpose_is_no_cause() -> None:
+def test_a_suppressed_error_is_not_a_cause() -> None:
     with pytest.raises(ValueError, match="something else") as caught:
         try:
             raise REFUSED

@@ -107,7 +107,7 @@ def test_what_publish_cannot_use(words: list[str], message: str) -> None:
 def test_publish_says_what_is_wrong_with_standard_input() -> None:
     result = CliRunner().invoke(main, ["publish", "a=b", "-"], input="{")
     assert result.exit_code == 2
-    assert "Error: standard input: the raw payload is no JSON: " in result.stderr
+    assert "Error: standard input: the raw payload is not JSON: " in result.stderr
 
 
 def test_a_wrong_address_to_subscribe_at() -> None:

@@ -35,7 +35,7 @@ def test_numbers_stay_as_they_were_written(number: str) -> None:
     assert lay_out_json(f'{{"n":[{number}]}}') == f'{{\n  "n": [\n    {number}\n  ]\n}}'
 
 
-def test_a_key_that_stands_twice_is_shown_twice() -> None:
+def test_a_duplicate_key_is_shown_twice() -> None:
     assert lay_out_json('{"a":1,"a":2}') == '{\n  "a": 1,\n  "a": 2\n}'
 
 

@@ -94,7 +94,7 @@ def test_check_config_shows_no_password() -> None:
         ([], {
             "listens": "127.0.0.1:8080 for WebSocket clients and publishers (this machine alone)",
             "broker": "an embedded Valkey, which no other server reaches",
-            "publishers": "whoever is on this machine and comes through no proxy, without a key",
+            "publishers": "clients on this machine that come through no proxy, without a key",
             "subscribers": "everybody, to everything",
             "identities": "none: clients are not told apart",
             "pages": "this server's own",
@@ -117,8 +117,8 @@ def test_check_config_shows_no_password() -> None:
         }),
         (["--keys", "keys", "--grants", "grants", "--allow-origin", "*", "--redis", "memory://"], {
             "broker": "memory://, inside this one process",
-            "publishers": "whoever has a key: all (everything), few (1 pattern, 5 messages/s)",
-            "subscribers": "whoever one of 2 grants allows it",
+            "publishers": "clients with a key: all (everything), few (1 pattern, 5 messages/s)",
+            "subscribers": "clients that one of 2 grants allows",
             "pages": "of any origin (--allow-origin '*')",
         }),
         (["--keys", "empty", "--grants", "empty"], {
@@ -283,7 +283,7 @@ def test_what_is_said_at_start(
     assert "hunter2" not in text
 
 
-def test_the_addresses_are_said_at_start_where_a_name_stands_for_several(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_addresses_of_a_name_are_printed_at_start(capsys: pytest.CaptureFixture[str]) -> None:
     banner.announce(Settings(), "ws://w/ws", "http://a/", ["127.0.0.1:1", "[::1]:1"])
     assert "  listens    127.0.0.1:1, [::1]:1\n" in capsys.readouterr().out
     banner.announce(Settings(ws_port=1, api_port=2), "ws://w/ws", "http://a/", ["127.0.0.1:1", "127.0.0.1:2"])
@@ -320,7 +320,7 @@ def test_a_public_address_that_cannot_be_read_is_a_wrong_setting(name: str) -> N
         (["--host", "http://x"], "--host (SERVER_HOST): 'http://x' is no address"),
         (["--host", "[::1]"], "--host (SERVER_HOST): '[::1]' is no address"),
         (["--host", "a b"], "--host (SERVER_HOST): 'a b' is no address"),
-        (["--trusted-proxies", "here"], "--trusted-proxies: 'here' is no network such as 10.0.0.0/8"),
+        (["--trusted-proxies", "here"], "--trusted-proxies: 'here' is neither a network such as 10.0.0.0/8"),
         (["--tls-cert", "none", "--tls-key", "key"], "--tls-cert: none cannot be read: No such file or directory"),
         (["--tls-cert", "cert", "--tls-key", "none"], "--tls-key: none cannot be read: No such file or directory"),
         (["--tls-cert", "key", "--tls-key", "key"], "there is no certificate in PEM in key, or no key in key"),

@@ -48,7 +48,7 @@ async def test_a_coroutine_function_runs_as_a_task() -> None:
     assert await asyncio.wait_for(rung, 10) == 7
 
 
-async def test_a_callback_that_fails_harms_nobody_and_is_reported() -> None:
+async def test_a_failing_callback_is_reported_and_stops_nothing_else() -> None:
     bell, seen = Bell(), []
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))

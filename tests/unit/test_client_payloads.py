@@ -75,12 +75,12 @@ def _refuse(constant: str) -> None:
 @pytest.mark.parametrize(
     "text", [b'"' * 100_001, b'"\\"' * 50_000, b"1" * 100_000 + b"x", b"-" * 100_000, b'"\\' * 50_001]
 )
-def test_a_long_text_that_is_no_json_is_refused(text: bytes) -> None:
+def test_a_long_text_that_is_not_json_is_refused(text: bytes) -> None:
     with pytest.raises(ClientError):
         decode_payload(text)
 
 
 def test_a_raw_payload_may_have_lone_surrogates() -> None:
     assert encode_payload(RawJSON(r'"\ud800"')) == rb'"\ud800"'
-    with pytest.raises(RequestError, match="no JSON"):
+    with pytest.raises(RequestError, match="not JSON"):
         encode_payload(RawJSON(r'"\ud800'))

@@ -20,7 +20,7 @@ def test_an_action() -> None:
 
 
 @pytest.mark.parametrize("message", [b"", b"{", b"[]", b"7", b'{"ret":"x"}', b'{"id":7,"ret":"x"}'])
-def test_what_is_no_reply_is_ignored(message: bytes) -> None:
+def test_a_message_that_is_not_a_reply_is_ignored(message: bytes) -> None:
     assert parse_reply(message) is None
 
 
@@ -46,7 +46,7 @@ def test_a_reply_that_says_no() -> None:
 @pytest.mark.parametrize(
     "message", [b"", b"{oops", b"[]", b'{"evt":1}', b'{"id":"a1","ret":"pong"}', b'"evt"', b"\xff"]
 )
-def test_what_is_no_event(message: bytes) -> None:
+def test_a_message_that_is_not_an_event_is_ignored(message: bytes) -> None:
     assert parse_event(message) is None
 
 

@@ -47,13 +47,13 @@ def problem(status: int, code: str, detail: str = "it is so", **headers: str) ->
 @pytest.mark.parametrize(
     "text", ["null", ' { "n": 12345678901234567890123, "f": 1.10 } ', '"é?"', "[1,\n2]", b'"\xc3\xa9"']
 )
-def test_raw_json_goes_as_it_is(text: str | bytes) -> None:
+def test_raw_json_is_sent_unchanged(text: str | bytes) -> None:
     assert encode_payload(RawJSON(text)) == (text.encode() if isinstance(text, str) else text)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{} {}", "NaN", "'x'", b'"\xff"', "\ud800", "[1,]"])
 def test_raw_json_is_checked(text: str | bytes) -> None:
-    with pytest.raises(RequestError, match="the raw payload is no JSON") as caught:
+    with pytest.raises(RequestError, match="the raw payload is not JSON") as caught:
         encode_payload(RawJSON(text))
     assert caught.value.code == "bad-json"
 

@@ -36,7 +36,7 @@ def test_payloads_of_revision_3_count_as_javascript_does(sent: list[str]) -> Non
 
 
 @given(packets)
-def test_the_oldest_clients_encode_twice(sent: list[str]) -> None:
+def test_old_clients_encode_twice(sent: list[str]) -> None:
     """engine.io-parser 1.x writes each packet's UTF-8 as characters, and counts those."""
     once = [packet.encode().decode("latin-1") for packet in sent]
     payload = "".join(f"{len(packet)}:{packet}" for packet in once)
@@ -52,22 +52,22 @@ def test_the_oldest_clients_encode_twice(sent: list[str]) -> None:
         (b"4:4\xff", 3, "not UTF-8"),
         (b"4hello", 3, "no length"),
         (b"99999999999:4", 3, "no length"),
-        (b"x:4", 3, "no number"),
-        (b":4", 3, "no number"),
-        (b"-1:4", 3, "no number"),
-        ("²:4a".encode(), 3, "no number"),
+        (b"x:4", 3, "not a number"),
+        (b":4", 3, "not a number"),
+        (b"-1:4", 3, "not a number"),
+        ("²:4a".encode(), 3, "not a number"),
         (b"3:4a", 3, "shorter"),
         (b"2:4a2:4", 3, "shorter"),
         ("2:4😀".encode(), 3, "inside a character"),
     ],
 )
-def test_payloads_that_are_none(payload: bytes, revision: int, text: str) -> None:
+def test_malformed_payloads(payload: bytes, revision: int, text: str) -> None:
     with pytest.raises(PayloadError, match=text):
         split(payload, revision)
 
 
 @pytest.mark.parametrize("revision", [3, 4])
-def test_what_the_server_joins_it_takes_apart(revision: int) -> None:
+def test_split_reverses_join(revision: int) -> None:
     sent = [b"6", b'4{"a":1}', b"3probe"]
     payload = join(sent, revision)
     assert list(split_own(payload, revision)) == sent
@@ -83,6 +83,6 @@ def test_the_open_packet_is_in_milliseconds() -> None:
     }  # fmt: skip
 
 
-def test_errors_are_the_reference_servers() -> None:
+def test_errors_equal_those_of_the_reference_server() -> None:
     assert orjson.loads(EngineIOError.UNKNOWN_SID.body()) == {"code": 1, "message": "Session ID unknown"}
     assert orjson.loads(Refused(EngineIOError.BAD_REQUEST, "why").body) == {"code": 3, "message": "Bad request: why"}

@@ -91,7 +91,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_it_is_served_when_its_body_is_whole() -> None:
+async def test_a_request_is_served_when_its_body_is_complete() -> None:
     one = Connection()
     one.receive(POST[:30], POST[30:] + b"ab", b"c")
     assert one.asked == []
@@ -107,7 +107,7 @@ async def test_it_is_served_when_its_body_is_whole() -> None:
     one.protocol.connection_lost(None)
 
 
-async def test_what_follows_waits_for_the_answer_and_comes_in_order() -> None:
+async def test_later_requests_wait_for_the_response() -> None:
     one = Connection()
     one.receive(POST + b"1111" + GET + POST + b"2222" + POST + b"3333")
     await settled()
@@ -122,7 +122,7 @@ async def test_what_follows_waits_for_the_answer_and_comes_in_order() -> None:
     one.protocol.connection_lost(None)
 
 
-async def test_reading_stops_while_an_answer_is_owed_and_goes_on_with_it() -> None:
+async def test_reading_pauses_while_a_response_is_owed() -> None:
     one = Connection()
     later = POST + b"2222"
     count = MAX_BUFFERED // len(later) + 1
@@ -135,7 +135,7 @@ async def test_reading_stops_while_an_answer_is_owed_and_goes_on_with_it() -> No
     one.protocol.connection_lost(None)
 
 
-async def test_who_has_gone_is_not_answered() -> None:
+async def test_a_disconnected_client_gets_no_response() -> None:
     one = Connection()
     one.receive(POST + b"abcd")
     one.protocol.connection_lost(ConnectionResetError())
@@ -146,7 +146,7 @@ async def test_who_has_gone_is_not_answered() -> None:
     assert (one.transport.written, two.asked, two.transport.written) == (b"", [], b"")
 
 
-async def test_a_server_that_stops_answers_and_closes() -> None:
+async def test_a_stopping_server_answers_and_closes() -> None:
     one = Connection()
     one.receive(POST + b"abcd")
     one.protocol.shutdown()
@@ -170,7 +170,7 @@ async def test_a_server_that_stops_answers_and_closes() -> None:
         POST.replace(b"Content-Length: 4\r\n", b""),
     ],
 )
-async def test_unusual_requests_are_the_applications(request_: bytes) -> None:
+async def test_unusual_requests_go_to_the_application(request_: bytes) -> None:
     one = Connection()
     one.receive(request_)
     await settled()

@@ -51,7 +51,7 @@ def replaced(old: bytes, *new: bytes) -> list[bytes]:
     return [other for line in LINES for other in (new if line.startswith(old) else [line])]
 
 
-def test_the_answer_of_the_rfcs_example() -> None:
+def test_the_example_of_the_rfc() -> None:
     head = head_of(LINES)
     assert head is not None
     assert (head.method, head.path, head.query, head.version) == (b"GET", b"/ws", b"a=1", b"HTTP/1.1")
@@ -81,7 +81,7 @@ def test_the_answer_of_the_rfcs_example() -> None:
         [*LINES, b"X-Empty:"],
     ],
 )
-def test_right_ones(lines: list[bytes]) -> None:
+def test_valid_handshakes(lines: list[bytes]) -> None:
     head = head_of(lines)
     assert head is not None
     ok, response = accept(head)
@@ -125,7 +125,7 @@ def test_right_ones(lines: list[bytes]) -> None:
         ([*LINES, b"Origin: a", b"Origin: b"], 400),
     ],
 )
-def test_wrong_ones(lines: list[bytes], status: int) -> None:
+def test_invalid_handshakes(lines: list[bytes], status: int) -> None:
     head = head_of(lines)
     assert head is not None
     ok, response = accept(head)
@@ -163,11 +163,11 @@ def test_wrong_ones(lines: list[bytes], status: int) -> None:
         [b"GET /ws HTTP/1.1\nHost: x", b"Upgrade: websocket"],
     ],
 )
-def test_what_is_no_request(lines: list[bytes]) -> None:
+def test_malformed_heads(lines: list[bytes]) -> None:
     assert head_of(lines) is None
 
 
-def test_a_repeated_header_is_joined_and_remembered() -> None:
+def test_repeated_headers_are_joined_and_listed() -> None:
     head = head_of([b"GET / HTTP/1.1", b"A: 1", b"B: 2", b"a:3 ", b"A: 4"])
     assert head is not None
     assert head.headers == {b"a": b"1, 3, 4", b"b": b"2"}
@@ -183,7 +183,7 @@ def test_the_common_request_never_reaches_the_library(monkeypatch: pytest.Monkey
     assert accepted(replaced(b"Connection", b"Connection: keep-alive, Upgrade"))
 
 
-def test_a_refusal_is_a_whole_response() -> None:
+def test_a_refusal_is_a_complete_response() -> None:
     response = refusal(503, "café", "unavailable", "Retry-After: 1")
     head, _, body = response.partition(b"\r\n\r\n")
     headers = email.message_from_bytes(head.partition(b"\r\n")[2])
@@ -253,7 +253,7 @@ def requests(draw: st.DrawFn) -> list[bytes]:
 
 @settings(max_examples=600, deadline=None)
 @given(requests())
-def test_the_library_agrees(lines: list[bytes]) -> None:
+def test_handshakes_are_judged_as_by_the_library(lines: list[bytes]) -> None:
     assert accepted(lines) == accepted_by_library(lines)
 
 
@@ -270,7 +270,7 @@ def test_any_key_is_answered_as_the_rfc_says(key: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200) | st.lists(st.sampled_from(LINES) | st.binary(max_size=20)).map(b"\r\n".join))
-def test_any_bytes_are_a_request_or_none(data: bytes) -> None:
+def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
     head = parse_head(data)
     if head is not None:
         ok, response = accept(head)

@@ -44,7 +44,7 @@ def test_expectations_are_read(text: str, figure: str, comparison: str, value: f
         ("server_rss<5", "server_rss is a size"),
     ],
 )
-def test_what_is_no_expectation_is_told(text: str, error: str) -> None:
+def test_an_invalid_expectation_is_an_error(text: str, error: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Expectation.parse(text)
     assert error in str(caught.value)

@@ -38,7 +38,7 @@ def test_a_rate_replaces_what_is_outstanding_and_the_other_way_round() -> None:
         ({"outstanding": 5, "processes": 2}, "--outstanding needs --processes 1"),
         ({"outstanding": 5, "reconnects": 1.0}, "subscribers that stay"),
         ({"outstanding": 1 << 20}, "must be below"),
-        ({"publish": "post"}, "none of api, batch, redis"),
+        ({"publish": "post"}, "not one of api, batch, redis"),
     ],
 )
 def test_numbers_that_cannot_be_are_named_by_their_flag(numbers: dict[str, object], error: str) -> None:
@@ -46,7 +46,7 @@ def test_numbers_that_cannot_be_are_named_by_their_flag(numbers: dict[str, objec
         make_plan("wide", numbers)
 
 
-def test_an_unknown_scenario_is_told() -> None:
+def test_an_unknown_scenario_is_an_error() -> None:
     with pytest.raises(SettingsError, match="'tall'; use wide, deep, many, churn, storm"):
         make_plan("tall", {})
 

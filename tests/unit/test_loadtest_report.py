@@ -141,7 +141,7 @@ def test_what_makes_figures_doubtful_is_said(changes: dict[str, float], warning:
     assert "7 outstanding messages did not reach" in make_warnings(Plan(), target, calm, Histogram(), 7)[0]
 
 
-def test_a_busy_client_is_told_what_it_can_do() -> None:
+def test_a_busy_client_gets_advice() -> None:
     busy = {**figures(), "connections": 1000.0, "client_cpu": 0.95}
     target = report(target=Target(Address("h", 1, "/", "h"), Address("h", 1, "/", "h"), None, "api")).target
     (found,) = make_warnings(Plan(), target, busy, Histogram())
@@ -160,7 +160,7 @@ def test_a_busy_client_is_told_what_it_can_do() -> None:
         (1, 1, False, "1 server process and 1 client process share 1 core:"),
     ],
 )
-def test_cores_that_are_shared_are_told(
+def test_shared_cores_are_reported(
     monkeypatch: pytest.MonkeyPatch, cpus: int, workers: int, embedded: bool, warning: str | None
 ) -> None:
     monkeypatch.setattr(loadtest_report, "machine", lambda: {"cpus": cpus})

@@ -51,7 +51,7 @@ def test_no_secret_is_left(text: str) -> None:
         '{"pattern": {"kind": "news"}, "payload": 1}',
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_secrets_is_unchanged(text: str) -> None:
     assert masked(text) == text
 
 

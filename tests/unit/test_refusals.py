@@ -22,7 +22,7 @@ def text(reason: str, peer: str | None = "127.0.0.1", detail: str = "", **header
     return describe(reason, peer=peer, headers=by_name, detail=detail)
 
 
-def test_one_line_for_each_reason_in_an_interval_and_how_many_were_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_per_reason_and_interval_with_the_count_of_the_others(caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
     log = RefusalLog(lambda: now, interval=10.0)
     for _ in range(1000):
@@ -43,7 +43,7 @@ def test_one_line_for_each_reason_in_an_interval_and_how_many_were_left_out(capl
     assert "more like this" not in caplog.messages[4]
 
 
-def test_kinds_of_lines_do_not_hide_each_other() -> None:
+def test_reasons_do_not_suppress_each_other() -> None:
     now = 0.0
     seldom = Seldom(5.0, lambda: now)
     assert [seldom.passes(kind) for kind in "aabab"] == [0, None, 0, None, None]
@@ -86,13 +86,13 @@ def test_kinds_of_lines_do_not_hide_each_other() -> None:
         (text("too_many_actions", None), ("--max-actions",)),
     ],
 )  # fmt: skip
-def test_a_line_says_who_asked_and_what_to_set(line: str, said: tuple[str, ...]) -> None:
+def test_a_line_names_the_peer_and_the_setting(line: str, said: tuple[str, ...]) -> None:
     for part in said:
         assert part in line
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_each_reason_has_a_cure_or_is_said_elsewhere(reason: str) -> None:
+def test_each_reason_has_advice_or_is_logged_elsewhere(reason: str) -> None:
     routine = ("expired", "key_replaced", "no_longer_granted", "no_room")  # never noted, or said by others
     assert ("docs/access.md" in text(reason)) is (reason in routine)
 
@@ -110,7 +110,7 @@ def test_each_reason_has_a_cure_or_is_said_elsewhere(reason: str) -> None:
         b"?token=" + b"hunter2" * 1000,
     ],
 )
-def test_what_strangers_send_is_escaped_cut_and_without_secrets(header: str, value: bytes) -> None:
+def test_values_of_requests_are_escaped_cut_and_masked(header: str, value: bytes) -> None:
     for reason in ("origin", "host"):
         line = describe(reason, peer="127.0.0.1", headers={header.replace("_", "-").encode(): value})
         assert line.isascii()
@@ -119,7 +119,7 @@ def test_what_strangers_send_is_escaped_cut_and_without_secrets(header: str, val
         assert len(line) < 1000 + 4 * LONGEST
 
 
-def test_a_line_in_json_has_its_parts(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_in_json_has_fields(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, LOGGER)
     headers = {b"host": b"a\x1b?token=hunter2", b"origin": b"http://b"}
     RefusalLog(lambda: 0.0).note("origin", peer="192.0.2.1", headers=headers)
@@ -134,14 +134,14 @@ def test_a_line_in_json_has_its_parts(caplog: pytest.LogCaptureFixture) -> None:
     }
 
 
-def test_no_detail_hides_what_to_set_or_shows_a_secret() -> None:
+def test_a_detail_neither_hides_the_advice_nor_shows_a_secret() -> None:
     line = text("bad_key", detail="an API key is needed: send Authorization: Bearer KEY; ?token=hunter2")
     assert "Authorization:" not in line
     assert "hunter2" not in line
     assert line.endswith("makes one")
 
 
-def test_the_gate_logs_what_it_refuses_and_what_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_gate_logs_and_counts_refusals(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate(Settings(max_per_address=1), clock=lambda: 0.0)
     with pytest.raises(AccessDenied):
         gate.clients.open("192.0.2.1", {b"host": b"a", b"origin": b"http://b"}, frozenset(), b"")

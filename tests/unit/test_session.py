@@ -97,7 +97,7 @@ def test_sub_unsub_ping() -> None:
         assert c.act(id="a3", act="ping", pat="whatever") == [{"id": "a3", "ret": "pong"}]
 
 
-def test_the_reply_to_sub_waits_for_the_broker_and_nothing_else_waits_for_it() -> None:
+def test_only_the_reply_to_sub_waits_for_the_broker() -> None:
     with client(confirmed=None) as c:
         assert c.act(id="s", act="sub", pat=NEWS) == []
         assert c.act(id="p", act="ping") == [{"id": "p", "ret": "pong"}]
@@ -126,7 +126,7 @@ def test_unsub_while_sub_waits_answers_both_in_order() -> None:
         ({"*": "*"}, "wildcard-unsupported", "'*'"),
     ],
 )
-def test_a_bad_pattern(act: str, pattern: Any, code: str, said: str) -> None:
+def test_invalid_patterns(act: str, pattern: Any, code: str, said: str) -> None:
     with client() as c:
         [answer] = c.act(id="a1", act=act, pat=pattern)
         assert (answer["id"], answer["code"]) == ("a1", code)
@@ -148,7 +148,7 @@ def test_a_bad_pattern(act: str, pattern: Any, code: str, said: str) -> None:
         ('{"id":"a1","act":"unsub","pat":{"a":1}}', "not-subscribed"),
     ],
 )
-def test_what_is_refused_changes_nothing(text: str, code: str) -> None:
+def test_refused_actions_change_nothing(text: str, code: str) -> None:
     with client() as c:
         [answer] = c.say(text)
         assert set(answer) == {"id", "err", "code"}
@@ -158,14 +158,14 @@ def test_what_is_refused_changes_nothing(text: str, code: str) -> None:
         assert c.act(id="a1", act="ping") == [{"id": "a1", "ret": "pong"}]
 
 
-def test_an_unknown_action_is_named_in_part() -> None:
+def test_an_unknown_action_is_shown_cut_short() -> None:
     with client() as c:
         [answer] = c.act(id=1, act="x" * 10_000)
         assert "'" + "x" * 32 + "'" in answer["err"]
         assert len(answer["err"]) < 100
 
 
-def test_ids_are_made_up_where_none_was_given() -> None:
+def test_actions_without_an_id_get_one() -> None:
     with client() as c:
         answers = c.act(act="ping") + c.act(act="sub", pat=NEWS) + c.act(id=None, act="unsub", pat=NEWS) + c.say("{")
         assert [answer.get("ret") or answer["code"] for answer in answers] == ["pong", ID, ID, "bad-json"]
@@ -174,7 +174,7 @@ def test_ids_are_made_up_where_none_was_given() -> None:
 
 
 @pytest.mark.parametrize("request_id", [0, "", -5, "é", "x" * 128, 2**64 - 1])
-def test_any_id_comes_back_as_it_was(request_id: Any) -> None:
+def test_ids_are_returned_unchanged(request_id: Any) -> None:
     with client() as c:
         assert c.act(id=request_id, act="ping") == [{"id": request_id, "ret": "pong"}]
 
@@ -274,7 +274,7 @@ def test_a_wildcard_with_the_reserved_key_is_refused() -> None:
         assert c.bus.calls == []
 
 
-def test_who_closes_is_out_of_everything() -> None:
+def test_a_closed_connection_has_no_subscriptions() -> None:
     with client() as c:
         c.act(id=1, act="sub", pat=NEWS)
         c.act(id=2, act="sub", pat={"a": 1})  # not confirmed

@@ -73,7 +73,7 @@ HIDDEN_BY_A_LATER_KEY = [
 
 
 @pytest.mark.parametrize("body", HIDDEN_BY_A_LATER_KEY)
-def test_one_that_stands_outside_the_payload_is_refused(body: str) -> None:
+def test_a_lone_surrogate_outside_the_payload_is_refused(body: str) -> None:
     with pytest.raises(RequestError, match="a lone surrogate stands outside the payload") as error:
         parse_publication(body.encode())
     assert error.value.code == ErrorCode.BAD_JSON
@@ -103,7 +103,7 @@ def test_a_pattern_with_a_lone_surrogate_is_refused(pattern: str) -> None:
         assert right == Publication(b"k:a", b'"\\udabc"')
 
 
-def test_what_is_no_json_besides_is_refused() -> None:
+def test_invalid_json_with_surrogates_is_refused() -> None:
     for payload in ('"\\ud800', '"\\ud800" 1', "\\ud800", '"\\ud80"', '"\\ud800\\x"'):
         with pytest.raises(RequestError) as info:
             parse_publication(publication(payload))

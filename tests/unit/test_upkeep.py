@@ -20,7 +20,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == upkeep.__name__]
 
 
-def test_the_first_error_is_logged_whole_and_the_next_ones_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_first_error_is_logged_and_the_next_ones_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
     failures = Failures("the work", interval=60, clock=lambda: now[0])
     for _ in range(5):
@@ -70,7 +70,7 @@ async def test_an_interval_that_cannot_be_known_stays_what_it_was(caplog: pytest
     assert lines(caplog) == ["the timer failed and goes on"]
 
 
-async def test_a_ticker_that_is_stopped_from_within_stays_so() -> None:
+async def test_a_ticker_can_be_stopped_by_its_own_function() -> None:
     count = 0
 
     def stop() -> None:
@@ -102,7 +102,7 @@ async def test_lasting_work_is_started_again_until_it_returns(
     assert caplog.records[-1].levelno == logging.ERROR
 
 
-async def test_lasting_work_that_is_cancelled_ends() -> None:
+async def test_cancelled_work_ends() -> None:
     begun = asyncio.Event()
 
     async def work() -> None:

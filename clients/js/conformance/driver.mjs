@@ -3,14 +3,14 @@ import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
 import { APIClient, WSClient } from "../realizehit.js";
-import { channel } from "../pattern.js";
+import { channel, id } from "../pattern.js";
 
 const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
 const WebSocket = globalThis.WebSocket ?? (await import("ws")).WebSocket; // Node.js before 22 has none
 const STATES = ["subscribing", "subscribed", "unsubscribing", "unsubscribed"];
 
 const clients = new Map();
-const subscriptions = new Map(); // by name: the subscription, its iterator, and the message that this waits for
+const subscriptions = new Map(); // by name: the subscription, its iterator, and the read that this waits for
 const apis = new Map();
 
 const write = (on, fields) => process.stdout.write(`${JSON.stringify({ on, ...fields })}\n`);
@@ -31,6 +31,9 @@ class UnsupportedError extends Error {
 function refuse(command, ...keys) {
   for (const key of keys) if (key in command) throw new UnsupportedError(`${command.do} has no parameter ${key}`);
 }
+
+/** Wait until the client has dropped what is too much for its queues: it does so after the turn in which that came. */
+const turnEnded = () => new Promise((resolve) => setTimeout(resolve, 2));
 
 const concrete = (pattern) => Object.fromEntries(Object.entries(pattern).map(([key, value]) => [key, `${value}`]));
 
@@ -95,8 +98,6 @@ const commands = {
     subscription.on("error", (error) => write("error", { sub, error: errorOf(error) }));
     if (read === "iterate") {
       entry.messages = subscription.messages();
-      entry.next = entry.messages.next();
-      entry.next.catch(() => {}); // it is told when it is read
     } else {
       subscription.on("payload", (_, message) => {
         writePayload(sub, message, decode);
@@ -109,21 +110,24 @@ const commands = {
 
   async next({ sub, count = 1, timeout = 5, decode }) {
     const entry = subscriptions.get(sub);
+    await turnEnded();
     for (let read = 0; read < count; read++) {
       let timer;
       const late = new Promise((resolve) => (timer = setTimeout(resolve, timeout * 1000)));
+      entry.next ??= entry.messages.next(); // one that was late goes to the next command
       const result = await Promise.race([entry.next, late]).finally(() => clearTimeout(timer));
-      if (!result || result.done) return { count: read, ended: Boolean(result) };
+      if (!result) return { count: read, ended: false };
+      entry.next = undefined;
+      if (result.done) return { count: read, ended: true };
       writePayload(sub, result.value, decode ?? entry.decode);
-      entry.next = entry.messages.next();
-      entry.next.catch(() => {});
     }
     return { count, ended: false };
   },
 
   unsubscribe: ({ sub }) => subscriptions.get(sub).subscription.unsubscribe(),
 
-  stats({ sub }) {
+  async stats({ sub }) {
+    await turnEnded();
     const { state, dropped } = subscriptions.get(sub).subscription;
     return { state, dropped };
   },
@@ -131,7 +135,7 @@ const commands = {
   close: ({ client }) => clients.get(client).close(),
 
   api({ api, url, options = {} }) {
-    refuse({ do: "api", ...options }, "timeout", "backoff_base");
+    refuse({ do: "api", ...options }, "timeout");
     apis.set(api, new APIClient(url, { key: options.key }));
   },
 
@@ -141,7 +145,7 @@ const commands = {
     return { id, nodes };
   },
 
-  pattern: ({ pattern }) => ({ text: channel(pattern, { wildcard: true }) }),
+  pattern: ({ pattern }) => ({ text: channel(pattern, { wildcard: true }), id: id(pattern) }),
 
   reset() {
     for (const client of clients.values()) client.close();
@@ -149,7 +153,18 @@ const commands = {
   },
 };
 
-async function run({ n, ...command }) {
+const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g; // strings and numbers
+
+/** Parse a command. Large integers in the pattern of `pattern` become a `bigint`, which `JSON.parse` does not do. */
+function parseCommand(line) {
+  const command = JSON.parse(line);
+  if (command.do !== "pattern") return command;
+  const text = line.replace(TOKEN, (token) => (/^-?\d{16,}$/.test(token) ? `"\\u0000integer ${token}"` : token));
+  return JSON.parse(text, (_, value) => (typeof value === "string" && /^\0integer -?\d+$/.test(value) ? BigInt(value.slice(9)) : value));
+}
+
+async function run(line) {
+  const { n, ...command } = parseCommand(line);
   try {
     if (!Object.hasOwn(commands, command.do)) throw new UnsupportedError(`there is no command ${command.do}`);
     write("done", { n, ...(await commands[command.do](command)) });
@@ -160,5 +175,5 @@ async function run({ n, ...command }) {
 
 process.on("uncaughtException", (error) => console.error(error)); // that of a callback: the client goes on
 write("hello", { protocol: 1, language: "javascript", version });
-for await (const line of createInterface({ input: process.stdin })) run(JSON.parse(line));
+for await (const line of createInterface({ input: process.stdin })) run(line);
 commands.reset();

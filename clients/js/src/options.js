@@ -3,7 +3,7 @@ import { parseExact } from "./json.js";
 /**
  * @typedef {object} SocketLike the part of a WebSocket that the client uses
  * @property {(text: string) => void} send
- * @property {() => void} close
+ * @property {(code: number) => void} close
  * @property {any} onopen
  * @property {any} onmessage
  * @property {any} onclose

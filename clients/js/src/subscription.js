@@ -66,7 +66,7 @@ export class Subscription extends Emitter {
   _request = "";
 
   #client;
-  /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} */
+  /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} the loops over messages */
   #readers = new Set();
   /** @type {Error | undefined} why it ended, if nobody asked for that */
   #error;
@@ -143,9 +143,14 @@ export class Subscription extends Emitter {
    *
    * @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} ends with the subscription; throws if the server ended that.
    */
-  async *messages() {
-    const reader = { queue: /** @type {ReceivedMessage[]} */ ([]), wake: /** @type {Function} */ (() => {}) };
+  messages() {
+    const reader = { queue: /** @type {ReceivedMessage[]} */ ([]), wake() {} };
     this.#readers.add(reader);
+    return this.#read(reader);
+  }
+
+  /** @param {{queue: ReceivedMessage[], wake: Function}} reader @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} */
+  async *#read(reader) {
     try {
       for (;;) {
         while (reader.queue.length) yield /** @type {ReceivedMessage} */ (reader.queue.shift());
@@ -210,7 +215,9 @@ export class Subscription extends Emitter {
       if (queue.push(message) !== maxsize + 1) continue;
       // Not at once: many payloads may arrive in one turn of the event loop, before any reader can run.
       setTimeout(() => {
-        this.dropped += queue.splice(0, queue.length - maxsize).length;
+        const { length } = queue.splice(0, Math.max(queue.length - maxsize, 0));
+        this.dropped += length;
+        if (length) this._gap(0);
       });
     }
     this.#wake();

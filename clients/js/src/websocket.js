@@ -26,7 +26,7 @@ export class WebSocketConnection extends Connection {
 
   _stop() {
     this.#closed = true;
-    this.#socket?.close();
+    this.#socket?.close(1000);
   }
 
   /** @param {string} [token] */

@@ -1,4 +1,4 @@
-// When the client comes back, on clocks that the tests wind: no delay is waited for.
+// The delays before reconnecting. Timers of the client fire at once, so that no test waits.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -8,7 +8,7 @@ import { until } from "./support.js";
 
 const MOST = 300_000; // ms that a server may keep a client away
 
-/** Let timers of the client fire at once; return the delays that they should have had. */
+/** Let the client's timers fire at once; return the delays that they had. */
 function wind(t) {
   const delays = [];
   const { setTimeout } = globalThis;
@@ -37,7 +37,7 @@ function closing(...reasons) {
   };
 }
 
-/** A fetch that gives the test's answers, and then none. */
+/** A fetch that returns the test's responses, and then none. */
 const answering = (...answers) => async (_url, { signal }) => {
   if (answers.length) return answers.shift()();
   return new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(new Error("aborted"))));
@@ -47,7 +47,7 @@ const events = (text) => () => new Response(text, { headers: { "Content-Type": "
 const unavailable = (after) => () =>
   new Response('{"code":"unavailable","detail":"away"}', { status: 503, headers: after === undefined ? {} : { "Retry-After": after } });
 
-/** Run a client until it has come back so many times; return the delays. */
+/** Run a client until it has reconnected so many times; return the delays. */
 async function delaysOf(t, count, options) {
   const delays = wind(t);
   const client = new WSClient("ws://127.0.0.1:1/ws", { backoffBase: 100, backoffCap: 1500, ...options });
@@ -111,7 +111,7 @@ for (const [after, delay] of [
   });
 }
 
-test("servers that ask for no delay, one after the other, are not asked without a pause", async (t) => {
+test("if servers ask for no delay one after the other, the client pauses nevertheless", async (t) => {
   const expected = [0, 200, 400, 800, 1500, 1500];
   const reasons = expected.map(() => "delay=0");
   assert.deepEqual(await delaysOf(t, 6, { WebSocket: closing(...reasons), sse: false }), expected);

@@ -1,4 +1,4 @@
-// What is published as the package.
+// The npm package.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -14,7 +14,7 @@ const run = promisify(execFile);
 const here = new URL("../", import.meta.url);
 const read = (name) => readFileSync(new URL(name, here), "utf8");
 
-test("it carries what it names, and nothing else", async () => {
+test("the package contains the files of its list, and no others", async () => {
   const words = ["pack", "--dry-run", "--json", "--ignore-scripts"];
   const { stdout } = await run("npm", words, { cwd: here, timeout: 60_000 });
   const text = stdout.slice(stdout.indexOf("["));
@@ -26,13 +26,13 @@ test("it carries what it names, and nothing else", async () => {
   assert.deepEqual(files.map(({ path }) => path).sort(), names.sort());
 });
 
-test("each file that it names is there", () => {
+test("each file that package.json names exists", () => {
   const { main, module, types, exports } = JSON.parse(read("package.json"));
   const files = (value) => (typeof value === "string" ? [value] : Object.values(value).flatMap(files));
   for (const name of [main, module, types, ...files(exports)]) assert.ok(read(name), name);
 });
 
-test("it is imported and required", async () => {
+test("the package can be imported and required", async () => {
   const names = ["APIClient", "RealizehitError", "Subscription", "WSClient"];
   const require = createRequire(import.meta.url);
   assert.deepEqual(Object.keys(await import("realizehit")).sort(), names);
@@ -73,11 +73,11 @@ for (const [kind, extension, ...options] of [
   });
 }
 
-test("it depends on nothing", () => {
+test("the package has no dependencies", () => {
   const { dependencies, version } = JSON.parse(read("package.json"));
   assert.equal(dependencies, undefined);
   assert.equal(JSON.parse(read("package-lock.json")).version, version);
   for (const name of ["realizehit.js", "pattern.js"]) assert.doesNotMatch(read(name), /^\s*import |\bimport\(/m);
 });
 
-test("its licence is the project's", () => assert.equal(read("LICENSE"), read("../../LICENSE")));
+test("the licence is that of the project", () => assert.equal(read("LICENSE"), read("../../LICENSE")));

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { channel, matches, PatternError, project, shape } from "realizehit/pattern";
+import { channel, id as idOf, matches, PatternError, project, shape } from "realizehit/pattern";
 
 const vectors = JSON.parse(readFileSync(new URL("../../../tests/vectors.json", import.meta.url), "utf8"));
 const id = (text) => createHash("md5").update(text).digest("hex").slice(0, 8);
@@ -12,11 +12,11 @@ test("the shared vectors", () => {
   assert.ok(vectors.valid.length > 30 && vectors.subscription_only.length && vectors.invalid.length > 10);
   for (const row of vectors.valid) {
     assert.equal(channel(row.in), row.channel);
-    assert.equal(id(channel(row.in)), row.id);
+    assert.equal(idOf(row.in), row.id);
   }
   for (const row of vectors.subscription_only) {
     assert.equal(channel(row.in, { wildcard: true }), row.channel);
-    assert.equal(id(row.channel), row.id);
+    assert.equal(idOf(row.in), row.id);
     assert.throws(() => channel(row.in), { code: "wildcard-unsupported" });
   }
   for (const row of vectors.invalid) {
@@ -28,7 +28,7 @@ test("the shared vectors of wildcards", () => {
   assert.ok(vectors.wildcards.length > 20);
   for (const row of vectors.wildcards) {
     assert.equal(channel(row.in, { wildcard: true }), row.channel);
-    assert.equal(id(row.channel), row.id);
+    assert.equal(idOf(row.in), row.id);
     assert.equal(shape(row.in), row.shape);
     assert.ok(row.publications.length);
     for (const publication of row.publications) {
@@ -40,7 +40,15 @@ test("the shared vectors of wildcards", () => {
   }
 });
 
-test("without a star a subscription matches itself alone", () => {
+test("ids of channels of every length", () => {
+  for (let length = 1; length <= 256; length++) {
+    const pattern = { k: "x".repeat(length), z: "~".repeat(256) };
+    assert.equal(idOf(pattern), id(channel(pattern)), `${length}`);
+  }
+  assert.throws(() => idOf({ kind: "" }), PatternError);
+});
+
+test("a subscription without * matches only its own pattern", () => {
   assert.ok(matches({ kind: "news", n: 3 }, { n: "3", kind: "news" }));
   assert.ok(!matches({ kind: "news" }, { kind: "news", n: 3 }));
   assert.ok(!matches({ kind: "news", n: 3 }, { kind: "news" }));
@@ -48,7 +56,7 @@ test("without a star a subscription matches itself alone", () => {
   assert.equal(shape({ kind: "news", n: 3 }), "kind:=|n:=");
 });
 
-test("nothing is published to a star", () => {
+test("a publication must not contain a *", () => {
   for (const subscription of [{ kind: "news" }, { "*": "*" }]) {
     assert.throws(() => matches(subscription, { kind: "*" }), { code: "wildcard-unsupported" });
     assert.throws(() => matches(subscription, { kind: "" }), { code: "bad-pattern" });
@@ -57,7 +65,7 @@ test("nothing is published to a star", () => {
   assert.throws(() => shape({}), { code: "bad-pattern" });
 });
 
-test("what JSON cannot hold", () => {
+test("values that JSON cannot represent", () => {
   assert.equal(channel({ n: 2n ** 64n - 1n }), "n:18446744073709551615");
   assert.equal(channel({ n: 2n ** 64n }), "n:18446744073709552000");
   assert.equal(channel({ n: -(2n ** 63n) }), "n:-9223372036854775808");
@@ -67,7 +75,7 @@ test("what JSON cannot hold", () => {
   assert.throws(() => channel({ "\udc00": 1 }), PatternError);
 });
 
-test("what encodeURIComponent leaves alone", () => {
+test("characters that encodeURIComponent does not encode", () => {
   assert.equal(channel({ k: "!*'()-._~" }), "k:%21%2A%27%28%29-._~");
 });
 

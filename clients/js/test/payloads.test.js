@@ -1,4 +1,4 @@
-// Payloads that JSON allows and that are hard to read: each arrives, over a WebSocket and over events, and ends no client.
+// Payloads that are hard to parse: each arrives over a WebSocket and over an event stream, and none ends the client.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -76,7 +76,7 @@ async function given(t, transport, texts, options = {}) {
 }
 
 for (const transport of ["websocket", "sse"]) {
-  test(`over ${transport} each value arrives, a number that no double holds as its text`, async (t) => {
+  test(`over ${transport} each value arrives, and a number that a double cannot represent arrives as its text`, async (t) => {
     const { values, told } = await given(t, transport, CASES.map(([text]) => text));
     assert.deepEqual(told, []);
     CASES.forEach(([text, value], at) => assert.deepStrictEqual(values[at], value, text.slice(0, 100)));
@@ -100,7 +100,7 @@ for (const transport of ["websocket", "sse"]) {
     });
   });
 
-  test(`over ${transport} what is no JSON is told of, and what follows arrives`, async (t) => {
+  test(`over ${transport} a payload that is not JSON is an error event, and later payloads arrive`, async (t) => {
     const wrong = ["", "NaN", "[Infinity]", "[1,]", "01", "+1", "'a'", "/*a*/1", '"\\x41"', "[", `[${HUGE}`, `{${HUGE}:1}`];
     wrong.push(`0${HUGE}`, `[--${HUGE}]`, `[${HUGE}.]`, `${HUGE}e`, "undefined");
     const { values, told, subscription, send } = await given(t, transport, transport === "sse" ? wrong.slice(1) : wrong);
@@ -111,13 +111,13 @@ for (const transport of ["websocket", "sse"]) {
     assert.deepEqual([values, subscription.state], [[1], "subscribed"]);
   });
 
-  test(`over ${transport} a parser of one's own sees the text`, async (t) => {
+  test(`over ${transport} the option parse gets the text`, async (t) => {
     const { values } = await given(t, transport, [HUGE, "1e400"], { parse: (text) => [text] });
     assert.deepEqual(values, [[HUGE], ["1e400"]]);
   });
 }
 
-test("numbers, times and ids as most messages have them are parsed once", async (t) => {
+test("usual numbers, times and ids are parsed only once", async (t) => {
   const parse = JSON.parse;
   const parsed = [];
   t.mock.method(JSON, "parse", (text, ...rest) => parsed.push(text) && parse(text, ...rest));

@@ -1,4 +1,4 @@
-// The client and WebSocket servers that close, stall or answer oddly.
+// The client with scripted WebSocket servers that close, stall or send unusual messages.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -9,10 +9,10 @@ import { answerAll, answerThenClose, connect, event, record, reply, scripted, se
 
 const kinds = (actions) => actions.filter(({ act }) => act === "sub").map(({ pat }) => pat.kind);
 
-test("what one turn asks for goes out together, and opposite wishes cancel", async (t) => {
+test("the actions of one turn are sent together, and opposite ones cancel", async (t) => {
   const collect = async (socket, next) => {
     const actions = [];
-    while (actions.length < 200) actions.push(await next()); // nothing is answered before all is there
+    while (actions.length < 200) actions.push(await next()); // reply only when all of them have come
     for (const action of actions) reply(socket, action, { ret: action.pat.kind });
     await answerAll(socket, next);
   };
@@ -33,7 +33,7 @@ test("what one turn asks for goes out together, and opposite wishes cancel", asy
 });
 
 for (const [backoffBase, delay] of [[1, 600], [60_000, 50]]) {
-  test(`the delay of 4001 is obeyed, ${delay} ms against a back-off of ${backoffBase}`, async (t) => {
+  test(`it waits for the delay of 4001, ${delay} ms with a back-off of ${backoffBase}`, async (t) => {
     const server = await scripted(t, answerThenClose(1, 4001, `delay=${delay}`), answerAll);
     const client = connect(t, server.url, { backoffBase, backoffCap: 60_000 });
     const subscription = client.subscribe({ kind: "news" });
@@ -44,7 +44,7 @@ for (const [backoffBase, delay] of [[1, 600], [60_000, 50]]) {
 }
 
 for (const code of [4500, 4501, 4503, 4999]) {
-  test(`it never comes back after ${code}`, async (t) => {
+  test(`it does not reconnect after ${code}`, async (t) => {
     const server = await scripted(t, answerThenClose(2, code, "no more"), answerAll);
     const client = connect(t, server.url, { backoffBase: 0 });
     const subscription = client.subscribe({ kind: "news" });
@@ -56,14 +56,15 @@ for (const code of [4500, 4501, 4503, 4999]) {
     assert.deepEqual([...client.errors, ...told].map(({ status }) => status), [code, code]);
     assert.match(client.errors[0].message, /no more/);
     assert.deepEqual([subscription.state, other.state, client.connected], ["unsubscribed", "unsubscribed", false]);
+    assert.equal(client.closed, true);
     assert.throws(() => client.subscribe({ kind: "third" }), { status: code });
-    await new Promise((resolve) => setTimeout(resolve, 50)); // time enough to come back, were it to
+    await new Promise((resolve) => setTimeout(resolve, 50)); // enough time to reconnect, if it did so
     assert.equal(server.arrivals.length, 1);
   });
 }
 
 for (const code of [1000, 1001, 1011, 4002, 4003]) {
-  test(`it comes back after ${code} and asks for everything in order`, async (t) => {
+  test(`it reconnects after ${code} and subscribes to everything in order`, async (t) => {
     const server = await scripted(t, answerThenClose(3, code), answerAll);
     const client = connect(t, server.url);
     const lost = record(client, "disconnect");
@@ -97,7 +98,7 @@ test("the back-off is drawn evenly below a bound that doubles up to the cap", as
   assert.deepEqual(delays.slice(0, 6), [100, 200, 400, 800, 1500, 1500]);
 });
 
-test("a gap counts from the last sign of life where the connection broke", async (t) => {
+test("a gap counts from the last sign of life if the connection breaks", async (t) => {
   const server = await scripted(
     t,
     async (socket, next) => {
@@ -112,7 +113,7 @@ test("a gap counts from the last sign of life where the connection broke", async
   assert.ok(seconds >= 0.29 && seconds < 20, `${seconds}`);
 });
 
-test("a gap counts from the last sign of life where a slow consumer was closed", async (t) => {
+test("a gap counts from the last sign of life if a slow consumer is closed", async (t) => {
   let close;
   const server = await scripted(
     t,
@@ -131,7 +132,7 @@ test("a gap counts from the last sign of life where a slow consumer was closed",
 });
 
 for (const [what, days] of [["back", -30], ["forward", 30]]) {
-  test(`the clock on the wall may be set ${what}`, async (t) => {
+  test(`setting the system clock ${what} changes nothing`, async (t) => {
     const server = await scripted(t, answerAll);
     const client = connect(t, server.url, { heartbeat: 300, responseTimeout: 100 });
     const subscription = client.subscribe({ kind: "a" });
@@ -156,7 +157,7 @@ for (const [what, days] of [["back", -30], ["forward", 30]]) {
   });
 }
 
-test("delays longer than a timer can have, and those that are none, make nothing spin", async (t) => {
+test("delays that are too long for a timer, or not numbers, cause no busy loop", async (t) => {
   const delays = [];
   t.mock.method(globalThis, "setTimeout", ((real) => (call, delay, ...rest) => {
     delays.push(delay);
@@ -179,7 +180,7 @@ test("delays longer than a timer can have, and those that are none, make nothing
     });
     const other = connect(t, server.url, { ...options, WebSocket: class extends WebSocket {} });
     const subscription = other.subscribe({ kind: "a" });
-    await event(other, "error"); // the first WebSocket was refused
+    await event(other, "error"); // the server refused the first WebSocket
     other.close();
     const events = connect(t, server.url, { ...options, WebSocket: undefined });
     await events.subscribe({ kind: "a" }).subscribe();
@@ -192,7 +193,7 @@ test("delays longer than a timer can have, and those that are none, make nothing
   assert.deepEqual(wrong, []);
 });
 
-test("a subscribe under way is taken along to the next connection, without a gap", async (t) => {
+test("a subscription that the server has not confirmed is sent again on the next connection, without a gap", async (t) => {
   const server = await scripted(
     t,
     async (socket, next) => {
@@ -208,7 +209,7 @@ test("a subscribe under way is taken along to the next connection, without a gap
   assert.deepEqual(kinds(server.actions), ["news", "news"]);
 });
 
-test("an unsubscribe under way ends with the connection", async (t) => {
+test("an unsubscription that the server has not confirmed ends with the connection", async (t) => {
   const server = await scripted(
     t,
     async (socket, next) => {
@@ -227,7 +228,7 @@ test("an unsubscribe under way ends with the connection", async (t) => {
   await until(() => server.arrivals.length === 2);
 });
 
-test("a refusal for now is asked again, one for good ends the subscription", async (t) => {
+test("after a temporary refusal it asks again, a final one ends the subscription", async (t) => {
   const server = await scripted(t, async (socket, next) => {
     reply(socket, await next(), { err: "no broker", code: "unavailable" });
     reply(socket, await next(), { err: "two patterns with one id", code: "id-collision" });
@@ -247,7 +248,7 @@ test("a refusal for now is asked again, one for good ends the subscription", asy
   assert.equal(never.state, "subscribed");
 });
 
-test("what it does not know is ignored; what is no JSON is told", async (t) => {
+test("unknown messages are ignored; a payload that is not JSON is an error event", async (t) => {
   const server = await scripted(t, async (socket, next) => {
     const action = await next();
     for (const odd of ["", "?", "nobody?1", "[]", "{", "null", '{"id":"unknown","ret":"x"}', "x@o=1?1", "x?early"]) {
@@ -265,14 +266,14 @@ test("what it does not know is ignored; what is no JSON is told", async (t) => {
   assert.match(told[0].message, /cannot be parsed/);
 });
 
-test("a server that names no id is told of", async (t) => {
+test("a reply without an id is an error event", async (t) => {
   const server = await scripted(t, async (socket, next) => reply(socket, await next(), {}));
   const client = connect(t, server.url);
   const error = await event(client.subscribe({ kind: "news" }), "error");
   assert.match(error.message, /named no id/);
 });
 
-test("a connection that went silent is given up", async (t) => {
+test("a silent connection is given up", async (t) => {
   const server = await scripted(
     t,
     async (socket, next) => {
@@ -285,7 +286,7 @@ test("a connection that went silent is given up", async (t) => {
   assert.equal(server.actions[1].act, "ping");
 });
 
-test("a server that never answers the handshake is given up, and events are tried", async (t) => {
+test("a server that never answers the handshake is given up, and an event stream is tried", async (t) => {
   const server = await scripted(t, answerAll);
   const asked = [];
   class Silent {
@@ -301,7 +302,7 @@ test("a server that never answers the handshake is given up, and events are trie
   assert.equal(decodeURIComponent(asked[0]), `${server.url.replace("ws:", "http:").replace(/ws$/, "sse")}?pat={"kind":"news"}`);
 });
 
-test("an error without a close, as some platforms have it", async (t) => {
+test("an error event without a close event, as on some platforms", async (t) => {
   let made = 0;
   class Quiet {
     constructor() {
@@ -315,7 +316,7 @@ test("an error without a close, as some platforms have it", async (t) => {
   assert.match(client.errors[0].message, /no connection/);
 });
 
-test("a client that a callback closes stays closed", async (t) => {
+test("a client that is closed in a callback stays closed", async (t) => {
   const server = await scripted(t, answerThenClose(1, 1001), answerAll);
   for (const [emitter, name] of [["client", "disconnect"], ["subscription", "subscribing"], ["client", "connected"]]) {
     server.arrivals.length = 0;
@@ -327,12 +328,12 @@ test("a client that a callback closes stays closed", async (t) => {
     assert.equal(await closed, false);
     assert.equal(subscription.state, "unsubscribed");
     client.errors.length = 0;
-    await new Promise((resolve) => setTimeout(resolve, 50)); // time enough to come back, were it to
+    await new Promise((resolve) => setTimeout(resolve, 50)); // enough time to reconnect, if it did so
     assert.deepEqual([server.arrivals.length, client.connected, client.errors], [1, false, []]);
   }
 });
 
-test("it wakes when the network or the page comes back, but keeps to a delay that was asked for", async (t) => {
+test("it reconnects when the network or the page comes back, but waits for a delay that the server named", async (t) => {
   const target = new EventTarget();
   const page = Object.assign(new EventTarget(), { hidden: true });
   globalThis.document = page;
@@ -368,7 +369,7 @@ test("it wakes when the network or the page comes back, but keeps to a delay tha
   target.dispatchEvent(new Event("online"));
 });
 
-test("it wakes while it connects, and over events looks whether they are still there", async (t) => {
+test("when the network comes back it connects anew, or tests the event stream", async (t) => {
   const target = new EventTarget();
   globalThis.addEventListener = target.addEventListener.bind(target);
   t.after(() => delete globalThis.addEventListener);
@@ -399,7 +400,7 @@ test("it wakes while it connects, and over events looks whether they are still t
   assert.equal(server.streams.length, 2);
 });
 
-test("an iterator that is read too slowly loses the oldest", async (t) => {
+test("a slow loop loses the oldest payloads, and a gap tells of it", async (t) => {
   const server = await scripted(t, async (socket, next) => {
     reply(socket, await next(), { ret: "x" });
     await next(); // it reads
@@ -409,6 +410,7 @@ test("an iterator that is read too slowly loses the oldest", async (t) => {
   const client = connect(t, server.url, { maxsize: 3 });
   const subscription = client.subscribe({ kind: "news" });
   await subscription.subscribe();
+  const told = record(subscription, "gap");
   const first = subscription[Symbol.asyncIterator]();
   const reading = first.next();
   client.subscribe({ kind: "other" });
@@ -417,9 +419,10 @@ test("an iterator that is read too slowly loses the oldest", async (t) => {
   const rest = [];
   while (rest.length < 3) rest.push((await first.next()).value);
   assert.deepEqual(rest, [7, 8, 9]);
+  assert.deepEqual([told, subscription.gaps], [[0], 1]);
 });
 
-test("an iterator that keeps up loses nothing, however much comes at once", async (t) => {
+test("a loop that keeps up loses nothing, however much comes at once", async (t) => {
   const server = await scripted(t, async (socket, next) => {
     reply(socket, await next(), { ret: "x" });
     for (let n = 0; n < 500; n++) socket.send(`x?${n}`);
@@ -431,7 +434,7 @@ test("an iterator that keeps up loses nothing, however much comes at once", asyn
   assert.equal(subscription.dropped, 0);
 });
 
-test("a callback that fails harms nobody else", async (t) => {
+test("an exception in a callback does not affect others", async (t) => {
   const server = await scripted(t, async (socket, next) => {
     reply(socket, await next(), { ret: "x" });
     socket.send("x?1");
@@ -457,7 +460,7 @@ test("a callback that fails harms nobody else", async (t) => {
   assert.deepEqual(thrown, ["mine"]);
 });
 
-test("an error that nobody listens to is written to the console", async (t) => {
+test("an error event without a callback is written to the console", async (t) => {
   const server = await scripted(t, async (socket, next) => reply(socket, await next(), { err: "no", code: "forbidden" }));
   const written = [];
   t.mock.method(console, "error", (value) => written.push(value));
@@ -486,7 +489,7 @@ test("addresses", () => {
   assert.throws(() => look("ws://example.org/", { WebSocket: undefined, sse: false }), /there is no WebSocket/);
 });
 
-test("patterns that would become other patterns are refused at once", async (t) => {
+test("patterns that JSON would change are refused at once", async (t) => {
   const server = await scripted(t, answerAll);
   const client = connect(t, server.url);
   assert.throws(() => client.subscribe({ kind: "news", user: undefined }), /the filter user is undefined/);
@@ -503,10 +506,10 @@ test("patterns that would become other patterns are refused at once", async (t) 
   await assert.rejects(new APIClient("http://127.0.0.1:1/").publish({ kind: "x" }, undefined), /the payload is undefined/);
 });
 
-test("states, numbers and names", async (t) => {
+test("states, counters and names", async (t) => {
   const server = await scripted(t, answerAll);
   const client = connect(t, server.url);
-  assert.deepEqual([client.connected, client.disconnected, client.transport], [false, true, undefined]);
+  assert.deepEqual([client.connected, client.disconnected, client.closed, client.transport], [false, true, false, undefined]);
   const subscription = client.subscribe({ kind: "news" });
   const seen = [];
   for (const name of ["subscribing", "subscribed", "unsubscribing", "unsubscribed"]) {
@@ -525,10 +528,11 @@ test("states, numbers and names", async (t) => {
   await other;
   assert.equal(subscription.state, "unsubscribed");
   assert.throws(() => client.subscribe({ kind: "news" }), /the client was closed/);
+  assert.equal(client.closed, true);
   client.close();
 });
 
-test("a gap of the server's broker is told, and an ended subscription says why", async (t) => {
+test("a gap at the server's broker is an event, and a subscription that the server ends says why", async (t) => {
   const server = await scripted(t, async (socket, next) => {
     for (const ret of ["aaaaaaaa", "bbbbbbbb"]) reply(socket, await next(), { ret });
     socket.send('{"evt":"gap","ids":["aaaaaaaa","cccccccc"],"seconds":1.5}');
@@ -545,4 +549,16 @@ test("a gap of the server's broker is told, and an ended subscription says why",
   assert.deepEqual([told, one.gaps, one.state, payloads], [[1.5], 1, "subscribed", []]);
   assert.deepEqual([ended[0].code, ended[0].message, other.state], ["forbidden", "no more of this", "unsubscribed"]);
   assert.deepEqual([client.subscriptions, client.connected], [[one], true]);
+});
+
+test("the server gets the close code 1000", async (t) => {
+  let closed;
+  const server = await scripted(t, async (socket, next) => {
+    closed = new Promise((resolve) => socket.on("close", resolve));
+    reply(socket, await next(), { ret: "a" });
+  });
+  const client = connect(t, server.url);
+  await client.subscribe({ kind: "news" }).subscribe();
+  client.close();
+  assert.equal(await closed, 1000);
 });

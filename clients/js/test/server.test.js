@@ -28,7 +28,7 @@ for (const transport of ["websocket", "sse"]) {
 
     after(() => server?.stop());
 
-    test("what is published arrives, in order, at those who subscribed", async (t) => {
+    test("publications arrive at their subscribers, in order", async (t) => {
       const client = connect(t, server.ws, options);
       const news = client.subscribe(NEWS);
       const other = client.subscribe({ kind: "other" });
@@ -46,7 +46,7 @@ for (const transport of ["websocket", "sse"]) {
       assert.deepEqual([other.payloads, client.errors], [0, []]);
     });
 
-    test("every JSON value, as the text that was published where that is wanted", async (t) => {
+    test("every JSON value arrives as the text that was published, with a parse that returns it", async (t) => {
       const client = connect(t, server.ws, { ...options, parse: (text) => text });
       const subscription = client.subscribe({ kind: "raw" });
       await subscription.subscribe();
@@ -77,7 +77,7 @@ for (const transport of ["websocket", "sse"]) {
       assert.deepEqual(await reading, payloads.map((text) => JSON.parse(text)));
     });
 
-    test("after unsubscribing nothing comes any more, and a new subscription works", async (t) => {
+    test("after unsubscribing no payload comes, and a new subscription works", async (t) => {
       const client = connect(t, server.ws, options);
       const witness = client.subscribe({ kind: "gone", who: "witness" });
       const subscription = client.subscribe({ kind: "gone" });
@@ -144,7 +144,7 @@ for (const transport of ["websocket", "sse"]) {
       assert.deepEqual([client.errors, subscriptions.filter(({ gaps }) => gaps)], [[], []]);
     });
 
-    test("what is unsubscribed and subscribed in one turn goes on as another subscription", async (t) => {
+    test("unsubscribing and subscribing in one turn gives another subscription", async (t) => {
       const client = connect(t, server.ws, options);
       const witness = client.subscribe({ kind: "again", who: "witness" });
       const first = client.subscribe({ kind: "again" });
@@ -179,7 +179,7 @@ for (const transport of ["websocket", "sse"]) {
       await until(() => late._attempts > 1 || client.errors.length > 1); // it was refused for now, and asked again
       assert.equal(late.state, "subscribing");
       const gaps = Promise.all([a, b].map((each) => event(each, "gap")));
-      await line.mend();
+      await line.restore();
       for (const seconds of await gaps) assert.ok(seconds > 0 && seconds < 60, `${seconds}`);
       const all = [a, b, late];
       await Promise.all(all.map((each) => each.subscribe()));
@@ -191,7 +191,7 @@ for (const transport of ["websocket", "sse"]) {
     });
 
     for (const [signal, what] of [["SIGKILL", "killed"], ["SIGTERM", "drained"]]) {
-      test(`it comes back to a server that was ${what} and started again on its port`, async (t) => {
+      test(`it reconnects to a server that was ${what} and started again on its port`, async (t) => {
         const first = await Server.start(t);
         const client = connect(t, first.ws, options);
         const lost = record(client, "disconnect");
@@ -215,7 +215,7 @@ for (const transport of ["websocket", "sse"]) {
 }
 
 describe("publishing", () => {
-  test("what the server refuses is an error with its code", async (t) => {
+  test("a refusal of the server is an error with its code", async (t) => {
     const server = await Server.start(t);
     const api = new APIClient(server.api);
     for (const pattern of [{}, { kind: "" }]) {
@@ -228,7 +228,7 @@ describe("publishing", () => {
     await assert.rejects(new APIClient(new URL("nowhere", server.api)).publish(NEWS, 1), { status: 404 });
   });
 
-  test("the key is sent, and an answer that is no problem document is told of", async (t) => {
+  test("the key is sent, and a response that is not a problem document is an error", async (t) => {
     const requests = [];
     const http = createServer((request, response) => {
       requests.push(request.headers);
@@ -244,7 +244,7 @@ describe("publishing", () => {
   });
 });
 
-test("the page in the README, with the client that the server gives out", async (t) => {
+test("the page in the README works with the client that the server serves", async (t) => {
   const server = await Server.start(t);
   const directory = await mkdtemp(join(tmpdir(), "realizehit-page-"));
   t.after(() => rm(directory, { recursive: true }));

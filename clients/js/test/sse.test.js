@@ -1,4 +1,4 @@
-// Where WebSockets do not get through: events over HTTP, from a scripted server that keeps to the documented contract.
+// If WebSockets do not get through: Server-Sent Events of a scripted server that follows the documented protocol.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
@@ -8,7 +8,7 @@ import { answerAll, connect, event, record, scripted, serveEvents, setForward, t
 const problem = (response, status, body) =>
   response.writeHead(status, { "Content-Type": "application/problem+json" }).end(JSON.stringify(body));
 
-test("it falls back when WebSockets failed twice, and everything arrives in order", async (t) => {
+test("it falls back after two failed WebSockets, and everything arrives in order", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url);
@@ -32,7 +32,7 @@ test("it falls back when WebSockets failed twice, and everything arrives in orde
   assert.deepEqual(others, values.map((value) => [value]));
 });
 
-/** What a client hands out of a stream whose bytes come in these pieces, as the texts of the subscription "a". */
+/** Return the texts that a client delivers to subscription "a" from a stream whose bytes come in these pieces. */
 async function payloadsOf(t, pieces) {
   const fetch = async () => new Response(new ReadableStream({
     start(controller) {
@@ -63,7 +63,7 @@ for (const { name, text, events } of corpus.streams) {
   });
 }
 
-test("an event is handed out as soon as its end is there, also where that is a CR", async (t) => {
+test("an event is delivered as soon as its end has come, also if that is a CR", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { WebSocket: undefined });
@@ -73,7 +73,7 @@ test("an event is handed out as soon as its end is there, also where that is a C
   assert.deepEqual(await take(subscription, 1), [1]);
 });
 
-test("what is subscribed to later is asked for on a new stream, and the others are told of the gap", async (t) => {
+test("later subscriptions open a new stream, and the others get a gap", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url);
@@ -92,7 +92,7 @@ test("what is subscribed to later is asked for on a new stream, and the others a
   assert.deepEqual([seen, b.state, server.streams.length, connected], [[], "unsubscribed", 2, ["sse"]]);
 });
 
-test("patterns that are refused, some or all", async (t) => {
+test("some or all patterns are refused", async (t) => {
   const server = await scripted(t, answerAll);
   const collision = { code: "id-collision", detail: "two patterns with one id" };
   serveEvents(server, (stream, count) => {
@@ -104,17 +104,17 @@ test("patterns that are refused, some or all", async (t) => {
   const [a, b, c] = ["a", "b", "c"].map((kind) => client.subscribe({ kind }));
   const [told] = await Promise.all([event(b, "error"), c.subscribe(), a.subscribe()]);
   assert.deepEqual([told.code, told.message, b.state], ["id-collision", "two patterns with one id", "unsubscribed"]);
-  assert.deepEqual(server.streams[1].ids, ["a", "c"]); // what was refused for now was asked for again
+  assert.deepEqual(server.streams[1].ids, ["a", "c"]); // after a temporary refusal it asked again
   client.close();
 
   const other = connect(t, server.url);
   const bad = other.subscribe({ kind: "bad" });
   assert.equal((await event(bad, "error")).code, "bad-pattern");
-  assert.ok(other.errors.every(({ status }) => status !== 400)); // told where it belongs
+  assert.ok(other.errors.every(({ status }) => status !== 400)); // the subscription reports it
   await other.subscribe({ kind: "good" }).subscribe();
 });
 
-test("of patterns that are all refused each is told its own reason", async (t) => {
+test("if all patterns are refused, each gets its own reason", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server, (stream) => {
     const errors = [{ code: "bad-pattern", detail: "the value is empty" }, { code: "forbidden", detail: "not you" }];
@@ -128,7 +128,7 @@ test("of patterns that are all refused each is told its own reason", async (t) =
   ]);
 });
 
-test("the stream goes on until the next one is there, and one that brings nothing new costs no gap", async (t) => {
+test("a stream continues until the next one is open, and one without a new subscription causes no gap", async (t) => {
   const server = await scripted(t, answerAll);
   const away = { code: "unavailable", detail: "no broker" };
   serveEvents(server, (stream, count) => {
@@ -151,7 +151,7 @@ test("the stream goes on until the next one is there, and one that brings nothin
   assert.deepEqual([a.gaps, b.gaps, client.transport], [1, 0, "sse"]);
 });
 
-test("where a second stream is refused, the first one makes room", async (t) => {
+test("if a second stream is refused, the first one ends", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server, (stream, count) => {
     if (count === 2) problem(stream.response, 503, { code: "too-many-connections", detail: "one is enough" });
@@ -167,7 +167,7 @@ test("where a second stream is refused, the first one makes room", async (t) => 
   assert.deepEqual(server.streams.map(({ ids }) => ids), [["a"], ["a", "b"], ["a", "b"]]);
 });
 
-test("what has no room in the address is told so, and costs the others nothing", async (t) => {
+test("a pattern without room in the address gets an error, and the others are not affected", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { WebSocket: undefined });
@@ -197,7 +197,7 @@ test("what has no room in the address is told so, and costs the others nothing",
   await event(more[room], "subscribed");
 });
 
-test("a stream that nothing is wanted of any more is closed", async (t) => {
+test("a stream without subscriptions is closed", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { backoffBase: 60_000, backoffCap: 60_000, WebSocket: undefined });
@@ -215,7 +215,7 @@ test("a stream that nothing is wanted of any more is closed", async (t) => {
   assert.deepEqual([server.streams[2].ids, client.errors], [["d"], []]);
 });
 
-test("a gap counts from the last sign of life where the stream ended, however it did", async (t) => {
+test("a gap counts from the last sign of life if the stream ends", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { WebSocket: undefined });
@@ -226,7 +226,7 @@ test("a gap counts from the last sign of life where the stream ended, however it
   assert.ok((await event(subscription, "gap")) >= 5);
 });
 
-test("it tries a WebSocket first at every reconnect", async (t) => {
+test("it tries a WebSocket first at every reconnection", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url);
@@ -241,7 +241,7 @@ test("it tries a WebSocket first at every reconnect", async (t) => {
   assert.equal(client.transport, "websocket");
 });
 
-test("it goes back to a WebSocket after some time", async (t) => {
+test("it changes back to a WebSocket after some time", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { webSocketRetry: 50 });
@@ -258,7 +258,7 @@ test("it goes back to a WebSocket after some time", async (t) => {
   assert.equal(server.arrivals.length, 1);
 });
 
-test("the delay of a drain is obeyed", async (t) => {
+test("it waits for the delay of a drain", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { backoffBase: 1 });
@@ -273,7 +273,7 @@ test("the delay of a drain is obeyed", async (t) => {
   assert.ok(server.arrivals[0] - lost >= 380, `${server.arrivals[0] - lost}`);
 });
 
-test("a stream that only says when to come back is a refusal for now", async (t) => {
+test("a stream that only names a delay is a temporary refusal", async (t) => {
   const server = await scripted(t, answerAll);
   const away = { status: 503, code: "unavailable", detail: "draining" };
   serveEvents(server, (stream, count) => {
@@ -291,7 +291,7 @@ test("a stream that only says when to come back is a refusal for now", async (t)
   assert.deepEqual([subscription.gaps, client.errors.length], [0, 1]);
 });
 
-test("a time to come back that a stream names is obeyed, but for the one that it begins with", async (t) => {
+test("it waits for the delay that a stream names, except the one at its beginning", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { WebSocket: undefined, backoffBase: 1, backoffCap: 1 });
@@ -309,7 +309,7 @@ test("a time to come back that a stream names is obeyed, but for the one that it
   assert.ok(away[0] < 2000 && away[1] >= 290 && away[2] >= 290 && away[2] < 20_000, `${away}`);
 });
 
-test("401 and 403 end the client; anything else is tried again", async (t) => {
+test("401 and 403 end the client; after anything else it tries again", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server, ({ response }, count) => {
     if (count === 1) response.writeHead(200, { "Content-Type": "text/html" }).end("<p>a portal");
@@ -328,7 +328,7 @@ test("401 and 403 end the client; anything else is tried again", async (t) => {
   assert.throws(() => client.subscribe({ kind: "b" }), { code: "forbidden" });
 });
 
-test("a stream that went silent is given up", async (t) => {
+test("a silent stream is given up", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { heartbeat: 200 });
@@ -342,7 +342,7 @@ test("a stream that went silent is given up", async (t) => {
   await until(() => server.streams[0].closed);
 });
 
-test("cookies go along, and where that closes the answer to the page it learns why", async (t) => {
+test("cookies are sent, and if the page cannot read the response, the client asks without them", async (t) => {
   for (const [status, expected] of [[403, { status: 403, code: "forbidden" }], [200, { message: /closed to this page/ }]]) {
     const asked = [];
     const fetch = async (_url, { credentials }) => {
@@ -359,7 +359,7 @@ test("cookies go along, and where that closes the answer to the page it learns w
   }
 });
 
-test("where there is no WebSocket at all, events are used at once", async (t) => {
+test("without a WebSocket class it uses an event stream at once", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { WebSocket: undefined, sse: new URL("/sse", server.url).href.replace("ws:", "http:") });
@@ -367,7 +367,7 @@ test("where there is no WebSocket at all, events are used at once", async (t) =>
   assert.deepEqual([client.transport, client.errors, server.refused], ["sse", [], 0]);
 });
 
-test("a client with nothing to ask for waits, and subscribes at once when there is something", async (t) => {
+test("a client without subscriptions waits, and subscribes at once when there is one", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { backoffBase: 1, backoffCap: 1 });
@@ -377,7 +377,7 @@ test("a client with nothing to ask for waits, and subscribes at once when there 
   assert.equal(client.transport, "sse");
 });
 
-test("a client that is closed in the turn in which it is asked for more stays closed", async (t) => {
+test("a client that is closed in the turn of a subscription stays closed", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url);
@@ -387,11 +387,11 @@ test("a client that is closed in the turn in which it is asked for more stays cl
   client.close();
   await until(() => server.streams[0].closed);
   const refused = server.refused;
-  await new Promise((resolve) => setTimeout(resolve, 150)); // time enough to come back, were it to
+  await new Promise((resolve) => setTimeout(resolve, 150)); // enough time to reconnect, if it did so
   assert.deepEqual([server.streams.length, server.refused, more.state], [1, refused, "unsubscribed"]);
 });
 
-test("with sse: false there are only WebSockets", async (t) => {
+test("with sse: false it uses only WebSockets", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url, { sse: false });
@@ -402,7 +402,7 @@ test("with sse: false there are only WebSockets", async (t) => {
   assert.equal(server.streams.length, 0);
 });
 
-test("events besides payloads: a gap, and the end of a subscription", async (t) => {
+test("other events: a gap, and the end of a subscription", async (t) => {
   const server = await scripted(t, answerAll);
   serveEvents(server);
   const client = connect(t, server.url);

@@ -1,4 +1,4 @@
-// What the tests share: waiting, a real server, a WebSocket server and a server of events that do as a test says.
+// What the tests share: waiting, a real server, and scripted servers of WebSockets and event streams.
 import { spawn } from "node:child_process";
 import { createServer } from "node:http";
 import { connect as connectTcp, createServer as createTcpServer } from "node:net";
@@ -11,7 +11,7 @@ import { WSClient } from "../realizehit.js";
 
 const PATIENCE = 20_000; // ms for what takes a few on an idle machine
 
-/** Wait until something is so. */
+/** Wait until a condition holds. */
 export async function until(condition, what = `${condition}`) {
   const deadline = Date.now() + PATIENCE;
   for (;;) {
@@ -22,7 +22,7 @@ export async function until(condition, what = `${condition}`) {
   }
 }
 
-/** Wait for an event of a client or a subscription; return what it carries. */
+/** Wait for an event of a client or a subscription; return its first value. */
 export function event(emitter, name) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`no event ${name} within ${PATIENCE} ms`)), PATIENCE);
@@ -33,14 +33,14 @@ export function event(emitter, name) {
   });
 }
 
-/** Keep what an event carries, each time. */
+/** Collect the first value of each event. */
 export function record(emitter, name) {
   const values = [];
   emitter.on(name, (value) => values.push(value));
   return values;
 }
 
-/** Let so many ms pass for the client's clock, at once. */
+/** Set the client's clock forward by so many ms. */
 export function setForward(t, ms) {
   const now = performance.now.bind(performance);
   t.mock.method(performance, "now", () => now() + ms);
@@ -63,9 +63,9 @@ export function connect(t, url, options = {}) {
   return client;
 }
 
-/** A realizehit server in a process of its own. */
+/** A realizehit server in its own process. */
 export class Server {
-  /** Start one and wait until it serves; it ends with the test `t`, or is to be stopped. */
+  /** Start one and wait until it serves. It ends with the test `t`; without `t`, call `stop`. */
   static async start(t, port = 0, redis = "memory://", ...more) {
     const command = process.env.REALIZEHIT_SERVER ?? "realizehit-server";
     const words = ["--host", "127.0.0.1", "--port", `${port}`, "--redis", redis];
@@ -94,7 +94,7 @@ export class Server {
   }
 }
 
-/** A way to the broker that REALIZEHIT_VALKEY names, the path of a Unix socket, which can be cut and mended. */
+/** A proxy to the broker, whose Unix socket REALIZEHIT_VALKEY names; a test can cut it and restore it. */
 export class Line {
   static async open(t) {
     const line = new Line();
@@ -106,7 +106,7 @@ export class Line {
         one.on("error", () => {}).on("close", () => other.destroy()).pipe(other);
       }
     });
-    await line.mend();
+    await line.restore();
     t.after(() => line.cut());
     return line;
   }
@@ -115,7 +115,7 @@ export class Line {
     return `redis://127.0.0.1:${this.port}`;
   }
 
-  async mend() {
+  async restore() {
     this.server.listen(this.port ?? 0, "127.0.0.1");
     await once(this.server, "listening");
     this.port = this.server.address().port;
@@ -197,7 +197,7 @@ export const answerThenClose = (count, code, reason) => async (socket, next) => 
   socket.close(code, reason);
 };
 
-/** A stream of events at a scripted server, as the documented contract has it. */
+/** An event stream of a scripted server, as the documentation describes it. */
 export class Events {
   constructor(request, response) {
     this.patterns = new URL(request.url, "http://host").searchParams.getAll("pat").map((text) => JSON.parse(text));
@@ -220,7 +220,7 @@ export class Events {
   }
 }
 
-/** Let a scripted server refuse WebSockets and serve events; `server.streams` holds them. */
+/** Let a scripted server refuse WebSockets and serve event streams, which `server.streams` collects. */
 export function serveEvents(server, opened = (stream) => stream.open()) {
   server.refuse = true;
   server.streams = [];

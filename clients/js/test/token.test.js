@@ -1,4 +1,4 @@
-// Clients that say who they are by tokens: at scripted servers, and at a real one that judges them.
+// Tokens, with scripted servers and with a real one.
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { test } from "node:test";
@@ -8,13 +8,13 @@ import { WebSocket } from "ws";
 
 import { connect, event, record, reply, scripted, Server, serveEvents, setForward, until } from "./support.js";
 
-/** Give out `token-1`, `token-2` and so on. */
+/** Return a token function that returns `token-1`, `token-2` and so on. */
 const issuer = () => {
   const give = async () => `token-${++give.asked}`;
   return Object.assign(give, { asked: 0 });
 };
 
-/** Take each token, and answer all else as a node would, until `more` says otherwise. */
+/** Accept each token and answer all other actions as a node does; `more` is called after each. */
 const takeTokens = (more = () => {}) => async (socket, next) => {
   for (;;) {
     const action = await next();
@@ -26,7 +26,7 @@ const takeTokens = (more = () => {}) => async (socket, next) => {
 const tokens = ({ actions }) => actions.filter(({ act }) => act === "auth").map(({ token }) => token);
 const expireAfterSub = takeTokens((socket, { act }) => act === "sub" && socket.close(4501, "the token has expired"));
 
-test("the token is the first message, and subscriptions wait for its answer", async (t) => {
+test("the token is the first message, and subscriptions wait for the reply", async (t) => {
   let answered = false;
   const asked = [];
   const server = await scripted(t, async (socket, next) => {
@@ -54,7 +54,7 @@ test("the token is the first message, and subscriptions wait for its answer", as
   assert.deepEqual([asked, urls], [[["sub", true]], [server.url]]);
 });
 
-test("with a function it comes back after 4501 with a fresh token, each time", async (t) => {
+test("with a function it reconnects after 4501 with a fresh token, each time", async (t) => {
   const server = await scripted(t, expireAfterSub, expireAfterSub, takeTokens());
   const client = connect(t, server.url, { token: issuer() });
   const lost = record(client, "disconnect");
@@ -66,7 +66,7 @@ test("with a function it comes back after 4501 with a fresh token, each time", a
 });
 
 for (const token of ["fixed", undefined]) {
-  test(`without a function, with ${token}, it ends after 4501 and says what would help`, async (t) => {
+  test(`without a function, with ${token}, it ends after 4501 and the error names the remedy`, async (t) => {
     const server = await scripted(t, expireAfterSub);
     const client = connect(t, `${server.url}?token=s3cret`, { token });
     const subscription = client.subscribe({ kind: "news" });
@@ -82,7 +82,7 @@ for (const token of ["fixed", undefined]) {
 }
 
 for (const code of [4500, 4502, 4999]) {
-  test(`a function does not bring it back after ${code}`, async (t) => {
+  test(`it does not reconnect after ${code} with a function either`, async (t) => {
     const server = await scripted(t, takeTokens((socket, { act }) => act === "sub" && socket.close(code, "no")));
     const client = connect(t, server.url, { token: issuer() });
     assert.equal((await event(client.subscribe({ kind: "news" }), "error")).status, code);
@@ -90,7 +90,7 @@ for (const code of [4500, 4502, 4999]) {
   });
 }
 
-test("a token that proves nothing ends it; one that cannot be judged now is tried again", async (t) => {
+test("a refused token ends it; after a temporary refusal it tries again", async (t) => {
   const refuse = (code, err) => async (socket, next) => reply(socket, await next(), { code, err });
   const server = await scripted(t, refuse("rate-limited", "too fast"), refuse("not-authenticated", "its signature is wrong"));
   const client = connect(t, server.url, { token: issuer() });
@@ -100,7 +100,7 @@ test("a token that proves nothing ends it; one that cannot be judged now is trie
   assert.deepEqual(server.actions.map(({ act }) => act), ["auth", "auth"]);
 });
 
-test("a function that fails is called again, and no events are tried instead", async (t) => {
+test("a function that fails is called again, and no event stream is tried", async (t) => {
   const server = await scripted(t, takeTokens());
   serveEvents(server);
   server.refuse = false;
@@ -114,7 +114,7 @@ test("a function that fails is called again, and no events are tried instead", a
   for (const { message } of client.errors.slice(1)) assert.match(message, /^there is no token: .*visible ASCII characters$/);
 });
 
-test("a function has all the time it needs, is asked once at a time, and a client may be closed meanwhile", async (t) => {
+test("a function has no time limit, is not called twice at a time, and the client may be closed meanwhile", async (t) => {
   const target = new EventTarget();
   globalThis.addEventListener = target.addEventListener.bind(target);
   t.after(() => delete globalThis.addEventListener);
@@ -125,7 +125,7 @@ test("a function has all the time it needs, is asked once at a time, and a clien
   const other = connect(t, server.url, { token: () => token() });
   const subscription = client.subscribe({ kind: "news" });
   await until(() => waiting.length === 2);
-  await new Promise((resolve) => setTimeout(resolve, 60)); // more than it may take to connect
+  await new Promise((resolve) => setTimeout(resolve, 60)); // longer than it may take to connect
   for (let n = 0; n < 3; n++) target.dispatchEvent(new Event("online"));
   other.close();
   assert.deepEqual([waiting.length, client.errors, server.arrivals.length], [2, [], 0]);
@@ -134,13 +134,13 @@ test("a function has all the time it needs, is asked once at a time, and a clien
   assert.deepEqual([tokens(server), server.arrivals.length, other.errors], [["late"], 1, []]);
 });
 
-test("tokens that no header can carry are refused at once", () => {
+test("tokens that a header cannot carry are refused at once", () => {
   for (const token of ["", "a b", "a\r\nb", "é", {}, []]) {
     assert.throws(() => new WSClient("ws://127.0.0.1:1/ws", { WebSocket, token }), /visible ASCII characters/);
   }
 });
 
-test("a token is renewed before it ends, however many attempts that takes, and nothing is missed", async (t) => {
+test("a token is renewed before it ends, with several attempts if necessary, and without a gap", async (t) => {
   t.mock.method(Math, "random", () => 0);
   const renewals = [{ ret: "ok" }, { err: "no", code: "not-authenticated" }, { ret: "ok" }];
   const server = await scripted(t, async (socket, next) => {
@@ -167,7 +167,7 @@ test("a token is renewed before it ends, however many attempts that takes, and n
   assert.deepEqual([subscription.gaps, server.arrivals.length], [0, 1]);
 });
 
-test("with a text nothing is renewed; the client tells that the token ends", async (t) => {
+test("a token that is a text is not renewed; the client emits expiring", async (t) => {
   const server = await scripted(t, takeTokens((socket, { pat }) => pat?.kind === "news" && socket.send('{"evt":"expiring","seconds":0}')));
   const client = connect(t, server.url, { token: "fixed" });
   const told = record(client, "expiring");
@@ -177,7 +177,7 @@ test("with a text nothing is renewed; the client tells that the token ends", asy
   assert.deepEqual([told, tokens(server)], [[0], ["fixed"]]);
 });
 
-test("events: the token is a header and never in the address; a stream takes the place of one whose token ends", async (t) => {
+test("an event stream has the token in a header, and is replaced before its token ends", async (t) => {
   t.mock.method(Math, "random", () => 0);
   const server = await scripted(t, takeTokens());
   const seen = [];
@@ -197,7 +197,7 @@ test("events: the token is a header and never in the address; a stream takes the
   assert.deepEqual(client.errors, []);
 });
 
-test("a WebSocket that takes the place of events has shown its token before", async (t) => {
+test("a WebSocket that replaces an event stream authenticates first", async (t) => {
   const server = await scripted(t, takeTokens());
   serveEvents(server);
   const client = connect(t, server.url, { token: issuer(), webSocketRetry: 50 });
@@ -219,7 +219,7 @@ function signed(sub, seconds) {
 }
 
 for (const transport of ["websocket", "sse"]) {
-  test(`over ${transport} a real server takes tokens, and fresh ones where the old ones end or have ended`, async (t) => {
+  test(`over ${transport} a real server accepts tokens, and fresh ones before and after the old ones end`, async (t) => {
     process.env.REALIZEHIT_JWT_SECRET = SECRET;
     t.after(() => delete process.env.REALIZEHIT_JWT_SECRET);
     const words = ["--jwt-algorithm", "HS256", "--jwt-claim", "user=sub", "--jwt-leeway", "0", "--expiry-warning"];
@@ -250,7 +250,7 @@ for (const transport of ["websocket", "sse"]) {
   });
 }
 
-test("a laptop that slept finds its token ended", async (t) => {
+test("after sleep the client renews a token that has ended", async (t) => {
   let opened;
   const server = await scripted(t, takeTokens((socket) => (opened = socket)), takeTokens());
   const target = new EventTarget();

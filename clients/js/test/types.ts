@@ -1,6 +1,6 @@
-// What a TypeScript program sees, checked against the generated declarations by `npm run check`; it is never run.
+// The types that a TypeScript program sees. `npm run check` compiles it; it is never run.
 import { APIClient, RealizehitError, Subscription, WSClient } from "realizehit";
-import { channel, PatternError } from "realizehit/pattern";
+import { channel, id, PatternError } from "realizehit/pattern";
 import { WSClient as ByPath } from "../realizehit.js";
 import { WSClient as ByFolder } from "../lib/cjs/realizehit.js";
 
@@ -62,7 +62,7 @@ async function publish(): Promise<number> {
   return nodes;
 }
 
-const text: string = channel({ kind: "news", n: 1n }, { wildcard: true });
+const text: string = channel({ kind: "news", n: 1n }, { wildcard: true }) + id({ kind: "news", n: 1n });
 const errors: Error[] = [new RealizehitError("no", "forbidden", 403), new PatternError("no")];
 
 // @ts-expect-error there is no such event

@@ -36,7 +36,7 @@ async function subscribed(t, transport, ...patterns) {
 }
 
 for (const transport of ["websocket", "sse"]) {
-  test(`over ${transport} a message of a wildcard has its concrete pattern, one without a wildcard its own`, async (t) => {
+  test(`over ${transport} a message of a wildcard has its concrete pattern, any other message that of its subscription`, async (t) => {
     const exact = { kind: "stock", price: 3 };
     const { server, subscriptions, send } = await subscribed(t, transport, { kind: "stock", symbol: "*", "*": "*" }, exact);
     const sent = transport === "sse" ? server.streams[0].patterns : server.actions.map(({ pat }) => pat);
@@ -119,6 +119,16 @@ for (const code of ["too-many-shapes", "wildcard-unsupported"]) {
     assert.deepEqual([wild.state, client.subscriptions, server.actions.length], ["unsubscribed", [other], 2]);
   });
 }
+
+test("messages are collected from the call of messages() on", async (t) => {
+  const { subscriptions: [wild], send } = await subscribed(t, "websocket", { kind: "*" });
+  const messages = wild.messages();
+  for (const kind of ["x", "y"]) send(`a@c=kind:${kind}`, "1");
+  await until(() => wild.payloads === 2);
+  assert.deepEqual((await messages.next()).value.pattern, { kind: "x" });
+  assert.deepEqual((await messages.next()).value.pattern, { kind: "y" });
+  await messages.return();
+});
 
 test("a loop over messages ends with the subscription, and a slow one loses the oldest", async (t) => {
   const server = await scripted(t, async (socket, next) => {

@@ -5,7 +5,7 @@ const WIDTH = 600; // of the drawing's own units; it is stretched to its place
 const HEIGHT = 100;
 const SVG = "http://www.w3.org/2000/svg";
 
-/** Return the smallest of 1, 2, 5, 10, 20 … that is not below a value. */
+/** Return the smallest of 1, 2, 5, 10, 20 … that is at least a value. */
 function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
@@ -69,7 +69,7 @@ export class Chart {
     parent.append(card);
   }
 
-  /** Add a value, null for none, with a note that stands beside it. */
+  /** Add a value, or null if there is none, with a note beside it. */
   push(value, note = "") {
     const time = performance.now();
     this.#samples.push({ time, value });

@@ -1,4 +1,4 @@
-// The console: subscribes, publishes, and shows what the nodes tell of themselves.
+// The console: subscribes, publishes, and shows the figures of the nodes.
 
 import { APIClient, WSClient } from "../realizehit.js";
 import { Audience } from "./audience.js";
@@ -33,7 +33,7 @@ showTheme();
 
 // ---- the connection
 
-// Payloads stay text: what is shown is what was published, number for number.
+// Payloads stay text, so that they are shown as they were published, with all digits of a number.
 const client = new WSClient("ws", { parse: (text) => text, backoffCap: 5000 });
 const feed = new Feed();
 
@@ -66,11 +66,11 @@ function keep() {
 }
 
 function subscribe(pattern) {
-  fail("subscribe-error", "", $("pattern-text")); // it is about an earlier one
+  fail("subscribe-error", "", $("pattern-text")); // it is about an earlier pattern
   const name = patternText(pattern);
   const key = name.split(",").sort().join();
   const before = subscribed.get(key)?.subscription;
-  if (before && !before.unsubscribing()) return; // one that is ending makes room for another
+  if (before && !before.unsubscribing()) return; // a subscription that is ending can be replaced
   const subscription = client.subscribe(pattern);
   const colour = nextColour++ % COLOURS;
   const row = document.createElement("li");
@@ -104,7 +104,7 @@ function subscribe(pattern) {
     const others = [...$("subscriptions").querySelectorAll("button")];
     (others[others.indexOf(button) + 1] ?? others[others.indexOf(button) - 1] ?? firstInput()).focus();
     subscription.unsubscribe();
-    if (subscription === figures) watchFigures(); // the charts share it, and need it still
+    if (subscription === figures) watchFigures(); // the charts use the same subscription
   });
   subscribed.set(key, { subscription, show });
   $("subscriptions").append(row);
@@ -143,7 +143,7 @@ const byText = () => $("subscribe").elements.mode.value === "text";
 const firstInput = () => (byText() ? $("pattern-text") : $("filters").querySelector("input"));
 
 function readFilters() {
-  const pattern = Object.create(null); // no key has a meaning of its own, such as __proto__
+  const pattern = Object.create(null); // no key is special, such as __proto__
   for (const row of $("filters").children) {
     const [key, value] = [...row.querySelectorAll("input")].map((input) => input.value.trim());
     if (!key && !value) continue;
@@ -155,7 +155,7 @@ function readFilters() {
   return pattern;
 }
 
-/** What is written one way is kept when the way is changed. */
+/** Switch between filters and text, and keep what was written. */
 function changeMode() {
   $("by-filters").hidden = byText();
   $("by-text").hidden = !byText();
@@ -168,7 +168,7 @@ function changeMode() {
       for (const [key, value] of filters) addFilter(key, value);
     }
   } catch {
-    // It is not finished yet.
+    // The pattern is not complete yet.
   }
 }
 for (const radio of $("subscribe").elements.mode) radio.addEventListener("change", changeMode);
@@ -203,8 +203,8 @@ function checkPattern() {
 }
 const checkPayload = () => fail("payload-error", problemOf($("payload").value), $("payload"));
 
-// What is wrong is said when publishing, and taken back while it is put right. Not when the field loses the focus: a text that
-// comes or goes between the pressing and the releasing of the mouse moves the button away from the click.
+// An error is shown when publishing, and removed while the field is corrected, but not when the field loses the focus: a text
+// that appears or disappears between the press and the release of the mouse button moves the button away from the click.
 $("publish-pattern").addEventListener("input", () => {
   if ($("publish-pattern").matches("[aria-invalid=true]")) checkPattern();
 });
@@ -216,7 +216,7 @@ let published = 0; // how often it was asked for
 $("publish").addEventListener("submit", async (event) => {
   event.preventDefault();
   const answer = $("answer");
-  answer.textContent = ""; // what stands there is about an earlier one
+  answer.textContent = ""; // it is about an earlier publication
   const pattern = checkPattern();
   checkPayload();
   const wrong = $("publish").querySelector("[aria-invalid=true]");
@@ -226,13 +226,13 @@ $("publish").addEventListener("submit", async (event) => {
   }
   const number = ++published;
   const show = (kind, text) => {
-    if (number !== published) return; // a later one has an answer of its own
+    if (number !== published) return; // a later publication has its own answer
     answer.className = `answer ${kind}`;
     answer.textContent = text;
   };
   const began = performance.now();
   try {
-    // The payload goes as the text that it is: JavaScript would round large numbers.
+    // The payload is sent as the text that was written: JavaScript would round large numbers.
     const body = `{"pattern":${JSON.stringify(pattern)},"payload":${$("payload").value}}`;
     const publisher = new APIClient(new URL(api, location.href), {
       fetch: (url, request) => fetch(url, { ...request, body }),

@@ -1,4 +1,4 @@
-// The payloads that arrived: a list that is bounded, can be held still, and is told to screen readers now and then.
+// The list of payloads: it is bounded, can be paused, and is announced to screen readers now and then.
 
 import { pretty } from "./json.js";
 
@@ -75,7 +75,7 @@ export class Feed {
   #move() {
     const entries = this.#waiting.map(item).reverse();
     this.#waiting = [];
-    // Whoever has scrolled down to read keeps the place.
+    // A reader who has scrolled down keeps the place.
     const before = this.#list.scrollHeight;
     const reading = this.#list.scrollTop > 4;
     this.#list.prepend(...entries);

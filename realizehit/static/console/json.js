@@ -1,9 +1,9 @@
-// Patterns and JSON as text: read, written and shown.
+// Reads, writes and shows patterns and JSON as text.
 
 const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
 const LONGEST = 20_000; // characters of a payload that are shown; the rest is cut
-const DEEPEST = 32; // levels that are laid out: indentation and the browser's work grow with the depth
-const MOST_TOKENS = 2_000; // tokens that are laid out: each of them may be an element of the page
+const DEEPEST = 32; // levels that are formatted: indentation and the browser's work grow with the depth
+const MOST_TOKENS = 2_000; // tokens that are formatted: each of them may become an element of the page
 
 /** Return what is wrong with a JSON text, or an empty text. */
 export function problemOf(text) {
@@ -19,7 +19,7 @@ export function problemOf(text) {
 /**
  * Read a pattern: JSON, or `kind=news,channel=CNN` with `%2C`, `%3D` and `%25` for the separators. `**` is short for `*=*`.
  *
- * @throws {Error} whose message says what is wrong.
+ * @throws {Error} its message says what is wrong.
  */
 export function readPattern(text) {
   if (!text.trim()) throw new Error("write a pattern, such as kind=news,channel=CNN");
@@ -28,7 +28,7 @@ export function readPattern(text) {
     if (problem) throw new Error(`the pattern is not JSON: ${problem}`);
     return JSON.parse(text);
   }
-  const pattern = Object.create(null); // no key has a meaning of its own, such as __proto__
+  const pattern = Object.create(null); // no key is special, such as __proto__
   for (const part of text.split(",")) {
     const pair = part.trim() === "**" ? "*=*" : part;
     const at = pair.indexOf("=");
@@ -72,9 +72,9 @@ function depthOf(tokens) {
 }
 
 /**
- * Lay out a JSON text, token by token: numbers stay as they were written, whatever their size.
+ * Format a JSON text, token by token: numbers of any size stay as they were written.
  *
- * A text that is long, deep or has many tokens is shown as it came.
+ * A text that is long, deep or has many tokens is not formatted.
  *
  * @returns {DocumentFragment} with a `span` for each token that has a colour.
  */

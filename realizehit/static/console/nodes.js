@@ -1,4 +1,4 @@
-// What the nodes tell of themselves: each in its row, all of them together in the charts and the busiest channels.
+// The figures of the nodes: one row for each, and the charts and the busiest channels for all of them.
 
 import { patternOf, patternText } from "./json.js";
 
@@ -57,7 +57,7 @@ export class Nodes {
     if (isNew) this.#draw();
   }
 
-  /** Say that there are no figures. */
+  /** Show that there are no figures. */
   fail(error) {
     $("#nodes-empty").textContent = `No figures: ${error.message}`;
   }
@@ -129,7 +129,7 @@ export class Nodes {
     for (const node of nodes) {
       for (const { channel, subscribers, rate } of node.busiest) {
         const known = channels.get(channel) ?? { subscribers: 0, rate: 0 };
-        // Each node that has a subscriber gets each message: their rates are the same ones.
+        // Each node with a subscriber gets each message, so their rates are equal and not added.
         channels.set(channel, { subscribers: known.subscribers + subscribers, rate: Math.max(known.rate, rate) });
       }
     }
@@ -147,7 +147,7 @@ export class Nodes {
       button.className = "link mono";
       button.dataset.channel = channel;
       button.title = "Subscribe to it";
-      // A long one breaks between its filters.
+      // A long channel may break between its filters.
       patternText(pattern).split(/(?<=,)/).forEach((filter, at) => button.append(...(at ? [document.createElement("wbr"), filter] : [filter])));
       button.addEventListener("click", () => this.#subscribe(pattern));
       name.append(button);

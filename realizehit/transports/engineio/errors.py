@@ -1,4 +1,4 @@
-"""Why an Engine.IO request cannot be served, in the words of the reference server.
+"""Why an Engine.IO request is refused, with the codes and texts of the reference server.
 
 Source: the Engine.IO server's ``errors`` and ``errorMessages``.
 """
@@ -12,7 +12,7 @@ import orjson
 
 
 class EngineIOError(IntEnum):
-    """The code of an answer with status 400."""
+    """The code in a response with status 400."""
 
     UNKNOWN_TRANSPORT = 0
     UNKNOWN_SID = 1
@@ -22,7 +22,7 @@ class EngineIOError(IntEnum):
     UNSUPPORTED_PROTOCOL_VERSION = 5
 
     def body(self, detail: str = "") -> bytes:
-        """Return the JSON of the answer."""
+        """Return the JSON of the response."""
         message = _MESSAGES[self] + (f": {detail}" if detail else "")
         return orjson.dumps({"code": self.value, "message": message})
 
@@ -42,7 +42,7 @@ class Refused(Exception):
 
     Args:
         error: which of the errors.
-        detail: what was wrong, for a person.
+        detail: what was wrong, for humans.
     """
 
     def __init__(self, error: EngineIOError, detail: str = "") -> None:
@@ -52,5 +52,5 @@ class Refused(Exception):
 
     @property
     def body(self) -> bytes:
-        """The JSON of the answer."""
+        """The JSON of the response."""
         return self.error.body(self.detail)

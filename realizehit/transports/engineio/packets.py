@@ -1,7 +1,7 @@
-"""The words of Engine.IO: packets, and the payloads in which long-polling carries several of them.
+"""The packets of Engine.IO, and the payloads in which long-polling carries several of them.
 
-Text in, values out; nothing here knows a socket. The messages that the server sends are framed by the engine; here are
-the packets around them, and all that clients send.
+Only parsing and building, without I/O. The engine frames the messages that the server sends; this module has all other
+packets of the server, and all packets of clients.
 
 Source: the Engine.IO protocol, revisions 3 and 4.
 """
@@ -21,7 +21,7 @@ PONG: Final = b"3"
 MESSAGE: Final = b"4"
 UPGRADE: Final = b"5"
 NOOP: Final = b"6"
-BASE64: Final = b"b"  # how polling, and a WebSocket without binary frames, carries a binary message
+BASE64: Final = b"b"  # a binary message in polling, or in a WebSocket without binary frames
 
 PROBE: Final = b"probe"
 
@@ -32,7 +32,7 @@ _MAX_DIGITS: Final = 10  # of a packet's length in a payload of revision 3
 
 
 class PayloadError(ValueError):
-    """A polling payload cannot be taken apart."""
+    """A polling payload is malformed."""
 
 
 def open_packet(
@@ -41,10 +41,10 @@ def open_packet(
     """Build the first packet of a session.
 
     Args:
-        sid: the session's name.
-        upgrades: transports that the client may go on with.
+        sid: the session's id.
+        upgrades: transports to which the client may upgrade.
         ping_interval: seconds between heartbeats.
-        ping_timeout: seconds that the other side may be silent after that.
+        ping_timeout: seconds to wait for the answer to a heartbeat.
         max_payload: bytes that a polling request's body may have.
     """
     return OPEN + orjson.dumps(
@@ -71,12 +71,12 @@ def join(packets: Iterable[bytes], revision: int) -> bytes:
 
 
 def body(payload: bytes, revision: int) -> bytes:
-    """Return a payload that the engine built as the body of a response: nothing ends the last packet."""
+    """Return a payload of the engine as the body of a response, without the separator behind the last packet."""
     return payload.removesuffix(_SEPARATOR) if revision == 4 else payload
 
 
 def split_own(payload: bytes, revision: int) -> Iterator[bytes]:
-    """Take apart a payload that the engine built."""
+    """Split a payload that the engine built into its packets."""
     if revision == 4:
         yield from payload.split(_SEPARATOR)[:-1]
         return
@@ -88,10 +88,10 @@ def split_own(payload: bytes, revision: int) -> Iterator[bytes]:
 
 
 def split(payload: bytes, revision: int) -> list[bytes]:
-    """Take apart a payload that a client sent.
+    """Split a payload that a client sent into its packets.
 
     Raises:
-        PayloadError: it is no such payload; the text says what is wrong.
+        PayloadError: the payload is malformed; the text says what is wrong.
     """
     try:
         text = payload.decode()
@@ -101,7 +101,7 @@ def split(payload: bytes, revision: int) -> list[bytes]:
         raise PayloadError("the payload is empty")
     if revision == 4:
         return [part.encode() for part in text.split("\x1e")]
-    # Lengths count units of UTF-16, as JavaScript's strings do; a wide copy has them as pairs of bytes.
+    # Lengths count UTF-16 units, as in JavaScript's strings; each is two bytes of this copy.
     wide = text.encode("utf-16-le")
     packets = []
     start = 0
@@ -109,7 +109,7 @@ def split(payload: bytes, revision: int) -> list[bytes]:
         colon = _colon(wide, start)
         digits = wide[start:colon].decode("utf-16-le", "replace")
         if not digits.isascii() or not digits.isdecimal():
-            raise PayloadError(f"a packet's length is no number: {digits[:_MAX_DIGITS]!r}")
+            raise PayloadError(f"a packet's length is not a number: {digits[:_MAX_DIGITS]!r}")
         start = colon + 2 + 2 * int(digits)
         if start > len(wide):
             raise PayloadError("a packet is shorter than its length says")
@@ -129,7 +129,7 @@ def _colon(wide: bytes, start: int) -> int:
 
 
 def _encoded(packet: str) -> bytes:
-    """Return a packet's UTF-8, which clients of engine.io-parser 1.x have put into the text a second time."""
+    """Return a packet as UTF-8; clients with engine.io-parser 1.x encode it twice."""
     data = packet.encode()
     if not packet.isascii():
         try:
@@ -137,6 +137,6 @@ def _encoded(packet: str) -> bytes:
             once.decode()
         except UnicodeError:
             return data
-        # Text of another client looks like this only where it was garbled on purpose.
+        # Text of other clients looks like this only if it was garbled deliberately.
         return once
     return data

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of pattern.js, 39f619c29124757f */
+/*! realizehit 0.1.0, MIT; made of pattern.js, f6e48c1e1b9a2524 */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -20,6 +20,7 @@ var stdin_exports = {};
 __export(stdin_exports, {
   PatternError: () => PatternError,
   channel: () => channel,
+  id: () => id,
   matches: () => matches,
   project: () => project,
   shape: () => shape
@@ -29,6 +30,7 @@ const MAX_FILTERS = 16;
 const MAX_KEY = 64;
 const MAX_VALUE = 256;
 const MAX_CHANNEL = 1024;
+const ROTATIONS = [[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]];
 const is64Bit = (value) => value >= -BigInt("9223372036854775808") && value < BigInt("18446744073709551616");
 class PatternError extends Error {
   /**
@@ -41,7 +43,7 @@ class PatternError extends Error {
     this.code = code;
   }
 }
-const shown = (value) => {
+const quoted = (value) => {
   const text = typeof value === "string" ? JSON.stringify(value) : String(value);
   return text.length > 40 ? `${text.slice(0, 40)}…` : text;
 };
@@ -51,21 +53,21 @@ const encoded = (text, what, most) => {
   try {
     result = encodeURIComponent(text);
   } catch (e) {
-    throw new PatternError(`${what} ${shown(text)} holds a lone surrogate`);
+    throw new PatternError(`${what} ${quoted(text)} holds a lone surrogate`);
   }
   result = result.replace(/[!*'()]/g, (each) => `%${each.charCodeAt(0).toString(16).toUpperCase()}`);
-  if (result.length > most) throw new PatternError(`${what} ${shown(text)} has ${result.length} bytes, at most ${most}`);
+  if (result.length > most) throw new PatternError(`${what} ${quoted(text)} has ${result.length} bytes, at most ${most}`);
   return result;
 };
 const textOf = (key, value) => {
   if (typeof value === "string") return value;
   if (typeof value === "boolean" || typeof value === "number" && Number.isFinite(value)) return String(value);
   if (typeof value === "bigint") return String(is64Bit(value) ? value : Number(value));
-  throw new PatternError(`the value of ${shown(key)} is ${shown(value)}; a value is a text, a finite number, true or false`);
+  throw new PatternError(`the value of ${quoted(key)} is ${quoted(value)}; a value is a text, a finite number, true or false`);
 };
 function channel(pattern, { wildcard = false } = {}) {
   if (typeof pattern !== "object" || pattern === null || Array.isArray(pattern)) {
-    throw new PatternError(`a pattern is an object of filters, not ${shown(pattern)}`);
+    throw new PatternError(`a pattern is an object of filters, not ${quoted(pattern)}`);
   }
   const filters = Object.entries(pattern);
   if (!filters.length) throw new PatternError("the pattern is empty");
@@ -75,16 +77,42 @@ function channel(pattern, { wildcard = false } = {}) {
   const parts = filters.map(([key, value]) => {
     const any = value === "*";
     if (key === "*" && !any) throw new PatternError('the key "*" takes only the value "*"');
-    if (any && !wildcard) throw new PatternError(`the filter ${shown(key)} is the reserved "*"`, "wildcard-unsupported");
+    if (any && !wildcard) throw new PatternError(`the filter ${quoted(key)} is the reserved "*"`, "wildcard-unsupported");
     return [
       key === "*" ? key : encoded(key, "the key", MAX_KEY),
-      any ? "*" : encoded(textOf(key, value), `the value of ${shown(key)}`, MAX_VALUE)
+      any ? "*" : encoded(textOf(key, value), `the value of ${quoted(key)}`, MAX_VALUE)
     ];
   });
   parts.sort(([one], [other]) => one < other ? -1 : 1);
   const text = parts.map((part) => part.join(":")).join("|");
   if (text.length > MAX_CHANNEL) throw new PatternError(`the channel has ${text.length} bytes, at most ${MAX_CHANNEL}`);
   return text;
+}
+const md5 = (text) => {
+  const length = ((text.length + 8 >> 6) + 1) * 16;
+  const words = new Uint32Array(length);
+  for (let at = 0; at < text.length; at++) words[at >> 2] |= text.charCodeAt(at) << (at & 3) * 8;
+  words[text.length >> 2] |= 128 << (text.length & 3) * 8;
+  words[length - 2] = text.length * 8;
+  const state = [1732584193, 4023233417, 2562383102, 271733878];
+  for (let block = 0; block < length; block += 16) {
+    let [a, b, c, d] = state;
+    for (let step = 0; step < 64; step++) {
+      const round = step >> 4;
+      const mixed = [b & c | ~b & d, b & d | c & ~d, b ^ c ^ d, c ^ (b | ~d)][round];
+      const word = words[block + ([1, 5, 3, 7][round] * step + [0, 1, 5, 0][round] & 15)];
+      const sum = a + mixed + word + Math.floor(Math.abs(Math.sin(step + 1)) * 2 ** 32) | 0;
+      const shift = ROTATIONS[round][step & 3];
+      [a, d, c, b] = [d, c, b, b + (sum << shift | sum >>> 32 - shift) | 0];
+    }
+    [a, b, c, d].forEach((value, at) => state[at] = state[at] + value | 0);
+  }
+  const bytes = new Uint8Array(16);
+  state.forEach((value, at) => new DataView(bytes.buffer).setInt32(at * 4, value, true));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+};
+function id(pattern) {
+  return md5(channel(pattern, { wildcard: true })).slice(0, 8);
 }
 const RESERVED_KEY = "realizehit";
 const split = (text) => text.split("|").map((filter) => {

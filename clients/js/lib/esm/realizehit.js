@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 01cd7a14573f5126 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 2df888b701fb42a4 */
 var __defProp = Object.defineProperty;
 var __typeError = (msg) => {
   throw TypeError(msg);
@@ -18,7 +18,7 @@ var __privateWrapper = (obj, member, setter, getter) => ({
     return __privateGet(obj, member, getter);
   }
 });
-var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, until_fn, wake_fn, _base, _cap, _attempts, _requests, _abort, _token, _count, _delay, _failure, _EventStreamConnection_instances, read_fn, event_fn, confirm_fn, _socket, _closed, _WebSocketConnection_instances, open_fn, _sse, _backoff, _wanted, _inForce, _turn, _requests2, _lastId, _connection, _next, _isOpen, _openedAt, _heardAt, _failures, _hasDelay, _ended, _flush, _timer, _renewal, _token2, _listeners, _WSClient_instances, ask_fn, sendTurn_fn, act_fn, request_fn, forget_fn, interrupt_fn, renew_fn, connect_fn, connectLater_fn, openStream_fn, replaceStream_fn, retryWebSocket_fn, reply_fn, watch_fn, ping_fn, wake_fn2, reset_fn, end_fn, _url, _key, _fetch;
+var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, read_fn, until_fn, wake_fn, _base, _cap, _attempts, _requests, _abort, _token, _count, _delay, _failure, _EventStreamConnection_instances, read_fn2, event_fn, confirm_fn, _socket, _closed, _WebSocketConnection_instances, open_fn, _sse, _backoff, _wanted, _inForce, _turn, _requests2, _lastId, _connection, _next, _isOpen, _openedAt, _heardAt, _failures, _hasDelay, _ended, _flush, _timer, _renewal, _token2, _listeners, _WSClient_instances, ask_fn, sendTurn_fn, act_fn, request_fn, forget_fn, interrupt_fn, renew_fn, connect_fn, connectLater_fn, openStream_fn, replaceStream_fn, retryWebSocket_fn, reply_fn, watch_fn, ping_fn, wake_fn2, reset_fn, end_fn, _url, _key, _fetch;
 class RealizehitError extends Error {
   /**
    * @param {string} message text for people.
@@ -138,7 +138,7 @@ class Subscription extends Emitter {
     /** @internal the id of its last `sub` or `unsub` */
     __publicField(this, "_request", "");
     __privateAdd(this, _client);
-    /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} */
+    /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} the loops over messages */
     __privateAdd(this, _readers, /* @__PURE__ */ new Set());
     /** @type {Error | undefined} why it ended, if nobody asked for that */
     __privateAdd(this, _error);
@@ -201,29 +201,14 @@ class Subscription extends Emitter {
    *
    * @returns {AsyncGenerator<ReceivedMessage<Payload>, void, void>} ends with the subscription; throws if the server ended that.
    */
-  async *messages() {
+  messages() {
     const reader = { queue: (
       /** @type {ReceivedMessage[]} */
       []
-    ), wake: (
-      /** @type {Function} */
-      (() => {
-      })
-    ) };
+    ), wake() {
+    } };
     __privateGet(this, _readers).add(reader);
-    try {
-      for (; ; ) {
-        while (reader.queue.length) yield (
-          /** @type {ReceivedMessage} */
-          reader.queue.shift()
-        );
-        if (__privateGet(this, _error)) throw __privateGet(this, _error);
-        if (this.unsubscribed() || this.unsubscribing()) return;
-        await new Promise((resolve) => reader.wake = resolve);
-      }
-    } finally {
-      __privateGet(this, _readers).delete(reader);
-    }
+    return __privateMethod(this, _Subscription_instances, read_fn).call(this, reader);
   }
   /** @internal @param {SubscriptionState} state */
   _setState(state) {
@@ -257,7 +242,9 @@ class Subscription extends Emitter {
     for (const { queue } of __privateGet(this, _readers)) {
       if (queue.push(message) !== maxsize + 1) continue;
       setTimeout(() => {
-        this.dropped += queue.splice(0, queue.length - maxsize).length;
+        const { length } = queue.splice(0, Math.max(queue.length - maxsize, 0));
+        this.dropped += length;
+        if (length) this._gap(0);
       });
     }
     __privateMethod(this, _Subscription_instances, wake_fn).call(this);
@@ -299,6 +286,21 @@ _readers = new WeakMap();
 _error = new WeakMap();
 _awaySince = new WeakMap();
 _Subscription_instances = new WeakSet();
+read_fn = async function* (reader) {
+  try {
+    for (; ; ) {
+      while (reader.queue.length) yield (
+        /** @type {ReceivedMessage} */
+        reader.queue.shift()
+      );
+      if (__privateGet(this, _error)) throw __privateGet(this, _error);
+      if (this.unsubscribed() || this.unsubscribing()) return;
+      await new Promise((resolve) => reader.wake = resolve);
+    }
+  } finally {
+    __privateGet(this, _readers).delete(reader);
+  }
+};
 /** @param {SubscriptionState[]} states @returns {Promise<void>} */
 until_fn = function(...states) {
   return new Promise((resolve) => {
@@ -436,7 +438,7 @@ class EventStreamConnection extends Connection {
       __privateWrapper(this, _count)._++;
     }
     __privateSet(this, _failure, new RealizehitError(`the connection to ${url} ended`));
-    __privateMethod(this, _EventStreamConnection_instances, read_fn).call(this, url).then(
+    __privateMethod(this, _EventStreamConnection_instances, read_fn2).call(this, url).then(
       () => client._lost(this, __privateGet(this, _failure), __privateGet(this, _delay)),
       (error) => error.status ? client._lost(this, error, __privateGet(this, _delay)) : this._failAfter(0, `: ${error}`)
     );
@@ -451,7 +453,7 @@ _count = new WeakMap();
 _delay = new WeakMap();
 _failure = new WeakMap();
 _EventStreamConnection_instances = new WeakSet();
-read_fn = async function(url) {
+read_fn2 = async function(url) {
   var _a, _b;
   const client = this._client;
   const { fetch } = client._options;
@@ -605,7 +607,7 @@ class WebSocketConnection extends Connection {
   _stop() {
     var _a;
     __privateSet(this, _closed, true);
-    (_a = __privateGet(this, _socket)) == null ? void 0 : _a.close();
+    (_a = __privateGet(this, _socket)) == null ? void 0 : _a.close(1e3);
   }
 }
 _socket = new WeakMap();

@@ -1,0 +1,1 @@
+"""The conformance kit of the clients: itself, and run for Python."""
