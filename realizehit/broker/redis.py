@@ -146,7 +146,7 @@ class RedisBus(Bus):
         )
         try:
             if listener is not None:
-                self._link = self._make_link(_Reports(self, listener))
+                self._link = self._make_link(listener)
                 await self._link.start()
             else:
                 with contextlib.suppress(BrokerUnavailable):  # merely away; the state was noted
@@ -163,9 +163,16 @@ class RedisBus(Bus):
             self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
 
     def _make_link(self, listener: BusListener) -> Link:
+        reports: BusListener = _Reports(self, listener)
         if self._max_shapes is not None:
-            listener = self._wildcards = Wildcards(listener)
-        link = Link(self._subscribe_address, listener, client_name=self._client_name, settings=self._link_settings)
+            reports = self._wildcards = Wildcards(reports)
+        link = Link(
+            self._subscribe_address,
+            reports,
+            client_name=self._client_name,
+            settings=self._link_settings,
+            deliver=listener.deliver,
+        )
         if self._max_shapes is not None and self._wildcards is not None:
             # Registered at the broker itself, also where a relay subscribes: it is one command in ten seconds.
             self._registrar = Registrar(
