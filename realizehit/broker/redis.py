@@ -146,7 +146,7 @@ class RedisBus(Bus):
         )
         try:
             if listener is not None:
-                self._link = self._make_link(_Reports(self, listener))
+                self._link = self._make_link(listener)
                 await self._link.start()
             else:
                 with contextlib.suppress(BrokerUnavailable):  # merely away; the state was noted
@@ -157,15 +157,22 @@ class RedisBus(Bus):
         if self._bridge is not None:
             self._bridge.start()
         if isinstance(self._address, SentinelAddress):
-            # Without this watch nobody would ever leave a demoted master.
+            # Without this watch the connections would stay at a demoted master.
             watch = partial(self._watch, self._address, self._pipeline)
             watching = keep_up(f"watching the sentinels of {self._address}", watch)
             self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
 
     def _make_link(self, listener: BusListener) -> Link:
+        reports: BusListener = _Reports(self, listener)
         if self._max_shapes is not None:
-            listener = self._wildcards = Wildcards(listener)
-        link = Link(self._subscribe_address, listener, client_name=self._client_name, settings=self._link_settings)
+            reports = self._wildcards = Wildcards(reports)
+        link = Link(
+            self._subscribe_address,
+            reports,
+            client_name=self._client_name,
+            settings=self._link_settings,
+            deliver=listener.deliver,
+        )
         if self._max_shapes is not None and self._wildcards is not None:
             # Registered at the broker itself, also where a relay subscribes: it is one command in ten seconds.
             self._registrar = Registrar(
@@ -177,8 +184,8 @@ class RedisBus(Bus):
     async def _watch(self, address: SentinelAddress, pipeline: Pipeline) -> None:
         """Leave a broker that is not the master any more.
 
-        A demoted one may be alive and answer: to subscribers it has nothing to say, and what is published there reaches
-        nobody. The subscriber connection cannot ask it, so the sentinels are asked.
+        A demoted master may be alive and answer. It sends subscribers nothing, and publications there reach no node.
+        The subscriber connection cannot notice that, so the sentinels are asked.
         """
         while True:
             place = await address.current()

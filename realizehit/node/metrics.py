@@ -163,7 +163,7 @@ class _ProjectionCollector(Collector):
 
 
 class _GateCollector(Collector):
-    """Shows who was refused."""
+    """Shows refusals."""
 
     def __init__(self, gate: Gate, engine_stats: Callable[[], dict[str, int]] | None) -> None:
         self._gate = gate

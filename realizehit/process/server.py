@@ -128,7 +128,7 @@ class Node:
             burst_total=BURSTS * settings.max_batch_bytes,
             max_message=settings.max_message_bytes,
             input_rate=settings.max_actions,
-            input_burst=2 * settings.max_subscriptions,  # who comes back asks for all of it at once
+            input_burst=2 * settings.max_subscriptions,  # a client that reconnects subscribes to everything at once
             input_strikes=STRIKES,
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,

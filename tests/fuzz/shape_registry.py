@@ -89,6 +89,8 @@ def bulk(text: bytes) -> bytes:
 
 def one(data: bytes) -> None:
     """Take a case as lines: those before the first empty one are the registry's members, the others are news."""
+    if b"bridge" in data:
+        return  # the news of a bridge has other rules
     before, _, after = data[:4096].partition(b"\n\n")
     members = list(dict.fromkeys(line for line in before.split(b"\n") if line))
     news = after.split(b"\n") if after else []

@@ -180,6 +180,29 @@ async def test_a_bridge_without_the_rights_says_which_it_needs(
     assert "secret" not in caplog.text
 
 
+@pytest.mark.slow
+async def test_after_a_bridge_died_alone_the_publishers_project_again(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realizehit.broker.redis.Registrar", partial(Registrar, renew_interval=0.2))
+    async with serve(Settings(port=0, redis=valkey.url)) as node, client(node.ws_url) as ws:
+        await act(ws, "sub", NEWS)
+        bridge = Bridge(Address(valkey.url))
+        bridge.start()
+        await eventually(lambda: bridge.runs)
+        assert (await node.bus.publish(Publication(CHANNEL, b"1"))).nodes == 1  # the bridge, which projects it
+        assert (await payload(ws)).endswith("?1")
+        assert node.bus.projected.publications == 0
+        assert bridge._task is not None
+        bridge._task.cancel()
+        assert bridge._connection is not None
+        bridge._connection.drop("it dies")
+        assert orjson.loads(await payload(ws))["evt"] == "gap"
+        assert (await node.bus.publish(Publication(CHANNEL, b"2"))).nodes == 1  # the projection
+        assert node.bus.projected.publications == 1
+        assert (await payload(ws)).endswith("?2")
+
+
 async def test_a_bridge_that_ends_by_itself_is_followed_at_once_and_the_moment_between_is_told(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:

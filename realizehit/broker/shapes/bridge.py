@@ -183,7 +183,7 @@ class Bridge:
         return connection
 
     async def _renew(self, connection: CommandConnection) -> None:
-        """Become the bridge where there is none, renew the lease where this is it."""
+        """Take the lease if it is free, or renew it if this bridge holds it."""
         if self.runs:
             await self._forget_lapsed(connection)
         outcome = await self._hold(connection)
@@ -200,7 +200,7 @@ class Bridge:
         sent = connection.loop.time()
 
         def answered(reply: Any) -> None:
-            # Here and not in the task: the messages that follow in this read are to be projected already.
+            # Here and not in the task, since the messages that follow in this read must be projected already.
             if reply in (RUNS, TAKEN):
                 self._certain = sent
             if reply == TAKEN:

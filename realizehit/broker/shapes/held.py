@@ -41,7 +41,7 @@ class HeldProjections:
         self._waiting[projection.channel, projection.payload] += 1
 
     def came_by(self, channel: bytes, payload: bytes) -> None:
-        """Take a projection that somebody published: the bridge itself, or a publisher."""
+        """Take a projection that the bridge itself or a publisher published."""
         key = channel, payload
         if self._own[key] > 0:
             self._own[key] -= 1

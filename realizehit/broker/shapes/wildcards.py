@@ -118,7 +118,7 @@ class Wildcards(BusListener):
         if shape is not None and not shape.channels:
             del self._shapes[name]
             self._registrar.leave(name)
-            if shape.gap_since is not None:  # nobody is left to tell
+            if shape.gap_since is not None:  # no subscription is left
                 self._listener.restored(source_of(name), asyncio.get_running_loop().time() - shape.gap_since)
 
     # ---- what the link reports
