@@ -116,7 +116,12 @@ final class Commands
         $read = $command->read ?? 'callback';
         $decode = $this->decoding[$name] = $command->decode ?? false;
         $on = [
-            'gap' => static fn (Gap $gap) => self::write('gap', sub: $name, seconds: $gap->seconds, dropped: $gap->dropped ?: null),
+            'gap' => static fn (Gap $gap) => self::write(
+                'gap',
+                sub: $name,
+                seconds: $gap->seconds,
+                dropped: $gap->dropped ?: null,
+            ),
             'recovered' => static fn () => self::write('recovered', sub: $name),
             'error' => static fn ($error) => self::write('error', sub: $name, error: self::errorOf($error)),
         ];

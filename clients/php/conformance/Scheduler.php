@@ -38,6 +38,9 @@ final class Scheduler
             $write = [...$write, ...$writes];
             $seconds = min($seconds, max(0.0, $until - hrtime(true) / 1e9));
         }
+        // Another fiber may have closed a stream.
+        $read = array_filter($read, is_resource(...));
+        $write = array_filter($write, is_resource(...));
         $except = [];
         if (@stream_select($read, $write, $except, (int) $seconds, (int) (fmod($seconds, 1.0) * 1e6)) === false) {
             $read = [];

@@ -96,8 +96,8 @@ final class ApiClient
     {
         $publication = new Publication($pattern, $payload, $key);
         $headers = ['Idempotency-Key' => $key ?? self::newKey()];
-        return PublishResult::read($this->request('', $headers, self::written($publication)))
-            ?? throw new PublishUnclearException('the server answered with 200, and not as an API does');
+        $answer = $this->request('', $headers, self::written($publication));
+        return PublishResult::read($answer) ?? throw self::unclear('the answer is not that of an API');
     }
 
     /**
@@ -146,10 +146,10 @@ final class ApiClient
         } catch (RealizehitException $error) {
             return array_fill_keys(array_keys($batch), $error);
         }
-        $results = is_array($answer) && is_array($answer['results'] ?? null) ? array_values($answer['results']) : [];
+        $results = is_array($answer['results'] ?? null) ? array_values($answer['results']) : [];
         if (count($results) !== count($batch)) {
             $text = sprintf('the server answered %d messages with %d results', count($batch), count($results));
-            return array_fill_keys(array_keys($batch), new PublishUnclearException($text));
+            return array_fill_keys(array_keys($batch), self::unclear($text));
         }
         return array_combine(array_keys($batch), array_map(self::outcome(...), $results));
     }
@@ -160,16 +160,17 @@ final class ApiClient
             $text = is_string($result['detail'] ?? null) ? $result['detail'] : 'the server refused the message';
             return RealizehitException::fromServer($text, is_string($result['code'] ?? null) ? $result['code'] : '');
         }
-        return PublishResult::read($result) ?? new PublishUnclearException('the server gave a result that is not one');
+        return PublishResult::read($result) ?? self::unclear('the server gave a result that is not one');
     }
 
     /**
      * Send a request, again where that is safe, and return the decoded answer.
      *
      * @param array<string, string> $headers
+     * @return array<int|string, mixed>
      * @throws RealizehitException
      */
-    private function request(string $path, array $headers, string $body): mixed
+    private function request(string $path, array $headers, string $body): array
     {
         $headers['Content-Type'] = 'application/json';
         if ($this->key !== null) {
@@ -179,17 +180,24 @@ final class ApiClient
             $delay = $this->backoff->delay($try - 1);
             try {
                 $response = $this->sender->send('POST', $this->url . $path, $headers, $body);
-                if ($response->status === 200) {
-                    return json_decode($response->body, true);
+                $answer = $response->status === 200 ? json_decode($response->body, true) : null;
+                if (is_array($answer)) {
+                    return $answer;
                 }
                 $error = self::refusal($response);
                 $asked = self::retryAfter($response);
                 $delay = $asked ?? $delay;
-                $mayRepeat = $response->status === 429 || ($response->status === 503 && ($asked !== null || $this->retryUnclear));
+                $mayRepeat = match ($response->status) {
+                    429 => true,
+                    503 => $asked !== null || $this->retryUnclear,
+                    200 => $this->retryUnclear, // half an answer
+                    default => false,
+                };
             } catch (SendFailed $failed) {
+                $text = $failed->getMessage();
                 $error = $failed->wasSent
-                    ? new PublishUnclearException("it is not known whether it was published: {$failed->getMessage()}", '', null, $failed)
-                    : new UnavailableException("the server cannot be reached: {$failed->getMessage()}", 'unavailable', null, $failed);
+                    ? self::unclear($text, previous: $failed)
+                    : new UnavailableException("the server cannot be reached: $text", 'unavailable', null, $failed);
                 $mayRepeat = $failed->mayRepeat && (!$failed->wasSent || $this->retryUnclear);
             }
             if (!$mayRepeat || $try === self::TRIES || $delay > $this->timeout) {
@@ -217,14 +225,23 @@ final class ApiClient
         $code = is_string($problem['code'] ?? null) ? $problem['code'] : '';
         $text = is_string($problem['detail'] ?? null) ? $problem['detail'] : "the server answered with $response->status";
         $isUnclear = match ($response->status) {
-            500, 504 => true, // the server, or a proxy before it, failed after it had taken the request
+            200, 500, 504 => true, // the server, or a proxy before it, failed after it had taken the request
             502 => $code === '',
             503 => self::retryAfter($response) === null,
             default => false,
         };
         return $isUnclear
-            ? new PublishUnclearException("it is not known whether it was published: $text", $code, $response->status)
+            ? self::unclear($text, $code, $response->status)
             : RealizehitException::fromServer($text, $code, $response->status);
+    }
+
+    private static function unclear(
+        string $text,
+        string $code = '',
+        ?int $status = null,
+        ?\Throwable $previous = null,
+    ): PublishUnclearException {
+        return new PublishUnclearException("it is not known whether it was published: $text", $code, $status, $previous);
     }
 
     /** Return the seconds that `Retry-After` says; null if there is none. */
@@ -246,7 +263,8 @@ final class ApiClient
         try {
             return $publication->json($key);
         } catch (\JsonException $error) {
-            throw new BadRequestException("the payload cannot be written as JSON: {$error->getMessage()}", 'bad-json', null, $error);
+            $text = "the payload cannot be written as JSON: {$error->getMessage()}";
+            throw new BadRequestException($text, 'bad-json', null, $error);
         }
     }
 

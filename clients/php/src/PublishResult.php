@@ -13,7 +13,7 @@ final class PublishResult
      * @param string $id the label of the pattern on the wire.
      * @param int $nodes how many subscribed servers the broker reached. 0 means that nobody is subscribed.
      * @param string|null $at the position in the history; null where the server keeps none.
-     * @param bool|null $duplicate whether the message had been published before by the same key; null if the server does not tell.
+     * @param bool|null $duplicate whether it had been published before by the same key; null if the server does not tell.
      */
     public function __construct(
         public readonly string $id,

@@ -32,7 +32,8 @@ final class Psr18Sender implements Sender
         try {
             $response = $this->client->sendRequest($request);
             $retryAfter = $response->getHeaderLine('Retry-After');
-            return new Response($response->getStatusCode(), $retryAfter === '' ? null : $retryAfter, (string) $response->getBody());
+            $body = (string) $response->getBody();
+            return new Response($response->getStatusCode(), $retryAfter === '' ? null : $retryAfter, $body);
         } catch (RequestExceptionInterface $error) {
             throw new SendFailed($error->getMessage(), false, false, $error);
         } catch (ClientExceptionInterface | \RuntimeException $error) {
