@@ -70,7 +70,7 @@ final class FrameParserTest extends TestCase
             null,
         ];
         yield '6.1 empty fragments' => [$frame(0x01, '') . $frame(0x00, '') . $frame(0x80, ''), [''], null];
-        yield 'fragments of a binary message' => [$frame(0x02, "\xff") . $frame(0x80, "\xfe"), [[Frame::BINARY, "\xff\xfe"]], null];
+        yield '5 binary fragments' => [$frame(0x02, "\xff") . $frame(0x80, "\xfe"), [[Frame::BINARY, "\xff\xfe"]], null];
         // 6: UTF-8
         $greek = "\u{3ba}\u{1f79}\u{3c3}\u{3bc}\u{3b5}";
         yield '6.2 text in fragments of a byte' => [
@@ -81,11 +81,13 @@ final class FrameParserTest extends TestCase
         ];
         foreach (self::validTexts() as $text) {
             yield '6.5 valid ' . bin2hex($text) => [$frame(0x81, $text), [$text], null];
-            yield '6.5 valid in fragments ' . bin2hex($text) => [$frame(0x01, $text[0]) . $frame(0x80, substr($text, 1)), [$text], null];
+            $fragments = $frame(0x01, $text[0]) . $frame(0x80, substr($text, 1));
+            yield '6.5 valid in fragments ' . bin2hex($text) => [$fragments, [$text], null];
         }
         foreach (self::invalidTexts() as $text) {
             yield '6 invalid ' . bin2hex($text) => [$frame(0x81, $text), [], 1007];
-            yield '6 invalid in fragments ' . bin2hex($text) => [$frame(0x01, $text[0]) . $frame(0x80, substr($text, 1)), [], 1007];
+            $fragments = $frame(0x01, $text[0]) . $frame(0x80, substr($text, 1));
+            yield '6 invalid in fragments ' . bin2hex($text) => [$fragments, [], 1007];
         }
         // 9 and 10: sizes
         yield 'at the bound' => [$frame(0x81, str_repeat('x', self::MAX)), [str_repeat('x', self::MAX)], null];
@@ -166,7 +168,8 @@ final class FrameParserTest extends TestCase
         return [
             "\xf8\x88\x80\x80\x80", "\xfc\x84\x80\x80\x80\x80", "\xf7\xbf\xbf\xbf", "\xf4\x90\x80\x80", "\x80", "\xbf",
             "\x80\xbf", "\xc0 ", "\xc1\xbf", "\xc0\xaf", "\xe0\x80\xaf", "\xe0\x9f\xbf", "\xf0\x80\x80\xaf", "\xf0\x8f\xbf\xbf",
-            "\xed\xa0\x80", "\xed\xbf\xbf", "\xed\xa0\x80\xed\xb0\x80", "\xfe", "\xff", "\xce", "\xe2\x82", "\xf0\x9f\x98", "a\xe2\x28",
+            "\xed\xa0\x80", "\xed\xbf\xbf", "\xed\xa0\x80\xed\xb0\x80", "\xfe", "\xff", "\xce", "\xe2\x82", "\xf0\x9f\x98",
+            "a\xe2\x28",
             "\xce\xba\xed\xa0\x80edited",
         ];
     }

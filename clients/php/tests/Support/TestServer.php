@@ -23,6 +23,7 @@ abstract class TestServer implements Waiter
     /** Whether it accepts connections. */
     public bool $accepts = true;
 
+    private bool $isSecured = true;
     /** @var resource */
     private $listener;
 
@@ -54,7 +55,7 @@ abstract class TestServer implements Waiter
     /** Send bytes as they are. */
     public function raw(string $bytes): void
     {
-        fwrite($this->stream, $bytes);
+        @fwrite($this->stream, $bytes); // the client may have closed it
     }
 
     /** End the connection. */
@@ -82,6 +83,7 @@ abstract class TestServer implements Waiter
 
     private function step(): void
     {
+        $this->receive(); // what the old connection sent before the client made another one
         $stream = $this->accepts ? @stream_socket_accept($this->listener, 0) : false;
         if ($stream !== false) {
             stream_set_blocking($stream, false);
@@ -90,25 +92,27 @@ abstract class TestServer implements Waiter
             $this->accepted++;
             $this->isSecured = $this->tls === [];
             $this->begin();
+            $this->receive();
         }
-        if ($this->stream === null) {
-            return;
-        }
-        if (!$this->isSecured) {
+    }
+
+    private function receive(): void
+    {
+        if ($this->stream !== null && !$this->isSecured) {
             $done = @stream_socket_enable_crypto($this->stream, true, STREAM_CRYPTO_METHOD_TLS_SERVER);
             if ($done === false) {
                 $this->cut();
             }
             $this->isSecured = $done === true;
+        }
+        if ($this->stream === null || !$this->isSecured) {
             return;
         }
-        while (is_string($bytes = fread($this->stream, 65536)) && $bytes !== '') {
+        while (is_string($bytes = @fread($this->stream, 65536)) && $bytes !== '') {
             $this->input .= $bytes;
         }
         if ($this->input !== '') {
             $this->read();
         }
     }
-
-    private bool $isSecured = true;
 }
