@@ -22,12 +22,11 @@ final class Dialer {
     Dialer(WSClient.Builder options, Executor executor) {
         this.options = options;
         this.executor = executor;
-        this.http = options.http != null
-                ? options.http
-                : HttpClient.newBuilder()
-                        .followRedirects(HttpClient.Redirect.NEVER)
-                        .connectTimeout(options.openTimeout)
-                        .build();
+        HttpClient.Builder builder = HttpClient.newBuilder().connectTimeout(options.openTimeout);
+        options.http.accept(builder);
+        // What comes is handled on the thread that reads it, which never blocks. With another executor the library can lose
+        // the end of a connection that comes while a message is being handled, and then says nothing about it.
+        this.http = builder.executor(Runnable::run).build();
     }
 
     /** Returns a token; null if the client has none. It fails with a {@link TokenException}. */

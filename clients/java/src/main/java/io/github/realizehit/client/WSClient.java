@@ -120,7 +120,7 @@ public final class WSClient implements AutoCloseable {
         Duration backoffCap = Duration.ofSeconds(20);
         int queue = 1024;
         int maxMessage = 16 << 20;
-        HttpClient http;
+        Consumer<HttpClient.Builder> http = builder -> {};
         Runnable onConnected = () -> {};
         Consumer<DisconnectedException> onDisconnected = error -> {};
         Consumer<Duration> onExpiring = left -> {};
@@ -227,15 +227,15 @@ public final class WSClient implements AutoCloseable {
         }
 
         /**
-         * Sets the HTTP client that makes the handshake, for example one with a proxy or certificates of its own. It should
-         * not follow redirections, because they could take the token anywhere. The default heeds the system properties of
-         * proxies.
+         * Sets a function that configures the HTTP client which makes the handshake, for example with a proxy or certificates.
+         * The executor cannot be set. The client should not follow redirections, because they could take the token
+         * anywhere. Without this, the system properties of proxies are heeded.
          *
-         * @param given the client
+         * @param function gets the builder of the HTTP client
          * @return this
          */
-        public Builder httpClient(HttpClient given) {
-            http = given;
+        public Builder http(Consumer<HttpClient.Builder> function) {
+            http = Objects.requireNonNull(function, "function");
             return this;
         }
 
