@@ -254,7 +254,7 @@ class ScriptedServer:
             socket.close(int(answer["close"]), str(answer.get("reason", "")))
             return
         if "text" in answer:
-            socket.send(str(answer["text"]).replace("$id", str(action.get("id"))))
+            socket.send(str(answer["text"]).replace('"$id"', json.dumps(action.get("id"))))
             return
         if not answer:
             answer = {"ret": {"ping": "pong", "auth": "ok"}.get(act) or Pattern(action["pat"]).id}

@@ -21,6 +21,10 @@ def versions(root: Path) -> dict[str, str]:
         ],
         "CHANGELOG.md": changes[1].rstrip(",") if changes else "none",
     }
+    go = root / "clients" / "go" / "doc.go"
+    if go.is_file():
+        line = re.search(r'^const Version = "(.+)"$', go.read_text(encoding="utf-8"), re.MULTILINE)
+        found["clients/go/doc.go"] = line[1] if line else "none"
     source = root / "realizehit" / "__init__.py"
     if source.is_file():
         line = re.search(r'^__version__ = "(.+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)
