@@ -123,7 +123,7 @@ my %do = (
     },
     publish_many => sub ($command) {
         my $outcomes = $apis{ $command->{api} }->publish_many( $command->{messages} );
-        done( $command, outcomes => [ map { { result_fields($_) } } @{$outcomes} ] );
+        done( $command, outcomes => [ map { +{ result_fields($_) } } @{$outcomes} ] );
     },
     history => sub ($command) {
         my %range = map { $_ => $command->{$_} } grep { defined $command->{$_} } qw(since last);

@@ -30,7 +30,7 @@ sub new ( $class, $url, %options ) {
         _reject("there is no option $name") if !$OPTIONS{$name};
     }
     _reject('the address of the API is not of the form http://host:port/')
-        if $url !~ m{\A(https?)://[^/?\#\s]+(?:/[^?\#\s]*)?\z}i;
+        if $url !~ m{\Ahttps?://[^/?\#\s]+(?:/[^?\#\s]*)?\z}i;
     for my $name (qw(timeout backoff_base)) {
         _reject("the option $name is not a positive number")
             if defined $options{$name} && !( looks_like_number( $options{$name} ) && $options{$name} > 0 );
@@ -119,7 +119,7 @@ sub history ( $self, $pattern, %options ) {
     _reject('history needs either last or since') if !defined $name || defined $more;
     my $text  = Net::RealizeHit::JSON::encode( Net::RealizeHit::Pattern::values_of($pattern) );
     my $query = join q{&}, map {"$_->[0]=" . _uri( $_->[1] ) } [ pat => $text ], [ $name => $options{$name} ];
-    my $read  = $self->_request( 'GET', "history?$query", undef, {}, 1 );
+    my $read  = $self->_request( 'GET', "history?$query" );
     my $messages = ref $read eq 'HASH' ? $read->{messages} : undef;
     _unclear('the history is not understood') if ref $messages ne 'ARRAY';
     return [ map { { payload => $_->{payload}, position => $_->{at} } } grep { ref eq 'HASH' } @{$messages} ];
@@ -127,7 +127,7 @@ sub history ( $self, $pattern, %options ) {
 
 sub _publish ( $self, $message ) {
     my $key  = $message->{key} // _new_key();
-    my $read = $self->_request( 'POST', q{}, _body($message), { 'Idempotency-Key' => $key }, $self->{retry_unclear} );
+    my $read = $self->_request( 'POST', q{}, body => _body($message), key => $key );
     _unclear('the answer to a publication is not understood') if ref $read ne 'HASH';
     return _result($read);
 }
@@ -136,7 +136,7 @@ sub _publish ( $self, $message ) {
 sub _send_batch ( $self, $items, $places, $outcomes ) {
     my $body = '{"messages":[' . join( q{,}, @{$items} ) . ']}';
     my $error;
-    my $read = eval { $self->_request( 'POST', 'batch', $body, {}, $self->{retry_unclear} ) };
+    my $read = eval { $self->_request( 'POST', 'batch', body => $body ) };
     if ( !defined $read ) { $error = _as_error($@) }
     else {
         my $results = ref $read eq 'HASH' ? $read->{results} : undef;
@@ -191,10 +191,11 @@ sub _body ( $message, $key = undef ) {
 }
 
 # Sends a request until it is answered for good, and returns the answer, decoded.
-sub _request ( $self, $method, $path, $body, $headers, $may_repeat ) {
+sub _request ( $self, $method, $path, %more ) {
+    my $may_repeat = $method eq 'GET' || $self->{retry_unclear};
     my $delays = Net::RealizeHit::Backoff->new( $self->{backoff_base}, BACKOFF_CAP );
     for my $try ( 1 .. TRIES ) {
-        my ( $read, $error ) = $self->_try( $method, $path, $body, $headers );
+        my ( $read, $error ) = $self->_try( $method, $path, @more{qw(body key)} );
         return $read if !$error;
         my $asked = $error->retry_after;
         my $kind  = $error->name;
@@ -206,8 +207,9 @@ sub _request ( $self, $method, $path, $body, $headers, $may_repeat ) {
     return;
 }
 
-sub _try ( $self, $method, $path, $body, $headers ) {
-    my %request = ( headers => { %{ $self->{headers} }, %{$headers} } );
+sub _try ( $self, $method, $path, $body, $key ) {
+    my %request = ( headers => { %{ $self->{headers} } } );
+    $request{headers}{'Idempotency-Key'} = $key if defined $key;
     if ( defined $body ) {
         $request{content} = $body;
         $request{headers}{'Content-Type'} = 'application/json';

@@ -864,7 +864,7 @@ The error for which it has ended; C<undef> while it has not, and after C<close>.
 
 Does what can be done without waiting. With C<fh>, C<wants_write> and C<timeout> a client becomes part of another event loop:
 call C<process> when C<fh> can be read, when it can be written and C<wants_write> is true, and after C<timeout> seconds.
-All three change with each call. F<README.md> has an example with L<Mojo::IOLoop>.
+All three change with each call. F<eg/mojo.pl> does it with L<Mojo::IOLoop>.
 
 =head2 fh
 

@@ -295,6 +295,7 @@ sub _next_frame ($self) {
         return $self->_broken( 1009, 'a message of too many fragments' ) if !defined $payload && $@;
         return $payload if defined $payload;
     }
+    return;
 }
 
 # The length of the next frame with its head; undef if it is not known yet, or is an error.

@@ -77,6 +77,7 @@ sub text_of ($values) {
 
 # The filters of a channel; undef if it is not one.
 sub filters_of ($channel) {
+    return if $channel eq q{};
     my %filters;
     for my $part ( split /\|/, $channel, -1 ) {
         my ( $key, $value ) = $part =~ /\A([^:]+):([^:]+)\z/ or return;
