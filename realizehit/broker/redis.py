@@ -42,7 +42,8 @@ class _Reports(BusListener):
         self._listener.refused(channel, error)
 
     def state_changed(self, source: Source, state: BusState) -> None:
-        self._bus.take_state(state)
+        if source == BROKER:  # that a shape lapsed says nothing about the broker
+            self._bus.take_state(state)
         self._listener.state_changed(source, state)
 
     def restored(self, source: Source, seconds: float) -> None:

@@ -144,9 +144,12 @@ class Hub(BusListener):
                 answer(None, "")
                 return
             waiting = self._waiting[interest] = []
-        if outcome == _fanout.ADDED and self._engine.subscribers(key) == 1:
+        if outcome == _fanout.ADDED and (
+            self._engine.subscribers(key) == 1 or self.gaps.is_open(self._bus.source_of(interest))
+        ):
             # What still comes was sent to a subscription that has just been left: to the new one it would be the
-            # beginning of a stream with a hole behind it. Connections that subscribe meanwhile wait with it.
+            # beginning of a stream with a hole behind it. Connections that subscribe meanwhile wait with it. Those that
+            # were there before a gap are told of all of it, so nothing is owed to them before its end either.
             self._engine.hold(key, True)
         deadline = self._clock() + self._subscribe_timeout
         waiting.append(_Waiter(conn, answer, deadline))

@@ -172,6 +172,36 @@ async def test_what_the_broker_forgot_is_registered_again_and_told(valkey: Valke
         assert registrar.connects == 1
 
 
+async def test_a_shape_that_the_broker_lost_and_another_node_added_is_told_at_once(valkey: Valkey) -> None:
+    async with registrar_at(valkey.url) as (first, heard), registrar_at(valkey.url) as (second, others):
+        first.register(SHAPE)
+        await heard.until(1)
+        valkey.command("DEL", KEY)
+        second.register(SHAPE)
+        assert await others.until(1) == [("registered", SHAPE)]
+        kind, shape, seconds = (await heard.until(2))[1]
+        assert (kind, shape) == ("lapsed", SHAPE)
+        assert 0 < seconds < 20
+        first.register(OTHER)
+        second.register(OTHER)
+        assert (await heard.until(3))[2] == ("registered", OTHER)  # nothing was lost of a first registration
+        assert (await others.until(2))[1] == ("registered", OTHER)
+
+
+async def test_a_shape_that_another_node_added_while_a_renewal_was_on_its_way(valkey: Valkey) -> None:
+    async with registrar_at(valkey.url, renew_interval=0.05) as (registrar, heard):
+        registrar.register(SHAPE)
+        await heard.until(1)
+        script = (
+            "redis.call('DEL', KEYS[1]); redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2]); "
+            "redis.call('PUBLISH', ARGV[3], ARGV[2])"
+        )
+        for count in range(2, 12):
+            valkey.command("EVAL", script, "1", KEY, str(now(valkey) + 60_000), SHAPE, CONTROL)
+            assert (await heard.until(count))[-1][:2] == ("lapsed", SHAPE)
+        assert registrar.register(SHAPE)
+
+
 async def test_a_broker_that_comes_back_without_its_data(valkey: Valkey) -> None:
     async with registrar_at(valkey.url) as (registrar, heard):
         registrar.register(SHAPE)
@@ -192,7 +222,7 @@ async def test_a_connection_that_breaks_is_no_gap_while_the_lease_holds(valkey: 
     async with registrar_at(valkey.url) as (registrar, heard):
         registrar.register(SHAPE)
         await heard.until(1)
-        valkey.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        valkey.command("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
         assert (await heard.until(2))[1] == ("registered", SHAPE)
         assert registrar.connects == 2
 
@@ -212,7 +242,8 @@ async def test_a_broker_that_answers_too_late_is_given_up(valkey: Valkey) -> Non
 async def test_a_user_who_may_not(valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
     valkey.command("ACL", "SETUSER", "node", "on", ">secret", "~*", "&*", "+@all", "-eval")
     valkey.command("ACL", "SETUSER", "narrow", "on", ">secret", "~other", "&*", "+@all")
-    for user in ("node", "narrow"):
+    valkey.command("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "resetchannels", "&other", "+@all")
+    for user in ("node", "narrow", "deaf"):
         url = f"unix://{user}:secret@{valkey.socket}"
         async with registrar_at(url) as (registrar, heard):
             registrar.register(SHAPE)
@@ -223,7 +254,8 @@ async def test_a_user_who_may_not(valkey: Valkey, caplog: pytest.LogCaptureFixtu
             assert "refused to register a shape" in str(error)
             assert "secret" not in str(error)
             # With the right, another try works.
-            valkey.command("ACL", "SETUSER", user, "+eval", "~*")
+            assert "grant them, or serve without wildcards" in str(error)
+            valkey.command("ACL", "SETUSER", user, "+eval", "~*", "&*")
             registrar.register(SHAPE)
             assert (await heard.until(2))[1] == ("registered", SHAPE)
     assert "secret" not in caplog.text

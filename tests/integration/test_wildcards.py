@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import ClientConnection
 
 from realizehit import Pattern
-from realizehit.broker.base import Interest
+from realizehit.broker.base import BusState, Interest
 from realizehit.broker.open import open_bus
 from realizehit.broker.shapes.registrar import Registrar
 from realizehit.broker.shapes.registry import KEY
@@ -135,6 +135,7 @@ async def test_a_shape_that_lapsed_is_a_gap_for_its_subscriptions_alone(
         assert (event["evt"], event["ids"]) == ("gap", [Pattern(NEWS).id])
         assert shapes(valkey) == {NEWS_SHAPE, OPEN_SHAPE}
         assert await act(other, "ping") == {"id": "a1", "ret": "pong"}  # it was told nothing
+        assert node.bus.state is BusState.UP  # the broker was there all the time
 
 
 async def test_a_registry_that_is_full_refuses_another_shape_and_no_subscription_of_one_in_use(

@@ -5,6 +5,10 @@ answered. On a new connection everything is registered again, since it may lead 
 and after `Registrar.again`, since the node's other connection may lead to one. A shape that was in force, and that the
 broker did not have any more or that may have lapsed meanwhile, had a gap: some publications may not have been projected
 by it. One command registers and renews all that is due.
+
+Only one node finds that the broker lost a shape: the first that registers it again. So the registrar follows the
+control channel, like a publisher, and learns of that at once. Without it the other nodes would not know of their gap,
+since their renewals find the shape there.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from asyncio import FIRST_COMPLETED
 from typing import Any, Final, Protocol
 
 import hiredis
@@ -22,7 +27,9 @@ from realizehit.broker.shapes.registry import (
     ADDED,
     ADDED_NOT_BRIDGED,
     BRIDGE_LEASE,
+    CONTROL,
     FULL,
+    KEY,
     LEASE,
     MAX_SHAPES,
     RENEW_INTERVAL,
@@ -38,6 +45,12 @@ BACKOFF_FIRST: Final = 0.1  # seconds
 BACKOFF_MOST: Final = 1.0  # seconds
 BRIDGE_POLL_FIRST: Final = 0.02  # seconds until it is asked again whether the bridge listens for a new shape
 BRIDGE_POLL_MOST: Final = 1.0  # seconds
+
+_RIGHTS: Final = (
+    "to serve wildcard subscriptions a node needs the rights to HELLO, to SUBSCRIBE to "
+    f"{CONTROL.decode()}, to PUBLISH there, and to EVAL, TIME, ZREMRANGEBYSCORE, ZSCORE, ZCARD and ZADD with the key "
+    f"{KEY}: grant them, or serve without wildcards (--no-wildcards)"
+)
 
 
 class Listener(Protocol):
@@ -107,6 +120,7 @@ class Registrar:
         self._awaits_bridge = False  # the bridge does not listen for each shape yet
         self._bridge_gaps: int | None = None  # how many gaps bridges have had so far; None before the first answer
         self._answered = 0.0  # when the registration was sent that was answered last
+        self._under_way: set[bytes] = set()  # shapes in the command that is not answered yet
         self._place = ""  # where the connection leads
         self._renew_at = 0.0
         self._connection: CommandConnection | None = None
@@ -180,7 +194,7 @@ class Registrar:
             try:
                 if self._connection is None:
                     self._connection = await self._open()
-                    self.connects += 1
+                    self.connects += self._connection is not None
                     continue  # what was in force is due now
                 await self._register(self._connection, due)
             except (BrokerError, OSError) as error:  # TimeoutError is an OSError
@@ -214,17 +228,13 @@ class Registrar:
 
     async def _register(self, connection: CommandConnection, shapes: list[bytes]) -> None:
         sent, sent_in = connection.loop.time(), self._round
+        self._under_way = set(shapes)
         if sent >= self._renew_at:
             self._renew_at = sent + self._renew_interval
-        self._answer = connection.loop.create_future()
-        connection.write(pack(register(shapes, self._lease, self._most)))
         try:
-            async with asyncio.timeout(self._timeout):
-                reply = await self._answer
-        except TimeoutError:
-            raise BrokerUnavailable(f"no answer within {self._timeout:g} seconds") from None
+            reply = await self._ask(connection, register(shapes, self._lease, self._most))
         finally:
-            self._answer = None
+            self._under_way = set()
         if isinstance(reply, hiredis.ReplyError):
             self._take_refusal(str(reply), shapes)
         elif isinstance(reply, list) and len(reply) == len(shapes) + 2 and all(type(one) is int for one in reply):
@@ -234,6 +244,30 @@ class Registrar:
             self._take_bridge_gaps(reply[0], reply[1] / 1000, sent)
         else:
             raise BrokerUnavailable(f"not the answer to a registration: {str(reply)[:100]}")
+
+    async def _ask(self, connection: CommandConnection, command: tuple[bytes | str, ...]) -> Any:
+        """Send one command, and return the reply to it, an error reply too."""
+        answer = self._answer = connection.loop.create_future()
+        connection.write(pack(command))
+        try:
+            await asyncio.wait((answer, connection.closed), timeout=self._timeout, return_when=FIRST_COMPLETED)
+        finally:
+            self._answer = None
+        if answer.done():
+            return answer.result()
+        if connection.closed.done():
+            raise BrokerUnavailable("the connection was lost")
+        raise BrokerUnavailable(f"no answer within {self._timeout:g} seconds")
+
+    def _heard(self, shape: Any) -> None:
+        """Learn that somebody added a shape to the registry: it was not there before."""
+        last = self._wanted.get(shape) if isinstance(shape, bytes) else None
+        if last is None:
+            return  # not of interest here, or the first registration here is under way
+        self._lapsed.setdefault(shape, last)
+        if shape not in self._under_way and shape in self._in_force:
+            now = asyncio.get_running_loop().time()
+            self._listener.shape_lapsed(shape, now - self._lapsed.pop(shape))
 
     def _take_outcome(self, shape: bytes, outcome: int, sent: float, *, is_enough: bool) -> None:
         if shape not in self._wanted:
@@ -280,7 +314,8 @@ class Registrar:
         shown = self._broker.scrub(text)
         if code_of(text) in TRANSIENT:
             raise BrokerUnavailable(shown)
-        error = BrokerRefused(f"broker {self._broker} refused to register a shape: {shown}")
+        hint = f"; {_RIGHTS}" if code_of(text) == "NOPERM" else ""
+        error = BrokerRefused(f"broker {self._broker} refused to register a shape: {shown}{hint}")
         for shape in shapes:
             if shape in self._wanted and self._wanted[shape] is None:
                 self.leave(shape)
@@ -290,7 +325,8 @@ class Registrar:
 
     # ---- the connection
 
-    async def _open(self) -> CommandConnection:
+    async def _open(self) -> CommandConnection | None:
+        """Connect; return nothing where the broker refused something and all shapes were given up for that."""
         connection = CommandConnection(self, self._broker.login(), self._name)
         try:
             async with asyncio.timeout(self._timeout):
@@ -305,7 +341,23 @@ class Registrar:
             raise
         if connection.closed.done():
             raise BrokerUnavailable(connection.closed.result())
-        return connection
+        followed = False
+        try:
+            followed = await self._follow(connection)
+        finally:
+            if not followed:
+                connection.drop("given up")
+        return connection if followed else None
+
+    async def _follow(self, connection: CommandConnection) -> bool:
+        """Have the connection told of what is added to the registry, between its replies as RESP3 allows it."""
+        commands: list[tuple[bytes | str, ...]] = [("HELLO", "3"), ("SUBSCRIBE", CONTROL)]
+        for command in commands:
+            reply = await self._ask(connection, command)
+            if isinstance(reply, hiredis.ReplyError):
+                self._take_refusal(str(reply), list(self._wanted))
+                return False
+        return True
 
     def _disconnected(self) -> None:
         self._connection = None
@@ -316,6 +368,10 @@ class Registrar:
     def replied(self, connection: CommandConnection, replies: list[Any]) -> None:
         """Take the replies of one read."""
         for reply in replies:
+            if type(reply) is hiredis.PushNotification and reply[:1] == [b"message"]:
+                self._heard(reply[-1])
+                continue
+            # The news that a subscription is in force is the answer to SUBSCRIBE.
             if self._answer is None or self._answer.done():
                 connection.drop(f"a reply that nothing asked for: {str(reply)[:100]}")
                 return
