@@ -253,3 +253,21 @@ async def test_the_rights_that_the_documentation_names_are_enough(
         assert (await payload(ws)).endswith("?1")
         await bridge.close()
         assert valkey.command("ZRANGE", "realizehit:shapes", "0", "-1") == [b"channel:*|kind:="]
+
+
+async def test_a_shape_that_lapsed_is_not_listened_for_until_it_is_registered_again(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "SETTLE", 0.0)
+    monkeypatch.setattr(bridge_module, "BRIDGE_INTERVAL", 0.1)
+    valkey.command("ZADD", "realizehit:shapes", "+inf", "a:=|b:*", "+inf", "a:*|b:=", "+inf", "no shape")
+    async with bridging(valkey) as (node,), client(node.ws_url) as ws:
+        assert valkey.command("PUBSUB", "NUMPAT") == 1  # both have one glob
+        valkey.command("ZREM", "realizehit:shapes", "a:=|b:*")
+        await eventually(lambda: set(valkey.command("SMEMBERS", "realizehit:bridged")) == {b"a:*|b:=", b"no shape"})
+        assert valkey.command("PUBSUB", "NUMPAT") == 1
+        valkey.command("ZREM", "realizehit:shapes", "a:*|b:=", "no shape")
+        await eventually(lambda: valkey.command("PUBSUB", "NUMPAT") == 0)
+        assert "ret" in await act(ws, "sub", {"a": "*", "b": 1})
+        valkey.command("PUBLISH", "a:x|b:1", b"1")
+        assert (await payload(ws)).endswith("?1")

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realizehit.broker.shapes.bridge import glob_of
+from realizehit.broker.shapes.globs import glob_of
 from realizehit.pattern import channel_of, project, shape_of
 
 KEYS = st.sampled_from(["a", "aa", "b", "é", "-", "z~"])

@@ -23,7 +23,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +34,7 @@ from realizehit.broker.keeper import Broker
 from realizehit.broker.projections import projections_of
 from realizehit.broker.publication import Publication
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
+from realizehit.broker.shapes.globs import Globs
 from realizehit.broker.shapes.held import HeldProjections
 from realizehit.broker.shapes.registry import (
     ANOTHER,
@@ -68,16 +68,6 @@ _RIGHTS: Final = (
     "a bridge needs the rights to HELLO, EVAL, SUBSCRIBE, PSUBSCRIBE to all channels, and PUBLISH, and to the keys "
     "realizehit:shapes, realizehit:bridge and realizehit:bridged"
 )
-_ANY_VALUE: Final = re.compile(rb":[=*]")
-
-
-def glob_of(shape: bytes) -> bytes:
-    """Return a glob that matches each publication that matches a subscription of a shape, and may match others."""
-    filters = shape.split(b"|")
-    if b"*:*" not in filters:
-        return _ANY_VALUE.sub(b":*", shape)
-    keys = [filter_.partition(b":")[0] for filter_ in filters if filter_ != b"*:*"]
-    return b"*" + b"".join([b"%b:*" % key for key in keys]) if keys else b"*:*"
 
 
 class Bridge:
@@ -101,8 +91,7 @@ class Bridge:
         self._place = ""
         self._id = ""
         self._expected: deque[tuple[int, Callable[[Any], None] | None]] = deque()
-        self._members: dict[bytes, None] = {}  # of the registry, with what is no shape, in their order
-        self._globs: dict[bytes, tuple[bytes, ...]] = {}  # the shapes of each glob that is listened for
+        self._globs = Globs()
         self._certain = 0.0  # when the renewal was sent that was answered last
         self._settled_at = 0.0
         self._held = HeldProjections()
@@ -194,7 +183,8 @@ class Bridge:
         if outcome == ANOTHER:
             if self.runs:
                 raise BrokerUnavailable("another bridge has taken over")
-            self._stop_listening(connection, list(self._members))
+            unheard = [self._globs.remove(member) for member in list(self._globs.members)]
+            self._unsubscribe(connection, [glob for glob in unheard if glob is not None])
 
     async def _hold(self, connection: CommandConnection) -> int:
         sent = connection.loop.time()
@@ -206,9 +196,9 @@ class Bridge:
             if reply == TAKEN:
                 self.runs = True
                 self._settled_at = connection.loop.time() + SETTLE
-                logger.info("broker %s: this is the bridge now, for %d shapes", self._broker, len(self._members))
+                logger.info("broker %s: this is the bridge now, for %d shapes", self._broker, len(self._globs.members))
 
-        return int(await self._call(connection, hold(self._id, list(self._members)), answered))
+        return int(await self._call(connection, hold(self._id, list(self._globs.members)), answered))
 
     async def _read(self, connection: CommandConnection) -> list[bytes]:
         members = await self._call(connection, read())
@@ -216,37 +206,22 @@ class Bridge:
 
     async def _forget_lapsed(self, connection: CommandConnection) -> None:
         in_force = set(await self._read(connection))
-        lapsed = [member for member in self._members if member not in in_force]
+        lapsed = [member for member in self._globs.members if member not in in_force]
         if lapsed:
-            for member in lapsed:
-                del self._members[member]
-            await self._hold(connection)  # from here on a node that registers one of them waits until it is heard again
-            self._stop_listening(connection, lapsed)
+            unheard = [glob for member in lapsed if (glob := self._globs.remove(member)) is not None]
+            # From here on a node that registers one of them again waits until this bridge listens for it again.
+            await self._hold(connection)
+            self._unsubscribe(connection, [glob for glob in unheard if not self._globs.shapes_of(glob)])
 
     def _listen(self, connection: CommandConnection, shape: bytes) -> None:
         """Listen for a shape; what follows on the connection is carried out after that."""
-        if shape in self._members or len(self._members) >= MOST_SHAPES:
-            return
-        self._members[shape] = None
-        if is_shape(shape):
-            glob = glob_of(shape)
-            if glob not in self._globs:
-                connection.write(pack(("PSUBSCRIBE", glob)))
-            self._globs[glob] = (*self._globs.get(glob, ()), shape)
+        glob = self._globs.add(shape)
+        if glob is not None:
+            connection.write(pack(("PSUBSCRIBE", glob)))
 
-    def _stop_listening(self, connection: CommandConnection, shapes: Iterable[bytes]) -> None:
-        for shape in shapes:
-            if shape in self._members and self.runs:
-                continue  # registered again meanwhile
-            self._members.pop(shape, None)
-            glob = glob_of(shape)
-            if shape in self._globs.get(glob, ()):
-                left = tuple(other for other in self._globs[glob] if other != shape)
-                if left:
-                    self._globs[glob] = left
-                else:
-                    del self._globs[glob]
-                    connection.write(pack(("PUNSUBSCRIBE", glob)))
+    def _unsubscribe(self, connection: CommandConnection, globs: Iterable[bytes]) -> None:
+        for glob in globs:
+            connection.write(pack(("PUNSUBSCRIBE", glob)))
 
     # ---- commands and replies
 
@@ -309,7 +284,6 @@ class Bridge:
         self.runs = False
         self._connection = None
         self._expected.clear()
-        self._members.clear()
         self._globs.clear()
         self._held.clear()
         if self._release is not None:
@@ -334,7 +308,7 @@ class Bridge:
     def _take_message(
         self, connection: CommandConnection, glob: bytes, channel: bytes, payload: bytes, projections: list[Publication]
     ) -> None:
-        shapes = self._globs.get(glob, ())
+        shapes = self._globs.shapes_of(glob)
         settling = bool(self._held) or connection.loop.time() < self._settled_at
         try:
             if is_wildcard(channel):
