@@ -25,6 +25,11 @@ def versions(root: Path) -> dict[str, str]:
     if go.is_file():
         line = re.search(r'^const Version = "(.+)"$', go.read_text(encoding="utf-8"), re.MULTILINE)
         found["clients/go/doc.go"] = line[1] if line else "none"
+    java = root / "clients" / "java" / "pom.xml"
+    if java.is_file():
+        name = r"<artifactId>realizehit-client</artifactId>\s*<version>(.+?)</version>"
+        line = re.search(name, java.read_text(encoding="utf-8"))
+        found["clients/java/pom.xml"] = line[1] if line else "none"
     source = root / "realizehit" / "__init__.py"
     if source.is_file():
         line = re.search(r'^__version__ = "(.+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)

@@ -393,6 +393,9 @@ final class ClientCore implements Connection.Events {
     }
 
     private void wait(CompletableFuture<Void> future, long deadline, String act) throws InterruptedException {
+        if (Thread.interrupted()) { // get() does not look where the future is done
+            throw new InterruptedException();
+        }
         try {
             future.get(Math.max(deadline - System.nanoTime(), 0), TimeUnit.NANOSECONDS);
         } catch (TimeoutException failure) {
