@@ -25,6 +25,10 @@ def versions(root: Path) -> dict[str, str]:
     if go.is_file():
         line = re.search(r'^const Version = "(.+)"$', go.read_text(encoding="utf-8"), re.MULTILINE)
         found["clients/go/doc.go"] = line[1] if line else "none"
+    php = root / "clients" / "php" / "src" / "Version.php"
+    if php.is_file():
+        line = re.search(r"^    public const NUMBER = '(.+)';$", php.read_text(encoding="utf-8"), re.MULTILINE)
+        found["clients/php/src/Version.php"] = line[1] if line else "none"
     source = root / "realizehit" / "__init__.py"
     if source.is_file():
         line = re.search(r'^__version__ = "(.+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)

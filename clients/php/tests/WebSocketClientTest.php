@@ -283,7 +283,8 @@ final class WebSocketClientTest extends TestCase
     public function testViolationCostsTheConnection(string $bytes, int $code): void
     {
         $lost = null;
-        $client = $this->client(maxMessage: 4096)->on('disconnected', static function (RealizehitException $error) use (&$lost): void {
+        $client = $this->client(maxMessage: 4096);
+        $client->on('disconnected', static function (RealizehitException $error) use (&$lost): void {
             $lost = $error;
         });
         $subscription = $client->subscribe(['kind' => 'news']);
