@@ -192,7 +192,7 @@ final class Subscription
     /** @internal */
     public function move(SubscriptionState $state): void
     {
-        if ($this->state === $state) {
+        if ($this->state === $state || ($this->hasEnded() && $state !== SubscriptionState::Unsubscribed)) {
             return;
         }
         $this->state = $state;

@@ -167,11 +167,12 @@ final class WebSocketClient
     public function connect(): void
     {
         $this->checkUsable();
-        if ($this->link->isRunning()) {
+        if (!$this->link->isRunning()) {
+            $this->error = null;
+            $this->link->start();
+        } elseif (!$this->link->hasNeverOpened()) {
             return;
         }
-        $this->error = null;
-        $this->link->start();
         $this->waitUntil(fn (): bool => $this->link->isOpen() || !$this->link->isRunning(), null);
         if ($this->error !== null) {
             throw $this->error;
@@ -401,6 +402,9 @@ final class WebSocketClient
 
     private function whenRefused(RealizehitException $error): void
     {
+        if ($this->isClosed) {
+            return; // a callback closed it meanwhile
+        }
         $this->error = $error;
         if (!$this->link->isOpen() && $this->link->hasNeverOpened()) {
             return; // the first attempt: `connect` throws it

@@ -103,6 +103,41 @@ final class WebSocketClientTest extends TestCase
         $this->client->subscribe(['kind' => 'news']);
     }
 
+    public function testOrderHoldsWhereACallbackWaits(): void
+    {
+        $texts = [];
+        $this->client()->subscribe(['kind' => 'news'], function (Message $message) use (&$texts): void {
+            $texts[] = $message->text;
+            if ($message->text === '1') {
+                $this->server->send('bc86961b?4');
+                $this->client->subscribe(['kind' => 'sport']);
+            }
+        });
+        $frames = array_map(static fn (int $n): string => WebSocketServer::frame(0x81, "bc86961b?$n"), [1, 2, 3]);
+        $this->server->raw(implode('', $frames));
+        $this->until(static function () use (&$texts): bool {
+            return count($texts) === 4;
+        });
+        self::assertSame(['1', '2', '3', '4'], $texts);
+    }
+
+    public function testCallbackOfALostConnectionMayClose(): void
+    {
+        $states = [];
+        $client = $this->client();
+        $client->subscribe(['kind' => 'news'], on: ['subscribing' => function () use (&$states): void {
+            $states[] = $this->server->accepted;
+            if (count($states) === 2) {
+                $this->client->close();
+            }
+        }]);
+        $other = $client->subscribe(['kind' => 'sport']);
+        $this->server->cut();
+        $client->run();
+        self::assertSame(SubscriptionState::Unsubscribed, $other->state());
+        self::assertSame(1, $this->server->accepted);
+    }
+
     public function testCallbackThatThrowsGoesToTheLogAndNoTokenDoes(): void
     {
         $logger = new class extends AbstractLogger {
@@ -283,7 +318,8 @@ final class WebSocketClientTest extends TestCase
     public function testViolationCostsTheConnection(string $bytes, int $code): void
     {
         $lost = null;
-        $client = $this->client(maxMessage: 4096)->on('disconnected', static function (RealizehitException $error) use (&$lost): void {
+        $client = $this->client(maxMessage: 4096);
+        $client->on('disconnected', static function (RealizehitException $error) use (&$lost): void {
             $lost = $error;
         });
         $subscription = $client->subscribe(['kind' => 'news']);

@@ -27,6 +27,9 @@ final class Link
     private ?float $retryAt = null;
     private ?float $pingedAt = null;
     private bool $isFirst = true;
+    /** @var list<string> messages that came and were not handled yet */
+    private array $inbox = [];
+    private int $next = 0;
 
     /**
      * @param \Closure(): Connection $connect begins a connection; it may throw a RealizehitException.
@@ -84,6 +87,9 @@ final class Link
         if ($this->connection === null) {
             return $this->retryAt;
         }
+        if ($this->connection->hasMore) {
+            return 0.0;
+        }
         return $this->isOpen
             ? ($this->pingedAt ?? $this->connection->heardAt) + $this->heartbeat / 2
             : $this->connection->deadline();
@@ -128,12 +134,7 @@ final class Link
             $this->pingedAt = null;
             ($this->handler->opened)();
         }
-        foreach ($texts as $text) {
-            if ($this->connection !== $connection) {
-                return; // a callback closed the client
-            }
-            ($this->handler->received)($text);
-        }
+        $this->handle($connection, $texts);
         if ($this->connection === $connection && !$connection->isClosed() && $this->isOpen) {
             $this->checkAlive($connection);
             $connection->flush();
@@ -152,6 +153,25 @@ final class Link
         $this->retryAt = null;
         $connection?->close();
         return $connection;
+    }
+
+    /**
+     * Hand messages on, in order. A callback may call `advance` again, which then goes on with what is left.
+     *
+     * @param list<string> $texts
+     */
+    private function handle(Connection $connection, array $texts): void
+    {
+        if ($texts !== []) {
+            $left = $this->next === 0 ? $this->inbox : array_slice($this->inbox, $this->next);
+            $this->inbox = $left === [] ? $texts : array_merge($left, $texts);
+            $this->next = 0;
+        }
+        while (isset($this->inbox[$this->next]) && $this->connection === $connection) {
+            ($this->handler->received)($this->inbox[$this->next++]);
+        }
+        $this->inbox = [];
+        $this->next = 0;
     }
 
     private function checkAlive(Connection $connection): void

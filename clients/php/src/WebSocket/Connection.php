@@ -36,6 +36,8 @@ final class Connection
     public ?RealizehitException $error = null;
     /** When something last came. */
     public float $heardAt;
+    /** Whether a turn ended before everything was read. */
+    public bool $hasMore = false;
     /** Whether the handshake succeeded. */
     public bool $wasOpened = false;
 
@@ -208,6 +210,7 @@ final class Connection
             return;
         }
         stream_set_blocking($stream, false);
+        stream_set_chunk_size($stream, self::CHUNK);
         $this->stream = $stream;
     }
 
@@ -327,7 +330,12 @@ final class Connection
     private function readFrames(): array
     {
         $messages = [];
-        for ($reads = 0; $reads < self::MAX_READS && $this->stream !== null; $reads++) {
+        $this->hasMore = false;
+        for ($reads = 0; $this->stream !== null; $reads++) {
+            if ($reads === self::MAX_READS) {
+                $this->hasMore = true;
+                break;
+            }
             $bytes = @fread($this->stream, self::CHUNK);
             if ($bytes === false || $bytes === '') {
                 if (self::hasEnded($this->stream)) {
