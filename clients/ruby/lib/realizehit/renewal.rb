@@ -9,7 +9,7 @@ module Realizehit
   class Renewal
     # The part of the time that is left after which the function is called: clients whose tokens end together do not ask
     # together.
-    PART = (0.25..0.5).freeze
+    PART = (0.25..0.5)
     private_constant :PART
 
     def initialize(client, options)

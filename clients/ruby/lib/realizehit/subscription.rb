@@ -127,7 +127,7 @@ module Realizehit
 
     # @api private
     def gap(seconds)
-      tell(:on_gap, Gap.new(seconds: seconds, dropped: 0).freeze)
+      tell(:on_gap, Gap.new(seconds:, dropped: 0).freeze)
     end
 
     # @api private

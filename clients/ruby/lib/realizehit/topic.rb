@@ -3,7 +3,7 @@
 require_relative "message"
 
 module Realizehit
-  # A pattern that is subscribed to: once on the wire, for all its subscriptions. It is used with the client's lock held.
+  # A pattern that is subscribed to: once on the wire, for all its subscriptions. Its methods need the client's lock.
   #
   # @api private
   class Topic
@@ -96,7 +96,8 @@ module Realizehit
       return if @complained
 
       @complained = true
-      error = Rejected.new("a message of #{text} has a malformed label and was left out, as later ones will be: #{problem}")
+      what = "a message of #{text} has a malformed label and was left out, as later ones will be"
+      error = Rejected.new("#{what}: #{problem}")
       @members.each { |member| member.complain(error) }
     end
 
