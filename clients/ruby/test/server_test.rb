@@ -77,7 +77,8 @@ class ServerTest < Minitest::Test
       threads.each(&:join)
       outcomes = @api.publish_many(Array.new(2000) { |number| { pattern: { thread: 4 }, payload: number } })
       assert(outcomes.all?(&:published?))
-      came = Array.new(2200) { subscription.next(timeout: 10) || flunk("a message did not come") }.group_by { |message| message.pattern["thread"] }
+      messages = Array.new(2200) { subscription.next(timeout: 10) || flunk("a message did not come") }
+      came = messages.group_by { |message| message.pattern["thread"] }
       4.times { |thread| assert_equal (0...50).to_a, came[thread.to_s].map(&:payload) }
       assert_equal (0...2000).to_a, came["4"].map(&:payload)
     end

@@ -80,7 +80,7 @@ module Realizehit
       @number = 0
       @retry = new_backoff
       @incoming = Incoming.new(@pending, @by_id, end_topic: method(:end_topic), expiring: method(:expiring))
-      @renewal = Renewal.new(self, @options)
+      @renewal = Renewal.new(@options, method(:authenticate), method(:wait_on), method(:told))
       @connection = Connection.dial(@uri, @options)
       @events = Events.new(@logger)
       @thread = Thread.new(@connection) { |connection| run(connection) }
@@ -110,17 +110,17 @@ module Realizehit
       !@thread.join(timeout).nil?
     end
 
-    # Ends all subscriptions and the connection. When it returns, no function of the program runs any more, except one
-    # that called it.
+    # Ends all subscriptions and the connection. When it returns, no function of the program runs any more, unless
+    # one of them called it.
     def close
-      subscriptions = @lock.synchronize do
+      workers = @lock.synchronize do
         @closing = true
         @changed.broadcast
         @connection&.close
-        @topics.each_value.flat_map(&:members)
+        [*@topics.each_value.flat_map(&:members), @renewal, @events]
       end
       @thread.join unless @thread == Thread.current
-      [*subscriptions, @renewal, @events].each(&:join)
+      workers.each(&:join) unless workers.any?(&:current?) # a function of the program does not wait for another one
       nil
     end
 
@@ -146,22 +146,22 @@ module Realizehit
                   on_recovered: nil, on_error: nil, &block)
       pattern = Pattern.of(pattern)
       handlers = { on_state:, on_gap:, on_recovered:, on_error: }
-      subscription = @lock.synchronize do
+      feed = @lock.synchronize do
         topic = topic_for(pattern, since:, last:, offsets:)
-        join_topic(topic, Subscription.new(self, topic, @events, queue || @options.queue, handlers))
+        join_topic(topic, Feed.new(topic, @events, queue || @options.queue, handlers, method(:told)))
       end
-      subscription.call_back(block) if block
-      confirm(subscription)
+      feed.call_back(block) if block
+      confirm(feed)
+      Subscription.new(feed, method(:unsubscribe))
     end
 
     def inspect
       "#<#{self.class} #{@uri}>"
     end
 
+    private
+
     # Sends a fresh token on a connection, and waits for the answer.
-    #
-    # @api private
-    # @raise [Error] if the server refuses it or does not answer
     def authenticate(connection, token)
       answer = nil
       @lock.synchronize do
@@ -176,45 +176,38 @@ module Realizehit
       raise refusal(answer) if answer["err"]
     end
 
-    # Waits, but not longer than a connection is there.
-    #
-    # @api private
-    # @return [Boolean] whether it is still there
+    # Waits, but not longer than a connection is there. Returns whether it is still there.
     def wait_on(connection, seconds)
       @lock.synchronize { !wait_for(seconds) { !@connection.equal?(connection) || @closing } }
     end
 
     # Gives an error to a function of the program, or to the log if there is none.
-    #
-    # @api private
     def told(function, error)
       return @events.add(function, error) if function
 
       @logger.warn("realizehit: #{error.message}")
     end
 
-    # @api private
-    def unsubscribe(subscription)
+    # Ends a feed, and waits for the confirmation.
+    def unsubscribe(feed)
       @lock.synchronize do
-        return if %i[unsubscribing unsubscribed].include?(subscription.state)
+        return if %i[unsubscribing unsubscribed].include?(feed.state)
 
-        subscription.move(:unsubscribing)
-        subscription.stop(nil)
+        feed.move(:unsubscribing)
+        feed.stop(nil)
         confirmed = false
-        sent = leave(subscription) do
+        sent = leave(feed) do
           confirmed = true
           @changed.broadcast
         end
         begin
           in_time = !sent || wait_for(@options.response_timeout) { confirmed }
         ensure
-          subscription.finish(nil)
+          feed.finish(nil)
         end
         raise ResponseTimeout, "no answer to unsub in time" unless in_time
       end
     end
-
-    private
 
     # Waits with the lock held until the block returns true.
     def wait_for(seconds)
@@ -248,15 +241,15 @@ module Realizehit
       Topic.new(pattern, @lock.new_cond, since:, last:, offsets:)
     end
 
-    def join_topic(topic, subscription)
-      topic.members << subscription
+    def join_topic(topic, feed)
+      topic.members << feed
       ask(topic) if topic.members.size == 1 && topic.request.nil?
-      subscription.move(:subscribed) if topic.id
-      subscription
+      feed.move(:subscribed) if topic.id
+      feed
     end
 
-    def confirm(subscription)
-      topic = subscription.topic
+    def confirm(feed)
+      topic = feed.topic
       confirmed = false
       @lock.synchronize do
         deadline = Clock.now + @options.response_timeout
@@ -270,22 +263,21 @@ module Realizehit
 
         confirmed = true
       end
-      subscription
     ensure
-      abandon(subscription) unless confirmed
+      abandon(feed) unless confirmed
     end
 
-    def abandon(subscription)
+    def abandon(feed)
       @lock.synchronize do
-        leave(subscription)
-        subscription.finish(nil)
+        leave(feed)
+        feed.finish(nil)
       end
     end
 
     # Takes a subscription away. Returns whether the block will be called with the server's answer.
-    def leave(subscription, &)
-      topic = subscription.topic
-      topic.members.delete(subscription)
+    def leave(feed, &)
+      topic = feed.topic
+      topic.members.delete(feed)
       return false if !topic.members.empty? || !@topics[topic.text].equal?(topic)
 
       forget(topic)

@@ -77,6 +77,7 @@ module Realizehit
     end
     alias eql? ==
 
+    # Patterns that are equal have the same one.
     def hash
       @text.hash
     end

@@ -9,7 +9,7 @@ module Realizehit
   class Topic
     # @return [Pattern]
     attr_reader :pattern
-    # @return [Array<Subscription>]
+    # @return [Array<Feed>]
     attr_reader :members
     # @return [String, nil] its label on the wire; nil while it is not in force
     attr_accessor :id
@@ -30,6 +30,7 @@ module Realizehit
       @known = false
     end
 
+    # The canonical text of its pattern.
     def text
       @pattern.text
     end
@@ -44,6 +45,7 @@ module Realizehit
       @changed.wait(timeout)
     end
 
+    # Whether it is in force or has ended.
     def settled?
       !(@id.nil? && @error.nil?)
     end
@@ -79,6 +81,7 @@ module Realizehit
       @position = position unless keep
     end
 
+    # The connection is lost; nothing came since then.
     def interrupted(since)
       @id = nil
       @members.each { |member| member.interrupted(since) }
