@@ -1,7 +1,8 @@
-"""The Ruby client: its own tests and linter, the gem as `gem` builds and installs it, its pages, the conformance cases."""
+"""The Ruby client: its tests and linter, the gem as `gem` builds and installs it, its pages, the conformance cases."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -92,22 +93,24 @@ async def test_the_programs_of_its_pages(installed: dict[str, str], server: Real
 
 async def test_the_ticker_is_followed(installed: dict[str, str], server: RealServer) -> None:
     needs("ruby")
-    process = subprocess.Popen(
-        ["ruby", str(ROOT / "examples" / "ticker" / "follow.rb"), "AAPL"],
+    process = await asyncio.create_subprocess_exec(
+        "ruby",
+        str(ROOT / "examples" / "ticker" / "follow.rb"),
+        "AAPL",
         env={**os.environ, **installed, "TICKER_WS": server.ws},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
-    with process:
+    try:
         assert process.stderr is not None
         assert process.stdout is not None
-        assert process.stderr.readline() == "following AAPL\n"
-        await server.publish(
-            {"kind": "stock", "symbol": "AAPL"}, '{"symbol": "AAPL", "date": "2000-01-01", "price": 25.94}'
-        )
-        assert process.stdout.readline() == "AAPL 2000-01-01 25.94\n"
+        assert await process.stderr.readline() == b"following AAPL\n"
+        price = '{"symbol": "AAPL", "date": "2000-01-01", "price": 25.94}'
+        await server.publish({"kind": "stock", "symbol": "AAPL"}, price)
+        assert await process.stdout.readline() == b"AAPL 2000-01-01 25.94\n"
+    finally:
         process.terminate()
+        await process.wait()
 
 
 async def test_the_conformance_cases() -> None:
