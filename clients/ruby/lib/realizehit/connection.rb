@@ -93,11 +93,9 @@ module Realizehit
       shake_hands(token, deadline)
       @heard = Clock.now
     rescue *Dialing::FAILURES => e
-      finish
       raise Unavailable.new("the server cannot be reached: #{e.message}", code: "unavailable")
-    rescue Exception # also what another thread raises in this one
-      finish
-      raise
+    ensure
+      finish if @heard.nil?
     end
 
     private
@@ -267,11 +265,14 @@ module Realizehit
     end
 
     def closed(code, reason)
+      text = "the server closed the connection with #{code}: #{reason}"
+      Disconnected.new(text, code: CODES.fetch(code, ""), status: code, retry_after: drain_delay(code, reason))
+    end
+
+    # After how many seconds a server that goes away wants the client back; nil if it does not say.
+    def drain_delay(code, reason)
       delay = reason[/\Adelay=(\d{1,9})\z/, 1] if code == DRAIN
-      Disconnected.new(
-        "the server closed the connection with #{code}: #{reason}", code: CODES.fetch(code, ""), status: code,
-        retry_after: delay && [delay.to_i / 1000.0, MAX_DELAY].min
-      )
+      delay && [delay.to_i / 1000.0, MAX_DELAY].min
     end
   end
   private_constant :Connection

@@ -43,11 +43,13 @@ module Realizehit
     # @raise [OpenSSL::SSL::SSLError] if the server's certificate is not one that is trusted for this host
     def tls(socket, uri, ca_file, deadline)
       context = OpenSSL::SSL::SSLContext.new
-      context.set_params(ca_file ? { ca_file: ca_file } : {})
+      context.set_params(ca_file ? { ca_file: } : {})
       tls = OpenSSL::SSL::SSLSocket.new(socket, context)
       tls.sync_close = true
       tls.hostname = uri.hostname
-      wait(socket, result, deadline) until (result = tls.connect_nonblock(exception: false)) == tls
+      while (wanted = tls.connect_nonblock(exception: false)).is_a?(Symbol)
+        wait(socket, wanted, deadline)
+      end
       tls.post_connection_check(uri.hostname)
       tls
     end

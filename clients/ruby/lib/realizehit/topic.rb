@@ -3,13 +3,13 @@
 require_relative "message"
 
 module Realizehit
-  # A pattern that is subscribed to: once on the wire, for all its subscriptions. It is used with the client's lock held.
+  # A pattern that is subscribed to: once on the wire, for all its subscriptions. Its methods need the client's lock.
   #
   # @api private
   class Topic
     # @return [Pattern]
     attr_reader :pattern
-    # @return [Array<Subscription>]
+    # @return [Array<Feed>]
     attr_reader :members
     # @return [String, nil] its label on the wire; nil while it is not in force
     attr_accessor :id
@@ -30,6 +30,7 @@ module Realizehit
       @known = false
     end
 
+    # The canonical text of its pattern.
     def text
       @pattern.text
     end
@@ -44,6 +45,7 @@ module Realizehit
       @changed.wait(timeout)
     end
 
+    # Whether it is in force or has ended.
     def settled?
       !(@id.nil? && @error.nil?)
     end
@@ -79,6 +81,7 @@ module Realizehit
       @position = position unless keep
     end
 
+    # The connection is lost; nothing came since then.
     def interrupted(since)
       @id = nil
       @members.each { |member| member.interrupted(since) }
@@ -96,7 +99,8 @@ module Realizehit
       return if @complained
 
       @complained = true
-      error = Rejected.new("a message of #{text} has a malformed label and was left out, as later ones will be: #{problem}")
+      what = "a message of #{text} has a malformed label and was left out, as later ones will be"
+      error = Rejected.new("#{what}: #{problem}")
       @members.each { |member| member.complain(error) }
     end
 
