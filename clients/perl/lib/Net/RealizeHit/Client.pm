@@ -18,7 +18,7 @@ our $VERSION = '0.1.0';
 
 use constant {
     STABLE_AFTER => 10,        # seconds; a connection that is lost sooner does not reset the back-off
-    BEHIND_AFTER => 1,         # seconds that messages wait to be looked at before full queues drop
+    BEHIND_AFTER => 10,        # seconds that messages wait to be looked at before full queues drop
     CALL_TIME    => 0.05,      # seconds that callbacks get before the socket is looked at again
     MAX_SECONDS  => 86_400,    # that an event can speak of
 };
@@ -52,7 +52,8 @@ sub new ( $class, $url, %options ) {
         by_id    => {},
         timers   => {},
         calls    => [],
-        examined => now(),
+        turned   => 0,
+        behind_after => BEHIND_AFTER,
     }, $class;
     for my $name ( keys %options ) {
         my $value = $options{$name};
@@ -237,7 +238,10 @@ sub _turn ( $self, $reader ) {
     my $connection = $self->{connection};
     if ($connection) {
         my $was_open = $connection->is_open;
-        $connection->turn if !$reader || !$connection->has_input || now() - $self->{examined} > CALL_TIME;
+        if ( !$reader || !$connection->has_input || now() - $self->{turned} > CALL_TIME ) {
+            $connection->turn;
+            $self->{turned} = now();
+        }
         if ( $connection->is_open && !$was_open ) { $self->_attached }
         $self->_examine( $connection, $reader );
         $self->_after_loss if $self->{connection} && $self->{connection}->lost;
@@ -249,14 +253,15 @@ sub _turn ( $self, $reader ) {
 # Looks at the messages in what was read. Callbacks and the reader take each one before the next; if they are too slow for
 # that, the messages go into the queues, and full queues drop.
 sub _examine ( $self, $connection, $reader ) {
-    my $end = now() + CALL_TIME;
+    my $end    = now() + CALL_TIME;
+    my $behind = $connection->is_behind( $self->{behind_after} );
     while ( defined( my $text = $connection->next_text ) ) {
         $self->_take($text);
-        next if now() - $self->{examined} > BEHIND_AFTER;
-        $self->_call_some($end) if @{ $self->{calls} };
-        return if @{ $self->{calls} } || $reader && @{ $reader->{waiting} };
+        next if $behind;
+        next   if !@{ $self->{calls} } && !$reader;
+        $self->_call_some($end);
+        return if $reader && @{ $reader->{waiting} } || @{ $self->{calls} } || now() > $end;
     }
-    $self->{examined} = now();
     return;
 }
 
@@ -333,7 +338,7 @@ sub _token ($self) {
 
 sub _attached ($self) {
     $self->{was_connected} = 1;
-    $self->{connected_at}  = $self->{examined} = now();
+    $self->{connected_at}  = now();
     $self->_tell('on_connected');
     $self->_ask($_) for values %{ $self->{topics} };
     return;
@@ -730,7 +735,8 @@ The first and the last bound of the time before connecting again.
 
 =item C<queue> (1024)
 
-How many messages may wait in each subscription.
+How many messages may wait in each subscription. When a queue is full, the oldest are dropped and counted, and a gap is told.
+Before that, up to 1 MiB that was read waits for up to 10 s, so that a reader or function that keeps up loses nothing.
 
 =item C<max_message> (16 MiB)
 
