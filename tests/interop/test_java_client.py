@@ -83,8 +83,10 @@ async def test_programs_with_the_package(built: Path, tmp_path: Path) -> None:
         assert run("java", *SMALL, "-cp", classpath, str(tmp_path / "First.java")) == '"hello"\n'
 
         example = ROOT / "examples" / "ticker" / "Follow.java"
-        follow = subprocess.Popen(
-            ["java", *SMALL, "-cp", classpath, f"-Dws={server.ws}", str(example), "*"], stdout=subprocess.PIPE, text=True
+        follow = subprocess.Popen(  # noqa: ASYNC220  # starting it takes a moment, and nothing else runs meanwhile
+            ["java", *SMALL, "-cp", classpath, f"-Dws={server.ws}", str(example), "*"],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             async with APIClient(server.api) as api:
