@@ -104,6 +104,9 @@ class Settings:
     heartbeat_interval: float = _option(25.0, "time between the server's pings", unit="s")
     heartbeat_timeout: float = _option(20.0, "time for the answer to a ping", unit="s")
     wildcards: bool = _option(True, "serve subscriptions with wildcards, and publish to them")
+    bridge: bool = _option(
+        False, "have one server publish to wildcards for all publishers, also those that know nothing of wildcards"
+    )
     subscribe_timeout: float = _option(5.0, "time to wait for the broker before a sub answers 'unavailable'", unit="s")
     publish_timeout: float = _option(5.0, "time to wait for the broker before a publish answers 503", unit="s")
 
@@ -163,10 +166,7 @@ class Settings:
         _check_places(self.host, self.prefix)
         if not self.prefix.endswith("/"):
             object.__setattr__(self, "prefix", self.prefix + "/")
-        if self.workers < 1 or self.workers > 1024:
-            raise SettingsError(f"{_names('workers')}: {self.workers} is out of range; use 1 to 1024")
-        if self.workers > 1 and self.redis is not None and self.redis.startswith("memory:"):
-            raise SettingsError(f"{_names('redis')}: memory:// lives in one process and cannot serve several workers")
+        _check_processes(self)
         for option in dataclasses.fields(self):
             value = getattr(self, option.name)
             if option.metadata["unit"] == "s" and not 0 <= value <= 86_400:
@@ -217,6 +217,18 @@ class Settings:
         return (self.ws_listen if self.role == "ws" else self.api_listen,)
 
 
+def _check_processes(settings: Settings) -> None:
+    in_memory = settings.redis is not None and settings.redis.startswith("memory:")
+    if settings.workers < 1 or settings.workers > 1024:
+        raise SettingsError(f"{_names('workers')}: {settings.workers} is out of range; use 1 to 1024")
+    if settings.workers > 1 and in_memory:
+        raise SettingsError(f"{_names('redis')}: memory:// lives in one process and cannot serve several workers")
+    if settings.bridge and not settings.wildcards:
+        raise SettingsError(f"{_names('bridge')}: there is nothing to bridge without wildcards (--no-wildcards)")
+    if settings.bridge and in_memory:
+        raise SettingsError(f"{_names('bridge')}: memory:// has no other publishers, so it needs no bridge")
+
+
 def _check_places(host: str, prefix: str) -> None:
     if _NO_HOST.search(host):
         shown = _shown("host", host)
@@ -234,7 +246,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "role", "host", "port", "ws_port", "api_port", "prefix", "unix_socket",
         "endpoint", "endpoint_ws", "endpoint_api",
     ),
-    "Broker": ("redis", "wildcards", "subscribe_timeout", "publish_timeout"),
+    "Broker": ("redis", "wildcards", "bridge", "subscribe_timeout", "publish_timeout"),
     "Processes": ("workers", "relay", "drain_seconds"),
     "Access": ("keys", "insecure_publish", "grants", "allow_origin"),
     "Identities": (

@@ -39,9 +39,9 @@ def build(directory: str, **flags: str) -> None:
         if item.name in LEFT_OUT or item.name.startswith(".") or item.name.endswith(".egg-info"):
             continue
         if item.is_dir():
-            shutil.copytree(
-                item, Path(directory, item.name), ignore=shutil.ignore_patterns("__pycache__", "*.so", "node_modules")
-            )
+            # Without the generated C: Cython would keep it, although it was generated with other directives.
+            left_out = shutil.ignore_patterns("__pycache__", "*.so", "_fanout.c", "_load.c", "node_modules")
+            shutil.copytree(item, Path(directory, item.name), ignore=left_out)
         else:
             shutil.copy(item, directory)
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--parallel", "2"]

@@ -34,7 +34,7 @@ or ``a`` unless it names another one.
     No further action, connection or request has come, nor comes for ``for`` seconds.
 ``server``
     For the scripted server: ``send`` (``text``, ``texts`` or ``binary``, hexadecimal; ``to``, a number, puts the id of
-    that action for ``$id``; ``count`` sends it so many times), ``close`` (``code``, ``reason``), ``abort``, ``raw``
+    that ``sub`` for ``"$id"``; ``count`` sends it so many times), ``close`` (``code``, ``reason``), ``abort``, ``raw``
     (``hex``: bytes as they are), ``raw_end`` (the end of the connection after them), ``set`` (``answering``,
     ``ponging``), and ``handshakes``, ``http`` or ``replies`` (``act``) with ``answers`` for the next ones; ``http``
     with ``clear`` takes back those that are left. For the real one: ``terminate`` (SIGTERM), ``start`` (again, once it

@@ -379,11 +379,11 @@ class Run:
             socket.abort()
 
     def _addressed(self, text: str, step: Step) -> str:
-        """Put the id of an action of the client into the answer to it."""
+        """Put the id of a sub of the client into the answer to it."""
         if "to" not in step:
             return text
-        actions = [action for action in self._scripted.actions if action["act"] != "pong"]
-        return text.replace("$id", str(actions[step["to"] - 1]["id"]))
+        actions = [action for action in self._scripted.actions if action["act"] == "sub"]
+        return text.replace('"$id"', json.dumps(actions[step["to"] - 1]["id"]))  # a text or a number
 
     async def _publish(self, step: Step) -> None:
         if self._real is None:

@@ -43,6 +43,11 @@ class Socket:
         self._writer = writer
         self._protocol = protocol
 
+    @property
+    def open(self) -> bool:
+        """Whether neither side has begun to close it."""
+        return self._protocol.state is State.OPEN
+
     def send(self, text: str) -> None:
         """Send a text message."""
         self._protocol.send_text(text.encode())
@@ -243,13 +248,13 @@ class ScriptedServer:
     def _reply(self, socket: Socket, action: Mapping[str, Any]) -> None:
         act = str(action.get("act"))
         answer = dict(self._replies[act].popleft()) if self._replies[act] else {}
-        if answer.get("hold"):
+        if answer.get("hold") or not socket.open:
             return
         if "close" in answer:
             socket.close(int(answer["close"]), str(answer.get("reason", "")))
             return
         if "text" in answer:
-            socket.send(str(answer["text"]).replace("$id", str(action.get("id"))))
+            socket.send(str(answer["text"]).replace('"$id"', json.dumps(action.get("id"))))
             return
         if not answer:
             answer = {"ret": {"ping": "pong", "auth": "ok"}.get(act) or Pattern(action["pat"]).id}

@@ -92,10 +92,13 @@ class Chunk:
 
     def outcomes(self, errors: PublishErrors) -> list[Outcome]:
         """Return the outcomes for the replies that it has."""
+        replies = self.replies
         try:
-            return list(map(PUBLISHED.__getitem__, self.replies))
+            if len(replies) == 1:  # most publications come alone
+                return [PUBLISHED[replies[0]]]
+            return list(map(PUBLISHED.__getitem__, replies))
         except (KeyError, TypeError):  # TypeError: a list cannot be looked up
-            return [self._outcome(reply, errors) for reply in self.replies]
+            return [self._outcome(reply, errors) for reply in replies]
 
     def _outcome(self, reply: Any, errors: PublishErrors) -> Outcome:
         if type(reply) is int:

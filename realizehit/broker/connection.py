@@ -167,8 +167,8 @@ class SubscriberConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand the publications of this read to the owner in one list, after the replies to commands.
 
-        Replies go first so that "in force" is reported before the first publication that it promises. The opposite
-        case, a publication before the confirmation that its channel is left, misleads nobody: nobody waits for those.
+        Replies go first, so that "in force" is reported before the first publication that it promises. A publication
+        may then come after the confirmation that its channel is left, which does no harm.
 
         Cost: per publication one type check and one comparison; the triples are hiredis' own.
         """

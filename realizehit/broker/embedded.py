@@ -159,7 +159,7 @@ class EmbeddedValkey:
             began = time.monotonic()
             try:
                 self._wait_for_its_end(path)
-            except Exception as error:  # noqa: BLE001 - without this thread nobody would start it again
+            except Exception as error:  # noqa: BLE001 - this thread must go on: it starts the Valkey again
                 failures.note(error)
                 if self._closing.wait(LOOK_AGAIN):
                     return
@@ -179,7 +179,7 @@ class EmbeddedValkey:
                 failures.note(error)
 
     def _wait_for_its_end(self, path: str) -> None:
-        """Wait until nobody listens on the socket: a connection to it ends with the process, and then it shows."""
+        """Wait until no process listens on the socket; a connection to it ends with the process."""
         pause = 0.0
         while True:
             with socket.socket(socket.AF_UNIX) as line, contextlib.suppress(ConnectionResetError):

@@ -10,15 +10,12 @@ import asyncio
 from typing import Final, Protocol
 
 from realizehit.broker.chunks import Chunk
+from realizehit.broker.deadlines import LAST_LOOK
 from realizehit.broker.resp import CommandConnection
 from realizehit.common.upkeep import Failures
 
 PROBE_AFTER: Final = 1.0  # seconds; also what keeps a router from forgetting a connection that nothing is published on
 PROBE_TIMEOUT: Final = 1.0  # seconds; little, since a connection with nothing under way is given up without a loss
-
-LAST_LOOK: Final = 0.02
-"""Seconds between the end of a time and the verdict. A loop that was held up may run its timers before it reads what
-has long arrived; this lets it read first."""
 
 
 class Probed(Protocol):
@@ -43,7 +40,7 @@ class IdleProbe:
         timeout: seconds for the answer.
 
     Attributes:
-        under_way: the PING that is not answered yet.
+        under_way: the PING that is not answered yet; whose connection it is sets it to ``None`` at the answer.
         last_reply: time of the loop at which the last reply came.
     """
 
@@ -69,11 +66,6 @@ class IdleProbe:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def answered(self, chunk: Chunk) -> None:
-        """Learn that a chunk was answered, which may be the probe."""
-        if chunk is self.under_way:
-            self.under_way = None
 
     def _watch(self) -> None:
         connection = self._connection

@@ -17,7 +17,7 @@ class LinkSettings:
         probe_after: between two PINGs, which also bound what is counted too much as a gap.
         dial_timeout: for reaching the broker, TLS included.
         connect_timeout: for that and the login, which a broker that is busy may take its time for.
-        quiet_for: of an outage, before anything is logged of it: where somebody else logs it at once.
+        quiet_for: seconds of an outage before it is logged: where another process logs it at once.
     """
 
     dial_timeout: float = 2.0

@@ -22,6 +22,7 @@ def open_bus(
     link: LinkSettings | None = None,
     project: bool = True,
     max_shapes: int | None = None,
+    bridge: bool = False,
 ) -> Bus:
     """Make the bus for a broker's URL. Nothing is connected before its ``start``.
 
@@ -33,9 +34,10 @@ def open_bus(
         client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``.
         link: times of the subscriber connection.
         project: whether what is published through this bus reaches wildcard subscriptions too. The broker's user needs
-            further rights for that, see docs/security.md.
+            further rights for that, see docs/access.md.
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold; ``None`` for a bus that
             registers none.
+        bridge: whether this process is to be the bridge of its deployment where no other is. Not for ``memory://``.
 
     Raises:
         SettingsError: the URL cannot be used; the text never holds a password.
@@ -52,6 +54,7 @@ def open_bus(
             link=link,
             project=project,
             max_shapes=max_shapes,
+            bridge=bridge,
         )
     known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES))
     raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

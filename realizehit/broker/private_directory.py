@@ -28,7 +28,7 @@ logger: Final = logging.getLogger(__name__)
 MAX_SOCKET_PATH: Final = 103  # bytes; macOS has room for 104 with the closing NUL, Linux for 108
 PIDFILE: Final = "v.pid"
 CLEAR_TIMEOUT: Final = 2.0  # seconds for a leftover Valkey to shut down
-LOCK_TIMEOUT: Final = 15.0  # seconds to wait for others who start or clear at the same moment
+LOCK_TIMEOUT: Final = 15.0  # seconds to wait for other processes that start or clear at the same moment
 
 _ROOM: Final = len("/" + "tmpabcdefgh" + "/relay.sock")  # bytes behind the base directory's name, at most
 _SHUTDOWN: Final = b"*2\r\n$8\r\nSHUTDOWN\r\n$6\r\nNOSAVE\r\n"
@@ -70,7 +70,7 @@ def _default_base() -> Path:
 
 
 def _claim_base(base: Path) -> None:
-    """Make the base directory, or make sure that nobody else can have a hand in it."""
+    """Make the base directory, or check that no other user can write to it."""
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = base.lstat()
@@ -86,7 +86,7 @@ def _claim_base(base: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of the base directory, so that nobody mistakes a directory in the making for a leftover."""
+    """Hold the lock of the base directory, so that a new directory is not taken for a leftover."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         deadline = time.monotonic() + LOCK_TIMEOUT
@@ -108,7 +108,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _clear_leftovers(base: Path) -> None:
-    """Stop and remove what owners left who did not close: killed, or gone with a crash."""
+    """Stop and remove what owners left that were killed or crashed."""
     for directory in base.iterdir():
         try:
             lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -18,7 +18,8 @@ from itertools import chain, takewhile
 from typing import Any, Final, cast
 
 from realizehit.broker.chunks import CallbackCompletion, Chunk, in_chunks
-from realizehit.broker.idle_probe import LAST_LOOK, PROBE_AFTER, PROBE_TIMEOUT, IdleProbe
+from realizehit.broker.deadlines import Deadlines
+from realizehit.broker.idle_probe import PROBE_AFTER, PROBE_TIMEOUT, IdleProbe
 from realizehit.broker.keeper import Broker, ConnectionKeeper
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
@@ -45,10 +46,12 @@ class Pipeline:
     Reentrancy: for one event loop's thread. A callback that is told of an outcome may publish.
 
     Attributes:
-        shapes: what messages are projected by; always empty here, see `FollowingPipeline`.
+        registered: shapes of wildcard subscriptions that are in use; empty here, see `FollowingPipeline`.
+        shapes: those that messages are projected by; empty here.
         projected: counts projections.
     """
 
+    registered: tuple[bytes, ...] = ()
     shapes: tuple[bytes, ...] = ()
 
     def __init__(
@@ -71,7 +74,6 @@ class Pipeline:
         self._keeper = ConnectionKeeper(broker, self, self._errors, timeout=timeout, name=name)
         self._probe = IdleProbe(self, probe_after, min(probe_timeout, timeout / 2))
         self._closed = False
-        self._refusing = False  # a publication after `close` is being refused
         self._waiting: deque[Chunk] = deque()
         self._under_way: deque[Chunk] = deque()
         self._messages_under_way = 0
@@ -79,7 +81,7 @@ class Pipeline:
         self._last_progress = 0.0
         self._silent = False
         self._send_handle: asyncio.Handle | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines(self._fail_late, self._next_due)
 
     @property
     def connects(self) -> int:
@@ -170,10 +172,7 @@ class Pipeline:
     def _submit(self, chunk: Chunk) -> None:
         loop = asyncio.get_running_loop()
         if self._closed:
-            if self._refusing:  # a callback that publishes again would be called in ever deeper calls
-                loop.call_soon(self._refuse, chunk)
-            else:
-                self._refuse(chunk)
+            loop.call_soon(self._refuse, chunk)  # not now: a callback that publishes again would be called ever deeper
             return
         chunk.deadline = loop.time() + self._timeout
         self._waiting.append(chunk)
@@ -181,17 +180,11 @@ class Pipeline:
             self._keeper.connect()
         elif self._send_handle is None:
             self._send_handle = loop.call_soon(self._send)
-        if self._timer is None:
-            self._timer = loop.call_later(self._timeout, self._expire)
+        self._deadlines.start(self._timeout)
 
     def _refuse(self, chunk: Chunk) -> None:
-        if chunk.done.done():
-            return
-        self._refusing = True
-        try:
+        if not chunk.done.done():
             self._fail(chunk, self._errors.closed(), sent=False)
-        finally:
-            self._refusing = False
 
     def _send(self) -> None:
         """Write what waits, as far as the window has room."""
@@ -256,32 +249,22 @@ class Pipeline:
         """
         self._messages_under_way -= commands
         self._bytes_under_way -= size
-        self._probe.answered(chunk)
+        if chunk is self._probe.under_way:
+            self._probe.under_way = None
         if not chunk.done.done():
             chunk.done.set_result(chunk.outcomes(self._errors))
 
     # ---- failures
 
-    def _expire(self, looked_again: bool = False) -> None:
-        """Fail what has had its time; end a connection on which nothing has come back for as long."""
-        loop = asyncio.get_running_loop()
-        if not looked_again:
-            self._timer = loop.call_later(LAST_LOOK, self._expire, True)
-            return
-        self._timer = None
-        try:
-            self._fail_late(loop.time())
-        finally:  # also where a callback failed
-            due = [chunk.deadline for chunk in chain(self._under_way, self._waiting) if not chunk.done.done()][:1]
-            if self._under_way:  # also those that were given up: their replies tell whether the broker is there
-                due.append(self._last_progress + self._timeout)
-            if self._timer is not None:  # set for what was published meanwhile
-                self._timer.cancel()
-                self._timer = None
-            if due:
-                self._timer = loop.call_at(max(min(due), loop.time() + LAST_LOOK), self._expire)
+    def _next_due(self) -> float | None:
+        """Return when the next chunk has had its time, or the broker its time for an answer."""
+        due = [chunk.deadline for chunk in chain(self._under_way, self._waiting) if not chunk.done.done()][:1]
+        if self._under_way:  # also those that were given up: their replies tell whether the broker is there
+            due.append(self._last_progress + self._timeout)
+        return min(due, default=None)
 
     def _fail_late(self, now: float) -> None:
+        """Fail what has had its time; end a connection on which nothing has come back for as long."""
         late = False
         for queue, sent in ((self._under_way, True), (self._waiting, False)):
             # A callback may publish, which changes the queues.
@@ -305,9 +288,7 @@ class Pipeline:
         chunk.done.set_result([*known, *[self._errors.unclear(error) if sent else error] * missing])
 
     def _fail_all(self, error: BrokerError) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadlines.stop()
         # A callback may publish, which goes into new queues.
         under_way, self._under_way = self._under_way, deque()
         waiting, self._waiting = self._waiting, deque()

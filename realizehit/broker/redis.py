@@ -14,6 +14,7 @@ from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
+from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.shapes.registrar import Registrar
 from realizehit.broker.shapes.wildcards import Wildcards, source_of
@@ -66,6 +67,7 @@ class RedisBus(Bus):
         project: whether what is published here reaches wildcard subscriptions too, see `FollowingPipeline`.
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold. ``None`` for a bus that
             registers none: it subscribes to the channels of wildcards as to any other.
+        bridge: whether this process is to be the bridge of its deployment where no other is, see `Bridge`.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -81,6 +83,7 @@ class RedisBus(Bus):
         link: LinkSettings | None = None,
         project: bool = True,
         max_shapes: int | None = None,
+        bridge: bool = False,
     ) -> None:
         self._project = project
         self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
@@ -92,6 +95,7 @@ class RedisBus(Bus):
         self._link: Link | None = None
         self._registrar: Registrar | None = None
         self._wildcards: Wildcards | None = None
+        self._bridge = Bridge(self._address, name=f"{client_name}-bridge") if bridge else None
         self._pipeline: Pipeline | None = None
         self._watch_task: asyncio.Task[None] | None = None
 
@@ -111,14 +115,19 @@ class RedisBus(Bus):
         return self._wildcards.registered if self._wildcards else 0
 
     @property
+    def is_bridge(self) -> bool:
+        """Whether this process is the bridge of its deployment now."""
+        return self._bridge is not None and self._bridge.runs
+
+    @property
     def silence(self) -> float:
         """Seconds since the last sign of the broker. See `Bus.silence`."""
         return self._link.silence if self._link else 0.0
 
     @property
     def followed_shapes(self) -> tuple[bytes, ...]:
-        """Shapes by which publications are projected now; none while there is no publishing connection."""
-        return self._pipeline.shapes if self._pipeline else ()
+        """Shapes that are in use; none while there is no publishing connection. See `Bus.followed_shapes`."""
+        return self._pipeline.registered if self._pipeline else ()
 
     @property
     def projected(self) -> ProjectionCounts:
@@ -138,7 +147,7 @@ class RedisBus(Bus):
         )
         try:
             if listener is not None:
-                self._link = self._make_link(_Reports(self, listener))
+                self._link = self._make_link(listener)
                 await self._link.start()
             else:
                 with contextlib.suppress(BrokerUnavailable):  # merely away; the state was noted
@@ -146,16 +155,25 @@ class RedisBus(Bus):
         except BaseException:
             await self.close()
             raise
+        if self._bridge is not None:
+            self._bridge.start()
         if isinstance(self._address, SentinelAddress):
-            # Without this watch nobody would ever leave a demoted master.
+            # Without this watch the connections would stay at a demoted master.
             watch = partial(self._watch, self._address, self._pipeline)
             watching = keep_up(f"watching the sentinels of {self._address}", watch)
             self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
 
     def _make_link(self, listener: BusListener) -> Link:
+        reports: BusListener = _Reports(self, listener)
         if self._max_shapes is not None:
-            listener = self._wildcards = Wildcards(listener)
-        link = Link(self._subscribe_address, listener, client_name=self._client_name, settings=self._link_settings)
+            reports = self._wildcards = Wildcards(reports)
+        link = Link(
+            self._subscribe_address,
+            reports,
+            client_name=self._client_name,
+            settings=self._link_settings,
+            deliver=listener.deliver,
+        )
         if self._max_shapes is not None and self._wildcards is not None:
             # Registered at the broker itself, also where a relay subscribes: it is one command in ten seconds.
             self._registrar = Registrar(
@@ -167,8 +185,8 @@ class RedisBus(Bus):
     async def _watch(self, address: SentinelAddress, pipeline: Pipeline) -> None:
         """Leave a broker that is not the master any more.
 
-        A demoted one may be alive and answer: to subscribers it has nothing to say, and what is published there reaches
-        nobody. The subscriber connection cannot ask it, so the sentinels are asked.
+        A demoted master may be alive and answer. It sends subscribers nothing, and publications there reach no node.
+        The subscriber connection cannot notice that, so the sentinels are asked.
         """
         while True:
             place = await address.current()
@@ -176,8 +194,9 @@ class RedisBus(Bus):
                 pipeline.leave(place)
                 if self._link is not None and self._subscribe_address is address:
                     self._link.leave(place)
-                if self._registrar is not None:
-                    self._registrar.move_to(place)
+                for part in (self._registrar, self._bridge):
+                    if part is not None:
+                        part.move_to(place)
             await asyncio.sleep(WATCH_INTERVAL)
 
     async def close(self) -> None:
@@ -193,6 +212,8 @@ class RedisBus(Bus):
             await self._link.close()
         if self._registrar is not None:
             await self._registrar.close()
+        if self._bridge is not None:
+            await self._bridge.close()
         if isinstance(self._address, SentinelAddress):
             await self._address.close()
 

@@ -69,7 +69,7 @@ class SentinelAddress(Address):
             key: value for key in ("username", "password") if (value := options.pop(f"sentinel_{key}", None))
         }
         self._secret = sentinel_login.get("password")
-        # The place in it is looked at by nobody: `connect` asks.
+        # Its host is not used: `connect` asks the sentinels.
         inner = f"{scheme.partition('+')[0]}://{login}{at}sentinels/{database}"
         super().__init__(inner + (f"?{urlencode(options)}" if options else ""), shown=shown)
         self.name: Final = unquote(name)
@@ -111,22 +111,22 @@ class SentinelAddress(Address):
         return _text(place)
 
     async def current(self) -> str:
-        """Return where the master is, as `connect` does; empty where nobody knows."""
+        """Return where the master is, as `connect` does; empty where no sentinel knows."""
         place = await self.master()
         return "" if place is None else _text(place)
 
     def confirmed(self, place: str) -> float:
         """Return until when a place was the master, and no other one made; see `Address.confirmed`.
 
-        While a failover goes on the old master may be alive and answer, and publishers may know the new one before we
-        do. So only an answer counts in which no sentinel speaks of a failover; as of when it was asked for.
+        During a failover the old master may be alive and answer, and publishers may know the new one before this
+        process does. So only an answer in which no sentinel reports a failover counts, as of the time of the question.
         """
         return self._confirmed.get(place, -math.inf)
 
     async def master(self) -> tuple[str, int] | None:
-        """Ask all sentinels, and believe the one that knows of the latest failover.
+        """Ask all sentinels, and take the answer of the one that knows of the latest failover.
 
-        One that was cut off from the others may go on naming a master that was replaced long ago.
+        A sentinel that was cut off from the others may name a master that was replaced long ago.
         """
         asked = asyncio.get_running_loop().time()
         answers = await asyncio.gather(*(self._ask(sentinel) for sentinel in self._sentinels))
@@ -137,7 +137,7 @@ class SentinelAddress(Address):
         if _DOWN & latest.flags:
             return None
         if 2 * len(known) > len(answers) and all(_MOVING not in answer.flags for answer in known):
-            # One of those that are silent may have begun a failover, and told the others but not us.
+            # A sentinel that did not answer may have begun a failover, and told the others but not this process.
             certain = asked if len(known) == len(answers) else asked - GOSSIP_DELAY
             place = _text(latest.place)
             self._confirmed[place] = max(certain, self.confirmed(place))
@@ -170,7 +170,7 @@ def _read(answer: Any) -> _Opinion:
     """Read the reply to ``SENTINEL MASTER``, names and values in turn.
 
     Raises:
-        TypeError, ValueError, KeyError, AttributeError: it is none.
+        TypeError, ValueError, KeyError, AttributeError: it is not a valid reply.
     """
     fields = dict(zip(answer[::2], answer[1::2], strict=True))
     place = str(fields["ip"]), int(fields["port"])

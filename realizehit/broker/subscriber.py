@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 from realizehit.broker.base import BROKER, Batch, BusListener, BusState, Interest, Source
@@ -32,7 +33,7 @@ class Link:
     """Keep one subscriber connection to the broker, and on it exactly the channels that are wanted.
 
     After a reconnect everything wanted is subscribed again; ``listener.subscribed`` is called only for the channels
-    that somebody is still waiting for. The listener learns of the interruption from ``state_changed``, and of its end,
+    that still wait for it. The listener learns of the interruption from ``state_changed``, and of its end,
     when everything is in force again, from ``restored``.
 
     Args:
@@ -41,6 +42,8 @@ class Link:
         client_name: how the connection is called in the broker's ``CLIENT LIST``.
         settings: its times.
         source: how the listener knows this link.
+        deliver: takes the publications in place of ``listener``, where others stand between the two: each call on the
+            way of a read costs 0.07 us, which shows where a read has one message.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class Link:
         client_name: str = "realizehit",
         settings: LinkSettings | None = None,
         source: Source = BROKER,
+        deliver: Callable[[Batch], None] | None = None,
     ) -> None:
         self.state = BusState.CONNECTING
         self.connects = 0
         self._address = address
         self._listener = listener
+        self._deliver = deliver or listener.deliver
         self._client_name = client_name
         self._settings = settings or LinkSettings()
         self._source = source
@@ -192,8 +197,8 @@ class Link:
     # ---- what the connection reports
 
     def deliver(self, batch: Batch) -> None:
-        """Pass on the publications of one read: one call a read, not one a message."""
-        self._listener.deliver(batch)
+        """Pass on the publications of one read."""
+        self._deliver(batch)
 
     def confirmed(self, kind: bytes, channel: Interest) -> None:
         """Take the reply to a command for one channel."""

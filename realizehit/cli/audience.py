@@ -105,5 +105,6 @@ def _lines(answer: dict[str, Any]) -> list[str]:
     applied = {row["shape"] for row in rows}
     rest = [shape for shape in answer["shapes"] if shape not in applied]
     if rest:
-        lines.append(f"{counted(len(rest), 'shape')} in use that do not apply: {', '.join(rest)}")
+        verb = "does" if len(rest) == 1 else "do"
+        lines.append(f"{counted(len(rest), 'shape')} in use that {verb} not apply: {', '.join(rest)}")
     return lines

@@ -57,7 +57,7 @@ class Publisher:
         timeout: seconds until a publication fails.
         retries: how often connecting is tried again at most.
         wildcards: whether messages reach wildcard subscriptions too. The broker's user needs further rights for that
-            (docs/security.md); where they are missing, publishing is refused.
+            (docs/access.md); where they are missing, publishing is refused.
 
     Raises:
         SettingsError: the URL cannot be used.

@@ -28,11 +28,11 @@ _ASK_FOR_MORE: Final = frozenset((b"transfer-encoding", b"upgrade", b"expect", b
 _STAYS: Final = (None, b"keep-alive", b"Keep-Alive")  # what Connection says of a connection that goes on
 
 
-class Everyday(NamedTuple):
-    """What the head of an everyday publication says.
+class PlainHead(NamedTuple):
+    """The head of a request that the fast path takes.
 
     Attributes:
-        target: what it is for.
+        target: the path of the request, with its query.
         headers: values by lower-case name.
         size: bytes of the body.
     """
@@ -43,8 +43,8 @@ class Everyday(NamedTuple):
 
 
 @lru_cache(maxsize=1024)  # publishers send the same few heads over and over
-def everyday(text: bytes) -> Everyday | None:
-    """Read a head; ``None`` where it is not that of an everyday publication.
+def parse_plain_head(text: bytes) -> PlainHead | None:
+    """Parse a head; ``None`` where the request is not for the fast path.
 
     Args:
         text: up to the blank line, that one not included; at most `LONGEST_HEAD` bytes, as what is kept has a bound.
@@ -62,7 +62,7 @@ def everyday(text: bytes) -> Everyday | None:
         or not _ASK_FOR_MORE.isdisjoint(headers)
     ):
         return None
-    return Everyday(head.target, MappingProxyType(headers), int(length))
+    return PlainHead(head.target, MappingProxyType(headers), int(length))
 
 
 class Owner(Protocol):

@@ -25,7 +25,7 @@ from uvicorn.server import ServerState
 from realizehit.access.peers import UNIX, peer_of_transport
 from realizehit.errors import ErrorCode
 from realizehit.http.connection import ANSWERING, BODY, CLOSING, GONE, HEAD, WAITING, Connection, Timeouts
-from realizehit.http.fast_path import LONGEST_HEAD, DirectRequest, Handler, everyday
+from realizehit.http.fast_path import LONGEST_HEAD, DirectRequest, Handler, parse_plain_head
 from realizehit.http.head_reader import HeadReader, HeadTooLarge, MalformedHead
 from realizehit.http.requests import BodyFault, Progress, Requests
 from realizehit.transports.fd_reserve import NO_DESCRIPTOR, FdReserve
@@ -229,7 +229,7 @@ class FrontDoor(Connection):
 
     def _plain_publication(self, text: bytes) -> DirectRequest | None:
         """Return the request of a head if a handler serves it without ASGI."""
-        found = everyday(text)
+        found = parse_plain_head(text)
         handler = None if found is None else self._direct.get(found.target)
         if found is None or handler is None:
             return None

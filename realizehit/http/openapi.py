@@ -69,7 +69,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
         "properties": {
             "channel": {"type": "string", "description": "What the pattern is at the broker."},
             "id": {"type": "string", "pattern": "^[0-9a-f]{8}$"},
-            "nodes": {"type": "integer", "minimum": 0, "description": "What a publication would be answered with."},
+            "nodes": {"type": "integer", "minimum": 0, "description": "The sum over the channels."},
             "channels": {
                 "type": "array",
                 "description": "Where a publication would go: its own channel, then one for each shape that applies.",

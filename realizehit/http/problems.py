@@ -44,13 +44,18 @@ DEFECT: Final = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; it
 
 
 class BrokerErrorReporter:
-    """Reports that the broker cannot be reached: clients get a generic message, the log gets the cause."""
+    """Reports errors of the broker: the log gets the cause, now and then; clients get what they may know."""
 
     def __init__(self) -> None:
         self._seldom = Seldom(LOG_INTERVAL)
 
     def report(self, error: BrokerError) -> str:
-        """Log an error, now and then, and return what a client may know of it."""
+        """Log an error, and return what a client may know of it: of a broker that is away a generic message."""
+        if not isinstance(error, BrokerUnavailable):
+            left_out = self._seldom.passes("refused")
+            if left_out is not None:
+                logger.warning("the broker refused a publication: %s%s", error, more(left_out))
+            return str(error)
         left_out = self._seldom.passes("broker")
         if left_out is not None:
             logger.warning("the broker does not serve: %s%s", error, more(left_out))
@@ -87,7 +92,7 @@ def refusal_of(error: BaseException, broker_errors: BrokerErrorReporter) -> Refu
         wait = None if isinstance(error, PublishUnclear) else RETRY_AFTER
         status, media_type, body = problem_of(error.code, broker_errors.report(error))
     elif isinstance(error, BrokerError):
-        status, media_type, body = problem_of(ErrorCode.BROKER_REFUSED, str(error))
+        status, media_type, body = problem_of(ErrorCode.BROKER_REFUSED, broker_errors.report(error))
     else:
         return None
     headers = [] if wait is None else [(b"retry-after", b"%d" % ceil(wait))]

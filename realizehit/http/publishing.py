@@ -140,7 +140,7 @@ class PublishBatch(Endpoint):
             else:
                 if isinstance(outcome, BrokerError):
                     self.metrics.count(_outcome(outcome))
-                text = self.broker_errors.report(outcome) if isinstance(outcome, BrokerUnavailable) else str(outcome)
+                text = self.broker_errors.report(outcome) if isinstance(outcome, BrokerError) else str(outcome)
                 results.append(_failed(index, outcome.code, text))
         self.metrics.count("queued", queued)
         if outcomes and all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes):

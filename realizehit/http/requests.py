@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_local_addr, get_path_with_query_string, is_ssl
 from uvicorn.server import ServerState
 
-from realizehit.http.write_coalescing import JoinedWrites
+from realizehit.http.write_coalescing import CoalescingTransport
 from realizehit.logs import ACCESS_LOGGER, HTTP_LOGGER
 from realizehit.transports.handover import TAKE_OVER
 from realizehit.transports.heads import Head
@@ -324,7 +324,7 @@ class Flow(FlowControl):
             self._wanted()
 
 
-class _Output(JoinedWrites):
+class _Output(CoalescingTransport):
     """The connection as a cycle sees it: the owner decides how it ends."""
 
     def __init__(

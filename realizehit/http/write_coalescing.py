@@ -1,4 +1,4 @@
-"""Joins what is written to a transport in one turn of the event loop.
+"""Coalesces the writes to a transport in one turn of the event loop.
 
 uvicorn writes a response's head and its body one after the other, and uvloop makes a system call of each. For a small
 response that is a fifth of what serving it costs, and the client wakes up twice.
@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 
-class JoinedWrites(asyncio.Transport):
+class CoalescingTransport(asyncio.Transport):
     """A transport over another one that writes once per turn of the loop; everything else it passes on.
 
     Args:

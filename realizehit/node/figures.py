@@ -1,8 +1,8 @@
 """What a node tells of itself, published over the node's own broker: the figures that the console shows.
 
-A message goes out each second while somebody listens, which the broker's count of the last one says, and else every
-few seconds. While somebody listens, a stamped message of the node's own goes the whole way as well, from the bus over
-the broker into the engine's dispatch and flush, and back here: what that takes is the latency that is shown.
+A message goes out each second while there are listeners, as the broker's count of the last message shows, and otherwise
+every few seconds. While there are listeners, a stamped message of the node's own goes the whole way as well, from the
+bus over the broker into the engine's dispatch and flush, and back here: what that takes is the latency that is shown.
 
 Source: the message's fields are documented in ``docs/console.md``.
 """
@@ -33,8 +33,8 @@ logger: Final = logging.getLogger(__name__)
 STATS: Final = {RESERVED_KEY: "stats"}  # the pattern that the figures of all nodes are published to
 STATS_CHANNEL: Final = channel_of(STATS)
 
-INTERVAL: Final = 1.0  # seconds between messages while somebody listens
-IDLE: Final = 5  # intervals between them while nobody does
+INTERVAL: Final = 1.0  # seconds between messages while there are listeners
+IDLE: Final = 5  # intervals between them while there are no listeners
 BUSIEST: Final = 10  # channels in a message
 
 _NO_MORE: Final = object()
@@ -87,7 +87,7 @@ class Figures:
             self._probe.end()
 
     def _listened(self) -> bool:
-        # Who listens here is known at once, who listens elsewhere from the last message's count.
+        # Listeners here are known at once, listeners elsewhere from the count of the last message.
         return self._watched or self._engine.subscribers(STATS_CHANNEL) > 0
 
     async def _publish(self) -> None:
@@ -156,7 +156,7 @@ class Probe:
     It is a transport and a handler of the engine at once, with the framing that workers have, which knows no heartbeat.
 
     Args:
-        engine, bus: the node's. The hub is passed by: nobody waits for an answer, and no gap is to be told.
+        engine, bus: the node's. The hub is bypassed, since there is no answer to wait for and no gap to tell.
         channel: of its own, with the reserved key.
 
     Attributes:

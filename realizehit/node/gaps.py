@@ -1,10 +1,10 @@
-"""Gaps: who may have missed something while a source was away, and telling them.
+"""Gaps: which subscriptions may have missed something while a source was away, and telling their clients.
 
 A source is what can be lost by itself, such as the connection to the broker. Its gap is over for all of a node's
 clients at once: when each of its channels is in force again. What is published after a client was told is therefore not
 missed. What is kept of a gap is its exceptions, the subscriptions made since the source went: they are few, and their
 clients have missed nothing that they were promised. All others are found by going through the connections, a slice at a
-time, so that telling 100,000 of them holds nobody up.
+time, so that telling 100,000 of them delays nothing else.
 
 A broker that came back with other rights may refuse what it allowed before. That ends the subscriptions, and the
 clients that had them are told on the same occasion.
@@ -45,7 +45,7 @@ class Gaps:
     """The gaps that are open, at most one for each source, and those that are being told.
 
     Args:
-        engine: knows who is subscribed to what.
+        engine: knows the subscriptions.
         events: tells it.
         call_soon: has a function called in the loop's next turn.
         source_of: returns the source of a channel, given its key.
@@ -77,7 +77,7 @@ class Gaps:
 
         Args:
             source: what is gone.
-            waiting: subscriptions that nobody has confirmed yet.
+            waiting: subscriptions that are not confirmed yet.
         """
         # Subscriptions made during an open gap and confirmed before the source went again have lost something now.
         before = self._open.get(source)
@@ -128,7 +128,7 @@ class Gaps:
         self._call_soon(lambda: self._tell(left, gap))
 
     def close(self, source: Source) -> None:
-        """Learn that a gap is over for a hub whose subscribers find out by themselves: nobody is told."""
+        """Learn that a gap is over for a hub whose subscribers learn of it in another way: none is told."""
         self._open.pop(source, None)
 
     def _tell(self, left: Iterator[int], gap: _Gap) -> None:

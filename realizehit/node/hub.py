@@ -1,8 +1,8 @@
-"""This node's interest: who subscribes to what, and what the broker must therefore send here.
+"""This node's interest: which connections subscribe to what, and what the broker must therefore send here.
 
-The engine's registry says who is subscribed; the bus says what is in force at the broker. The hub joins the two: the
-first subscriber of a channel makes it ask the bus, the last one's leaving makes it tell the bus, and between the two it
-keeps those who wait for the broker's confirmation.
+The engine's registry knows the subscribers; the bus knows what is in force at the broker. The hub joins the two: it
+asks the bus for a channel when the first subscriber comes, leaves it after the last one, and keeps the subscriptions
+that wait for the broker's confirmation.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Hub(BusListener):
         self._reserved = reserved
         self._was_up = False
         self._seldom = Seldom(LOG_INTERVAL)
-        # Interests that the broker has yet to confirm, with those who wait; and the same in order of their deadlines.
+        # Interests that the broker has yet to confirm, with the waiting subscriptions; and their deadlines in order.
         self._waiting: dict[Interest, list[_Waiter]] = {}
         self._deadlines: deque[tuple[float, Interest]] = deque()
         self._failures = Failures("answering a subscription")
@@ -198,7 +198,7 @@ class Hub(BusListener):
     def refused(self, channel: Interest, error: BrokerError) -> None:
         key = key_of_interest(channel)
         waiting = self._waiting.pop(channel, ())
-        # Those who left while they waited stand among the waiters and not among the subscribers.
+        # A connection that left while it waited is among the waiters, but not among the subscribers.
         if self._engine.subscribers(key) > len({one.conn for one in waiting if self._engine.is_open(one.conn)}):
             left_out = self._seldom.passes("refused")  # where a permission is taken away it may be every channel
             if left_out is not None:
@@ -242,7 +242,7 @@ class Hub(BusListener):
             self._failures.note(error)
 
     def _vacant(self, key: bytes) -> None:
-        # Called between two turns of the engine: somebody may have subscribed meanwhile.
+        # Called between two turns of the engine: a connection may have subscribed meanwhile.
         if self._engine.subscribers(key) == 0:
             interest = interest_of_key(key)
             for waiter in self._waiting.pop(interest, ()):

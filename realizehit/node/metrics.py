@@ -138,7 +138,7 @@ class _ProjectionCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "realizehit_publisher_shapes",
-            "Shapes of wildcard subscriptions by which this process projects what it publishes.",
+            "Shapes of wildcard subscriptions that are in use, as this publisher knows them.",
             len(self._bus.followed_shapes),
         )
         counts = self._bus.projected
@@ -163,7 +163,7 @@ class _ProjectionCollector(Collector):
 
 
 class _GateCollector(Collector):
-    """Shows who was refused."""
+    """Shows refusals."""
 
     def __init__(self, gate: Gate, engine_stats: Callable[[], dict[str, int]] | None) -> None:
         self._gate = gate
@@ -207,6 +207,11 @@ class _NodeCollector(Collector):
         )
         yield CounterMetricFamily(
             "realizehit_broker_received_bytes", "Bytes read from the broker.", self._bus.bytes_received
+        )
+        yield GaugeMetricFamily(
+            "realizehit_bridge",
+            "Whether this process publishes the projections for all publishers: 1 or 0.",
+            int(self._bus.is_bridge),
         )
         if self._engine_stats is None:
             return

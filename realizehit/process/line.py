@@ -2,7 +2,7 @@
 
 Down goes the work, one line of JSON, and later ``drain``. Up comes one line that says whether the worker serves, and an
 empty line every second, the beat: a worker whose beat stays away hangs. The end of the line means that the parent is
-gone; a worker without a parent leaves at once, since nobody could replace or stop it.
+gone; a worker without a parent ends at once, since no process could replace or stop it.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class Relay:
 
 
 class _RelayHub(Hub):
-    """A hub whose subscribers are workers, who are to learn when the broker goes."""
+    """A hub whose subscribers are workers. It tells them when the broker is lost."""
 
     def __init__(
         self,

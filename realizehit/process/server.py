@@ -128,7 +128,7 @@ class Node:
             burst_total=BURSTS * settings.max_batch_bytes,
             max_message=settings.max_message_bytes,
             input_rate=settings.max_actions,
-            input_burst=2 * settings.max_subscriptions,  # who comes back asks for all of it at once
+            input_burst=2 * settings.max_subscriptions,  # a client that reconnects subscribes to everything at once
             input_strikes=STRIKES,
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,
@@ -144,6 +144,7 @@ class Node:
             project=settings.wildcards and settings.role != "ws",
             # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again. What it tells of
             # the broker is not told by each of the workers too.
+            bridge=settings.bridge,
             max_shapes=settings.max_shapes if settings.wildcards else None,
             link=LinkSettings(backoff_most=RELAY_BACKOFF, quiet_for=REMINDER) if self._relay_url else None,
         )

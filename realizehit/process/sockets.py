@@ -33,7 +33,7 @@ def bind(host: str, port: int, *, reuse_port: bool = False, patience: float = 0.
         host: a name or an address.
         port: 0 for one that is free.
         reuse_port: whether other processes listen there too.
-        patience: seconds to wait while somebody else listens there.
+        patience: seconds to wait while another process listens there.
 
     Raises:
         SettingsError: the address cannot be had; the text says why.
@@ -135,7 +135,7 @@ def _until_free(take: Callable[[], None], patience: float) -> None:
 def unix_socket(path: str | None, *, patience: float = 0.0) -> Generator[socket.socket | None]:
     """Hold a bound Unix socket that does not listen yet, for the owner and the group; its file is gone in the end.
 
-    A file that a killed server left is replaced; one that somebody listens on is not.
+    A file that a killed server left is replaced; one that a process listens on is not.
 
     Args:
         path: where it is.
@@ -171,7 +171,7 @@ def unix_socket(path: str | None, *, patience: float = 0.0) -> Generator[socket.
 
 
 def _make_room(path: str) -> None:
-    """Remove a socket that nobody listens on."""
+    """Remove a socket that no process listens on."""
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:

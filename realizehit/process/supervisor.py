@@ -42,7 +42,7 @@ logger: Final = logging.getLogger(__name__)
 STEADY: Final = 10.0  # seconds after which a worker's death is an accident, and no failed start
 BACKOFF_FIRST: Final = 0.25  # seconds until a worker that died at once is started again, doubled each time
 BACKOFF_MOST: Final = 15.0  # seconds
-FAILED_STARTS: Final = 8  # in a row, with nobody serving, until the server gives up
+FAILED_STARTS: Final = 8  # in a row, while no worker serves, until the server gives up
 KILL_TIMEOUT: Final = 5.0  # seconds for a worker to be gone after SIGKILL; one that waits for a dead disk may stay
 END_TIMEOUT: Final = CLOSE_TIMEOUT + 10.0  # seconds for a worker to end, besides its drain
 
@@ -179,7 +179,7 @@ class _Parent:
         broker_url: str,
         unix: socket.socket | None,
         announce: Callable[[str, str], None],
-        directory: Path | None = None,  # for a relay; without one there is none
+        directory: Path | None = None,  # for a relay, which needs one
     ) -> None:
         self._settings = settings
         self._broker_url = broker_url
@@ -293,7 +293,7 @@ class _Parent:
             self._workers.discard(worker)
             self._serving.discard(worker)
             worker.close()
-            worker.signal(signal.SIGKILL)  # one that nobody watches any more; nothing happens where it has ended
+            worker.signal(signal.SIGKILL)  # it is not watched any more; does nothing if it has ended
         if not self._stop.is_set():
             how = f"signal {-status}" if status < 0 else f"status {status}"
             logger.warning("worker %d ended with %s%s", worker.process.pid, how, _because(report))

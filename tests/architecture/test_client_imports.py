@@ -43,8 +43,17 @@ def test_clients_load_nothing_of_the_server() -> None:
     assert "realizehit.client.ws" in loaded
     server = ("realizehit.http", "realizehit.node", "realizehit.process", "realizehit.transports")
     assert not {name for name in loaded if name.startswith(server)}
-    publishing = ["chunks", "idle_probe", "keeper", "projections", "publication", "publish_errors", "publisher"]
-    publishing += ["resp", "shapes", "shapes.following", "shapes.registry", "shapes.view", "url"]
+    publishing = [
+        "chunks",
+        "deadlines",
+        "idle_probe",
+        "keeper",
+        "projections",
+        "publication",
+        "publish_errors",
+        "publisher",
+    ]
+    publishing += ["resp", "shapes", "shapes.expected", "shapes.following", "shapes.registry", "shapes.view", "url"]
     own = {"", *(f".{name}" for name in publishing)}  # publishing straight to the broker
     assert {name for name in loaded if name.startswith("realizehit.broker")} <= {f"realizehit.broker{it}" for it in own}
     assert not loaded & {f"realizehit.{name}" for name in ("server", "hub", "settings", "messages", "metrics", "api")}

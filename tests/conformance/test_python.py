@@ -5,16 +5,13 @@ from __future__ import annotations
 import pytest
 
 from clients.conformance import cases as case_files
-from clients.conformance import languages as language_files
-from clients.conformance.cases import Case
 from clients.conformance.languages import Language
-from clients.conformance.results import Result, Verdict, run_cases
-from clients.conformance.runner import Servers
+from clients.conformance.results import Verdict
 from tests.conformance.broken_driver import MUTATIONS
+from tests.conformance.running import CASES, failures_of, run
 
 pytestmark = pytest.mark.slow
 
-CASES = case_files.load()
 FOUND_BY = {
     "spells_patterns_raw": "patterns/valid-vectors",
     "rewrites_payloads": "publish/text-byte-for-byte",
@@ -35,23 +32,9 @@ FOUND_BY = {
 """A case that each mutation of the client does not pass."""
 
 
-async def run(language: Language, cases: list[Case], patience: float = 10.0) -> list[Result]:
-    servers = Servers()
-    await servers.start()
-    language.prepare()
-    try:
-        return await run_cases(language, cases, servers, patience=patience)
-    finally:
-        language.clean()
-        await servers.stop()
-
-
 @pytest.mark.timeout(300)
 async def test_the_python_client_passes() -> None:
-    results = await run(language_files.load(CASES)["python"], CASES)
-    assert [result.case.key for result in results] == [case.key for case in CASES]
-    bad = {result.case.key: f"{result.verdict}: {result.text}" for result in results if not result.good}
-    assert not bad
+    assert not await failures_of("python")
 
 
 def test_every_topic_has_a_mutation_and_every_mutation_a_case() -> None:

@@ -21,6 +21,19 @@ def versions(root: Path) -> dict[str, str]:
         ],
         "CHANGELOG.md": changes[1].rstrip(",") if changes else "none",
     }
+    go = root / "clients" / "go" / "doc.go"
+    if go.is_file():
+        line = re.search(r'^const Version = "(.+)"$', go.read_text(encoding="utf-8"), re.MULTILINE)
+        found["clients/go/doc.go"] = line[1] if line else "none"
+    java = root / "clients" / "java" / "pom.xml"
+    if java.is_file():
+        name = r"<artifactId>realizehit-client</artifactId>\s*<version>(.+?)</version>"
+        line = re.search(name, java.read_text(encoding="utf-8"))
+        found["clients/java/pom.xml"] = line[1] if line else "none"
+    php = root / "clients" / "php" / "src" / "Version.php"
+    if php.is_file():
+        line = re.search(r"^    public const NUMBER = '(.+)';$", php.read_text(encoding="utf-8"), re.MULTILINE)
+        found["clients/php/src/Version.php"] = line[1] if line else "none"
     source = root / "realizehit" / "__init__.py"
     if source.is_file():
         line = re.search(r'^__version__ = "(.+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)

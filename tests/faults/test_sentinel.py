@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from realizehit.broker.open import open_bus
+from realizehit.broker.publication import Publication, Published
 from realizehit.broker.sentinel import SentinelAddress
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
@@ -154,3 +155,34 @@ async def test_a_sentinel_that_was_cut_off_is_not_believed(tmp_path: Path) -> No
             each.kill()
         assert await address.current() == ""
         await address.close()
+
+
+@pytest.mark.parametrize("alive", [False, True])
+async def test_the_shapes_of_wildcards_are_registered_at_the_new_master(tmp_path: Path, alive: bool) -> None:
+    wildcard, concrete = Pattern({"kind": "news", "channel": "*"}), Pattern({"kind": "news", "channel": "CNN"})
+    with Watched(tmp_path) as watched:
+        old, new = watched.servers
+        async with serve(Settings(port=0, redis=watched.url, publish_timeout=1.0)) as node:
+            ws: Witness = await Witness.connect(node.ws_url)  # type: ignore[assignment]
+            assert "ret" in await ws.ask("sub", wildcard)
+            if alive:
+                hide(watched, old)
+                for each in watched.sentinels:
+                    each.command("SENTINEL", "SET", "mymaster", "down-after-milliseconds", "300")
+            else:
+                old.signal(signal.SIGKILL)
+            ended = await failed_over(watched, old.port)
+            took = await told(ws) - ended
+            note(f"Sentinel: shapes registered at the new master, {'demoted' if alive else 'killed'}", took, "s")
+            assert took < WITHIN
+            assert new.command("ZRANGE", "realizehit:shapes", "0", "-1") == ["channel:*|kind:="]
+            async with asyncio.timeout(20):
+                while not isinstance(
+                    (await node.bus.publish_many([Publication(concrete.channel.encode(), b"1")]))[0], Published
+                ):
+                    await asyncio.sleep(0.05)
+            await comes(ws, wildcard)
+            assert [event["ids"] for _, event in ws.gaps] == [[wildcard.id]] * len(ws.gaps)
+            assert len(ws.gaps) == 1
+            ws.transport.close()
+            await ws.closed.wait()

@@ -26,6 +26,7 @@ NAMES: Final = (
     "request_bodies",
     "request_heads",
     "settings_files",
+    "shape_registry",
     "websocket_frames",
 )
 CORPUS: Final = Path(__file__).parent / "corpus"
@@ -36,12 +37,19 @@ MINUTE: Final = (
     ("patterns",),
     ("engineio_payloads",),
     ("connections", "publications", "request_bodies"),
-    ("broker_publisher", "broker_subscriber"),
+    ("broker_publisher", "broker_subscriber", "shape_registry"),
 )
 """What is fuzzed for a minute of each kind wherever all is: WebSocket bytes, actions, patterns, Engine.IO's payloads,
 HTTP connections and bodies, and what brokers answer. Fuzzers of one kind share its minute."""
 
-PYTHON: Final = ("broker_publisher", "connections", "request_bodies", "request_heads", "settings_files")
+PYTHON: Final = (
+    "broker_publisher",
+    "connections",
+    "request_bodies",
+    "request_heads",
+    "settings_files",
+    "shape_registry",
+)
 """Whose cases go through no extension, or hardly; the others are fuzzed under the sanitizers too."""
 
 

@@ -133,7 +133,7 @@ def test_the_command(valkey: Valkey) -> None:
             "a publication would reach 0 nodes by 2 channels:",
             "  channel:CNN|kind:news  3bf1d979  0 nodes, 0 subscribers of this server",
             "  channel:*|kind:news    bd3769cd  0 nodes, 0 subscribers of this server  (shape channel:*|kind:=)",
-            "1 shape in use that do not apply: user:=|x:*",
+            "1 shape in use that does not apply: user:=|x:*",
         ]
         with running("realizehit", "audience", "kind=news", "--json", env=environment) as process:
             assert process.wait() == 0

@@ -118,6 +118,7 @@ async def test_outcomes_are_told_in_order_and_who_raises_harms_nobody(valkey: Va
             await asyncio.wait_for(last, 10)
             assert await pipeline.publish(Publication(b"told", b"4")) == Published(0)
         pipeline.publish_soon(Publication(b"told", b"5"), partial(done, 5))
+        await asyncio.sleep(0)
         assert told[:3] == [(1, Published(0)), (2, Published(0)), (3, Published(0))]
         assert isinstance(told[3][1], BrokerUnavailable)  # type: ignore[index]
         assert failures == ["the teller failed"]

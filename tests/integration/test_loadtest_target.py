@@ -73,9 +73,9 @@ def test_what_is_secret_is_not_shown() -> None:
         ({"key": "secret\r\n"}, "--key"),
         ({"key": "sécret"}, "--key"),
         ({"headers": ["secret"]}, "--header"),
-        ({"headers": ["X-User: secret\r\nX-Admin: 1"]}, "--header 'X-User' is no header"),
-        ({"headers": ["X User: secret"]}, "--header 'X User' is no header"),
-        ({"headers": ["Host: secret"]}, "--header 'Host' is one that the load test makes itself"),
+        ({"headers": ["X-User: secret\r\nX-Admin: 1"]}, "--header 'X-User' is not a header"),
+        ({"headers": ["X User: secret"]}, "--header 'X User' is not a header"),
+        ({"headers": ["Host: secret"]}, "--header 'Host' is one that the load test sets itself"),
     ],
 )
 def test_keys_and_headers_that_cannot_be_used_are_told(options: dict[str, Any], error: str) -> None:

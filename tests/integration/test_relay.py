@@ -16,6 +16,7 @@ from realizehit.broker.channel_states import BATCH
 from realizehit.broker.open import open_bus
 from realizehit.broker.publication import Publication, Published
 from realizehit.broker.resp import BACK, LOST
+from realizehit.broker.shapes.registry import CONTROL
 from realizehit.errors import BrokerRefused, SettingsError
 from realizehit.process.relay import Relay
 from tests.support.bus_recorder import QUICK, Recorder
@@ -41,8 +42,8 @@ async def relayed(
 
 
 def subscribed(valkey: Valkey) -> dict[bytes, int]:
-    """The broker's channels and how many subscribers each has."""
-    channels = valkey.command("PUBSUB", "CHANNELS")
+    """The broker's channels and how many subscribers each has, without the one that publishers follow."""
+    channels = [channel for channel in valkey.command("PUBSUB", "CHANNELS") if channel != CONTROL]
     counts = valkey.command("PUBSUB", "NUMSUB", *channels) if channels else []
     return dict(zip(counts[::2], counts[1::2], strict=True))
 

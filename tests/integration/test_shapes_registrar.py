@@ -34,6 +34,9 @@ class Heard:
     def shape_registered(self, shape: bytes) -> None:
         self._take("registered", shape)
 
+    def bridge_had_gap(self, seconds: float) -> None:
+        self._take("bridge had gap", seconds)
+
     def shape_refused(self, shape: bytes, error: BrokerError) -> None:
         self._take("refused", shape, error)
 

@@ -169,7 +169,7 @@ async def test_a_failing_look_at_one_connection_ends_that_one_and_the_reload_goe
         assert told == ["unsubscribed"] * 4
         for one in clients:
             one.transport.abort()
-    assert failures(caplog) == ["deciding anew what a connection may have failed and goes on"]
+    assert failures(caplog) == ["checking what a client may have failed and goes on"]
 
 
 async def test_a_failing_step_of_the_link_to_the_broker_costs_a_connection_and_no_more(

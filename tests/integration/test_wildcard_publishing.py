@@ -147,7 +147,24 @@ async def test_a_publisher_without_the_rights_is_told_which(valkey: Valkey, sync
     assert valkey.calls("publish") == 0
 
 
-# Exactly what docs/security.md asks for.
+async def test_a_server_without_the_rights_says_which_in_its_log(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    rights = ["resetchannels", "&a:*", "allkeys", "+@all"]
+    valkey.command("ACL", "SETUSER", "few", "on", ">secret", *rights)
+    async with serve(Settings(port=0, redis=f"unix://few:secret@{valkey.socket}")) as node, http(node) as api:
+        assert (await api.get("/readyz")).status_code == 503
+        for _ in range(3):
+            answer = await api.post("/", json={"pattern": {"a": 1}, "payload": 1})
+            assert (answer.status_code, answer.json()["code"]) == (502, "broker-refused")
+    refusals = [record.getMessage() for record in caplog.records if "refused a publication" in record.getMessage()]
+    assert len(refusals) == 1
+    assert "SUBSCRIBE to realizehit:control" in refusals[0]
+    assert "--no-wildcards" in refusals[0]
+    assert "secret" not in caplog.text
+
+
+# Exactly what docs/access.md asks for.
 COMMON = ["+hello", "+auth", "+client|setname", "+ping", "+publish"]
 RIGHTS = {False: [*COMMON, "+subscribe", "+eval", "+time", "+zrangebyscore"], True: [*COMMON, "+zrange"]}
 

@@ -260,6 +260,9 @@ async def test_a_registrar_leaves_a_broker_that_is_no_longer_the_master(valkey: 
         def shape_registered(self, shape: bytes) -> None:
             self.registered.set()
 
+        def bridge_had_gap(self, seconds: float) -> None:
+            raise AssertionError(seconds)
+
         def shape_refused(self, shape: bytes, error: Exception) -> None:
             raise AssertionError(error)
 

@@ -9,7 +9,8 @@ import pytest
 from realizehit import _fanout
 from realizehit.broker.projections import labelled
 from realizehit.broker.publication import Publication
-from realizehit.broker.shapes.registry import is_shape
+from realizehit.broker.shapes.registry import BRIDGE_LEASE, is_shape
+from realizehit.broker.shapes.view import RegistryView
 from realizehit.pattern import channel_of, project
 from tests.support.vectors import VECTORS
 
@@ -69,3 +70,14 @@ def test_projections_of_what_is_not_canonical() -> None:
     assert _fanout.projections(b"a:b", (b"", b"x", b"*:*")) == [b"*:*"]
     with pytest.raises(TypeError):
         _fanout.projections(b"a:b", ("*:*",))  # type: ignore[arg-type]
+
+
+def test_while_a_bridge_runs_a_view_of_the_registry_has_no_shapes() -> None:
+    now = 100.0
+    view = RegistryView(lambda: now)
+    assert view.take([b"a:*", b"160000", b"bridge", b"105000"]) == ()
+    now += BRIDGE_LEASE / 2
+    assert view.take([b"a:*", b"160000", b"bridge", b"107000"]) == ()  # renewed
+    now += BRIDGE_LEASE
+    assert view.take([b"a:*", b"160000", b"bridge", b"107000"]) == (b"a:*",)  # it died
+    assert view.take([b"a:*", b"160000"]) == (b"a:*",)

@@ -9,18 +9,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from realizehit.http.write_coalescing import JoinedWrites
+from realizehit.http.write_coalescing import CoalescingTransport
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[tuple[JoinedWrites, asyncio.Transport, socket.socket]]:
+async def pair() -> AsyncIterator[tuple[CoalescingTransport, asyncio.Transport, socket.socket]]:
     """A joined transport, the one below it, and the peer's socket."""
     ours, peer = socket.socketpair()
     peer.setblocking(False)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
     try:
-        yield JoinedWrites(transport, loop), transport, peer
+        yield CoalescingTransport(transport, loop), transport, peer
     finally:
         transport.abort()
         peer.close()

@@ -9,6 +9,10 @@ lets it publish all the same), so the news of a shape stands among the replies e
 registration. Messages whose reply came before it were carried out before it, and are not projected by it. Messages
 whose reply is still to come were carried out after it: they are projected at once, before anything else is written.
 What is written later is projected from the start. A publisher gets its answer when all of that is answered.
+
+While a bridge runs, nothing is projected here. Its beginning and its end are news as a shape is: what has no reply when
+the news of its end comes was carried out after the end, and is projected once the bridge has published its last
+projections, so that the order is kept. Until then nothing is sent.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import hiredis
@@ -26,11 +30,26 @@ from realizehit.broker.projections import projections_of, with_projections
 from realizehit.broker.publication import Outcome, Publication
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
-from realizehit.broker.shapes.registry import CONTROL, KEY, MOST_SHAPES, READ_INTERVAL, is_shape, read
+from realizehit.broker.shapes.expected import Book, Part, Reply
+from realizehit.broker.shapes.registry import (
+    BRIDGE,
+    BRIDGE_BEGINS,
+    BRIDGE_DONE,
+    BRIDGE_ENDS,
+    BRIDGE_LAPSED,
+    CONTROL,
+    KEY,
+    MOST_SHAPES,
+    READ_INTERVAL,
+    is_shape,
+    read,
+)
 from realizehit.common.seldom import REMINDER, Seldom, more
 from realizehit.errors import BrokerError, BrokerRefused
 
 logger: Final = logging.getLogger(__name__)
+
+PAUSE: Final = 1.0  # seconds to wait at most for the last projections of a bridge that ended
 
 
 _RIGHTS: Final = (
@@ -38,68 +57,6 @@ _RIGHTS: Final = (
     f"{CONTROL.decode()}, and to EVAL, TIME and ZRANGEBYSCORE with the key {KEY}: grant them, or publish without "
     "wildcards (--no-wildcards; in Python wildcards=False)"
 )
-
-
-class _Reply:
-    """A reply that is awaited and answers no message."""
-
-    __slots__ = ("take",)
-
-    def __init__(self, take: Callable[[Any], None]) -> None:
-        self.take = take
-
-
-class _Part:
-    """Commands that stand one behind the other and belong to one chunk.
-
-    Attributes:
-        places: for each command the index of its message.
-        taken: how many of them have their reply.
-        originals: whether the messages themselves are among them; else these are projections that were owed.
-    """
-
-    __slots__ = ("chunk", "originals", "places", "taken")
-
-    def __init__(self, chunk: Chunk, places: Sequence[int], *, originals: bool) -> None:
-        self.chunk = chunk
-        self.places = places
-        self.originals = originals
-        self.taken = 0
-
-    def unanswered(self) -> range:
-        """Return the indexes of the messages whose own reply, which says that they were carried out, is to come."""
-        first = self.places[self.taken] if self.taken < len(self.places) else self.chunk.count
-        if self.taken and self.places[self.taken - 1] == first:
-            first += 1  # its own reply is the first of those that it has
-        return range(first, self.chunk.count)
-
-
-class _Book:
-    """What is known of a chunk under way that has projections; of others the chunk itself knows it.
-
-    Attributes:
-        parts: how many of its parts are not answered.
-        extra: how many commands it has beyond its messages.
-        extra_bytes: of payload in these.
-        left: for each message how many replies are to come.
-        totals: for each message the sum of its replies, or the first that is no number.
-    """
-
-    __slots__ = ("extra", "extra_bytes", "left", "parts", "totals")
-
-    def __init__(self, chunk: Chunk) -> None:
-        known = len(chunk.replies)
-        self.parts = 1
-        self.extra = self.extra_bytes = 0
-        self.left = [0] * known + [1] * (chunk.count - known)
-        self.totals: list[Any] = [*chunk.replies, *[0] * (chunk.count - known)]
-
-    def take(self, place: int, reply: Any) -> None:
-        """Take a reply."""
-        self.left[place] -= 1
-        total = self.totals[place]
-        if type(total) is int:
-            self.totals[place] = total + reply if type(reply) is int else reply
 
 
 class FollowingPipeline(Pipeline):
@@ -119,15 +76,20 @@ class FollowingPipeline(Pipeline):
         **options: those of `Pipeline`.
 
     Attributes:
-        shapes: what messages are projected by at the moment.
+        registered: the shapes that are in use.
+        shapes: those that messages are projected by at the moment: all of them, or none while a bridge does that.
     """
 
     def __init__(self, *args: Any, read_interval: float = READ_INTERVAL, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.registered: tuple[bytes, ...] = ()  # in the registry
+        self._bridged = False  # a bridge runs, which projects by all of them
+        self._pause: asyncio.TimerHandle | None = None  # while a bridge that ended publishes its last projections
+        self._owed: list[tuple[list[Part], bytes]] = []  # projections that wait for that
         self._seldom = Seldom(REMINDER)
         self._read_interval = read_interval
-        self._expected: deque[Chunk | _Reply | _Part] = deque()  # a chunk stands for its messages, a reply for each
-        self._books: dict[Chunk, _Book] = {}
+        self._expected: deque[Chunk | Reply | Part] = deque()  # a chunk stands for its messages, a reply for each
+        self._books: dict[Chunk, Book] = {}
         self._read_timer: asyncio.TimerHandle | None = None
 
     # ---- the connection
@@ -155,7 +117,7 @@ class FollowingPipeline(Pipeline):
             else:
                 settle(self._cannot_follow(str(reply)))
 
-        self._expected.extend((_Reply(greeted), _Reply(has_read)))
+        self._expected.extend((Reply(greeted), Reply(has_read)))
         connection.write(pack(("HELLO", "3")) + pack(("SUBSCRIBE", CONTROL)) + pack(read()))
         connection.closed.add_done_callback(lambda closed: settle(self._errors.lost(closed.result())))
         failure = await followed
@@ -174,7 +136,12 @@ class FollowingPipeline(Pipeline):
         self._forget()
 
     def _forget(self) -> None:
-        self.shapes = ()
+        self.shapes = self.registered = ()
+        self._bridged = False
+        self._owed.clear()
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         self._expected.clear()
         self._books.clear()
         if self._read_timer is not None:
@@ -199,31 +166,65 @@ class FollowingPipeline(Pipeline):
                 )
             self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
 
-        self._expected.append(_Reply(has_read))
+        self._expected.append(Reply(has_read))
         connection.write(pack(read()))
 
     def _take_registry(self, connection: CommandConnection, members: list[Any]) -> None:
         """Take what the registry holds, as of this place among the replies."""
         shapes = [member for member in members if is_shape(member)]
-        if len(shapes) < len(members):
-            self._ignore(len(members) - len(shapes), "of the registry")
+        bridged = BRIDGE in members
+        if len(shapes) + bridged < len(members):
+            self._ignore(len(members) - len(shapes) - bridged, "of the registry")
         if len(shapes) > MOST_SHAPES:
             self._ignore(len(shapes) - MOST_SHAPES, "beyond the bound")
             del shapes[MOST_SHAPES:]
-        new = [shape for shape in shapes if shape not in self.shapes]
-        self.shapes = tuple(shapes)
-        self._catch_up(connection, new)
+        self.registered = tuple(shapes)
+        self._apply(connection, bridged)
+
+    def _apply(self, connection: CommandConnection, bridged: bool) -> None:
+        """Project by the registered shapes from here on, or leave that to a bridge that has begun."""
+        self._bridged = bridged
+        before, self.shapes = self.shapes, () if bridged else self.registered
+        self._catch_up(connection, [shape for shape in self.shapes if shape not in before])
 
     def _pushed(self, connection: CommandConnection, push: list[Any]) -> None:
         """Take a push, which is no reply: the news of a shape, or that the subscription is in force."""
         if push[:1] != [b"message"]:
             return
-        shape: Any = push[2] if len(push) == 3 and push[1] == CONTROL else None
-        if not is_shape(shape) or (shape not in self.shapes and len(self.shapes) >= MOST_SHAPES):
+        news: Any = push[2] if len(push) == 3 and push[1] == CONTROL else None
+        if news in (BRIDGE_BEGINS, BRIDGE_ENDS, BRIDGE_LAPSED, BRIDGE_DONE):
+            self._take_bridge(connection, news)
+        elif not is_shape(news) or (news not in self.registered and len(self.registered) >= MOST_SHAPES):
             self._ignore(1, "of the control channel")
-        elif shape not in self.shapes:
-            self.shapes = (*self.shapes, shape)
-            self._catch_up(connection, [shape])
+        elif news not in self.registered:
+            self.registered = (*self.registered, news)
+            self._apply(connection, self._bridged)
+
+    def _take_bridge(self, connection: CommandConnection, news: bytes) -> None:
+        if news == BRIDGE_ENDS and self._pause is None:
+            self._pause = connection.loop.call_later(PAUSE, self._go_on, connection)
+        elif news != BRIDGE_ENDS:
+            self._go_on(connection)
+        if news != BRIDGE_DONE:
+            self._apply(connection, news == BRIDGE_BEGINS)
+
+    def _go_on(self, connection: CommandConnection) -> None:
+        """Publish what waited until a bridge has published its last projections."""
+        if self._pause is None:
+            return
+        self._pause.cancel()
+        self._pause = None
+        owed, self._owed = self._owed, []
+        for owing, commands in owed:
+            self._expected.extend(owing)
+            connection.write(commands)
+        self._send()
+
+    def _send(self) -> None:
+        if self._pause is not None:
+            self._send_handle = None
+            return
+        super()._send()
 
     def _ignore(self, count: int, where: str) -> None:
         """Count and log what cannot be a shape; anybody with access to the broker may have written it."""
@@ -235,23 +236,25 @@ class FollowingPipeline(Pipeline):
     def _catch_up(self, connection: CommandConnection, new: Sequence[bytes]) -> None:
         """Project by new shapes what was carried out after their registration: whatever has no reply yet."""
         commands: list[Publication] = []
-        owing: list[_Part] = []
+        owing: list[Part] = []
         for index, part in enumerate(self._expected):
             if isinstance(part, Chunk):
                 chunk, unanswered = part, range(len(part.replies), part.count)
-            elif isinstance(part, _Part) and part.originals:
+            elif isinstance(part, Part) and part.originals:
                 chunk, unanswered = part.chunk, part.unanswered()
             else:
                 continue
-            shapes = tuple(shape for shape in new if shape not in chunk.shapes)
+            known = chunk.shapes
+            shapes = tuple(shape for shape in new if shape not in known)
             chunk.shapes += shapes
             if not shapes or not chunk.publications:
                 continue
             places: list[int] = []
             for place in unanswered:
-                projections = projections_of(chunk.publications[place], shapes)
+                publication = chunk.publications[place]
+                projections = projections_of(publication, shapes)
                 if projections:
-                    self.projected.add(projections)
+                    self.projected.add(projections, later=bool(projections_of(publication, known)))
                     commands += projections
                     places += [place] * len(projections)
             if places:
@@ -259,8 +262,10 @@ class FollowingPipeline(Pipeline):
                     self._expected[index] = self._keep_book(chunk, range(chunk.count))
                 self._books[chunk].parts += 1
                 self._add(chunk, places)
-                owing.append(_Part(chunk, places, originals=False))
-        if commands:
+                owing.append(Part(chunk, places, originals=False))
+        if commands and self._pause is not None:
+            self._owed.append((owing, pack_publish(commands)))
+        elif commands:
             self._expected.extend(owing)
             connection.write(pack_publish(commands))
 
@@ -277,10 +282,10 @@ class FollowingPipeline(Pipeline):
         self._expected.append(chunk)
         return super()._pack(chunk)
 
-    def _keep_book(self, chunk: Chunk, places: Sequence[int]) -> _Part:
+    def _keep_book(self, chunk: Chunk, places: Sequence[int]) -> Part:
         """Count the replies of each message from here on; return what stands for the chunk among what is expected."""
-        self._books[chunk] = _Book(chunk)
-        part = _Part(chunk, places, originals=True)
+        self._books[chunk] = Book(chunk)
+        part = Part(chunk, places, originals=True)
         part.taken = len(chunk.replies)
         chunk.replies = []
         return part
@@ -319,21 +324,25 @@ class FollowingPipeline(Pipeline):
         while start < len(replies) and expected:
             part = expected[0]
             if type(part) is Chunk:
-                taken = replies[start : start + part.count - len(part.replies)]
-                part.replies += taken
-                start += len(taken)
+                if part.count == 1:  # most publications come alone, and slices would cost as much as the rest
+                    part.replies.append(replies[start])
+                    start += 1
+                else:
+                    taken = replies[start : start + part.count - len(part.replies)]
+                    part.replies += taken
+                    start += len(taken)
                 if len(part.replies) == part.count:
                     expected.popleft()
                     self._finish(part, part.count, part.size)
-            elif isinstance(part, _Part):
+            elif isinstance(part, Part):
                 start += self._take_part(part, replies[start : start + len(part.places) - part.taken])
-            elif isinstance(part, _Reply):
+            elif isinstance(part, Reply):
                 expected.popleft()
                 part.take(replies[start])
                 start += 1
         return start
 
-    def _take_part(self, part: _Part, replies: list[Any]) -> int:
+    def _take_part(self, part: Part, replies: list[Any]) -> int:
         """Take replies, no more than there are to come; return how many."""
         chunk, book = part.chunk, self._books[part.chunk]
         end = part.taken + len(replies)

@@ -25,13 +25,15 @@ from realizehit.broker.keeper import Broker
 from realizehit.broker.resp import TRANSIENT, CommandConnection, code_of, pack
 from realizehit.broker.shapes.registry import (
     ADDED,
+    ADDED_NOT_BRIDGED,
+    BRIDGE_LEASE,
     CONTROL,
     FULL,
     KEY,
     LEASE,
     MAX_SHAPES,
     RENEW_INTERVAL,
-    RENEWED,
+    RENEWED_NOT_BRIDGED,
     register,
 )
 from realizehit.common.backoff import Backoff
@@ -41,6 +43,8 @@ logger: Final = logging.getLogger(__name__)
 
 BACKOFF_FIRST: Final = 0.1  # seconds
 BACKOFF_MOST: Final = 1.0  # seconds
+BRIDGE_POLL_FIRST: Final = 0.02  # seconds until it is asked again whether the bridge listens for a new shape
+BRIDGE_POLL_MOST: Final = 1.0  # seconds
 
 _RIGHTS: Final = (
     "to serve wildcard subscriptions a node needs the rights to HELLO, to SUBSCRIBE to "
@@ -60,6 +64,9 @@ class Listener(Protocol):
 
         The error is a `RegistryFull` where there is no room for it.
         """
+
+    def bridge_had_gap(self, seconds: float) -> None:
+        """Learn that the bridge was not there for some time within these seconds up to now."""
 
     def shape_lapsed(self, shape: bytes, seconds: float) -> None:
         """Learn that a shape is in force again, and was not for some time within these seconds up to now."""
@@ -110,6 +117,9 @@ class Registrar:
         self._in_force: set[bytes] = set()  # registered on the present connection, and since `again`
         self._round = 0  # counts the calls of `again`; answers to what was sent before the last one are not enough
         self._lapsed: dict[bytes, float] = {}  # shapes that had a gap, which is yet to be reported, and since when
+        self._awaits_bridge = False  # the bridge does not listen for each shape yet
+        self._bridge_gaps: int | None = None  # how many gaps bridges have had so far; None before the first answer
+        self._answered = 0.0  # when the registration was sent that was answered last
         self._under_way: set[bytes] = set()  # shapes in the command that is not answered yet
         self._place = ""  # where the connection leads
         self._renew_at = 0.0
@@ -174,6 +184,7 @@ class Registrar:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         backoff = Backoff(BACKOFF_FIRST, BACKOFF_MOST)
+        pause = BRIDGE_POLL_FIRST
         while True:
             self._wake.clear()
             due = self._due(loop.time())
@@ -194,6 +205,11 @@ class Registrar:
                 await asyncio.sleep(backoff.next())
             else:
                 backoff.reset()
+                if self._awaits_bridge:
+                    await asyncio.sleep(pause)
+                    pause = min(BRIDGE_POLL_MOST, 2 * pause)
+                else:
+                    pause = BRIDGE_POLL_FIRST
                 if self._trouble:
                     logger.info("broker %s is back, %d shapes are registered", self._broker, len(self._in_force))
                     self._trouble = ""
@@ -221,9 +237,11 @@ class Registrar:
             self._under_way = set()
         if isinstance(reply, hiredis.ReplyError):
             self._take_refusal(str(reply), shapes)
-        elif isinstance(reply, list) and len(reply) == len(shapes) and set(reply) <= {RENEWED, ADDED, FULL}:
-            for shape, outcome in zip(shapes, reply, strict=True):
+        elif isinstance(reply, list) and len(reply) == len(shapes) + 2 and all(type(one) is int for one in reply):
+            self._awaits_bridge = False
+            for shape, outcome in zip(shapes, reply[2:], strict=True):
                 self._take_outcome(shape, outcome, sent, is_enough=sent_in == self._round)
+            self._take_bridge_gaps(reply[0], reply[1] / 1000, sent)
         else:
             raise BrokerUnavailable(f"not the answer to a registration: {str(reply)[:100]}")
 
@@ -265,8 +283,12 @@ class Registrar:
         news = shape not in self._in_force
         self._wanted[shape] = sent
         now = asyncio.get_running_loop().time()
-        if last is not None and (outcome == ADDED or now - last > self._lease):
+        if last is not None and (outcome in (ADDED, ADDED_NOT_BRIDGED) or now - last > self._lease):
             self._lapsed.setdefault(shape, last)
+        if outcome in (RENEWED_NOT_BRIDGED, ADDED_NOT_BRIDGED):
+            self._awaits_bridge = True
+            self._in_force.discard(shape)  # until the bridge listens for it, which takes a moment
+            return
         if not is_enough:
             return
         self._in_force.add(shape)
@@ -275,6 +297,17 @@ class Registrar:
             self._listener.shape_lapsed(shape, now - since)
         elif news:
             self._listener.shape_registered(shape)
+
+    def _take_bridge_gaps(self, gaps: int, seconds: float, sent: float) -> None:
+        """Take how many gaps bridges have had so far, and how long ago the last one began."""
+        known, self._bridge_gaps = self._bridge_gaps, gaps
+        if known is None or gaps <= known:
+            pass  # nothing, or another broker, whose registry is another one
+        elif gaps == known + 1:
+            self._listener.bridge_had_gap(seconds)
+        else:  # each of them began after the answer before this one, or a lease earlier
+            self._listener.bridge_had_gap(sent - self._answered + BRIDGE_LEASE)
+        self._answered = sent
 
     def _take_refusal(self, text: str, shapes: list[bytes]) -> None:
         """Take an error reply: it is the end of what was never in force, and a trouble for the rest."""

@@ -4,10 +4,17 @@ The registry is a sorted set in database 0. Its members are shapes; their scores
 milliseconds of the broker's own clock. A node registers a shape for `LEASE` and renews it. What is not renewed lapses;
 the script of the next registration removes it. A script that adds a shape, or one that had lapsed, also publishes it
 on `CONTROL`.
+
+While a bridge runs (`realizehit.broker.shapes.bridge`), the registry has the member `BRIDGE`, whose score is renewed as
+those of shapes are. `BRIDGE_BEGINS` and `BRIDGE_ENDS` on `CONTROL` tell publishers to leave projections to it, and to
+publish them again, which they do once `BRIDGE_DONE` says that its last ones are published: so the order is kept. A
+bridge that lapsed without an end (`BRIDGE_LAPSED`) had a gap: the hash `BRIDGE_KEY` counts these and has the time
+since which the last one may have lost publications. The set `BRIDGED` has the shapes that the bridge listens for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -16,6 +23,16 @@ from realizehit.pattern import channel_of, shape_of
 
 KEY: Final = "realizehit:shapes"
 CONTROL: Final = b"realizehit:control"
+
+BRIDGE: Final = b"bridge"
+BRIDGE_KEY: Final = "realizehit:bridge"
+BRIDGED: Final = "realizehit:bridged"
+BRIDGE_BEGINS: Final = b"bridge begins"
+BRIDGE_ENDS: Final = b"bridge ends"
+BRIDGE_DONE: Final = b"bridge done"
+BRIDGE_LAPSED: Final = b"bridge lapsed"
+BRIDGE_LEASE: Final = 5.0  # seconds without a renewal after which a bridge counts as dead
+BRIDGE_INTERVAL: Final = 1.5  # seconds between two renewals, and between two attempts to become the bridge
 
 LEASE: Final = 60.0  # seconds that a registration holds
 RENEW_INTERVAL: Final = 10.0  # seconds between two renewals
@@ -27,31 +44,61 @@ MOST_SHAPES: Final = 1024
 RENEWED: Final = 0
 ADDED: Final = 1
 FULL: Final = 2
+RENEWED_NOT_BRIDGED: Final = 3  # and the bridge does not listen for it yet
+ADDED_NOT_BRIDGED: Final = 4
+
+RUNS: Final = 0  # answers to `hold`: this bridge holds the lease
+TAKEN: Final = 1  # it holds it from now on
+ANOTHER: Final = 2  # another one holds it
+UNHEARD: Final = 3  # nobody holds it, but this bridge does not listen for all shapes
 
 _NOW: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
+# A bridge that lapsed has ended, with a gap since its last renewal. For publishers that know nothing of shapes the gap
+# lasts until another bridge begins, and so does that between a bridge that ended by itself and the next one: "without"
+# says since when there has been none.
+_END_LAPSED_BRIDGE: Final = f"""
+local bridge = tonumber(redis.call('ZSCORE', KEYS[1], 'bridge') or 0)
+if bridge > 0 and bridge <= now then
+    redis.call('ZREM', KEYS[1], 'bridge')
+    redis.call('DEL', KEYS[3])
+    redis.call('HINCRBY', KEYS[2], 'gaps', 1)
+    local since = string.format('%d', bridge - {round(BRIDGE_LEASE * 1000)})
+    redis.call('HSET', KEYS[2], 'since', since, 'without', since)
+    redis.call('PUBLISH', ARGV[1], '{BRIDGE_LAPSED.decode()}')
+    bridge = 0
+end
+"""
+
 # Arguments: the channel that new shapes are published on, the lease in milliseconds, how many shapes there may be, the
-# shapes. What has lapsed makes room first, so that a member is always one that is in force.
+# shapes. What has lapsed makes room first, so that a member is always one that is in force. The reply begins with how
+# many gaps bridges have had, and how many milliseconds ago the last one began.
 _REGISTER: Final = (
     _NOW
+    + _END_LAPSED_BRIDGE
     + """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local gaps = redis.call('HMGET', KEYS[2], 'gaps', 'since')
+local most = tonumber(ARGV[3]) + (bridge > 0 and 1 or 0)
 local lapses = string.format('%d', now + ARGV[2])
-local outcomes = {}
+local outcomes = {tonumber(gaps[1] or 0), now - tonumber(gaps[2] or now)}
 for i = 4, #ARGV do
     local shape = ARGV[i]
     local outcome = 0
     if not redis.call('ZSCORE', KEYS[1], shape) then
-        outcome = redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[3]) and 1 or 2
+        outcome = redis.call('ZCARD', KEYS[1]) < most and 1 or 2
     end
     if outcome < 2 then
         redis.call('ZADD', KEYS[1], 'GT', lapses, shape)
     end
     if outcome == 1 then
         redis.call('PUBLISH', ARGV[1], shape)
+    end
+    if outcome < 2 and bridge > 0 and redis.call('SISMEMBER', KEYS[3], shape) == 0 then
+        outcome = outcome + 3
     end
     outcomes[#outcomes + 1] = outcome
 end
@@ -67,20 +114,117 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%d', now), '+inf')
 )
 
 
+# Arguments: the channel of announcements, the lease in milliseconds, which bridge it is, the shapes it listens for.
+_HOLD: Final = (
+    _NOW
+    + """
+local own = redis.call('HGET', KEYS[2], 'id') == ARGV[3]
+local score = tonumber(redis.call('ZSCORE', KEYS[1], 'bridge') or 0)
+local lapses = string.format('%d', now + ARGV[2])
+local function listens()
+    redis.call('DEL', KEYS[3])
+    if #ARGV > 3 then
+        redis.call('SADD', KEYS[3], unpack(ARGV, 4))
+    end
+end
+if score > now then
+    if own then
+        redis.call('ZADD', KEYS[1], lapses, 'bridge')
+        listens()
+        return 0
+    end
+    return 2
+end
+local listened = {}
+for i = 4, #ARGV do
+    listened[ARGV[i]] = true
+end
+for _, shape in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%d', now), '+inf')) do
+    if not listened[shape] then
+        return 3
+    end
+end
+"""
+    + _END_LAPSED_BRIDGE
+    + f"""
+redis.call('ZADD', KEYS[1], lapses, 'bridge')
+local without = redis.call('HGET', KEYS[2], 'without')
+if without then
+    if score == 0 then
+        redis.call('HINCRBY', KEYS[2], 'gaps', 1)
+        redis.call('HSET', KEYS[2], 'since', without)
+    end
+    redis.call('HDEL', KEYS[2], 'without')
+end
+redis.call('HSET', KEYS[2], 'id', ARGV[3])
+listens()
+redis.call('PUBLISH', ARGV[1], '{BRIDGE_BEGINS.decode()}')
+return 1
+"""
+)
+
+# Arguments: the channel of announcements, which bridge it is.
+_END: Final = (
+    _NOW
+    + f"""
+if redis.call('HGET', KEYS[2], 'id') ~= ARGV[2] or redis.call('ZREM', KEYS[1], 'bridge') == 0 then
+    return 0
+end
+redis.call('DEL', KEYS[3])
+redis.call('HSET', KEYS[2], 'without', string.format('%d', now))
+redis.call('PUBLISH', ARGV[1], '{BRIDGE_ENDS.decode()}')
+return 1
+"""
+)
+
+# Arguments: which bridge it is, shapes.
+_BRIDGE: Final = """
+if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then
+    return 0
+end
+return redis.call('SADD', KEYS[2], unpack(ARGV, 2))
+"""
+
+
 def register(shapes: list[bytes], lease: float, most: int) -> tuple[bytes | str, ...]:
-    """Return the command that registers shapes or renews them; its reply has an outcome for each, such as `ADDED`.
+    """Return the command that registers shapes or renews them.
+
+    Its reply has two numbers, how many gaps bridges have had so far and how many milliseconds ago the last one began,
+    and then an outcome for each shape, such as `ADDED`.
 
     Args:
         shapes: at least one.
         lease: seconds.
         most: how many shapes the registry may hold.
     """
-    return ("EVAL", _REGISTER, "1", KEY, CONTROL, str(round(lease * 1000)), str(most), *shapes)
+    return ("EVAL", _REGISTER, "3", KEY, BRIDGE_KEY, BRIDGED, CONTROL, str(round(lease * 1000)), str(most), *shapes)
 
 
 def read() -> tuple[bytes | str, ...]:
     """Return the command that reads the shapes that are in force; its reply is a list of them."""
     return ("EVAL", _READ, "1", KEY)
+
+
+def hold(bridge: str, shapes: Sequence[bytes], lease: float = BRIDGE_LEASE) -> tuple[bytes | str, ...]:
+    """Return the command that makes a bridge the one that runs, or renews it; its reply is `RUNS` or another number.
+
+    Args:
+        bridge: which one it is.
+        shapes: those that it listens for: all that are in the registry, or it is `UNHEARD`.
+        lease: seconds.
+    """
+    milliseconds = str(round(lease * 1000))
+    return ("EVAL", _HOLD, "3", KEY, BRIDGE_KEY, BRIDGED, CONTROL, milliseconds, bridge, *shapes)
+
+
+def end(bridge: str) -> tuple[bytes | str, ...]:
+    """Return the command that ends a bridge without a gap."""
+    return ("EVAL", _END, "3", KEY, BRIDGE_KEY, BRIDGED, CONTROL, bridge)
+
+
+def listens(bridge: str, shapes: Sequence[bytes]) -> tuple[bytes | str, ...]:
+    """Return the command by which a bridge says that it listens for shapes, of which there is at least one."""
+    return ("EVAL", _BRIDGE, "2", BRIDGE_KEY, BRIDGED, bridge, *shapes)
 
 
 def is_shape(text: Any) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from realizehit.broker.resp import pack
-from realizehit.broker.shapes.registry import KEY, LEASE, MOST_SHAPES, is_shape
+from realizehit.broker.shapes.registry import BRIDGE, BRIDGE_LEASE, KEY, LEASE, MOST_SHAPES, is_shape
 from realizehit.common.seldom import REMINDER, Seldom, more
 
 logger: Final = logging.getLogger(__name__)
@@ -60,12 +60,14 @@ class RegistryView:
             ignored = 0
             for shape, score in zip(reply[::2], reply[1::2], strict=False):
                 last = self._seen.get(shape)
-                if (last is None and not is_shape(shape)) or len(seen) >= MOST_SHAPES:
+                if (last is None and shape != BRIDGE and not is_shape(shape)) or len(seen) >= MOST_SHAPES:
                     ignored += 1
                 else:
                     seen[shape] = last if last is not None and last[0] == score else (score, now)
             self._seen = seen
-            shapes = tuple(shape for shape, (_, since) in seen.items() if now - since < LEASE)
+            shapes = tuple(shape for shape, (_, since) in seen.items() if shape != BRIDGE and now - since < LEASE)
+            if BRIDGE in seen and now - seen[BRIDGE][1] < BRIDGE_LEASE:
+                shapes = ()  # a bridge runs, and projects by all of them
             if shapes == self.shapes:
                 shapes = self.shapes
             self.shapes = shapes

@@ -92,7 +92,7 @@ class Wildcards(BusListener):
         shape = self._shapes.get(name)
         if shape is None:
             shape = self._shapes[name] = _Shape()
-        # The node has it and is in no gap: while the registrar connects anew, the registration holds. A new subscriber of
+        # The node has it and is in no gap: while the registrar reconnects, the registration holds. A new subscriber of
         # the channel receives what comes for the others, so it must not have to wait for its answer.
         held = channel in shape.channels and channel not in shape.promised and shape.gap_since is None
         shape.channels.add(channel)
@@ -121,7 +121,7 @@ class Wildcards(BusListener):
         if shape is not None and not shape.channels:
             del self._shapes[name]
             self._registrar.leave(name)
-            if shape.gap_since is not None:  # nobody is left to tell
+            if shape.gap_since is not None:  # no subscription is left
                 self._listener.restored(source_of(name), asyncio.get_running_loop().time() - shape.gap_since)
 
     # ---- what the link reports
@@ -183,6 +183,13 @@ class Wildcards(BusListener):
         if shape is not None:
             self._open_gap(name, shape, asyncio.get_running_loop().time() - seconds)
             self.shape_registered(name)
+
+    def bridge_had_gap(self, seconds: float) -> None:
+        """Learn that the bridge was not there for some time within these seconds up to now."""
+        since = asyncio.get_running_loop().time() - seconds
+        for name, shape in list(self._shapes.items()):
+            self._open_gap(name, shape, since)
+            self._end_gap(name, shape)
 
     def shape_refused(self, name: bytes, error: BrokerError) -> None:
         """Learn that a shape is not in force and will not be: that ends its subscriptions."""

@@ -1,0 +1,213 @@
+package io.github.realizehit.client;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import io.github.realizehit.client.RealizehitException.Details;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.time.Duration;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+
+/**
+ * Publishes over HTTP. It keeps its connections and is safe for several threads.
+ *
+ * <pre>{@code
+ * APIClient api = APIClient.create("http://127.0.0.1:8080/");
+ * api.publish(Map.of("kind", "news"), Map.of("title", "hello"));
+ * }</pre>
+ *
+ * <p>A publication that surely was not published is tried again, three times in all: after the answers 429 and 503 with
+ * {@code Retry-After}, and if no connection could be made. If the answer was lost, {@link PublishUnclearException} is
+ * thrown; {@link Builder#retryUnclear(boolean)} changes that.
+ */
+public final class APIClient {
+    private final HttpSender sender;
+
+    private APIClient(Builder builder) {
+        this.sender = new HttpSender(builder);
+    }
+
+    /**
+     * Makes a client with the defaults.
+     *
+     * @param url the address of the API with its prefix, {@code http://127.0.0.1:8080/}
+     * @return the client
+     * @throws IllegalArgumentException the address is not of this form
+     */
+    public static APIClient create(String url) {
+        return builder(url).build();
+    }
+
+    /**
+     * Begins to make a client.
+     *
+     * @param url the address of the API with its prefix, {@code http://127.0.0.1:8080/}
+     * @return the builder
+     * @throws IllegalArgumentException the address is not of this form
+     */
+    public static Builder builder(String url) {
+        return new Builder(url);
+    }
+
+    /**
+     * Publishes a message.
+     *
+     * @param pattern the filters
+     * @param payload what Jackson can write as JSON, or {@link RawJson}
+     * @return what became of it
+     * @throws RealizehitException it was not published, or that is not known ({@link PublishUnclearException})
+     * @throws InterruptedException the thread was interrupted; whether the message was published is not known
+     */
+    public PublishResult publish(Map<String, ?> pattern, Object payload) throws InterruptedException {
+        return publish(Publication.of(pattern, payload));
+    }
+
+    /**
+     * Publishes a message.
+     *
+     * @param message the message
+     * @return what became of it
+     * @throws RealizehitException it was not published, or that is not known ({@link PublishUnclearException})
+     * @throws InterruptedException the thread was interrupted; whether the message was published is not known
+     */
+    public PublishResult publish(Publication message) throws InterruptedException {
+        return Futures.await(publishAsync(message));
+    }
+
+    /**
+     * Publishes a message without waiting.
+     *
+     * @param message the message
+     * @return what becomes of it; it fails as {@link #publish(Publication)} does
+     */
+    public CompletableFuture<PublishResult> publishAsync(Publication message) {
+        try {
+            byte[] body = Batches.encode(message, null);
+            String key = Batches.keyOf(message);
+            return sender.post("", body, key).thenApply(answer -> {
+                JsonNode read = Json.objectOrNull(answer);
+                if (read == null) {
+                    throw notUnderstood("the answer to a publication is not understood");
+                }
+                return new PublishResult(read);
+            });
+        } catch (RealizehitException error) {
+            return CompletableFuture.failedFuture(error);
+        }
+    }
+
+    /**
+     * Publishes messages in order, up to 10,000 or 4 MiB in one request. A message that is refused does not affect the
+     * others. After a request that failed the rest is not sent.
+     *
+     * @param messages the messages
+     * @return an outcome for each, in the same order
+     * @throws InterruptedException the thread was interrupted; what was published is not known
+     */
+    public List<Outcome> publishMany(List<Publication> messages) throws InterruptedException {
+        Outcome[] outcomes = new Outcome[messages.size()];
+        RealizehitException failed = null;
+        for (Batches.Batch batch : Batches.of(messages, outcomes)) {
+            if (failed != null) {
+                failed = new UnavailableException(
+                        Details.of("not sent, since an earlier batch failed").code("unavailable").cause(failed));
+                batch.fail(failed, outcomes);
+                continue;
+            }
+            try {
+                batch.answered(Futures.await(sender.post("batch", batch.body(), null)), outcomes);
+            } catch (RealizehitException error) {
+                batch.fail(error, outcomes);
+                failed = error instanceof UnavailableException || error instanceof PublishUnclearException ? error : null;
+            }
+        }
+        return Arrays.asList(outcomes);
+    }
+
+    private static RejectedException notUnderstood(String text) {
+        return new RejectedException(Details.of(text));
+    }
+
+    /** The settings of an {@link APIClient}. */
+    public static final class Builder {
+        final URI url;
+        String key;
+        Duration timeout = Duration.ofSeconds(10);
+        Duration backoffBase = Duration.ofMillis(250);
+        boolean retryUnclear;
+        HttpClient http;
+
+        private Builder(String url) {
+            this.url = Addresses.of(url.endsWith("/") ? url : url + "/", "http", "http://host:port/");
+        }
+
+        /**
+         * Sets the API key, which is sent as {@code Authorization: Bearer}.
+         *
+         * @param given the key
+         * @return this
+         */
+        public Builder key(String given) {
+            key = Addresses.visible(given, "the API key");
+            return this;
+        }
+
+        /**
+         * Sets how long each try may take, and the longest wait that a server can ask for. The default is 10 seconds.
+         *
+         * @param given the time
+         * @return this
+         */
+        public Builder timeout(Duration given) {
+            timeout = Addresses.positive(given, "timeout");
+            return this;
+        }
+
+        /**
+         * Sets the first bound of the random delay before a retry. It doubles. The default is 250 ms.
+         *
+         * @param given the time
+         * @return this
+         */
+        public Builder backoffBase(Duration given) {
+            backoffBase = Addresses.positive(given, "backoffBase");
+            return this;
+        }
+
+        /**
+         * Says whether a publication is tried again if its answer was lost: by the same idempotency key, after a lost
+         * connection, a time-out, or the answer 503 without {@code Retry-After}. A server that does not keep idempotency keys may
+         * then publish it twice. The default is false.
+         *
+         * @param given whether it is tried again
+         * @return this
+         */
+        public Builder retryUnclear(boolean given) {
+            retryUnclear = given;
+            return this;
+        }
+
+        /**
+         * Sets the HTTP client, for example one with a proxy or certificates of its own. It should not follow
+         * redirections, because they could take the key anywhere. The default heeds the system properties of proxies.
+         *
+         * @param given the client
+         * @return this
+         */
+        public Builder httpClient(HttpClient given) {
+            http = given;
+            return this;
+        }
+
+        /**
+         * Makes the client.
+         *
+         * @return the client
+         */
+        public APIClient build() {
+            return new APIClient(this);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+# frozen_string_literal: true
+
+require_relative "message"
+
+module Realizehit
+  # A pattern that is subscribed to: once on the wire, for all its subscriptions. Its methods need the client's lock.
+  #
+  # @api private
+  class Topic
+    # @return [Pattern]
+    attr_reader :pattern
+    # @return [Array<Feed>]
+    attr_reader :members
+    # @return [String, nil] its label on the wire; nil while it is not in force
+    attr_accessor :id
+    # @return [String, nil] the id of its last action sub
+    attr_accessor :request
+    # @return [Error, nil] why it has ended
+    attr_accessor :error
+
+    # @param changed [MonitorMixin::ConditionVariable] is signalled when it is in force or has ended
+    def initialize(pattern, changed, since:, last:, offsets:)
+      @pattern = pattern
+      @changed = changed
+      @members = []
+      @position = since
+      @epoch = epoch_of(since)
+      @last = last
+      @positions = offsets || !since.nil? || !last.nil?
+      @known = false
+    end
+
+    # The canonical text of its pattern.
+    def text
+      @pattern.text
+    end
+
+    # Whether it was in force at least once.
+    def known?
+      @known
+    end
+
+    # Waits until it is in force or has ended.
+    def wait(timeout)
+      @changed.wait(timeout)
+    end
+
+    # Whether it is in force or has ended.
+    def settled?
+      !(@id.nil? && @error.nil?)
+    end
+
+    # @return [Hash] the action that subscribes to it, from its last message on where positions are known
+    def action
+      extra =
+        if @position then { since: @position }
+        elsif @last then { last: @last }
+        elsif @positions then { offsets: true }
+        end
+      { act: "sub", pat: @pattern, **extra.to_h }
+    end
+
+    # Takes the answer to its action.
+    def in_force(id, reply)
+      recovered = reply["recovered"] == true
+      move_to(reply["at"], keep: recovered)
+      @id = id
+      @known = true
+      @members.each do |member|
+        member.gap(0) if reply["recovered"] == false && !member.away? # the program's own `since` cannot be served
+        member.in_force(recovered)
+      end
+      @changed.broadcast
+    end
+
+    # The server is, or goes on, at a position.
+    def move_to(position, keep: false)
+      return unless position.is_a?(String) && @positions
+
+      @epoch = epoch_of(position)
+      @position = position unless keep
+    end
+
+    # The connection is lost; nothing came since then.
+    def interrupted(since)
+      @id = nil
+      @members.each { |member| member.interrupted(since) }
+    end
+
+    # Gives a message to all subscriptions.
+    def deliver(text, channel, offset)
+      position = position_of(offset)
+      @position = position if position
+      @members.each { |member| member.put(Message.new(text, channel || self.text, position)) }
+    end
+
+    # Tells once that labels are malformed.
+    def malformed(problem)
+      return if @complained
+
+      @complained = true
+      what = "a message of #{text} has a malformed label and was left out, as later ones will be"
+      error = Rejected.new("#{what}: #{problem}")
+      @members.each { |member| member.complain(error) }
+    end
+
+    # Ends all subscriptions.
+    #
+    # @param error [Error, nil] nil if the client was closed
+    def finish(error)
+      @error = error || Closed.new("the client is closed")
+      members = @members.dup
+      @members.clear
+      members.each do |member|
+        if @known
+          member.finish(error)
+        else # Client#subscribe raises the error
+          member.stop(error)
+          member.move(:unsubscribed)
+        end
+      end
+      @changed.broadcast
+    end
+
+    private
+
+    def epoch_of(position)
+      position&.partition(".")&.first
+    end
+
+    def position_of(offset)
+      return if offset.nil? || !@positions
+
+      offset.include?(".") ? offset : "#{@epoch}.#{offset}"
+    end
+  end
+  private_constant :Topic
+end
