@@ -94,6 +94,10 @@ class Rig:
                 self.apis.append(await self.start_api(number))
             yield
 
+    def start_bridge(self) -> Server:
+        """Start a server that has no clients and may be the bridge."""
+        return Server("--role", "ws", "--bridge", "--redis", self.broker.url, "--drain-seconds", "0.1")
+
     async def stop(self) -> None:
         """Stop the servers."""
         await asyncio.gather(*(asyncio.to_thread(one.stop) for one in (*self.nodes, *self.apis)))
@@ -174,6 +178,18 @@ class Rig:
         return counts
 
 
+async def change_bridges(rig: Rig) -> None:
+    """Start a bridge, end it, start another, kill that; in the end there is none."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for begins in (True, False):
+            await rig.ledger.until(min(rig.total, rig.ledger.total + rig.total // 5))
+            if begins:
+                bridge = await asyncio.to_thread(rig.start_bridge)
+            else:
+                bridge.signal(number)
+                await asyncio.to_thread(bridge.stop)
+
+
 @pytest.mark.slow
 async def test_clients_that_come_and_go_receive_exactly_what_they_subscribed_to(broker: Valkey) -> None:
     rig = Rig(broker, seed=1, total=PUBLICATIONS)
@@ -217,7 +233,7 @@ async def lose_registry(rig: Rig) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("disturb", [kill_publishers, restart_broker, lose_registry])
+@pytest.mark.parametrize("disturb", [kill_publishers, restart_broker, lose_registry, change_bridges])
 async def test_after_a_fault_clients_receive_everything_or_are_told_of_a_gap(
     broker: Valkey, disturb: Callable[[Rig], Coroutine[Any, Any, None]]
 ) -> None:
