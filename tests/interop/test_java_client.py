@@ -84,7 +84,9 @@ async def test_programs_with_the_package(built: Path, tmp_path: Path) -> None:
 
         example = ROOT / "examples" / "ticker" / "Follow.java"
         follow = subprocess.Popen(
-            ["java", *SMALL, "-cp", classpath, f"-Dws={server.ws}", str(example), "*"], stdout=subprocess.PIPE, text=True
+            ["java", *SMALL, "-cp", classpath, f"-Dws={server.ws}", str(example), "*"],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             async with APIClient(server.api) as api:
