@@ -85,11 +85,6 @@ def test_programs_with_the_package(built: Path, tmp_path: Path) -> None:
         example = ROOT / "examples" / "ticker" / "Follow.java"
         words = ["java", *SMALL, "-cp", classpath, f"-Dws={server.ws}", str(example), "*"]
         follow = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        follow = subprocess.Popen(
-            ["java", *SMALL, "-cp", classpath, f"-Dws={server.ws}", str(example), "*"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
         try:
             with APIClient(server.api) as api:
                 price = {"symbol": "IBM", "date": "2010-03-01", "price": 125.55}

@@ -321,7 +321,6 @@ def test_who_joins_a_channel_during_a_gap_receives_nothing_before_the_answer() -
         assert first.texts() == second.texts() == [NEWS_ID.encode() + b"?2"]
 
 
-def test_what_was_refused_and_then_allowed_for_another_goes_on() -> None:
 def test_a_refused_channel_later_allowed_for_another_continues() -> None:
     with desk() as (d, b):
         (_, first), (two, second) = one_of_two_before_the_gap(d)
