@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.environment import environment_for
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -48,7 +50,8 @@ def installed(revision: str | None) -> Iterator[str | None]:
 
 
 def _do(*command: str) -> str:
-    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    environment = environment_for(command[0])
+    result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if result.returncode:
         raise RuntimeError(f"{' '.join(command[:4])} … failed:\n{(result.stderr or result.stdout)[-2000:]}")
     return result.stdout

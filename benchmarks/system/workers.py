@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Timer
 
+from benchmarks.environment import environment_for
 from benchmarks.results import Result
 from benchmarks.system.crowd import Crowd
 from benchmarks.system.place import cpu_clock, cpu_seconds, pin
@@ -75,7 +76,12 @@ def _command(run: Run, valkey: Valkey, workers: int, relay: str) -> Iterator[tup
     command = [run.python, "-P", "-m", "realizehit", "server", "--port", "0", "--redis", valkey.url]
     options = ["--workers", str(workers), "--relay", relay, "--drain-seconds", "0"]
     with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True
+        [*command, *options],
+        env=environment_for(run.python),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as parent:
         try:
             assert parent.stdout is not None

@@ -36,7 +36,7 @@ def test_the_packages_names_are_what_it_says() -> None:
         realizehit.Nothing  # noqa: B018
 
 
-def test_the_names_are_told_to_type_checkers_and_at_run_time_alike() -> None:
+def test_public_names_are_the_same_for_type_checkers_and_at_run_time() -> None:
     source = inspect.getsource(realizehit)
     imported = {
         alias.name: f"{node.module}"

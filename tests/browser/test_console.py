@@ -61,7 +61,7 @@ def payloads(page: Page):  # type: ignore[no-untyped-def]  # a Locator
     return page.locator("#feed pre")
 
 
-def test_what_is_published_over_http_appears_and_nothing_else_is_asked_for(browser: Browser, server: Server) -> None:
+def test_http_publications_appear_without_other_requests(browser: Browser, server: Server) -> None:
     with opened(browser, f"{server.api}console") as watched:
         page = watched.page
         expect(page.get_by_text("Connected by WebSocket")).to_be_visible()
@@ -117,7 +117,7 @@ def test_the_figures_outlive_a_subscription_to_them(browser: Browser, server: Se
         assert watched.errors == []
 
 
-def test_what_is_written_wrongly_is_said_and_what_is_right_is_published(browser: Browser, server: Server) -> None:
+def test_malformed_lines_are_reported_and_valid_lines_published(browser: Browser, server: Server) -> None:
     with opened(browser, f"{server.api}console") as watched:
         page = watched.page
         subscribe(page)
@@ -306,7 +306,7 @@ def test_the_list_is_bounded_and_can_be_held_still(browser: Browser, server: Ser
     ],
     ids=["many", "deep list", "deep object", "long"],
 )
-def test_a_payload_that_would_hold_up_the_page_is_shown_as_it_came(
+def test_a_payload_too_large_to_format_is_shown_unchanged(
     browser: Browser, server: Server, payload: str, shown: int | None
 ) -> None:
     body = b'{"pattern": {"kind": "news", "channel": "CNN"}, "payload": %b}' % payload.encode()

@@ -39,7 +39,7 @@ def test_the_report_can_be_read_on_a_phone(browser: Browser, tmp_path: Path) -> 
         ("<table><tr><td>{}</td></tr></table>", True),
     ],
 )
-def test_what_is_too_wide_is_found(body: str, faults: bool, browser: Browser, tmp_path: Path) -> None:
+def test_a_page_that_is_too_wide_is_found(body: str, faults: bool, browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(f"<!doctype html><meta name=viewport content=width=device-width>{body.format('wide' * 40)}")
     with opened(browser, page.as_uri(), width=WIDTH, height=740) as watched:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
         ("clients/js/lib/realizehit.min.js", False),
     ],
 )
-def test_what_is_ignored(path: str, ignored: bool) -> None:
+def test_ignore_rules(path: str, ignored: bool) -> None:
     rules = ignore_rules("# why\n*\n!realizehit\n!clients/js/lib/realizehit.min.js\n**/__pycache__\n**/*.so\n")
     assert is_ignored(rules, PurePosixPath(path)) is ignored
 

@@ -84,7 +84,7 @@ async def told(server: Server, pattern: str, count: int = 1) -> list[re.Match[st
 
 
 @pytest.mark.slow
-async def test_a_worker_killed_under_load_is_replaced_and_the_others_miss_nothing(valkey: Valkey) -> None:
+async def test_a_worker_killed_under_load_is_replaced_without_loss_elsewhere(valkey: Valkey) -> None:
     with serving("--redis", valkey.url, "--workers", "2", "--drain-seconds", "0.2") as server:
         first, _ = worker_pids(server)
         patterns = [Pattern(unique("killed")) for _ in range(10)]
@@ -126,7 +126,7 @@ async def test_a_worker_killed_under_load_is_replaced_and_the_others_miss_nothin
 
 
 @pytest.mark.slow
-async def test_without_descriptors_connections_are_refused_and_later_taken() -> None:
+async def test_without_descriptors_connections_are_refused_until_some_are_free() -> None:
     with serving("--redis", "memory://") as server:
         used = open_files(server.pid)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (used + RESERVE + 8, used + RESERVE + 8))
@@ -166,7 +166,7 @@ async def ended(reader: asyncio.StreamReader) -> bytes | None:
 
 
 @pytest.mark.parametrize("words", [(), ("--workers", "2"), ("--workers", "2", "--relay", "on")])
-async def test_an_embedded_broker_that_is_killed_comes_back_and_the_gap_is_told(words: tuple[str, ...]) -> None:
+async def test_a_killed_embedded_broker_restarts_and_clients_get_a_gap(words: tuple[str, ...]) -> None:
     with private_tmp() as tmp, serving(*words, "--drain-seconds", "0.1", env=tmp) as server:
         (pid,) = embedded_pids(tmp)
         patterns = [Pattern(unique("embedded")) for _ in range(5)]
@@ -316,7 +316,7 @@ def tiny_disk(directory: Path, kib: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-async def test_a_full_disk_under_the_embedded_broker_disturbs_nobody() -> None:
+async def test_a_full_disk_under_the_embedded_broker_disturbs_no_client() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="rh-") as short,
         tiny_disk(Path(short), 512) as disk,
@@ -355,7 +355,7 @@ def faketime() -> Path | None:
     return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 
 
-async def test_logs_that_cannot_be_written_disturb_nobody(valkey: Valkey) -> None:
+async def test_unwritable_logs_disturb_no_client(valkey: Valkey) -> None:
     port = free_port()
     words = ["--redis", valkey.url, "--port", str(port), "--access-log", "--drain-seconds", "0.1"]
     with full_log(words) as process:
@@ -412,7 +412,7 @@ def test_no_deadline_depends_on_a_clock_that_can_jump() -> None:
 
 
 @pytest.mark.slow
-async def test_a_clock_that_jumps_disturbs_nobody(valkey: Valkey, tmp_path: Path) -> None:
+async def test_a_clock_jump_disturbs_no_client(valkey: Valkey, tmp_path: Path) -> None:
     library = faketime()
     if library is None:
         pytest.skip("libfaketime is not installed")

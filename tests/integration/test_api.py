@@ -260,7 +260,7 @@ async def test_the_prefix(shared_valkey: Valkey, prefix: str) -> None:
             assert batch in described
 
 
-async def test_what_is_not_there(api: httpx2.AsyncClient) -> None:
+async def test_unknown_paths_and_methods(api: httpx2.AsyncClient) -> None:
     assert "openapi.json" in problem(await api.get("nothing"), 404)
     problem(await api.post("nothing", content=HELLO, headers=JSON), 404)
     problem(await api.post("batch/", content=HELLO, headers=JSON), 404)
@@ -380,7 +380,7 @@ async def test_the_bounds_of_a_batch(node: Node, api: httpx2.AsyncClient) -> Non
         (b'{"messages": {}}', "bad-request"),
     ],
 )
-async def test_what_is_no_batch(api: httpx2.AsyncClient, body: bytes, code: str) -> None:
+async def test_bodies_that_are_not_batches(api: httpx2.AsyncClient, body: bytes, code: str) -> None:
     assert problem(await api.post("batch", content=body, headers=JSON), 400, code)
 
 
@@ -432,7 +432,7 @@ async def test_without_a_broker_publishing_answers_503_until_it_is_back(
         assert after["realizehit_publish_seconds_count"] == 6  # all but the one that was wrong
 
 
-async def test_a_publication_whose_fate_is_unclear_is_no_invitation_to_repeat_it(valkey: Valkey) -> None:
+async def test_a_publication_with_an_unclear_outcome_has_no_retry_after(valkey: Valkey) -> None:
     async with serve(Settings(port=0, redis=valkey.url, role="api", publish_timeout=0.3)) as node, http(node) as api:
         assert (await api.post("", content=HELLO, headers=JSON)).status_code == 200
         valkey.pause()
@@ -487,7 +487,7 @@ def samples(text: str) -> Iterator[tuple[str, float]]:
             yield name, float(value)
 
 
-async def test_metrics_tell_what_happened(shared_valkey: Valkey) -> None:
+async def test_metrics_count_the_events(shared_valkey: Valkey) -> None:
     async with (
         serve(Settings(port=0, redis=shared_valkey.url)) as node,
         http(node) as api,
@@ -627,9 +627,7 @@ async def test_middleware_that_is_added_sees_publications(shared_valkey: Valkey)
         await bus.close()
 
 
-async def test_a_publisher_that_goes_away_in_the_middle_is_nobody_to_answer(
-    node: Node, api: httpx2.AsyncClient
-) -> None:
+async def test_a_publisher_that_disconnects_early_gets_no_answer(node: Node, api: httpx2.AsyncClient) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(node.api_url.rsplit(":", 1)[1].rstrip("/")))
     writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
     await writer.drain()

@@ -118,7 +118,7 @@ async def test_other_versions_and_other_nodes_have_none() -> None:
         (";;,,=", False),
     ],
 )
-def test_who_accepts_gzip(accepted: str, gzipped: bool) -> None:
+def test_which_requests_accept_gzip(accepted: str, gzipped: bool) -> None:
     assert accepts_gzip(accepted) is gzipped
 
 

@@ -56,7 +56,7 @@ async def payload(ws: Any) -> str:
     return text
 
 
-async def test_what_is_published_by_hand_reaches_wildcards_and_what_the_api_publishes_comes_once(
+async def test_the_bridge_projects_plain_publications_and_api_ones_arrive_once(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bridge_module, "SETTLE", 0.0)
@@ -90,7 +90,7 @@ async def test_the_first_subscription_of_a_shape_waits_until_the_bridge_listens(
             assert (await payload(ws)).endswith(f"?{number}")
 
 
-async def test_a_bridge_that_begins_and_ends_under_load_loses_nothing_and_doubles_nothing(
+async def test_starting_and_stopping_a_bridge_under_load_is_exactly_once(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bridge_module, "SETTLE", 0.5)
@@ -137,7 +137,7 @@ async def test_a_bridge_that_begins_and_ends_under_load_loses_nothing_and_double
 
 
 @pytest.mark.slow
-async def test_another_bridge_takes_over_from_one_that_died_and_clients_hear_of_the_gap(
+async def test_another_bridge_takes_over_a_dead_one_and_clients_get_a_gap(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("realizehit.broker.redis.Registrar", partial(Registrar, renew_interval=0.2))
@@ -203,7 +203,7 @@ async def test_after_a_bridge_died_alone_the_publishers_project_again(
         assert (await payload(ws)).endswith("?2")
 
 
-async def test_a_bridge_that_ends_by_itself_is_followed_at_once_and_the_moment_between_is_told(
+async def test_another_bridge_follows_one_that_shut_down_and_reports_the_gap(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("realizehit.broker.redis.Registrar", partial(Registrar, renew_interval=0.2))
@@ -255,7 +255,7 @@ async def test_the_rights_that_the_documentation_names_are_enough(
         assert valkey.command("ZRANGE", "realizehit:shapes", "0", "-1") == [b"channel:*|kind:="]
 
 
-async def test_a_shape_that_lapsed_is_not_listened_for_until_it_is_registered_again(
+async def test_a_lapsed_shape_is_ignored_until_it_is_registered_again(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bridge_module, "SETTLE", 0.0)

@@ -119,7 +119,7 @@ async def test_a_killed_broker(valkey: Valkey) -> None:
         await in_force(valkey, 0)
 
 
-async def test_a_subscription_that_waits_is_granted_when_the_broker_is_back_in_time(valkey: Valkey) -> None:
+async def test_a_waiting_subscription_succeeds_if_the_broker_returns_in_time(valkey: Valkey) -> None:
     settings = Settings(port=0, redis=valkey.url, subscribe_timeout=20)
     async with serve(settings) as node:
         ws = await RawClient.connect(node.ws_url)

@@ -97,7 +97,7 @@ async def test_single_messages_and_batches_keep_their_order(valkey: Valkey) -> N
         assert [client["name"] for client in valkey.clients() if client["name"]] == ["realizehit-publisher"]
 
 
-async def test_outcomes_are_told_in_order_and_who_raises_harms_nobody(valkey: Valkey) -> None:
+async def test_outcomes_come_in_order_even_if_a_callback_raises(valkey: Valkey) -> None:
     loop = asyncio.get_running_loop()
     failures: list[str] = []
     loop.set_exception_handler(lambda _, context: failures.append(str(context["exception"])))
@@ -137,7 +137,7 @@ async def test_more_than_the_window_holds(valkey: Valkey) -> None:
         assert valkey.calls("publish") == count + 50
 
 
-async def test_what_is_unclear_is_an_error_and_is_not_sent_again() -> None:
+async def test_an_unclear_outcome_is_an_error_without_retry() -> None:
     seen: list[bytes] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -242,9 +242,7 @@ QUICK = {"probe_after": 0.05, "probe_timeout": 0.2}
 
 
 @pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
-async def test_an_idle_connection_that_a_router_has_forgotten_costs_no_message_and_no_time(
-    valkey: Valkey, kind: type[Pipeline]
-) -> None:
+async def test_an_idle_connection_dropped_by_a_router_loses_no_message(valkey: Valkey, kind: type[Pipeline]) -> None:
     async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, kind, **QUICK) as (pipeline, events):
         assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         proxy.forget()
@@ -258,7 +256,7 @@ async def test_an_idle_connection_that_a_router_has_forgotten_costs_no_message_a
 
 
 @pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
-async def test_what_is_published_while_a_probe_is_not_answered_goes_over_the_next_connection(
+async def test_publications_during_an_unanswered_probe_use_the_next_connection(
     valkey: Valkey, kind: type[Pipeline]
 ) -> None:
     async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, kind, **QUICK) as (pipeline, _):
@@ -278,9 +276,7 @@ async def test_what_is_published_while_a_probe_is_not_answered_goes_over_the_nex
 
 
 @pytest.mark.parametrize("kind", [Pipeline, FollowingPipeline])
-async def test_what_is_published_while_a_probe_is_answered_by_a_reset_goes_over_the_next_connection(
-    valkey: Valkey, kind: type[Pipeline]
-) -> None:
+async def test_publications_during_a_reset_probe_use_the_next_connection(valkey: Valkey, kind: type[Pipeline]) -> None:
     async with Proxy(valkey.socket) as proxy, pipeline_to(proxy.url, 60, kind, **QUICK) as (pipeline, events):
         assert await pipeline.publish(Publication(b"a", b"1")) == Published(0)
         proxy.forget()
@@ -321,7 +317,7 @@ async def test_an_idle_connection_to_a_broker_that_is_gone_is_noticed(valkey: Va
         assert events[-1] == "up"
 
 
-async def test_who_gives_up_before_it_was_sent_has_not_published() -> None:
+async def test_a_publication_cancelled_before_sending_is_not_published() -> None:
     seen: list[bytes] = []
     let_in = asyncio.Event()
 
@@ -357,7 +353,7 @@ async def test_who_gives_up_before_it_was_sent_has_not_published() -> None:
         (b"-ERR max number of clients reached\r\n", "closed the connection"),
     ],
 )
-async def test_a_peer_that_is_no_broker(answer: bytes, text: str) -> None:
+async def test_a_peer_that_is_not_a_broker(answer: bytes, text: str) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"PING\r\n")
         writer.write(answer)
@@ -409,14 +405,14 @@ class Republisher:
         return self.outcomes
 
 
-async def test_who_is_told_may_publish(valkey: Valkey) -> None:
+async def test_an_outcome_callback_may_publish(valkey: Valkey) -> None:
     async with pipeline_to(valkey.url) as (pipeline, _):
         one = Republisher(pipeline, 3000)
         one.publish()
         assert await one.result() == [Published(0)] * 3000
 
 
-async def test_who_is_told_of_a_lost_connection_may_publish() -> None:
+async def test_the_connection_lost_callback_may_publish() -> None:
     connections = 0
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -440,7 +436,7 @@ async def test_who_is_told_of_a_lost_connection_may_publish() -> None:
         assert connections == 2
 
 
-async def test_who_is_told_that_the_broker_is_late_may_publish() -> None:
+async def test_the_subscribe_timeout_callback_may_publish() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await log_in(reader, writer)
         await reader.read()
@@ -453,7 +449,7 @@ async def test_who_is_told_that_the_broker_is_late_may_publish() -> None:
             assert [isinstance(outcome, BrokerUnavailable) for outcome in await one.result()] == [True] * 3
 
 
-async def test_who_is_told_that_nobody_can_be_reached_may_publish() -> None:
+async def test_the_unreachable_callback_may_publish() -> None:
     async with peer(log_in) as url:
         pass  # nobody listens there any more
     async with pipeline_to(url) as (pipeline, _):
@@ -464,7 +460,7 @@ async def test_who_is_told_that_nobody_can_be_reached_may_publish() -> None:
             assert [isinstance(outcome, BrokerUnavailable) for outcome in await one.result()] == [True] * 3
 
 
-async def test_who_is_told_that_it_is_closed_may_publish(valkey: Valkey) -> None:
+async def test_the_closed_callback_may_publish(valkey: Valkey) -> None:
     async with pipeline_to(valkey.url) as (pipeline, _):
         assert await pipeline.publish(Publication(b"a", b"0")) == Published(0)
         before = Republisher(pipeline, 2000)

@@ -115,7 +115,7 @@ steps = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps)
-def test_whatever_the_order_of_wishes_what_was_promised_arrives(
+def test_promised_publications_arrive_for_any_order_of_actions(
     shared_valkey: Valkey, steps: list[tuple[str, int]]
 ) -> None:
     async def scenario() -> None:
@@ -274,7 +274,7 @@ async def test_a_bus_without_a_listener_publishes_only(valkey: Valkey) -> None:
 # ---- when the broker goes away
 
 
-async def test_killed_and_started_again_everything_wanted_is_subscribed_again(valkey: Valkey) -> None:
+async def test_after_a_broker_restart_all_channels_are_subscribed_again(valkey: Valkey) -> None:
     async with started(valkey.url) as (bus, recorder):
         count = 3 * BATCH
         for number in range(count):
@@ -303,7 +303,7 @@ async def test_killed_and_started_again_everything_wanted_is_subscribed_again(va
         assert recorder.states == [BusState.UP, BusState.DOWN, BusState.UP]
 
 
-async def test_the_end_of_a_gap_is_told_when_all_that_was_in_force_is_so_again(valkey: Valkey) -> None:
+async def test_a_gap_ends_when_all_earlier_channels_are_in_force_again(valkey: Valkey) -> None:
     async with started(valkey.url) as (bus, recorder):
         count = 2 * BATCH
         for number in range(count):
@@ -475,7 +475,7 @@ def test_broker_errors_have_stable_codes() -> None:
     assert (BrokerUnavailable.code, BrokerRefused.code, BrokerError.code) == ("unavailable", "broker-refused", "")
 
 
-async def test_a_flood_of_changed_minds_holds_nobody_up(valkey: Valkey) -> None:
+async def test_a_flood_of_sub_and_unsub_delays_no_other_client(valkey: Valkey) -> None:
     """What was wanted and left in one turn needs no command, and so brings no reply that would go on with the rest."""
     link = Link(Address(valkey.url), recorder := Recorder(), settings=LinkSettings(probe_after=3600.0))
     await link.start()

@@ -223,7 +223,7 @@ async def test_a_server_that_does_not_answer_is_not_asked_again(in_threads: bool
         assert len(requests) == 1
 
 
-async def test_what_is_sent(in_threads: bool) -> None:
+async def test_the_request_of_a_publication(in_threads: bool) -> None:
     async with http_server(lambda n: QUEUED) as (url, requests):
         async with api(url + "prefix", in_threads, key="secret", headers={"X-More": "1"}) as client:
             await client.publish({"kind": "news"}, RawJSON(EXACT))
@@ -248,7 +248,7 @@ async def test_the_nodes_broker_is_away(valkey: Valkey, in_threads: bool) -> Non
         valkey.start()
 
 
-async def test_the_node_does_not_ask_for_a_repetition_that_could_deliver_twice(valkey: Valkey) -> None:
+async def test_the_node_suggests_no_retry_that_could_deliver_twice(valkey: Valkey) -> None:
     pattern = Pattern(unique("unclear"))
     async with (
         serve(Settings(port=0, redis=valkey.url, publish_timeout=0.3)) as node,

@@ -51,7 +51,7 @@ async def test_it_never_comes_back_after_these_codes(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 4002, 4003])
-async def test_it_comes_back_after_these_codes_and_asks_for_everything_in_order(code: int) -> None:
+async def test_it_reconnects_after_these_codes_and_resubscribes_in_order(code: int) -> None:
     async with scripted(answer_then_close(3, code), answer_all) as server, connect(server.url) as client:
         subscriptions = [await client.subscribe({"kind": kind}) for kind in ("a", "b", "c")]
         await until(lambda: all(subscription.gaps for subscription in subscriptions))
@@ -155,7 +155,7 @@ async def test_a_connection_lost_with_answers_pending() -> None:
         await until(lambda: subscription.gaps)
 
 
-async def test_a_subscribe_under_way_is_taken_along_to_the_next_connection() -> None:
+async def test_a_pending_subscribe_moves_to_the_next_connection() -> None:
     async def close_at_sub(server: Scripted, socket: ServerConnection) -> None:
         await server.next_action(socket)
         socket.transport.abort()
@@ -166,7 +166,7 @@ async def test_a_subscribe_under_way_is_taken_along_to_the_next_connection() -> 
         assert len(server.actions) == 2
 
 
-async def test_what_was_subscribed_may_be_refused_on_coming_back() -> None:
+async def test_a_resubscription_may_be_refused() -> None:
     async def forbid(server: Scripted, socket: ServerConnection) -> None:
         await reply(socket, await server.next_action(socket), err="not any more", code="forbidden")
         await answer_all(server, socket)

@@ -123,7 +123,7 @@ async def test_closing_while_it_is_away(shared_valkey: Valkey) -> None:
     assert await waiting == []
 
 
-async def test_what_is_refused(node: Node) -> None:
+async def test_refused_connections_and_patterns(node: Node) -> None:
     for pattern, code in (({}, "bad-pattern"), ({"realizehit": "*"}, "forbidden")):
         with pytest.raises(Rejected) as caught:
             await call(make(node.ws_url, pattern).connect)

@@ -234,7 +234,7 @@ async def test_the_synchronous_subscriber(away: bool) -> None:
     assert told == [0.02] * 2
 
 
-async def test_the_synchronous_subscriber_learns_of_it_also_before_its_first_answer() -> None:
+async def test_the_synchronous_subscriber_gets_it_before_its_first_answer_too() -> None:
     sent: list[dict[str, Any]] = []
 
     async def script(server: Scripted, socket: ServerConnection) -> None:

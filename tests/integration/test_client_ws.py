@@ -247,7 +247,7 @@ async def test_a_burst_does_not_overrun_a_reader_that_keeps_up(node: Node) -> No
         assert called == list(range(3000))
 
 
-async def test_what_overflows_is_dropped_or_an_error(node: Node, shared_valkey: Valkey) -> None:
+async def test_an_overflow_drops_or_raises(node: Node, shared_valkey: Valkey) -> None:
     pattern = Pattern(unique("overflow"))
     async with connect(node.ws_url, maxsize=3) as client, publisher(shared_valkey) as redis:
         oldest = await client.subscribe(pattern)

@@ -135,7 +135,7 @@ ERRORS = {
 
 @KINDS
 @pytest.mark.parametrize("name", ERRORS)
-async def test_who_broke_the_protocol_is_not_waited_for(
+async def test_after_a_protocol_error_the_server_does_not_wait_for_the_client(
     shared_valkey: Valkey, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
 ) -> None:
     wrong, code = ERRORS[name]

@@ -81,7 +81,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-async def test_what_it_prints_works(server: Server) -> None:
+async def test_the_printed_commands_work(server: Server) -> None:
     assert server.out[0].startswith("realizehit 0")
     (subscribe,) = server.find("realizehit subscribe (.*)")
     words = shlex.split(subscribe[1])
@@ -206,7 +206,7 @@ async def test_the_roles_work_together_and_apart(shared_valkey: Valkey) -> None:
                 pass
 
 
-def test_it_serves_also_where_nobody_reads_what_it_prints(shared_valkey: Valkey) -> None:
+def test_the_server_runs_although_its_output_is_not_read(shared_valkey: Valkey) -> None:
     port = free_port()
     words = [str(SCRIPTS / "realizehit-server"), "--port", str(port), "--redis", shared_valkey.url]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -251,7 +251,7 @@ def test_health_at_each_port(shared_valkey: Valkey, tmp_path: Path, workers: str
         assert health("--role", "ws", **{**env, "SERVER_API_PORT": "1"}) == (0, "ok")
 
 
-def test_health_of_what_does_not_answer_or_is_no_server_of_ours() -> None:
+def test_health_of_a_silent_or_foreign_server() -> None:
     port = free_port()
     assert health("--port", str(port)) == (
         1,

@@ -81,7 +81,7 @@ async def test_a_killed_worker_is_replaced_and_the_others_are_unharmed() -> None
         assert embedded_pids(tmp) == []
 
 
-async def test_workers_with_a_relay_share_one_subscription_and_survive_each_other(valkey: Valkey) -> None:
+async def test_workers_behind_a_relay_share_one_subscription(valkey: Valkey) -> None:
     words = ("--redis", valkey.url, "--workers", "2", "--relay", "on", "--drain-seconds", "0.2")
     with serving(*words) as server:
         first, _ = worker_pids(server)
@@ -110,7 +110,7 @@ async def test_workers_with_a_relay_share_one_subscription_and_survive_each_othe
         assert await asyncio.to_thread(server.wait) == 0
 
 
-async def test_where_the_parent_is_killed_all_processes_end_and_the_next_server_has_the_port_at_once() -> None:
+async def test_killing_the_parent_ends_all_processes_and_frees_the_port() -> None:
     with private_tmp() as tmp, tempfile.TemporaryDirectory(prefix="rh-") as sockets:
         # A drain as long as this would hold the next server up.
         words = ["--port", str(free_port()), "--workers", "2", "--drain-seconds", "30", "--relay", "on"]
@@ -136,7 +136,7 @@ async def test_where_the_parent_is_killed_all_processes_end_and_the_next_server_
 
 
 @pytest.mark.parametrize("relay", ["on", "off"])
-async def test_a_long_temporary_directory_is_no_obstacle(relay: str, tmp_path: Path) -> None:
+async def test_a_long_temporary_directory_works(relay: str, tmp_path: Path) -> None:
     long = tmp_path / ("x" * 100)
     long.mkdir()
     words = ("--workers", "2", "--relay", relay, "--drain-seconds", "0.2")
@@ -222,7 +222,7 @@ async def played_worker() -> AsyncIterator[tuple[worker.Worker, socket.socket]]:
 
 
 @pytest.mark.slow
-async def test_the_time_that_the_parent_itself_was_stopped_makes_no_worker_hang(
+async def test_time_in_which_the_parent_was_stopped_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker, "SILENCE", 1.0)

@@ -88,7 +88,7 @@ async def test_no_console_by_default(shared_valkey: Valkey) -> None:
         assert (await client.get("/console/console.js")).status_code == 404
 
 
-async def test_the_page_and_its_files_are_served_without_inline_or_foreign_content(
+async def test_the_page_has_no_inline_or_foreign_content(
     shared_valkey: Valkey,
 ) -> None:
     async with node(shared_valkey) as on, http(on) as client:

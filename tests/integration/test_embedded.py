@@ -286,7 +286,7 @@ async def test_what_a_killed_owner_left_is_cleared_at_the_next_start(base: Path)
                     stream.close()
 
 
-def test_a_directory_that_is_no_leftover_of_ours_is_left_alone(base: Path, tmp_path: Path) -> None:
+def test_a_directory_of_another_program_is_not_removed(base: Path, tmp_path: Path) -> None:
     base.mkdir(mode=0o700)
     (tmp_path / "precious").write_text("kept")
     (base / "link").symlink_to(tmp_path)

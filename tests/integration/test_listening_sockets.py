@@ -74,7 +74,7 @@ def test_an_address_that_this_machine_does_not_have_is_left_out(monkeypatch: pyt
 
 
 @needs_ipv6
-def test_an_address_whose_port_is_taken_is_named_and_the_others_are_let_go() -> None:
+def test_a_taken_port_is_named_and_the_other_sockets_are_closed() -> None:
     with contextlib.closing(bind("::1", 0)) as taken:
         taken.listen()
         port = taken.getsockname()[1]
@@ -83,7 +83,7 @@ def test_an_address_whose_port_is_taken_is_named_and_the_others_are_let_go() -> 
         bind("127.0.0.1", port).close()
 
 
-def test_a_port_that_the_system_chose_is_given_up_where_another_address_has_it_taken(
+def test_a_system_chosen_port_taken_on_another_address_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     usual, asked = sockets._bind, []

@@ -67,7 +67,7 @@ def faults(fleet: Fleet) -> dict[str, int]:
 # --- Joining ----------------------------------------------------------------------------------------------------------
 
 
-def test_it_subscribes_to_every_channel_and_is_ready_when_all_replies_are_there() -> None:
+def test_a_client_is_ready_after_all_subscription_replies() -> None:
     with joined([[0, 1], [2], []]) as (server, fleet):
         counts = fleet.counts()
         assert (counts["connections"], counts["ready"], counts["subscriptions"], counts["pending"]) == (3, 3, 3, 0)
@@ -227,7 +227,7 @@ def test_a_close_frame_is_answered_and_its_code_kept() -> None:
         server_frame(BINARY, b"hello"),
     ],
 )
-def test_what_no_such_server_sends_ends_the_connection(wrong: bytes) -> None:
+def test_invalid_frames_end_the_connection(wrong: bytes) -> None:
     with joined([[0]]) as (server, fleet):
         server.send(message(0, 1) + wrong)
         run_until(fleet, lambda: fleet.counts()["ready"] == 0)
@@ -238,7 +238,7 @@ def test_what_no_such_server_sends_ends_the_connection(wrong: bytes) -> None:
 # --- Checks -----------------------------------------------------------------------------------------------------------
 
 
-def test_messages_in_order_are_no_fault() -> None:
+def test_messages_in_order_are_not_faults() -> None:
     with joined([[0, 3], [3]]) as (server, fleet):
         deliver(server, fleet, b"".join(message(0, n) + message(3, n) for n in range(1, 50)))
         deliver(server, fleet, b"".join(message(3, n) for n in range(1, 50)), client=1)
@@ -298,7 +298,7 @@ def test_texts_without_a_stamp_are_foreign() -> None:
         assert faults(fleet) == {"foreign": 2}
 
 
-def test_what_did_not_come_is_missing_and_then_lost() -> None:
+def test_undelivered_messages_are_missing_and_then_lost() -> None:
     sent = array.array("I", [0, 0])
     with joined([[0], [0, 1]], count=2, sent=sent) as (server, fleet):
         sent[0], sent[1] = 10, 2
@@ -322,7 +322,7 @@ def end_by(server: ScriptedServer, how: str, client: int = 0) -> None:
 
 @pytest.mark.parametrize("how", ["closed", "dropped", "protocol_errors"])
 @pytest.mark.parametrize("received", [0, 3])
-def test_what_is_published_after_the_server_ended_a_connection_is_lost_there(how: str, received: int) -> None:
+def test_publications_after_the_server_ended_a_connection_are_lost(how: str, received: int) -> None:
     sent = array.array("I", [0])
     with joined([[0], [0]], count=1, sent=sent) as (server, fleet):
         sent[0] = 5
@@ -341,7 +341,7 @@ def test_what_is_published_after_the_server_ended_a_connection_is_lost_there(how
 
 
 @pytest.mark.parametrize("next_one", [True, False])
-def test_a_subscriber_that_comes_back_lost_what_was_published_meanwhile(next_one: bool) -> None:
+def test_a_subscriber_that_returns_lost_the_publications_in_between(next_one: bool) -> None:
     sent = array.array("I", [0])
     with joined([[0]], count=1, sent=sent) as (server, fleet):
         sent[0] = 2
@@ -360,7 +360,7 @@ def test_a_subscriber_that_comes_back_lost_what_was_published_meanwhile(next_one
         assert (fleet.counts()["lost"], fleet.missing()) == (10, 0)
 
 
-def test_a_subscriber_that_leaves_after_the_server_cut_it_off_has_lost_that() -> None:
+def test_a_subscriber_that_leaves_after_a_cut_has_lost_messages() -> None:
     sent = array.array("I", [0])
     with joined([[0]], count=1, sent=sent) as (server, fleet):
         end_by(server, "dropped")
@@ -373,7 +373,7 @@ def test_a_subscriber_that_leaves_after_the_server_cut_it_off_has_lost_that() ->
         assert (fleet.counts()["lost"], fleet.counts()["forgone"], fleet.give_up()) == (4, 0, 0)
 
 
-def test_what_is_under_way_when_it_leaves_by_itself_is_forgone_and_not_lost() -> None:
+def test_messages_in_flight_when_a_subscriber_leaves_are_forgone() -> None:
     sent = array.array("I", [0])
     with joined([[0], [0]], count=1, sent=sent) as (server, fleet):
         sent[0] = 7
@@ -462,7 +462,7 @@ def test_latencies_are_within_a_thousandth(microseconds: int) -> None:
         assert microseconds / 1.001 - 1 <= lowest(index) <= most
 
 
-def test_latencies_past_the_end_and_before_the_beginning_count_as_the_outermost() -> None:
+def test_latencies_out_of_range_count_in_the_outermost_buckets() -> None:
     with joined([[0]]) as (server, fleet):
         now = time.monotonic_ns()
         deliver(server, fleet, message(0, 1, when=now - 10**12) + message(0, 2, when=now + 10**12))
@@ -576,7 +576,7 @@ def test_messages_are_published_to_channels_in_turn() -> None:
         assert "NOPERM" in fleet.notes()[0]
 
 
-def test_so_many_messages_are_outstanding_until_all_subscribers_have_them() -> None:
+def test_messages_stay_outstanding_until_all_subscribers_have_them() -> None:
     with joined([[0], [0], [1]], count=2) as (server, fleet), broker(fleet) as connection:
         fleet.schedule(outstanding=2, messages=3)
         fleet.run(0.05)
@@ -599,7 +599,7 @@ def test_so_many_messages_are_outstanding_until_all_subscribers_have_them() -> N
         assert faults(fleet) == {}
 
 
-def test_a_subscriber_that_was_cut_off_is_still_expected_to_get_what_is_published() -> None:
+def test_publications_after_a_cut_count_as_lost_for_that_subscriber() -> None:
     with joined([[0], [0]], count=1) as (server, fleet), broker(fleet) as connection:
         end_by(server, "closed", 1)
         run_until(fleet, lambda: fleet.counts()["ready"] == 1)
@@ -651,7 +651,7 @@ def test_the_end_of_the_publishing_connection_is_an_error() -> None:
         assert fleet.counts()["publish_errors"] == 3
 
 
-def test_a_broker_that_takes_nothing_holds_up_the_publisher_and_nothing_else() -> None:
+def test_a_broker_that_reads_nothing_delays_only_the_publisher() -> None:
     with joined([[0]]) as (server, fleet), broker(fleet) as connection:
         fleet.schedule(rate=1e6, messages=100, payload_bytes=1 << 17)
         fleet.run(0.3)
@@ -680,7 +680,7 @@ def sent_texts(connection: socket.socket, numbers: list[int]) -> list[bytes]:
     ]
 
 
-def test_an_outstanding_message_that_is_lost_makes_room_once_a_later_one_has_come() -> None:
+def test_a_lost_outstanding_message_makes_room_after_a_later_one() -> None:
     with joined([[0], [0]], count=1) as (server, fleet), broker(fleet) as connection:
         fleet.schedule(outstanding=2)
         run_until(fleet, lambda: fleet.counts()["published"] == 2)

@@ -100,7 +100,7 @@ async def test_what_the_api_refuses_is_an_error_and_told(node: Node, shared_valk
 
 
 @pytest.mark.parametrize("how", ["redis", "api", "batch"])
-async def test_what_was_published_is_sent_also_after_the_end_of_the_schedule(
+async def test_publications_are_sent_after_the_end_of_the_schedule_too(
     node: Node, shared_valkey: Valkey, how: str
 ) -> None:
     fleet = fleet_of(node, 4, [[0, 1, 2, 3]])

@@ -280,7 +280,7 @@ def test_lost_messages_are_reported(valkey: Valkey) -> None:
     assert "lost 3" in report.verdict
 
 
-def test_what_follows_after_the_server_closed_a_connection_is_lost(valkey: Valkey) -> None:
+def test_messages_after_a_close_by_the_server_are_lost(valkey: Valkey) -> None:
     def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
         to_all(server, frame, but=1 if count > 3 else -1)
         if count == 3:
@@ -326,7 +326,7 @@ def test_thousands_come_and_go(server: Target, scenario: str) -> None:
 
 
 @pytest.mark.slow
-def test_what_stops_coming_is_lost(valkey: Valkey) -> None:
+def test_messages_that_stop_arriving_are_lost(valkey: Valkey) -> None:
     with relaying(valkey, lambda server, count, frame: to_all(server, frame, but=0 if count > 30 else -1)) as target:
         report = conduct(target, "wide", connections=2, rate=100.0)
     assert report.figures["lost"] == (report.figures["published"] or 0) - 30
@@ -400,7 +400,7 @@ def test_a_failed_expectation_is_exit_status_1_and_named(server: Target) -> None
         (["--url", "ws://127.0.0.1/ws", "--source-address", "192.0.2.1"], "--source-address 192.0.2.1 cannot be used"),
     ],
 )
-def test_what_cannot_be_used_is_exit_status_2(arguments: list[str], error: str) -> None:
+def test_unusable_arguments_exit_with_2(arguments: list[str], error: str) -> None:
     result = command(*arguments)
     assert result.exit_code == 2
     assert error in result.stderr
@@ -481,7 +481,7 @@ def test_looking_whether_a_report_can_be_written_changes_nothing(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
+def test_modules_in_the_working_directory_are_not_imported(tmp_path: Path) -> None:
     for name in ("json", "uvloop", "redis", "httpx2", "asyncio", "pickle", "realizehit", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the working directory was imported')\n")
     options = ["--connections", "4", "--duration", "0.2", "--processes", "2", "--workers", "2", "--expect", "errors==0"]
@@ -557,7 +557,7 @@ def test_a_server_is_started_if_no_url_is_given(workers: int) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in target.pids)
 
 
-def test_the_sources_in_the_working_directory_are_not_taken_for_the_package(
+def test_sources_in_the_working_directory_do_not_shadow_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "realizehit").mkdir()

@@ -60,7 +60,7 @@ def test_addresses_that_cannot_be_used_are_told(options: dict[str, str], error: 
     assert "secret" not in str(caught.value)
 
 
-def test_what_is_secret_is_not_shown() -> None:
+def test_secrets_are_not_shown() -> None:
     target = find_target("ws://127.0.0.1/", key="rh_secret", headers=["X-User: 42", "Authorization:Bearer secret "])
     assert target.api_headers == (("Authorization", "Bearer rh_secret"),)
     assert target.headers == (("X-User", "42"), ("Authorization", "Bearer secret"))

@@ -63,7 +63,7 @@ async def test_an_outage_is_logged_once_and_its_end_too(valkey: Valkey, caplog: 
         await link.close()
 
 
-async def test_a_connection_that_breaks_again_and_again_is_logged_now_and_then(
+async def test_a_connection_that_keeps_breaking_is_logged_at_intervals(
     valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, LINK)
@@ -94,7 +94,7 @@ async def test_a_worker_leaves_it_to_the_relay_to_tell(valkey: Valkey, caplog: p
         await link.close()
 
 
-async def test_who_ends_each_connection_at_once_is_away_and_no_defect(
+async def test_a_broker_that_ends_each_connection_counts_as_unavailable(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """As a relay does while the broker is away."""
@@ -116,7 +116,7 @@ async def test_who_ends_each_connection_at_once_is_away_and_no_defect(
         server.close()
 
 
-async def test_channels_that_the_broker_takes_away_together_are_one_line(
+async def test_channels_revoked_together_are_one_log_line(
     shared_valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serve(Settings(port=0, redis=shared_valkey.url)) as node, client(node.ws_url) as ws:

@@ -66,7 +66,7 @@ async def test_the_broker_sends_a_message_once_however_many_workers_want_it(valk
         assert stats["deliveries"] == 3 * len(payloads)
 
 
-async def test_each_worker_gets_what_it_asked_for_and_the_last_one_leaving_ends_it(valkey: Valkey) -> None:
+async def test_each_worker_gets_its_channels_and_the_last_one_ends_them(valkey: Valkey) -> None:
     async with relayed(valkey, 2) as (_, ((one, got_one), (two, got_two))):
         one.subscribe(Interest(b"a"))
         two.subscribe(Interest(b"b"))
@@ -104,7 +104,7 @@ async def test_many_channels_of_many_workers(valkey: Valkey) -> None:
             await recorder.until(lambda recorder=recorder: len(recorder.delivered) == count)  # type: ignore[misc]
 
 
-async def test_when_the_broker_goes_the_workers_see_it_and_when_it_is_back_all_is_subscribed(valkey: Valkey) -> None:
+async def test_workers_see_a_broker_outage_and_resubscribe_after_it(valkey: Valkey) -> None:
     async with relayed(valkey, 2) as (relay, workers):
         for bus, recorder in workers:
             bus.subscribe(Interest(b"a"))
@@ -126,7 +126,7 @@ async def test_when_the_broker_goes_the_workers_see_it_and_when_it_is_back_all_i
         assert not relay._hub.gaps._open  # and keeps no exceptions for a telling that never comes
 
 
-async def test_the_gap_that_workers_measure_is_the_broker_s_and_not_the_relay_s(valkey: Valkey) -> None:
+async def test_workers_measure_the_gap_of_the_broker_and_not_of_the_relay(valkey: Valkey) -> None:
     async with relayed(valkey, 2) as (relay, workers):
         for bus, recorder in workers:
             bus.subscribe(Interest(b"a"))
@@ -147,7 +147,7 @@ async def test_the_gap_that_workers_measure_is_the_broker_s_and_not_the_relay_s(
         assert subscribed(valkey) == {b"a": 1}
 
 
-async def test_the_relay_alone_subscribes_again_and_the_workers_keep_their_connections(valkey: Valkey) -> None:
+async def test_only_the_relay_resubscribes_and_workers_stay_connected(valkey: Valkey) -> None:
     count = 2 * BATCH + 7
     channels = [b"c:%d" % number for number in range(count)]
     async with relayed(valkey, 2) as (relay, workers):
@@ -183,7 +183,7 @@ async def test_the_relay_alone_subscribes_again_and_the_workers_keep_their_conne
             assert recorder.delivered == [(channel, b"again") for channel in channels if channel != channels[1]]
 
 
-async def test_a_broker_that_goes_again_before_all_is_back_makes_one_gap(valkey: Valkey) -> None:
+async def test_two_outages_before_recovery_make_one_gap(valkey: Valkey) -> None:
     async with relayed(valkey, 1) as (relay, ((bus, recorder),)):
         bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed == [b"a"])
@@ -200,7 +200,7 @@ async def test_a_broker_that_goes_again_before_all_is_back_makes_one_gap(valkey:
         assert recorder.states == [BusState.UP, BusState.DOWN, BusState.UP]
 
 
-async def test_a_worker_whose_connection_breaks_while_the_broker_is_away_subscribes_again(valkey: Valkey) -> None:
+async def test_a_worker_that_reconnects_during_an_outage_resubscribes(valkey: Valkey) -> None:
     async with relayed(valkey, 1) as (relay, ((bus, recorder),)):
         bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed == [b"a"])
@@ -218,7 +218,7 @@ async def test_a_worker_whose_connection_breaks_while_the_broker_is_away_subscri
         assert len(recorder.gaps) == 1
 
 
-async def test_what_the_broker_does_not_allow_any_more_is_refused_to_the_workers_that_had_it(valkey: Valkey) -> None:
+async def test_workers_lose_channels_that_the_broker_now_refuses(valkey: Valkey) -> None:
     valkey.command("ACL", "SETUSER", "ann", "on", ">secret", "+@all", "&*")
     url = valkey.url.replace("unix://", "unix://ann:secret@")
     async with relayed(valkey, 2, url) as (relay, workers):
@@ -268,7 +268,7 @@ def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
         Relay("memory://", path)
 
 
-async def test_what_is_no_command_ends_the_connection_of_who_sent_it(valkey: Valkey) -> None:
+async def test_an_unknown_command_ends_the_connection_of_its_sender(valkey: Valkey) -> None:
     async with relayed(valkey, 1) as (relay, ((bus, recorder),)):
         bus.subscribe(Interest(b"a"))
         await recorder.until(lambda: recorder.confirmed == [b"a"])

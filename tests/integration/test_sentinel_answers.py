@@ -128,7 +128,7 @@ async def test_an_undisturbed_master_is_confirmed_again_and_again(
         assert recorder.gaps[0] <= loop.time() - later
 
 
-async def test_what_counts_as_confirmed() -> None:
+async def test_when_the_sentinels_confirm_the_master() -> None:
     loop = asyncio.get_running_loop()
     async with sentinels(3) as (url, (_, two, three)):
         address = SentinelAddress(url)

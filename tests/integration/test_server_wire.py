@@ -188,7 +188,7 @@ async def test_an_unmasked_frame_closes_with_1002(node: Node) -> None:
         assert ws.close_code == 1002
 
 
-async def test_who_may_not_connect(node: Node) -> None:
+async def test_which_clients_may_not_connect(node: Node) -> None:
     base = node.ws_url.removesuffix("/ws")
     with pytest.raises(InvalidStatus) as refused:
         async with client(base + "/elsewhere"):
@@ -276,7 +276,7 @@ async def test_heartbeat_on_the_wire(shared_valkey: Valkey) -> None:
         assert node.engine.stats()["heartbeat_disconnects"] == 1
 
 
-async def test_a_stalled_reader_is_closed_and_harms_nobody(shared_valkey: Valkey) -> None:
+async def test_a_stalled_reader_is_closed_without_harm_to_others(shared_valkey: Valkey) -> None:
     settings = Settings(port=0, redis=shared_valkey.url, max_queue_bytes=100_000)
     pattern = Pattern(unique("stall"))
     async with (

@@ -119,7 +119,7 @@ async def test_without_a_shape_that_applies_a_message_is_one_command(valkey: Val
         assert valkey.calls("publish") == before + 100
 
 
-async def test_what_is_no_shape_is_left_alone(valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+async def test_texts_that_are_not_shapes_are_ignored(valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
     valkey.command("ZADD", KEY, "inf", b"kind:=", "inf", b"\xff\r\n", "inf", SHAPE)
     async with publisher_to(valkey.url) as publisher:
         await publisher.ping()
@@ -276,7 +276,7 @@ async def come_and_go(valkey: Valkey, load: Load, publisher: FollowingPipeline, 
 
 
 @pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
-async def test_from_its_registration_on_nothing_is_missed_or_comes_twice(valkey: Valkey, rounds: int) -> None:
+async def test_after_registration_delivery_is_exactly_once(valkey: Valkey, rounds: int) -> None:
     async with publisher_to(valkey.url, read_interval=0.02) as publisher:
         await publisher.ping()
         load = Load(publisher)

@@ -119,7 +119,7 @@ async def test_without_a_shape_it_has_no_connection(valkey: Valkey) -> None:
     assert not [client for client in valkey.clients() if client["name"] == "realizehit-registrar"]
 
 
-async def test_what_is_wanted_is_renewed_and_what_is_left_lapses(valkey: Valkey) -> None:
+async def test_wanted_shapes_are_renewed_and_others_lapse(valkey: Valkey) -> None:
     async with registrar_at(valkey.url, lease=2.0, renew_interval=0.05) as (registrar, heard):
         registrar.register(SHAPE)
         registrar.register(OTHER)
@@ -158,7 +158,7 @@ async def test_a_registry_that_is_full(valkey: Valkey) -> None:
         assert (await heard.until(3))[2] == ("registered", OTHER)
 
 
-async def test_what_the_broker_forgot_is_registered_again_and_told(valkey: Valkey) -> None:
+async def test_a_forgotten_shape_is_registered_again_and_reported(valkey: Valkey) -> None:
     async with registrar_at(valkey.url, lease=30.0, renew_interval=0.05) as (registrar, heard):
         registrar.register(SHAPE)
         await heard.until(1)
@@ -172,7 +172,7 @@ async def test_what_the_broker_forgot_is_registered_again_and_told(valkey: Valke
         assert registrar.connects == 1
 
 
-async def test_a_shape_that_the_broker_lost_and_another_node_added_is_told_at_once(valkey: Valkey) -> None:
+async def test_a_lost_shape_that_another_node_adds_is_a_gap_at_once(valkey: Valkey) -> None:
     async with registrar_at(valkey.url) as (first, heard), registrar_at(valkey.url) as (second, others):
         first.register(SHAPE)
         await heard.until(1)
@@ -218,7 +218,7 @@ async def test_a_broker_that_comes_back_without_its_data(valkey: Valkey) -> None
         assert registrar.register(SHAPE)
 
 
-async def test_a_connection_that_breaks_is_no_gap_while_the_lease_holds(valkey: Valkey) -> None:
+async def test_a_lost_connection_within_the_lease_is_not_a_gap(valkey: Valkey) -> None:
     async with registrar_at(valkey.url) as (registrar, heard):
         registrar.register(SHAPE)
         await heard.until(1)

@@ -133,7 +133,7 @@ async def test_a_batch_of_the_largest_size_fits(shared_valkey: Valkey, certifica
 
 
 @pytest.mark.parametrize("kind", ["transports", "tls"])
-async def test_what_lies_in_a_transport_counts(shared_valkey: Valkey, certificate: Certificate, kind: str) -> None:
+async def test_bytes_buffered_in_a_transport_count(shared_valkey: Valkey, certificate: Certificate, kind: str) -> None:
     """A transport takes some, and what it cannot get rid of counts against the limit like what waits in the engine."""
     limit, size = 400_000, 20_000
     tls: dict[str, Any] = certificate.settings if kind == "tls" else {}

@@ -217,7 +217,7 @@ channels = st.binary(min_size=1, max_size=20)
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(channels, st.binary(max_size=50)), max_size=20), st.lists(st.integers(1, 40), min_size=1))
-def test_however_the_stream_is_cut_the_messages_come_whole_and_in_order(
+def test_messages_arrive_whole_and_in_order_for_any_split(
     messages: list[tuple[bytes, bytes]], sizes: list[int]
 ) -> None:
     async def scenario() -> None:
@@ -244,7 +244,7 @@ BACK = b"*1\r\n$4\r\nback\r\n"
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-async def test_what_a_relay_says_unasked(keeps: bool) -> None:
+async def test_a_relay_reports_a_lost_broker(keeps: bool) -> None:
     connection, owner, pipe = connected()
     owner.keeps = keeps
     connection.send(SUBSCRIBE, [Interest(b"a")])
@@ -272,7 +272,7 @@ async def test_what_a_relay_says_unasked(keeps: bool) -> None:
         b"*3\r\n$7\r\nrefused\r\n$1\r\na\r\n:1\r\n",
     ],
 )
-async def test_what_no_relay_says_is_garbage(odd: bytes) -> None:
+async def test_unknown_relay_messages_end_the_connection(odd: bytes) -> None:
     connection, owner, pipe = connected()
     connection.data_received(odd)
     assert pipe.aborted
@@ -302,7 +302,7 @@ def test_no_bytes_make_a_callback_raise(reads: list[bytes]) -> None:
     asyncio.run(scenario())
 
 
-async def test_in_force_is_reported_before_the_first_publication_of_the_same_read() -> None:
+async def test_a_confirmation_precedes_the_publications_of_the_same_read() -> None:
     connection, owner, pipe = connected()
     connection.send(SUBSCRIBE, [Interest(b"a"), Interest(b"b")])
     connection.flush()

@@ -83,7 +83,7 @@ def test_a_line_of_prices() -> None:
     assert sparkline(prices[:1]) == "▁"
 
 
-def test_a_board_that_follows_all_goes_by_the_pattern_of_each_message() -> None:
+def test_a_board_that_follows_all_uses_the_pattern_of_each_message() -> None:
     board = Board(["*"])
     price = Price("IBM", "2000-01-01", 100.0)
     message = ReceivedMessage(pattern_of("*"), orjson.dumps(price._asdict()), b"kind:stock|symbol:IBM")
@@ -96,7 +96,7 @@ def test_a_board_that_follows_all_goes_by_the_pattern_of_each_message() -> None:
     assert "follows every symbol" in console.file.getvalue()
 
 
-async def test_every_price_arrives_in_order_at_whoever_follows_it(servers: tuple[Server, Server]) -> None:
+async def test_every_price_reaches_its_followers_in_order(servers: tuple[Server, Server]) -> None:
     api_server, ws_server = servers
     prices = read_prices()
     followed = [["AAPL", "MSFT"], ["GOOG", "IBM"], ["IBM"], ["*"]]

@@ -91,7 +91,7 @@ async def test_the_timer_of_a_node_goes_on(
     assert failures(caplog) == ["the node's timer failed and goes on"]
 
 
-async def test_a_subscription_is_given_up_in_time_where_another_part_of_the_timer_fails(
+async def test_subscriptions_time_out_although_another_timer_part_fails(
     valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(port=0, redis=valkey.url, subscribe_timeout=0.2)
@@ -147,7 +147,7 @@ async def test_figures_are_published_again(
     assert failures(caplog) == ["publishing the figures of this node failed and goes on"]
 
 
-async def test_a_failing_look_at_one_connection_ends_that_one_and_the_reload_goes_on(
+async def test_a_reload_closes_a_connection_whose_check_fails_and_continues(
     shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     grants = tmp_path / "grants.toml"
@@ -172,7 +172,7 @@ async def test_a_failing_look_at_one_connection_ends_that_one_and_the_reload_goe
     assert failures(caplog) == ["checking what a client may have failed and goes on"]
 
 
-async def test_a_failing_step_of_the_link_to_the_broker_costs_a_connection_and_no_more(
+async def test_a_failing_step_of_the_broker_link_costs_one_connection(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus, recorder = open_bus(shared_valkey.url, link=QUICK), Recorder()
@@ -208,9 +208,7 @@ async def test_a_probe_that_fails_leads_to_a_new_connection(
     assert "the probe failed: RuntimeError('made to fail')" in caplog.text
 
 
-async def test_a_listener_that_fails_when_the_broker_goes_does_not_keep_the_link_from_coming_back(
-    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_link_reconnects_after_a_listener_raised(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     bus, recorder = open_bus(valkey.url, link=QUICK), Recorder()
     await bus.start(recorder)
     failing = make_fail(monkeypatch, recorder, "state_changed", 1)
@@ -222,7 +220,7 @@ async def test_a_listener_that_fails_when_the_broker_goes_does_not_keep_the_link
     await bus.close()
 
 
-async def test_what_waits_for_a_connection_that_cannot_be_made_fails_at_once(
+async def test_waiting_publications_fail_when_connecting_fails(
     shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = open_bus(shared_valkey.url, publish_timeout=60)

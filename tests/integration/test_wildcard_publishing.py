@@ -292,7 +292,7 @@ async def test_what_others_write_to_the_registry_is_ignored(broker: Valkey, capl
     assert "ignored 3 shapes of the registry" in caplog.text
 
 
-async def test_a_registry_that_is_no_sorted_set(valkey: Valkey) -> None:
+async def test_a_registry_key_of_another_type(valkey: Valkey) -> None:
     valkey.command("SET", KEY, "x")
     with sync.Publisher(valkey.url) as synchronous, pytest.raises(BrokerRefused, match="WRONGTYPE"):
         await asyncio.to_thread(synchronous.publish, PATTERN, 1)

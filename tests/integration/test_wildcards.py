@@ -77,7 +77,7 @@ async def shown(node: Node) -> dict[str, float]:
     return {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
 
 
-async def test_the_reply_comes_when_the_shape_is_registered_and_the_channel_subscribed(valkey: Valkey) -> None:
+async def test_the_reply_waits_for_the_shape_and_the_channel(valkey: Valkey) -> None:
     async with nodes(valkey, {}, {}) as (one, two), client(one.ws_url) as ws, client(two.ws_url) as other:
         assert await act(ws, "sub", NEWS) == {"id": "a1", "ret": Pattern(NEWS).id}
         assert shapes(valkey) == {NEWS_SHAPE}
@@ -94,7 +94,7 @@ async def test_the_reply_comes_when_the_shape_is_registered_and_the_channel_subs
         assert (await shown(one))["realizehit_shapes"] == 0
 
 
-async def test_a_second_subscription_of_a_shape_in_force_asks_the_registry_nothing(valkey: Valkey) -> None:
+async def test_a_second_subscription_of_a_shape_sends_no_registration(valkey: Valkey) -> None:
     async with nodes(valkey, {}) as (node,), client(node.ws_url) as ws:
         await act(ws, "sub", NEWS)
         calls = valkey.calls("eval")
@@ -103,7 +103,7 @@ async def test_a_second_subscription_of_a_shape_in_force_asks_the_registry_nothi
         assert valkey.calls("eval") == calls
 
 
-async def test_a_broker_that_lost_its_registry_gets_the_shapes_again_and_clients_hear_of_one_gap(
+async def test_lost_shapes_are_registered_again_and_clients_get_one_gap(
     valkey: Valkey,
 ) -> None:
     exactly: dict[str, Any] = {"kind": "news"}
@@ -139,7 +139,7 @@ async def test_a_shape_that_lapsed_is_a_gap_for_its_subscriptions_alone(
         assert node.bus.state is BusState.UP  # the broker was there all the time
 
 
-async def test_a_registry_that_is_full_refuses_another_shape_and_no_subscription_of_one_in_use(
+async def test_a_full_registry_refuses_new_shapes_only(
     valkey: Valkey,
 ) -> None:
     async with nodes(valkey, {"max_shapes": 1}) as (node,), client(node.ws_url) as ws:
@@ -170,7 +170,7 @@ async def test_a_shape_that_lost_its_place_to_others_ends_its_subscriptions(
         assert await act(ws, "ping") == {"id": "a1", "ret": "pong"}  # no gap was told
 
 
-async def test_where_wildcards_are_off_nothing_of_the_registry_is_touched(valkey: Valkey) -> None:
+async def test_without_wildcards_the_registry_stays_untouched(valkey: Valkey) -> None:
     async with nodes(valkey, {"wildcards": False}) as (node,), client(node.ws_url) as ws:
         assert (await act(ws, "sub", NEWS))["code"] == "wildcard-unsupported"
         assert "ret" in await act(ws, "sub", {"kind": "news"})
@@ -292,7 +292,7 @@ async def test_a_registrar_leaves_a_broker_that_is_no_longer_the_master(valkey: 
         await registrar.close()
 
 
-async def test_a_user_without_rights_on_the_registry_is_refused_and_exact_subscriptions_go_on(
+async def test_without_registry_rights_wildcards_fail_and_exact_patterns_work(
     valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     valkey.command("ACL", "SETUSER", "plain", "on", ">secret", "&*", "+@pubsub", "+@connection")

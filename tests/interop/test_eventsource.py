@@ -83,9 +83,7 @@ async def test_they_come_back_after_a_restart(packages: Path, valkey: Valkey) ->
             await all_have(said, valkey, pattern)
 
 
-async def test_they_come_back_to_a_server_that_drains_and_to_one_without_a_broker(
-    packages: Path, valkey: Valkey
-) -> None:
+async def test_they_reconnect_to_a_draining_server_and_without_a_broker(packages: Path, valkey: Valkey) -> None:
     pattern = unique("es-away")
     settings = Settings(port=free_port(), redis=valkey.url, subscribe_timeout=0.2)
     async with serve(settings) as node:

@@ -98,7 +98,7 @@ async def test_channels_and_ids_are_the_same(packages: Path) -> None:
             assert await node.answer() == {"channel": str(ours), "id": ours.id, "subscription": ours.id}, pattern
 
 
-async def test_what_the_packages_refuse_is_an_error_there_and_not_a_different_channel(packages: Path) -> None:
+async def test_patterns_that_the_packages_refuse_raise_there(packages: Path) -> None:
     """Ours accepts more; what it accepts beyond must not be something else there."""
     patterns = [row["in"] for row in VECTORS["valid"] if row.get("origin") != "npm"]
     assert patterns
@@ -137,7 +137,7 @@ async def test_the_publisher_package_reaches_our_clients(packages: Path, tmp_pat
             await ws.closed.wait()
 
 
-async def test_our_api_reaches_who_subscribed_as_the_packages_do(packages: Path, tmp_path: Path) -> None:
+async def test_our_api_reaches_subscribers_as_the_packages_do(packages: Path, tmp_path: Path) -> None:
     with Valkey(tmp_path, port=free_port()) as valkey:
         async with (
             serve(Settings(port=0, redis=valkey.tcp_url, role="api")) as server,

@@ -17,7 +17,7 @@ MESSAGES = st.lists(
 
 
 @given(MESSAGES)
-def test_a_projection_that_its_publisher_publishes_in_time_is_dropped_and_no_other(
+def test_only_projections_that_the_publisher_sent_in_time_are_dropped(
     messages: list[tuple[bytes, int | None]],
 ) -> None:
     """One message a tick; its publisher's own projection comes by so many ticks later, or never."""

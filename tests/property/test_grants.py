@@ -62,7 +62,7 @@ def witness(pattern: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(subscriptions(), grant_lists, identities)
-def test_an_allowed_pattern_receives_only_publications_that_the_client_may_name(
+def test_an_allowed_wildcard_receives_only_allowed_publications(
     subscription: tuple[dict[str, Any], dict[str, Any]], tables: list[dict[str, Any]], identity: Any
 ) -> None:
     pattern, publication = subscription
@@ -72,7 +72,7 @@ def test_an_allowed_pattern_receives_only_publications_that_the_client_may_name(
 
 
 @given(subscriptions(), identities)
-def test_without_grants_an_allowed_pattern_receives_only_publications_that_the_client_may_name(
+def test_without_grants_a_wildcard_receives_only_allowed_publications(
     subscription: tuple[dict[str, Any], dict[str, Any]], identity: Any
 ) -> None:
     pattern, publication = subscription
@@ -96,7 +96,7 @@ def test_no_wildcard_receives_what_the_gate_refuses_by_name(
 
 
 @given(patterns, grant_patterns, identities)
-def test_a_wildcard_that_a_grant_refuses_matches_a_publication_that_the_grant_refuses(
+def test_a_refused_wildcard_matches_a_refused_publication(
     pattern: dict[str, Any], table: dict[str, Any], identity: Any
 ) -> None:
     grants = grants_of([table])
@@ -106,7 +106,7 @@ def test_a_wildcard_that_a_grant_refuses_matches_a_publication_that_the_grant_re
 
 
 @given(patterns, identities)
-def test_without_grants_a_refused_wildcard_matches_a_publication_that_is_refused(
+def test_without_grants_a_refused_wildcard_matches_a_refused_publication(
     pattern: dict[str, Any], identity: Any
 ) -> None:
     rules = OwnOnly(IDENTITY_KEYS)

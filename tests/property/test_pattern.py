@@ -228,7 +228,7 @@ def test_wildcards_of_any_filters(subscription: dict[str, Any], publication: dic
 
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=40) | st.text("ab:|*=%", max_size=20).map(str.encode), st.text("ab:|*=%", max_size=20))
-def test_text_that_is_not_canonical_projects_to_nothing_worse_than_a_wrong_channel(channel: bytes, shape: str) -> None:
+def test_a_noncanonical_channel_projects_without_memory_errors(channel: bytes, shape: str) -> None:
     projection = project(channel, shape.encode())
     assert projection is None or len(projection) <= MAX_CHANNEL
 

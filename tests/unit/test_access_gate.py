@@ -402,7 +402,7 @@ def test_console_figures_are_only_for_local_clients() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# none\n", "key = []\n"])
-def test_a_file_without_keys_lets_nobody_publish(text: str, tmp_path: Path) -> None:
+def test_a_file_without_keys_allows_no_publisher(text: str, tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     file.write_text(text)
     with pytest.raises(AccessDenied) as refused:

@@ -88,14 +88,14 @@ async def test_unknown_channels_are_left_without_complaint() -> None:
     await bus.close()
 
 
-def test_a_name_nobody_holds_is_forgotten() -> None:
+def test_an_unused_name_is_forgotten() -> None:
     bus = MemoryBus("forgotten")
     assert "forgotten" in _spaces
     del bus
     assert "forgotten" not in _spaces
 
 
-async def test_who_is_told_of_a_publication_may_publish() -> None:
+async def test_a_publication_callback_may_publish() -> None:
     bus = MemoryBus("chain")
     await bus.start(None)
     outcomes: list[object] = []

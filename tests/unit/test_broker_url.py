@@ -120,7 +120,7 @@ def test_a_value_that_cannot_be_used_is_refused(option: str, complaint: str) -> 
     open_bus("redis://db?protocol=2")
 
 
-async def test_a_connection_that_has_ended_again_is_no_defect() -> None:
+async def test_a_connection_that_already_ended_is_not_a_defect() -> None:
     """It has no socket any more; what it is good for shows at the first command."""
 
     async def ended() -> tuple[asyncio.Transport, asyncio.Protocol]:

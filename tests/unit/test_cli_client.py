@@ -97,7 +97,7 @@ def test_the_error_of_a_pattern_says_which_filter() -> None:
         (["--redis", "amqp://:hunter2@x", "a=b", "1"], "Error: broker URL amqp://:***@x: "),
     ],
 )
-def test_what_publish_cannot_use(words: list[str], message: str) -> None:
+def test_publish_refuses_unusable_arguments(words: list[str], message: str) -> None:
     result = invoke("publish", *words)
     assert result.exit_code == (1 if "--file" in words else 2)
     assert message in result.stderr

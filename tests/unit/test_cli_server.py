@@ -272,9 +272,7 @@ def test_the_lines_to_paste() -> None:
         ("api", ["API        http://a/", "curl http://a/"], ["WebSocket", "subscribe", "console"]),
     ],
 )
-def test_what_is_said_at_start(
-    role: Any, there: list[str], absent: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_messages_at_start(role: Any, there: list[str], absent: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     banner.announce(Settings(role=role, redis="redis://:hunter2@b"), "ws://w/ws", "http://a/")
     text = capsys.readouterr().out
     assert all(part in text for part in there), text
@@ -340,9 +338,7 @@ def test_what_check_config_finds_wrong_is_named(
     assert said in result.stderr
 
 
-def test_what_is_said_at_start_among_json_logs(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_messages_at_start_with_json_logs(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     banner.announce(Settings(log_format="json"), "ws://w/ws", "http://a/")
     assert capsys.readouterr().out == ""

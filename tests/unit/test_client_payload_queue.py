@@ -23,7 +23,7 @@ async def test_in_order() -> None:
 @pytest.mark.parametrize(
     ("overflow", "kept"), [(Overflow.DROP_OLDEST, [b"3", b"4"]), (Overflow.DROP_NEWEST, [b"1", b"2"])]
 )
-async def test_what_is_dropped_is_counted(overflow: Overflow, kept: list[bytes]) -> None:
+async def test_dropped_payloads_are_counted(overflow: Overflow, kept: list[bytes]) -> None:
     queue = PayloadQueue[bytes](2, overflow)
     assert [queue.put(item) for item in (b"1", b"2", b"3", b"4")] == [False, True, False, False]
     assert queue.dropped == 2

@@ -185,7 +185,7 @@ def test_the_answer_to_many() -> None:
 # ---- repeating
 
 
-def test_what_may_be_sent_again() -> None:
+def test_which_requests_are_repeated() -> None:
     request = httpx2.Request("POST", "http://host/")
     again: list[httpx2.Response | httpx2.HTTPError] = [
         problem(503, "unavailable", retry_after="2"),

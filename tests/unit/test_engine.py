@@ -23,7 +23,7 @@ def expected(payload: bytes, channel: bytes = NEWS) -> bytes:
 # --- subscribing and dispatching
 
 
-def test_a_publication_reaches_the_subscribers_of_its_channel_and_nobody_else() -> None:
+def test_a_publication_reaches_only_the_subscribers_of_its_channel() -> None:
     with bench() as b:
         one, first = b.connect()
         two, second = b.connect()
@@ -64,7 +64,7 @@ def test_subscribing_twice_changes_nothing_and_the_limit_holds() -> None:
         assert b.engine.subscribe(12345, NEWS) == _fanout.GONE
 
 
-def test_after_unsubscribe_nothing_comes_and_the_last_one_leaves_the_channel_vacant() -> None:
+def test_unsubscribe_stops_delivery_and_the_last_one_vacates_the_channel() -> None:
     with bench() as b:
         one, first = b.connect()
         two, second = b.connect()
@@ -82,7 +82,7 @@ def test_after_unsubscribe_nothing_comes_and_the_last_one_leaves_the_channel_vac
         assert b.engine.stats()["channels"] == 0
 
 
-def test_a_payload_that_is_no_utf8_is_dropped_and_counted() -> None:
+def test_a_payload_of_invalid_utf8_is_dropped_and_counted() -> None:
     with bench() as b:
         one, first = b.connect()
         b.engine.subscribe(one, NEWS)
@@ -118,7 +118,7 @@ def test_a_message_is_one_frame_and_a_batch_one_send_for_each_connection() -> No
             assert peer.texts() == [expected(b"%d" % n) for n in range(50)]
 
 
-def test_the_join_is_not_shared_with_a_connection_that_waits_for_something_else() -> None:
+def test_joined_buffers_are_shared_only_between_equal_queues() -> None:
     with bench() as b:
         one, first = b.connect()
         two, second = b.connect()
@@ -169,7 +169,7 @@ def fill(b: Bench, count: int, payload: bytes = b"x" * 1000) -> None:
         b.publish((NEWS, payload))
 
 
-def test_a_stalled_reader_costs_the_others_nothing_and_gets_everything_later() -> None:
+def test_a_stalled_reader_delays_no_other_and_catches_up_later() -> None:
     with bench(max_queue_bytes=10 << 20) as b:
         stalled, slow = b.connect(send_buffer=4096)
         healthy, fast = b.connect()
@@ -281,7 +281,7 @@ def test_all_but_the_plain_case_goes_to_python(data: bytes) -> None:
         assert b.handler.texts[1:] == [(one, b"later")]
 
 
-def test_text_that_is_no_utf8_closes_with_1007() -> None:
+def test_invalid_utf8_closes_with_1007() -> None:
     with bench() as b:
         one, first = b.connect()
         first.send(TEXT, b"\xff")
@@ -345,7 +345,7 @@ def test_a_close_reason_is_cut_at_a_whole_character() -> None:
         assert first.frames() == [(CLOSE, struct.pack(">H", 4001) + ("é" * 61).encode())]
 
 
-def test_a_connection_that_ends_without_a_close_frame_is_out_of_every_channel() -> None:
+def test_a_connection_lost_without_a_close_frame_leaves_all_channels() -> None:
     with bench() as b:
         one, first = b.connect()
         _, second = b.connect()
@@ -443,7 +443,7 @@ def test_a_dispatch_inside_a_callback() -> None:
 # --- heartbeats
 
 
-def test_heartbeat_pings_and_ends_who_stays_silent() -> None:
+def test_the_heartbeat_pings_and_closes_silent_clients() -> None:
     with bench(heartbeat_interval=10.0, heartbeat_timeout=4.0) as b:
         alive, first = b.connect()
         silent, second = b.connect()
@@ -464,7 +464,7 @@ def test_heartbeat_pings_and_ends_who_stays_silent() -> None:
         assert b.engine.stats()["heartbeat_disconnects"] == 1
 
 
-def test_who_does_not_answer_a_close_frame_is_cut_off() -> None:
+def test_a_client_that_answers_no_close_frame_is_cut_off() -> None:
     with bench(close_timeout=1.0) as b:
         one, _first = b.connect()
         b.engine.tick(0.0)
@@ -478,7 +478,7 @@ def test_who_does_not_answer_a_close_frame_is_cut_off() -> None:
         assert b.engine.stats()["closing"] == 0
 
 
-def test_a_process_that_was_held_up_counts_the_answers_that_arrived_meanwhile() -> None:
+def test_a_stalled_process_counts_pongs_that_arrived_during_the_stall() -> None:
     with bench(heartbeat_interval=10.0, heartbeat_timeout=4.0) as b:
         alive, first = b.connect()
         now = 0.0
@@ -616,7 +616,7 @@ def test_a_worker_is_neither_pinged_nor_sent_a_close_frame() -> None:
         assert peer.at_eof()
 
 
-def test_a_worker_may_hold_more_channels_than_a_client_and_leave_them_quickly() -> None:
+def test_a_worker_may_hold_and_leave_more_channels_than_a_client() -> None:
     with bench() as b:
         handle, _ = b.connect(framing=_fanout.RESP)
         names = [b"user:%d" % number for number in range(20_000)]

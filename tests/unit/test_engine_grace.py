@@ -68,7 +68,7 @@ def test_a_reader_gets_a_batch_that_is_larger_than_its_queue(count: int, size: i
         assert b.engine.queues()[0] == 0
 
 
-def test_who_stands_still_is_closed_after_the_time_for_that() -> None:
+def test_a_stalled_client_is_closed_after_the_stall_time() -> None:
     with reader() as (b, conn, peer):
         b.publish(*[(NEWS, b"x" * 1000)] * 300)
         for second in range(1, 5):
@@ -80,7 +80,7 @@ def test_who_stands_still_is_closed_after_the_time_for_that() -> None:
         assert last(b, peer) == FAREWELL
 
 
-def test_who_stood_still_before_is_closed_at_the_limit() -> None:
+def test_a_client_that_stalled_before_is_closed_at_the_limit() -> None:
     with reader() as (b, conn, _):
         b.publish(*[(NEWS, b"x" * 1000)] * 40)  # more than the system takes, and within the limit
         for second in range(1, 7):
@@ -91,7 +91,7 @@ def test_who_stood_still_before_is_closed_at_the_limit() -> None:
         assert not b.engine.is_open(conn)
 
 
-def test_who_reads_too_little_for_too_long_is_closed() -> None:
+def test_a_client_that_reads_too_slowly_is_closed() -> None:
     with reader() as (b, conn, peer):
         b.publish(*[(NEWS, b"x" * 4000)] * 200)
         second = 0
@@ -143,7 +143,7 @@ def test_messages_count_once_against_what_all_may_have() -> None:
         assert b.engine.is_open(many[1][0])
 
 
-def test_who_leaves_while_over_its_limit_is_forgotten() -> None:
+def test_a_client_that_leaves_over_its_limit_is_forgotten() -> None:
     with reader() as (b, conn, _):
         b.publish(*[(NEWS, b"x" * 1000)] * 300)
         b.engine.lost(conn)

@@ -137,7 +137,7 @@ def test_without_a_rate_everything_passes() -> None:
         assert b.engine.is_open(conn)
 
 
-def test_a_rate_that_is_none_is_refused() -> None:
+def test_an_invalid_rate_is_refused() -> None:
     for options in (
         {"input_rate": -1.0},
         {"input_rate": 2e9},

@@ -26,7 +26,7 @@ def members(b: Bench, count: int, *channels: bytes) -> list[int]:
     return handles
 
 
-def test_every_way_of_leaving_is_told() -> None:
+def test_every_way_of_leaving_is_reported() -> None:
     with bench() as b:
         left = watching(b)
         unsubscribes, closes, cut, disconnected, stays = members(b, 5, CHANNEL)
@@ -45,7 +45,7 @@ def test_every_way_of_leaving_is_told() -> None:
         assert b.engine.is_open(stays)
 
 
-def test_those_of_one_call_are_told_at_once_before_the_channel_is_vacant() -> None:
+def test_leavers_of_one_call_are_reported_before_the_channel_is_vacant() -> None:
     with bench() as b:
         order: list[object] = []
         b.engine.on_left = lambda channel, handles: order.append((channel, sorted(handles)))
@@ -58,7 +58,7 @@ def test_those_of_one_call_are_told_at_once_before_the_channel_is_vacant() -> No
         assert sorted(b.handler.gone) == handles
 
 
-def test_nothing_is_told_where_nobody_asked() -> None:
+def test_unwatched_channels_report_no_leavers() -> None:
     with bench() as b:
         left = watching(b)
         first, second, third = members(b, 3, CHANNEL, OTHER)
@@ -88,7 +88,7 @@ def test_the_wish_ends_with_the_last_subscriber() -> None:
         assert left == [(CHANNEL, [first])]
 
 
-def test_a_connection_that_leaves_again_before_the_report_is_told_once() -> None:
+def test_a_connection_that_leaves_twice_before_the_report_is_listed_once() -> None:
     with bench() as b:
         left = watching(b)
         first, _ = members(b, 2, CHANNEL)

@@ -41,7 +41,7 @@ def test_replies_and_publications_of_one_turn_go_out_together() -> None:
         assert second.texts() == [expected(b"1"), expected(b"2", b"a:1")]
 
 
-def test_nothing_is_sent_to_those_who_wait_for_nothing() -> None:
+def test_a_flush_writes_only_connections_with_messages() -> None:
     with bench() as b:
         handles = [b.connect()[0] for _ in range(20)]
         b.engine.subscribe(handles[0], NEWS)
@@ -85,7 +85,7 @@ def test_a_stalled_reader_adds_no_frames() -> None:
 # --- 4. back-pressure
 
 
-def test_a_client_that_asks_without_reading_the_answers_is_a_slow_consumer() -> None:
+def test_a_client_that_reads_no_answers_is_a_slow_consumer() -> None:
     with bench(max_queue_messages=20) as b:
         b.handler = Recorder()
         _, first = b.connect(send_buffer=4096)
@@ -151,7 +151,7 @@ def test_a_connection_that_never_reads_its_close_frame_is_cut_off_in_time() -> N
 # --- 5. who is closed is out at once
 
 
-def test_a_connection_that_closes_in_a_callback_gets_nothing_of_the_next_dispatch() -> None:
+def test_a_connection_closed_in_a_callback_gets_no_later_dispatch() -> None:
     class Closing(Recorder):
         def on_text(self, handle: int, data: bytes) -> None:
             b.engine.disconnect(handle, 4001)
@@ -173,7 +173,7 @@ def test_a_connection_that_closes_in_a_callback_gets_nothing_of_the_next_dispatc
 # --- 6. slices, and who goes first
 
 
-def test_a_broadcast_keeps_a_quarter_of_the_writes_while_small_channels_wait() -> None:
+def test_broadcasts_keep_a_quarter_of_the_writes() -> None:
     with bench(slice_seconds=0.0) as b:  # a slice ends after 16 writes
         crowd = [b.connect() for _ in range(100)]
         few = [b.connect() for _ in range(60)]
@@ -206,7 +206,7 @@ def test_what_arrives_between_two_slices_joins_the_queues() -> None:
 # --- 8. generations
 
 
-def test_what_is_late_for_a_connection_does_not_reach_the_next_one_in_its_place() -> None:
+def test_late_data_never_reaches_a_connection_in_a_reused_slot() -> None:
     with bench() as b:
         old, first = b.connect()
         b.engine.subscribe(old, NEWS)
@@ -267,7 +267,7 @@ def test_a_crowd_that_came_together_is_not_pinged_together() -> None:
 # --- errors of those whom it calls back
 
 
-def test_an_exception_of_any_callback_is_reported_and_leaves_the_engine_whole() -> None:
+def test_any_callback_exception_is_reported_and_does_no_harm() -> None:
     class Broken(Recorder):
         def on_gone(self, handle: int) -> None:
             super().on_gone(handle)

@@ -36,7 +36,7 @@ def attach(b: Bench, framing: int = _fanout.WEBSOCKET) -> tuple[int, Sink]:
     return b.engine.attach(sink, b.handler, framing=framing), sink
 
 
-def test_a_message_of_2_gb_is_refused_and_harms_nobody() -> None:
+def test_a_message_of_2_gb_is_refused_without_harm_to_others() -> None:
     with bench() as b:
         conn, peer = b.connect()
         large = bytes(1 << 31)  # never touched, so it takes no memory
@@ -73,7 +73,7 @@ def test_a_connection_spliced_to_a_framing_without_heartbeat_has_none() -> None:
         assert sink.data == []
 
 
-def test_a_callback_that_is_interrupted_keeps_no_other_from_being_called() -> None:
+def test_an_interrupted_callback_stops_no_other_callback() -> None:
     class Interrupted(Recorder):
         def on_gone(self, handle: int) -> None:
             super().on_gone(handle)
@@ -93,7 +93,7 @@ def test_a_callback_that_is_interrupted_keeps_no_other_from_being_called() -> No
         assert b.vacant == [b"a:1"] * 3
 
 
-def test_an_error_of_the_error_callback_keeps_no_callback_from_being_called() -> None:
+def test_a_failing_error_callback_stops_no_other_callback() -> None:
     told: list[Exception] = []
 
     def on_error(error: Exception) -> None:
@@ -131,7 +131,7 @@ def test_what_comes_before_a_wrong_item_of_a_batch_is_delivered() -> None:
             assert [text[9:] for text in peer.texts()] == [b"1"]
 
 
-def test_nobody_comes_in_while_an_engine_closes() -> None:
+def test_a_closing_engine_accepts_no_connections() -> None:
     class Clinging(Recorder):
         def on_gone(self, handle: int) -> None:
             super().on_gone(handle)
@@ -184,7 +184,7 @@ def test_a_transport_may_end_its_connection_and_raise() -> None:
         b.handler.gone.clear()
 
 
-def test_a_reason_that_is_no_text_is_sent_as_far_as_it_is_one() -> None:
+def test_lone_surrogates_in_a_close_reason_are_replaced() -> None:
     with bench() as b:
         conn, peer = b.connect()
         b.engine.disconnect(conn, 4000, "a\ud800b")
@@ -224,7 +224,7 @@ def test_a_broadcast_through_transports_gives_way_too() -> None:
         assert all(0 <= after - before <= 16 for before, after in zip([0, *steps], steps, strict=False))
 
 
-def test_what_comes_after_our_close_frame_is_no_answer_to_it_unless_it_is_one() -> None:
+def test_only_a_close_frame_answers_our_close_frame() -> None:
     with bench() as b:
         conn, sink = attach(b)
         b.engine.disconnect(conn, 4001, "delay=1")

@@ -97,7 +97,7 @@ def test_an_event_stream_tells_the_concrete_channel_of_each_event() -> None:
     assert (second.id.split("@c="), second.data) == ([ID.decode(), "channel:%C3%A9|kind:news"], "3")
 
 
-def test_a_relay_passes_on_what_it_got() -> None:
+def test_a_relay_passes_on_its_messages() -> None:
     written, _ = published(_fanout.RESP, LABEL + b"?" + PAYLOAD)
     reader = hiredis.Reader()
     reader.feed(written)

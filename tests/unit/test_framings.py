@@ -115,7 +115,7 @@ def test_polling_payloads_can_be_taken_apart(texts: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("framing", [_fanout.POLLING_4, _fanout.POLLING_3, _fanout.ENGINEIO_4])
-def test_a_separator_in_what_is_no_json_makes_no_packet_of_its_own(framing: int) -> None:
+def test_a_separator_in_text_that_is_not_json_starts_no_packet(framing: int) -> None:
     """The API takes JSON only; what another publisher hands to the broker is not checked."""
     written = published(framing, b'"a\x1e1"')
     assert written.count(SEPARATOR) == (framing == _fanout.POLLING_4)
@@ -139,7 +139,7 @@ def test_an_event_has_the_payload_whatever_its_line_ends(payload: bytes, space: 
 
 
 @pytest.mark.parametrize("payload", CORPUS["payloads"])
-def test_an_event_has_the_payload_for_those_too_who_know_one_line_end(payload: str) -> None:
+def test_an_event_has_the_payload_for_readers_of_one_line_end(payload: str) -> None:
     written = published(_fanout.SSE, payload.encode())
     assert b"\r" not in written
     (event,) = read_events(written.decode())
@@ -204,7 +204,7 @@ def test_a_reply_is_no_publication(framing: int, text: bytes, wanted: bytes) -> 
         assert sink.written == wanted
 
 
-def test_a_reply_that_is_no_text_is_refused_where_it_is_escaped() -> None:
+def test_a_reply_with_invalid_text_is_refused_when_it_is_escaped() -> None:
     with bench() as b:
         handle = b.engine.attach(Sink(), b.handler, framing=_fanout.POLLING_3)
         with pytest.raises(ValueError, match="UTF-8"):
@@ -250,7 +250,7 @@ def test_in_revision_3_the_client_asks(framing: int) -> None:
 
 
 @pytest.mark.parametrize(("framing", "heartbeat"), [(_fanout.SSE, b":\n\n"), (_fanout.SSE_CHUNKED, b"3\r\n:\n\n\r\n")])
-def test_events_have_a_heartbeat_that_nobody_answers(framing: int, heartbeat: bytes) -> None:
+def test_event_streams_have_a_heartbeat_without_answer(framing: int, heartbeat: bytes) -> None:
     sink = Sink()
     with bench(heartbeat_interval=1.0, heartbeat_timeout=0.2) as b:
         handle = b.engine.attach(sink, b.handler, framing=framing)
@@ -377,7 +377,7 @@ def test_a_connection_goes_on_over_another_socket_and_keeps_what_it_has() -> Non
         assert upgraded.gone == []
 
 
-def test_what_waits_for_a_transport_can_be_taken() -> None:
+def test_frames_queued_for_a_transport_can_be_taken() -> None:
     with bench(max_queue_messages=2) as b:
         sink = Sink()
         polling = b.engine.attach(sink, b.handler, framing=_fanout.POLLING_4)
@@ -400,7 +400,7 @@ def test_what_waits_for_a_transport_can_be_taken() -> None:
         assert b.engine.stats()["closing"] == 0
 
 
-def test_what_came_behind_the_packet_that_upgrades_is_not_lost() -> None:
+def test_packets_after_the_upgrade_packet_are_not_lost() -> None:
     class Upgrading(Recorder):
         def on_text(self, handle: int, data: bytes) -> None:
             super().on_text(handle, data)
@@ -419,7 +419,7 @@ def test_what_came_behind_the_packet_that_upgrades_is_not_lost() -> None:
         assert handler.texts == [(socket, b"5"), (polling, b"4a"), (polling, b"4b")]
 
 
-def test_a_transport_that_takes_over_while_it_is_full_is_written_when_it_has_room() -> None:
+def test_a_full_new_transport_is_written_when_it_has_room() -> None:
     with bench() as b:
         polling = b.engine.attach(Sink(), b.handler, framing=_fanout.POLLING_4)
         b.engine.subscribe(polling, CHANNEL)

@@ -30,7 +30,7 @@ def granted(d: Desk, conn: int, *channels: bytes) -> None:
     d.take()
 
 
-def test_who_had_a_subscription_is_told_and_nobody_else() -> None:
+def test_only_clients_with_granted_subscriptions_get_the_gap() -> None:
     with desk() as (d, b):
         (one, first), (two, second), (_, third), (four, fourth) = (b.connect() for _ in range(4))
         granted(d, one, NEWS, CHAT)
@@ -51,7 +51,7 @@ def test_who_had_a_subscription_is_told_and_nobody_else() -> None:
         assert first.texts() == second.texts() == [NEWS_ID.encode() + b"?1"]
 
 
-def test_a_gap_that_grows_is_told_once_and_to_those_who_came_in_its_middle() -> None:
+def test_a_growing_gap_is_reported_once_to_late_subscribers_too() -> None:
     with desk() as (d, b):
         (one, first), (two, second) = b.connect(), b.connect()
         granted(d, one, NEWS)
@@ -70,7 +70,7 @@ def test_a_gap_that_grows_is_told_once_and_to_those_who_came_in_its_middle() -> 
         assert [orjson.loads(text)["seconds"] // 1 for text in first.texts()] == [1]
 
 
-def test_what_is_made_while_others_are_told_has_missed_nothing() -> None:
+def test_a_subscription_made_after_the_outage_is_not_in_its_gap() -> None:
     with desk() as (d, b):
         one, first = b.connect()
         granted(d, one, NEWS)

@@ -79,7 +79,7 @@ def test_the_answer_waits_until_the_broker_has_confirmed() -> None:
         assert d.take() == []
 
 
-def test_the_broker_is_asked_once_for_the_first_and_told_once_of_the_last() -> None:
+def test_the_broker_gets_one_subscribe_and_one_unsubscribe() -> None:
     with desk() as (d, b):
         one, two, three = (b.connect()[0] for _ in range(3))
         d.sub(one)
@@ -123,7 +123,7 @@ def test_asking_twice_is_one_subscription_and_two_answers() -> None:
         assert not d.hub.unsubscribe(one, NEWS)
 
 
-def test_after_the_deadline_the_answer_is_unavailable_and_the_subscription_gone() -> None:
+def test_a_subscription_past_its_deadline_is_unavailable() -> None:
     with desk(subscribe_timeout=5.0) as (d, b):
         one, two = (b.connect()[0] for _ in range(2))
         d.sub(one)
@@ -167,7 +167,7 @@ def test_giving_up_answers_all_that_one_connection_asked() -> None:
         assert b.engine.subscribers(NEWS) == 1
 
 
-def test_what_was_confirmed_once_stays_while_the_broker_is_away_and_others_wait() -> None:
+def test_confirmed_subscriptions_survive_an_outage_and_new_ones_wait() -> None:
     with desk(subscribe_timeout=5.0) as (d, b):
         one, two = (b.connect()[0] for _ in range(2))
         d.sub(one, name="a")
@@ -184,7 +184,7 @@ def test_what_was_confirmed_once_stays_while_the_broker_is_away_and_others_wait(
         assert d.bus.wanted == {NEWS}
 
 
-def test_leaving_the_channel_while_waiting_is_answered_and_missed_nothing() -> None:
+def test_unsubscribing_while_a_sub_waits_is_answered() -> None:
     with desk() as (d, b):
         one, two = (b.connect()[0] for _ in range(2))
         d.sub(one)
@@ -196,7 +196,7 @@ def test_leaving_the_channel_while_waiting_is_answered_and_missed_nothing() -> N
         assert b.engine.subscribers(NEWS) == 1
 
 
-def test_leaving_and_coming_back_in_one_turn_asks_the_broker_nothing_new() -> None:
+def test_leaving_and_rejoining_in_one_turn_sends_no_command() -> None:
     with desk() as (d, b):
         one, _ = b.connect()
         d.sub(one, name="a")
@@ -210,7 +210,7 @@ def test_leaving_and_coming_back_in_one_turn_asks_the_broker_nothing_new() -> No
 
 
 @pytest.mark.parametrize("hesitates", [False, True])
-def test_what_was_sent_to_a_subscription_just_left_does_not_reach_the_next_one(hesitates: bool) -> None:
+def test_messages_of_an_ended_subscription_do_not_reach_a_new_one(hesitates: bool) -> None:
     with desk() as (d, b):
         one, _ = b.connect()
         two, second = b.connect()
@@ -295,7 +295,7 @@ def one_of_two_before_the_gap(d: Desk) -> tuple[tuple[int, Peer], tuple[int, Pee
     return first, second
 
 
-def test_a_refusal_ends_what_was_in_force_also_when_somebody_left_who_waited() -> None:
+def test_a_refusal_ends_subscriptions_in_force_after_a_waiting_one_left() -> None:
     with desk() as (d, b):
         (_, first), (two, second) = one_of_two_before_the_gap(d)
         d.sub(two)
@@ -321,7 +321,7 @@ def test_who_joins_a_channel_during_a_gap_receives_nothing_before_the_answer() -
         assert first.texts() == second.texts() == [NEWS_ID.encode() + b"?2"]
 
 
-def test_what_was_refused_and_then_allowed_for_another_goes_on() -> None:
+def test_a_refused_channel_later_allowed_for_another_continues() -> None:
     with desk() as (d, b):
         (_, first), (two, second) = one_of_two_before_the_gap(d)
         d.bus.refuse(NEWS)
@@ -420,7 +420,7 @@ def test_giving_up_a_crowd_looks_at_each_of_them_a_few_times() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["granted", "refused", "late"])
-def test_an_answer_that_fails_costs_nobody_else_theirs(outcome: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_answer_does_not_affect_others(outcome: str, caplog: pytest.LogCaptureFixture) -> None:
     def fail(code: ErrorCode | None, text: str) -> None:
         raise RuntimeError("made to fail")
 
@@ -439,7 +439,7 @@ def test_an_answer_that_fails_costs_nobody_else_theirs(outcome: str, caplog: pyt
     assert "answering a subscription failed and goes on" in caplog.text
 
 
-def test_who_is_answered_may_publish_and_subscribe() -> None:
+def test_a_reply_callback_may_publish_and_subscribe() -> None:
     with desk() as (d, b):
         peers = [b.connect() for _ in range(3)]
         order: list[int] = []
@@ -461,7 +461,7 @@ def test_who_is_answered_may_publish_and_subscribe() -> None:
 
 
 @pytest.mark.parametrize("way", ["refused", "late"])
-def test_who_is_told_that_it_failed_may_publish_and_ask_again(way: str) -> None:
+def test_a_failure_callback_may_publish_and_subscribe_again(way: str) -> None:
     with desk() as (d, b):
         conn, peer = b.connect()
         listener, other = b.connect()

@@ -72,7 +72,7 @@ def test_expectations_hold_or_not(text: str, value: float, holds: bool) -> None:
         assert failure.startswith(f"{text}: {expectation.figure} is ")
 
 
-def test_what_was_not_measured_holds_nothing() -> None:
+def test_an_expectation_of_an_unmeasured_figure_fails() -> None:
     assert (
         Expectation.parse("server_cpu<99").failure({"server_cpu": None}) == "server_cpu<99: server_cpu was not measured"
     )

@@ -16,7 +16,7 @@ def test_every_scenario_makes_a_plan(name: str) -> None:
     assert SCENARIOS[name].summary
 
 
-def test_a_rate_replaces_what_is_outstanding_and_the_other_way_round() -> None:
+def test_a_rate_and_outstanding_replace_each_other() -> None:
     assert make_plan("deep", {}).outstanding == 512
     assert make_plan("deep", {"rate": 5.0}).outstanding == 0
     assert make_plan("deep", {"rate": 5.0, "outstanding": 3}).outstanding == 3

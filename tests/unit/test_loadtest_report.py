@@ -108,7 +108,7 @@ def test_figures_are_differences_over_the_time_of_publishing() -> None:
     assert found["rejoin_p99"] is None
 
 
-def test_what_could_not_be_measured_is_none() -> None:
+def test_unmeasured_figures_are_none() -> None:
     found = figures(began=None, joined=None, started=None, published=None, rss=None)
     assert set(found) == set(FIGURES)
     assert {name for name, value in found.items() if value is None} == {
@@ -132,7 +132,7 @@ def test_every_fault_is_an_error_and_a_figure() -> None:
         ({"connections": 60.0}, "only 60 of 1,000 connections"),
     ],
 )
-def test_what_makes_figures_doubtful_is_said(changes: dict[str, float], warning: str) -> None:
+def test_doubtful_figures_have_warnings(changes: dict[str, float], warning: str) -> None:
     target = report(target=Target(Address("h", 1, "/", "h"), Address("h", 1, "/", "h"), None, "api")).target
     calm = {**figures(), "connections": 1000.0}
     assert make_warnings(Plan(), target, calm, Histogram()) == []
@@ -256,7 +256,7 @@ def test_steps_of_axes_are_round(value: float, step: float) -> None:
     assert nice(value) == pytest.approx(step)
 
 
-def test_what_was_done_is_one_line() -> None:
+def test_the_summary_is_one_line() -> None:
     assert report().summary == "1,000 connections, 1 pattern, 200 messages/s, 128 bytes, published by redis"
     plan = Plan(connections=1, patterns=1, outstanding=512)
     assert report(plan=plan).summary == "1 connection, 1 pattern, 512 outstanding, 128 bytes, published by redis"

@@ -96,7 +96,7 @@ def test_no_secret_reaches_a_line(formatter: logging.Formatter) -> None:
     assert line.count("***") >= 4
 
 
-def test_the_loggers_of_nodes_are_guarded_once_and_keep_what_others_gave_them() -> None:
+def test_node_loggers_get_one_filter_and_keep_their_others() -> None:
     logger = logging.getLogger("uvicorn.error.realizehit")
     own, before = logging.Filter("uvicorn"), logger.filters[:]
     try:

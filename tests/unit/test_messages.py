@@ -71,7 +71,7 @@ def test_a_bad_action(text: str, code: str, request_id: Any, said: str) -> None:
 
 
 @pytest.mark.parametrize("text", [b"\xff", b'{"act":"\xed\xa0\x80"}', b'{"act":"\\ud800"}'])
-def test_what_is_no_unicode_is_no_json(text: bytes) -> None:
+def test_invalid_unicode_is_not_json(text: bytes) -> None:
     with pytest.raises(ActionError) as refused:
         parse_action(text)
     assert refused.value.code == "bad-json"

@@ -133,7 +133,7 @@ def test_an_error_names_the_filter_and_the_bound(filters: Any, said: str) -> Non
     assert said in str(refused.value)
 
 
-def test_an_error_stays_short_and_printable_whatever_the_key_holds() -> None:
+def test_an_error_stays_short_and_printable_for_any_key() -> None:
     with pytest.raises(PatternError) as refused:
         channel_of({"\n\x00é" * 5000: "v"})
     assert len(str(refused.value)) < 200
@@ -255,7 +255,7 @@ def test_nothing_is_published_to_a_star(subscription: Pattern, publication: dict
     assert refused.value.code == ErrorCode.WILDCARD_UNSUPPORTED
 
 
-def test_what_is_no_pattern_matches_nothing() -> None:
+def test_an_invalid_pattern_matches_nothing() -> None:
     with pytest.raises(PatternError, match="not null"):
         Pattern({"*": "*"}).matches(None)  # type: ignore[arg-type]
     with pytest.raises(PatternError, match="the value of 'a' is empty"):
@@ -268,7 +268,7 @@ def test_the_shape_of_a_pattern_without_a_star() -> None:
 
 
 @pytest.mark.parametrize("channel", [b"", b"a", b"a|b:c", b"a:b|", b"a:b|" * 16 + b"a:b", b"a:" + b"v" * 1023])
-def test_what_is_no_channel_has_no_shape_and_no_projection(channel: bytes) -> None:
+def test_an_invalid_channel_has_no_shape_and_no_projection(channel: bytes) -> None:
     with pytest.raises(ValueError, match="is no channel"):
         shape_of(channel)
     assert project(channel, b"*:*") is None

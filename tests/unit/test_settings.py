@@ -136,7 +136,7 @@ def test_booleans_in_the_environment(text: str) -> None:
         ),
     ],
 )
-def test_what_an_error_says(environ: dict[str, str], message: str) -> None:
+def test_error_texts(environ: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError) as raised:
         load({}, environ)
     assert str(raised.value) == message
@@ -250,7 +250,7 @@ def test_no_error_shows_a_secret(toml: Path, text: str) -> None:
     assert str(toml) in str(raised.value)
 
 
-def test_a_mistyped_key_has_a_suggestion_and_a_byte_order_mark_is_none_of_it(toml: Path) -> None:
+def test_a_mistyped_key_gets_a_suggestion_without_the_byte_order_mark(toml: Path) -> None:
     toml.write_bytes(b"\xef\xbb\xbfprot = 1")
     with pytest.raises(SettingsError, match="unknown key 'prot'; did you mean port"):
         load({}, {}, toml)

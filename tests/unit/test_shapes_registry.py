@@ -47,7 +47,7 @@ def test_the_shapes_of_the_vectors_are_shapes(row: dict[str, Any]) -> None:
         b"|".join(b"k%02d:*" % n for n in range(17)),
     ],
 )
-def test_anything_else_is_none(text: Any) -> None:
+def test_other_texts_are_not_shapes(text: Any) -> None:
     assert not is_shape(text)
 
 

@@ -57,7 +57,7 @@ async def ticks(ticker: Callable[[Callable[[], None]], Ticker], count: int) -> N
     assert left[0] == 0
 
 
-async def test_a_tick_that_raises_is_not_the_last_and_keeps_the_others_from_nothing(
+async def test_a_tick_that_raises_stops_neither_itself_nor_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await ticks(lambda tick: Ticker("the timer", boom, tick, boom, interval=lambda: 0.001), 20)

@@ -184,6 +184,31 @@ final class WebSocketClientTest extends TestCase
         self::assertSame('3', $subscription->next()->text);
     }
 
+    public function testFastReaderGetsMoreThanItsQueueHolds(): void
+    {
+        $client = $this->client(queue: 10);
+        $subscription = $client->subscribe(['kind' => 'news']);
+        $frames = array_map(static fn (int $n): string => WebSocketServer::frame(0x81, "bc86961b?$n"), range(1, 2000));
+        $this->server->raw(implode('', $frames) . WebSocketServer::frame(0x88, pack('n', 4000)));
+        for ($n = 1; $n <= 2000; $n++) {
+            self::assertSame((string) $n, $subscription->next(5.0)->text);
+        }
+        self::assertSame(0, $subscription->dropped());
+        $this->until(fn (): bool => $this->server->accepted === 2);
+    }
+
+    public function testSlowReaderLosesTheOldest(): void
+    {
+        $client = $this->client(queue: 10);
+        $subscription = $client->subscribe(['kind' => 'news']);
+        $frames = array_map(static fn (int $n): string => WebSocketServer::frame(0x81, "bc86961b?$n"), range(1, 100));
+        $this->server->raw(implode('', $frames));
+        self::assertSame('1', $subscription->next(5.0)->text);
+        usleep(30_000); // the program works
+        self::assertSame('91', $subscription->next(5.0)->text);
+        self::assertSame(89, $subscription->dropped());
+    }
+
     public function testReturnsAndTellsAGap(): void
     {
         $events = [];

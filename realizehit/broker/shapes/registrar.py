@@ -49,9 +49,9 @@ BRIDGE_POLL_FIRST: Final = 0.02  # seconds until it is asked again whether the b
 BRIDGE_POLL_MOST: Final = 1.0  # seconds
 
 _RIGHTS: Final = (
-    f"to serve wildcard subscriptions a node needs the rights to HELLO, to SUBSCRIBE to {CONTROL.decode()}, and to "
-    f"EVAL with the keys {KEY}, {BRIDGE_KEY} and {BRIDGED}; docs/access.md lists all. Grant them, or serve without "
-    "wildcards (--no-wildcards)"
+    "to serve wildcard subscriptions a node needs the rights to HELLO, to SUBSCRIBE to "
+    f"{CONTROL.decode()}, and to EVAL with the keys {KEY}, {BRIDGE_KEY} and {BRIDGED}; docs/access.md lists all. Grant "
+    "them, or serve without wildcards (--no-wildcards)"
 )
 
 

@@ -87,7 +87,7 @@ final class Link
         if ($this->connection === null) {
             return $this->retryAt;
         }
-        if ($this->connection->hasMore) {
+        if ($this->connection->hasMore || $this->inbox !== []) {
             return 0.0;
         }
         return $this->isOpen
@@ -110,9 +110,17 @@ final class Link
         $this->connection?->flush();
     }
 
-    /** Do what can be done without waiting. */
-    public function advance(): void
+    /**
+     * Do what can be done without waiting.
+     *
+     * @param (\Closure(): bool)|null $isEnough whether a reader has what it waits for: then the messages that are left stay for
+     *   the next call, and nothing more is read before.
+     */
+    public function advance(?\Closure $isEnough = null): void
     {
+        if ($this->connection !== null && !$this->handle($this->connection, [], $isEnough)) {
+            return;
+        }
         if ($this->connection === null) {
             if ($this->retryAt === null || Connection::now() < $this->retryAt) {
                 return;
@@ -134,7 +142,9 @@ final class Link
             $this->pingedAt = null;
             ($this->handler->opened)();
         }
-        $this->handle($connection, $texts);
+        if (!$this->handle($connection, $texts, $isEnough)) {
+            return;
+        }
         if ($this->connection === $connection && !$connection->isClosed() && $this->isOpen) {
             $this->checkAlive($connection);
             $connection->flush();
@@ -151,16 +161,18 @@ final class Link
         $this->connection = null;
         $this->isOpen = false;
         $this->retryAt = null;
+        $this->inbox = [];
         $connection?->close();
         return $connection;
     }
 
     /**
-     * Hand messages on, in order. A callback may call `advance` again, which then goes on with what is left.
+     * Hand messages on, in order; return whether none is left. A callback may call `advance` again, which then goes on with them.
      *
      * @param list<string> $texts
+     * @param (\Closure(): bool)|null $isEnough
      */
-    private function handle(Connection $connection, array $texts): void
+    private function handle(Connection $connection, array $texts, ?\Closure $isEnough): bool
     {
         if ($texts !== []) {
             $left = $this->next === 0 ? $this->inbox : array_slice($this->inbox, $this->next);
@@ -168,10 +180,14 @@ final class Link
             $this->next = 0;
         }
         while (isset($this->inbox[$this->next]) && $this->connection === $connection) {
+            if ($isEnough !== null && $isEnough()) {
+                return false;
+            }
             ($this->handler->received)($this->inbox[$this->next++]);
         }
         $this->inbox = [];
         $this->next = 0;
+        return true;
     }
 
     private function checkAlive(Connection $connection): void

@@ -26,7 +26,7 @@ final class Connection
 
     private const CHUNK = 65536;
     /** Reads of one turn, so that a fast server does not hold up everything else. */
-    private const MAX_READS = 64;
+    private const MAX_READS = 16;
     private const CLOSE_TIMEOUT = 1.0;
 
     /** The close code of the server; null if it sent none. */

@@ -8,9 +8,9 @@ use IO::Socket::IP              ();
 use List::Util                  qw(min);
 use Net::RealizeHit::Error      ();
 use Net::RealizeHit::Handshake  ();
+use Net::RealizeHit::Schedule   ();
 use Protocol::WebSocket::Frame  ();
 use Socket                      qw(IPPROTO_TCP SOCK_STREAM TCP_NODELAY);
-use Time::HiRes                 qw(CLOCK_MONOTONIC clock_gettime);
 
 our $VERSION = '0.1.0';
 
@@ -29,7 +29,7 @@ use constant {
 
 my %CODE_OF_STATUS = ( 4501 => 'not-authenticated', 4502 => 'forbidden', 4503 => 'too-many-connections' );
 
-sub now () { return clock_gettime(CLOCK_MONOTONIC) }
+sub now () { return Net::RealizeHit::Schedule::now() }
 
 # Begins to connect. It fails later, by `lost`.
 sub new ( $class, %fields ) {
