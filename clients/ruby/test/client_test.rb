@@ -274,6 +274,18 @@ class ClientTest < Minitest::Test
     refute_predicate client, :connected?
   end
 
+  def test_close_while_a_handshake_is_not_answered
+    silent = Thread::Queue.new
+    port = serve(websocket(->(server) {}), lambda do |_socket|
+      silent << true
+      sleep
+    end)
+    client = Realizehit::Client.new("ws://127.0.0.1:#{port}/ws", backoff_base: 0.001, open_timeout: 60, logger: quiet)
+    take(silent)
+    Timeout.timeout(5) { client.close }
+    assert_nil client.error
+  end
+
   def test_through_a_proxy
     target = nil
     proxy = lambda do |socket|

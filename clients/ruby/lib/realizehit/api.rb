@@ -45,8 +45,8 @@ module Realizehit
     MAX_BACKOFF = 5
     NONE = Object.new.freeze
     LOST = [
-      SystemCallError, IOError, SocketError, Timeout::Error, OpenSSL::SSL::SSLError, Net::ProtocolError,
-      Net::HTTPBadResponse, Net::HTTPHeaderSyntaxError, Zlib::Error
+      SystemCallError, IOError, SocketError, Net::ReadTimeout, Net::WriteTimeout, OpenSSL::SSL::SSLError,
+      Net::ProtocolError, Net::HTTPBadResponse, Net::HTTPHeaderSyntaxError, Zlib::Error
     ].freeze
     private_constant :MAX_ANSWER, :MAX_BACKOFF, :NONE, :LOST
 

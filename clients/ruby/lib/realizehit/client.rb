@@ -78,10 +78,10 @@ module Realizehit
       @topics = {}
       @by_id = {}
       @number = 0
-      @retry = new_backoff
+      @closing = false
       @incoming = Incoming.new(@pending, @by_id, end_topic: method(:end_topic), expiring: method(:expiring))
       @renewal = Renewal.new(@options, method(:authenticate), method(:wait_on), method(:told))
-      @connection = Connection.dial(@uri, @options)
+      @connection = Connection.new(@uri, @options).open
       @events = Events.new(@logger)
       @thread = Thread.new(@connection) { |connection| run(connection) }
       @thread.name = "realizehit client"
@@ -116,7 +116,7 @@ module Realizehit
       workers = @lock.synchronize do
         @closing = true
         @changed.broadcast
-        @connection&.close
+        [@connection, @dialing].compact.each(&:close)
         [*@topics.each_value.flat_map(&:members), @renewal, @events]
       end
       @thread.join unless @thread == Thread.current
@@ -238,7 +238,7 @@ module Realizehit
     end
 
     def new_topic(pattern, since, last, offsets)
-      Topic.new(pattern, @lock.new_cond, since:, last:, offsets:)
+      Topic.new(pattern, @lock.new_cond, new_backoff, since:, last:, offsets:)
     end
 
     def join_topic(topic, feed)
@@ -316,7 +316,6 @@ module Realizehit
       other = @by_id[id]
       return collided(topic, other, id) if other && !other.equal?(topic)
 
-      @retry.reset
       @by_id[id] = topic
       topic.in_force(id, reply)
     end
@@ -325,7 +324,7 @@ module Realizehit
       return end_topic(topic, refusal(reply)) unless topic.known? && TEMPORARY.include?(reply["code"])
 
       connection = @connection
-      connection.after(@retry.next) { ask(topic) if @connection.equal?(connection) }
+      connection.after(topic.delays.next) { ask(topic) if @connection.equal?(connection) }
     end
 
     def collided(topic, other, id)
@@ -371,13 +370,22 @@ module Realizehit
       closing = @lock.synchronize { wait_for(delay) { @closing } }
       return finish(nil) if closing
 
-      Connection.dial(@uri, @options)
+      dial
     rescue Error => e
       return finish(e) if FINAL_STATUSES.include?(e.status)
 
       told(@options.on_error, e) unless closed?
       delay = [delays.next, [e.retry_after || 0, @options.backoff_cap].min].max
       retry
+    end
+
+    def dial
+      connection = Connection.new(@uri, @options)
+      @lock.synchronize do
+        @dialing = connection
+        connection.close if @closing
+      end
+      connection.open
     end
 
     def attach(connection)

@@ -4,6 +4,7 @@ require "json"
 require "websocket/driver"
 
 require_relative "clock"
+require_relative "deadline"
 require_relative "dialing"
 require_relative "errors"
 
@@ -25,13 +26,6 @@ module Realizehit
     attr_reader :url
     # @return [Float] when anything last came
     attr_reader :heard
-
-    # Connects, and makes the opening handshake.
-    #
-    # @raise [Error]
-    def self.dial(uri, options)
-      new(uri, options).tap(&:open)
-    end
 
     def initialize(uri, options)
       @uri = uri
@@ -85,13 +79,17 @@ module Realizehit
       finish
     end
 
-    # Makes the connection; {.dial} calls it.
+    # Connects, and makes the opening handshake.
+    #
+    # @return [self]
+    # @raise [Error]
     def open
       token = @options.current_token
-      deadline = Clock.now + @options.open_timeout
+      deadline = Deadline.new(@options.open_timeout, @wake_reader)
       connect(deadline)
       shake_hands(token, deadline)
       @heard = Clock.now
+      self
     rescue *Dialing::FAILURES => e
       raise Unavailable.new("the server cannot be reached: #{e.message}", code: "unavailable")
     ensure
@@ -143,12 +141,12 @@ module Realizehit
         raise EOFError, "the connection was closed during the handshake" if chunk.nil?
         return chunk if chunk.is_a?(String)
 
-        Dialing.wait(@socket, chunk, deadline)
+        deadline.wait(@socket, chunk)
       end
     end
 
     def flush(deadline)
-      Dialing.wait(@socket, :wait_writable, deadline) until write_some
+      deadline.wait(@socket, :wait_writable) until write_some
     end
 
     # Raises what a server said that refused the handshake.
@@ -247,7 +245,7 @@ module Realizehit
     end
 
     def finish
-      flush(Clock.now + FLUSH_TIMEOUT) if @io && @opened
+      flush(Deadline.new(FLUSH_TIMEOUT)) if @io && @opened
     rescue *Dialing::FAILURES
       nil # it is gone already
     ensure

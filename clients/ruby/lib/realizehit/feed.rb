@@ -26,7 +26,7 @@ module Realizehit
       @lock = Mutex.new
       @news = ConditionVariable.new
       @messages = []
-      @dropped = @untold = 0
+      @dropped = @untold = @waiting = 0
       @ended = false
     end
 
@@ -53,7 +53,7 @@ module Realizehit
           left = deadline && (deadline - Clock.now)
           return nil if left && left <= 0
 
-          @news.wait(@lock, left)
+          wait(left)
         end
         tell_dropped if @untold.positive?
         @messages.shift
@@ -106,7 +106,7 @@ module Realizehit
           count_dropped
         end
         @messages.push(message)
-        @news.signal
+        @news.signal if @waiting.positive?
       end
     end
 
@@ -155,6 +155,13 @@ module Realizehit
     end
 
     private
+
+    def wait(seconds)
+      @waiting += 1
+      @news.wait(@lock, seconds)
+    ensure
+      @waiting -= 1
+    end
 
     def quiet_take
       take(nil)

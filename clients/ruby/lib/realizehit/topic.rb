@@ -9,6 +9,8 @@ module Realizehit
   class Topic
     # @return [Pattern]
     attr_reader :pattern
+    # @return [Backoff]
+    attr_reader :delays
     # @return [Array<Feed>]
     attr_reader :members
     # @return [String, nil] its label on the wire; nil while it is not in force
@@ -18,10 +20,12 @@ module Realizehit
     # @return [Error, nil] why it has ended
     attr_accessor :error
 
+    # @param delays [Backoff] before the server is asked again for what it cannot serve now
     # @param changed [MonitorMixin::ConditionVariable] is signalled when it is in force or has ended
-    def initialize(pattern, changed, since:, last:, offsets:)
+    def initialize(pattern, changed, delays, since:, last:, offsets:)
       @pattern = pattern
       @changed = changed
+      @delays = delays
       @members = []
       @position = since
       @epoch = epoch_of(since)
@@ -66,6 +70,7 @@ module Realizehit
       move_to(reply["at"], keep: recovered)
       @id = id
       @known = true
+      @delays.reset
       @members.each do |member|
         member.gap(0) if reply["recovered"] == false && !member.away? # the program's own `since` cannot be served
         member.in_force(recovered)
