@@ -19,7 +19,8 @@ our $VERSION = '0.1.0';
 use constant {
     STABLE_AFTER => 10,        # seconds; a connection that is lost sooner does not reset the back-off
     BEHIND_AFTER => 10,        # seconds that messages wait to be looked at before full queues drop
-    CALL_TIME    => 0.05,      # seconds after which the socket is looked at again
+    CALL_TIME    => 0.05,      # seconds that callbacks get in one turn
+    READ_AFTER   => 1,         # seconds after which more is read, though not all that was read has been looked at
 };
 
 my %DEFAULTS = (
@@ -158,7 +159,7 @@ sub subscribe ( $self, $pattern, %options ) {
         }
     );
     return $subscription if !$wait;
-    $self->_turn_or_wait while !$done;
+    $self->_turn_or_wait( undef, $subscription ) while !$done;
     die $error if $error;
     return $subscription;
 }
@@ -226,7 +227,7 @@ sub _turn ( $self, $reader ) {
     my $connection = $self->{connection};
     if ($connection) {
         my $was_open = $connection->is_open;
-        if ( !$reader || !$connection->has_input || now() - $self->{turned} > CALL_TIME ) {
+        if ( !$connection->has_input || now() - $self->{turned} > READ_AFTER ) {
             $connection->turn;
             $self->{turned} = now();
         }
