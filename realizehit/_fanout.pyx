@@ -29,7 +29,7 @@ from realizehit.engine.flush cimport write_slice
 from realizehit.engine.frames cimport (
     FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_RESP,
     FRAMING_SSE, FRAMING_SSE_CHUNKED, FRAMING_WEBSOCKET, OP_BINARY, PARTIAL_MAX, Frame, Message, frame_build,
-    reply_of,
+    set_reply,
 )
 from realizehit.engine.framings cimport build_message, frame_of, pings_build, pings_release
 from realizehit.engine.memory cimport RH_DEBUG, alive, pool_clear
@@ -85,7 +85,7 @@ def canonical(dict filters not None, bint wildcards=False):
 
     Args:
         filters: keys and values as the pattern's author wrote them; at most `MAX_FILTERS`.
-        wildcards: whether ``*`` may stand in it, as in a subscription.
+        wildcards: whether the value ``*`` is allowed, as in a subscription.
 
     Returns:
         The channel: ``key:value`` pairs joined by ``|``, percent-encoded, sorted by encoded key. ASCII only.
@@ -104,8 +104,7 @@ def canonical(dict filters not None, bint wildcards=False):
     except ValueError as error:
         raise InvalidPattern(str(error)) from None
     if size == 0:
-        raise InvalidWildcard(
-            f"the value of {shown(<object> wildcard)} is the wildcard '*'; wildcards are not supported yet")
+        raise InvalidWildcard(f"the value of {shown(<object> wildcard)} is the wildcard '*'")
     return channel[:size]
 
 
@@ -531,7 +530,7 @@ cdef class Engine:
         else:
             if c.framing == FRAMING_POLLING_3 and not is_utf8(<const uint8_t*> PyBytes_AS_STRING(data), len(data)):
                 raise ValueError("the text is not UTF-8")
-            m = reply_of(PyBytes_AS_STRING(data), len(data))
+            set_reply(&m, PyBytes_AS_STRING(data), len(data))
             send_frame(&self.s, c, build_message(&self.s, c.framing, &m))
         self.later()
         return True

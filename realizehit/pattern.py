@@ -13,7 +13,7 @@ FilterValue = str | int | float | bool
 """What a filter's value may be; ``3``, ``3.0`` and ``"3"`` are the same value."""
 
 Channel = NewType("Channel", bytes)
-"""The canonical text of a pattern: what a client subscribes to, and what is published to. It is no broker's channel."""
+"""The canonical text of a pattern. It is not the name of a channel at the broker, which has a type of its own."""
 
 RESERVED_KEY: Final = "realizehit"
 """Only servers publish to patterns that have this key."""
@@ -25,11 +25,11 @@ MAX_CHANNEL: Final = _fanout.MAX_CHANNEL  # bytes
 
 
 def channel_of(filters: object, *, wildcards: bool = False) -> Channel:
-    """Turn filters into their channel, without building a `Pattern`: what servers do with each action and publication.
+    """Turn filters into their channel, without building a `Pattern`. Servers do this for each action and publication.
 
     Args:
         filters: a mapping of keys to values, as it came off the wire.
-        wildcards: whether the reserved ``*`` is let through.
+        wildcards: whether the reserved ``*`` is allowed.
 
     Returns:
         The channel as ASCII bytes, e.g. ``b"channel:CNN|kind:news"``.
@@ -59,8 +59,24 @@ def publication_channel(filters: object) -> bytes:
     try:
         return channel_of(filters)
     except WildcardUnsupported as error:
-        place = str(error).partition(";")[0]
-        raise PatternError(f"{place}; only subscriptions can have wildcards") from None
+        raise PatternError(f"{error}; only subscriptions can have wildcards") from None
+
+
+def subscription_channel(filters: object, *, wildcards: bool) -> Channel:
+    """Turn the filters of a client's subscription into their channel.
+
+    Args:
+        filters: a mapping of keys to values, as the client sent it.
+        wildcards: whether this server serves wildcards.
+
+    Raises:
+        WildcardUnsupported: a filter's value is ``*``, and this server serves no wildcards.
+        PatternError: any other rule is broken; the text names the filter.
+    """
+    try:
+        return channel_of(filters, wildcards=wildcards)
+    except WildcardUnsupported as error:
+        raise WildcardUnsupported(f"{error}; wildcards are off on this server") from None
 
 
 def shape_of(channel: bytes) -> bytes:
@@ -73,7 +89,7 @@ def shape_of(channel: bytes) -> bytes:
         channel: what `channel_of` returned, with or without a star.
 
     Raises:
-        ValueError: it is no channel.
+        ValueError: it is not a channel.
     """
     return _fanout.shape_of(channel)
 
@@ -129,7 +145,7 @@ class Pattern(Mapping[str, FilterValue]):
     Attributes:
         channel: the canonical text, ``channel:CNN|kind:news``, which is also ``str(pattern)``.
         id: the label on the wire, ``3bf1d979``. Two patterns may share it: never use it as a key.
-        has_wildcard: whether the reserved ``*`` stands in it; such a pattern cannot be published to.
+        has_wildcard: whether a value is the reserved ``*``; nothing can be published to such a pattern.
 
     ``{"kind": "news", "channel": "*"}`` leaves the value of ``channel`` open, and ``{"user": 42, "*": "*"}`` whatever
     other filters there are.
@@ -167,13 +183,13 @@ class Pattern(Mapping[str, FilterValue]):
         for pair in text.split(","):
             key, equals, value = pair.partition("=") if pair.strip() != "**" else ("*", "=", "*")
             if not equals:
-                raise PatternError(f"{pair!r} in {text!r} is no filter; write key=value")
+                raise PatternError(f"{pair!r} in {text!r} is not a filter; write key=value")
             try:
                 key, value = unquote(key.strip(), errors="strict"), unquote(value.strip(), errors="strict")
             except UnicodeDecodeError:
                 raise PatternError(f"{pair!r} in {text!r} is not valid UTF-8 once decoded") from None
             if key in filters:
-                raise PatternError(f"the key {key!r} stands twice in {text!r}")
+                raise PatternError(f"the key {key!r} occurs twice in {text!r}")
             filters[key] = value
         return cls(filters)
 
@@ -183,17 +199,20 @@ class Pattern(Mapping[str, FilterValue]):
         return _fanout.shape_of(self.channel.encode("ascii")).decode("ascii")
 
     def matches(self, publication: Mapping[str, FilterValue]) -> bool:
-        """Whether a subscription to this pattern gets what is published to another one.
+        """Tell whether a subscription to this pattern receives a publication to another pattern.
 
-        Without a star, only what is published to the same pattern. With a star, whatever has the same fixed values, a
-        value for each key that is ``*``, and no further filters unless ``"*": "*"`` allows them. Patterns with the
-        `RESERVED_KEY` match no star.
+        A pattern without a star matches only itself. A pattern with a star matches every publication that has the same
+        fixed values, a value for each key whose value is ``*``, and no further filters unless ``"*": "*"`` allows them.
+        A star never matches a pattern with the `RESERVED_KEY`.
 
         Raises:
-            WildcardUnsupported: there is a star in `publication`, and nothing can be published to that.
+            WildcardUnsupported: `publication` has a star; only subscriptions can have one.
             PatternError: `publication` breaks another rule.
         """
-        published = channel_of(publication)
+        try:
+            published = channel_of(publication)
+        except WildcardUnsupported as error:
+            raise WildcardUnsupported(f"{error}; only subscriptions can have wildcards") from None
         own = self.channel.encode("ascii")
         return _fanout.project(published, _fanout.shape_of(own)) == own if self.has_wildcard else published == own
 

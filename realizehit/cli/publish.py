@@ -92,7 +92,7 @@ def publish(
 
         if arguments and "=" not in arguments[-1]:
             shown = _shortened(arguments[-1])
-            raise click.UsageError(f"with --file the payloads are in the file; {shown!r} is no filter KEY=VALUE")
+            raise click.UsageError(f"with --file the payloads are in the file; {shown!r} is not a filter KEY=VALUE")
         pattern = pattern_from(arguments) if arguments else None
         run(publish_file(target, file, pattern, as_json=as_json))
     if not arguments:

@@ -14,7 +14,7 @@ from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError, RequestError
 from realizehit.node.hub import Hub
 from realizehit.node.messages import ActionError, error_reply, parse_action, reply, token_of
-from realizehit.pattern import channel_of
+from realizehit.pattern import subscription_channel
 from realizehit.transports.guard import Guard
 
 
@@ -71,7 +71,7 @@ class ActionSession(Session):
             self._reply(conn, request_id, "pong")
         elif act in ("sub", "unsub"):
             try:
-                channel = channel_of(pattern, wildcards=self._wildcards)
+                channel = subscription_channel(pattern, wildcards=self._wildcards)
             except PatternError as error:
                 self._refuse(conn, request_id, error.code, str(error))
                 return

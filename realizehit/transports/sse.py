@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError
 from realizehit.node.hub import Hub
-from realizehit.pattern import Channel, Pattern, channel_of
+from realizehit.pattern import Channel, Pattern, subscription_channel
 from realizehit.transports.admission import cross_origin, headers_of, opening_of
 from realizehit.transports.buffered import BufferedConnection
 from realizehit.transports.guard import STATUS, Guard
@@ -268,7 +268,7 @@ def _patterns(query: bytes, *, wildcards: bool) -> list[bytes | Refusal]:
 def _channel(text: str, *, wildcards: bool) -> Channel | Refusal:
     try:
         filters = orjson.loads(text) if text.lstrip().startswith("{") else Pattern.parse(text)
-        return channel_of(filters, wildcards=wildcards)
+        return subscription_channel(filters, wildcards=wildcards)
     except orjson.JSONDecodeError as error:
         return Refusal(ErrorCode.BAD_JSON, f"the pattern is not JSON: {error}")
     except PatternError as error:

@@ -128,7 +128,7 @@ def test_malformed_lines_are_reported_and_valid_lines_published(browser: Browser
         button.click()
         expect(pattern).to_be_focused()
         expect(pattern).to_have_attribute("aria-invalid", "true")
-        expect(page.locator("#publish-pattern-error")).to_contain_text("“channel” is no filter")
+        expect(page.locator("#publish-pattern-error")).to_contain_text("“channel” is not a filter")
         expect(page.locator("#payload-error")).to_contain_text("unexpected")
         expect(answer).to_be_hidden()
         pattern.fill('{"kind": "news", "channel": "CNN"}')

@@ -66,7 +66,7 @@ async def test_each_channel_with_its_nodes_and_the_subscribers_here(valkey: Valk
         ("pat=a=1&pat=b=1", "bad-request", "names 2 patterns"),
         ("pat=", "bad-pattern", "write key=value"),
         ("pat={", "bad-json", "not JSON"),
-        ("pat=[]", "bad-pattern", "is no filter"),
+        ("pat=[]", "bad-pattern", "is not a filter"),
         ("pat=a=*", "bad-pattern", "only subscriptions can have wildcards"),
         ("pat=realizehit=stats", "forbidden", "reserved"),
         ("pat=%FF", "bad-request", "cannot be read"),

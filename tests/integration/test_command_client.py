@@ -465,7 +465,7 @@ def test_options_of_publish_that_contradict_each_other(server: Server) -> None:
         fails(2, f"{option[0]} is about the API server", *broker, *option)
     both = {"ENDPOINT_API": server.api, "REALIZEHIT_KEY": "x"}  # for other commands too, so no contradiction
     fails(1, "(unavailable)", *broker, env=both)
-    fails(2, "with --file the payloads are in the file; '1' is no filter", "publish", "a=b", "1", "--file", "x")
+    fails(2, "with --file the payloads are in the file; '1' is not a filter", "publish", "a=b", "1", "--file", "x")
 
 
 def test_a_key_that_no_header_can_carry(server: Server) -> None:

@@ -62,8 +62,8 @@ def test_id() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["kind"], "Error: 'kind' in 'kind' is no filter; write key=value  (bad-pattern)"),
-        (["a=1", "a=2"], "Error: the key 'a' stands twice in 'a=1,a=2'  (bad-pattern)"),
+        (["kind"], "Error: 'kind' in 'kind' is not a filter; write key=value  (bad-pattern)"),
+        (["a=1", "a=2"], "Error: the key 'a' occurs twice in 'a=1,a=2'  (bad-pattern)"),
         ([], "Error: Missing argument 'KEY=VALUE...'"),
     ],
 )
@@ -88,7 +88,7 @@ def test_the_error_of_a_pattern_says_which_filter() -> None:
         (["kind=news"], "Error: the payload is missing behind the filter 'kind=news': realizehit publish"),
         (["kind=news", "hello"], "Error: the payload 'hello' is not JSON: "),
         (["kind=news", "{title: hello}"], "Put the payload in single quotes, so that the shell leaves it as it is"),
-        (["kind", "1"], "Error: 'kind' in 'kind' is no filter; write key=value  (bad-pattern)"),
+        (["kind", "1"], "Error: 'kind' in 'kind' is not a filter; write key=value  (bad-pattern)"),
         (["--file", "/does/not/exist"], "Error: Could not open file '/does/not/exist': No such file or directory"),
         (
             ["--url", "ftp://x", "a=b", "1"],

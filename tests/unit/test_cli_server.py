@@ -154,8 +154,8 @@ def test_check_config_tells_what_the_server_would_do(
 @pytest.mark.parametrize(
     ("words", "env", "message"),
     [
-        ([], {"SERVER_PORT": "x"}, "Error: SERVER_PORT: 'x' is no whole number\n"),
-        (["--port", "70000"], {}, "Error: --port (SERVER_PORT): 70000 is no port; use 0 to 65535\n"),
+        ([], {"SERVER_PORT": "x"}, "Error: SERVER_PORT: 'x' is not a whole number\n"),
+        (["--port", "70000"], {}, "Error: --port (SERVER_PORT): 70000 is not a port; use 0 to 65535\n"),
         (["--config", "/does/not/exist"], {}, "Error: /does/not/exist: cannot be read: No such file or directory\n"),
         (
             ["--workers", "2", "--redis", "memory://"],
@@ -314,10 +314,10 @@ def test_a_public_address_that_cannot_be_read_is_a_wrong_setting(name: str) -> N
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--host", "127.0.0.1:80"], "--host (SERVER_HOST): '127.0.0.1:80' is no address; write a host alone"),
-        (["--host", "http://x"], "--host (SERVER_HOST): 'http://x' is no address"),
-        (["--host", "[::1]"], "--host (SERVER_HOST): '[::1]' is no address"),
-        (["--host", "a b"], "--host (SERVER_HOST): 'a b' is no address"),
+        (["--host", "127.0.0.1:80"], "--host (SERVER_HOST): '127.0.0.1:80' is not an address; write a host alone"),
+        (["--host", "http://x"], "--host (SERVER_HOST): 'http://x' is not an address"),
+        (["--host", "[::1]"], "--host (SERVER_HOST): '[::1]' is not an address"),
+        (["--host", "a b"], "--host (SERVER_HOST): 'a b' is not an address"),
         (["--trusted-proxies", "here"], "--trusted-proxies: 'here' is neither a network such as 10.0.0.0/8"),
         (["--tls-cert", "none", "--tls-key", "key"], "--tls-cert: none cannot be read: No such file or directory"),
         (["--tls-cert", "cert", "--tls-key", "none"], "--tls-key: none cannot be read: No such file or directory"),

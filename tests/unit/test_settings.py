@@ -85,12 +85,12 @@ def test_booleans_in_the_environment(text: str) -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"SERVER_PORT": "http"}, "SERVER_PORT: 'http' is no whole number"),
-        ({"SERVER_PORT": "1.5"}, "SERVER_PORT: '1.5' is no whole number"),
-        ({"SERVER_PORT": "65536"}, "--port (SERVER_PORT): 65536 is no port; use 0 to 65535"),
-        ({"SERVER_WS_PORT": "-1"}, "--ws-port (SERVER_WS_PORT): -1 is no port; use 0 to 65535"),
-        ({"SERVER_API_PORT": "70000"}, "--api-port (SERVER_API_PORT): 70000 is no port; use 0 to 65535"),
-        ({"REALIZEHIT_DRAIN_SECONDS": "soon"}, "REALIZEHIT_DRAIN_SECONDS: 'soon' is no number"),
+        ({"SERVER_PORT": "http"}, "SERVER_PORT: 'http' is not a whole number"),
+        ({"SERVER_PORT": "1.5"}, "SERVER_PORT: '1.5' is not a whole number"),
+        ({"SERVER_PORT": "65536"}, "--port (SERVER_PORT): 65536 is not a port; use 0 to 65535"),
+        ({"SERVER_WS_PORT": "-1"}, "--ws-port (SERVER_WS_PORT): -1 is not a port; use 0 to 65535"),
+        ({"SERVER_API_PORT": "70000"}, "--api-port (SERVER_API_PORT): 70000 is not a port; use 0 to 65535"),
+        ({"REALIZEHIT_DRAIN_SECONDS": "soon"}, "REALIZEHIT_DRAIN_SECONDS: 'soon' is not a number"),
         (
             {"REALIZEHIT_DRAIN_SECONDS": "-1"},
             "--drain-seconds (REALIZEHIT_DRAIN_SECONDS): -1.0 is out of range; use 0 to 86400 seconds",
@@ -99,18 +99,18 @@ def test_booleans_in_the_environment(text: str) -> None:
             {"REALIZEHIT_DRAIN_SECONDS": "nan"},
             "--drain-seconds (REALIZEHIT_DRAIN_SECONDS): nan is out of range; use 0 to 86400 seconds",
         ),
-        ({"REALIZEHIT_ACCESS_LOG": "maybe"}, "REALIZEHIT_ACCESS_LOG: 'maybe' is no yes or no"),
-        ({"REALIZEHIT_ROLE": "both"}, "REALIZEHIT_ROLE: 'both' is none of all, ws, api"),
-        ({"REALIZEHIT_RELAY": "maybe"}, "REALIZEHIT_RELAY: 'maybe' is none of auto, on, off"),
-        ({"REALIZEHIT_LOG_FORMAT": "xml"}, "REALIZEHIT_LOG_FORMAT: 'xml' is none of text, json"),
-        ({"REALIZEHIT_LOG_LEVEL": "loud"}, "REALIZEHIT_LOG_LEVEL: 'loud' is none of debug, info, warning, error"),
+        ({"REALIZEHIT_ACCESS_LOG": "maybe"}, "REALIZEHIT_ACCESS_LOG: 'maybe' is not yes or no"),
+        ({"REALIZEHIT_ROLE": "both"}, "REALIZEHIT_ROLE: 'both' is not one of all, ws, api"),
+        ({"REALIZEHIT_RELAY": "maybe"}, "REALIZEHIT_RELAY: 'maybe' is not one of auto, on, off"),
+        ({"REALIZEHIT_LOG_FORMAT": "xml"}, "REALIZEHIT_LOG_FORMAT: 'xml' is not one of text, json"),
+        ({"REALIZEHIT_LOG_LEVEL": "loud"}, "REALIZEHIT_LOG_LEVEL: 'loud' is not one of debug, info, warning, error"),
         (
             {"SERVER_API_PREFIX": "api"},
-            "--prefix (SERVER_API_PREFIX): 'api' is no path; use / and then letters, digits, . _ ~ - /",
+            "--prefix (SERVER_API_PREFIX): 'api' is not a path; use / and then letters, digits, . _ ~ - /",
         ),
         (
             {"SERVER_API_PREFIX": "/{x}"},
-            "--prefix (SERVER_API_PREFIX): '/{x}' is no path; use / and then letters, digits, . _ ~ - /",
+            "--prefix (SERVER_API_PREFIX): '/{x}' is not a path; use / and then letters, digits, . _ ~ - /",
         ),
         ({"REALIZEHIT_WORKERS": "0"}, "--workers (REALIZEHIT_WORKERS): 0 is out of range; use 1 to 1024"),
         ({"REALIZEHIT_WORKERS": "1025"}, "--workers (REALIZEHIT_WORKERS): 1025 is out of range; use 1 to 1024"),
@@ -148,13 +148,13 @@ def test_error_texts(environ: dict[str, str], message: str) -> None:
         ("port = ", "{file}: is not TOML: Invalid value (at end of document)"),
         ("colour = 1", "{file}: unknown key 'colour'; known are access_log, allow_origin, api_port, "),
         ("[server]\nport = 1", "{file}: unknown key 'server'; known are "),
-        ('port = "1x"', "{file}: port: '1x' is no whole number"),
+        ('port = "1x"', "{file}: port: '1x' is not a whole number"),
         ("port = 1.0", "{file}: port: 1.0 is of the wrong type"),
         ("port = true", "{file}: port: True is of the wrong type"),
         ("drain-seconds = true", "{file}: drain_seconds: True is of the wrong type"),
         ("access-log = 1", "{file}: access_log: 1 is of the wrong type"),
         ("host = 1", "{file}: host: 1 is of the wrong type"),
-        ('role = "both"', "{file}: role: 'both' is none of all, ws, api"),
+        ('role = "both"', "{file}: role: 'both' is not one of all, ws, api"),
     ],
 )
 def test_what_an_error_in_the_file_says(toml: Path, text: str, message: str) -> None:
@@ -185,7 +185,7 @@ def test_lists_in_the_file(toml: Path, text: str, wanted: tuple[str, ...]) -> No
     toml.write_text(text)
     assert load({"trusted_proxies": ()}, {}, toml)[0].trusted_proxies == wanted
     toml.write_text("trusted-proxies = [1]")
-    with pytest.raises(SettingsError, match=r"trusted_proxies: \[1\] is no list of texts"):
+    with pytest.raises(SettingsError, match=r"trusted_proxies: \[1\] is not a list of texts"):
         load({}, {}, toml)
 
 

@@ -92,8 +92,8 @@ class Wildcards(BusListener):
         shape = self._shapes.get(name)
         if shape is None:
             shape = self._shapes[name] = _Shape()
-        # The node has it and is in no gap: while the registrar reconnects, the registration holds. A new subscriber of
-        # the channel receives what comes for the others, so it must not have to wait for its answer.
+        # The node has the channel and no gap: while the registrar reconnects, the registration holds. A new subscriber
+        # of the channel receives the same messages as the others, so its answer must not wait.
         held = channel in shape.channels and channel not in shape.promised and shape.gap_since is None
         shape.channels.add(channel)
         registered = self._registrar.register(name)

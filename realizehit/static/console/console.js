@@ -148,7 +148,7 @@ function readFilters() {
     const [key, value] = [...row.querySelectorAll("input")].map((input) => input.value.trim());
     if (!key && !value) continue;
     if (!key || !value) throw new Error(`a filter has a key and a value; the ${key ? "value" : "key"} is empty`);
-    if (key in pattern) throw new Error(`the key “${key}” stands twice`);
+    if (key in pattern) throw new Error(`the key “${key}” occurs twice`);
     pattern[key] = value;
   }
   if (!Object.keys(pattern).length) throw new Error("write at least one filter, such as kind = news");

@@ -32,7 +32,7 @@ export function readPattern(text) {
   for (const part of text.split(",")) {
     const pair = part.trim() === "**" ? "*=*" : part;
     const at = pair.indexOf("=");
-    if (at < 0) throw new Error(`“${pair.trim()}” is no filter; write key=value`);
+    if (at < 0) throw new Error(`“${pair.trim()}” is not a filter; write key=value`);
     let key, value;
     try {
       [key, value] = [pair.slice(0, at), pair.slice(at + 1)].map((each) => decodeURIComponent(each.trim()));
@@ -40,7 +40,7 @@ export function readPattern(text) {
       throw new Error(`“${pair.trim()}” has a % that no two hex digits follow; write %25`);
     }
     if (!key || !value) throw new Error(`“${pair.trim()}” has an empty ${key ? "value" : "key"}`);
-    if (key in pattern) throw new Error(`the key “${key}” stands twice`);
+    if (key in pattern) throw new Error(`the key “${key}” occurs twice`);
     pattern[key] = value;
   }
   return pattern;

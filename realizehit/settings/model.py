@@ -1,34 +1,29 @@
-"""One frozen settings object, read from flags, the environment and a TOML file, in that order of precedence.
+"""The settings object and its options.
 
-Nothing here opens, binds or connects. The table of options below is the single source: the command line's flags, the
-variables' names, the file's keys and ``check-config`` are all made from it.
+The fields of `Settings` are the single source of the command line's flags, the variables' names, the file's keys and
+what ``check-config`` shows. Nothing here opens, binds or connects.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal
 
 from realizehit.common.masking import masked
-from realizehit.common.suggestions import did_you_mean
 from realizehit.errors import SettingsError
 
 Role = Literal["all", "ws", "api"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-
 _NO_HOST: Final = re.compile(r"://|[\s@\[\]]|\A\*\Z|\A[^:]*:[^:]*\Z")
 _PREFIX: Final = re.compile(r"/[A-Za-z0-9._~/-]*", re.ASCII)
 
-
 RELAY_FROM: Final = 4
-"""Workers from which on one that hands messages on costs no more than a subscription for each, under load."""
+"""From so many workers on, a relay costs no more under load than a subscription for each worker."""
 
 
 def _option(
@@ -37,12 +32,13 @@ def _option(
     """Declare one option.
 
     Args:
-        default: what it is where nothing is said.
+        default: the value if none is given.
         help: one line.
-        env: its variable; by default a name made from the field's.
-        unit: of its value.
-        secret: it is never shown as it is.
-        flag: the flag's name where it is not the field's; an empty one for what must not stand in a command line.
+        env: its variable; by default a name made from the field's name.
+        unit: the unit of its value.
+        secret: whether the value must never be shown.
+        flag: the flag's name if it differs from the field's; empty for an option without a flag, because its value
+            must not appear in a command line.
     """
     metadata = {"help": help, "env": env, "unit": unit, "secret": secret, "flag": flag}
     return field(default=default, repr=not secret, metadata=metadata)
@@ -59,12 +55,12 @@ _LEAST: Final = {
 }  # seconds
 
 _UNLIMITED: Final = ("max_connections", "max_per_address", "max_handshakes", "max_actions", "max_channels")
-"""Limits that may be 0, which is none."""
+"""Limits that may be 0, which means no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a server was told. Durations are in seconds, sizes in bytes.
+    """The settings of a server. Durations are in seconds, sizes in bytes.
 
     Raises:
         SettingsError: a value is out of its range; the text names the option.
@@ -162,7 +158,7 @@ class Settings:
         for name in ("port", "ws_port", "api_port"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 65535:
-                raise SettingsError(f"{_names(name)}: {value} is no port; use 0 to 65535")
+                raise SettingsError(f"{names_of(name)}: {value} is not a port; use 0 to 65535")
         _check_places(self.host, self.prefix)
         if not self.prefix.endswith("/"):
             object.__setattr__(self, "prefix", self.prefix + "/")
@@ -170,21 +166,21 @@ class Settings:
         for option in dataclasses.fields(self):
             value = getattr(self, option.name)
             if option.metadata["unit"] == "s" and not 0 <= value <= 86_400:
-                raise SettingsError(f"{_names(option.name)}: {value} is out of range; use 0 to 86400 seconds")
+                raise SettingsError(f"{names_of(option.name)}: {value} is out of range; use 0 to 86400 seconds")
             fewest = 0 if option.name in _UNLIMITED else 1
             if option.name.startswith("max_") and not fewest <= value <= 1 << 30:
-                raise SettingsError(f"{_names(option.name)}: {value} is out of range; use {fewest} to {1 << 30}")
+                raise SettingsError(f"{names_of(option.name)}: {value} is out of range; use {fewest} to {1 << 30}")
             if isinstance(value, list):  # as JSON has it, on the way to a worker
                 object.__setattr__(self, option.name, tuple(value))
         if self.max_queue_messages > 65_535:
-            raise SettingsError(f"{_names('max_queue_messages')}: {self.max_queue_messages} is over 65535")
+            raise SettingsError(f"{names_of('max_queue_messages')}: {self.max_queue_messages} is over 65535")
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
-                raise SettingsError(f"{_names(name)}: {getattr(self, name)} is below {least} seconds")
+                raise SettingsError(f"{names_of(name)}: {getattr(self, name)} is below {least} seconds")
 
     @property
     def uses_tls(self) -> bool:
-        """Whether TLS ends in this server."""
+        """Whether this server terminates TLS."""
         return self.tls_cert is not None or self.tls_key is not None
 
     @property
@@ -206,12 +202,12 @@ class Settings:
 
     @property
     def one_port(self) -> bool:
-        """Whether the WebSocket and the API server share a port; two ports that are both left to the system differ."""
+        """Whether the WebSocket and the API server share a port; two ports that the system picks differ."""
         return self.ws_listen == self.api_listen and 0 not in (self.ws_port, self.api_port)
 
     @property
     def listens(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of each server: the WebSocket and the API server's, or the one that they share."""
+        """Host and port of the WebSocket and the API server, or the one that they share."""
         if self.role == "all" and not self.one_port:
             return self.ws_listen, self.api_listen
         return (self.ws_listen if self.role == "ws" else self.api_listen,)
@@ -220,26 +216,25 @@ class Settings:
 def _check_processes(settings: Settings) -> None:
     in_memory = settings.redis is not None and settings.redis.startswith("memory:")
     if settings.workers < 1 or settings.workers > 1024:
-        raise SettingsError(f"{_names('workers')}: {settings.workers} is out of range; use 1 to 1024")
+        raise SettingsError(f"{names_of('workers')}: {settings.workers} is out of range; use 1 to 1024")
     if settings.workers > 1 and in_memory:
-        raise SettingsError(f"{_names('redis')}: memory:// lives in one process and cannot serve several workers")
+        raise SettingsError(f"{names_of('redis')}: memory:// lives in one process and cannot serve several workers")
     if settings.bridge and not settings.wildcards:
-        raise SettingsError(f"{_names('bridge')}: there is nothing to bridge without wildcards (--no-wildcards)")
+        raise SettingsError(f"{names_of('bridge')}: there is nothing to bridge without wildcards (--no-wildcards)")
     if settings.bridge and in_memory:
-        raise SettingsError(f"{_names('bridge')}: memory:// has no other publishers, so it needs no bridge")
+        raise SettingsError(f"{names_of('bridge')}: memory:// has no other publishers, so it needs no bridge")
 
 
 def _check_places(host: str, prefix: str) -> None:
     if _NO_HOST.search(host):
-        shown = _shown("host", host)
-        raise SettingsError(f"{_names('host')}: {shown} is no address; write a host alone, and its port as --port")
+        text = shown("host", host)
+        raise SettingsError(f"{names_of('host')}: {text} is not an address; write a host alone, and its port as --port")
     if not _PREFIX.fullmatch(prefix):
-        shown = _shown("prefix", prefix)
-        raise SettingsError(f"{_names('prefix')}: {shown} is no path; use / and then letters, digits, . _ ~ - /")
+        text = shown("prefix", prefix)
+        raise SettingsError(f"{names_of('prefix')}: {text} is not a path; use / and then letters, digits, . _ ~ - /")
 
 
 OPTIONS: Final = dataclasses.fields(Settings)
-
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Listening": (
@@ -264,11 +259,11 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Logging and console": ("log_format", "log_level", "access_log", "console"),
 }  # fmt: skip
-"""The options by what they are about, as ``--help`` shows them."""
+"""The options by topic, as ``--help`` shows them."""
 
 
 def flag_of(name: str) -> str:
-    """Return the command line's flag of an option: ``--ws-port``; an empty text where it has none."""
+    """Return the command line's flag of an option: ``--ws-port``; empty if it has none."""
     flag = next(option for option in OPTIONS if option.name == name).metadata["flag"]
     return "--" + name.replace("_", "-") if flag is None else str(flag)
 
@@ -279,124 +274,19 @@ def variable_of(name: str) -> str:
     return option.metadata["env"] or f"REALIZEHIT_{name.upper()}"
 
 
-def _names(name: str) -> str:
+def names_of(name: str) -> str:
+    """Return the flag and the variable of an option, for error messages."""
     return f"{flag_of(name)} ({variable_of(name)})" if flag_of(name) else variable_of(name)
 
 
-def load(
-    flags: Mapping[str, Any] | None = None,
-    environ: Mapping[str, str] | None = None,
-    file: Path | None = None,
-) -> tuple[Settings, dict[str, str]]:
-    """Put the settings together: a flag wins over the environment, that over the file, that over the default.
-
-    Args:
-        flags: values by field name, already of the right type; ``None`` and an empty tuple mean not given.
-        environ: the environment, usually ``os.environ``; an empty value means not given.
-        file: a TOML file whose keys are the fields' names, with ``-`` or ``_``.
-
-    Returns:
-        The settings, and for each field where its value came from: ``flag``, ``environment``, ``file`` or ``default``.
-
-    Raises:
-        SettingsError: a value cannot be used, a key is unknown, or the file cannot be read.
-    """
-    values: dict[str, Any] = {}
-    origin: dict[str, str] = {option.name: "default" for option in OPTIONS}
-    layers: list[tuple[str, Mapping[str, Any]]] = []
-    if file is not None:
-        layers.append(("file", _read_file(file)))
-    variables = {option.name: (environ or {}).get(variable_of(option.name), "") for option in OPTIONS}
-    layers.append(("environment", {name: text for name, text in variables.items() if text != ""}))
-    layers.append(("flag", {name: value for name, value in (flags or {}).items() if value not in (None, ())}))
-    for source, layer in layers:
-        for name, value in layer.items():
-            values[name] = _convert(name, value, source, file)
-            origin[name] = source
-    return Settings(**values), origin
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: is not TOML: {error}") from None
-    known = {option.name for option in OPTIONS}
-    values = {key.replace("-", "_"): value for key, value in table.items()}
-    for name in values:
-        if name not in known:
-            meant = did_you_mean(name, known) or f"; known are {', '.join(sorted(known))}"
-            raise SettingsError(f"{path}: unknown key {name!r}{meant}")
-    return values
-
-
-_HINTS: Final[dict[str, Any]] = get_type_hints(Settings)
-
-
-def type_of(name: str) -> type:
-    """Return the type of an option's values, or of each where it is a list: `bool`, `int`, `float` or `str`."""
-    hint = _HINTS[name]
-    return next((kind for kind in (bool, int, float) if kind is hint or kind in get_args(hint)), str)
-
-
-def is_list(name: str) -> bool:
-    """Whether an option takes any number of values: a flag that may be repeated, a list, or a text with commas."""
-    return get_origin(_HINTS[name]) is tuple
-
-
-def choices_of(name: str) -> tuple[str, ...]:
-    """Return the values that an option takes, an empty tuple where it is free."""
-    hint = _HINTS[name]
-    return get_args(hint) if get_origin(hint) is Literal else ()
-
-
-def _convert(name: str, value: Any, source: str, file: Path | None) -> Any:
-    where = {"flag": flag_of(name), "environment": variable_of(name), "file": f"{file}: {name}"}[source]
-    wanted, choices = type_of(name), choices_of(name)
-    if is_list(name):
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-            raise SettingsError(f"{where}: {_shown(name, value)} is no list of texts")
-        # A flag's value may hold several too: a list looks the same everywhere.
-        return tuple(part.strip() for item in items for part in item.split(",") if part.strip())
-    if isinstance(value, str) and wanted is not str:
-        try:
-            return _BOOLEANS[value.lower()] if wanted is bool else wanted(value)
-        except (ValueError, KeyError):
-            kind = {int: "whole number", float: "number", bool: "yes or no"}[wanted]
-            raise SettingsError(f"{where}: {_shown(name, value)} is no {kind}") from None
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise SettingsError(f"{where}: {_shown(name, value)} is of the wrong type; it takes {_WANTED[wanted]}")
-    if choices and value not in choices:
-        raise SettingsError(f"{where}: {_shown(name, value)} is none of {', '.join(choices)}")
-    return value
-
-
-_WANTED: Final[dict[type, str]] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _KINDS: Final[dict[type, str]] = {str: "a text", list: "a list", tuple: "a list", dict: "a table"}
 
 _LONGEST_SHOWN: Final = 100  # characters of a value in an error
 
 
-def _shown(name: str, value: Any) -> str:
-    """Return a value as an error may show it: of a secret only what kind of value it is."""
+def shown(name: str, value: Any) -> str:
+    """Return a value as an error may show it; for a secret only the kind of its value."""
     if next(option for option in OPTIONS if option.name == name).metadata["secret"]:
         return _KINDS.get(type(value), f"a {type(value).__name__}")
     text = masked(repr(value))
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
-
-
-_BOOLEANS: Final = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
