@@ -44,7 +44,7 @@ class APIClient:
         url: the API's address with its prefix.
         timeout: seconds without progress until a request fails. If a server asks to wait longer than this, that is the
             failure.
-        retries: how often a request is repeated at most.
+        retries: how often a request is repeated at most. With 0 no keys are made, which saves the broker work.
         key: sent as ``Authorization: Bearer``, where the server asks for an API key.
         headers: sent with each request.
         **options: further options of ``httpx2.AsyncClient``, such as ``verify`` or ``proxy``.
@@ -77,7 +77,8 @@ class APIClient:
             pattern: a mapping of filters, or a `Pattern`.
             payload: a value that JSON can represent, or `RawJSON`.
             idempotency_key: 1 to 64 printable ASCII characters. Within the server's window (2 minutes by default),
-                messages to one pattern with the same key are published once. By default a random key.
+                messages to one pattern with the same key are published once. By default a random key, or none if
+                ``retries`` is 0.
 
         Raises:
             PatternError, RequestError: it cannot be written as JSON, or the key cannot be used.
@@ -86,7 +87,9 @@ class APIClient:
             ResponseTimeout, Disconnected: no answer; whether it was published is not known.
         """
         body = encode_message(pattern, payload)
-        return read_result(await self._post(self._endpoint.url, body, key_header(idempotency_key)))
+        return read_result(
+            await self._post(self._endpoint.url, body, key_header(idempotency_key, make=self._retries > 0))
+        )
 
     async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, in batches of up to 10,000 messages or 4 MiB.
@@ -100,7 +103,7 @@ class APIClient:
             not spoil the others. Once the server cannot be reached or does not answer, the rest is not sent, and its
             outcome is `ServerUnavailable`.
         """
-        work = publish_in_batches(messages)
+        work = publish_in_batches(messages, make_keys=self._retries > 0)
         try:
             body = next(work)
             while True:

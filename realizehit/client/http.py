@@ -113,20 +113,31 @@ def encode_message(pattern: object, payload: Any) -> bytes:
     return b'{"pattern":%b,"payload":%b}' % (orjson.dumps(filters_of(pattern)), encode_payload(payload))
 
 
-def key_header(key: str | None) -> dict[str, str]:
-    """Return the header with an idempotency key, a new one if none is given.
+def key_header(key: str | None, *, make: bool) -> dict[str, str]:
+    """Return the header with an idempotency key; empty if there is none.
+
+    Args:
+        key: what the caller gave.
+        make: whether to make a key if none is given.
 
     Raises:
         RequestError: the key cannot be used.
     """
-    return {"Idempotency-Key": new_key() if key is None else check_key(key, "the idempotency key").decode()}
+    text = _key_text(key, make)
+    return {} if text is None else {"Idempotency-Key": text}
 
 
-def _encode_keyed(message: Message) -> bytes:
-    """Build the JSON text of one publication of a batch, with an idempotency key; errors as `encode_message`."""
+def _key_text(key: str | None, make: bool) -> str | None:
+    if key is None:
+        return new_key() if make else None
+    return check_key(key, "the idempotency key").decode()
+
+
+def _encode_keyed(message: Message, make_key: bool) -> bytes:
+    """Build the JSON text of one publication of a batch, with its idempotency key; errors as `encode_message`."""
     pattern, payload, key = parts_of(message)
-    text = new_key().encode() if key is None else check_key(key, "the idempotency key")
-    return b'%b,"key":%b}' % (encode_message(pattern, payload)[:-1], orjson.dumps(text.decode()))
+    text, encoded = _key_text(key, make_key), encode_message(pattern, payload)
+    return encoded if text is None else b'%b,"key":%b}' % (encoded[:-1], orjson.dumps(text))
 
 
 _UNCLEAR: Final = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
@@ -180,11 +191,14 @@ BatchAnswer = httpx2.Response | ClientError
 """The answer to a batch request, or the error of sending it."""
 
 
-def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAnswer, list[PublishOutcome]]:
+def publish_in_batches(
+    messages: Iterable[Message], *, make_keys: bool = True
+) -> Generator[bytes, BatchAnswer, list[PublishOutcome]]:
     """Publish any number of messages; the caller drives this generator and does the sending.
 
     Args:
         messages: looked at only as far as the next batch needs.
+        make_keys: whether to make an idempotency key for each message that has none.
 
     Yields:
         The body of a batch request; send the answer or the error into the generator.
@@ -194,7 +208,7 @@ def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAns
     """
     outcomes: list[PublishOutcome | None] = []
     failure: ClientError | None = None
-    for body, places in _batches(messages, outcomes):
+    for body, places in _batches(messages, outcomes, make_keys):
         answers: Sequence[PublishOutcome]
         if failure is not None:
             answers = [failure] * len(places)
@@ -214,7 +228,9 @@ def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAns
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _batches(messages: Iterable[Message], outcomes: list[PublishOutcome | None]) -> Iterator[tuple[bytes, list[int]]]:
+def _batches(
+    messages: Iterable[Message], outcomes: list[PublishOutcome | None], make_keys: bool
+) -> Iterator[tuple[bytes, list[int]]]:
     """Yield request bodies, each with the indices in ``outcomes`` of its messages.
 
     ``outcomes`` gets one entry for each message: ``None``, or the error if the message cannot be sent.
@@ -224,7 +240,7 @@ def _batches(messages: Iterable[Message], outcomes: list[PublishOutcome | None])
     size = room = len(_HEAD) + len(_TAIL)
     for message in messages:
         try:
-            item = _encode_keyed(message)
+            item = _encode_keyed(message, make_keys)
             if room + len(item) > CHUNK_BYTES:
                 text = f"the message has {len(item)} bytes; a batch has at most {CHUNK_BYTES}"
                 raise RequestError(text, ErrorCode.TOO_LARGE)

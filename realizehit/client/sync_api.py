@@ -63,11 +63,11 @@ class APIClient:
     def publish(self, pattern: Mapping[str, Any], payload: Any, *, idempotency_key: str | None = None) -> PublishResult:
         """Publish one message; arguments, result and errors as `realizehit.APIClient.publish`."""
         body = encode_message(pattern, payload)
-        return read_result(self._post(self._endpoint.url, body, key_header(idempotency_key)))
+        return read_result(self._post(self._endpoint.url, body, key_header(idempotency_key, make=self._retries > 0)))
 
     def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order; as `realizehit.APIClient.publish_many`."""
-        work = publish_in_batches(messages)
+        work = publish_in_batches(messages, make_keys=self._retries > 0)
         try:
             body = next(work)
             while True:

@@ -256,15 +256,21 @@ def parse_lines(body: bytes, most: int) -> list[Publication | RequestError | Pat
 def _publications(bodies: list[_GoodBody], most: int) -> list[Publication | RequestError | PatternError]:
     _check_count(len(bodies), most)
     try:
-        return [_publication_of(body) for body in bodies]
+        unset = msgspec.UNSET
+        return [
+            Publication(channel_to_publish(body.pattern), bytes(body.payload))
+            if body.key is unset  # a call for each message would cost more
+            else _publication_of(body)
+            for body in bodies
+        ]
     except (PatternError, RequestError):
         return [_publication(body) for body in bodies]
 
 
 def _publication_of(body: _GoodBody) -> Publication:
-    if body.key is msgspec.UNSET:
-        return Publication(channel_to_publish(body.pattern), bytes(body.payload))
-    return Publication(channel_to_publish(body.pattern), bytes(body.payload), check_key(body.key, "key"))
+    if not isinstance(body.key, msgspec.UnsetType):
+        return Publication(channel_to_publish(body.pattern), bytes(body.payload), check_key(body.key, "key"))
+    return Publication(channel_to_publish(body.pattern), bytes(body.payload))
 
 
 def _publication(body: _GoodBody) -> Publication | RequestError | PatternError:

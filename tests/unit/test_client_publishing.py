@@ -244,9 +244,11 @@ def test_what_may_have_been_published_is_not_sent_again_after_a_minute(monkeypat
 
 
 def test_each_message_of_a_batch_has_a_key() -> None:
-    messages = [(NEWS, 1), (NEWS, 2, "mine"), (NEWS, 3, None), (NEWS, 4, "x" * 65)]
+    messages: list[Any] = [(NEWS, 1), (NEWS, 2, "mine"), (NEWS, 3, None), (NEWS, 4, "x" * 65)]
     work = publish_in_batches(messages)
     keys = [message["key"] for message in orjson.loads(next(work))["messages"]]
+    made = next(publish_in_batches(messages, make_keys=False))
+    assert [message.get("key") for message in orjson.loads(made)["messages"]] == [None, "mine", None]
     outcomes, _ = drive(messages, lambda _: queued(3))
     assert keys[1] == "mine"
     assert len(set(keys)) == 3
