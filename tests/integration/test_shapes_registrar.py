@@ -202,6 +202,18 @@ async def test_a_shape_that_another_node_added_while_a_renewal_was_on_its_way(va
         assert registrar.register(SHAPE)
 
 
+async def test_other_texts_on_the_control_channel_are_ignored(valkey: Valkey) -> None:
+    async with registrar_at(valkey.url) as (registrar, heard):
+        registrar.register(SHAPE)
+        await heard.until(1)
+        for text in (b"", b"\xff\0", b"*:*", OTHER, b"bridge begins", SHAPE + b" ", b"x" * 100_000):
+            assert valkey.command("PUBLISH", CONTROL, text) == 1
+        registrar.register(OTHER)
+        assert (await heard.until(2))[1] == ("registered", OTHER)
+        assert len(heard.events) == 2
+        assert registrar.connects == 1
+
+
 async def test_a_broker_that_comes_back_without_its_data(valkey: Valkey) -> None:
     async with registrar_at(valkey.url) as (registrar, heard):
         registrar.register(SHAPE)
