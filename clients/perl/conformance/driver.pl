@@ -202,7 +202,6 @@ sub wait_for_work () {
 }
 
 STDOUT->autoflush(1);
-local $SIG{PIPE} = 'IGNORE';
 tell_event( 'hello', protocol => 1, language => 'perl', version => $Net::RealizeHit::VERSION );
 my $input = q{};
 while (1) {

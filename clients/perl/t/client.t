@@ -218,6 +218,29 @@ subtest 'lost connections' => sub {
     is( "@events", 'disconnected 4001 Unavailable disconnected - disconnected 4502 Disconnected ended', 'events' );
 };
 
+subtest 'a server that has gone' => sub {
+    my $server = Scripted->start(
+        sub ($peer) {
+            $peer->upgrade;
+            $peer->confirm($NEWS);
+            $peer->confirm($SPORT);
+            $peer->pause(0.1);
+        }
+    );
+    my $piped = 0;
+    local $SIG{PIPE} = sub ($name) { $piped++ };
+    my $client = client_of( $server, backoff_base => 20 );
+    my @subs   = map { $client->subscribe( { kind => $_ } ) } qw(news sport);
+    sleep 0.3;    # it closes the connection meanwhile
+    for my $sub (@subs) {
+        $sub->unsubscribe( wait => 0 );
+        sleep 0.05;
+    }
+    is( $piped, 0, 'a write to it does not end the program' );
+    $client->process;
+    ok( !$client->is_connected, 'and is found out' );
+};
+
 subtest 'resumes' => sub {
     my $server = Scripted->start(
         sub ($peer) {

@@ -169,6 +169,7 @@ sub _begin_tls ($self) {
 }
 
 sub _tls ($self) {
+    local $SIG{PIPE} = 'IGNORE';
     $self->{tls_writes} = 0;
     return $self->_begin_handshake if $self->{socket}->connect_SSL;
     my $wants = IO::Socket::SSL::errstr();
@@ -229,6 +230,7 @@ sub _read ($self) {
 }
 
 sub _write ($self) {
+    local $SIG{PIPE} = 'IGNORE';    # a server that has gone must not end the program
     while ( length $self->{out} ) {
         my $count = syswrite $self->{socket}, $self->{out}, READ_SIZE;
         if ( !defined $count ) {
