@@ -806,7 +806,7 @@ def test_nothing_may_be_changed_while_it_runs() -> None:
         ({"address": ("localhost", 1)}, "no numeric IP address"),
         ({"subscriptions": [[0, 0]]}, "twice"),
         ({"subscriptions": [[0], [4]]}, "connection 1: channel 4"),
-        ({"sources": ["home"]}, "'home' is no numeric IP address"),
+        ({"sources": ["home"]}, "'home' is not a numeric IP address"),
         ({"sent": bytearray(8)}, "too few"),
         ({"headers": [("X-User", "1\r\nX-Admin: 1")]}, "'X-User' has a line break"),
     ],
