@@ -368,7 +368,7 @@ cdef class Fleet:
             raise ValueError(f"a payload has {STAMPED_MIN} to {1 << 20} bytes, not {payload_bytes}")
         numbers = list(range(self.channel_count)) if channels is None else list(channels)
         if not numbers or not all(0 <= each < self.channel_count for each in numbers):
-            raise ValueError("channels must have at least one number of a channel")
+            raise ValueError("channels must be numbers of channels, at least one")
         free(self.own)
         self.own = NULL
         self.own = <uint32_t*> zeroed(len(numbers), sizeof(uint32_t))
