@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from realizehit import APIClient
+from realizehit.sync import APIClient
 from tests.conformance.running import failures_of
 from tests.support.processes import serving
 from tests.support.programs import needs
@@ -71,7 +71,7 @@ def test_the_package_is_complete(built: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_programs_with_the_package(built: Path, tmp_path: Path) -> None:
+def test_programs_with_the_package(built: Path, tmp_path: Path) -> None:
     classpath = f"{built}/realizehit-client-0.1.0.jar:{built}/dependency/*"
     texts = [path.read_text(encoding="utf-8") for path in (JAVA / "README.md", ROOT / "docs" / "clients" / "java.md")]
     first, in_docs = (README_PROGRAM.findall(text) for text in texts)
@@ -83,16 +83,13 @@ async def test_programs_with_the_package(built: Path, tmp_path: Path) -> None:
         assert run("java", *SMALL, "-cp", classpath, str(tmp_path / "First.java")) == '"hello"\n'
 
         example = ROOT / "examples" / "ticker" / "Follow.java"
-        follow = subprocess.Popen(
-            ["java", *SMALL, "-cp", classpath, f"-Dws={server.ws}", str(example), "*"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        words = ["java", *SMALL, "-cp", classpath, f"-Dws={server.ws}", str(example), "*"]
+        follow = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         try:
-            async with APIClient(server.api) as api:
+            with APIClient(server.api) as api:
                 price = {"symbol": "IBM", "date": "2010-03-01", "price": 125.55}
                 pattern = {"kind": "stock", "symbol": "IBM"}
-                while not (await api.publish(pattern, price)).nodes:  # until the program has subscribed
+                while not api.publish(pattern, price).nodes:  # until the program has subscribed
                     assert follow.poll() is None
             assert follow.stdout is not None
             assert follow.stdout.readline() == "2010-03-01 IBM     125.55\n"
