@@ -42,6 +42,19 @@ class CallbackCompletion:
             self._loop.call_exception_handler({"message": "telling of a publication failed", "exception": error})
 
 
+class Settled:
+    """Takes the place of a future whose outcomes somebody else reports."""
+
+    __slots__ = ()
+
+    def done(self) -> bool:
+        """Return true: there is nothing to report."""
+        return True
+
+    def set_result(self, outcomes: list[Outcome]) -> None:
+        """Ignore the outcomes."""
+
+
 class Chunk:
     """Publications that are answered together, or one other command.
 
@@ -73,7 +86,7 @@ class Chunk:
         "size",
     )
 
-    done: asyncio.Future[list[Outcome]] | CallbackCompletion
+    done: asyncio.Future[list[Outcome]] | CallbackCompletion | Settled
     shapes: tuple[bytes, ...]
 
     def __init__(self, publications: Sequence[Publication], size: int, command: bytes = PING) -> None:
@@ -89,6 +102,10 @@ class Chunk:
     def pack(self) -> bytes:
         """Return its commands as bytes."""
         return pack_publish(self.publications) if self.publications else self.command
+
+    def finish(self, errors: PublishErrors) -> None:
+        """Report the outcomes once all replies are there."""
+        self.done.set_result(self.outcomes(errors))
 
     def outcomes(self, errors: PublishErrors) -> list[Outcome]:
         """Return the outcomes for the replies that it has."""
@@ -111,21 +128,30 @@ class Chunk:
 
 def next_chunk(publications: Sequence[Publication], start: int) -> Chunk:
     """Return the chunk that begins with the publication at ``start``."""
+    end, size = chunk_end(publications, start)
+    return Chunk(publications[start:end], size)
+
+
+def chunk_end(publications: Sequence[Publication], start: int) -> tuple[int, int]:
+    """Return the end of the chunk that begins with the publication at ``start``, and the bytes of its payloads."""
     end, size = start, 0
     while end < len(publications) and end - start < CHUNK_MESSAGES and size < CHUNK_BYTES:
         size += len(publications[end].payload)
         end += 1
-    return Chunk(publications[start:end], size)
+    return end, size
 
 
 async def in_chunks(
-    publications: Sequence[Publication], submit: Callable[[Chunk], asyncio.Future[list[Outcome]]]
+    publications: Sequence[Publication],
+    submit: Callable[[Chunk], asyncio.Future[list[Outcome]]],
+    cut: Callable[[Sequence[Publication], int], Chunk] = next_chunk,
 ) -> list[Outcome]:
     """Submit publications in chunks, a few at a time, and collect their outcomes.
 
     Args:
         publications: in order.
         submit: takes a chunk and returns the future of its outcomes.
+        cut: returns the chunk that begins with the publication at an index.
 
     Returns:
         The outcome of each publication. Where a chunk fails as a whole, what follows is not submitted, and has that
@@ -138,7 +164,7 @@ async def in_chunks(
     try:
         while pending or (end < len(publications) and failure is None):
             if end < len(publications) and failure is None and len(pending) < CHUNKS:
-                chunk = next_chunk(publications, end)
+                chunk = cut(publications, end)
                 end += chunk.count
                 pending.append((submit(chunk), chunk))
                 continue

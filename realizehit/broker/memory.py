@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
 from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
+from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.projections import ProjectionCounts, projections_of
 from realizehit.broker.publication import Outcome, Publication, Published, published
 from realizehit.errors import BrokerUnavailable, RegistryFull
 from realizehit.pattern import is_wildcard, shape_of
 
 _MESSAGE: Final = b"message"
+
+MAX_KEYS: Final = 100_000
+"""Idempotency keys that are remembered; past that the oldest are forgotten before their time."""
 
 
 class _Space:
@@ -22,11 +28,13 @@ class _Space:
     Attributes:
         channels: the buses that are subscribed to each channel.
         shapes: the shapes of the wildcard channels among them, with how many channels have each.
+        seen: by channel and idempotency key: when that is forgotten, and the nodes of the publication; oldest first.
     """
 
     def __init__(self) -> None:
         self.channels: dict[bytes, dict[MemoryBus, None]] = {}  # a dict for its order: deliveries follow subscriptions
         self.shapes: dict[bytes, int] = {}
+        self.seen: OrderedDict[tuple[bytes, bytes], tuple[float, int]] = OrderedDict()
 
 
 _spaces: WeakValueDictionary[str, _Space] = WeakValueDictionary()
@@ -42,9 +50,18 @@ class MemoryBus(Bus):
         name: buses of the same name share their channels.
         project: whether what is published here reaches wildcard subscriptions too.
         max_shapes: how many shapes of wildcard subscriptions there may be; ``None`` for any number.
+        idempotency_window: seconds for which idempotency keys are remembered, `MAX_KEYS` of them.
     """
 
-    def __init__(self, name: str = "", *, project: bool = True, max_shapes: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        project: bool = True,
+        max_shapes: int | None = None,
+        idempotency_window: float = WINDOW,
+    ) -> None:
+        self._window = idempotency_window
         self._project = project
         self._projected = ProjectionCounts()
         self._space = _spaces.setdefault(name, _Space())
@@ -159,12 +176,34 @@ class MemoryBus(Bus):
 
     def _publish(self, publication: Publication) -> Published:
         self._check_up()
+        if publication.key:
+            return self._publish_once(publication)
+        return published(self._send_all(publication))
+
+    def _publish_once(self, publication: Publication) -> Published:
+        now = time.monotonic()
+        seen = self._space.seen
+        while seen and next(iter(seen.values()))[0] <= now:
+            seen.popitem(last=False)
+        name = publication.channel, publication.key
+        before = seen.get(name)
+        if before is not None and before[0] > now:  # one with a longer window may stand before it
+            return Published(before[1], duplicate=True)
+        nodes = self._send_all(publication)
+        if len(seen) >= MAX_KEYS:
+            seen.popitem(last=False)
+        seen[name] = now + self._window, nodes
+        seen.move_to_end(name)
+        return published(nodes)
+
+    def _send_all(self, publication: Publication) -> int:
+        """Send a publication and its projections; return how many buses got them."""
         nodes = self._send(publication)
         projections = projections_of(publication, self.followed_shapes)
         if projections:
             self._projected.add(projections)
             nodes += sum(map(self._send, projections))
-        return published(nodes)
+        return nodes
 
     def _send(self, publication: Publication) -> int:
         buses = self._space.channels.get(publication.channel, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from realizehit.broker.base import Bus
+from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.memory import MemoryBus
 from realizehit.broker.redis import RedisBus
@@ -23,6 +24,7 @@ def open_bus(
     project: bool = True,
     max_shapes: int | None = None,
     bridge: bool = False,
+    idempotency_window: float = WINDOW,
 ) -> Bus:
     """Make the bus for a broker's URL. Nothing is connected before its ``start``.
 
@@ -38,13 +40,14 @@ def open_bus(
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold; ``None`` for a bus that
             registers none.
         bridge: whether this process becomes the bridge of its deployment if no other one is. Not for ``memory://``.
+        idempotency_window: seconds for which idempotency keys are remembered.
 
     Raises:
         SettingsError: the URL cannot be used; the text never holds a password.
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "memory":
-        return MemoryBus(rest, project=project, max_shapes=max_shapes)
+        return MemoryBus(rest, project=project, max_shapes=max_shapes, idempotency_window=idempotency_window)
     if separator and scheme in SCHEMES + SENTINEL_SCHEMES:
         return RedisBus(
             url,
@@ -55,6 +58,7 @@ def open_bus(
             project=project,
             max_shapes=max_shapes,
             bridge=bridge,
+            idempotency_window=idempotency_window,
         )
     known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES))
     raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

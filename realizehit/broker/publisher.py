@@ -2,8 +2,9 @@
 
 The rules of this file. Messages reach the broker in the order in which they were handed over. Nothing is ever sent
 twice: when the connection breaks, everything that is on it or waits for it fails, and the caller decides what to do.
-What has not been written when its time is up is never sent. At most `WINDOW_MESSAGES` and `WINDOW_BYTES` are under way;
-the rest waits here, so that the broker's memory is not the queue.
+Publications with an idempotency key are the exception: if the broker has lost their script, they are sent again, and
+come after messages that were sent meanwhile. What has not been written when its time is up is never sent. At most
+`WINDOW_MESSAGES` and `WINDOW_BYTES` are under way; the rest waits here, so that the broker's memory is not the queue.
 
 A library's pipeline costs ten times as much for each message, because it builds a command object, an encoder's list and
 a parser's await for each.
@@ -17,10 +18,12 @@ from collections.abc import Callable, Sequence
 from itertools import chain, takewhile
 from typing import Any, Final, cast
 
-from realizehit.broker.chunks import CallbackCompletion, Chunk, in_chunks
+from realizehit.broker.chunks import CallbackCompletion, Chunk, chunk_end, in_chunks, next_chunk
 from realizehit.broker.deadlines import Deadlines
+from realizehit.broker.idempotency import WINDOW, KeyedCommands, has_keys
 from realizehit.broker.idle_probe import PROBE_AFTER, PROBE_TIMEOUT, IdleProbe
 from realizehit.broker.keeper import Broker, ConnectionKeeper
+from realizehit.broker.keyed_chunks import KeyedChunk
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publish_errors import PublishErrors
@@ -40,6 +43,7 @@ class Pipeline:
         name: how the connection is called in the broker's ``CLIENT LIST``.
         probe_after: seconds without a reply after which an idle connection is probed.
         probe_timeout: seconds for the answer to that, after which the connection is made anew.
+        idempotency_window: seconds for which the broker remembers idempotency keys.
         on_up: called when the broker has answered: at each login, and after it had been silent.
         on_down: called when the broker could not be reached, was silent, or the connection was lost.
 
@@ -53,6 +57,8 @@ class Pipeline:
 
     registered: tuple[bytes, ...] = ()
     shapes: tuple[bytes, ...] = ()
+    projects = False
+    """Whether messages may have projections."""
 
     def __init__(
         self,
@@ -62,6 +68,7 @@ class Pipeline:
         name: str = "realizehit-publisher",
         probe_after: float = PROBE_AFTER,
         probe_timeout: float = PROBE_TIMEOUT,
+        idempotency_window: float = WINDOW,
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[], None] = lambda: None,
     ) -> None:
@@ -70,6 +77,7 @@ class Pipeline:
         self._on_up = on_up
         self._on_down = on_down
         self.projected = ProjectionCounts()
+        self._keyed = KeyedCommands(idempotency_window, project=self.projects)
         self._errors = PublishErrors(broker, timeout)
         self._keeper = ConnectionKeeper(broker, self, self._errors, timeout=timeout, name=name)
         self._probe = IdleProbe(self, probe_after, min(probe_timeout, timeout / 2))
@@ -98,14 +106,14 @@ class Pipeline:
                 may have taken the message.
             BrokerRefused: it answered with an error.
         """
-        outcome = (await self._awaited(Chunk((publication,), len(publication.payload))))[0]
+        outcome = (await self._awaited(self._chunk(publication)))[0]
         if isinstance(outcome, BrokerError):
             raise outcome
         return outcome
 
     def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
         """Publish one message as `publish` does; ``done`` is called once with what that would return or raise."""
-        chunk = Chunk((publication,), len(publication.payload))
+        chunk = self._chunk(publication)
         chunk.done = CallbackCompletion(done, asyncio.get_running_loop())
         self._submit(chunk)
 
@@ -116,7 +124,8 @@ class Pipeline:
             For each message what `publish` would have returned or raised, in the same order. Where a chunk fails as a
             whole, what follows is not sent, and has that failure as its outcome.
         """
-        return await in_chunks(publications, self._awaited)
+        cut = self._cut if has_keys(publications) else next_chunk
+        return await in_chunks(publications, self._awaited, cut)
 
     async def ask(self, *command: bytes | str) -> Any:
         """Send a command that publishes nothing, in order with the publications; return its reply.
@@ -162,6 +171,27 @@ class Pipeline:
             await connection.closed
 
     # ---- the queue
+
+    def _chunk(self, publication: Publication) -> Chunk:
+        """Return the chunk of one publication."""
+        if publication.key:
+            return KeyedChunk((publication,), len(publication.payload), self._keyed, self._send_again)
+        return Chunk((publication,), len(publication.payload))
+
+    def _cut(self, publications: Sequence[Publication], start: int) -> Chunk:
+        """Return the chunk that begins with the publication at ``start``: all of it has keys, or nothing of it."""
+        end, size = chunk_end(publications, start)
+        keyed = bool(publications[start].key)
+        part = list(takewhile(lambda publication: bool(publication.key) is keyed, publications[start:end]))
+        if len(part) < end - start:
+            size = sum(len(publication.payload) for publication in part)
+        return KeyedChunk(part, size, self._keyed, self._send_again) if keyed else Chunk(part, size)
+
+    def _send_again(self, chunk: KeyedChunk) -> None:
+        """Send a chunk before what waits; its deadline stays, so it is earlier than those of the others."""
+        self._waiting.appendleft(chunk)
+        if self._keeper.connection is not None and self._send_handle is None:
+            self._send_handle = asyncio.get_running_loop().call_soon(self._send)
 
     def _awaited(self, chunk: Chunk) -> asyncio.Future[list[Outcome]]:
         """Take a chunk; return the future of its outcomes."""
@@ -252,7 +282,7 @@ class Pipeline:
         if chunk is self._probe.under_way:
             self._probe.under_way = None
         if not chunk.done.done():
-            chunk.done.set_result(chunk.outcomes(self._errors))
+            chunk.finish(self._errors)
 
     # ---- failures
 
@@ -285,6 +315,7 @@ class Pipeline:
         chunk.failure = error
         known = chunk.outcomes(self._errors)
         missing = chunk.count - len(known)
+        sent = sent or (isinstance(chunk, KeyedChunk) and bool(chunk.known))
         chunk.done.set_result([*known, *[self._errors.unclear(error) if sent else error] * missing])
 
     def _fail_all(self, error: BrokerError) -> None:
@@ -313,6 +344,7 @@ class Pipeline:
     def connected(self, connection: CommandConnection) -> None:
         """Send what waits. See `ConnectionUser.connected`."""
         self._silent = False
+        self._keyed.loaded = False
         self._probe.start(connection)
         self._on_up()
         self._send()

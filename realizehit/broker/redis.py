@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
+from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
@@ -68,6 +69,7 @@ class RedisBus(Bus):
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold. ``None`` for a bus that
             registers none: it subscribes to the channels of wildcards as to any other.
         bridge: whether this process becomes the bridge of its deployment if no other one is, see `Bridge`.
+        idempotency_window: seconds for which the broker remembers idempotency keys.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -84,6 +86,7 @@ class RedisBus(Bus):
         project: bool = True,
         max_shapes: int | None = None,
         bridge: bool = False,
+        idempotency_window: float = WINDOW,
     ) -> None:
         self._project = project
         self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
@@ -92,6 +95,7 @@ class RedisBus(Bus):
         self._client_name = client_name
         self._link_settings = link
         self._max_shapes = max_shapes
+        self._idempotency_window = idempotency_window
         self._link: Link | None = None
         self._registrar: Registrar | None = None
         self._wildcards: Wildcards | None = None
@@ -141,6 +145,7 @@ class RedisBus(Bus):
         self._pipeline = (FollowingPipeline if self._project else Pipeline)(
             self._address,
             timeout=self._publish_timeout,
+            idempotency_window=self._idempotency_window,
             name=f"{self._client_name}-publisher",
             on_up=lambda: self._note(BusState.UP),
             on_down=lambda: self._note(BusState.DOWN),

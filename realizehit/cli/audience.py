@@ -94,8 +94,8 @@ async def _show(target: Target, pattern: Pattern, *, as_json: bool) -> int:
 def _lines(answer: dict[str, Any]) -> list[str]:
     """Return what a person reads."""
     rows = answer["channels"]
-    nodes, channels = counted(answer["nodes"], "node"), counted(len(rows), "channel")
-    lines = [f"a publication would reach {nodes} by {channels}:"]
+    channels, times = counted(len(rows), "channel"), counted(answer["nodes"], "time")
+    lines = [f"a publication would go to {channels}, and {times} to a node:"]
     width = max(len(row["channel"]) for row in rows)
     for row in rows:
         line = f"  {row['channel']:{width}}  {row['id']}  {counted(row['nodes'], 'node')}"

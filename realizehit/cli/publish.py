@@ -46,6 +46,11 @@ _QUOTING: Final = (
 @click.option(
     "--key", metavar="KEY", envvar="REALIZEHIT_KEY", show_envvar=True, help="API key; safer in the variable than here."
 )
+@click.option(
+    "--idempotency-key",
+    metavar="TEXT",
+    help="Publish the message once, however often it is sent with this text within the server's window (2 min).",
+)
 @tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each message.")
 @click.pass_context
@@ -60,6 +65,7 @@ def publish(
     file: Path | None,
     timeout: float,
     key: str | None,
+    idempotency_key: str | None,
     ca: Path | None,
     insecure: bool,
     as_json: bool,
@@ -73,8 +79,8 @@ def publish(
     echo '[1, 2]' | realizehit publish kind=news -
 
     A file has one JSON value a line. With filters, each line is a payload for that pattern; without, each line is an
-    object {"pattern": {...}, "payload": ...}. A bad line does not hold up the others; the exit status is 1 then.
-    Lines of standard input (--file -) are published as they come.
+    object {"pattern": {...}, "payload": ...}, and may have an idempotency key, "key". A bad line does not hold up the
+    others; the exit status is 1 then. Lines of standard input (--file -) are published as they come.
 
     \b
     realizehit publish kind=news --file payloads.ndjson
@@ -90,6 +96,8 @@ def publish(
     if file is not None:
         from realizehit.cli.publish_file import publish_file
 
+        if idempotency_key is not None:
+            raise click.UsageError('--idempotency-key is for one message; with --file a line may have a "key"')
         if arguments and "=" not in arguments[-1]:
             shown = _shortened(arguments[-1])
             raise click.UsageError(f"with --file the payloads are in the file; {shown!r} is not a filter KEY=VALUE")
@@ -100,7 +108,7 @@ def publish(
     *filters, text = arguments
     payload = without_bom(sys.stdin.buffer.read()).strip() if text == "-" else os.fsencode(text)
     payload = _checked(payload, text)
-    run(_publish(target, pattern_from(filters), payload, as_json=as_json))
+    run(_publish(target, pattern_from(filters), payload, idempotency_key, as_json=as_json))
 
 
 def _check_straight(ctx: click.Context) -> None:
@@ -132,13 +140,18 @@ def _checked(payload: bytes, argument: str) -> bytes:
     raise click.UsageError(f"the payload {_shortened(argument)!r} is not JSON: {detail}\n{_QUOTING}")
 
 
-async def _publish(target: Target, pattern: Pattern, payload: bytes, *, as_json: bool) -> int:
+async def _publish(
+    target: Target, pattern: Pattern, payload: bytes, idempotency_key: str | None, *, as_json: bool
+) -> int:
     from realizehit.client.messages import RawJSON
 
     async with target.open() as publisher:
-        result = await publisher.publish(pattern, RawJSON(payload))
+        result = await publisher.publish(pattern, RawJSON(payload), idempotency_key=idempotency_key)
     if as_json:
-        click.echo(json.dumps({"id": result.id, "nodes": result.nodes}))
+        more = {"duplicate": True} if result.duplicate else {}
+        click.echo(json.dumps({"id": result.id, "nodes": result.nodes, **more}))
+    elif result.duplicate:
+        click.echo(f"published {result.id or pattern.id} before by this idempotency key, so not again")
     else:
         nodes = "an unknown number of nodes" if result.nodes is None else counted(result.nodes, "node")
         click.echo(f"published {result.id or pattern.id} to {nodes}")

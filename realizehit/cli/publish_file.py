@@ -34,6 +34,7 @@ _AWAY: Final = (BrokerUnavailable, Disconnected, ResponseTimeout, ServerUnavaila
 class _Body(msgspec.Struct):
     pattern: dict[str, str | int | float | bool]
     payload: msgspec.Raw
+    key: str | None = None
 
 
 class _Line(NamedTuple):
@@ -129,10 +130,10 @@ def _reader(pattern: Pattern | None) -> Callable[[bytes], _Line | None]:
             return _Line(number, size, error=f'it is no {{"pattern": {{...}}, "payload": ...}}: {error}')
         payload = bytes(body.payload)
         if hidden is None:
-            return _Line(number, size, (body.pattern, RawJSON(payload)))
+            return _Line(number, size, (body.pattern, RawJSON(payload), body.key))
         if any(hidden.holds_one(str(part)) for pair in body.pattern.items() for part in pair):
             return _Line(number, size, error="a key or value of the pattern holds a lone surrogate")
-        return _Line(number, size, (body.pattern, RawJSON(hidden.restore(payload))))
+        return _Line(number, size, (body.pattern, RawJSON(hidden.restore(payload)), body.key))
 
     return read
 
@@ -192,7 +193,8 @@ def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
     """Print the result of a line; return whether it was published."""
     if isinstance(outcome, PublishResult):
         if as_json:
-            click.echo(json.dumps({"line": line.number, "id": outcome.id, "nodes": outcome.nodes}))
+            more = {"duplicate": True} if outcome.duplicate else {}
+            click.echo(json.dumps({"line": line.number, "id": outcome.id, "nodes": outcome.nodes, **more}))
         return True
     text, code = (line.error, str(ErrorCode.BAD_REQUEST)) if outcome is None else (str(outcome), outcome.code)
     if as_json:

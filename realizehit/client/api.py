@@ -9,7 +9,15 @@ from typing import Any, Self
 
 import httpx2
 
-from realizehit.client.http import Attempts, Endpoint, encode_message, publish_in_batches, read_result, response_of
+from realizehit.client.http import (
+    Attempts,
+    Endpoint,
+    encode_message,
+    key_header,
+    publish_in_batches,
+    read_result,
+    response_of,
+)
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.client.ownership import PerLoop
 from realizehit.errors import ClientError
@@ -25,15 +33,18 @@ class APIClient:
         async with APIClient("http://127.0.0.1:8080/") as api:
             await api.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
 
-    A request is repeated only where nothing can have been published: the connection could not be made, or the server
-    answered 503 or 429 with ``Retry-After``. Once a request may have been taken it is never sent again.
+    Each message has an idempotency key, a random one unless the caller gives one, so that a request can be repeated
+    without publishing twice: after a lost connection, a time-out, 503, and 429 with ``Retry-After``. This happens
+    within 60 s of the call, at random times. Another answer is final. A server without idempotency keys, such as the
+    original JavaScript server, may publish a repeated message twice; ``retries=0`` prevents that.
 
     It may be used in several event loops and after a fork: each loop and each process has its own connections.
 
     Args:
         url: the API's address with its prefix.
-        timeout: seconds without progress until a request fails; nothing is sent again later than this after the call.
-        retries: how often a request is repeated at most.
+        timeout: seconds without progress until a request fails. If a server asks to wait longer than this, that is the
+            failure.
+        retries: how often a request is repeated at most. With 0 no keys are made, which saves the broker work.
         key: sent as ``Authorization: Bearer``, where the server asks for an API key.
         headers: sent with each request.
         **options: further options of ``httpx2.AsyncClient``, such as ``verify`` or ``proxy``.
@@ -57,34 +68,42 @@ class APIClient:
         self._closed = False
         self._clients = PerLoop(lambda: self._endpoint.make(httpx2.AsyncClient, options))
 
-    async def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
+    async def publish(
+        self, pattern: Mapping[str, Any], payload: Any, *, idempotency_key: str | None = None
+    ) -> PublishResult:
         """Publish one message.
 
         Args:
             pattern: a mapping of filters, or a `Pattern`.
             payload: a value that JSON can represent, or `RawJSON`.
+            idempotency_key: 1 to 64 printable ASCII characters. Within the server's window (2 minutes by default),
+                messages to one pattern with the same key are published once. By default a random key, or none if
+                ``retries`` is 0.
 
         Raises:
-            PatternError, RequestError: it cannot be written as JSON.
+            PatternError, RequestError: it cannot be written as JSON, or the key cannot be used.
             Rejected: the server refused it; ``code`` and ``status`` say why.
             ServerUnavailable: the server or its broker cannot be reached.
             ResponseTimeout, Disconnected: no answer; whether it was published is not known.
         """
         body = encode_message(pattern, payload)
-        return read_result(await self._post(self._endpoint.url, body))
+        return read_result(
+            await self._post(self._endpoint.url, body, key_header(idempotency_key, make=self._retries > 0))
+        )
 
     async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, in batches of up to 10,000 messages or 4 MiB.
 
         Args:
-            messages: pairs of pattern and payload; a generator is read only as far as the next batch.
+            messages: pairs of pattern and payload, or triples with an idempotency key (or ``None``); a generator is
+                read only as far as the next batch.
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order: one that is refused does
             not spoil the others. Once the server cannot be reached or does not answer, the rest is not sent, and its
             outcome is `ServerUnavailable`.
         """
-        work = publish_in_batches(messages)
+        work = publish_in_batches(messages, make_keys=self._retries > 0)
         try:
             body = next(work)
             while True:
@@ -98,7 +117,7 @@ class APIClient:
             outcomes: list[PublishOutcome] = done.value
             return outcomes
 
-    async def _post(self, url: str, body: bytes) -> httpx2.Response:
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> httpx2.Response:
         if self._closed:
             raise ClientError("the client is closed")
         client = self._clients.get()
@@ -106,7 +125,7 @@ class APIClient:
         while True:
             outcome: httpx2.Response | httpx2.HTTPError
             try:
-                outcome = await client.post(url, content=body)
+                outcome = await client.post(url, content=body, headers=headers)
             except httpx2.HTTPError as error:
                 outcome = error
             delay = attempts.next_delay(outcome)

@@ -7,21 +7,39 @@ from typing import Any, Final, cast
 
 from realizehit._fanout import channel_id
 from realizehit.broker.publication import Outcome, Publication, Published
-from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
-from realizehit.errors import BrokerError, BrokerUnavailable, PatternError, RealizehitError
+from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload, parts_of
+from realizehit.common.idempotency_keys import check_key
+from realizehit.errors import BrokerError, BrokerUnavailable, PatternError, RealizehitError, SettingsError
 from realizehit.pattern import Pattern, publication_channel
 
 BLOCK_MESSAGES: Final = 4096
 BLOCK_BYTES: Final = 2 << 20  # of payload; one message may be larger
 
 
-def encode_message(pattern: Mapping[str, Any], payload: Any) -> Publication:
-    """Return what goes to the broker: the channel and the payload's JSON text.
+MAX_WINDOW: Final = 86_400.0  # seconds
+
+
+def checked_window(seconds: float) -> float:
+    """Return the time for which idempotency keys are remembered.
+
+    Raises:
+        SettingsError: it is out of range.
+    """
+    if not 0.05 <= seconds <= MAX_WINDOW:
+        raise SettingsError(f"idempotency_window: {seconds} is out of range; use 0.05 to {MAX_WINDOW:.0f} seconds")
+    return seconds
+
+
+def encode_message(pattern: Mapping[str, Any], payload: Any, key: str | None = None) -> Publication:
+    """Return what goes to the broker: the channel, the payload's JSON text, and the idempotency key.
 
     Raises:
         PatternError: the pattern breaks a rule, or has a wildcard ``*``.
-        RequestError: the payload cannot be written as JSON.
+        RequestError: the payload cannot be written as JSON, or the key cannot be used.
     """
+    if key is not None:
+        plain = encode_message(pattern, payload)
+        return Publication(plain.channel, plain.payload, check_key(key, "the idempotency key"))
     if type(pattern) is Pattern:  # it holds its channel; asking `isinstance` of a mapping costs more than the rest
         if pattern.has_wildcard:
             raise PatternError(f"{pattern.channel!r} has a wildcard '*', which only subscriptions can have")
@@ -32,7 +50,7 @@ def encode_message(pattern: Mapping[str, Any], payload: Any) -> Publication:
 def result_of(pattern: Mapping[str, Any], publication: Publication, published: Published) -> PublishResult:
     """Return what a publisher is told of a message that the broker took."""
     label = pattern.id if type(pattern) is Pattern else channel_id(publication.channel)
-    return PublishResult(label, published.nodes)
+    return PublishResult(label, published.nodes, published.duplicate)
 
 
 Block = list[Publication]
@@ -63,15 +81,15 @@ def publish_in_blocks(
                 failure = BrokerUnavailable(f"not sent, since an earlier message failed: {replies[-1]}")
         else:
             replies = [failure] * len(block)
-        results: dict[tuple[bytes, int], PublishResult] = {}  # most messages of a block share few channels
+        results: dict[tuple[bytes, int, bool], PublishResult] = {}  # most messages of a block share few channels
         for place, publication, reply in zip(places, block, replies, strict=True):
             if type(reply) is not Published:
                 outcomes[place] = cast(BrokerError, reply)
                 continue
-            key = publication.channel, reply.nodes
+            key = publication.channel, reply.nodes, reply.duplicate
             result = results.get(key)
             if result is None:
-                result = results[key] = PublishResult(channel_id(publication.channel), reply.nodes)
+                result = results[key] = result_of({}, publication, reply)
             outcomes[place] = result
     return [outcome for outcome in outcomes if outcome is not None]
 
@@ -84,9 +102,9 @@ def _blocks(messages: Iterable[Message], outcomes: list[PublishOutcome | None]) 
     block: Block = []
     places: list[int] = []
     size = 0
-    for pattern, payload in messages:
+    for message in messages:
         try:
-            encoded = encode_message(pattern, payload)
+            encoded = encode_message(*parts_of(message))
         except RealizehitError as error:
             outcomes.append(error)
             continue

@@ -15,10 +15,11 @@ import httpx2
 import orjson
 
 from realizehit.client.filters import filters_of
-from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload
+from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload, parts_of
 from realizehit.client.proxies import bad_proxy, no_socks
 from realizehit.common.backoff import Backoff
 from realizehit.common.causes import reason_of
+from realizehit.common.idempotency_keys import check_key, new_key
 from realizehit.common.masking import masked
 from realizehit.errors import (
     ClientError,
@@ -112,29 +113,75 @@ def encode_message(pattern: object, payload: Any) -> bytes:
     return b'{"pattern":%b,"payload":%b}' % (orjson.dumps(filters_of(pattern)), encode_payload(payload))
 
 
+def key_header(key: str | None, *, make: bool) -> dict[str, str]:
+    """Return the header with an idempotency key; empty if there is none.
+
+    Args:
+        key: what the caller gave.
+        make: whether to make a key if none is given.
+
+    Raises:
+        RequestError: the key cannot be used.
+    """
+    text = _key_text(key, make)
+    return {} if text is None else {"Idempotency-Key": text}
+
+
+def _key_text(key: str | None, make: bool) -> str | None:
+    if key is None:
+        return new_key() if make else None
+    return check_key(key, "the idempotency key").decode()
+
+
+def _encode_keyed(message: Message, make_key: bool) -> bytes:
+    """Build the JSON text of one publication of a batch, with its idempotency key; errors as `encode_message`."""
+    pattern, payload, key = parts_of(message)
+    text, encoded = _key_text(key, make_key), encode_message(pattern, payload)
+    return encoded if text is None else b'%b,"key":%b}' % (encoded[:-1], orjson.dumps(text))
+
+
+_UNCLEAR: Final = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+
+RETRY_WITHIN: Final = 60.0
+"""Seconds after which a request that may have been taken is not sent again. Servers remember a key for 120 seconds by
+default; when the first request was carried out is not known."""
+
+
 class Attempts:
-    """Decides when one request may be sent again: only if nothing can have been published.
+    """Decides when one request with idempotency keys is sent again.
+
+    A response is final unless it is a 503, or a 429 with ``Retry-After``.
 
     Args:
         retries: how often at most.
-        timeout: seconds from now; what would be sent later is not sent again, however long a server asks to wait.
+        timeout: seconds that one request may take. No longer wait than this is accepted of a server.
     """
 
     def __init__(self, retries: int, timeout: float) -> None:
         self._left = retries
-        self._end = time.monotonic() + timeout
+        self._timeout = timeout
+        self._start = time.monotonic()
+        self._may_be_published = False
         self._backoff = Backoff(0.1, 2.0)
 
     def next_delay(self, outcome: httpx2.Response | httpx2.HTTPError) -> float | None:
         """Return the seconds to wait before sending again; ``None`` if ``outcome`` is final."""
         if isinstance(outcome, httpx2.Response):
             asked = retry_after(outcome)
+            if asked is None:
+                if outcome.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
+                    return None
+                self._may_be_published = True
         else:
-            asked = 0.0 if was_never_sent(outcome) else None
-        if asked is None or not self._left:
+            if not (was_never_sent(outcome) or isinstance(outcome, _UNCLEAR)):
+                return None
+            asked = None
+            self._may_be_published |= not was_never_sent(outcome)
+        if not self._left or (asked or 0.0) > self._timeout:
             return None
-        delay = asked + self._backoff.next()
-        if time.monotonic() + delay > self._end:
+        delay = (asked or 0.0) + self._backoff.next()
+        limit = RETRY_WITHIN if self._may_be_published else max(self._timeout, RETRY_WITHIN)
+        if time.monotonic() + delay > self._start + limit:
             return None
         self._left -= 1
         return delay
@@ -144,11 +191,14 @@ BatchAnswer = httpx2.Response | ClientError
 """The answer to a batch request, or the error of sending it."""
 
 
-def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAnswer, list[PublishOutcome]]:
+def publish_in_batches(
+    messages: Iterable[Message], *, make_keys: bool = True
+) -> Generator[bytes, BatchAnswer, list[PublishOutcome]]:
     """Publish any number of messages; the caller drives this generator and does the sending.
 
     Args:
         messages: looked at only as far as the next batch needs.
+        make_keys: whether to make an idempotency key for each message that has none.
 
     Yields:
         The body of a batch request; send the answer or the error into the generator.
@@ -158,7 +208,7 @@ def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAns
     """
     outcomes: list[PublishOutcome | None] = []
     failure: ClientError | None = None
-    for body, places in _batches(messages, outcomes):
+    for body, places in _batches(messages, outcomes, make_keys):
         answers: Sequence[PublishOutcome]
         if failure is not None:
             answers = [failure] * len(places)
@@ -178,7 +228,9 @@ def publish_in_batches(messages: Iterable[Message]) -> Generator[bytes, BatchAns
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _batches(messages: Iterable[Message], outcomes: list[PublishOutcome | None]) -> Iterator[tuple[bytes, list[int]]]:
+def _batches(
+    messages: Iterable[Message], outcomes: list[PublishOutcome | None], make_keys: bool
+) -> Iterator[tuple[bytes, list[int]]]:
     """Yield request bodies, each with the indices in ``outcomes`` of its messages.
 
     ``outcomes`` gets one entry for each message: ``None``, or the error if the message cannot be sent.
@@ -186,9 +238,9 @@ def _batches(messages: Iterable[Message], outcomes: list[PublishOutcome | None])
     items: list[bytes] = []
     places: list[int] = []
     size = room = len(_HEAD) + len(_TAIL)
-    for pattern, payload in messages:
+    for message in messages:
         try:
-            item = encode_message(pattern, payload)
+            item = _encode_keyed(message, make_keys)
             if room + len(item) > CHUNK_BYTES:
                 text = f"the message has {len(item)} bytes; a batch has at most {CHUNK_BYTES}"
                 raise RequestError(text, ErrorCode.TOO_LARGE)
@@ -315,7 +367,13 @@ def response_of(outcome: httpx2.Response | httpx2.HTTPError, url: str) -> httpx2
 
 def _result(answer: Mapping[str, Any]) -> PublishResult:
     nodes = answer.get("nodes")
-    return PublishResult(str(answer.get("id", "")), nodes if isinstance(nodes, int) else None)
+    at = answer.get("at")
+    return PublishResult(
+        str(answer.get("id", "")),
+        nodes if isinstance(nodes, int) else None,
+        answer.get("duplicate") is True,
+        at if isinstance(at, str) else None,
+    )
 
 
 def _failure(answer: Mapping[str, Any]) -> ClientError:

@@ -12,7 +12,7 @@ from realizehit.common.surrogates import Hidden
 from realizehit.errors import ErrorCode, RealizehitError, RequestError
 
 RETRIES: Final = 2
-"""How often a request is repeated by default, where nothing can have been published the first time."""
+"""How often a request is repeated by default."""
 
 
 class PublishResult(NamedTuple):
@@ -22,14 +22,26 @@ class PublishResult(NamedTuple):
         id: the pattern's label on the wire; empty where the server does not tell it.
         nodes: how many subscribing WebSocket nodes the broker reached, not how many clients; ``None`` where the server
             does not tell it.
+        duplicate: whether a message with the same idempotency key was published before, and this one was not; the
+            other values are those of the first time.
+        at: the position of the message in its history, ``<epoch>.<offset>``; ``None`` if the server does not tell it.
     """
 
     id: str
     nodes: int | None
+    duplicate: bool = False
+    at: str | None = None
 
 
-Message = tuple[Mapping[str, Any], Any]
-"""A pattern and a payload."""
+Message = tuple[Mapping[str, Any], Any] | tuple[Mapping[str, Any], Any, str | None]
+"""A pattern and a payload, and perhaps an idempotency key."""
+
+
+def parts_of(message: Message) -> tuple[Mapping[str, Any], Any, str | None]:
+    """Return the pattern, the payload and the idempotency key of a message."""
+    pattern, payload, *key = message
+    return pattern, payload, key[0] if key else None
+
 
 PublishOutcome = PublishResult | RealizehitError
 """What `publish` would have returned or raised for one message of many."""

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
+from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.url import Address
-from realizehit.client.channels import encode_message, publish_in_blocks, result_of
+from realizehit.client.channels import checked_window, encode_message, publish_in_blocks, result_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.client.ownership import PerLoop
 from realizehit.client.reconnect_rules import was_silent
@@ -30,10 +31,14 @@ class _Line:
         up: whether the broker has answered on it.
     """
 
-    def __init__(self, address: Address, timeout: float, wildcards: bool) -> None:
+    def __init__(self, address: Address, timeout: float, wildcards: bool, window: float) -> None:
         self.up = False
         self.pipeline = (FollowingPipeline if wildcards else Pipeline)(
-            address, timeout=timeout, on_up=lambda: self._set_up(True), on_down=lambda: self._set_up(False)
+            address,
+            timeout=timeout,
+            idempotency_window=window,
+            on_up=lambda: self._set_up(True),
+            on_down=lambda: self._set_up(False),
         )
 
     def _set_up(self, up: bool) -> None:
@@ -49,7 +54,8 @@ class Publisher:
             await publisher.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
 
     Each event loop and each process that uses it has one connection, made when it is first needed and again after it
-    was lost. What is published in one turn of the event loop goes out together. Nothing is ever sent twice.
+    was lost. What is published in one turn of the event loop goes out together. A publication that failed is not sent
+    again. With an idempotency key the caller may do that: it is then published once.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``, with user and password, and of redis-py's options
@@ -58,37 +64,49 @@ class Publisher:
         retries: how often connecting is tried again at most.
         wildcards: whether messages reach wildcard subscriptions too. The broker's user needs further rights for that
             (docs/access.md); where they are missing, publishing is refused.
+        idempotency_window: seconds for which the broker remembers an idempotency key.
 
     Raises:
-        SettingsError: the URL cannot be used.
+        SettingsError: the URL or the window cannot be used.
 
     Reentrancy: any number of tasks may use it, of one event loop after another too.
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES, wildcards: bool = True
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float = 5.0,
+        retries: int = RETRIES,
+        wildcards: bool = True,
+        idempotency_window: float = WINDOW,
     ) -> None:
+        window = checked_window(idempotency_window)
         self._retries = retries
         self._timeout = timeout
         self._closed = False
         address = Address(url)
-        self._lines = PerLoop(lambda: _Line(address, timeout, wildcards))
+        self._lines = PerLoop(lambda: _Line(address, timeout, wildcards, window))
 
-    async def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
+    async def publish(
+        self, pattern: Mapping[str, Any], payload: Any, *, idempotency_key: str | None = None
+    ) -> PublishResult:
         """Publish one message.
 
         Args:
             pattern: a mapping of filters, or a `Pattern`, which is faster because it holds its channel.
             payload: what JSON can hold, or `RawJSON`.
+            idempotency_key: 1 to 64 printable ASCII characters. Messages to one pattern with the same key are published
+                once within the window. The broker's user needs further rights for that (docs/access.md).
 
         Raises:
             PatternError: the pattern breaks a rule.
-            RequestError: the payload cannot be written as JSON.
+            RequestError: the payload cannot be written as JSON, or the key cannot be used.
             BrokerUnavailable: the broker cannot be reached, or did not answer in time; as `PublishUnclear` where it
                 may have taken the message.
             BrokerRefused: it answered with an error.
         """
-        publication = encode_message(pattern, payload)
+        publication = encode_message(pattern, payload, idempotency_key)
         line = await self._reach()
         return result_of(pattern, publication, await line.pipeline.publish(publication))
 
@@ -96,7 +114,8 @@ class Publisher:
         """Publish any number of messages in order, pipelined.
 
         Args:
-            messages: pairs of pattern and payload; a generator is read only a block ahead.
+            messages: pairs of pattern and payload, or triples with an idempotency key (or ``None``); a generator is
+                read only a block ahead.
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order: one that is refused does

@@ -9,7 +9,15 @@ from typing import Any, Self
 
 import httpx2
 
-from realizehit.client.http import Attempts, Endpoint, encode_message, publish_in_batches, read_result, response_of
+from realizehit.client.http import (
+    Attempts,
+    Endpoint,
+    encode_message,
+    key_header,
+    publish_in_batches,
+    read_result,
+    response_of,
+)
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
 from realizehit.client.ownership import PerProcess
 from realizehit.errors import ClientError
@@ -27,8 +35,9 @@ class APIClient:
 
     Args:
         url: the API's address with its prefix.
-        timeout: seconds without progress until a request fails; nothing is sent again later than this after the call.
-        retries: how often a request is repeated at most, where nothing can have been published.
+        timeout: seconds without progress until a request fails. If a server asks to wait longer than this, that is the
+            failure.
+        retries: how often a request is repeated at most.
         key: sent as ``Authorization: Bearer``, where the server asks for an API key.
         headers: sent with each request.
         **options: further options of ``httpx2.Client``, such as ``verify`` or ``proxy``.
@@ -51,13 +60,14 @@ class APIClient:
         self._retries = retries
         self._clients = PerProcess(lambda: self._endpoint.make(httpx2.Client, options))
 
-    def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
+    def publish(self, pattern: Mapping[str, Any], payload: Any, *, idempotency_key: str | None = None) -> PublishResult:
         """Publish one message; arguments, result and errors as `realizehit.APIClient.publish`."""
-        return read_result(self._post(self._endpoint.url, encode_message(pattern, payload)))
+        body = encode_message(pattern, payload)
+        return read_result(self._post(self._endpoint.url, body, key_header(idempotency_key, make=self._retries > 0)))
 
     def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order; as `realizehit.APIClient.publish_many`."""
-        work = publish_in_batches(messages)
+        work = publish_in_batches(messages, make_keys=self._retries > 0)
         try:
             body = next(work)
             while True:
@@ -71,12 +81,12 @@ class APIClient:
             outcomes: list[PublishOutcome] = done.value
             return outcomes
 
-    def _post(self, url: str, body: bytes) -> httpx2.Response:
+    def _post(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> httpx2.Response:
         attempts = Attempts(self._retries, self._endpoint.timeout)
         while True:
             outcome: httpx2.Response | httpx2.HTTPError
             try:
-                outcome = self._clients.get().post(url, content=body)
+                outcome = self._clients.get().post(url, content=body, headers=headers)
             except httpx2.HTTPError as error:
                 outcome = error
             delay = attempts.next_delay(outcome)

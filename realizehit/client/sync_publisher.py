@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from types import TracebackType
 from typing import Any, Final, Self
 
+import hiredis
 import redis
 import redis.exceptions as errors
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from realizehit.broker.idempotency import RIGHTS as KEYED_RIGHTS
+from realizehit.broker.idempotency import WINDOW, KeyedCommands, combined, has_keys, is_unknown_script
 from realizehit.broker.projections import OutcomeSums, ProjectionCounts, projections_of, with_projections
 from realizehit.broker.publication import PUBLISHED, Outcome, published
 from realizehit.broker.resp import pack_publish
 from realizehit.broker.shapes.view import READ, RIGHTS, RegistryView
 from realizehit.broker.url import Address
-from realizehit.client.channels import Block, encode_message, publish_in_blocks, result_of
+from realizehit.client.channels import Block, checked_window, encode_message, publish_in_blocks, result_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
 from realizehit.client.publisher import DEFAULT_URL
 from realizehit.client.reconnect_rules import was_silent
@@ -54,14 +58,22 @@ class Publisher:
         timeout: seconds without progress until a publication fails.
         retries: how often connecting is tried again at most. Nothing is ever sent twice.
         wildcards: whether messages reach wildcard subscriptions too; as `realizehit.Publisher`.
+        idempotency_window: seconds for which the broker remembers an idempotency key.
 
     Raises:
-        SettingsError: the URL cannot be used.
+        SettingsError: the URL or the window cannot be used.
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, *, timeout: float = 5.0, retries: int = RETRIES, wildcards: bool = True
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float = 5.0,
+        retries: int = RETRIES,
+        wildcards: bool = True,
+        idempotency_window: float = WINDOW,
     ) -> None:
+        self._keyed = KeyedCommands(checked_window(idempotency_window), project=wildcards)
         self._address = Address(url)
         self._retries = retries
         self._timeout = timeout
@@ -78,9 +90,9 @@ class Publisher:
         # Publishing knows no databases, and the registry of shapes is in the first one.
         self._pool.connection_kwargs["db"] = 0
 
-    def publish(self, pattern: Mapping[str, Any], payload: Any) -> PublishResult:
+    def publish(self, pattern: Mapping[str, Any], payload: Any, *, idempotency_key: str | None = None) -> PublishResult:
         """Publish one message; arguments, result and errors as `realizehit.Publisher.publish`."""
-        publication = encode_message(pattern, payload)
+        publication = encode_message(pattern, payload, idempotency_key)
         (outcome,) = self._exchange([publication])
         if isinstance(outcome, BrokerError):
             raise outcome
@@ -139,10 +151,11 @@ class Publisher:
                 if self._view is not None and self._view.shapes is None:  # nothing is published before this is known
                     connection.send_packed_command([READ])
                     self._read_registry(connection, self._view)
-                for start in range(0, len(block), PIPELINE_MESSAGES):
-                    part = block[start : start + PIPELINE_MESSAGES]
+                for part in _parts(block):
                     sent += len(part)
-                    if self._view is None:
+                    if part[0].key:
+                        outcomes += self._publish_keyed(connection, part)
+                    elif self._view is None:
                         connection.send_packed_command([pack_publish(part)])
                         self._read(connection, len(part), outcomes)
                     else:
@@ -181,6 +194,42 @@ class Publisher:
                 for (place, _), outcome in zip(owed, self._read(connection, len(owed), []), strict=True):
                     sums.add(place, outcome)
         return sums.outcomes
+
+    def _publish_keyed(self, connection: Any, part: Block) -> list[Outcome]:
+        """Publish messages with idempotency keys; again those of which the broker lacked the script."""
+        view, commands = self._view, self._keyed
+        known = () if view is None else view.shapes or ()
+        replies: list[Any] = [None] * len(part)
+        left = list(range(len(part)))
+        while left:
+            packed = commands.pack([part[place] for place in left], known, self._projected)
+            connection.send_packed_command([packed + (b"" if view is None else READ)])
+            for place in left:
+                replies[place] = combined(replies[place], self._read_keyed(connection))
+            shapes = () if view is None else self._read_registry(connection, view)
+            new = tuple(shape for shape in shapes if shape not in known)
+            known += new
+            owed = [place for place in left if projections_of(part[place], new)]
+            if owed:
+                packed = b"".join(commands.pack_again(part[place], known) for place in owed)
+                connection.send_packed_command([packed])
+                for place in owed:
+                    replies[place] = combined(replies[place], self._read_keyed(connection))
+            left = [place for place in left if is_unknown_script(replies[place])]
+            commands.loaded = not left
+        return [published(reply) if type(reply) is int else reply for reply in replies]
+
+    def _read_keyed(self, connection: Any) -> int | hiredis.ReplyError | BrokerError:
+        """Return the reply to the script: a number, the error that it is unknown, or what another error means."""
+        try:
+            reply = connection.read_response()
+        except errors.NoScriptError as error:
+            return hiredis.ReplyError(f"NOSCRIPT {error}")
+        except errors.NoPermissionError as error:
+            return BrokerRefused(f"{self._translated(error)}; {KEYED_RIGHTS}")
+        except errors.ResponseError as error:
+            return self._translated(error)
+        return reply if type(reply) is int else BrokerRefused(f"the script answered {str(reply)[:100]}")
 
     def _read_registry(self, connection: Any, view: RegistryView) -> tuple[bytes, ...]:
         try:
@@ -229,3 +278,15 @@ class Publisher:
         if isinstance(error, _AWAY) and not isinstance(error, _NO_ENTRY):
             return BrokerUnavailable(f"broker {self._address}: {text}")
         return BrokerRefused(f"broker {self._address} refused: {text}")
+
+
+def _parts(block: Block) -> Iterable[Block]:
+    """Cut a block into parts for one pipeline each; all messages of a part have idempotency keys, or none has."""
+    runs = (
+        [list(run) for _, run in groupby(block, lambda publication: bool(publication.key))]
+        if has_keys(block)
+        else [block]
+    )
+    for run in runs:
+        for start in range(0, len(run), PIPELINE_MESSAGES):
+            yield run[start : start + PIPELINE_MESSAGES]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from realizehit import __version__
+from realizehit.common.idempotency_keys import MAX_KEY
 from realizehit.errors import ErrorCode
 from realizehit.pattern import RESERVED_KEY
 from realizehit.settings import Settings
@@ -20,6 +21,13 @@ _PROBLEM: Final = "application/problem+json"
 _PIECE: Final = r"([0-9A-Za-z._~\-]{1,12}|[\u0001-\u007F]{1,4}|[\u0001-\u07FF]{1,2}|[\s\S])"
 _KEY: Final = {"pattern": f"^{_PIECE}{{1,5}}$", "not": {"enum": ["*", RESERVED_KEY]}}
 _VALUE: Final = {"type": "string", "pattern": f"^{_PIECE}{{1,21}}$", "not": {"const": "*"}}
+
+_IDEMPOTENCY_KEY: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_KEY,
+    "pattern": "^[!-~]([ -~]*[!-~])?$",
+}
 
 _SCHEMAS: Final[dict[str, Any]] = {
     "Pattern": {
@@ -51,6 +59,10 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "status": {"const": "queued"},
             "id": {"type": "string", "pattern": "^[0-9a-f]{8}$", "description": "The pattern's label on the wire."},
             "nodes": {"type": "integer", "minimum": 0, "description": "Subscribing servers that the broker reached."},
+            "duplicate": {
+                "const": True,
+                "description": "It was published before by this idempotency key; the answer is the first one's.",
+            },
         },
     },
     "Failed": {
@@ -175,6 +187,14 @@ def _publish() -> dict[str, Any]:
             _content("The broker took it.", _JSON, "Queued"),
             **_problems(400, 401, 403, 408, 413, 415, 429, 431, 502, 503),
         ),
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "description": "Within the window, messages to one pattern with the same key are published once.",
+                "schema": _IDEMPOTENCY_KEY,
+            }
+        ],
         "requestBody": {
             "required": True,
             "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Publication"}}},
@@ -186,7 +206,12 @@ def _batch(settings: Settings) -> dict[str, Any]:
     messages = {
         "type": "array",
         "description": f"At most {settings.max_batch_messages} publications; for more the answer is 413.",
-        "items": {"description": "A Publication. One that is wrong gets an error of its own and harms no other."},
+        "items": {
+            "description": (
+                "A Publication; it may have an idempotency key as its member key. One that is wrong gets an error of "
+                "its own and harms no other."
+            )
+        },
     }
     body = {"type": "object", "required": ["messages"], "properties": {"messages": messages}}
     return {

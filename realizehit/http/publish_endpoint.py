@@ -45,6 +45,8 @@ _LONGEST_TYPE: Final = 256  # bytes of a Content-Type
 
 JSON: Final = b"application/json"
 
+IDEMPOTENCY_KEY: Final = b"idempotency-key"
+
 
 class EncodedBody(RequestError):
     """A body is compressed, or otherwise not as it is."""
@@ -60,6 +62,11 @@ def check_coding(headers: Iterable[tuple[bytes, bytes]]) -> None:
     if coding is not None:
         text = f"the Content-Encoding is {coding}; send the body as it is, without it"
         raise EncodedBody(text, ErrorCode.UNSUPPORTED_MEDIA_TYPE)
+
+
+def _check_one_key(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    if sum(name == IDEMPOTENCY_KEY for name, _ in headers) > 1:
+        raise RequestError("the header Idempotency-Key is there more than once")
 
 
 class Endpoint:
@@ -78,7 +85,9 @@ class Endpoint:
         self._seldom = Seldom(LOG_INTERVAL)
         self.max_body = settings.max_payload_bytes + PATTERN_ROOM
 
-    async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
+    async def publish(
+        self, body: bytes, media_type: str, key: Key | None, began: float, headers: Mapping[bytes, bytes]
+    ) -> Any:
         """Publish what a body holds, as far as the key may, and return the answer.
 
         Args:
@@ -86,6 +95,7 @@ class Endpoint:
             media_type: one of `media_types`.
             key: of the publisher; ``None`` where publishing needs no key.
             began: when the whole body had arrived, by `time.perf_counter`.
+            headers: of the request, by lower-case name.
         """
         raise NotImplementedError
 
@@ -97,6 +107,8 @@ class Endpoint:
             )
             media_type = self._media_type(headers.get(b"content-type", b""))
             check_coding(scope["headers"])
+            if IDEMPOTENCY_KEY in headers:
+                _check_one_key(scope["headers"])
             self._check_size(headers.get(b"content-length"))
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
@@ -106,7 +118,7 @@ class Endpoint:
                 body = await self._read_rest(message, receive)
             if body is None:
                 return  # the publisher went away
-            answer = await self.publish(body, media_type, key, time.perf_counter())
+            answer = await self.publish(body, media_type, key, time.perf_counter(), headers)
         except Exception as error:
             status, kind, data, more = self._refusal(error, scope.get("client"), headers)
             await _send_bytes(send, status, kind, data, more)

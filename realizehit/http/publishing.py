@@ -18,10 +18,11 @@ from realizehit.access.gate import Gate
 from realizehit.access.keys import Key
 from realizehit.broker.base import Bus
 from realizehit.broker.publication import Outcome, Publication, Published
+from realizehit.common.idempotency_keys import check_key
 from realizehit.errors import AccessDenied, BrokerError, BrokerUnavailable, PatternError, PublishUnclear, RequestError
 from realizehit.http.fast_path import Respond
 from realizehit.http.problems import BrokerErrorReporter
-from realizehit.http.publish_endpoint import JSON, Endpoint
+from realizehit.http.publish_endpoint import IDEMPOTENCY_KEY, JSON, Endpoint
 from realizehit.node.messages import parse_batch, parse_lines, parse_publication
 from realizehit.node.metrics import Metrics
 from realizehit.settings import Settings
@@ -33,8 +34,10 @@ _Item = Publication | RequestError | PatternError | AccessDenied
 class Publish(Endpoint):
     """``POST {prefix}``."""
 
-    async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
-        publication = self._checked(body, key)
+    async def publish(
+        self, body: bytes, media_type: str, key: Key | None, began: float, headers: Mapping[bytes, bytes]
+    ) -> Any:
+        publication = self._checked(body, key, headers.get(IDEMPOTENCY_KEY))
         try:
             published = await self.bus.publish(publication)
         except BrokerError as error:
@@ -42,11 +45,13 @@ class Publish(Endpoint):
             raise
         finally:
             self.metrics.took(time.perf_counter() - began)
-        self.metrics.count("queued")
+        self.metrics.count("duplicate" if published.duplicate else "queued")
         return _queued(publication, published)
 
-    def _checked(self, body: bytes, key: Key | None) -> Publication:
+    def _checked(self, body: bytes, key: Key | None, idempotency_key: bytes | None) -> Publication:
         publication = parse_publication(body)
+        if idempotency_key is not None:
+            publication = _with_key(publication, idempotency_key)
         if (too_large := self.payload_error(publication)) is not None:
             raise too_large
         if key is not None and self.gate is not None:
@@ -64,7 +69,7 @@ class Publish(Endpoint):
         began = time.perf_counter()
         try:
             key, _ = self._admit(client, headers, body)
-            publication = self._checked(body, key)
+            publication = self._checked(body, key, headers.get(IDEMPOTENCY_KEY))
         except Exception as error:  # noqa: BLE001 - a defect is answered and logged
             self._refuse(respond, error, client, headers)
             return
@@ -72,7 +77,7 @@ class Publish(Endpoint):
         def done(outcome: Outcome) -> None:
             self.metrics.took(time.perf_counter() - began)
             if isinstance(outcome, Published):
-                self.metrics.count("queued")
+                self.metrics.count("duplicate" if outcome.duplicate else "queued")
                 respond(200, JSON, orjson.dumps(_queued(publication, outcome)), ())
             else:
                 self.metrics.count(_outcome(outcome))
@@ -105,7 +110,7 @@ class PublishBatch(Endpoint):
         except Exception as error:  # noqa: BLE001 - a defect is answered and logged
             self._refuse(respond, error, client, headers)
             return
-        task = asyncio.create_task(self.publish(body, media_type, key, began))
+        task = asyncio.create_task(self.publish(body, media_type, key, began, headers))
         self._tasks.add(task)
         task.add_done_callback(partial(self._done, respond, client, headers))
 
@@ -119,7 +124,11 @@ class PublishBatch(Endpoint):
         else:
             self._refuse(respond, error, client, headers)
 
-    async def publish(self, body: bytes, media_type: str, key: Key | None, began: float) -> Any:
+    async def publish(
+        self, body: bytes, media_type: str, key: Key | None, began: float, headers: Mapping[bytes, bytes]
+    ) -> Any:
+        if IDEMPOTENCY_KEY in headers:
+            raise RequestError('the header Idempotency-Key is for one message; write "key" in each message of a batch')
         parse = parse_lines if media_type == "application/x-ndjson" else parse_batch
         items = self._checked(parse(body, self._most), key)
         good = [item for item in items if isinstance(item, Publication)]
@@ -130,19 +139,21 @@ class PublishBatch(Endpoint):
         if good:
             self.metrics.took(time.perf_counter() - began)
         results: list[dict[str, Any]] = []
-        queued = 0
+        queued = duplicates = 0
         published = iter(outcomes)
         for index, item in enumerate(items):
             outcome = next(published) if isinstance(item, Publication) else item
             if isinstance(outcome, Published):
                 queued += 1
+                duplicates += outcome.duplicate
                 results.append(_queued(item, outcome))  # type: ignore[arg-type]  # a Publication, as just seen
             else:
                 if isinstance(outcome, BrokerError):
                     self.metrics.count(_outcome(outcome))
                 text = self.broker_errors.report(outcome) if isinstance(outcome, BrokerError) else str(outcome)
                 results.append(_failed(index, outcome.code, text))
-        self.metrics.count("queued", queued)
+        self.metrics.count("queued", queued - duplicates)
+        self.metrics.count("duplicate", duplicates)
         if outcomes and all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes):
             # Nothing is known to be published: say so in the status too.
             unclear = (outcome for outcome in outcomes if isinstance(outcome, PublishUnclear))
@@ -174,8 +185,19 @@ def _outcome(error: BrokerError) -> str:
     return "unavailable" if isinstance(error, BrokerUnavailable) else "refused"
 
 
+def _with_key(publication: Publication, header: bytes) -> Publication:
+    """Return a publication with the key of a request's header."""
+    key = check_key(header.decode("latin-1"), "the header Idempotency-Key")
+    if publication.key and publication.key != key:
+        raise RequestError("the header Idempotency-Key and the key in the body differ")
+    return Publication(publication.channel, publication.payload, key)
+
+
 def _queued(publication: Publication, published: Published) -> dict[str, Any]:
-    return {"status": "queued", "id": _fanout.channel_id(publication.channel), "nodes": published.nodes}
+    answer = {"status": "queued", "id": _fanout.channel_id(publication.channel), "nodes": published.nodes}
+    if published.duplicate:
+        answer["duplicate"] = True
+    return answer
 
 
 def _failed(index: int, code: str, detail: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from realizehit.broker.publication import Publication
+from realizehit.common.idempotency_keys import check_key
 from realizehit.common.surrogates import Hidden, count_lone_surrogates
 from realizehit.errors import ErrorCode, PatternError, RequestError
 from realizehit.pattern import RESERVED_KEY, publication_channel
@@ -117,6 +118,7 @@ def problem(status: int, detail: str, code: str | None = None, **more: Any) -> b
 class _PublishBody(msgspec.Struct):
     pattern: Any = msgspec.UNSET
     payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    key: Any = msgspec.UNSET
 
 
 class _Items(msgspec.Struct):
@@ -126,6 +128,7 @@ class _Items(msgspec.Struct):
 class _GoodBody(msgspec.Struct, gc=False):
     pattern: dict[str, Any]
     payload: msgspec.Raw
+    key: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class _GoodBodies(msgspec.Struct, gc=False):
@@ -139,11 +142,11 @@ _good_batch_decoder: Final = msgspec.json.Decoder(_GoodBodies)
 
 
 def parse_publication(body: bytes | msgspec.Raw) -> Publication:
-    """Read ``{"pattern": {...}, "payload": <any JSON>}``.
+    """Read ``{"pattern": {...}, "payload": <any JSON>, "key": <idempotency key>}``; the key may be left out.
 
     Raises:
-        RequestError: ``bad-json`` if it is not JSON or not UTF-8, ``bad-request`` if a part is missing,
-            ``forbidden`` where the pattern has the reserved key.
+        RequestError: ``bad-json`` if it is not JSON or not UTF-8, ``bad-request`` if a part is missing or the key
+            cannot be used, ``forbidden`` if the pattern has the reserved key.
         PatternError: the pattern breaks a rule.
     """
     _check_utf8(body)
@@ -161,7 +164,10 @@ def parse_publication(body: bytes | msgspec.Raw) -> Publication:
         raise RequestError("pattern is missing")
     if isinstance(message.payload, msgspec.UnsetType):
         raise RequestError("payload is missing")
-    return Publication(channel_to_publish(message.pattern), bytes(message.payload))
+    if message.key is msgspec.UNSET:
+        return Publication(channel_to_publish(message.pattern), bytes(message.payload))
+    key = check_key(message.key, "key")
+    return Publication(channel_to_publish(message.pattern), bytes(message.payload), key)
 
 
 def _without_lone_surrogates(body: bytes) -> Hidden | None:
@@ -181,7 +187,7 @@ def _restored(publication: Publication, hidden: Hidden) -> Publication:
     payload = hidden.restore(publication.payload)
     if count_lone_surrogates(payload) != hidden.found:  # such as in a value that a later one of its key replaces
         raise RequestError("a lone surrogate stands outside the payload", ErrorCode.BAD_JSON)
-    return Publication(publication.channel, payload)
+    return Publication(publication.channel, payload, publication.key)
 
 
 def channel_to_publish(pattern: Any) -> bytes:
@@ -250,14 +256,26 @@ def parse_lines(body: bytes, most: int) -> list[Publication | RequestError | Pat
 def _publications(bodies: list[_GoodBody], most: int) -> list[Publication | RequestError | PatternError]:
     _check_count(len(bodies), most)
     try:
-        return [Publication(channel_to_publish(body.pattern), bytes(body.payload)) for body in bodies]
+        unset = msgspec.UNSET
+        return [
+            Publication(channel_to_publish(body.pattern), bytes(body.payload))
+            if body.key is unset  # a call for each message would cost more
+            else _publication_of(body)
+            for body in bodies
+        ]
     except (PatternError, RequestError):
         return [_publication(body) for body in bodies]
 
 
+def _publication_of(body: _GoodBody) -> Publication:
+    if not isinstance(body.key, msgspec.UnsetType):
+        return Publication(channel_to_publish(body.pattern), bytes(body.payload), check_key(body.key, "key"))
+    return Publication(channel_to_publish(body.pattern), bytes(body.payload))
+
+
 def _publication(body: _GoodBody) -> Publication | RequestError | PatternError:
     try:
-        return Publication(channel_to_publish(body.pattern), bytes(body.payload))
+        return _publication_of(body)
     except (PatternError, RequestError) as error:
         return error
 

@@ -81,7 +81,7 @@ class Metrics:
         self._registry.register(_ProjectionCollector(bus))
         if gate is not None:
             self._registry.register(_GateCollector(gate, engine_stats))
-        self.outcomes = dict.fromkeys(("queued", "invalid", "denied", "refused", "unavailable"), 0)
+        self.outcomes = dict.fromkeys(("queued", "duplicate", "invalid", "denied", "refused", "unavailable"), 0)
         self.seconds = 0.0
         self.buckets = [0] * (len(_BUCKETS) + 1)  # requests by how long they took, each in one bucket
 

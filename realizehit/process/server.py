@@ -140,6 +140,7 @@ class Node:
             self._broker_url,
             subscribe_url=self._relay_url,
             publish_timeout=settings.publish_timeout,
+            idempotency_window=settings.idempotency_window,
             # A server without an API publishes nothing but its figures, which match no wildcard.
             project=settings.wildcards and settings.role != "ws",
             # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again. What it tells of

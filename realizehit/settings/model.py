@@ -50,6 +50,7 @@ _LEAST: Final = {
     "heartbeat_timeout": 0.05,
     "subscribe_timeout": 0.01,
     "publish_timeout": 0.01,
+    "idempotency_window": 0.05,
     "request_timeout": 0.05,
     "keep_alive": 0.05,
 }  # seconds
@@ -105,6 +106,12 @@ class Settings:
     )
     subscribe_timeout: float = _option(5.0, "time to wait for the broker before a sub answers 'unavailable'", unit="s")
     publish_timeout: float = _option(5.0, "time to wait for the broker before a publish answers 503", unit="s")
+
+    idempotency_window: float = _option(
+        120.0,
+        "time for which an idempotency key is remembered: messages with the same key are published once",
+        unit="s",
+    )
 
     compress: bool = _option(False, "compress messages (permessage-deflate) for WebSocket clients that offer it")
     max_message_bytes: int = _option(16 * 1024, "largest message a client may send", unit="bytes")
@@ -241,7 +248,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "role", "host", "port", "ws_port", "api_port", "prefix", "unix_socket",
         "endpoint", "endpoint_ws", "endpoint_api",
     ),
-    "Broker": ("redis", "wildcards", "bridge", "subscribe_timeout", "publish_timeout"),
+    "Broker": ("redis", "wildcards", "bridge", "subscribe_timeout", "publish_timeout", "idempotency_window"),
     "Processes": ("workers", "relay", "drain_seconds"),
     "Access": ("keys", "insecure_publish", "grants", "allow_origin"),
     "Identities": (

@@ -30,6 +30,10 @@ def versions(root: Path) -> dict[str, str]:
         name = r"<artifactId>realizehit-client</artifactId>\s*<version>(.+?)</version>"
         line = re.search(name, java.read_text(encoding="utf-8"))
         found["clients/java/pom.xml"] = line[1] if line else "none"
+    php = root / "clients" / "php" / "src" / "Version.php"
+    if php.is_file():
+        line = re.search(r"^    public const NUMBER = '(.+)';$", php.read_text(encoding="utf-8"), re.MULTILINE)
+        found["clients/php/src/Version.php"] = line[1] if line else "none"
     source = root / "realizehit" / "__init__.py"
     if source.is_file():
         line = re.search(r'^__version__ = "(.+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)

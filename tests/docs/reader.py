@@ -47,7 +47,8 @@ _GOES_ON = re.compile(
 _PORT = re.compile(r"(?:--(?:ws-|api-)?port[ =]|http\.server |runserver (?:--noreload )?|SERVER_PORT=|login\.py )(\d+)")
 # Programs that go on until somebody ends them, and those that print something.
 _FOR_EVER = re.compile(
-    r"^ *(?:async for|for payload|for await)\b(?!.*\n.*\n *break)|wait_closed|\.on\(|\.listen\(", re.MULTILINE
+    r"^ *(?:async for|for payload|for await)\b(?!.*\n.*\n *break)|wait_closed|\.on\(|\.subscribe\(.*=>|\.listen\(",
+    re.MULTILINE,
 )
 _PRINTS = re.compile(r"\bprint\(|console\.log\(")
 _PROSE = {"text", "{include} ../examples/capacity.md", "{toctree}"}

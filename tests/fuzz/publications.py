@@ -67,6 +67,9 @@ def check(data: bytes, item: Item) -> None:
         msgspec.json.decode(item.payload, type=msgspec.Raw)
         assert item.channel.isascii()
         assert 0 < len(item.channel) <= 1024
+        assert len(item.key) <= 64
+        assert all(0x20 <= byte < 0x7F for byte in item.key)
+        assert item.key == item.key.strip()
     else:
         assert str(item)
         assert str(item.code) in CODES

@@ -81,10 +81,16 @@ class Pipe(asyncio.Transport):
 
 
 def one(data: bytes) -> None:
-    """Take a case as a body; its first byte says what for, and whether it comes in chunks of which size."""
+    """Take a case as a body; its first byte says what for, and whether it comes in chunks of which size.
+
+    A body that begins with ``key:`` begins with a line that has the header Idempotency-Key.
+    """
     how, body = data[0] if data else 0, data[1:]
     path, media_type = KINDS[how % len(KINDS)]
+    key, body = key_and_body(body)
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n".encode()
+    if key is not None:
+        head += b"Idempotency-Key:%b\r\n" % key
     if how < 128:
         head += b"Content-Length: %d\r\n\r\n" % len(body)
         request = head + body
@@ -98,7 +104,7 @@ def one(data: bytes) -> None:
     loop.set_exception_handler(lambda _loop, context: unexpected.append(context))
     try:
         whole = loop.run_until_complete(answered([request]))
-        check(path, media_type, body, whole)
+        check(path, media_type, body, key, whole)
         if len(body) <= 256:
             # The head is cut where it ends: taking it apart is what `request_heads` is for.
             cut = len(head)
@@ -129,13 +135,22 @@ async def answered(pieces: Iterable[bytes]) -> Answer:
     return pipe.data, bus.published
 
 
-def check(path: str, media_type: str, body: bytes, outcome: Answer) -> None:
+def key_and_body(body: bytes) -> tuple[bytes | None, bytes]:
+    """Return the value of the header Idempotency-Key, if there is one that a head can have, and the body."""
+    line, _, rest = body.partition(b"\n")
+    value = line.removeprefix(b"key:")
+    if value == line or len(value) > 200 or any(byte < 0x20 or byte == 0x7F for byte in value):
+        return None, body
+    return value, rest
+
+
+def check(path: str, media_type: str, body: bytes, key: bytes | None, outcome: Answer) -> None:
     response, published = outcome
     head, _, text = response.partition(b"\r\n\r\n")
     status = int(head.split(b" ", 2)[1])
     assert status in STATUSES, response
     answer = orjson.loads(text)
-    items = parsed(path, media_type, body)
+    items = parsed(path, media_type, body, key)
     good = [item for item in items or () if isinstance(item, Publication) and len(item.payload) <= 256]
     assert published == good
     if items is None:
@@ -148,12 +163,19 @@ def check(path: str, media_type: str, body: bytes, outcome: Answer) -> None:
         assert [result["status"] == "queued" for result in answer["results"]] == [item in good for item in items]
 
 
-def parsed(path: str, media_type: str, body: bytes) -> list[Any] | None:
+def parsed(path: str, media_type: str, body: bytes, key: bytes | None) -> list[Any] | None:
     """What a body says; nothing where all of it is refused."""
     try:
         if path == "/":
-            return [parse_publication(body)]
-        if len(body) > SETTINGS.max_batch_bytes:
+            publication = parse_publication(body)
+            if key is None:
+                return [publication]
+            text = key.strip(b" ").decode("latin-1")
+            usable = 0 < len(text) <= 64 and text.isascii()
+            if not usable or publication.key not in {b"", text.encode()}:
+                return None
+            return [Publication(publication.channel, publication.payload, text.encode())]
+        if key is not None or len(body) > SETTINGS.max_batch_bytes:
             return None
         parse = parse_lines if media_type == "application/x-ndjson" else parse_batch
         return [*parse(body, SETTINGS.max_batch_messages)]

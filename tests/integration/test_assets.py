@@ -162,13 +162,19 @@ def test_it_is_minified() -> None:
 
 
 def test_built_files_belong_to_their_sources() -> None:
-    modules = sorted(path.read_text(encoding="utf-8") for path in (CLIENT / "src").glob("*.js"))
-    digest = hashlib.sha256("".join(modules).encode()).hexdigest()[:16]
-    first = (CLIENT / "realizehit.js").read_text(encoding="utf-8").partition("\n")[0]
-    banner = f"/*! realizehit {realizehit.__version__}, MIT; joined of src/, {digest} */"
-    assert first == banner, "realizehit.js is older than src/: run `npm run build` in clients/js"
+    sources = CLIENT / "src"
+    for name, folder, paths in (
+        ("realizehit", "src/", sources.glob("*.js")),
+        ("api", "src/api/", [*(sources / "api").glob("*.js"), sources / "pattern_key.js"]),
+    ):
+        modules = sorted(path.read_text(encoding="utf-8") for path in paths)
+        digest = hashlib.sha256("".join(modules).encode()).hexdigest()[:16]
+        first = (CLIENT / f"{name}.js").read_text(encoding="utf-8").partition("\n")[0]
+        banner = f"/*! realizehit {realizehit.__version__}, MIT; joined of {folder}, {digest} */"
+        assert first == banner, f"{name}.js is older than {folder}: run `npm run build` in clients/js"
     for name, made in {
         "realizehit": ("lib/realizehit.min.js", "lib/esm/realizehit.js", "lib/cjs/realizehit.js", "realizehit.d.ts"),
+        "api": ("lib/cjs/api.js", "api.d.ts"),
         "pattern": ("lib/cjs/pattern.js", "pattern.d.ts"),
     }.items():
         digest = hashlib.sha256((CLIENT / f"{name}.js").read_bytes()).hexdigest()[:16]

@@ -130,7 +130,7 @@ def test_the_command(valkey: Valkey) -> None:
         with running("realizehit", "audience", "kind=news", "channel=CNN", env=environment) as process:
             assert process.wait() == 0
         assert process.out == [
-            "a publication would reach 0 nodes by 2 channels:",
+            "a publication would go to 2 channels, and 0 times to a node:",
             "  channel:CNN|kind:news  3bf1d979  0 nodes, 0 subscribers of this server",
             "  channel:*|kind:news    bd3769cd  0 nodes, 0 subscribers of this server  (shape channel:*|kind:=)",
             "1 shape in use that does not apply: user:=|x:*",

@@ -43,8 +43,8 @@ class Threaded:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._publisher, name)
 
-        async def call(*arguments: Any) -> Any:
-            return await asyncio.to_thread(method, *arguments)
+        async def call(*arguments: Any, **options: Any) -> Any:
+            return await asyncio.to_thread(method, *arguments, **options)
 
         return call
 
@@ -191,10 +191,10 @@ QUEUED = response("200 OK", b'{"status":"queued","id":"x","nodes":1}')
 AWAY = b'{"detail":"no broker","code":"unavailable"}'
 
 
-async def test_a_503_is_tried_again_only_if_it_says_so(in_threads: bool) -> None:
+async def test_a_503_is_tried_again(in_threads: bool) -> None:
     retry = response("503 Service Unavailable", AWAY, b"Retry-After: 0")
     async with http_server(lambda n: QUEUED if n == 3 else retry) as (url, requests), api(url, in_threads) as client:
-        assert await client.publish({"a": 1}, 1) == ("x", 1)
+        assert await client.publish({"a": 1}, 1) == PublishResult("x", 1)
         assert len(requests) == 3
     async with http_server(lambda n: retry) as (url, requests), api(url, in_threads) as client:
         with pytest.raises(ServerUnavailable, match="no broker"):
@@ -204,23 +204,41 @@ async def test_a_503_is_tried_again_only_if_it_says_so(in_threads: bool) -> None
     async with http_server(lambda n: unclear) as (url, requests), api(url, in_threads) as client:
         with pytest.raises(ServerUnavailable, match="no broker"):
             await client.publish({"a": 1}, 1)
-        assert len(requests) == 1
+        assert len(requests) == 3
+        assert len(set(keys_of(requests))) == 1
 
 
-async def test_a_server_gone_in_the_middle_is_not_asked_again(in_threads: bool) -> None:
+def keys_of(requests: list[bytes]) -> list[bytes]:
+    """Return the idempotency keys of requests."""
+    return [request.lower().partition(b"idempotency-key: ")[2].partition(b"\r\n")[0] for request in requests]
+
+
+async def test_a_server_gone_in_the_middle_is_asked_again_by_the_same_key(in_threads: bool) -> None:
     async with http_server(lambda n: None) as (url, requests), api(url, in_threads) as client:
         with pytest.raises(Disconnected, match="not known"):
             await client.publish({"a": 1}, 1)
         outcomes = await client.publish_many([({"a": 1}, n) for n in range(2)])
         assert [type(outcome) for outcome in outcomes] == [Disconnected] * 2
-        assert len(requests) == 2
+        assert len(requests) == 6
+        assert len(set(keys_of(requests[:3]))) == 1
+        assert len({request.partition(b"\r\n\r\n")[2] for request in requests[3:]}) == 1
+    async with http_server(lambda n: QUEUED if n == 2 else None) as (url, requests), api(url, in_threads) as client:
+        assert await client.publish({"a": 1}, 1, idempotency_key="order 17") == PublishResult("x", 1)
+        assert keys_of(requests) == [b"order 17"] * 2
+        with pytest.raises(RequestError, match="printable"):
+            await client.publish({"a": 1}, 1, idempotency_key="é")
+    async with http_server(lambda n: None) as (url, requests), api(url, in_threads, retries=0) as client:
+        with pytest.raises(Disconnected, match="not known"):
+            await client.publish({"a": 1}, 1)
+        assert len(requests) == 1
 
 
-async def test_a_server_that_does_not_answer_is_not_asked_again(in_threads: bool) -> None:
+async def test_a_server_that_does_not_answer_is_asked_again(in_threads: bool) -> None:
     async with http_server(lambda n: b"") as (url, requests), api(url, in_threads, timeout=0.2) as client:
         with pytest.raises(ResponseTimeout, match="not known"):
             await client.publish({"a": 1}, 1)
-        assert len(requests) == 1
+        assert len(requests) == 3
+        assert len(set(keys_of(requests))) == 1
 
 
 async def test_the_request_of_a_publication(in_threads: bool) -> None:
@@ -239,7 +257,7 @@ async def test_the_nodes_broker_is_away(valkey: Valkey, in_threads: bool) -> Non
         serve(Settings(port=0, redis=valkey.url, prefix="/publish", publish_timeout=0.5)) as node,
         api(node.api_url, in_threads, retries=0) as client,
     ):
-        assert await client.publish({"a": 1}, 1) == (Pattern(a=1).id, 0)
+        assert await client.publish({"a": 1}, 1) == PublishResult(Pattern(a=1).id, 0)
         valkey.kill()
         with pytest.raises(ServerUnavailable):
             await client.publish({"a": 1}, 1)
@@ -248,7 +266,7 @@ async def test_the_nodes_broker_is_away(valkey: Valkey, in_threads: bool) -> Non
         valkey.start()
 
 
-async def test_the_node_suggests_no_retry_that_could_deliver_twice(valkey: Valkey) -> None:
+async def test_a_repetition_after_an_unclear_outcome_delivers_once(valkey: Valkey) -> None:
     pattern = Pattern(unique("unclear"))
     async with (
         serve(Settings(port=0, redis=valkey.url, publish_timeout=0.3)) as node,
@@ -258,10 +276,12 @@ async def test_the_node_suggests_no_retry_that_could_deliver_twice(valkey: Valke
         subscription = await client.subscribe(pattern)
         await publisher.publish(pattern, 1)
         valkey.pause()
-        with pytest.raises(ServerUnavailable, match="it may have taken the message"):
-            await publisher.publish(pattern, 2)
+        with pytest.raises(ServerUnavailable):
+            await publisher.publish(pattern, 2, idempotency_key="two")
         valkey.resume()  # and it had taken it
         assert await take(subscription, 2) == [1, 2]
+        again = await publisher.publish(pattern, 2, idempotency_key="two")
+        assert again == PublishResult(pattern.id, 1, duplicate=True)
         await publisher.publish(pattern, 3)
         assert await take(subscription, 1) == [3]
 

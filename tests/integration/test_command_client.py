@@ -75,6 +75,36 @@ def test_from_publish_to_subscribe(server: Server) -> None:
         process.stop()
 
 
+@pytest.mark.parametrize("straight", [False, True], ids=["API", "broker"])
+def test_a_message_with_an_idempotency_key_is_published_once(
+    server: Server, shared_valkey: Valkey, tmp_path: Path, straight: bool
+) -> None:
+    filters, where = words("once"), ["--redis", shared_valkey.url] if straight else []
+    pattern = dict(word.split("=", 1) for word in filters)
+    file = tmp_path / "messages.ndjson"
+    lines = [{"pattern": pattern, "payload": n, "key": key} for n, key in ((1, "k"), (2, "l"), (2, "l"))]
+    lines += [{"pattern": pattern, "payload": 3}, {"pattern": pattern, "payload": 4, "key": "x" * 65}]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    process = subscriber(server, filters, "--count", "3")
+    try:
+        process.find(SUBSCRIBED)
+        first = publish(server, *where, *filters, "--idempotency-key", "k", "1")
+        assert first.out[0].endswith(" to 1 node")
+        again = publish(server, *where, *filters, "--idempotency-key", "k", "1")
+        assert again.out[0].endswith(" before by this idempotency key, so not again")
+        told = publish(server, *where, *filters, "--idempotency-key", "k", "--json", "1")
+        assert json.loads(told.out[0])["duplicate"] is True
+        many = publish(server, *where, "--file", str(file), "--json")
+        assert many.wait() == 1
+        results = [json.loads(line) for line in many.out]
+        assert [result.get("duplicate", False) for result in results[:4]] == [True, False, True, False]
+        assert "65 characters" in results[4]["error"]
+        assert process.wait() == 0
+        assert process.out == ["1", "2", "3"]
+    finally:
+        process.stop()
+
+
 def test_publishing_straight_to_the_broker(server: Server, shared_valkey: Valkey) -> None:
     filters = words("straight")
     process = subscriber(server, filters, "--count", "1", "--json")
@@ -466,6 +496,7 @@ def test_options_of_publish_that_contradict_each_other(server: Server) -> None:
     both = {"ENDPOINT_API": server.api, "REALIZEHIT_KEY": "x"}  # for other commands too, so no contradiction
     fails(1, "(unavailable)", *broker, env=both)
     fails(2, "with --file the payloads are in the file; '1' is not a filter", "publish", "a=b", "1", "--file", "x")
+    fails(2, "--idempotency-key is for one message", "publish", "a=b", "--file", "x", "--idempotency-key", "k")
 
 
 def test_a_key_that_no_header_can_carry(server: Server) -> None:

@@ -19,6 +19,7 @@ from realizehit.settings import Settings
 from tests.support.valkey import Valkey
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("examples", "prefix"),
     [(40, "/publish/"), pytest.param(1_000, "/", marks=pytest.mark.slow)],
@@ -37,7 +38,7 @@ async def test_schemathesis_finds_nothing(shared_valkey: Valkey, tmp_path: Path,
             stderr=STDOUT,
         )
         try:
-            async with asyncio.timeout(100):
+            async with asyncio.timeout(280):
                 output, _ = await process.communicate()
         finally:
             if process.returncode is None:

@@ -221,8 +221,9 @@ class Load:
         errors: those outcomes that are some.
     """
 
-    def __init__(self, publisher: FollowingPipeline) -> None:
+    def __init__(self, publisher: FollowingPipeline, *, keyed: bool = False) -> None:
         self._publisher = publisher
+        self._keyed = keyed
         self.published = 0
         self.answered = 0
         self.errors: list[Outcome] = []
@@ -241,7 +242,8 @@ class Load:
 
     def _next(self) -> Publication:
         self.published += 1
-        return Publication(KINDS[self.published * 7 % len(KINDS)], b"%d" % self.published)
+        payload = b"%d" % self.published
+        return Publication(KINDS[self.published * 7 % len(KINDS)], payload, payload if self._keyed else b"")
 
     def _answered(self, outcome: Outcome) -> None:
         self.answered += 1
@@ -275,11 +277,14 @@ async def come_and_go(valkey: Valkey, load: Load, publisher: FollowingPipeline, 
             await eventually(lambda: shape not in publisher.shapes)
 
 
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "with keys"])
 @pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
-async def test_after_registration_delivery_is_exactly_once(valkey: Valkey, rounds: int) -> None:
+async def test_from_its_registration_on_nothing_is_missed_or_comes_twice(
+    valkey: Valkey, rounds: int, keyed: bool
+) -> None:
     async with publisher_to(valkey.url, read_interval=0.02) as publisher:
         await publisher.ping()
-        load = Load(publisher)
+        load = Load(publisher, keyed=keyed)
         running = asyncio.create_task(load.run())
         try:
             async with asyncio.TaskGroup() as group:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -11,7 +12,16 @@ import pytest
 
 from realizehit.broker.publication import Publication, Published
 from realizehit.client import channels, http
-from realizehit.client.http import Attempts, Endpoint, publish_in_batches, read_result, read_results, response_of
+from realizehit.client.http import (
+    RETRY_WITHIN,
+    Attempts,
+    Endpoint,
+    publish_in_batches,
+    read_result,
+    read_results,
+    response_of,
+    retry_after,
+)
 from realizehit.client.messages import PublishResult, RawJSON, encode_payload
 from realizehit.errors import (
     BrokerRefused,
@@ -149,9 +159,9 @@ def test_a_batch_that_is_refused_as_a_whole_does_not_end_the_others() -> None:
 
 
 def test_the_answer_to_one() -> None:
-    assert read_result(answer(200, {"status": "queued", "id": "3bf1d979", "nodes": 2})) == ("3bf1d979", 2)
+    assert read_result(answer(200, {"status": "queued", "id": "3bf1d979", "nodes": 2})) == PublishResult("3bf1d979", 2)
     for of_the_javascript_server in (b"", b"OK", b"[]"):
-        assert read_result(answer(200, of_the_javascript_server)) == ("", None)
+        assert read_result(answer(200, of_the_javascript_server)) == PublishResult("", None)
     with pytest.raises(ServerUnavailable, match="it is so"):
         read_result(problem(503, "unavailable"))
     with pytest.raises(Rejected, match="it is so") as caught:
@@ -191,10 +201,18 @@ def test_which_requests_are_repeated() -> None:
         problem(503, "unavailable", retry_after="2"),
         httpx2.ConnectError("refused", request=request),
         httpx2.ConnectTimeout("slow", request=request),
+        # These may have published something; the idempotency key makes that harmless.
+        problem(503, "unavailable"),
+        problem(503, "unavailable", retry_after="Wed, 21 Oct 2015 07:28:00 GMT"),
+        httpx2.ReadTimeout("", request=request),
+        httpx2.WriteTimeout("", request=request),
+        httpx2.ReadError("", request=request),
+        httpx2.WriteError("", request=request),
+        httpx2.RemoteProtocolError("", request=request),
     ]
     for outcome in again:
         attempts = Attempts(2, timeout=30)
-        least = 2 if isinstance(outcome, httpx2.Response) else 0
+        least = (retry_after(outcome) or 0) if isinstance(outcome, httpx2.Response) else 0
         delays = [attempts.next_delay(outcome) for _ in range(3)]
         assert delays[0] is not None
         assert least <= delays[0] <= least + 0.1
@@ -203,16 +221,45 @@ def test_which_requests_are_repeated() -> None:
     never: list[httpx2.Response | httpx2.HTTPError] = [
         answer(200),
         problem(500, ""),
-        problem(503, "unavailable"),  # it may have published something
-        problem(503, "unavailable", retry_after="Wed, 21 Oct 2015 07:28:00 GMT"),
-        httpx2.ReadTimeout("", request=request),
-        httpx2.WriteTimeout("", request=request),
-        httpx2.ReadError("", request=request),
-        httpx2.WriteError("", request=request),
-        httpx2.RemoteProtocolError("", request=request),
+        problem(400, "bad-request"),
+        problem(409, ""),
+        problem(429, "rate-limited"),
+        problem(502, "broker-refused"),
+        httpx2.UnsupportedProtocol("", request=request),
+        httpx2.ProxyError("", request=request),
     ]
     for outcome in never:
         assert Attempts(2, timeout=30).next_delay(outcome) is None
+
+
+def test_what_may_have_been_published_is_not_sent_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: now))
+    request = httpx2.Request("POST", "http://host/")
+    attempts, unsent = Attempts(2, timeout=300), Attempts(2, timeout=300)
+    now += RETRY_WITHIN
+    assert attempts.next_delay(httpx2.ReadTimeout("", request=request)) is None
+    assert unsent.next_delay(httpx2.ConnectTimeout("", request=request)) is not None
+    assert unsent.next_delay(httpx2.ReadError("", request=request)) is None
+
+
+def test_each_message_of_a_batch_has_a_key() -> None:
+    messages: list[Any] = [(NEWS, 1), (NEWS, 2, "mine"), (NEWS, 3, None), (NEWS, 4, "x" * 65)]
+    work = publish_in_batches(messages)
+    keys = [message["key"] for message in orjson.loads(next(work))["messages"]]
+    made = next(publish_in_batches(messages, make_keys=False))
+    assert [message.get("key") for message in orjson.loads(made)["messages"]] == [None, "mine", None]
+    outcomes, _ = drive(messages, lambda _: queued(3))
+    assert keys[1] == "mine"
+    assert len(set(keys)) == 3
+    assert all(len(key) == 22 for key in (keys[0], keys[2]))  # 128 bits in Base64
+    assert isinstance(outcomes[3], RequestError)
+    assert "65 characters" in str(outcomes[3])
+
+
+def test_the_result_tells_duplicates_and_positions() -> None:
+    body = {"status": "queued", "id": "3bf1d979", "nodes": 2, "duplicate": True, "at": "k3f09a2c.17"}
+    assert read_result(answer(200, body)) == PublishResult("3bf1d979", 2, True, "k3f09a2c.17")
 
 
 @pytest.mark.parametrize("seconds", ["11", "3600", "9" * 400])

@@ -308,6 +308,19 @@ def test_a_refusal_ends_subscriptions_in_force_after_a_waiting_one_left() -> Non
         assert (event["evt"], event["ids"]) == ("unsubscribed", [NEWS_ID])
 
 
+def test_who_joins_a_channel_during_a_gap_receives_nothing_before_the_answer() -> None:
+    with desk() as (d, b):
+        (_, first), (two, second) = one_of_two_before_the_gap(d)
+        d.take()
+        d.sub(two)
+        b.publish((NEWS, b"1"))
+        assert first.texts() == second.texts() == []  # the gap of the first includes it
+        d.bus.confirm(NEWS)
+        assert d.take() == [(str(two), None)]
+        b.publish((NEWS, b"2"))
+        assert first.texts() == second.texts() == [NEWS_ID.encode() + b"?2"]
+
+
 def test_a_refused_channel_later_allowed_for_another_continues() -> None:
     with desk() as (d, b):
         (_, first), (two, second) = one_of_two_before_the_gap(d)

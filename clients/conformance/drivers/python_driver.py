@@ -192,9 +192,9 @@ class Driver:
 
     async def do_publish(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Publish one message."""
-        if "key" in command:
-            raise Unsupported("publish has no parameter for an idempotency key")
-        return outcome_of(await self.apis[command["api"]].publish(command["pattern"], payload_of(command)))
+        api = self.apis[command["api"]]
+        pattern, payload = command["pattern"], payload_of(command)
+        return outcome_of(await api.publish(pattern, payload, idempotency_key=command.get("key")))
 
     async def do_publish_many(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Publish many messages."""

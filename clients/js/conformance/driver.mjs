@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
-import { APIClient, WSClient } from "../realizehit.js";
+import { APIClient, RawJSON } from "../api.js";
+import { WSClient } from "../realizehit.js";
 import { channel, id } from "../pattern.js";
 
 const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
@@ -67,6 +68,10 @@ function optionsOf(given, name) {
   }
   return options;
 }
+
+const payloadOf = ({ text, payload }) => (text === undefined ? payload : new RawJSON(text));
+
+const outcomeOf = ({ error, id, nodes, at, duplicate }) => (error ? { error: errorOf(error) } : { id, nodes, at, duplicate });
 
 const commands = {
   open({ client: name, url, options = {} }) {
@@ -135,14 +140,17 @@ const commands = {
   close: ({ client }) => clients.get(client).close(),
 
   api({ api, url, options = {} }) {
-    refuse({ do: "api", ...options }, "timeout");
-    apis.set(api, new APIClient(url, { key: options.key }));
+    const { key, timeout, backoff_base } = options;
+    apis.set(api, new APIClient(url, { key, timeout: timeout * 1000, backoffBase: backoff_base * 1000 }));
   },
 
-  async publish({ api, pattern, payload, ...rest }) {
-    refuse({ do: "publish", ...rest }, "text", "key");
-    const { id, nodes } = await apis.get(api).publish(pattern, payload);
-    return { id, nodes };
+  async publish({ api, pattern, key, ...given }) {
+    return outcomeOf(await apis.get(api).publish(pattern, payloadOf(given), { key }));
+  },
+
+  async publish_many({ api, messages }) {
+    const given = messages.map(({ pattern, key, ...rest }) => ({ pattern, key, payload: payloadOf(rest) }));
+    return { outcomes: (await apis.get(api).publishMany(given)).map(outcomeOf) };
   },
 
   pattern: ({ pattern }) => ({ text: channel(pattern, { wildcard: true }), id: id(pattern) }),

@@ -1,4 +1,4 @@
-// Builds what is not written by hand: `realizehit.js` of `src/`, types, the file that servers serve, and builds for tools that
+// Builds what is not written by hand: `realizehit.js` and `api.js` of `src/`, types, the file that servers serve, and builds for tools that
 // cannot read the sources. All of it is in the repository, so that a checkout needs no build; `--check` fails if the
 // repository has something else than the sources make.
 import { execFileSync } from "node:child_process";
@@ -20,10 +20,17 @@ const { version } = JSON.parse(read("package.json"));
 /** @param {string[]} texts */
 const hashOf = (...texts) => createHash("sha256").update(texts.join("")).digest("hex").slice(0, 16);
 
-/** Return `realizehit.js`. */
+const RETAINED = new Map([[join(ROOT, "src/error.js"), "./realizehit.js"]]); // one class for `instanceof` in both files
+
+/** Return the files that are joined of modules, by name. */
 function joined() {
-  const { text, sources } = joinModules(join(ROOT, "src/realizehit.js"));
-  return `/*! realizehit ${version}, MIT; joined of src/, ${hashOf(...sources.sort())} */\n${text}`;
+  /** @param {string} folder @param {{text: string, sources: string[]}} parts */
+  const withBanner = (folder, { text, sources }) =>
+    `/*! realizehit ${version}, MIT; joined of ${folder}, ${hashOf(...sources.sort())} */\n${text}`;
+  return new Map([
+    ["realizehit.js", withBanner("src/", joinModules(join(ROOT, "src/realizehit.js")))],
+    ["api.js", withBanner("src/api/", joinModules(join(ROOT, "src/api/index.js"), RETAINED))],
+  ]);
 }
 
 const COMMENT = String.raw`/\*\*(?:(?!\*/)[^])*\*/\n`;
@@ -35,13 +42,13 @@ const withoutInternals = (text) =>
     .replace(new RegExp(`^${INTERNAL_COMMENT}declare class [^]*?\n}\n`, "gm"), "")
     .replace(new RegExp(`^    (?:${COMMENT}    )?_\\w[^]*?;\n(?=    [^\\s}]|})`, "gm"), "");
 
-/** Return what each file holds that is built of `realizehit.js` and `pattern.js`, by its name. */
+/** Return what each file holds that is built of `realizehit.js`, `api.js` and `pattern.js`, by its name. */
 async function build() {
   const built = new Map([["lib/cjs/package.json", '{ "type": "commonjs" }\n']]);
   const types = mkdtempSync(join(tmpdir(), "realizehit-types-"));
   try {
     execFileSync(join(ROOT, "node_modules/.bin/tsc"), ["-p", ROOT, "--outDir", types], { stdio: "inherit" });
-    for (const name of ["realizehit", "pattern"]) {
+    for (const name of ["realizehit", "api", "pattern"]) {
       const source = read(`${name}.js`);
       const banner = `/*! realizehit ${version}, MIT; made of ${name}.js, ${hashOf(source)} */`;
       /** @param {import("esbuild").TransformOptions} options */
@@ -52,7 +59,7 @@ async function build() {
       built.set(`${name}.d.ts`, declared);
       built.set(`lib/cjs/${name}.d.ts`, declared); // for TypeScript, the nearest package.json says what kind of module it is
       built.set(`lib/cjs/${name}.js`, await code({ format: "cjs", target: "es2018" }));
-      if (name === "pattern") continue; // every tool can read its source
+      if (name !== "realizehit") continue; // the other modules have no build for old tools, and servers do not serve them
       built.set(`lib/esm/${name}.js`, await code({ format: "esm", target: "es2018" }));
       built.set(`lib/${name}.min.js`, await code({ format: "esm", ...minifying(source) }));
     }
@@ -73,8 +80,12 @@ const differs = (name, text) => {
 
 const main = joined();
 const check = process.argv.includes("--check");
-if (!check) writeFileSync(join(ROOT, "realizehit.js"), main);
-const old = differs("realizehit.js", main) ? ["realizehit.js"] : [];
+/** @type {string[]} */
+const old = [];
+for (const [name, text] of main) {
+  if (!check) writeFileSync(join(ROOT, name), text);
+  else if (differs(name, text)) old.push(name);
+}
 for (const [name, text] of await build()) {
   if (check) {
     if (differs(name, text)) old.push(name);

@@ -20,7 +20,7 @@ test("the package contains the files of its list, and no others", async () => {
   const text = stdout.slice(stdout.indexOf("["));
   const [{ files }] = JSON.parse(text);
   const names = ["LICENSE", "README.md", "lib/cjs/package.json", "lib/esm/realizehit.js", "package.json"];
-  for (const name of ["pattern", "realizehit"]) {
+  for (const name of ["api", "pattern", "realizehit"]) {
     names.push(`${name}.d.ts`, `${name}.js`, `lib/cjs/${name}.d.ts`, `lib/cjs/${name}.js`);
   }
   assert.deepEqual(files.map(({ path }) => path).sort(), names.sort());
@@ -40,12 +40,21 @@ test("the package can be imported and required", async () => {
   assert.deepEqual(Object.keys(await import("../lib/realizehit.min.js")).sort(), names);
   assert.deepEqual(Object.keys(await import("../lib/esm/realizehit.js")).sort(), names);
   assert.equal(require("realizehit/pattern").channel({ b: 1n, a: true }), "a:true|b:1");
+  const api = ["APIClient", "APIError", "BadPattern", "Forbidden", "NotAuthenticated", "PublishUnclear", "RateLimited", "RawJSON"];
+  api.push("RealizehitError", "TooLarge", "Unavailable");
+  for (const [made, main] of [[require("realizehit/api"), require("realizehit")], [await import("realizehit/api"), await import("realizehit")]]) {
+    assert.deepEqual(Object.keys(made).sort(), api);
+    assert.equal(made.RealizehitError, main.RealizehitError);
+  }
   assert.equal(require("realizehit/package.json").name, "realizehit");
 });
 
 const USE = `
 import { WSClient } from "realizehit";
+import { APIClient, RateLimited } from "realizehit/api";
 import { channel } from "realizehit/pattern";
+export const seconds = (error: RateLimited): number | undefined => error.retryAfter;
+export const nodes = async () => (await new APIClient("/").publish({ kind: "news" }, 1)).nodes.toFixed();
 export const id: string = channel({ kind: "news" });
 export const title = async () => {
   for await (const { title } of new WSClient("/ws").subscribe<{ title: string }>({ kind: "news" })) return title.trim();

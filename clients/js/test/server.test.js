@@ -144,6 +144,32 @@ for (const transport of ["websocket", "sse"]) {
       assert.deepEqual([client.errors, subscriptions.filter(({ gaps }) => gaps)], [[], []]);
     });
 
+    test("wildcards get what they match, with its pattern, once for each subscription", async (t) => {
+      const client = connect(t, server.ws, options);
+      const closed = client.subscribe({ kind: "stock", symbol: "*" });
+      const open = client.subscribe({ kind: "stock", "*": "*" });
+      const exact = client.subscribe({ kind: "stock", symbol: "ACME é|:=" });
+      const received = [closed, open, exact].map((each) => {
+        const messages = [];
+        each.on("payload", (payload, { pattern, text }) => messages.push([payload, pattern, text]));
+        return messages;
+      });
+      await Promise.all([closed, open, exact].map((each) => each.subscribe()));
+      const acme = { kind: "stock", symbol: "ACME é|:=" };
+      const option = { kind: "stock", symbol: "X", strike: "3" };
+      assert.equal((await api.publish(acme, 1)).nodes, 3); // one node, by three channels
+      await api.publish({ kind: "bond", symbol: "X" }, 2);
+      await api.publish(option, 3);
+      await api.publish(acme, 4);
+      await until(() => received.every((messages) => messages.at(-1)?.[0] === 4));
+      const [first, last] = [[1, acme, "1"], [4, acme, "4"]];
+      assert.deepEqual(received, [[first, last], [first, [3, option, "3"], last], [first, last]]);
+      await closed.unsubscribe();
+      await api.publish(acme, 5);
+      await until(() => [1, 2].every((n) => received[n].at(-1)[0] === 5));
+      assert.deepEqual([received[0].length, client.errors], [2, []]);
+    });
+
     test("unsubscribing and subscribing in one turn gives another subscription", async (t) => {
       const client = connect(t, server.ws, options);
       const witness = client.subscribe({ kind: "again", who: "witness" });

@@ -1,5 +1,6 @@
 // The types that a TypeScript program sees. `npm run check` compiles it; it is never run.
 import { APIClient, RealizehitError, Subscription, WSClient } from "realizehit";
+import { APIClient as FullClient, RawJSON, RateLimited, type PublishOutcome } from "realizehit/api";
 import { channel, id, PatternError } from "realizehit/pattern";
 import { WSClient as ByPath } from "../realizehit.js";
 import { WSClient as ByFolder } from "../lib/cjs/realizehit.js";
@@ -62,6 +63,18 @@ async function publish(): Promise<number> {
   return nodes;
 }
 
+async function publishMany(): Promise<string[]> {
+  const api = new FullClient(new URL("https://example.org/"), { key: "k", timeout: 1000, backoffBase: 10, retryUnclear: true });
+  const { at, duplicate } = await api.publish({ kind: "news" }, new RawJSON("[1]"), { key: "order-17" });
+  const outcomes: PublishOutcome[] = await api.publishMany([{ pattern: { kind: "news" }, payload: 1, key: "k" }]);
+  // @ts-expect-error a message needs a pattern
+  await api.publishMany([{ payload: 1 }]);
+  // @ts-expect-error the result has no such property
+  outcomes[0].nothing;
+  return [at ?? "", `${duplicate}`, ...outcomes.map((each) => (each.error ? each.error.code : each.nodes.toFixed()))];
+}
+
+const limited: RealizehitError = new RateLimited("slower", "rate-limited", 429, { retryAfter: 2 });
 const text: string = channel({ kind: "news", n: 1n }, { wildcard: true }) + id({ kind: "news", n: 1n });
 const errors: Error[] = [new RealizehitError("no", "forbidden", 403), new PatternError("no")];
 
@@ -72,4 +85,4 @@ client.subscribe({ kind: null });
 // @ts-expect-error a subscription's payload event carries two values
 subscription.on("payload", (one, two, three) => [one, two, three]);
 
-export { byPath, errors, publish, read, readConcretePatterns, readNews, text };
+export { byPath, errors, limited, publish, publishMany, read, readConcretePatterns, readNews, text };

@@ -168,12 +168,13 @@ subtest 'a slow function' => sub {
         }
     );
     my $client = client_of( $server, queue => 8 );
+    $client->{behind_after} = 0.3;    # in place of 10 s
     my @seen;
     my $news = $client->subscribe(
         { kind => 'news' },
         on_message => sub ( $message, $sub ) {
             push @seen, $message->text;
-            sleep 0.12;
+            sleep 0.06;
             $client->stop if $message->text == 200;
         },
     );

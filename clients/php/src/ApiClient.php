@@ -103,9 +103,10 @@ final class ApiClient
     /**
      * Publish many messages, in order, by one request for up to 10,000 of them.
      *
-     * @param iterable<Publication|array{pattern: mixed, payload: mixed, key?: string|null}> $publications
-     * @return list<PublishResult|RealizehitException> an outcome for each message: a refusal is returned, not thrown. If a request
-     *   fails, its messages have the same error. A message that is malformed is not sent.
+     * @param iterable<Publication|array{pattern: mixed, payload: mixed, key?: string|null}> $publications they may come from a
+     *   generator; a batch is sent when it is full.
+     * @return list<PublishResult|RealizehitException> an outcome for each message: a refusal is returned, not thrown. If a
+     *   request fails, its messages have the same error. A message that is malformed is not sent.
      */
     public function publishMany(iterable $publications): array
     {

@@ -21,14 +21,11 @@ final class Publication
      * @param array<int|string, string|int|float|bool>|object $pattern its filters.
      * @param mixed $payload a value that `json_encode` writes, or a `RawJson`.
      * @param string|null $key an idempotency key of at most 64 characters; null for one that the client makes.
-     * @throws BadPatternException the pattern breaks a rule, or has a wildcard.
+     * @throws BadPatternException the pattern breaks a rule.
      */
     public function __construct(array|object $pattern, public readonly mixed $payload, public readonly ?string $key = null)
     {
         $this->pattern = Pattern::of($pattern);
-        if ($this->pattern->isWildcard) {
-            throw new BadPatternException('only a subscription can have the reserved "*"', 'wildcard-unsupported');
-        }
         if ($key !== null && preg_match('/^[\x21-\x7e]{1,64}$/D', $key) !== 1) {
             throw new \ValueError('an idempotency key has 1 to 64 visible ASCII characters');
         }

@@ -118,10 +118,11 @@ final class Subscription
         if ($this->listeners->has('message')) {
             throw new \LogicException('the messages of this subscription go to its callback');
         }
-        $this->client->keepUp();
+        $this->client->readerCame();
         if ($this->queue->isEmpty() && !$this->hasEnded()) {
             $this->client->waitUntil(fn (): bool => !$this->queue->isEmpty() || $this->hasEnded(), $timeout);
         }
+        $this->client->readerLeft();
         if (!$this->queue->isEmpty()) {
             return $this->queue->dequeue();
         }
@@ -192,7 +193,7 @@ final class Subscription
     /** @internal */
     public function move(SubscriptionState $state): void
     {
-        if ($this->state === $state) {
+        if ($this->state === $state || ($this->hasEnded() && $state !== SubscriptionState::Unsubscribed)) {
             return;
         }
         $this->state = $state;

@@ -48,8 +48,8 @@ use Realizehit\WebSocket\Proxy;
 final class WebSocketClient
 {
     private const EVENTS = ['connected', 'disconnected', 'gap', 'expiring', 'error', 'ended'];
-    /** Seconds after which `next` looks at the socket though messages wait in the queue. */
-    private const KEEP_UP_EVERY = 0.02;
+    /** Seconds of work of a program between its calls of `next`, after which that reads everything that has come. */
+    private const KEEP_UP_AFTER = 0.02;
     private const NEVER = 3600.0;
 
     private readonly Link $link;
@@ -61,7 +61,12 @@ final class WebSocketClient
     private bool $isClosed = false;
     /** Why it ended, or why the first connection failed. */
     private ?RealizehitException $error = null;
-    private float $turnedAt = 0.0;
+    /** When the program last went on with its own work. */
+    private float $gaveAt = 0.0;
+    /** Seconds of work of the program since everything was read. */
+    private float $busy = 0.0;
+    /** Messages that `next` gave it since then. */
+    private int $given = 0;
 
     /**
      * @param string $url `ws://` or `wss://`.
@@ -167,11 +172,12 @@ final class WebSocketClient
     public function connect(): void
     {
         $this->checkUsable();
-        if ($this->link->isRunning()) {
+        if (!$this->link->isRunning()) {
+            $this->error = null;
+            $this->link->start();
+        } elseif (!$this->link->hasNeverOpened()) {
             return;
         }
-        $this->error = null;
-        $this->link->start();
         $this->waitUntil(fn (): bool => $this->link->isOpen() || !$this->link->isRunning(), null);
         if ($this->error !== null) {
             throw $this->error;
@@ -295,12 +301,29 @@ final class WebSocketClient
         $subscription->finish(null);
     }
 
-    /** Read what has come, if that was not done a moment ago. @internal */
-    public function keepUp(): void
+    /**
+     * Note that a program asks for its next message. If it works long for each one, read everything that has come: full queues
+     * drop the oldest, and the socket does not stall. A fast program gets each message, however many come at once.
+     *
+     * @internal
+     */
+    public function readerCame(): void
     {
-        if (!$this->isClosed && Connection::now() - $this->turnedAt >= self::KEEP_UP_EVERY) {
-            $this->turn();
+        $this->busy += Connection::now() - $this->gaveAt;
+        if ($this->busy >= self::KEEP_UP_AFTER && !$this->isClosed) {
+            if ($this->given < $this->queue) {
+                $this->turn();
+            }
+            $this->busy = 0.0;
+            $this->given = 0;
         }
+    }
+
+    /** Note that a program got a message. @internal */
+    public function readerLeft(): void
+    {
+        $this->gaveAt = Connection::now();
+        $this->given++;
     }
 
     /**
@@ -314,7 +337,7 @@ final class WebSocketClient
     {
         $end = $timeout === null ? null : Connection::now() + $timeout;
         while (!$condition()) {
-            $this->turn();
+            $this->turn($condition);
             if ($condition() || $this->isClosed) {
                 break;
             }
@@ -329,10 +352,13 @@ final class WebSocketClient
 
     // ---- work
 
-    private function turn(): void
+    /**
+     * @param (\Closure(): bool)|null $isEnough see `Link::advance`.
+     */
+    private function turn(?\Closure $isEnough = null): void
     {
-        $this->turnedAt = Connection::now();
-        $this->link->advance();
+        $this->link->advance($isEnough);
+        $this->gaveAt = Connection::now();
         $this->topics->turn();
         $this->renewal->turn();
         $this->link->flush();
@@ -401,6 +427,9 @@ final class WebSocketClient
 
     private function whenRefused(RealizehitException $error): void
     {
+        if ($this->isClosed) {
+            return; // a callback closed it meanwhile
+        }
         $this->error = $error;
         if (!$this->link->isOpen() && $this->link->hasNeverOpened()) {
             return; // the first attempt: `connect` throws it

@@ -149,12 +149,12 @@ final class ApiClientTest extends TestCase
     public function testNothingIsSentForWhatIsMalformed(): void
     {
         $client = $this->client();
-        foreach ([[['a' => ''], 1, 'bad-pattern'], [['a' => '*'], 1, 'wildcard-unsupported']] as [$pattern, $payload, $code]) {
+        foreach ([['a' => ''], ['*' => 'b'], ['a' => null], []] as $pattern) {
             try {
-                $client->publish($pattern, $payload);
+                $client->publish($pattern, 1);
                 self::fail('the pattern is malformed');
             } catch (BadPatternException $error) {
-                self::assertSame($code, $error->errorCode);
+                self::assertSame('bad-pattern', $error->errorCode);
             }
         }
         try {

@@ -103,6 +103,41 @@ final class WebSocketClientTest extends TestCase
         $this->client->subscribe(['kind' => 'news']);
     }
 
+    public function testOrderHoldsWhereACallbackWaits(): void
+    {
+        $texts = [];
+        $this->client()->subscribe(['kind' => 'news'], function (Message $message) use (&$texts): void {
+            $texts[] = $message->text;
+            if ($message->text === '1') {
+                $this->server->send('bc86961b?4');
+                $this->client->subscribe(['kind' => 'sport']);
+            }
+        });
+        $frames = array_map(static fn (int $n): string => WebSocketServer::frame(0x81, "bc86961b?$n"), [1, 2, 3]);
+        $this->server->raw(implode('', $frames));
+        $this->until(static function () use (&$texts): bool {
+            return count($texts) === 4;
+        });
+        self::assertSame(['1', '2', '3', '4'], $texts);
+    }
+
+    public function testCallbackOfALostConnectionMayClose(): void
+    {
+        $states = [];
+        $client = $this->client();
+        $client->subscribe(['kind' => 'news'], on: ['subscribing' => function () use (&$states): void {
+            $states[] = $this->server->accepted;
+            if (count($states) === 2) {
+                $this->client->close();
+            }
+        }]);
+        $other = $client->subscribe(['kind' => 'sport']);
+        $this->server->cut();
+        $client->run();
+        self::assertSame(SubscriptionState::Unsubscribed, $other->state());
+        self::assertSame(1, $this->server->accepted);
+    }
+
     public function testCallbackThatThrowsGoesToTheLogAndNoTokenDoes(): void
     {
         $logger = new class extends AbstractLogger {
@@ -147,6 +182,31 @@ final class WebSocketClientTest extends TestCase
         self::assertSame(2, array_sum(array_map(static fn (Gap $gap): int => $gap->dropped, $gaps)));
         self::assertSame(2, $subscription->dropped());
         self::assertSame('3', $subscription->next()->text);
+    }
+
+    public function testFastReaderGetsMoreThanItsQueueHolds(): void
+    {
+        $client = $this->client(queue: 10);
+        $subscription = $client->subscribe(['kind' => 'news']);
+        $frames = array_map(static fn (int $n): string => WebSocketServer::frame(0x81, "bc86961b?$n"), range(1, 2000));
+        $this->server->raw(implode('', $frames) . WebSocketServer::frame(0x88, pack('n', 4000)));
+        for ($n = 1; $n <= 2000; $n++) {
+            self::assertSame((string) $n, $subscription->next(5.0)->text);
+        }
+        self::assertSame(0, $subscription->dropped());
+        $this->until(fn (): bool => $this->server->accepted === 2);
+    }
+
+    public function testSlowReaderLosesTheOldest(): void
+    {
+        $client = $this->client(queue: 10);
+        $subscription = $client->subscribe(['kind' => 'news']);
+        $frames = array_map(static fn (int $n): string => WebSocketServer::frame(0x81, "bc86961b?$n"), range(1, 100));
+        $this->server->raw(implode('', $frames));
+        self::assertSame('1', $subscription->next(5.0)->text);
+        usleep(30_000); // the program works
+        self::assertSame('91', $subscription->next(5.0)->text);
+        self::assertSame(89, $subscription->dropped());
     }
 
     public function testReturnsAndTellsAGap(): void
@@ -283,7 +343,8 @@ final class WebSocketClientTest extends TestCase
     public function testViolationCostsTheConnection(string $bytes, int $code): void
     {
         $lost = null;
-        $client = $this->client(maxMessage: 4096)->on('disconnected', static function (RealizehitException $error) use (&$lost): void {
+        $client = $this->client(maxMessage: 4096);
+        $client->on('disconnected', static function (RealizehitException $error) use (&$lost): void {
             $lost = $error;
         });
         $subscription = $client->subscribe(['kind' => 'news']);

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# The driver of the Ruby client for the conformance kit: the protocol of clients/conformance/README.md, and nothing more.
+# The driver of the Ruby client for the conformance kit. clients/conformance/README.md describes its protocol.
 
 require_relative "../lib/realizehit"
 
@@ -44,9 +44,9 @@ class Driver
 
   def error(problem)
     name = problem.class.name.split("::").last
-    return { name: name, code: "", text: problem.message } unless problem.is_a?(Realizehit::Error)
+    return { name:, code: "", text: problem.message } unless problem.is_a?(Realizehit::Error)
 
-    { name: name, code: problem.code, status: problem.status, text: problem.message }.compact
+    { name:, code: problem.code, status: problem.status, text: problem.message }.compact
   end
 
   def options(command, names)
@@ -61,7 +61,7 @@ class Driver
       **options(command, CLIENT_OPTIONS), **(tokens ? { token: token_function(name, tokens) } : {}),
       on_connected: -> { write("connected", client: name) },
       on_disconnected: ->(lost) { write("disconnected", client: name, code: lost.status) },
-      on_expiring: ->(seconds) { write("expiring", client: name, seconds: seconds) },
+      on_expiring: ->(seconds) { write("expiring", client: name, seconds:) },
       on_error: ->(problem) { write("error", client: name, error: error(problem)) },
       on_ended: ->(problem) { write("ended", client: name, error: error(problem)) }
     )
@@ -82,8 +82,10 @@ class Driver
     subscription = @clients.fetch(command["client"]).subscribe(
       command["pattern"],
       since: command["since"], last: command["last"], offsets: command["offsets"] == true,
-      on_state: ->(state) { write("state", sub: name, state: state) },
-      on_gap: ->(gap) { write("gap", sub: name, **(gap.dropped.positive? ? { dropped: gap.dropped } : { seconds: gap.seconds })) },
+      on_state: ->(state) { write("state", sub: name, state:) },
+      on_gap: lambda { |gap|
+                write("gap", sub: name, **(gap.dropped.positive? ? { dropped: gap.dropped } : { seconds: gap.seconds }))
+              },
       on_recovered: -> { write("recovered", sub: name) },
       on_error: ->(problem) { write("error", sub: name, error: error(problem)) },
       &callback(command)
@@ -119,9 +121,9 @@ class Driver
       tell(command, message)
       count += 1
     end
-    { count: count, ended: false }
+    { count:, ended: false }
   rescue StopIteration
-    { count: count, ended: true }
+    { count:, ended: true }
   end
 
   def unsubscribe(command)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from realizehit.broker.chunks import Chunk
+from realizehit.broker.idempotency import combined
 
 
 class Reply:
@@ -68,3 +69,19 @@ class Book:
         total = self.totals[place]
         if type(total) is int:
             self.totals[place] = total + reply if type(reply) is int else reply
+
+
+class KeyedBook(Book):
+    """What is known of a chunk whose messages have idempotency keys: each reply is about all that was published."""
+
+    __slots__ = ()
+
+    def __init__(self, chunk: Chunk) -> None:
+        super().__init__(chunk)
+        known = len(chunk.replies)
+        self.totals[known:] = [None] * (chunk.count - known)
+
+    def take(self, place: int, reply: Any) -> None:
+        """Take a reply."""
+        self.left[place] -= 1
+        self.totals[place] = combined(self.totals[place], reply)

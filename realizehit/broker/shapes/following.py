@@ -10,6 +10,9 @@ registration. Messages whose reply came before it were carried out before it, an
 whose reply is still to come were carried out after it: they are projected at once, before anything else is written.
 What is written later is projected from the start. A publisher gets its answer when all of that is answered.
 
+A message with an idempotency key and its projections are one command (`realizehit.broker.idempotency`). Projected at
+once means for such a message: the command is sent again with the new projections, and publishes only these.
+
 While a bridge runs, nothing is projected here. Its beginning and its end are news as a shape is: what has no reply when
 the news of its end comes was carried out after the end, and is projected once the bridge has published its last
 projections, so that the order is kept. Until then nothing is sent.
@@ -26,11 +29,12 @@ from typing import Any, Final
 import hiredis
 
 from realizehit.broker.chunks import Chunk
+from realizehit.broker.keyed_chunks import KeyedChunk
 from realizehit.broker.projections import projections_of, with_projections
-from realizehit.broker.publication import Outcome, Publication
+from realizehit.broker.publication import Outcome
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
-from realizehit.broker.shapes.expected import Book, Part, Reply
+from realizehit.broker.shapes.expected import Book, KeyedBook, Part, Reply
 from realizehit.broker.shapes.registry import (
     BRIDGE,
     BRIDGE_BEGINS,
@@ -79,6 +83,8 @@ class FollowingPipeline(Pipeline):
         registered: the shapes that are in use.
         shapes: those that messages are projected by at the moment: all of them, or none while a bridge does that.
     """
+
+    projects = True
 
     def __init__(self, *args: Any, read_interval: float = READ_INTERVAL, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -235,7 +241,7 @@ class FollowingPipeline(Pipeline):
 
     def _catch_up(self, connection: CommandConnection, new: Sequence[bytes]) -> None:
         """Project by new shapes what was carried out after their registration: whatever has no reply yet."""
-        commands: list[Publication] = []
+        commands: list[bytes] = []
         owing: list[Part] = []
         for index, part in enumerate(self._expected):
             if isinstance(part, Chunk):
@@ -251,12 +257,10 @@ class FollowingPipeline(Pipeline):
                 continue
             places: list[int] = []
             for place in unanswered:
-                publication = chunk.publications[place]
-                projections = projections_of(publication, shapes)
-                if projections:
-                    self.projected.add(projections, later=bool(projections_of(publication, known)))
-                    commands += projections
-                    places += [place] * len(projections)
+                owed, count = self._owed_by(chunk, place, shapes, known)
+                if count:
+                    commands.append(owed)
+                    places += [place] * count
             if places:
                 if part is chunk:
                     self._expected[index] = self._keep_book(chunk, range(chunk.count))
@@ -264,15 +268,31 @@ class FollowingPipeline(Pipeline):
                 self._add(chunk, places)
                 owing.append(Part(chunk, places, originals=False))
         if commands and self._pause is not None:
-            self._owed.append((owing, pack_publish(commands)))
+            self._owed.append((owing, b"".join(commands)))
         elif commands:
             self._expected.extend(owing)
-            connection.write(pack_publish(commands))
+            connection.write(b"".join(commands))
+
+    def _owed_by(
+        self, chunk: Chunk, place: int, shapes: tuple[bytes, ...], known: tuple[bytes, ...]
+    ) -> tuple[bytes, int]:
+        """Return the commands for a message's projections by new shapes, and how many commands these are."""
+        publication = chunk.publications[place]
+        projections = projections_of(publication, shapes)
+        if not projections:
+            return b"", 0
+        self.projected.add(projections, later=bool(projections_of(publication, known)))
+        if isinstance(chunk, KeyedChunk):
+            return chunk.commands.pack_again(publication, chunk.shapes), 1
+        return pack_publish(projections), len(projections)
 
     # ---- the queue
 
     def _pack(self, chunk: Chunk) -> bytes:
         chunk.shapes = self.shapes
+        if isinstance(chunk, KeyedChunk):
+            self._expected.append(self._keep_book(chunk, range(chunk.count)))
+            return chunk.commands.pack(chunk.publications, self.shapes, self.projected)
         if self.shapes and chunk.publications:
             commands, places = with_projections(chunk.publications, self.shapes, self.projected)
             if len(places) > chunk.count:
@@ -284,7 +304,7 @@ class FollowingPipeline(Pipeline):
 
     def _keep_book(self, chunk: Chunk, places: Sequence[int]) -> Part:
         """Count the replies of each message from here on; return what stands for the chunk among what is expected."""
-        self._books[chunk] = Book(chunk)
+        self._books[chunk] = KeyedBook(chunk) if isinstance(chunk, KeyedChunk) else Book(chunk)
         part = Part(chunk, places, originals=True)
         part.taken = len(chunk.replies)
         chunk.replies = []

@@ -26,7 +26,9 @@ from realizehit.broker.resp import TRANSIENT, CommandConnection, code_of, pack
 from realizehit.broker.shapes.registry import (
     ADDED,
     ADDED_NOT_BRIDGED,
+    BRIDGE_KEY,
     BRIDGE_LEASE,
+    BRIDGED,
     CONTROL,
     FULL,
     KEY,
@@ -48,8 +50,8 @@ BRIDGE_POLL_MOST: Final = 1.0  # seconds
 
 _RIGHTS: Final = (
     "to serve wildcard subscriptions a node needs the rights to HELLO, to SUBSCRIBE to "
-    f"{CONTROL.decode()}, to PUBLISH there, and to EVAL, TIME, ZREMRANGEBYSCORE, ZSCORE, ZCARD and ZADD with the key "
-    f"{KEY}: grant them, or serve without wildcards (--no-wildcards)"
+    f"{CONTROL.decode()}, and to EVAL with the keys {KEY}, {BRIDGE_KEY} and {BRIDGED}; docs/access.md lists all. Grant "
+    "them, or serve without wildcards (--no-wildcards)"
 )
 
 

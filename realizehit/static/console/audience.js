@@ -53,7 +53,7 @@ export class Audience {
     }
     this.table.hidden = false;
     const applied = channels.length - 1;
-    this.#note("good", `would reach ${nodes} ${nodes === 1 ? "node" : "nodes"} · ${applied} of ${shapes.length} shapes apply`);
+    this.#note("good", `would go ${nodes} ${nodes === 1 ? "time" : "times"} to a node · ${applied} of ${shapes.length} shapes apply`);
   }
 
   #note(kind, text) {

@@ -27,6 +27,9 @@ final class Link
     private ?float $retryAt = null;
     private ?float $pingedAt = null;
     private bool $isFirst = true;
+    /** @var list<string> messages that came and were not handled yet */
+    private array $inbox = [];
+    private int $next = 0;
 
     /**
      * @param \Closure(): Connection $connect begins a connection; it may throw a RealizehitException.
@@ -84,6 +87,9 @@ final class Link
         if ($this->connection === null) {
             return $this->retryAt;
         }
+        if ($this->connection->hasMore || $this->inbox !== []) {
+            return 0.0;
+        }
         return $this->isOpen
             ? ($this->pingedAt ?? $this->connection->heardAt) + $this->heartbeat / 2
             : $this->connection->deadline();
@@ -104,9 +110,17 @@ final class Link
         $this->connection?->flush();
     }
 
-    /** Do what can be done without waiting. */
-    public function advance(): void
+    /**
+     * Do what can be done without waiting.
+     *
+     * @param (\Closure(): bool)|null $isEnough whether a reader has what it waits for: then the messages that are left stay for
+     *   the next call, and nothing more is read before.
+     */
+    public function advance(?\Closure $isEnough = null): void
     {
+        if ($this->connection !== null && !$this->handle($this->connection, [], $isEnough)) {
+            return;
+        }
         if ($this->connection === null) {
             if ($this->retryAt === null || Connection::now() < $this->retryAt) {
                 return;
@@ -128,11 +142,8 @@ final class Link
             $this->pingedAt = null;
             ($this->handler->opened)();
         }
-        foreach ($texts as $text) {
-            if ($this->connection !== $connection) {
-                return; // a callback closed the client
-            }
-            ($this->handler->received)($text);
+        if (!$this->handle($connection, $texts, $isEnough)) {
+            return;
         }
         if ($this->connection === $connection && !$connection->isClosed() && $this->isOpen) {
             $this->checkAlive($connection);
@@ -150,8 +161,33 @@ final class Link
         $this->connection = null;
         $this->isOpen = false;
         $this->retryAt = null;
+        $this->inbox = [];
         $connection?->close();
         return $connection;
+    }
+
+    /**
+     * Hand messages on, in order; return whether none is left. A callback may call `advance` again, which then goes on with them.
+     *
+     * @param list<string> $texts
+     * @param (\Closure(): bool)|null $isEnough
+     */
+    private function handle(Connection $connection, array $texts, ?\Closure $isEnough): bool
+    {
+        if ($texts !== []) {
+            $left = $this->next === 0 ? $this->inbox : array_slice($this->inbox, $this->next);
+            $this->inbox = $left === [] ? $texts : array_merge($left, $texts);
+            $this->next = 0;
+        }
+        while (isset($this->inbox[$this->next]) && $this->connection === $connection) {
+            if ($isEnough !== null && $isEnough()) {
+                return false;
+            }
+            ($this->handler->received)($this->inbox[$this->next++]);
+        }
+        $this->inbox = [];
+        $this->next = 0;
+        return true;
     }
 
     private function checkAlive(Connection $connection): void

@@ -26,7 +26,7 @@ final class Connection
 
     private const CHUNK = 65536;
     /** Reads of one turn, so that a fast server does not hold up everything else. */
-    private const MAX_READS = 64;
+    private const MAX_READS = 16;
     private const CLOSE_TIMEOUT = 1.0;
 
     /** The close code of the server; null if it sent none. */
@@ -36,6 +36,8 @@ final class Connection
     public ?RealizehitException $error = null;
     /** When something last came. */
     public float $heardAt;
+    /** Whether a turn ended before everything was read. */
+    public bool $hasMore = false;
     /** Whether the handshake succeeded. */
     public bool $wasOpened = false;
 
@@ -208,6 +210,7 @@ final class Connection
             return;
         }
         stream_set_blocking($stream, false);
+        stream_set_chunk_size($stream, self::CHUNK);
         $this->stream = $stream;
     }
 
@@ -327,7 +330,12 @@ final class Connection
     private function readFrames(): array
     {
         $messages = [];
-        for ($reads = 0; $reads < self::MAX_READS && $this->stream !== null; $reads++) {
+        $this->hasMore = false;
+        for ($reads = 0; $this->stream !== null; $reads++) {
+            if ($reads === self::MAX_READS) {
+                $this->hasMore = true;
+                break;
+            }
             $bytes = @fread($this->stream, self::CHUNK);
             if ($bytes === false || $bytes === '') {
                 if (self::hasEnded($this->stream)) {

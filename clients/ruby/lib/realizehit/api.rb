@@ -7,6 +7,7 @@ require "uri"
 require_relative "backoff"
 require_relative "errors"
 require_relative "http_pool"
+require_relative "json_text"
 require_relative "pattern"
 
 module Realizehit
@@ -41,14 +42,13 @@ module Realizehit
     # How many bytes of messages one request of {#publish_many} has at most.
     BATCH_BYTES = (4 << 20) - 64
     MAX_ANSWER = 64 << 20
-    MAX_NESTING = 1000
     MAX_BACKOFF = 5
     NONE = Object.new.freeze
     LOST = [
-      SystemCallError, IOError, SocketError, Timeout::Error, OpenSSL::SSL::SSLError, Net::ProtocolError,
-      Net::HTTPBadResponse, Net::HTTPHeaderSyntaxError, Zlib::Error
+      SystemCallError, IOError, SocketError, Net::ReadTimeout, Net::WriteTimeout, OpenSSL::SSL::SSLError,
+      Net::ProtocolError, Net::HTTPBadResponse, Net::HTTPHeaderSyntaxError, Zlib::Error
     ].freeze
-    private_constant :MAX_ANSWER, :MAX_NESTING, :MAX_BACKOFF, :NONE, :LOST
+    private_constant :MAX_ANSWER, :MAX_BACKOFF, :NONE, :LOST
 
     # Makes a client and, with a block, yields it and closes it.
     def self.open(...)
@@ -79,7 +79,7 @@ module Realizehit
       @timeout = timeout
       @backoff_base = backoff_base
       @retry_unclear = retry_unclear
-      @pool = HTTPPool.new(@uri, timeout: timeout, ca_file: ca_file)
+      @pool = HTTPPool.new(@uri, timeout:, ca_file:)
     end
 
     # @api private
@@ -155,41 +155,54 @@ module Realizehit
     private
 
     def message_fields(message)
-      raise Rejected.new("a message is a Hash, not a #{message.class}", code: "bad-request") unless message.is_a?(Hash)
+      raise refused("a message is a Hash, not a #{message.class}") unless message.is_a?(Hash)
 
       [message[:pattern], message.fetch(:payload, NONE), message[:json]]
     end
 
     # Returns the members of a publication's JSON object.
     def encode(pattern, payload, json)
-      raise Rejected.new("give one of payload and json", code: "bad-request") if payload.equal?(NONE) == json.nil?
-      raise BadPattern, "a pattern is a Hash of filters, not a #{pattern.class}" unless [Hash, Pattern].include?(pattern.class)
+      raise refused("give one of payload and json") if payload.equal?(NONE) == json.nil?
 
-      "\"pattern\":#{generate(pattern, 'pattern', 'bad-pattern')},\"payload\":#{json ? checked_json(json) : generate(payload, 'payload')}"
+      "\"pattern\":#{pattern_json(pattern)},\"payload\":#{json ? checked_json(json) : payload_json(payload)}"
     end
 
-    def generate(value, what, code = "bad-request")
-      JSON.generate(value)
-    rescue JSON::GeneratorError, JSON::NestingError, EncodingError => e
-      raise Rejected.new("the #{what} cannot be written as JSON: #{e.message}", code: code) unless code == "bad-pattern"
+    # The server judges the filters, so that a newer one may accept more.
+    def pattern_json(pattern)
+      unless [Hash, Pattern].any? { |type| pattern.is_a?(type) }
+        raise BadPattern, "a pattern is a Hash of filters, not a #{pattern.class}"
+      end
 
+      JSONText.generate(pattern)
+    rescue JSON::GeneratorError, JSON::NestingError, EncodingError => e
       raise BadPattern, "the pattern cannot be written as JSON: #{e.message}"
     end
 
-    def checked_json(text)
-      JSON.parse(text, max_nesting: MAX_NESTING)
-      raise Rejected.new("the payload is not UTF-8", code: "bad-json") unless text.encode(Encoding::UTF_8).valid_encoding?
+    def payload_json(payload)
+      JSONText.generate(payload)
+    rescue JSON::GeneratorError, JSON::NestingError, EncodingError => e
+      raise refused("the payload cannot be written as JSON: #{e.message}")
+    end
 
-      text.encode(Encoding::UTF_8)
+    def refused(text, code = "bad-request")
+      Rejected.new(text, code:)
+    end
+
+    def checked_json(text)
+      utf8 = text.encode(Encoding::UTF_8)
+      raise refused("the payload is not UTF-8", "bad-json") unless utf8.valid_encoding?
+
+      JSONText.parse(utf8)
+      utf8
     rescue JSON::ParserError, EncodingError
-      raise Rejected.new("the payload is not JSON", code: "bad-json")
+      raise refused("the payload is not JSON", "bad-json")
     end
 
     def checked_key(key)
       return SecureRandom.hex(16) if key.nil?
       return key if key.is_a?(String) && key.match?(/\A[!-~]{1,64}\z/)
 
-      raise Rejected.new("an idempotency key has 1 to 64 visible ASCII characters", code: "bad-request")
+      raise refused("an idempotency key has 1 to 64 visible ASCII characters")
     end
 
     def send_batch(items, outcomes)
@@ -215,7 +228,8 @@ module Realizehit
     end
 
     def result_of(answer)
-      Result.new(id: answer["id"], nodes: answer["nodes"], at: answer["at"], duplicate: answer["duplicate"] == true).freeze
+      Result.new(id: answer["id"], nodes: answer["nodes"], at: answer["at"],
+                 duplicate: answer["duplicate"] == true).freeze
     end
 
     # Sends a request until it is answered for good.
@@ -241,7 +255,7 @@ module Realizehit
       raise error unless status == 503 && method == "POST" && error.retry_after.nil?
 
       # The server says Retry-After where it published nothing.
-      raise PublishUnclear.new(error.message, code: error.code, status: status)
+      raise PublishUnclear.new(error.message, code: error.code, status:)
     end
 
     def exchange(method, path, body, key)
@@ -317,7 +331,10 @@ module Realizehit
         outcome = Outcome.new
         @all << outcome
         item = yield
-        raise TooLarge.new("the message has #{item.bytesize} bytes, at most #{@most_bytes} are allowed", code: "too-large") if item.bytesize > @most_bytes
+        if item.bytesize > @most_bytes
+          raise TooLarge.new("the message has #{item.bytesize} bytes, at most #{@most_bytes} are allowed",
+                             code: "too-large")
+        end
 
         flush if @items.size == @most_items || @bytes + item.bytesize + 1 > @most_bytes
         put(item, outcome)

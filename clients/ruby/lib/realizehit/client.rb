@@ -10,6 +10,7 @@ require_relative "connection"
 require_relative "dialing"
 require_relative "errors"
 require_relative "events"
+require_relative "incoming"
 require_relative "options"
 require_relative "pattern"
 require_relative "renewal"
@@ -19,16 +20,15 @@ require_relative "topic"
 module Realizehit
   # Subscribes over a WebSocket and stays subscribed. Several threads may use one.
   #
-  # The client connects again by itself after a lost connection. It ends when the server refuses it, by a close code from
-  # 4500 to 4999 or by answering the handshake with 401 or 403.
+  # The client connects again by itself after a lost connection. It ends when the server refuses it: by a close code
+  # from 4500 to 4999, or by the answer 401 or 403 to the handshake.
   class Client
     STABLE_AFTER = 10 # seconds; a connection that is lost sooner does not reset the back-off
-    MAX_SECONDS = 86_400
-    FINAL_CODES = (4500..4999).freeze
+    FINAL_CODES = (4500..4999)
     NOT_AUTHENTICATED = 4501
     FINAL_STATUSES = [401, 403].freeze
     TEMPORARY = %w[unavailable rate-limited].freeze
-    private_constant :STABLE_AFTER, :MAX_SECONDS, :FINAL_CODES, :NOT_AUTHENTICATED, :FINAL_STATUSES, :TEMPORARY
+    private_constant :STABLE_AFTER, :FINAL_CODES, :NOT_AUTHENTICATED, :FINAL_STATUSES, :TEMPORARY
 
     # Connects and, with a block, yields the client and closes it.
     def self.open(...)
@@ -78,9 +78,10 @@ module Realizehit
       @topics = {}
       @by_id = {}
       @number = 0
-      @retry = new_backoff
-      @renewal = Renewal.new(self, @options)
-      @connection = Connection.dial(@uri, @options)
+      @closing = false
+      @incoming = Incoming.new(@pending, @by_id, end_topic: method(:end_topic), expiring: method(:expiring))
+      @renewal = Renewal.new(@options, method(:authenticate), method(:wait_on), method(:told))
+      @connection = Connection.new(@uri, @options).open
       @events = Events.new(@logger)
       @thread = Thread.new(@connection) { |connection| run(connection) }
       @thread.name = "realizehit client"
@@ -109,17 +110,17 @@ module Realizehit
       !@thread.join(timeout).nil?
     end
 
-    # Ends all subscriptions and the connection. When it returns, no function of the program runs any more, except one
-    # that called it.
+    # Ends all subscriptions and the connection. When it returns, no function of the program runs any more, unless
+    # one of them called it.
     def close
-      subscriptions = @lock.synchronize do
+      workers = @lock.synchronize do
         @closing = true
         @changed.broadcast
-        @connection&.close
-        @topics.each_value.flat_map(&:members)
+        [@connection, @dialing].compact.each(&:close)
+        [*@topics.each_value.flat_map(&:members), @renewal, @events]
       end
       @thread.join unless @thread == Thread.current
-      [*subscriptions, @renewal, @events].each(&:join)
+      workers.each(&:join) unless workers.any?(&:current?) # a function of the program does not wait for another one
       nil
     end
 
@@ -144,29 +145,29 @@ module Realizehit
     def subscribe(pattern, since: nil, last: nil, offsets: false, queue: nil, on_state: nil, on_gap: nil,
                   on_recovered: nil, on_error: nil, &block)
       pattern = Pattern.of(pattern)
-      handlers = { on_state: on_state, on_gap: on_gap, on_recovered: on_recovered, on_error: on_error }
-      subscription = @lock.synchronize do
-        topic = topic_for(pattern, since: since, last: last, offsets: offsets)
-        join_topic(topic, Subscription.new(self, topic, @events, queue || @options.queue, handlers))
+      handlers = { on_state:, on_gap:, on_recovered:, on_error: }
+      feed = @lock.synchronize do
+        topic = topic_for(pattern, since:, last:, offsets:)
+        join_topic(topic, Feed.new(topic, @events, queue || @options.queue, handlers, method(:told)))
       end
-      subscription.call_back(block) if block
-      confirm(subscription)
+      feed.call_back(block) if block
+      confirm(feed)
+      Subscription.new(feed, method(:unsubscribe))
     end
 
     def inspect
       "#<#{self.class} #{@uri}>"
     end
 
+    private
+
     # Sends a fresh token on a connection, and waits for the answer.
-    #
-    # @api private
-    # @raise [Error] if the server refuses it or does not answer
     def authenticate(connection, token)
       answer = nil
       @lock.synchronize do
         return unless @connection.equal?(connection)
 
-        act({ act: "auth", token: token }) do |reply|
+        act({ act: "auth", token: }) do |reply|
           answer = reply || {}
           @changed.broadcast
         end
@@ -175,45 +176,38 @@ module Realizehit
       raise refusal(answer) if answer["err"]
     end
 
-    # Waits, but not longer than a connection is there.
-    #
-    # @api private
-    # @return [Boolean] whether it is still there
+    # Waits, but not longer than a connection is there. Returns whether it is still there.
     def wait_on(connection, seconds)
       @lock.synchronize { !wait_for(seconds) { !@connection.equal?(connection) || @closing } }
     end
 
     # Gives an error to a function of the program, or to the log if there is none.
-    #
-    # @api private
     def told(function, error)
       return @events.add(function, error) if function
 
       @logger.warn("realizehit: #{error.message}")
     end
 
-    # @api private
-    def unsubscribe(subscription)
+    # Ends a feed, and waits for the confirmation.
+    def unsubscribe(feed)
       @lock.synchronize do
-        return if %i[unsubscribing unsubscribed].include?(subscription.state)
+        return if %i[unsubscribing unsubscribed].include?(feed.state)
 
-        subscription.move(:unsubscribing)
-        subscription.stop(nil)
+        feed.move(:unsubscribing)
+        feed.stop(nil)
         confirmed = false
-        sent = leave(subscription) do
+        sent = leave(feed) do
           confirmed = true
           @changed.broadcast
         end
         begin
           in_time = !sent || wait_for(@options.response_timeout) { confirmed }
         ensure
-          subscription.finish(nil)
+          feed.finish(nil)
         end
         raise ResponseTimeout, "no answer to unsub in time" unless in_time
       end
     end
-
-    private
 
     # Waits with the lock held until the block returns true.
     def wait_for(seconds)
@@ -239,22 +233,23 @@ module Realizehit
       return @topics[pattern.text] = new_topic(pattern, since, last, offsets) if topic.nil?
       return topic unless since || last
 
-      raise Rejected.new("this client has a subscription to #{pattern}; since and last need the first one", code: "bad-request")
+      raise Rejected.new("this client has a subscription to #{pattern}; since and last need the first one",
+                         code: "bad-request")
     end
 
     def new_topic(pattern, since, last, offsets)
-      Topic.new(pattern, @lock.new_cond, since: since, last: last, offsets: offsets)
+      Topic.new(pattern, @lock.new_cond, new_backoff, since:, last:, offsets:)
     end
 
-    def join_topic(topic, subscription)
-      topic.members << subscription
+    def join_topic(topic, feed)
+      topic.members << feed
       ask(topic) if topic.members.size == 1 && topic.request.nil?
-      subscription.move(:subscribed) if topic.id
-      subscription
+      feed.move(:subscribed) if topic.id
+      feed
     end
 
-    def confirm(subscription)
-      topic = subscription.topic
+    def confirm(feed)
+      topic = feed.topic
       confirmed = false
       @lock.synchronize do
         deadline = Clock.now + @options.response_timeout
@@ -268,29 +263,28 @@ module Realizehit
 
         confirmed = true
       end
-      subscription
     ensure
-      abandon(subscription) unless confirmed
+      abandon(feed) unless confirmed
     end
 
-    def abandon(subscription)
+    def abandon(feed)
       @lock.synchronize do
-        leave(subscription)
-        subscription.finish(nil)
+        leave(feed)
+        feed.finish(nil)
       end
     end
 
     # Takes a subscription away. Returns whether the block will be called with the server's answer.
-    def leave(subscription, &confirmed)
-      topic = subscription.topic
-      topic.members.delete(subscription)
+    def leave(feed, &)
+      topic = feed.topic
+      topic.members.delete(feed)
       return false if !topic.members.empty? || !@topics[topic.text].equal?(topic)
 
       forget(topic)
       @pending.delete(topic.request)
       return false if @connection.nil?
 
-      act({ act: "unsub", pat: topic.pattern }, &confirmed)
+      act({ act: "unsub", pat: topic.pattern }, &)
       true
     end
 
@@ -303,7 +297,7 @@ module Realizehit
     def act(action, &answered)
       id = (@number += 1).to_s
       @pending[id] = answered if answered
-      @connection.send_text(JSON.generate({ id: id, **action }))
+      @connection.send_text(JSON.generate({ id:, **action }))
       id
     end
 
@@ -322,7 +316,6 @@ module Realizehit
       other = @by_id[id]
       return collided(topic, other, id) if other && !other.equal?(topic)
 
-      @retry.reset
       @by_id[id] = topic
       topic.in_force(id, reply)
     end
@@ -331,7 +324,7 @@ module Realizehit
       return end_topic(topic, refusal(reply)) unless topic.known? && TEMPORARY.include?(reply["code"])
 
       connection = @connection
-      connection.after(@retry.next) { ask(topic) if @connection.equal?(connection) }
+      connection.after(topic.delays.next) { ask(topic) if @connection.equal?(connection) }
     end
 
     def collided(topic, other, id)
@@ -355,7 +348,7 @@ module Realizehit
       while connection
         began = Clock.now
         attach(connection)
-        lost = connection.run(@lock) { |text| take(text) }
+        lost = connection.run(@lock) { |text| @incoming.take(text) }
         delays.reset if Clock.now - began >= STABLE_AFTER
         return finish(nil) if detach(connection, lost)
         return finish(lost) if final?(lost)
@@ -377,13 +370,22 @@ module Realizehit
       closing = @lock.synchronize { wait_for(delay) { @closing } }
       return finish(nil) if closing
 
-      Connection.dial(@uri, @options)
+      dial
     rescue Error => e
       return finish(e) if FINAL_STATUSES.include?(e.status)
 
       told(@options.on_error, e) unless closed?
       delay = [delays.next, [e.retry_after || 0, @options.backoff_cap].min].max
       retry
+    end
+
+    def dial
+      connection = Connection.new(@uri, @options)
+      @lock.synchronize do
+        @dialing = connection
+        connection.close if @closing
+      end
+      connection.open
     end
 
     def attach(connection)
@@ -402,9 +404,9 @@ module Realizehit
       @lock.synchronize do
         @connection = nil
         @by_id.clear
-        pending = @pending
-        @pending = {}
-        pending.each_value { |answered| answered.call(nil) }
+        pending = @pending.values
+        @pending.clear
+        pending.each { |answered| answered.call(nil) }
         @topics.each_value { |topic| topic.interrupted(connection.heard) } unless @closing
         @events.add(@options.on_disconnected, lost)
         @changed.broadcast
@@ -417,74 +419,12 @@ module Realizehit
         @connection = nil
         @error = error
         @closing = true
-        @topics.values.each { |topic| end_topic(topic, error) }
+        end_topic(@topics.each_value.first, error) until @topics.empty?
         told(@options.on_ended, error) if error
         @changed.broadcast
       end
       @events.close
       nil
-    end
-
-    # Takes one message of the server. The lock is held.
-    def take(text)
-      return take_object(text) if text.start_with?("{")
-
-      head, mark, payload = text.partition("?")
-      return if mark.empty?
-
-      topic = @by_id[head]
-      return topic.deliver(payload, nil, nil) if topic && !topic.pattern.wildcard?
-
-      take_labelled(head, payload)
-    end
-
-    def take_labelled(head, payload)
-      topic = @by_id[head.partition("@").first]
-      return if topic.nil?
-
-      _, channel, offset = Head.parse(head)
-      raise ArgumentError, "the field c is missing" if channel.nil? && topic.pattern.wildcard?
-
-      topic.deliver(payload, channel, offset)
-    rescue ArgumentError => e
-      topic.malformed(e.message)
-    end
-
-    def take_object(text)
-      message = JSON.parse(text)
-      return take_event(message) unless message["id"].is_a?(String)
-
-      answered = @pending.delete(message["id"])
-      answered&.call(message)
-    rescue JSON::ParserError, JSON::NestingError
-      nil # of a later version
-    end
-
-    def take_event(event)
-      case event["evt"]
-      when "expiring" then expiring(seconds_of(event))
-      when "gap" then gap(event)
-      when "unsubscribed"
-        error = Refusal.error("the server ended the subscription: #{event['reason']}", code: event["code"].to_s)
-        topics_of(event).each { |topic| end_topic(topic, error) }
-      end
-    end
-
-    def seconds_of(event)
-      seconds = event["seconds"]
-      seconds.is_a?(Numeric) ? seconds.clamp(0, MAX_SECONDS) : 0
-    end
-
-    def topics_of(event)
-      event["ids"].is_a?(Array) ? @by_id.values_at(*event["ids"]).compact : []
-    end
-
-    def gap(event)
-      positions = event["at"].is_a?(Hash) ? event["at"] : {}
-      topics_of(event).each do |topic|
-        topic.move_to(positions[topic.id])
-        topic.members.each { |member| member.gap(seconds_of(event)) }
-      end
     end
 
     def expiring(seconds)

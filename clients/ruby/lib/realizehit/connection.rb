@@ -4,6 +4,7 @@ require "json"
 require "websocket/driver"
 
 require_relative "clock"
+require_relative "deadline"
 require_relative "dialing"
 require_relative "errors"
 
@@ -25,13 +26,6 @@ module Realizehit
     attr_reader :url
     # @return [Float] when anything last came
     attr_reader :heard
-
-    # Connects, and makes the opening handshake.
-    #
-    # @raise [Error]
-    def self.dial(uri, options)
-      new(uri, options).tap(&:open)
-    end
 
     def initialize(uri, options)
       @uri = uri
@@ -85,19 +79,21 @@ module Realizehit
       finish
     end
 
-    # Makes the connection; {.dial} calls it.
+    # Connects, and makes the opening handshake.
+    #
+    # @return [self]
+    # @raise [Error]
     def open
       token = @options.current_token
-      deadline = Clock.now + @options.open_timeout
+      deadline = Deadline.new(@options.open_timeout, @wake_reader)
       connect(deadline)
       shake_hands(token, deadline)
       @heard = Clock.now
+      self
     rescue *Dialing::FAILURES => e
-      finish
       raise Unavailable.new("the server cannot be reached: #{e.message}", code: "unavailable")
-    rescue Exception # also what another thread raises in this one
-      finish
-      raise
+    ensure
+      finish if @heard.nil?
     end
 
     private
@@ -145,12 +141,12 @@ module Realizehit
         raise EOFError, "the connection was closed during the handshake" if chunk.nil?
         return chunk if chunk.is_a?(String)
 
-        Dialing.wait(@socket, chunk, deadline)
+        deadline.wait(@socket, chunk)
       end
     end
 
     def flush(deadline)
-      Dialing.wait(@socket, :wait_writable, deadline) until write_some
+      deadline.wait(@socket, :wait_writable) until write_some
     end
 
     # Raises what a server said that refused the handshake.
@@ -249,7 +245,7 @@ module Realizehit
     end
 
     def finish
-      flush(Clock.now + FLUSH_TIMEOUT) if @io && @opened
+      flush(Deadline.new(FLUSH_TIMEOUT)) if @io && @opened
     rescue *Dialing::FAILURES
       nil # it is gone already
     ensure
@@ -267,11 +263,14 @@ module Realizehit
     end
 
     def closed(code, reason)
+      text = "the server closed the connection with #{code}: #{reason}"
+      Disconnected.new(text, code: CODES.fetch(code, ""), status: code, retry_after: drain_delay(code, reason))
+    end
+
+    # After how many seconds a server that goes away wants the client back; nil if it does not say.
+    def drain_delay(code, reason)
       delay = reason[/\Adelay=(\d{1,9})\z/, 1] if code == DRAIN
-      Disconnected.new(
-        "the server closed the connection with #{code}: #{reason}", code: CODES.fetch(code, ""), status: code,
-        retry_after: delay && [delay.to_i / 1000.0, MAX_DELAY].min
-      )
+      delay && [delay.to_i / 1000.0, MAX_DELAY].min
     end
   end
   private_constant :Connection

@@ -4,7 +4,6 @@ require "openssl"
 require "socket"
 require "uri"
 
-require_relative "clock"
 require_relative "errors"
 
 module Realizehit
@@ -34,30 +33,40 @@ module Realizehit
       URI("#{scheme}://#{uri.host}:#{uri.port}/").find_proxy
     end
 
+    # Tries the addresses of a host in turn; each gets its part of the time.
     def tcp(uri, deadline)
-      socket = Socket.tcp(uri.hostname, uri.port, connect_timeout: [deadline - Clock.now, 0.001].max)
-      socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 1)
-      socket
+      addresses = Addrinfo.getaddrinfo(uri.hostname, uri.port, nil, :STREAM)
+      begin
+        connect(addresses.shift, deadline.part(addresses.size + 1))
+      rescue SystemCallError
+        addresses.empty? ? raise : retry
+      end
     end
 
     # @raise [OpenSSL::SSL::SSLError] if the server's certificate is not one that is trusted for this host
     def tls(socket, uri, ca_file, deadline)
       context = OpenSSL::SSL::SSLContext.new
-      context.set_params(ca_file ? { ca_file: ca_file } : {})
+      context.set_params(ca_file ? { ca_file: } : {})
       tls = OpenSSL::SSL::SSLSocket.new(socket, context)
       tls.sync_close = true
       tls.hostname = uri.hostname
-      wait(socket, result, deadline) until (result = tls.connect_nonblock(exception: false)) == tls
+      while (wanted = tls.connect_nonblock(exception: false)).is_a?(Symbol)
+        deadline.wait(socket, wanted)
+      end
       tls.post_connection_check(uri.hostname)
       tls
     end
 
-    # Waits until a socket can be read or written, as an operation asked that would have blocked.
-    def wait(socket, wanted, deadline)
-      left = deadline - Clock.now
-      ready = left.positive? && (wanted == :wait_writable ? socket.wait_writable(left) : socket.wait_readable(left))
-      raise Errno::ETIMEDOUT unless ready
+    def connect(address, deadline)
+      socket = Socket.new(address.afamily, Socket::SOCK_STREAM)
+      socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 1)
+      deadline.wait(socket, :wait_writable) if socket.connect_nonblock(address, exception: false) == :wait_writable
+      socket.connect_nonblock(address, exception: false) # raises the error, if there was one
+      connected = socket
+    ensure
+      socket.close unless connected
     end
+    private_class_method :connect
   end
   private_constant :Dialing
 end

@@ -68,7 +68,7 @@ module Realizehit
 
     # @return [Error] the error for what a server refused
     def error(text, code: "", status: nil, retry_after: nil)
-      (CODES[code] || STATUSES[status] || Rejected).new(text, code: code, status: status, retry_after: retry_after)
+      (CODES[code] || STATUSES[status] || Rejected).new(text, code:, status:, retry_after:)
     end
 
     # Reads the problem document of an HTTP answer.
@@ -81,7 +81,7 @@ module Realizehit
       detail = "the server answered with the status #{status}" unless detail.is_a?(String) && !detail.empty?
       code = document["code"].is_a?(String) ? document["code"] : ""
       seconds = retry_after.to_f if retry_after.to_s.match?(/\A\d{1,9}\z/)
-      error(detail, code: code, status: status, retry_after: seconds)
+      error(detail, code:, status:, retry_after: seconds)
     end
 
     def parse(body)

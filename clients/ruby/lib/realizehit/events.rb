@@ -33,9 +33,14 @@ module Realizehit
       @waiting.close
     end
 
-    # Waits until that is done, unless one of the functions itself is asking.
+    # Waits until that is done.
     def join
-      @thread.join unless @thread == Thread.current
+      @thread.join
+    end
+
+    # Whether its thread is the one that asks.
+    def current?
+      @thread == Thread.current
     end
 
     # Calls a function of the program; one that raises is logged.

@@ -1,8 +1,7 @@
 # frozen_string_literal: true
 
-require "json"
-
 require_relative "errors"
+require_relative "json_text"
 require_relative "pattern"
 
 module Realizehit
@@ -25,9 +24,9 @@ module Realizehit
     # @return [Object] what JSON.parse returns
     # @raise [BadPayload] if the text is not JSON
     def payload
-      @payload = JSON.parse(@text) unless defined?(@payload)
+      @payload = JSONText.parse(@text) unless defined?(@payload)
       @payload
-    rescue JSON::ParserError, JSON::NestingError => e
+    rescue JSON::ParserError => e # also of what is nested too deeply
       raise BadPayload, "the payload is not JSON that can be read: #{e.message[0, 200]}"
     end
 

@@ -23,7 +23,7 @@ module Realizehit
     # The longest canonical text, in bytes.
     MAX_CHANNEL = 1024
 
-    INTEGERS = (-(2**63)..((2**64) - 1)).freeze
+    INTEGERS = (-(2**63)..((2**64) - 1))
     private_constant :INTEGERS
 
     # @return [String] the canonical text, such as "channel:CNN|kind:news"
@@ -34,10 +34,11 @@ module Realizehit
     def initialize(filters)
       raise BadPattern, "a pattern is a Hash of filters, not a #{filters.class}" unless filters.is_a?(Hash)
 
-      @filters = filters.to_h { |key, value| [Pattern.key_text(key), value] }.freeze
+      @filters = filters.transform_keys { |key| Pattern.key_text(key) }.freeze
       raise BadPattern, "two keys have the same text" if @filters.size < filters.size
 
       @text = Pattern.canonical(@filters).freeze
+      @wildcard = @filters.each_value.any? { |value| ["*", :*].include?(value) }
     end
 
     # Returns the pattern itself, or makes one of a Hash.
@@ -54,7 +55,7 @@ module Realizehit
 
     # @return [Boolean] whether it stands for several patterns
     def wildcard?
-      @filters.each_value.any?("*")
+      @wildcard
     end
 
     # @return [Hash{String => Object}] the filters as they were given
@@ -76,6 +77,7 @@ module Realizehit
     end
     alias eql? ==
 
+    # Patterns that are equal have the same one.
     def hash
       @text.hash
     end
@@ -126,7 +128,8 @@ module Realizehit
         text = value_text(key, value)
         raise BadPattern, "the key or the value of #{key.inspect} is empty" if key.empty? || text.empty?
 
-        [bounded(encode(key), MAX_KEY, "the key", key), star ? "*" : bounded(encode(text), MAX_VALUE, "the value of", key)]
+        encoded = star ? "*" : bounded(encode(text), MAX_VALUE, "the value of", key)
+        [bounded(encode(key), MAX_KEY, "the key", key), encoded]
       end
 
       def bounded(encoded, most, what, key)
@@ -161,7 +164,9 @@ module Realizehit
       end
 
       def integer_text(key, value)
-        INTEGERS.cover?(value) ? value.to_s : float_text(key, value.to_f) # as readers of JSON take it
+        return value.to_s if INTEGERS.cover?(value)
+
+        float_text(key, value.bit_length > Float::MAX_EXP ? Float::INFINITY : value.to_f) # as readers of JSON take it
       end
 
       # Writes a number as ECMAScript's Number::toString does.
@@ -189,7 +194,7 @@ module Realizehit
         return "0.#{'0' * -point}#{digits}" if point > -6 && point <= 0
 
         mantissa = count == 1 ? digits : digits.dup.insert(1, ".")
-        format("%<mantissa>se%<exponent>+d", mantissa: mantissa, exponent: point - 1)
+        format("%<mantissa>se%<exponent>+d", mantissa:, exponent: point - 1)
       end
 
       def encode(text)

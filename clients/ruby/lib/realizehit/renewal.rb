@@ -9,12 +9,17 @@ module Realizehit
   class Renewal
     # The part of the time that is left after which the function is called: clients whose tokens end together do not ask
     # together.
-    PART = (0.25..0.5).freeze
+    PART = (0.25..0.5)
     private_constant :PART
 
-    def initialize(client, options)
-      @client = client
+    # @param authenticate [#call] sends a token on a connection
+    # @param wait [#call] waits so many seconds, and returns whether the connection is still there
+    # @param told [#call] tells an error
+    def initialize(options, authenticate, wait, told)
       @options = options
+      @authenticate = authenticate
+      @wait = wait
+      @told = told
       @thread = nil
     end
 
@@ -28,8 +33,14 @@ module Realizehit
       @thread.name = "realizehit renewal"
     end
 
+    # Waits until it is done.
     def join
-      @thread&.join unless @thread == Thread.current
+      @thread&.join
+    end
+
+    # Whether its thread is the one that asks.
+    def current?
+      @thread == Thread.current
     end
 
     private
@@ -37,11 +48,11 @@ module Realizehit
     # However many attempts that takes, until the connection is lost.
     def renew(connection, delay)
       delays = Backoff.new(@options.backoff_base, @options.backoff_cap)
-      while @client.wait_on(connection, delay)
+      while @wait.call(connection, delay)
         begin
-          return @client.authenticate(connection, @options.current_token)
+          return @authenticate.call(connection, @options.current_token)
         rescue Error => e
-          @client.told(@options.on_error, e) if @client.wait_on(connection, 0)
+          @told.call(@options.on_error, e) if @wait.call(connection, 0)
           delay = delays.next
         end
       end

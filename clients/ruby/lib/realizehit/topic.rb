@@ -3,13 +3,15 @@
 require_relative "message"
 
 module Realizehit
-  # A pattern that is subscribed to: once on the wire, for all its subscriptions. It is used with the client's lock held.
+  # A pattern that is subscribed to: once on the wire, for all its subscriptions. Its methods need the client's lock.
   #
   # @api private
   class Topic
     # @return [Pattern]
     attr_reader :pattern
-    # @return [Array<Subscription>]
+    # @return [Backoff]
+    attr_reader :delays
+    # @return [Array<Feed>]
     attr_reader :members
     # @return [String, nil] its label on the wire; nil while it is not in force
     attr_accessor :id
@@ -18,10 +20,12 @@ module Realizehit
     # @return [Error, nil] why it has ended
     attr_accessor :error
 
+    # @param delays [Backoff] before the server is asked again for what it cannot serve now
     # @param changed [MonitorMixin::ConditionVariable] is signalled when it is in force or has ended
-    def initialize(pattern, changed, since:, last:, offsets:)
+    def initialize(pattern, changed, delays, since:, last:, offsets:)
       @pattern = pattern
       @changed = changed
+      @delays = delays
       @members = []
       @position = since
       @epoch = epoch_of(since)
@@ -30,6 +34,7 @@ module Realizehit
       @known = false
     end
 
+    # The canonical text of its pattern.
     def text
       @pattern.text
     end
@@ -44,6 +49,7 @@ module Realizehit
       @changed.wait(timeout)
     end
 
+    # Whether it is in force or has ended.
     def settled?
       !(@id.nil? && @error.nil?)
     end
@@ -64,6 +70,7 @@ module Realizehit
       move_to(reply["at"], keep: recovered)
       @id = id
       @known = true
+      @delays.reset
       @members.each do |member|
         member.gap(0) if reply["recovered"] == false && !member.away? # the program's own `since` cannot be served
         member.in_force(recovered)
@@ -79,6 +86,7 @@ module Realizehit
       @position = position unless keep
     end
 
+    # The connection is lost; nothing came since then.
     def interrupted(since)
       @id = nil
       @members.each { |member| member.interrupted(since) }
@@ -96,7 +104,8 @@ module Realizehit
       return if @complained
 
       @complained = true
-      error = Rejected.new("a message of #{text} has a malformed label and was left out, as later ones will be: #{problem}")
+      what = "a message of #{text} has a malformed label and was left out, as later ones will be"
+      error = Rejected.new("#{what}: #{problem}")
       @members.each { |member| member.complain(error) }
     end
 

@@ -7,10 +7,10 @@ use Net::RealizeHit::Backoff      ();
 use Net::RealizeHit::Connection   ();
 use Net::RealizeHit::Error        ();
 use Net::RealizeHit::Handshake    ();
-use Net::RealizeHit::JSON         ();
-use Net::RealizeHit::Label        ();
-use Net::RealizeHit::Message      ();
 use Net::RealizeHit::Pattern      ();
+use Net::RealizeHit::Renewal      ();
+use Net::RealizeHit::Schedule     ();
+use Net::RealizeHit::Session      ();
 use Net::RealizeHit::Subscription ();
 use Scalar::Util                  qw(looks_like_number weaken);
 
@@ -18,9 +18,9 @@ our $VERSION = '0.1.0';
 
 use constant {
     STABLE_AFTER => 10,        # seconds; a connection that is lost sooner does not reset the back-off
-    BEHIND_AFTER => 1,         # seconds that messages wait to be looked at before full queues drop
-    CALL_TIME    => 0.05,      # seconds that callbacks get before the socket is looked at again
-    MAX_SECONDS  => 86_400,    # that an event can speak of
+    BEHIND_AFTER => 10,        # seconds that messages wait to be looked at before full queues drop
+    CALL_TIME    => 0.05,      # seconds that callbacks get in one turn
+    READ_AFTER   => 1,         # seconds after which more is read, though not all that was read has been looked at
 };
 
 my %DEFAULTS = (
@@ -36,7 +36,7 @@ my %CALLBACKS = map { $_ => 1 } qw(on_connected on_disconnected on_expiring on_e
 my %SUBSCRIBE_OPTIONS = map { $_ => 1 }
     qw(since last offsets queue wait on_ready on_message on_state on_gap on_recovered on_error);
 
-sub now () { return Net::RealizeHit::Connection::now() }
+sub now () { return Net::RealizeHit::Schedule::now() }
 
 sub new ( $class, $url, %options ) {
     my $address = Net::RealizeHit::Handshake::address_of($url)
@@ -46,13 +46,10 @@ sub new ( $class, $url, %options ) {
         address  => $address,
         headers  => {},
         tls      => {},
-        number   => 0,
-        pending  => {},
-        topics   => {},
-        by_id    => {},
-        timers   => {},
-        calls    => [],
-        examined => now(),
+        schedule => Net::RealizeHit::Schedule->new,
+        turned   => 0,
+
+        behind_after => BEHIND_AFTER,
     }, $class;
     for my $name ( keys %options ) {
         my $value = $options{$name};
@@ -65,8 +62,29 @@ sub new ( $class, $url, %options ) {
         $self->{$name} = $value;
     }
     $self->{delays} = Net::RealizeHit::Backoff->new( @{$self}{qw(backoff_base backoff_cap)} );
-    $self->{retry}  = Net::RealizeHit::Backoff->new( @{$self}{qw(backoff_base backoff_cap)} );
+    $self->_make_session;
     return $self;
+}
+
+sub _make_session ($self) {
+    my %common = map { $_ => $self->{$_} } qw(schedule response_timeout backoff_base backoff_cap);
+    my $client = $self;
+    weaken $client;    # the client holds both
+    $self->{session} = Net::RealizeHit::Session->new(
+        %common,
+        retry       => Net::RealizeHit::Backoff->new( @{$self}{qw(backoff_base backoff_cap)} ),
+        on_expiring => sub ($seconds) {
+            $client->_tell( on_expiring => $seconds );
+            $client->{renewal}->begin($seconds) if ref $client->{token} eq 'CODE';
+        },
+    );
+    $self->{renewal} = Net::RealizeHit::Renewal->new(
+        %common,
+        session  => $self->{session},
+        token    => sub () { $client->_token },
+        on_error => sub ($error) { $client->_tell( on_error => $error ) },
+    );
+    return;
 }
 
 sub connect ($self) {    ## no critic (ProhibitBuiltinHomonyms)
@@ -103,7 +121,7 @@ sub close ( $self, %options ) {    ## no critic (ProhibitBuiltinHomonyms Prohibi
     }
     return if exists $options{wait} && !$options{wait};
     $self->_turn_or_wait while !$self->{ended};
-    $self->_call_all;
+    $self->{schedule}->call_all;
     return;
 }
 
@@ -116,58 +134,32 @@ sub subscribe ( $self, $pattern, %options ) {
     my $wait   = delete $options{wait}     // 1;
     my $ready  = delete $options{on_ready} // sub { };
     my %with   = map { $_ => delete $options{$_} } qw(since last offsets);
-    $with{offsets} ||= defined $with{since} || $with{last} ? 1 : 0;
     $options{queue} ||= $self->{queue};
     die $self->{error} if $self->{ended} && $self->{error};
     _closed() if $self->{closing} || $self->{ended};
     $wait ? $self->connect : $self->start;
-    my $topic = $self->{topics}{$text};
+    my $session = $self->{session};
+    my $topic   = $session->topic($text);
     _reject("this client has a subscription to $text; since and last need the first one")
         if $topic && ( defined $with{since} || $with{last} );
-    if ( !$topic ) {
-        $topic = $self->{topics}{$text} = {
-            text     => $text,
-            pattern  => $values,
-            wildcard => scalar( grep { $_ eq q{*} } values %{$values} ),
-            members  => [],
-            offsets  => $with{offsets},
-            last     => $with{last},
-            position => $with{since},
-            epoch    => _epoch_of( $with{since} ),
-        };
-        $self->_ask($topic);
-    }
+    $topic //= $session->add_topic( $text, $values, %with );
     my $subscription = Net::RealizeHit::Subscription->new(
         %options,
         client  => $self,
         topic   => $topic,
         pattern => $pattern,
     );
-    push @{ $topic->{members} }, $subscription;
     my ( $done, $error );
-    $subscription->{ready} = sub ($why) {
-        delete $subscription->{ready};
-        $self->_cancel( delete $subscription->{ready_timer} );
-        ( $done, $error ) = ( 1, $why );
-        $self->_later( sub { $ready->( $subscription, $why ) } );
-    };
-    if ( defined $topic->{id} ) {
-        $subscription->_move('subscribed');
-        $subscription->{ready}->(undef);
-    }
-    else {
-        $subscription->{ready_timer} = $self->_timer(
-            $self->{response_timeout},
-            sub {
-                my $late = _late('sub');
-                $self->_leave($subscription);
-                $subscription->{ready}->($late) if $subscription->{ready};
-                $subscription->_finish(undef);
-            }
-        );
-    }
+    $session->join_topic(
+        $topic,
+        $subscription,
+        sub ($why) {
+            ( $done, $error ) = ( 1, $why );
+            $self->_later( sub { $ready->( $subscription, $why ) } );
+        }
+    );
     return $subscription if !$wait;
-    $self->_turn_or_wait while !$done;
+    $self->_turn_or_wait( undef, $subscription ) while !$done;
     die $error if $error;
     return $subscription;
 }
@@ -184,7 +176,7 @@ sub run ( $self, $seconds = undef ) {
     while ( !$self->{ended} && !$self->{stopping} ) {
         last if !$self->_turn_or_wait($deadline);
     }
-    $self->_call_all if $self->{ended};
+    $self->{schedule}->call_all if $self->{ended};
     return;
 }
 
@@ -194,13 +186,11 @@ sub fh          ($self) { return $self->{connection} && $self->{connection}->fh 
 sub wants_write ($self) { return $self->{connection} && $self->{connection}->wants_write ? 1 : 0 }
 
 sub timeout ($self) {
-    return 0 if @{ $self->{calls} };
+    return 0 if $self->{schedule}->has_calls;
     my $connection = $self->{connection};
     return 0 if $connection && $connection->has_input;
-    my @times = map { $_->{at} } values %{ $self->{timers} };
-    push @times, $connection->deadline if $connection;
-    return if !@times;
-    my $left = min(@times) - now();
+    my $at = min( grep {defined} $self->{schedule}->next_at, $connection ? $connection->deadline : undef ) // return;
+    my $left = $at - now();
     return $left > 0 ? $left : 0;
 }
 
@@ -233,75 +223,60 @@ sub _turn_or_wait ( $self, $deadline = undef, $reader = undef ) {
 # Does what can be done without waiting. A reader is a subscription that is read now: its messages stay where they are
 # until it has taken those that came before.
 sub _turn ( $self, $reader ) {
-    $self->_run_timers;
+    $self->{schedule}->run_timers;
     my $connection = $self->{connection};
     if ($connection) {
         my $was_open = $connection->is_open;
-        $connection->turn if !$reader || !$connection->has_input || now() - $self->{examined} > CALL_TIME;
+        if ( !$connection->has_input || now() - $self->{turned} > READ_AFTER ) {
+            $connection->turn;
+            $self->{turned} = now();
+        }
         if ( $connection->is_open && !$was_open ) { $self->_attached }
         $self->_examine( $connection, $reader );
         $self->_after_loss if $self->{connection} && $self->{connection}->lost;
     }
-    $self->_call_some;
+    $self->{schedule}->call_some;
     return;
 }
 
 # Looks at the messages in what was read. Callbacks and the reader take each one before the next; if they are too slow for
 # that, the messages go into the queues, and full queues drop.
 sub _examine ( $self, $connection, $reader ) {
-    my $end = now() + CALL_TIME;
+    my $end    = now() + CALL_TIME;
+    my $behind = $connection->is_behind( $self->{behind_after} );
+    my ( $session, $schedule ) = @{$self}{qw(session schedule)};
     while ( defined( my $text = $connection->next_text ) ) {
-        $self->_take($text);
-        next if now() - $self->{examined} > BEHIND_AFTER;
-        $self->_call_some($end) if @{ $self->{calls} };
-        return if @{ $self->{calls} } || $reader && @{ $reader->{waiting} };
-    }
-    $self->{examined} = now();
-    return;
-}
-
-# Calls the program's functions in the order of what happened, until the end of the time for that.
-sub _call_some ( $self, $end = now() + CALL_TIME ) {
-    while ( my $call = shift @{ $self->{calls} } ) {
-        if ( !eval { $call->(); 1 } ) {
-            my $error = $@;
-            warn "Net::RealizeHit: a callback died: $error\n";
-        }
-        last if now() > $end;
+        $session->take($text);
+        next if $behind;
+        next if !$reader && !$schedule->has_calls;
+        $schedule->call_some($end);
+        return if $reader && @{ $reader->{waiting} } || $schedule->has_calls || now() > $end;
     }
     return;
 }
-
-sub _call_all ($self) {
-    $self->_call_some while @{ $self->{calls} };
-    return;
-}
-
-sub _later ( $self, $call ) { push @{ $self->{calls} }, $call; return }
 
 sub _tell ( $self, $name, @values ) {
     my $call = $self->{$name} // return;
     return $self->_later( sub { $call->( @values, $self ) } );
 }
 
-sub _timer ( $self, $seconds, $call ) {
-    my $name = ++$self->{number};
-    $self->{timers}{$name} = { at => now() + $seconds, call => $call };
-    return $name;
-}
+sub _later ( $self, $call ) { return $self->{schedule}->later($call) }
 
-sub _cancel ( $self, $name ) {
-    delete $self->{timers}{$name} if defined $name;
-    return;
-}
-
-sub _run_timers ($self) {
-    my $timers = $self->{timers};
-    my $now    = now();
-    for my $name ( sort { $timers->{$a}{at} <=> $timers->{$b}{at} } grep { $timers->{$_}{at} <= $now } keys %{$timers} ) {
-        my $timer = delete $timers->{$name} // next;
-        $timer->{call}->();
-    }
+sub _unsubscribe ( $self, $subscription, %options ) {
+    return if $subscription->{ended};
+    my ( $done, $error );
+    $self->{session}->unsubscribe(
+        $subscription,
+        sub ($why) {
+            ( $done, $error ) = ( 1, $why );
+            my $on_done = $options{on_done} // return;
+            $self->_later( sub { $on_done->($why) } );
+        }
+    );
+    return if exists $options{wait} && !$options{wait};
+    $self->_turn_or_wait while !$done && !$self->{ended};
+    $self->{schedule}->call_some;
+    die $error if $error;
     return;
 }
 
@@ -333,9 +308,9 @@ sub _token ($self) {
 
 sub _attached ($self) {
     $self->{was_connected} = 1;
-    $self->{connected_at}  = $self->{examined} = now();
+    $self->{connected_at}  = now();
     $self->_tell('on_connected');
-    $self->_ask($_) for values %{ $self->{topics} };
+    $self->{session}->attach( $self->{connection} );
     return;
 }
 
@@ -345,7 +320,9 @@ sub _after_loss ($self) {
     my $connected_at = delete $self->{connected_at};
     if ($connected_at) {
         $self->{delays}->reset_attempts if now() - $connected_at >= STABLE_AFTER;
-        $self->_detached( $connection->heard, $lost );
+        $self->{renewal}->give_up;
+        $self->{session}->detach( $connection->heard, $self->{closing} );
+        $self->_tell( on_disconnected => $lost );
     }
     my $status = $lost->status // 0;
     my $final
@@ -363,7 +340,7 @@ sub _after_loss ($self) {
 }
 
 sub _return_after ( $self, $delay ) {
-    $self->_timer(
+    $self->{schedule}->timer(
         $delay,
         sub {
             return if $self->{ended};
@@ -375,281 +352,19 @@ sub _return_after ( $self, $delay ) {
     return;
 }
 
-sub _detached ( $self, $since, $lost ) {
-    $self->{by_id} = {};
-    my $pending = $self->{pending};
-    $self->{pending} = {};
-    $self->_cancel( delete $self->{renewal} );
-    $_->(undef) for map { $pending->{$_} } sort { $a <=> $b } keys %{$pending};
-    for my $topic ( values %{ $self->{topics} } ) {
-        delete $topic->{id};
-        next if $self->{closing};
-        $_->_interrupted($since) for @{ $topic->{members} };
-    }
-    $self->_tell( on_disconnected => $lost );
-    return;
-}
-
 # Ends the client: closed by the program if there is no error.
 sub _finish ( $self, $error ) {
     $self->{ended}   = 1;
     $self->{closing} = 1;
     $self->{error}   = $error;
-    $self->_end_topic( $_, $error ) for values %{ $self->{topics} };
-    $self->{timers} = {};
+    $self->{session}->end_all($error);
+    $self->{schedule}->cancel_all;
     if ($error) {
         $self->_tell( on_error => $error ) if $self->{was_connected};
         $self->_tell( on_ended => $error );
     }
     return;
 }
-
-# Actions and their answers.
-
-# Sends an action; answered is called with the reply, or with undef if the connection is lost.
-sub _act ( $self, $action, $answered = undef ) {
-    my $id = ++$self->{number};
-    $self->{pending}{$id} = $answered if $answered;
-    $self->{connection}->send_text( Net::RealizeHit::JSON::encode( { %{$action}, id => "$id" } ) );
-    return $id;
-}
-
-# Sends the sub of a topic if there is a connection; otherwise the next one begins with it.
-sub _ask ( $self, $topic ) {
-    return if !$self->is_connected || !$self->_has($topic);
-    my %action = ( act => 'sub', pat => $topic->{pattern} );
-    if    ( defined $topic->{position} ) { $action{since}   = $topic->{position} }
-    elsif ( $topic->{last} )             { $action{last}    = 0 + $topic->{last} }
-    elsif ( $topic->{offsets} )          { $action{offsets} = Cpanel::JSON::XS::true() }
-    $topic->{request} = $self->_act( \%action, sub ($reply) { $self->_subscribed( $topic, $reply ) } );
-    return;
-}
-
-sub _has ( $self, $topic ) {
-    my $known = $self->{topics}{ $topic->{text} };
-    return $known && $known == $topic;
-}
-
-sub _subscribed ( $self, $topic, $reply ) {
-    return if !$reply || !$self->_has($topic);    # the next connection asks again, or nobody wants it any more
-    if ( defined $reply->{err} ) {
-        my $refusal = _refusal($reply);
-        if ( $topic->{was_ready} && $refusal->code =~ /\A(?:unavailable|rate-limited)\z/ ) {
-            my $connection = $self->{connection};
-            $self->_timer(
-                $self->{retry}->next_delay,
-                sub { $self->_ask($topic) if $self->{connection} && $self->{connection} == $connection }
-            );
-            return;
-        }
-        return $self->_end_topic( $topic, $refusal );
-    }
-    my $id = $reply->{ret};
-    $id = Net::RealizeHit::Pattern::id_of( $topic->{text} ) if !defined $id || ref $id || $id eq q{};
-    my $other = $self->{by_id}{$id};
-    if ( $other && $other != $topic ) {
-        return $self->_end_topic(
-            $topic,
-            Net::RealizeHit::Error->refusal(
-                'id-collision', undef,
-                "the pattern $topic->{text} has the id of $other->{text}; use another client for it"
-            )
-        );
-    }
-    $self->{retry}->reset_attempts;
-    my $recovered = $reply->{recovered};
-    my $missed    = defined $recovered && !$recovered;
-    if ( defined $reply->{at} && !ref $reply->{at} && $topic->{offsets} ) {
-        $topic->{epoch}    = _epoch_of( $reply->{at} );
-        $topic->{position} = $reply->{at} if !$recovered;
-    }
-    @{$topic}{qw(id was_ready)} = ( $id, 1 );
-    $self->{by_id}{$id} = $topic;
-    for my $member ( @{ $topic->{members} } ) {
-        $member->_gap(0) if $missed && !defined $member->{away};    # the program's own `since` cannot be served
-        $member->_in_force( $recovered ? 1 : 0 );
-        $member->{ready}->(undef) if $member->{ready};
-    }
-    return;
-}
-
-sub _end_topic ( $self, $topic, $error ) {
-    $self->_forget($topic);
-    my @members = splice @{ $topic->{members} };
-    for my $member (@members) {
-        if ( my $ready = $member->{ready} ) {
-            $ready->( $error // Net::RealizeHit::Error->of( 'Closed', text => 'the client is closed' ) );
-            $member->_finish(undef);
-            next;
-        }
-        $member->_finish($error);
-    }
-    return;
-}
-
-sub _forget ( $self, $topic ) {
-    delete $self->{topics}{ $topic->{text} } if $self->_has($topic);
-    delete $self->{pending}{ $topic->{request} } if defined $topic->{request};
-    return if !defined $topic->{id};
-    my $known = $self->{by_id}{ $topic->{id} };
-    delete $self->{by_id}{ $topic->{id} } if $known && $known == $topic;
-    return;
-}
-
-# Takes a subscription away, and says whether answered will be called.
-sub _leave ( $self, $subscription, $answered = undef ) {
-    my $topic = $subscription->{topic};
-    @{ $topic->{members} } = grep { $_ != $subscription } @{ $topic->{members} };
-    return 0 if @{ $topic->{members} } || !$self->_has($topic);
-    $self->_forget($topic);
-    return 0 if !$self->is_connected;
-    $self->_act( { act => 'unsub', pat => $topic->{pattern} }, $answered );
-    return 1;
-}
-
-sub _unsubscribe ( $self, $subscription, %options ) {
-    return if $subscription->{ended};
-    $subscription->_move('unsubscribing');
-    $subscription->_end(undef);
-    my ( $done, $error, $timer );
-    my $finish = sub ($why) {
-        return if $done++;
-        $self->_cancel($timer);
-        $error = $why;
-        $subscription->_finish(undef);
-        my $on_done = $options{on_done} // return;
-        $self->_later( sub { $on_done->($why) } );
-    };
-    if ( $self->_leave( $subscription, sub { $finish->(undef) } ) ) {
-        $timer = $self->_timer( $self->{response_timeout}, sub { $finish->( _late('unsub') ) } );
-    }
-    else { $finish->(undef) }
-    return if exists $options{wait} && !$options{wait};
-    $self->_turn_or_wait while !$done && !$self->{ended};
-    $self->_call_some;
-    die $error if $error;
-    return;
-}
-
-# What comes from the server.
-
-sub _take ( $self, $text ) {
-    if ( $text =~ /\A\{/ ) {
-        my $object = eval { Net::RealizeHit::JSON::decode($text) };
-        $self->_take_object($object) if ref $object eq 'HASH';
-        return;
-    }
-    my ( $head, $payload ) = split /[?]/, $text, 2;
-    return if !defined $payload;
-    my ( $id, $label ) = split /@/, $head, 2;
-    my $topic = $self->{by_id}{ $id // q{} } // return;
-    my ( $channel, $offset, $malformed );
-    ( $channel, $offset, $malformed ) = Net::RealizeHit::Label::fields_of($label) if defined $label;
-    $malformed //= 'the field c is missing' if $topic->{wildcard} && !defined $channel;
-    if ( defined $malformed ) {
-        return if $topic->{told}++;
-        my $error = Net::RealizeHit::Error->of( 'Rejected',
-            text => "a message of $topic->{text} has a malformed label and was left out, as later ones will be: $malformed" );
-        $_->_tell( on_error => $error ) for @{ $topic->{members} };
-        return;
-    }
-    if ( defined $offset && $topic->{offsets} ) {
-        $offset = "$topic->{epoch}.$offset" if $offset !~ /[.]/ && defined $topic->{epoch};
-        $topic->{position} = $offset;
-    }
-    else { undef $offset }
-    my $message = Net::RealizeHit::Message->new(
-        text     => $payload,
-        channel  => $channel // $topic->{text},
-        position => $offset,
-    );
-    $_->_put($message) for @{ $topic->{members} };
-    return;
-}
-
-sub _take_object ( $self, $object ) {
-    my $id = $object->{id};
-    if ( defined $id && !ref $id ) {
-        my $answered = delete $self->{pending}{$id};
-        $answered->($object) if $answered;
-        return;
-    }
-    my $event = $object->{evt};
-    return if !defined $event || ref $event;
-    my $seconds = $object->{seconds};
-    $seconds = 0 if !defined $seconds || ref $seconds || !looks_like_number($seconds) || !( $seconds >= 0 );
-    $seconds = min( $seconds, MAX_SECONDS );
-    my @ids    = ref $object->{ids} eq 'ARRAY' ? grep { defined && !ref } @{ $object->{ids} } : ();
-    my @topics = grep {defined} @{ $self->{by_id} }{@ids};
-    if    ( $event eq 'expiring' )     { $self->_expiring($seconds) }
-    elsif ( $event eq 'gap' )          { $self->_told_gap( $_, $seconds, $object->{at} ) for @topics }
-    elsif ( $event eq 'unsubscribed' ) {
-        my $reason = $object->{reason};
-        $reason = q{} if !defined $reason || ref $reason;
-        my $error = Net::RealizeHit::Error->refusal( $object->{code}, undef, "the server ended the subscription: $reason" );
-        $self->_end_topic( $_, $error ) for @topics;
-    }
-    return;
-}
-
-sub _told_gap ( $self, $topic, $seconds, $positions ) {
-    my $at = ref $positions eq 'HASH' ? $positions->{ $topic->{id} } : undef;
-    if ( defined $at && !ref $at && $topic->{offsets} ) {
-        @{$topic}{qw(position epoch)} = ( $at, _epoch_of($at) );
-    }
-    $_->_gap($seconds) for @{ $topic->{members} };
-    return;
-}
-
-# Tells that the token ends, and renews it if there is a function for that.
-sub _expiring ( $self, $seconds ) {
-    $self->_tell( on_expiring => $seconds );
-    return if ref $self->{token} ne 'CODE' || defined $self->{renewal};
-
-    # Clients whose tokens end together do not ask together.
-    my $delays = Net::RealizeHit::Backoff->new( @{$self}{qw(backoff_base backoff_cap)} );
-    $self->_renew_after( $seconds * ( 0.25 + rand 0.25 ), $delays );
-    return;
-}
-
-sub _renew_after ( $self, $delay, $delays ) {
-    my $again = sub ($error) {
-        $self->_tell( on_error => $error );
-        $self->_renew_after( $delays->next_delay, $delays );
-    };
-    $self->{renewal} = $self->_timer(
-        $delay,
-        sub {
-            my ( $token, $error ) = $self->_token;
-            return $again->($error) if $error;
-            my $id;
-            $self->{renewal} = $self->_timer(
-                $self->{response_timeout},
-                sub {
-                    delete $self->{pending}{$id};
-                    $again->( _late('auth') );
-                }
-            );
-            $id = $self->_act(
-                { act => 'auth', token => $token },
-                sub ($reply) {
-                    $self->_cancel( delete $self->{renewal} );
-                    $again->( _refusal($reply) ) if $reply && defined $reply->{err};
-                }
-            );
-        }
-    );
-    return;
-}
-
-sub _refusal ($reply) {
-    my $text = ref $reply->{err} ? 'the server refused the action' : $reply->{err};
-    return Net::RealizeHit::Error->refusal( $reply->{code}, undef, $text );
-}
-
-sub _epoch_of ($position) { return defined $position ? $position =~ s/[.].*//sr : undef }
-
-sub _late ($action) { return Net::RealizeHit::Error->of( 'Timeout', text => "there was no answer to $action in time" ) }
 
 sub _closed () { return Net::RealizeHit::Error->throw( 'Closed', text => 'the client is closed' ) }
 
@@ -730,7 +445,8 @@ The first and the last bound of the time before connecting again.
 
 =item C<queue> (1024)
 
-How many messages may wait in each subscription.
+How many messages may wait in each subscription. When a queue is full, the oldest are dropped and counted, and a gap is told.
+Before that, up to 1 MiB that was read waits for up to 10 s, so that a reader or function that keeps up loses nothing.
 
 =item C<max_message> (16 MiB)
 

@@ -8,9 +8,9 @@ use IO::Socket::IP              ();
 use List::Util                  qw(min);
 use Net::RealizeHit::Error      ();
 use Net::RealizeHit::Handshake  ();
+use Net::RealizeHit::Schedule   ();
 use Protocol::WebSocket::Frame  ();
 use Socket                      qw(IPPROTO_TCP SOCK_STREAM TCP_NODELAY);
-use Time::HiRes                 qw(CLOCK_MONOTONIC clock_gettime);
 
 our $VERSION = '0.1.0';
 
@@ -29,7 +29,7 @@ use constant {
 
 my %CODE_OF_STATUS = ( 4501 => 'not-authenticated', 4502 => 'forbidden', 4503 => 'too-many-connections' );
 
-sub now () { return clock_gettime(CLOCK_MONOTONIC) }
+sub now () { return Net::RealizeHit::Schedule::now() }
 
 # Begins to connect. It fails later, by `lost`.
 sub new ( $class, %fields ) {
@@ -45,6 +45,7 @@ sub new ( $class, %fields ) {
         in           => q{},
         out          => q{},
         heard        => now(),
+        waiting_since => now(),
         pinged       => 0,
         in_message   => 0,
         size         => 0,
@@ -71,6 +72,12 @@ sub wants_write  ($self) { return $self->{state} eq 'connecting' || $self->{tls_
 sub has_input ($self) {
     return 0 if $self->{incomplete} || length $self->{in} < 2;
     return $self->{state} eq 'open' || $self->{state} eq 'closing' ? 1 : 0;
+}
+
+# Whether what was read has waited for longer than that, or is more than should wait.
+sub is_behind ( $self, $seconds ) {
+    return 0 if !$self->has_input;
+    return length $self->{in} > MAX_WAITING || now() - $self->{waiting_since} > $seconds ? 1 : 0;
 }
 
 # When `turn` has to be called at the latest.
@@ -202,6 +209,7 @@ sub _read ($self) {
     my $most = $self->{state} eq 'open' ? MAX_WAITING + $self->{size} : MAX_WAITING;
     my $begin = length $self->{in};
     return if $begin > $most && !$self->{incomplete};
+    $self->{waiting_since} = now() if !$self->has_input;
     my $count;
     while ( length( $self->{in} ) - $begin < READ_AT_ONCE ) {
         $count = sysread $self->{socket}, $self->{in}, READ_SIZE, length $self->{in};
@@ -440,6 +448,10 @@ When something last came, by the monotonic clock.
 =head2 has_input
 
 Whether there may be messages in what was read.
+
+=head2 is_behind
+
+Whether that has waited for longer than so many seconds, or is more than 1 MiB.
 
 =head2 fh
 

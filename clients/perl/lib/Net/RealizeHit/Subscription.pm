@@ -2,8 +2,8 @@ package Net::RealizeHit::Subscription;
 
 use v5.36;
 
-use Net::RealizeHit::Connection ();
-use Scalar::Util                qw(weaken);
+use Net::RealizeHit::Schedule ();
+use Scalar::Util              qw(weaken);
 
 our $VERSION = '0.1.0';
 
@@ -28,7 +28,7 @@ sub ended   ($self) { return $self->{ended} && !@{ $self->{waiting} } ? 1 : 0 }
 sub error   ($self) { return $self->{error} }
 
 sub next ( $self, $timeout = undef ) {    ## no critic (ProhibitBuiltinHomonyms)
-    my $deadline = defined $timeout ? Net::RealizeHit::Connection::now() + $timeout : undef;
+    my $deadline = defined $timeout ? Net::RealizeHit::Schedule::now() + $timeout : undef;
     $self->{reading}++;
     my $message = eval {
         while ( !@{ $self->{waiting} } && !$self->{ended} ) {
@@ -103,7 +103,7 @@ sub _in_force ( $self, $recovered ) {
     $self->_move('subscribed');
     my $away = delete $self->{away} // return;
     return $self->_tell('on_recovered') if $recovered;
-    return $self->_gap( Net::RealizeHit::Connection::now() - $away );
+    return $self->_gap( Net::RealizeHit::Schedule::now() - $away );
 }
 
 sub _interrupted ( $self, $since ) {

@@ -111,8 +111,6 @@ public final class APIClient {
         RealizehitException failed = null;
         for (Batches.Batch batch : Batches.of(messages, outcomes)) {
             if (failed != null) {
-                failed = new UnavailableException(
-                        Details.of("not sent, since an earlier batch failed").code("unavailable").cause(failed));
                 batch.fail(failed, outcomes);
                 continue;
             }
@@ -120,7 +118,10 @@ public final class APIClient {
                 batch.answered(Futures.await(sender.post("batch", batch.body(), null)), outcomes);
             } catch (RealizehitException error) {
                 batch.fail(error, outcomes);
-                failed = error instanceof UnavailableException || error instanceof PublishUnclearException ? error : null;
+                if (error instanceof UnavailableException || error instanceof PublishUnclearException) {
+                    Details details = Details.of("not sent, since an earlier batch failed");
+                    failed = new UnavailableException(details.code("unavailable").cause(error));
+                }
             }
         }
         return Arrays.asList(outcomes);

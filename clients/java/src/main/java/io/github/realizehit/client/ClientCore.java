@@ -104,7 +104,7 @@ final class ClientCore implements Connection.Events {
                 return null;
             });
         } catch (RealizehitException | InterruptedException failure) {
-            dialed.thenAccept(WebSocket::abort);
+            made.abandon();
             timer.shutdownNow();
             callbacks.close(Duration.ZERO);
             throw failure;
@@ -123,6 +123,9 @@ final class ClientCore implements Connection.Events {
         callbacks.tell(options.onConnected);
         made.open(socket);
         topics.connected(made);
+        if (made.error() != null) { // it was lost before lost() could know it
+            lost(made, made.error());
+        }
     }
 
     /** Gives a connection up on which nothing comes. */

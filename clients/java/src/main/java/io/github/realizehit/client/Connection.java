@@ -8,7 +8,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Supplier;
 import java.util.regex.Matcher;
 
@@ -27,7 +27,7 @@ final class Connection implements WebSocket.Listener {
     private final Events events;
     private final Executor executor;
     private final int maxMessage;
-    private final AtomicBoolean ended = new AtomicBoolean();
+    private final AtomicReference<DisconnectedException> ended = new AtomicReference<>(); // null while it has not
     private final CompletableFuture<Void> over = new CompletableFuture<>();
     private final StringBuilder parts = new StringBuilder();
     private long partBytes;
@@ -75,7 +75,7 @@ final class Connection implements WebSocket.Listener {
 
     /** Closes the connection as the protocol says; after some time without an answer by force. */
     void close(Duration most) {
-        if (ended.get()) {
+        if (ended.get() != null) {
             return;
         }
         after(() -> socket.sendClose(WebSocket.NORMAL_CLOSURE, ""));
@@ -93,9 +93,10 @@ final class Connection implements WebSocket.Listener {
     }
 
     private void end(Details details) {
-        if (ended.compareAndSet(false, true)) {
+        DisconnectedException error = new DisconnectedException(details);
+        if (ended.compareAndSet(null, error)) {
             over.complete(null);
-            events.lost(this, new DisconnectedException(details));
+            events.lost(this, error);
         }
     }
 
@@ -109,15 +110,32 @@ final class Connection implements WebSocket.Listener {
         return over;
     }
 
+    /** Gives the connection up while it is being opened. */
+    void abandon() {
+        ended.set(new DisconnectedException(Details.of("the client was closed")));
+        WebSocket given = socket;
+        if (given != null) {
+            given.abort();
+        }
+    }
+
+    /** Returns why it has ended; null if it has not. It can be lost before the client knows of it. */
+    DisconnectedException error() {
+        return ended.get();
+    }
+
     @Override
-    public void onOpen(WebSocket given) {
-        // Messages are requested by open().
+    public void onOpen(WebSocket given) { // messages are requested by open()
+        socket = given;
+        if (ended.get() != null) {
+            given.abort();
+        }
     }
 
     @Override
     public CompletionStage<?> onText(WebSocket from, CharSequence data, boolean last) {
         heard = System.nanoTime();
-        if (ended.get()) {
+        if (ended.get() != null) {
             return null;
         }
         partBytes += utf8Length(data);

@@ -3,7 +3,7 @@ package io.github.realizehit.client;
 /** What stands before the question mark of a message: the id, and behind {@code @} fields joined by {@code &}. */
 final class Label {
     final String id;
-    final String channel; // null if there is none
+    final String channel; // empty if there is none
     final String offset; // null if there is none
 
     private Label(String id, String channel, String offset) {
@@ -21,9 +21,9 @@ final class Label {
     static Label of(String text, int end) {
         int at = text.indexOf('@');
         if (at < 0 || at > end) {
-            return new Label(text.substring(0, end), null, null);
+            return new Label(text.substring(0, end), "", null);
         }
-        String channel = null;
+        String channel = "";
         String offset = null;
         for (String field : text.substring(at + 1, end).split("&")) {
             if (field.startsWith("c=")) {

@@ -7,12 +7,12 @@ import java.util.Optional;
 /** A message that was published. */
 public final class Message {
     private final String text;
-    private final String channel;
+    private final Map<String, String> pattern;
     private final String position;
 
-    Message(String text, String channel, String position) {
+    Message(String text, Map<String, String> pattern, String position) {
         this.text = text;
-        this.channel = channel;
+        this.pattern = pattern;
         this.position = position;
     }
 
@@ -54,7 +54,7 @@ public final class Message {
      * @return the filters; their values are texts
      */
     public Map<String, String> pattern() {
-        return Pattern.parse(channel);
+        return pattern;
     }
 
     /**
@@ -69,6 +69,6 @@ public final class Message {
 
     @Override
     public String toString() {
-        return channel + "?" + text;
+        return pattern + " " + text;
     }
 }

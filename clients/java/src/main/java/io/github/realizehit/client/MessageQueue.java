@@ -4,7 +4,6 @@ import java.util.ArrayDeque;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
-import java.util.function.LongConsumer;
 
 /** The messages that wait in a subscription. When it is full the oldest ones are dropped, counted, and told. */
 final class MessageQueue {
@@ -12,14 +11,13 @@ final class MessageQueue {
     private final Condition news = lock.newCondition();
     private final ArrayDeque<Message> messages = new ArrayDeque<>();
     private final int capacity;
-    private final LongConsumer tellDropped;
+    private final Runnable tellDropped;
     private Runnable reader; // told that there is something to read
     private long dropped;
-    private long untold; // dropped and not told yet
     private boolean ended;
     private RealizehitException error;
 
-    MessageQueue(int capacity, LongConsumer tellDropped) {
+    MessageQueue(int capacity, Runnable tellDropped) {
         this.capacity = capacity;
         this.tellDropped = tellDropped;
     }
@@ -34,10 +32,7 @@ final class MessageQueue {
             if (messages.size() == capacity) {
                 messages.poll();
                 dropped++;
-                untold++;
-                if (dropped == untold || untold == capacity) { // the first one at once, the others together
-                    tellDropped();
-                }
+                tellDropped.run();
             }
             messages.add(message);
             news.signal();
@@ -54,11 +49,7 @@ final class MessageQueue {
     Message poll() {
         lock.lock();
         try {
-            Message message = messages.poll();
-            if (message != null && untold > 0) {
-                tellDropped();
-            }
-            return message;
+            return messages.poll();
         } finally {
             lock.unlock();
         }
@@ -160,10 +151,5 @@ final class MessageQueue {
         } finally {
             lock.unlock();
         }
-    }
-
-    private void tellDropped() {
-        tellDropped.accept(untold);
-        untold = 0;
     }
 }

@@ -136,6 +136,7 @@ public final class Pattern {
     /**
      * Reads a canonical text.
      *
+     * @param text the text; empty if a label has none
      * @return the filters, their values as texts
      * @throws IllegalArgumentException the text is malformed
      */

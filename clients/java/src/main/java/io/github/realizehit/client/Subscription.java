@@ -6,6 +6,7 @@ import java.util.Iterator;
 import java.util.NoSuchElementException;
 import java.util.Optional;
 import java.util.concurrent.Flow;
+import java.util.concurrent.atomic.AtomicLong;
 
 /**
  * What a client subscribed to. One reader takes its messages: a loop over it, {@link #next(Duration)}, the function
@@ -16,6 +17,7 @@ public final class Subscription implements Iterable<Message>, AutoCloseable {
     private final Callbacks callbacks;
     private final SubscriptionBuilder options;
     private final MessageQueue queue;
+    private final AtomicLong untold = new AtomicLong(); // messages that were dropped since the last gap
     final Topic topic;
 
     // The lock of the client guards these.
@@ -28,7 +30,7 @@ public final class Subscription implements Iterable<Message>, AutoCloseable {
         this.callbacks = callbacks;
         this.topic = topic;
         this.options = options;
-        this.queue = new MessageQueue(options.queue, dropped -> gap(Duration.ZERO, dropped));
+        this.queue = new MessageQueue(options.queue, this::messageDropped);
         if (options.onMessage != null) {
             SerialTask task = new SerialTask(callbacks.pool(), this::callBack);
             queue.attach(task::run);
@@ -153,6 +155,13 @@ public final class Subscription implements Iterable<Message>, AutoCloseable {
         client.leave(this);
     }
 
+    /** Tells a gap, unless one waits to be told: that one will count this message too. */
+    private void messageDropped() {
+        if (untold.getAndIncrement() == 0) {
+            callbacks.tell(() -> options.onGap.accept(new Gap(Duration.ZERO, untold.getAndSet(0))));
+        }
+    }
+
     /** Hands messages to the function of the program. */
     private void callBack() {
         for (Message message = queue.poll(); message != null; message = queue.poll()) {
@@ -183,7 +192,7 @@ public final class Subscription implements Iterable<Message>, AutoCloseable {
         move(SubscriptionState.SUBSCRIBED);
         if (!away) {
             if (missed) { // the server cannot serve the program's own position
-                gap(Duration.ZERO, 0);
+                gap(Duration.ZERO);
             }
             return;
         }
@@ -191,7 +200,7 @@ public final class Subscription implements Iterable<Message>, AutoCloseable {
         if (recovered) {
             callbacks.tell(options.onRecovered);
         } else {
-            gap(Duration.ofNanos(System.nanoTime() - awaySince), 0);
+            gap(Duration.ofNanos(System.nanoTime() - awaySince));
         }
     }
 
@@ -205,8 +214,8 @@ public final class Subscription implements Iterable<Message>, AutoCloseable {
         move(SubscriptionState.SUBSCRIBING);
     }
 
-    void gap(Duration duration, long dropped) {
-        callbacks.tell(() -> options.onGap.accept(new Gap(duration, dropped)));
+    void gap(Duration duration) {
+        callbacks.tell(() -> options.onGap.accept(new Gap(duration, 0)));
     }
 
     void tell(RealizehitException error) {

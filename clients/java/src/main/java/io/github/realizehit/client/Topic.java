@@ -2,11 +2,15 @@ package io.github.realizehit.client;
 
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 
 /** A pattern that is subscribed to: once on the wire, for all of its subscriptions. The lock of the client guards it. */
 final class Topic {
     final Pattern pattern;
+    /** What the messages are published to, unless it is a wildcard. */
+    final Map<String, String> concretePattern;
+
     final List<Subscription> members = new ArrayList<>();
     /** Done when it is in force or has ended; another one after each loss of the connection. */
     CompletableFuture<Void> ready = new CompletableFuture<>();
@@ -29,6 +33,7 @@ final class Topic {
 
     Topic(Pattern pattern, boolean positions, int last, String since) {
         this.pattern = pattern;
+        this.concretePattern = Pattern.parse(pattern.text());
         this.positions = positions || last > 0 || since != null;
         this.last = last;
         if (since != null) {

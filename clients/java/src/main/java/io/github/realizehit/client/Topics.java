@@ -241,31 +241,18 @@ final class Topics {
         if (topic == null) {
             return;
         }
-        String channel = topic.pattern.text();
+        Map<String, String> pattern = topic.concretePattern;
         if (topic.pattern.isWildcard()) {
-            channel = label.channel;
-            String wrong = wrongWith(channel);
-            if (wrong != null) {
-                tellMalformed(topic, wrong);
+            try {
+                pattern = Pattern.parse(label.channel);
+            } catch (IllegalArgumentException error) {
+                tellMalformed(topic, error.getMessage());
                 return;
             }
         }
-        Message message = new Message(payload, channel, topic.positionOf(label.offset));
+        Message message = new Message(payload, pattern, topic.positionOf(label.offset));
         for (Subscription member : topic.members) {
             member.put(message);
-        }
-    }
-
-    /** Says what is wrong with the channel in a label; null if nothing is. */
-    private static String wrongWith(String channel) {
-        if (channel == null) {
-            return "the channel is missing";
-        }
-        try {
-            Pattern.parse(channel);
-            return null;
-        } catch (IllegalArgumentException error) {
-            return error.getMessage();
         }
     }
 
@@ -284,7 +271,7 @@ final class Topics {
             if (!at.isEmpty() && topic.positions) {
                 topic.goOnFrom(at);
             }
-            topic.members.forEach(member -> member.gap(duration, 0));
+            topic.members.forEach(member -> member.gap(duration));
         }
     }
 

@@ -180,6 +180,44 @@ final class TopicsTest {
         assertEquals(List.of("forbidden"), told());
     }
 
+    @Test
+    void droppedMessagesAreToldTogether() {
+        List<Long> dropped = new ArrayList<>();
+        CompletableFuture<Void> begun = new CompletableFuture<>();
+        CompletableFuture<Void> goOn = new CompletableFuture<>();
+        builder.queue(1).onGap(gap -> {
+            dropped.add(gap.dropped());
+            begun.complete(null);
+            goOn.join();
+        });
+        connect();
+        Subscription news = subscribe();
+        answer("\"ret\":\"bc86961b\"");
+        receive("bc86961b?1");
+        receive("bc86961b?2");
+        begun.join();
+        for (int number = 3; number <= 12; number++) {
+            receive("bc86961b?" + number);
+        }
+        goOn.complete(null);
+        told();
+        assertEquals(List.of(1L, 10L), dropped);
+        assertEquals(11, news.dropped());
+    }
+
+    @Test
+    void aMalformedLabelIsToldOnce() {
+        SubscriptionBuilder wildcard =
+                new SubscriptionBuilder(null, Pattern.of(Map.of("kind", "*")), 16).onError(error -> told.add(error.getMessage()));
+        connect();
+        topics.join(wildcard, topic -> new Subscription(null, callbacks, topic, wildcard));
+        answer("\"ret\":\"c2497913\"");
+        receive("c2497913@c=kind:%zz?1");
+        receive("c2497913?2");
+        assertEquals(1, told().size());
+        assertTrue(told().get(0).contains("kind:*"), told.toString());
+    }
+
     private static List<String> names(JsonNode object) {
         List<String> names = new ArrayList<>();
         object.properties().forEach(each -> names.add(each.getKey()));

@@ -7,9 +7,18 @@ import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.io.BufferedReader;
 import java.io.IOException;
+import java.io.InputStreamReader;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.net.Socket;
+import java.nio.charset.StandardCharsets;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Base64;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
@@ -235,6 +244,44 @@ final class WSClientTest {
             }
         } finally {
             first.close();
+        }
+    }
+
+    @Test
+    void aConnectionThatEndsWithItsHandshakeIsMadeAgain() throws Exception {
+        CountDownLatch connections = new CountDownLatch(3);
+        try (ServerSocket listener = new ServerSocket(0, 5, InetAddress.getLoopbackAddress())) {
+            Thread serving = new Thread(() -> {
+                try {
+                    for (; ; connections.countDown()) {
+                        acceptAndBreak(listener);
+                    }
+                } catch (IOException | NoSuchAlgorithmException end) {
+                    // The test has ended.
+                }
+            });
+            serving.start();
+            WSClient client = WSClient.builder("ws://127.0.0.1:" + listener.getLocalPort() + "/ws")
+                    .backoff(Duration.ofMillis(5), Duration.ofMillis(20))
+                    .connect();
+            assertTrue(connections.await(PATIENCE.toSeconds(), TimeUnit.SECONDS));
+            client.close();
+        }
+    }
+
+    /** Accepts a WebSocket, sends a frame that no server may send in the same packet, and goes away. */
+    private static void acceptAndBreak(ServerSocket listener) throws IOException, NoSuchAlgorithmException {
+        try (Socket socket = listener.accept()) {
+            BufferedReader head = new BufferedReader(new InputStreamReader(socket.getInputStream(), StandardCharsets.ISO_8859_1));
+            String key = "";
+            for (String line = head.readLine(); line != null && !line.isEmpty(); line = head.readLine()) {
+                key = line.startsWith("Sec-WebSocket-Key: ") ? line.substring(19) : key;
+            }
+            byte[] accepted = MessageDigest.getInstance("SHA-1")
+                    .digest((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").getBytes(StandardCharsets.ISO_8859_1));
+            String answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    + "Sec-WebSocket-Accept: " + Base64.getEncoder().encodeToString(accepted) + "\r\n\r\n\u00f1\u0001a";
+            socket.getOutputStream().write(answer.getBytes(StandardCharsets.ISO_8859_1));
         }
     }
 
