@@ -1,4 +1,5 @@
-# The first stage has a compiler and builds the wheel; the second has Python and what the wheel needs, and no root.
+# The first stage has a compiler and builds the wheel. The second has Python and the wheel's dependencies, and runs
+# without root.
 FROM python:3.13 AS build
 WORKDIR /src
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
@@ -11,13 +12,14 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
 
 FROM python:3.13-slim
 COPY --from=build /opt/realizehit /opt/realizehit
-# In a container loopback is of no use to anybody. What may reach the port is for the network around it to say.
+# Loopback of a container cannot be reached from outside. The network around the container decides who can reach the port.
 ENV PATH="/opt/realizehit/bin:$PATH" \
     SERVER_HOST=0.0.0.0 \
     SERVER_PORT=8080
 USER 10001:10001
 EXPOSE 8080
-# The process, not the broker: while that is away, clients stay connected, and a restart would lose them.
-# It knows settings from variables and from a file that REALIZEHIT_CONFIG names, not the flags after the image's name.
+# Checks the process and not the broker: clients stay connected during an outage of the broker, and a restart would
+# disconnect them. The check reads settings from variables and the file that REALIZEHIT_CONFIG names, not from flags after
+# the image's name.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["realizehit-server", "healthcheck"]
 ENTRYPOINT ["realizehit-server"]

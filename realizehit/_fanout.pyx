@@ -361,7 +361,7 @@ cdef class Engine:
         return self.s.epoll >= 0
 
     def fileno(self):
-        """Return the descriptor to watch for reading, whereupon `poll` is to be called; -1 without epoll."""
+        """Return the descriptor to watch for reading; when it is readable, call `poll`. -1 without epoll."""
         return self.s.epoll
 
     def adopt(self, int fd, handler, bytes head=b"", bytes rest=b"", int framing=WEBSOCKET):
@@ -369,7 +369,7 @@ cdef class Engine:
 
         Args:
             fd: its descriptor, non-blocking; the engine's from here on, also where this raises.
-            handler: who is told what the client sends.
+            handler: the object that receives the client's messages.
             head: bytes to send first, such as the response of the opening handshake.
             rest: bytes that the client sent already.
             framing: how messages look on it.
@@ -587,12 +587,12 @@ cdef class Engine:
     def charge(self, uint64_t handle):
         """Count a frame of a client's input against its allowance (the generic cell rate algorithm).
 
-        The engine counts what it reads itself, but not a whole text or binary message: whoever takes it calls this, so
+        The engine counts what it reads itself, but not a whole text or binary message: its receiver calls this, so
         that a refused one can be answered. A ping that is refused is not answered.
 
         Returns:
             `PAID`; `REFUSED` where it is one too many; `HOPELESS` where so many more were refused than allowed that the
-            connection is to be closed.
+            connection must be closed.
         """
         cdef Conn* c = slot_find(&self.s.slots, handle)
         return INPUT_PAID if c == NULL else pay(&self.s, c)
@@ -704,13 +704,13 @@ cdef class Engine:
         return True
 
     def hold(self, bytes channel not None, bint held):
-        """Say whether publications to a channel are withheld from its subscribers; over with its last subscriber."""
+        """Set whether the engine withholds a channel's publications; reset when its last subscriber leaves."""
         cdef Channel* known = self.channel_named(channel)
         if known != NULL:
             known.flags = known.flags | CHANNEL_HELD if held else known.flags & ~CHANNEL_HELD
 
     def watch_leavers(self, bytes channel not None, bint watched):
-        """Say whether `on_left` is told who leaves a channel; over with its last subscriber.
+        """Set whether `on_left` reports the leavers of a channel; reset when its last subscriber leaves.
 
         A connection leaves by `unsubscribe`, `disconnect` or its end.
 
@@ -749,8 +749,8 @@ cdef class Engine:
             batch: items of three, ``(kind, channel, payload)``, of which the last two are ``bytes``.
 
         Raises:
-            IndexError, TypeError: an item is malformed; those before it are delivered, those behind it are not.
-            MemoryError: there is no memory for a message, or it is larger than 2 GB as a frame; likewise.
+            IndexError, TypeError: an item is malformed; those before it are delivered, those after it are not.
+            MemoryError: there is no memory for a message, or its frame is larger than 2 GB; the same applies.
 
         Cost:
             For each publication one hash look-up, one frame per framing in use, and a pointer per subscriber: no

@@ -53,7 +53,7 @@ class HideSecrets(logging.Filter):
 
 
 class FewOfAKind(logging.Filter):
-    """Lets one of a library's lines pass that any stranger can cause, and then none of its kind for a while.
+    """Limits the log lines of libraries that any client can cause: one line of a kind, then no more for a while.
 
     The next line that passes tells how many were left out.
 
@@ -151,7 +151,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: ``time``, ``level``, ``logger``, ``pid``, ``message``, and ``exception`` where there is one.
+    """One object a line: ``time``, ``level``, ``logger``, ``pid``, ``message``, and ``exception`` if there is one.
 
     ``extra={"fields": {...}}`` of a logging call adds further keys.
     """

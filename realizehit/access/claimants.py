@@ -17,7 +17,7 @@ class Claimant(NamedTuple):
     """What a request says about its sender.
 
     Attributes:
-        page: the origin of the web page; ``None`` for a page of this server or for a client that is no browser.
+        page: the origin of the web page; ``None`` for a page of this server or for a client that is not a browser.
         own: whether the page is this server's own; browsers do not name such a page in every request.
         identity: what the headers of a trusted proxy say.
         token: SHA-256 of the request's token; ``None`` without one, or if the server accepts no tokens.

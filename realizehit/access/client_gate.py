@@ -150,7 +150,7 @@ class ClientGate:
         return Opening(Identity(values), end, address, local, proof)
 
     def _check_limits(self, peer: str, *, counted: bool) -> str | None:
-        """Return the address that the client is to be counted under, if any; refuse it where a limit is reached."""
+        """Return the address that the client counts under, if any; refuse the client if a limit is reached."""
         if self._max_connections and self._connected() >= self._max_connections:
             raise _busy("the server has as many clients as it may", "too_many_connections")
         address = None

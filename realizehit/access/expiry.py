@@ -20,7 +20,7 @@ def monotonic_end(expires: float, now: float) -> float:
 
 
 class Deadlines:
-    """When each connection is to be warned, and when it is to be ended.
+    """When each connection must be warned, and when it must be closed.
 
     Args:
         warning: seconds between warning and end.

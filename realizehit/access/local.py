@@ -3,7 +3,7 @@
 Three things are open to this machine only: publishing while no API keys are configured, the page ``/console``, and the
 figures that this page subscribes to. In all three cases the connection must come over loopback or a Unix socket, and
 not through a proxy, which forwards the requests of others. A browser on this machine shows pages from anywhere, so the
-page counts too: ``Origin`` names it, or ``Sec-Fetch-Site`` where there is no ``Origin``.
+page counts too: ``Origin`` names it, or ``Sec-Fetch-Site`` if ``Origin`` is missing.
 
 Source: RFC 6454; Fetch Metadata Request Headers, W3C.
 """
@@ -24,7 +24,7 @@ _LONGEST_SHOWN: Final = 100  # bytes of a Host in an error
 
 
 def is_local_program(peer: str, headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request comes from a program on this machine that is no browser, and not through a proxy."""
+    """Whether a request comes from a program on this machine that is not a browser, without a proxy."""
     # Called for each publication, with the cheapest and most frequent answers first.
     return (
         b"origin" not in headers

@@ -1,7 +1,7 @@
 """Which web pages may use the server: its own pages, and the pages that the configuration allows.
 
 A browser says in ``Origin`` which page sends a request, and no page can change that. Plain requests have no ``Origin``;
-then ``Sec-Fetch-Site`` says whether it is a page of this server. A client that sends neither is no browser.
+then ``Sec-Fetch-Site`` says whether it is a page of this server. A client that sends neither is not a browser.
 
 Source: RFC 6454; RFC 6455, section 10.2; Fetch Metadata Request Headers, W3C.
 """

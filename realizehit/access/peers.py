@@ -66,7 +66,7 @@ class Networks:
         texts: CIDRs, single addresses, or ``unix``.
 
     Raises:
-        SettingsError: a text is none of these.
+        SettingsError: a text is neither a network nor `unix`.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ Source = NewType("Source", str)
 """Where publications come from that can be lost by themselves, such as one connection to the broker. A gap has one."""
 
 BROKER: Final = Source("broker")
-"""The connection to the broker, where there is no other source."""
+"""The connection to the broker, if it is the only source."""
 
 Batch: TypeAlias = Sequence[Any]
 """The publications of one read of the broker's socket, in order. Only the engine looks inside.
@@ -85,7 +85,7 @@ class Bus(ABC):
 
     @property
     def bytes_received(self) -> int:
-        """Bytes read from the broker's socket by the subscriber connection so far; 0 where there is no socket."""
+        """Bytes read from the broker's socket by the subscriber connection so far; 0 without a socket."""
         return 0
 
     @property
@@ -121,7 +121,7 @@ class Bus(ABC):
             listener: told of everything that arrives; ``None`` for a process that only publishes.
 
         Raises:
-            BrokerError: the address or the credentials can never work. A broker that is merely away is no error:
+            BrokerError: the address or the credentials can never work. An unreachable broker is not an error:
                 the bus keeps trying.
         """
 

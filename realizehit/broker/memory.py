@@ -111,7 +111,7 @@ class MemoryBus(Bus):
                 self._listener.state_changed(BROKER, state)
 
     def subscribe(self, channel: Interest) -> bool:
-        """Ask for a channel, which is in force at once, unless it needs a shape that there is no room for."""
+        """Ask for a channel, which is in force at once, unless the registry has no room for its shape."""
         if channel not in self._space.channels and is_wildcard(channel):
             shapes, shape = self._space.shapes, shape_of(channel)
             if self._max_shapes is not None and shape not in shapes and len(shapes) >= self._max_shapes:

@@ -39,7 +39,7 @@ def open_bus(
             further rights for that, see docs/access.md.
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold; ``None`` for a bus that
             registers none.
-        bridge: whether this process is to be the bridge of its deployment where no other is. Not for ``memory://``.
+        bridge: whether this process becomes the bridge of its deployment if no other one is. Not for ``memory://``.
         idempotency_window: seconds for which idempotency keys are remembered.
 
     Raises:

@@ -77,7 +77,7 @@ def _claim_base(base: Path) -> None:
     except OSError as error:
         raise EmbeddedUnavailable(f"{base} cannot be made: {error.strerror}") from None
     if not stat.S_ISDIR(found.st_mode):
-        raise EmbeddedUnavailable(f"{base} is no directory: remove it, or set TMPDIR")
+        raise EmbeddedUnavailable(f"{base} is not a directory: remove it, or set TMPDIR")
     if found.st_uid != os.geteuid():
         raise EmbeddedUnavailable(f"{base} belongs to user {found.st_uid}: set TMPDIR to a directory of your own")
     if stat.S_IMODE(found.st_mode) & 0o077:

@@ -78,7 +78,7 @@ class ProjectionCounts:
 def with_projections(
     publications: Sequence[Publication], shapes: tuple[bytes, ...], counts: ProjectionCounts
 ) -> tuple[list[Publication], list[int]]:
-    """Return what is to be published: each publication before its projections.
+    """Return the messages to publish: each publication before its projections.
 
     Returns:
         What to publish, and for each item the index of the publication that it belongs to.

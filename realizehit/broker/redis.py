@@ -68,7 +68,7 @@ class RedisBus(Bus):
         project: whether what is published here reaches wildcard subscriptions too, see `FollowingPipeline`.
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold. ``None`` for a bus that
             registers none: it subscribes to the channels of wildcards as to any other.
-        bridge: whether this process is to be the bridge of its deployment where no other is, see `Bridge`.
+        bridge: whether this process becomes the bridge of its deployment if no other one is, see `Bridge`.
         idempotency_window: seconds for which the broker remembers idempotency keys.
 
     Raises:

@@ -63,7 +63,7 @@ class SentinelAddress(Address):
         if not name:
             raise SettingsError(f"broker URL {shown}: the master's name is missing; use {scheme}://host:port/name")
         if not database.isdecimal() and database:
-            raise SettingsError(f"broker URL {shown}: the database {database[:20]!r} is no number")
+            raise SettingsError(f"broker URL {shown}: the database {database[:20]!r} is not a number")
         options = dict(parse_qsl(query, keep_blank_values=True))
         sentinel_login = {
             key: value for key in ("username", "password") if (value := options.pop(f"sentinel_{key}", None))
@@ -186,7 +186,7 @@ def _places(hosts: str, shown: str) -> list[tuple[str, int]]:
         except ValueError:
             parts, port = urlsplit("//"), None
         if not parts.hostname or not _HOST.match(text) or parts.path or parts.username is not None:
-            raise SettingsError(f"broker URL {shown}: {text!r} is no sentinel's host:port")
+            raise SettingsError(f"broker URL {shown}: {text!r} is not the host:port of a sentinel")
         places.append((parts.hostname, port or PORT))
     return places
 

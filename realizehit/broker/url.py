@@ -97,7 +97,7 @@ class Address:
             if name == "protocol" and str(value) != "2":
                 raise SettingsError(f"broker URL {self._shown}: protocol can only be 2, for RESP2")
             if name == "socket_connect_timeout" and not 0 < value < math.inf:
-                raise SettingsError(f"broker URL {self._shown}: socket_connect_timeout is no number of seconds")
+                raise SettingsError(f"broker URL {self._shown}: socket_connect_timeout is not a number of seconds")
 
     def _check_place(self) -> None:
         if isinstance(self._template, UnixDomainSocketConnection):
@@ -109,7 +109,7 @@ class Address:
             try:
                 self._template.host.encode("idna")
             except UnicodeError:
-                raise SettingsError(f"broker URL {self._shown}: the host is no host name") from None
+                raise SettingsError(f"broker URL {self._shown}: the host is not a valid host name") from None
 
     def scrub(self, text: str) -> str:
         """Return ``text``, which a broker or a library wrote, without the passwords of this address."""
@@ -121,7 +121,7 @@ class Address:
         return text
 
     def login(self) -> list[str]:
-        """Return the arguments of AUTH, an empty list where there is nothing to log in with."""
+        """Return the arguments of AUTH, empty if the URL has no credentials."""
         username, password = self._template.username, self._template.password
         if username:
             return [username, password or ""]

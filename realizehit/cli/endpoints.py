@@ -50,7 +50,7 @@ def _split(given: str, scheme: str, message: str) -> SplitResult:
     except ValueError:
         raise SettingsError(f"{message}: the port is not a number from 0 to 65535") from None
     if not parts.hostname:
-        raise SettingsError(f"{message}: there is no host in it")
+        raise SettingsError(f"{message}: it has no host")
     if any(character <= " " or character == "\x7f" for character in given):
         raise SettingsError(f"{message}: there is a blank in it")
     return parts

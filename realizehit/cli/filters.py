@@ -19,7 +19,7 @@ def pattern_from(filters: Sequence[str]) -> Pattern:
     written ``%2C``.
 
     Raises:
-        click.UsageError: there is no filter, or one breaks a rule of patterns.
+        click.UsageError: a filter is missing, or breaks a rule of patterns.
     """
     if not filters:
         raise click.UsageError("a pattern needs a filter: write key=value, such as kind=news")

@@ -74,8 +74,8 @@ _GROUPS: Final = {
 @click.option("--connections", type=int, metavar="N", help="Subscribers.")
 @click.option("--patterns", type=int, metavar="N", help="Patterns; messages go to them in turn.")
 @click.option("--subscriptions-per-connection", type=int, metavar="N", help="Patterns that each connection follows.")
-@click.option("--rate", type=float, metavar="N", help="Messages a second, on a fixed schedule.")
-@click.option("--outstanding", type=int, metavar="N", help="Messages that may be under way at once; instead of --rate.")
+@click.option("--rate", type=float, metavar="N", help="Messages per second, on a fixed schedule.")
+@click.option("--outstanding", type=int, metavar="N", help="Messages that may be in flight at once; instead of --rate.")
 @click.option("--payload-bytes", type=int, metavar="N", help="Size of each payload.")
 @click.option("--duration", type=float, metavar="SECONDS", help="How long to publish.")
 @click.option("--ramp", type=float, metavar="SECONDS", help="Time over which the connections are opened.")
@@ -85,8 +85,8 @@ _GROUPS: Final = {
     type=click.Choice(["api", "batch", "redis"]),
     help="Publish through the API one by one or in batches, or directly to the broker.",
 )
-@click.option("--reconnects", type=float, metavar="N", help="Connections a second that are closed and opened again.")
-@click.option("--resubscribes", type=float, metavar="N", help="Subscriptions a second that are ended and made again.")
+@click.option("--reconnects", type=float, metavar="N", help="Connections per second that are closed and opened again.")
+@click.option("--resubscribes", type=float, metavar="N", help="Subscriptions per second that are ended and made again.")
 @click.option("--source-address", multiple=True, metavar="IP", help="Connect from this address; can be repeated.")
 @click.option("--expect", multiple=True, metavar="'p99<50ms'", help="What a figure must be; can be repeated.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - for standard output.")
@@ -174,7 +174,7 @@ def _check_together(ctx: click.Context, plan: Plan) -> None:
     elif "workers" in given:
         raise click.UsageError("--workers is for the server that is started without --url")
     if "url" in given and "redis" in given and by_api:
-        raise click.UsageError(f"--redis is for publishing at the broker, and --publish {plan.publish} does not")
+        raise click.UsageError(f"--redis is for publishing at the broker; --publish {plan.publish} uses the API")
     if plan.publish == "redis" or (plan.publish is None and "redis" in given):
         for name in ("api", "key"):
             if name in given:

@@ -29,7 +29,7 @@ class Emitter:
         A coroutine function is started as a task.
 
         Raises:
-            ValueError: there is no such event.
+            ValueError: the event does not exist.
         """
         self._listeners(event).append(callback)
 
@@ -37,7 +37,7 @@ class Emitter:
         """Stop calling ``callback``.
 
         Raises:
-            ValueError: there is no such event, or the callback was not attached.
+            ValueError: the event does not exist, or the callback was not attached.
         """
         self._listeners(event).remove(callback)
 

@@ -263,7 +263,7 @@ def read_result(response: httpx2.Response) -> PublishResult:
 
     Raises:
         ServerUnavailable: 503.
-        Rejected: any other answer that is no success.
+        Rejected: any other answer that is not a success.
     """
     raise_for_refusal(response)
     try:
@@ -278,7 +278,7 @@ def read_results(response: httpx2.Response, count: int) -> list[PublishOutcome]:
 
     Raises:
         ServerUnavailable: 503; nothing was published.
-        Rejected: any other answer that is no success, or that does not fit the batch.
+        Rejected: any other answer that is not a success, or that does not fit the batch.
     """
     raise_for_refusal(response)
     try:

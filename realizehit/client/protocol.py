@@ -27,7 +27,7 @@ class Reply(NamedTuple):
     Attributes:
         id: the action's id.
         ret: what it returned; ``None`` where the server leaves it out, as the original JavaScript server does.
-        error: the server's explanation, empty where there is no error.
+        error: the server's explanation; empty if there is no error.
         code: the error's stable code.
     """
 
@@ -56,7 +56,7 @@ def action(request_id: str, act: str, filters: Mapping[str, Any] | None = None, 
 
 
 def parse_reply(message: bytes) -> Reply | None:
-    """Read a message that is no payload; ``None`` where it is no reply either, which a client ignores."""
+    """Read a message that is not a payload; ``None`` if it is not a reply either, which a client ignores."""
     try:
         values = orjson.loads(message)
     except orjson.JSONDecodeError:
@@ -91,7 +91,7 @@ class Notice(NamedTuple):
 
 
 def parse_event(message: bytes) -> Notice | None:
-    """Read a message that is neither a payload nor a reply; ``None`` where it is no event either."""
+    """Read a message that is neither a payload nor a reply; ``None`` if it is not an event either."""
     try:
         values = orjson.loads(message)
     except orjson.JSONDecodeError:

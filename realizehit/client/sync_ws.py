@@ -144,7 +144,7 @@ class Subscriber:
         self._socket: _Socket | None = None
         self._owner: Owner | None = None
         self._began = 0.0
-        self._renew_at = math.inf  # when a fresh token is to be sent
+        self._renew_at = math.inf  # when to send a fresh token
         self._closing = threading.Event()
 
     def connect(self) -> Self:

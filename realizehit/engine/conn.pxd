@@ -85,7 +85,7 @@ cdef struct Input:
 
 cdef struct Conn:
     # What a message needs stands in the first 64 bytes.
-    int fd                      # -1 where there is none (any more); a transport's is only looked at
+    int fd                      # -1 without a socket; the engine only inspects a transport's socket
     uint32_t slot
     uint32_t generation         # counts the connections that had this slot; never 0
     uint32_t flags
@@ -95,7 +95,7 @@ cdef struct Conn:
     uint8_t strikes             # what it sent too fast: refused less allowed, 0 or more
     uint32_t over               # last tick at which its queue was within the limit, for ON_OVER; when closing is over
     # The queue: a ring of frames. Most of the time it is empty, else it mostly holds one, which needs no block.
-    Frame** ring                # a pooled block, or the next field where there is room for one; NULL while empty
+    Frame** ring                # a pooled block, or the next field if that is enough; NULL while empty
     Frame* single
     uint32_t room               # entries of the ring, a power of two; 0 while empty
     uint32_t head
@@ -112,7 +112,7 @@ cdef struct Conn:
     uint32_t timer_next
     uint32_t timer_prev
     uint32_t due                # tick; 0 for never
-    PyObject* handler           # who is told what this connection sends; shared by all connections of a transport
+    PyObject* handler           # receives the connection's messages; shared by all connections of a transport
     PyObject* transport         # for IS_TRANSPORT
     Input* input                # what came of a frame or message that is not whole; NULL for nothing
     uint32_t unsent             # bytes that the system had yet to get to the peer when it was last looked at

@@ -1,5 +1,5 @@
 # Messages as Engine.IO packets: in WebSocket frames, and in the payloads of its long-polling.
-# Called by `framings.pxd`. Each frame is held once by the caller; NULL means that there is no memory for it.
+# Called by `framings.pxd`. The caller holds one reference to each frame; NULL means out of memory.
 #
 # A message is a packet of type 4. The JavaScript realizehit client cuts a payload at its second "?", so there is none
 # in the payload's JSON but as an escape; a label has none. In polling payloads of revision 3 each packet has its length

@@ -50,7 +50,7 @@ cdef struct Message:
     size_t label_size       # bytes; 0 for none
     const char* text        # the payload or the reply
     size_t size
-    const char* whole       # label, "?" and text as the broker sent them; the text where there is no label
+    const char* whole       # label, "?" and text as the broker sent them; the text if there is no label
     size_t whole_size
     const char* channel     # what was subscribed to
     size_t channel_size

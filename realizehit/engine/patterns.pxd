@@ -46,14 +46,14 @@ cdef inline int encode_channel(char* channel, dict filters, bint wildcards, PyOb
 
 
 cdef inline bytes shape_text(bytes channel):
-    """Return a subscription's shape; ValueError for text that is no channel."""
+    """Return a subscription's shape; ValueError for text that is not a channel."""
     cdef Split split
     cdef char out[C_MAX_CHANNEL]
     cdef int size = -1
     if split_channel(&split, PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel)):
         size = write_shape(out, &split)
     if size < 0:
-        raise ValueError(f"{channel[:80]!r} is no channel")
+        raise ValueError(f"{channel[:80]!r} is not a channel")
     return PyBytes_FromStringAndSize(out, size)
 
 

@@ -100,7 +100,7 @@ cdef inline int write_shape(char* out, const Split* channel) noexcept nogil:
 cdef inline int write_projection(char* out, const Split* channel, const Split* shape) noexcept nogil:
     """Write what a publication projects to by a shape; return its length, or -1 when it projects to nothing.
 
-    One that would be longer than a channel may be is no subscription's, and so nothing either.
+    A projection longer than the limit of a channel cannot have a subscription, so it is left out too.
     """
     cdef int i, n = 0, at = 0, order
     cdef bint is_open = False, further = False, any

@@ -1,4 +1,4 @@
-# The operating system's side: epoll, send and receive, and what stands in for epoll where there is none.
+# System calls: epoll, send and receive, and replacements for platforms without epoll.
 # Inline C for `_fanout.pyx`. Each function returns -1 with errno set where it fails, as the system call does.
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -1,6 +1,6 @@
 # Messages as Server-Sent Events.
 #
-# Called by `framings.pxd`. Each frame is held once by the caller; NULL means that there is no memory for it.
+# Called by `framings.pxd`. The caller holds one reference to each frame; NULL means out of memory.
 #
 # An event has the subscription's id in its field of that name, the label behind it (`id: 3bf1d979@c=channel:CNN`), and
 # the payload in its data. A label has no line ends. A line end in the payload, which JSON has only between its tokens,

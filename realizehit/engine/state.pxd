@@ -57,7 +57,7 @@ cdef struct State:
     uint32_t burst_bytes        # the limits of a connection that may be over the others for a time
     uint32_t burst_messages
     uint64_t burst_total
-    uint32_t watch_bytes        # from here on a connection is watched; the limits where there is no grace
+    uint32_t watch_bytes        # from here on a connection is watched; the limits if there is no grace
     uint32_t watch_messages
     uint32_t grace_ticks        # 0 for none
     uint32_t stall_ticks

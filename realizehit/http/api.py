@@ -88,7 +88,7 @@ def create_app(
     async def not_served(request: Request, error: Exception) -> Response:
         """Say what the framework found, such as an unknown path or a wrong method."""
         assert isinstance(error, HTTPException)
-        # The page is no route of its own: that would change which methods the root has for everybody.
+        # The page is not a route: a route would change the methods of the root for all clients.
         return welcome.answer(request, welcoming) or _http_problem(error)
 
     routes = [

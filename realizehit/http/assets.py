@@ -48,7 +48,7 @@ def routes() -> list[Route]:
         headers = {**headers, "Cache-Control": cache}
         known = request.headers.get("if-none-match", "")
         if known.strip() == "*" or headers["ETag"] in (each.strip().removeprefix("W/") for each in known.split(",")):
-            headers.pop("Content-Encoding", None)  # of a body, and there is none
+            headers.pop("Content-Encoding", None)  # the response has no body
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers, media_type="text/javascript")  # and charset=utf-8
 

@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         server_state: uvicorn's list of connections.
         timeouts: of this connection.
         guard: counts the connections of each address, and refusals; ``None`` where nothing is counted.
-        draining: returns whether each response is to be the last one of its connection.
+        draining: returns whether each response must be the last one of its connection.
     """
 
     def __init__(

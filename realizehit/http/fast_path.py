@@ -87,7 +87,7 @@ class DirectRequest:
 
     Attributes:
         size: of the body, in bytes.
-        disconnected: whether the client is gone, so that there is no answer to send.
+        disconnected: whether the client is gone, so that no answer can be sent.
     """
 
     __slots__ = ("_handler", "_headers", "_owner", "disconnected", "size")

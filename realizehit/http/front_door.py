@@ -53,7 +53,7 @@ class FrontDoor(Connection):
         guard: counts the connections of each address, and refusals; ``None`` where nothing is counted.
         fd_reserve: tells whether a file descriptor is left for a client; ``None`` where that is not checked.
         direct: handlers of `POST` requests that are served without ASGI, by target.
-        draining: returns whether each response is to be the last one of its connection.
+        draining: returns whether each response must be the last one of its connection.
 
     Attributes:
         client: the address of the client, known from the first HTTP request on.

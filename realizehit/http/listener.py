@@ -36,7 +36,7 @@ class Listener:
         settings: the bounds of a request.
         guard: decides who is let in.
         fd_reserve: tells whether a file descriptor is left for a client.
-        draining: returns whether each response is to be the last one of its connection.
+        draining: returns whether each response must be the last one of its connection.
     """
 
     def __init__(

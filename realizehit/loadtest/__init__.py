@@ -12,6 +12,7 @@
 | `worker`, `client_main` | one client process, which drives `realizehit.loadtest._load.Fleet`, and its program |
 | `client_processes` | starts the client processes, and exchanges messages with them |
 | `coordinator` | leads the client processes through the phases, and collects what they report |
-| `report` | the figures, and their JSON |
+| `figures`, `doubts` | the figures, and reasons to doubt them |
+| `report` | the whole result, and its JSON |
 | `terminal`, `html_report` | for people: the terminal, one HTML page |
 """

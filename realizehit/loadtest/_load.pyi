@@ -1,20 +1,20 @@
-"""What Python sees of the load client; the docstrings are in ``_load.pyx``.
+"""Types of the load client; the docstrings are in ``_load.pyx``.
 
-`Fleet.counts` holds, of connections: ``connections`` (handshake done), ``ready`` (all replies there), ``pending``
-(planned, not yet ready), ``subscriptions`` (in force), ``failed`` (never came to be), ``dropped`` (ended by the
-server without a close frame), ``closed`` (with one), ``protocol_errors``, ``refused`` (error replies), ``pings``,
-``bytes_in``, ``reconnects`` and ``resubscribes`` (of `churn`).
+`Fleet.counts` holds these counts of connections: ``connections`` (handshake done), ``ready`` (all replies received),
+``pending`` (planned, not ready yet), ``subscriptions`` (in force), ``failed`` (connecting failed), ``dropped`` (ended
+by the server without a close frame), ``closed`` (with a close frame), ``protocol_errors``, ``refused`` (error replies),
+``pings``, ``bytes_in``, ``reconnects`` and ``resubscribes`` (by `churn`).
 
-Of messages received: ``deliveries`` (each counted once), ``expected`` (subscriptions in force when each message went
-out, and those that the server cut off by ending their connection, added up; only of what this fleet published),
-``lost`` (gaps, and what a subscription that was cut off misses), ``forgone`` (under way when this side left a
-subscription: neither delivered nor lost), ``duplicates``, ``reordered`` (came after a later one), ``unexpected`` (not
-subscribed to, or under a wrong id), ``foreign`` (texts without a stamp).
+Counts of received messages: ``deliveries`` (each counted once), ``expected`` (the sum, over the messages of this fleet,
+of the subscriptions that were in force at the time of sending or were cut off by the server), ``lost`` (gaps, and
+messages missed by subscriptions that were cut off), ``forgone`` (in flight when this side left a subscription: neither
+delivered nor lost), ``duplicates``, ``reordered`` (arrived after a later one), ``unexpected`` (not subscribed to, or
+labelled with a wrong id), ``foreign`` (texts without a stamp).
 
-Of messages published: ``published``, ``acknowledged``, ``heard`` (servers that the broker reached, added up; not
-with batches), ``publish_errors``, ``outstanding``, ``abandoned`` (outstanding ones that are not waited for any longer:
-lost at a subscriber or not wanted there any more, overtaken for 5 s by later ones, or all after 5 s without a
-delivery), ``late`` (sent more than 10 ms after their time).
+Counts of published messages: ``published``, ``acknowledged``, ``heard`` (the sum of servers that the broker reached;
+not with batches), ``publish_errors``, ``outstanding``, ``abandoned`` (outstanding ones that are given up: lost or
+unsubscribed at a subscriber, overtaken by later ones for 5 s, or all after 5 s without a delivery), ``late`` (sent more
+than 10 ms after the scheduled time).
 
 Latencies are lists of ``(index, count)`` over the buckets of an HdrHistogram of 3 significant figures from 1 us to
 67 s: index ``i`` below 2,048 is ``i`` us; above, with ``b = (i >> 10) - 1``, it begins at ``(i % 1024 + 1024) << b`` us

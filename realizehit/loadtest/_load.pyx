@@ -1,9 +1,9 @@
 # The load client: many WebSocket subscribers, and publishers, in one epoll loop without Python.
 #
-# Python sets a fleet up and looks at it between runs; during a run there is no Python for a message or a connection.
+# Python sets up a fleet and reads its figures between runs. A run executes no Python code per message or connection.
 # Sections:
-#   1. the fleet        what Python sees of it
-#   2. the loop         what is due, what is ready
+#   1. the fleet        the interface for Python
+#   2. the loop         timers and ready sockets
 #   3. connections      connect, handshake, subscribe, leave
 #   4. receiving        bytes -> frames -> checks and counts
 #   5. publishing       the schedule, commands and requests, their answers
@@ -39,7 +39,7 @@ from realizehit.engine.text cimport rh_id
 HAVE_EPOLL = bool(RL_HAVE_EPOLL)
 STAMPED_MIN = STAMP_SIZE + 2    # bytes of the shortest payload: the stamp as a JSON string
 
-cdef enum:                      # what a run waits for
+cdef enum:                      # the condition that ends a run
     C_TIME
     C_READY
     C_SENT
@@ -54,12 +54,12 @@ cdef enum:
     EVENTS = 512
     READ_SIZE = 256 * 1024      # bytes read from a socket at once
     FRAME_MAX = 16 << 20        # bytes of a frame; more is a protocol error
-    SLICE_NS = 50000000         # how long a run goes on without looking for signals
-    LATE_NS = 10000000          # a message that is sent so long after its time counts as late
-    STALL_NS = 5000000000       # without a delivery, or overtaken, for so long, outstanding messages are given up
-    IDLE_NS = 3000000000        # an HTTP connection idle for so long is made anew: the server may be about to close it
+    SLICE_NS = 50000000         # time between two checks for signals
+    LATE_NS = 10000000          # a message sent so long after its scheduled time counts as late
+    STALL_NS = 5000000000       # outstanding messages count as lost after this time without progress
+    IDLE_NS = 3000000000        # an HTTP connection idle for longer is replaced: the server may be about to close it
     CODES = 5000
-    GONE = 16                   # subscriptions that are left at a time while they come and go
+    GONE = 16                   # subscriptions that are left at a time during churn
     BATCH_BYTES = 3 << 20       # bytes of a batch request
     HEAD_ROOM = 4096            # bytes kept free before its messages, for its head
     SLOT_BITS = 20
@@ -72,23 +72,23 @@ cdef class Fleet:
 
     Args:
         address: numeric IP address and port of the server.
-        channels: for each channel its name and its pattern's JSON text; its number is its place here.
-        subscriptions: for each connection the numbers of its channels, none of them twice.
+        channels: the name and the JSON text of the pattern of each channel; its number is its index.
+        subscriptions: for each connection the numbers of its channels, without duplicates.
         path: target of the opening handshake.
-        host: the handshake's ``Host``; made from the address where none is given.
+        host: the handshake's ``Host``; by default made from the address.
         headers: further header lines of the handshake, names and values.
         sources: source addresses to connect from in turn; each has about 28,000 ports to one server.
-        sent: the last sequence number published in each channel, an unsigned 32-bit integer each: a writable buffer,
-            which several processes may share if each channel is published by one of them. The fleet's own by default.
-        stamped: false to count text messages only, without looking at them.
+        sent: the last sequence number published in each channel, unsigned 32-bit integers in a writable buffer. Several
+            processes may share it if only one of them publishes to each channel. By default the fleet has its own.
+        stamped: false to only count text messages, without checking them.
         max_pending: connections that may be between connect and ready at once.
 
     Raises:
-        NotImplementedError: there is no epoll here.
+        NotImplementedError: this platform has no epoll.
         ValueError: an argument is wrong.
 
     Reentrancy:
-        One thread; nothing here may be called while `run` runs.
+        One thread; no method may be called during `run`.
     """
 
     cdef int epoll
@@ -117,7 +117,7 @@ cdef class Fleet:
     cdef Counts* n                  # of the ledger
     cdef uint32_t[CODES] codes
     # connecting
-    cdef uint32_t* todo             # a ring of connections that wait for their turn
+    cdef uint32_t* todo             # a ring of connections that wait to be opened
     cdef uint32_t todo_start, todo_count, pending, max_pending, ready_count, open_count
     cdef double connect_rate
     cdef int64_t connect_due
@@ -134,18 +134,18 @@ cdef class Fleet:
     cdef uint32_t* own              # the channels that this fleet publishes to, in turn
     cdef uint32_t own_count
     cdef bint scheduled
-    cdef uint32_t round             # messages of all fleets until a channel's turn comes again; 0: of this fleet alone
-    cdef double interval_ns         # between two messages; 0 for as fast as outstanding messages allow
+    cdef uint32_t round             # messages of all fleets between two of one channel; 0: this fleet publishes alone
+    cdef double interval_ns         # between two messages; 0 if only outstanding messages limit the rate
     cdef int64_t start_ns
     cdef uint64_t turn, quota
     cdef uint32_t batch_max
     cdef Slot* slots
     cdef uint32_t* free_slots
     cdef uint32_t slot_count, free_count, schedules
-    cdef int64_t progress_ns        # when the last delivery came
-    cdef uint64_t complete          # the latest turn whose message everyone has
-    cdef uint64_t overtaken         # the same, a while ago
-    cdef int64_t overtaken_due      # when to look again
+    cdef int64_t progress_ns        # time of the last delivery
+    cdef uint64_t complete          # the latest turn whose message all subscribers have
+    cdef uint64_t overtaken         # its earlier value
+    cdef int64_t overtaken_due      # when to compare the two
     cdef bint publisher_lost
 
     def __cinit__(self):
@@ -157,12 +157,12 @@ cdef class Fleet:
         cdef uint32_t i, k, number
         cdef Channel* channel
         if self.epoll >= 0:
-            raise RuntimeError("a fleet is set up once")
+            raise RuntimeError("a fleet can be set up only once")
         if not RL_HAVE_EPOLL:
-            raise NotImplementedError("the load client needs epoll, that is Linux")
+            raise NotImplementedError("the load client needs epoll, so it runs on Linux only")
         name, port = address
         if not rl_addr_set(&self.address, name.encode(), port):
-            raise ValueError(f"{name!r} is no numeric IP address")
+            raise ValueError(f"{name!r} is not a numeric IP address")
         if host is None:
             host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         self.keep, self.heads = [], []
@@ -188,7 +188,7 @@ cdef class Fleet:
         self.sources = <rl_addr*> zeroed(self.source_count, sizeof(rl_addr))
         for i, source in enumerate(sources):
             if not rl_addr_set(&self.sources[i], source.encode(), 0):
-                raise ValueError(f"{source!r} is no numeric IP address")
+                raise ValueError(f"{source!r} is not a numeric IP address")
         for i, (channel_name, pattern) in enumerate(channels):
             self.keep.append((bytes(channel_name), bytes(pattern)))
             channel = &self.channels[i]
@@ -202,7 +202,7 @@ cdef class Fleet:
             last = -1
             for item in sorted(wanted):
                 if not 0 <= item < self.channel_count or item == last:
-                    raise ValueError(f"connection {i}: channel {item} does not exist or comes twice")
+                    raise ValueError(f"connection {i}: channel {item} does not exist or is listed twice")
                 last = item
                 number = item
                 self.subs[k].channel = number
@@ -261,12 +261,12 @@ cdef class Fleet:
         self.epoll = -1
 
     def connect(self, double rate=0.0, uint32_t first=0, count=None, max_pending=None):
-        """Plan connections: `run` opens them, does the handshake and subscribes.
+        """Plan connections. `run` opens them, performs the handshake and subscribes.
 
         Args:
-            rate: connections a second; 0 for as fast as the server takes them.
-            first, count: which; all of them by default. Those that are connected already stay as they are.
-            max_pending: from now on so many may be between connect and ready at once.
+            rate: connections per second; 0 for as fast as the server accepts them.
+            first, count: which connections; all by default. Connected ones stay connected.
+            max_pending: connections that may be between connect and ready at once, from now on.
         """
         cdef uint32_t i
         self.check()
@@ -279,7 +279,7 @@ cdef class Fleet:
                 self.plan(i)
 
     def disconnect(self, uint32_t first=0, count=None):
-        """End connections, with a close frame, without waiting for the server's."""
+        """End connections with a close frame, without waiting for the server's close frame."""
         cdef uint32_t i
         self.check()
         for i in range(first, self.last(first, count)):
@@ -287,17 +287,17 @@ cdef class Fleet:
                 self.end(i, BY_US)
 
     def churn(self, double reconnects=0.0, double resubscribes=0.0):
-        """Let connections and subscriptions come and go during runs; chosen at random, so many a second of each.
+        """Reconnect and resubscribe at random during runs, at the given rates per second.
 
-        A reconnect ends a ready connection and opens it again at once, or opens one that there is not any more; a
-        resubscribe leaves one channel of one connection and joins again the one that was left sixteen turns before.
+        A reconnect ends a ready connection and opens it again at once, or opens one that has ended. A resubscribe
+        leaves one channel of one connection, and subscribes again to the one that was left sixteen turns before.
         """
         self.check()
         self.reconnect_rate, self.resubscribe_rate = reconnects, resubscribes
         self.reconnect_due = self.resubscribe_due = rl_now()
 
     def publish_over(self, int fd):
-        """Publish with Redis commands on a connected socket, which the fleet owns from now on, logged in already."""
+        """Publish with Redis commands on a socket that is connected and logged in; the fleet owns it from now on."""
         self.check()
         if self.publisher_count:
             raise RuntimeError("there is a publisher already")
@@ -313,20 +313,20 @@ cdef class Fleet:
         Args:
             address: numeric IP address and port of the API.
             path: target of the requests.
-            host: value of their ``Host``; made from the address where none is given.
+            host: value of their ``Host``; by default made from the address.
             headers: further header lines, names and values.
-            batch: whether a request carries all messages that are due, or one.
-            connections: how many; a channel always uses the same one, so that its messages keep their order.
-            batch_max: messages of one request at most.
+            batch: whether a request carries all messages that are due, or only one.
+            connections: number of connections; a channel always uses the same one, which keeps its messages in order.
+            batch_max: the most messages in one request.
         """
         self.check()
         if self.publisher_count:
             raise RuntimeError("there is a publisher already")
         name, port = address
         if not rl_addr_set(&self.publish_address, name.encode(), port):
-            raise ValueError(f"{name!r} is no numeric IP address")
+            raise ValueError(f"{name!r} is not a numeric IP address")
         if connections < 1 or batch_max < 1:
-            raise ValueError("at least one connection, and one message in a batch")
+            raise ValueError("connections and batch_max must be at least 1")
         if host is None:
             host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         self.request_bytes = (
@@ -341,19 +341,19 @@ cdef class Fleet:
 
     def schedule(self, *, double rate=0.0, uint32_t outstanding=0, uint64_t messages=0, size_t payload_bytes=128,
                  channels=None, start=None, uint32_t total=0):
-        """Say what to publish during the next runs: to the given channels in turn.
+        """Set what the next runs publish, to the given channels in turn.
 
         Args:
-            rate: messages a second, on a schedule that does not wait for anybody (open loop): what could not be sent in
-                time is sent later and still counts from the time it was due. 0: as `outstanding` allows.
-            outstanding: messages that may be under way at once, 0 for any number. One is under way until every
-                subscriber of this fleet has it, or has lost it; it counts from when it was sent.
-            messages: how many; 0 to go on until `unschedule`.
+            rate: messages per second, on a schedule that waits for nothing (open loop): a message that cannot be sent
+                in time is sent later, and its latency still counts from the scheduled time. 0: as `outstanding` allows.
+            outstanding: messages that may be in flight at once, 0 for any number. A message is in flight until every
+                subscriber of this fleet has received or lost it; its latency counts from the time of sending.
+            messages: how many to publish; 0 to continue until `unschedule`.
             payload_bytes: size of each payload, `STAMPED_MIN` at least.
             channels: numbers of the channels; all of them by default.
             start: when the schedule begins, as `time.monotonic()`; now by default.
-            total: where several fleets share a schedule, how many channels it has, in the order of their numbers. The
-                rate is that of them all, and each message has the time that its channel's turn gives it.
+            total: number of channels of a schedule that several fleets share, in the order of their numbers. The rate
+                is that of all fleets together, and each message has the time of its channel's turn.
         """
         cdef uint32_t i
         cdef size_t body
@@ -361,14 +361,14 @@ cdef class Fleet:
         if not self.publisher_count:
             raise RuntimeError("there is no publisher; see publish_over and publish_http")
         if rate <= 0 and not outstanding:
-            raise ValueError("give a rate, or how many messages may be outstanding")
+            raise ValueError("give a rate, or a number of outstanding messages")
         if outstanding >= 1 << SLOT_BITS:
             raise ValueError(f"at most {(1 << SLOT_BITS) - 1} messages can be outstanding")
         if payload_bytes < STAMP_SIZE + 2 or payload_bytes > 1 << 20:
             raise ValueError(f"a payload has {STAMPED_MIN} to {1 << 20} bytes, not {payload_bytes}")
         numbers = list(range(self.channel_count)) if channels is None else list(channels)
         if not numbers or not all(0 <= each < self.channel_count for each in numbers):
-            raise ValueError("channels must be numbers of channels, one at least")
+            raise ValueError("channels must be numbers of channels, at least one")
         free(self.own)
         self.own = NULL
         self.own = <uint32_t*> zeroed(len(numbers), sizeof(uint32_t))
@@ -401,7 +401,7 @@ cdef class Fleet:
         self.scheduled = True
 
     def unschedule(self):
-        """Publish nothing more."""
+        """Stop publishing."""
         self.check()
         self.scheduled = False
 
@@ -409,15 +409,14 @@ cdef class Fleet:
         """Drive everything, without the GIL.
 
         Args:
-            seconds: at most for so long.
+            seconds: the longest time to run.
             until: stop earlier, when all planned connections are ready or have failed (`READY`), when all scheduled
                 messages are published and acknowledged (`SENT`), or when they are also delivered (`DELIVERED`: to the
                 subscriptions of this fleet that were in force when they went out).
-            deliveries: stop earlier, once so many deliveries were counted since the fleet was made; 0 for no such
-                number.
+            deliveries: stop earlier, after so many deliveries since the fleet was made; 0 for no limit.
 
         Returns:
-            Whether what was waited for came to pass; with `TIME` and no number, always true.
+            Whether the condition was met; always true with `TIME` and no `deliveries`.
 
         Raises:
             ConnectionError: the connection to publish over ended.
@@ -447,7 +446,7 @@ cdef class Fleet:
         return bool(result) or (until == C_TIME and not deliveries)
 
     def missing(self):
-        """Return how many messages the subscriptions in force have yet to get, beyond those counted as lost."""
+        """Return how many messages the subscriptions in force still miss, without those counted as lost."""
         cdef uint32_t i
         cdef int64_t total = 0
         for i in range(self.sub_count):
@@ -456,9 +455,9 @@ cdef class Fleet:
         return total
 
     def give_up(self):
-        """Count what did not come as lost, with examples; return how many messages that were.
+        """Count missing messages as lost, with examples; return their number.
 
-        That is what is `missing`, and what the subscriptions missed whose connection the server ended.
+        These are the `missing` messages, and those of subscriptions whose connection the server ended.
         """
         cdef uint32_t i, k
         cdef int64_t total = 0, behind
@@ -494,15 +493,15 @@ cdef class Fleet:
 
     @property
     def deliveries(self):
-        """Deliveries counted since the fleet was made."""
+        """Deliveries since the fleet was made."""
         return self.n.deliveries
 
     def close_codes(self):
-        """Return how often the server closed a connection with which code; 0 stands for a close without one."""
+        """Return how often the server closed connections with each code; 0 stands for a close frame without a code."""
         return {code: self.codes[code] for code in range(CODES) if self.codes[code]}
 
     def problems(self):
-        """Return the first few wrong deliveries: kind, connection, channel, number expected, number that came."""
+        """Return the first wrong deliveries: kind, connection, channel, expected number, received number."""
         cdef Problem* found = self.ledger.problems
         return [
             (found[i].kind.decode(), found[i].conn, found[i].channel, found[i].expected, found[i].got)
@@ -510,19 +509,19 @@ cdef class Fleet:
         ]
 
     def notes(self):
-        """Return the first few things that went wrong otherwise, as text: refusals, failed connections, errors."""
+        """Return the first other faults as text: refusals, failed connections, errors."""
         return [self.ledger.notes[i].decode("utf-8", "replace") for i in range(self.ledger.note_count)]
 
     def take_latencies(self):
-        """Return the latencies since the last call, in microseconds, and begin anew; see `_load.pyi` for the layout."""
+        """Return the latencies since the last call, in microseconds, and reset them; see `_load.pyi` for the layout."""
         return take(self.ledger.latencies)
 
     def take_joins(self):
-        """Return how long it took connections from connect to ready; as `take_latencies`."""
+        """Return the times of connections from connect to ready, as `take_latencies`."""
         return take(self.ledger.joins)
 
     def take_lags(self):
-        """Return by how much messages were sent after their time; as `take_latencies`."""
+        """Return how late messages were sent, as `take_latencies`."""
         return take(self.ledger.lags)
 
     cdef int check(self) except -1:
@@ -557,7 +556,7 @@ cdef class Fleet:
         self.free_slots = <uint32_t*> zeroed(count, sizeof(uint32_t))
         for i in range(count):
             self.free_slots[i] = count - 1 - i
-            # What is left of an earlier schedule must not be taken for a message of this one.
+            # A message of an earlier schedule must not count as one of this schedule.
             self.slots[i].generation = (self.schedules * 61) & ((1 << (32 - SLOT_BITS)) - 1)
         self.schedules += 1
         self.slot_count = self.free_count = count
@@ -575,7 +574,7 @@ cdef class Fleet:
     # --- 2. The loop --------------------------------------------------------------------------------------------------
 
     cdef int loop(self, int64_t deadline, int until, int64_t deliveries) noexcept nogil:
-        """Run until `deadline`; 1 where the condition holds, 0 where time is up, -errno where epoll failed."""
+        """Run until `deadline`. Return 1 if the condition holds, 0 if time is up, -errno if epoll failed."""
         cdef rl_event events[EVENTS]
         cdef int64_t now, wake
         cdef uint64_t tag
@@ -595,7 +594,7 @@ cdef class Fleet:
             wake = min(deadline, self.next_due(now))
             count = rl_epoll_wait(self.epoll, events, EVENTS, max(<int64_t> 0, wake - now))
             if count < 0:
-                # EINTR: a signal, which the next slice looks at.
+                # EINTR: a signal, which the next slice handles.
                 return 0 if errno == EINTR else -errno
             for i in range(count):
                 tag = rl_event_tag(&events[i])
@@ -620,7 +619,7 @@ cdef class Fleet:
         return False
 
     cdef int64_t next_due(self, int64_t now) noexcept nogil:
-        """When the loop has something to do of its own."""
+        """The time of the next timer."""
         cdef int64_t due = now + SLICE_NS
         if self.todo_count and self.pending < self.max_pending:
             due = min(due, self.connect_due if self.connect_rate > 0 else now)
@@ -638,7 +637,7 @@ cdef class Fleet:
         cdef Conn* conn
         cdef Sub* sub
         cdef Gone* gone
-        # A hold-up is not made up for by a rush: it would be a different load.
+        # Do not catch up after a stall: a burst would be a different load.
         self.reconnect_due = max(self.reconnect_due, now - SLICE_NS)
         self.resubscribe_due = max(self.resubscribe_due, now - SLICE_NS)
         while self.reconnect_rate > 0 and self.reconnect_due <= now:
@@ -649,13 +648,13 @@ cdef class Fleet:
                 self.plan(i)
                 self.n.reconnects += 1
             elif self.conns[i].state == IDLE:
-                self.plan(i)    # it failed to come back, or the server ended it
+                self.plan(i)    # reconnecting failed, or the server ended it
         while self.resubscribe_rate > 0 and self.resubscribe_due <= now:
             self.resubscribe_due += <int64_t> (1e9 / self.resubscribe_rate)
-            # The one that left a few turns ago comes back: in between, nothing may come for it.
+            # Subscribe again to the one left a few turns ago: no message may have arrived for it in between.
             gone = &self.gone[self.gone_turn % GONE]
             if gone.count and self.subs[gone.sub].state == LEAVING:
-                self.gone_turn += 1     # the server has yet to answer
+                self.gone_turn += 1     # the server has not answered yet
                 continue
             if gone.count:
                 i, k = gone.conn, gone.sub
@@ -722,13 +721,13 @@ cdef class Fleet:
         self.failed(i, b"connect", strerror(errno))
 
     cdef void failed(self, uint32_t i, const char* kind, const char* text) noexcept nogil:
-        """Count a connection that did not come to be."""
+        """Count a connection that failed."""
         self.n.failed += 1
         remark(&self.ledger, kind, text, strlen(text))
         self.end(i, BY_ERROR)
 
     cdef void end(self, uint32_t i, int why) noexcept nogil:
-        """Let go of a connection, and of everything that it held."""
+        """Close a connection and free what it holds."""
         cdef Conn* conn = &self.conns[i]
         cdef uint32_t k
         cdef char frame[8]
@@ -760,14 +759,14 @@ cdef class Fleet:
         conn.partial_size = conn.out_start = conn.out_end = 0
 
     cdef void part(self, uint32_t i, Sub* sub, int why) noexcept nogil:
-        """Take a subscription out of force as its connection ends."""
+        """Deactivate a subscription whose connection ends."""
         cdef Channel* channel = &self.channels[sub.channel]
         cdef bint in_force = sub.state == ACTIVE
         if in_force:
             channel.active -= 1
             self.excuse(sub)
             if why != BY_US:
-                # It stays as far behind as it is, until it is in force again or the test ends.
+                # Its position stays, until it is in force again or the test ends.
                 sub.cut = True
                 channel.cut += 1
                 sub.next = sub.next if sub.next else sub.floor
@@ -776,7 +775,7 @@ cdef class Fleet:
         sub.state = OUT
 
     cdef void leave(self, uint32_t i, Sub* sub) noexcept nogil:
-        """Forget a subscription. What is under way to it is forgone, as this side does not want it any more."""
+        """Forget a subscription. Its messages in flight count as forgone, because this side left."""
         cdef int64_t behind = self.behind(sub)
         if sub.state == LEAVING:
             self.n.forgone += max(<int64_t> 0, <int64_t> sub.floor - sub.next)
@@ -812,7 +811,7 @@ cdef class Fleet:
             self.conn_read(i)
 
     cdef void conn_send(self, uint32_t i, const char* data, size_t size) noexcept nogil:
-        """Send, or keep what the socket does not take; a connection that fails is found when it is read."""
+        """Send, or keep what the socket does not accept. Reading detects a failed connection."""
         cdef Conn* conn = &self.conns[i]
         cdef Py_ssize_t n = 0
         cdef char* moved
@@ -832,7 +831,7 @@ cdef class Fleet:
             conn.armed = True
 
     cdef bint conn_flush(self, uint32_t i) noexcept nogil:
-        """Send what was kept; false where the connection has ended."""
+        """Send the kept bytes; return false if the connection has ended."""
         cdef Conn* conn = &self.conns[i]
         cdef Py_ssize_t n
         if conn.out != NULL:
@@ -936,7 +935,7 @@ cdef class Fleet:
             conn.partial = NULL
 
     cdef size_t accepted(self, uint32_t i, const char* p, size_t size) noexcept nogil:
-        """Read the answer to the handshake; the bytes it took, 0 where it is not whole yet or says no."""
+        """Read the answer to the handshake. Return its size in bytes; 0 if it is incomplete or a refusal."""
         cdef Conn* conn = &self.conns[i]
         cdef const char* end = rl_find(p, size, b"\r\n\r\n")
         cdef const char* line
@@ -966,7 +965,7 @@ cdef class Fleet:
         return end + 4 - p
 
     cdef size_t frames(self, uint32_t i, uint8_t* p, size_t size, int64_t now) noexcept nogil:
-        """Take the whole frames off `size` bytes; return how many bytes they were."""
+        """Process the whole frames in `size` bytes; return their size in bytes."""
         cdef size_t used = 0, length = 0
         cdef int head
         while True:
@@ -1041,7 +1040,7 @@ cdef class Fleet:
             return
         if error == NULL:
             if sub.cut:
-                # What it missed meanwhile is between what came last and what comes next: a gap like any other.
+                # Messages it missed meanwhile are a gap between the last and the next one.
                 sub.cut = False
                 self.channels[sub.channel].cut -= 1
             sub.state = ACTIVE
@@ -1068,17 +1067,17 @@ cdef class Fleet:
                 high = middle
         if low == conn.count or subs[low].channel != channel:
             return NULL
-        # Messages come mostly in turn: the next one is probably the neighbour's, or this one's again.
+        # Messages mostly come in turn: the next one is probably for the neighbour, or for this one again.
         conn.hint = low
         return &subs[low]
 
     cdef void delivery(self, uint32_t i, const char* p, int64_t now) noexcept nogil:
-        """Hold a payload against what must come, and count it."""
+        """Compare a payload with the expected one, and count it."""
         cdef uint32_t channel = rl_hex8(p + STAMP_AT)
         cdef uint32_t number = rl_hex8(p + STAMP_AT + 8)
         cdef uint32_t expected
         cdef int64_t age
-        cdef bint awaited = True    # as an outstanding message, by this subscriber
+        cdef bint awaited = True    # whether it is an outstanding message of this subscriber
         cdef Sub* sub = self.find(&self.conns[i], channel)
         if sub == NULL or sub.state == OUT or memcmp(p, self.channels[channel].id, ID_SIZE) != 0:
             self.n.unexpected += 1
@@ -1104,14 +1103,14 @@ cdef class Fleet:
             sub.next = number + 1
         self.n.deliveries += 1
         self.progress_ns = now
-        # A stamp may hold any number.
+        # A stamp may contain any number.
         age = <int64_t> (<uint64_t> now - <uint64_t> stamp_time(p + STAMP_AT))
         self.ledger.latencies[rl_hdr_index(age // 1000)] += 1
         if self.slot_count and awaited and sub.state == ACTIVE and number >= sub.floor:
             self.arrived(rl_hex8(p + STAMP_AT + 32))
 
     cdef void arrived(self, uint32_t mark) noexcept nogil:
-        """One more subscriber has an outstanding message."""
+        """Record that one more subscriber has an outstanding message."""
         cdef uint32_t place = mark & ((1 << SLOT_BITS) - 1)
         cdef Slot* slot
         if place >= self.slot_count:
@@ -1122,10 +1121,10 @@ cdef class Fleet:
             self.one_less(place)
 
     cdef void missed(self, Sub* sub, uint32_t start, uint32_t stop) noexcept nogil:
-        """A subscriber will not get some messages of its channel: those outstanding do not wait for it any more."""
+        """Record that a subscriber lost some messages of its channel, so that outstanding ones stop waiting for it."""
         cdef uint32_t place
         cdef Slot* slot
-        start = max(start, sub.floor)   # what was published before it was there does not wait for it
+        start = max(start, sub.floor)   # messages published before it subscribed do not wait for it
         if start >= stop:
             return
         for place in range(self.slot_count):
@@ -1135,7 +1134,7 @@ cdef class Fleet:
                 self.one_less(place)
 
     cdef void excuse(self, Sub* sub) noexcept nogil:
-        """A subscription in force is so no more: what is outstanding does not wait for it."""
+        """Record that a subscription is no longer in force, so that outstanding messages stop waiting for it."""
         self.missed(sub, sub.next, rl_load(&self.sent[sub.channel]) + 1)
 
     cdef void one_less(self, uint32_t place) noexcept nogil:
@@ -1146,7 +1145,7 @@ cdef class Fleet:
             self.free_slot(place)
 
     cdef void give_up_before(self, uint64_t turn) noexcept nogil:
-        """Wait no longer for the outstanding messages of earlier turns."""
+        """Stop waiting for the outstanding messages of earlier turns."""
         cdef uint32_t place
         for place in range(self.slot_count):
             if self.slots[place].remaining and self.slots[place].turn < turn:
@@ -1162,7 +1161,7 @@ cdef class Fleet:
     # --- 5. Publishing ------------------------------------------------------------------------------------------------
 
     cdef bint blocked(self) noexcept nogil:
-        """Whether the next message has to wait for something that epoll will report."""
+        """Whether the next message must wait for an event that epoll will report."""
         cdef Publisher* publisher
         if self.slot_count and not self.free_count:
             return True
@@ -1176,22 +1175,22 @@ cdef class Fleet:
         return publisher.busy and publisher.end > 0     # the last request is still being sent
 
     cdef int64_t message_due(self) noexcept nogil:
-        """When the next message is due, on a schedule."""
+        """The scheduled time of the next message."""
         cdef uint64_t place = self.turn
         if self.round:
             place = self.turn // self.own_count * self.round + self.own[self.turn % self.own_count]
         return self.start_ns + <int64_t> (<double> place * self.interval_ns)
 
     cdef void publish(self, int64_t now) noexcept nogil:
-        """Write what is due to the publishers' buffers."""
+        """Write the messages that are due to the publishers' buffers."""
         cdef int64_t due
         cdef uint32_t number
         if self.slot_count and not self.free_count and now - self.progress_ns > STALL_NS:
-            # Something was lost: go on without it.
+            # A message was lost: continue without it.
             self.give_up_before(self.turn + 1)
             self.progress_ns = now
         if self.slot_count and now >= self.overtaken_due:
-            # Later ones reached everyone at least one such time ago: these are lost where nothing comes any more.
+            # Later messages reached all subscribers at least so long ago: earlier ones are lost.
             self.give_up_before(self.overtaken)
             self.overtaken = self.complete
             self.overtaken_due = now + STALL_NS
@@ -1215,7 +1214,7 @@ cdef class Fleet:
             self.ledger.lags[rl_hdr_index((now - due) // 1000)] += 1
 
     cdef void send_waiting(self, Publisher* publisher) noexcept nogil:
-        """Send what was written, as far as nothing that epoll will report stands in the way."""
+        """Send the buffers, unless they must wait for an event that epoll will report."""
         if publisher.kind == C_BATCH:
             if publisher.batch and not publisher.busy:
                 self.send_batch(publisher)
@@ -1223,13 +1222,13 @@ cdef class Fleet:
             self.publisher_flush(publisher)
 
     cdef bint write_message(self, Publisher* publisher, uint32_t number, int64_t due) noexcept nogil:
-        """Append one message to a publisher's buffer; false where there is no room."""
+        """Append one message to a publisher's buffer; return false if it is full."""
         cdef Channel* channel = &self.channels[number]
         cdef size_t size = channel.head_size + STAMP_SIZE + self.tail.size
         cdef uint32_t mark = 0, place, sequence
         cdef char* out
         if publisher.kind == C_BATCH:
-            # The first bytes are for the request's head, which is written last.
+            # The first bytes are reserved for the request's head, which is written last.
             if publisher.end == 0:
                 publisher.start = publisher.end = HEAD_ROOM
                 size += 13
@@ -1244,7 +1243,7 @@ cdef class Fleet:
             self.slots[place].turn, self.slots[place].missed = self.turn, False
             mark = place | (self.slots[place].generation << SLOT_BITS)
         elif self.slot_count:
-            mark = (1 << SLOT_BITS) - 1     # nobody will have to get it
+            mark = (1 << SLOT_BITS) - 1     # it has no subscriber
         if publisher.kind == C_BATCH:
             out = publisher.out + publisher.end
             if publisher.batch:
@@ -1261,7 +1260,7 @@ cdef class Fleet:
         publisher.end += channel.head_size + STAMP_SIZE + self.tail.size
         if publisher.kind == C_API:
             publisher.busy = True
-        # Before it is on its way, so that nobody can get it earlier than it counts.
+        # Before it is sent, so that no subscriber can receive it before it counts.
         rl_store(&self.sent[number], sequence)
         publisher.in_flight += 1
         self.n.published += 1
@@ -1269,7 +1268,7 @@ cdef class Fleet:
         return True
 
     cdef void send_batch(self, Publisher* publisher) noexcept nogil:
-        """Put the head before the messages that were gathered, and send the request."""
+        """Write the head before the collected messages, and send the request."""
         cdef char head[HEAD_ROOM]
         cdef size_t size = self.request.size
         memcpy(publisher.out + publisher.end, b"]}", 2)
@@ -1355,7 +1354,7 @@ cdef class Fleet:
         cdef bint under_way = publisher.busy
         publisher_end(publisher)
         if publisher.kind != C_REDIS:
-            # An idle connection that the server closes is made anew when it is needed.
+            # An idle connection that the server closed is replaced when it is needed.
             if under_way:
                 request_failed(publisher, &self.ledger, why)
             return
@@ -1369,12 +1368,12 @@ cdef class Fleet:
 cdef str header_lines(headers):
     for name, value in headers:
         if "\r" in name + value or "\n" in name + value:
-            raise ValueError(f"the header {name!r} has a line break in it")
+            raise ValueError(f"the header {name!r} contains a line break")
     return "".join(f"{name}: {value}\r\n" for name, value in headers)
 
 
 cdef Text text_of(bytes text):
-    """The text as the loop can use it, for as long as the object lives."""
+    """Return the text as C sees it; valid while the object lives."""
     return Text(PyBytes_AS_STRING(text), len(text))
 
 

@@ -1,4 +1,4 @@
-# What a fleet has counted and noticed: figures, histograms, examples of what went wrong, gaps that may yet be filled.
+# The records of a fleet: counts, histograms, examples of faults, gaps that late messages may fill.
 # Inline functions for `_load.pyx`; no Python objects, nothing that can raise.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -10,7 +10,7 @@ cdef enum:
     PROBLEMS = 32               # examples kept
     NOTES = 8
     NOTE_SIZE = 200
-    GAPS = 4096                 # gaps remembered, to tell a late message from a second one
+    GAPS = 4096                 # gaps remembered, to distinguish late messages from duplicates
 
 cdef struct Counts:
     int64_t failed
@@ -70,7 +70,7 @@ cdef inline void example(Ledger* ledger, const char* kind, uint32_t conn, uint32
 
 
 cdef inline void remark(Ledger* ledger, const char* kind, const char* text, size_t size) noexcept nogil:
-    """Keep a text as one of the first few notes."""
+    """Keep a text if it is one of the first notes."""
     if ledger.note_count < NOTES:
         snprintf(ledger.notes[ledger.note_count], NOTE_SIZE, "%s: %.*s", kind, <int> min(size, <size_t> NOTE_SIZE),
                  text)
@@ -84,7 +84,7 @@ cdef inline void gap(Ledger* ledger, uint32_t sub, uint32_t start, uint32_t stop
 
 
 cdef inline bint fill_gap(Ledger* ledger, uint32_t sub, uint32_t number) noexcept nogil:
-    """Whether a number was counted as lost and is not lost after all."""
+    """Whether a number was counted as lost, but arrived late."""
     cdef int i
     cdef uint32_t stop
     for i in range(ledger.gap_count):

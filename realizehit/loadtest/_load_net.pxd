@@ -1,5 +1,5 @@
-# The operating system's side of the load client: sockets that connect, epoll with a fine timeout.
-# Inline C for `_load.pyx`. Each function returns -1 with errno set where it fails, as the system call does.
+# System calls of the load client: connecting sockets, epoll with a fine timeout.
+# Inline C for `_load.pyx`. Each function returns -1 and sets errno if it fails, like the system call.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 

@@ -1,4 +1,4 @@
-# The publishing side's connections: what waits to be sent, and what is answered.
+# The connections of publishers: bytes to send, and answers.
 # Inline functions for `_load.pyx`; no Python objects, nothing that can raise.
 
 from libc.stdint cimport int64_t, uint32_t
@@ -8,21 +8,21 @@ from libc.string cimport memchr, memcmp, memmove, strlen
 from realizehit.loadtest._load_ledger cimport Ledger, remark
 from realizehit.loadtest._load_net cimport rl_close, rl_find, rl_now
 
-cdef enum:                      # what is published to
+cdef enum:                      # how messages are published
     C_REDIS
     C_API
     C_BATCH
 
 cdef enum:
-    OUT_ROOM = 1 << 20          # bytes that wait for a publisher's socket at most
+    OUT_ROOM = 1 << 20          # most bytes that wait for a publisher's socket
 
 cdef struct Publisher:
     int fd
     int kind
-    bint opening                # its connection is being made
+    bint opening                # it is connecting
     bint armed
-    bint busy                   # HTTP: a request is under way
-    uint32_t batch              # BATCH: messages gathered for the next request
+    bint busy                   # HTTP: a request is in flight
+    uint32_t batch              # BATCH: messages collected for the next request
     uint32_t in_flight          # messages without an answer
     int64_t used
     char* out
@@ -61,7 +61,7 @@ cdef inline bint publisher_room(Publisher* publisher, size_t size) noexcept nogi
 
 
 cdef inline uint32_t sent_in_request(Publisher* publisher) noexcept nogil:
-    """Messages of the request under way."""
+    """The number of messages in the request in flight."""
     return publisher.in_flight - publisher.batch
 
 
@@ -74,7 +74,7 @@ cdef inline void publisher_end(Publisher* publisher) noexcept nogil:
 
 
 cdef inline void redis_answers(Publisher* publisher, Ledger* ledger) noexcept nogil:
-    """Read `:3`, the receivers of a message, or `-ERR …`, a line each."""
+    """Read lines such as `:3`, the number of receivers of a message, or `-ERR …`."""
     cdef char* p = publisher.answers
     cdef char* end = p + publisher.answers_size
     cdef char* line_end
@@ -88,7 +88,7 @@ cdef inline void redis_answers(Publisher* publisher, Ledger* ledger) noexcept no
         else:
             ledger.n.publish_errors += 1
             remark(ledger, b"publish", p, max(<int64_t> 0, line_end - p - 1))
-        if publisher.in_flight:     # a server may say more than it was asked
+        if publisher.in_flight:     # a server may send more replies than there were commands
             publisher.in_flight -= 1
         p = line_end + 1
     publisher.answers_size = end - p
@@ -96,7 +96,7 @@ cdef inline void redis_answers(Publisher* publisher, Ledger* ledger) noexcept no
 
 
 cdef inline const char* http_answer(Publisher* publisher, Ledger* ledger) noexcept nogil:
-    """Read the answer to the request under way, once it is whole; NULL, or why it cannot be read."""
+    """Read the answer to the request in flight once it is whole. Return NULL, or why it is malformed."""
     cdef char* p = publisher.answers
     cdef size_t size = publisher.answers_size
     cdef const char* end = rl_find(p, min(size, <size_t> 16384), b"\r\n\r\n")
@@ -142,7 +142,7 @@ cdef inline const char* http_answer(Publisher* publisher, Ledger* ledger) noexce
 
 
 cdef inline void request_failed(Publisher* publisher, Ledger* ledger, const char* why) noexcept nogil:
-    """Count the messages of a request that got no answer; it is not repeated, as it may have been heard."""
+    """Count the messages of a request without an answer. It is not repeated, as it may have been published."""
     cdef uint32_t count = sent_in_request(publisher)
     remark(ledger, b"publish", why, strlen(why))
     ledger.n.publish_errors += count

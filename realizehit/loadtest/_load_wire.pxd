@@ -1,4 +1,4 @@
-# What the load client reads and writes: stamps, frames, the histogram's layout.
+# Formats that the load client reads and writes: stamps, frames, buckets of the histogram.
 # Inline functions for `_load.pyx`; no state, no Python objects, nothing that can raise.
 #
 # A stamped payload is a JSON string of fixed layout, so that no JSON parser is needed for each delivery:
@@ -102,7 +102,7 @@ cdef inline int frame_head(const uint8_t* p, size_t size, size_t* length) noexce
 
 
 cdef inline size_t client_frame_head(char* p, uint8_t opcode, size_t size) noexcept nogil:
-    """Write the header of a client's frame whose mask is zero, so that the payload goes out as it is; return its size.
+    """Write the header of a client's frame with a mask of zero, which leaves the payload unchanged; return its size.
 
     A client should mask unpredictably, to protect proxies from scripts of strangers; here is no stranger.
     """

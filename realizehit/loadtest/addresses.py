@@ -76,5 +76,5 @@ def _split(option: str, url: str) -> SplitResult:
     except ValueError:
         raise SettingsError(f"{option} {masked(url)}: the host or the port cannot be read") from None
     if not parts.hostname or any(character <= " " for character in url):
-        raise SettingsError(f"{option} {masked(url)}: it has no host, or a blank")
+        raise SettingsError(f"{option} {masked(url)}: it has no host, or contains a blank")
     return parts

@@ -20,19 +20,12 @@ from typing import Final
 from realizehit.errors import LoadTestError
 from realizehit.loadtest import proc_usage
 from realizehit.loadtest.client_processes import ClientProcesses
+from realizehit.loadtest.doubts import make_limits, make_warnings
+from realizehit.loadtest.figures import Moment, errors_of, make_figures
 from realizehit.loadtest.histogram import Histogram
 from realizehit.loadtest.open_files import raise_open_files
 from realizehit.loadtest.plan import Plan
-from realizehit.loadtest.report import (
-    Moment,
-    Point,
-    Report,
-    describe_problems,
-    errors_of,
-    make_figures,
-    make_limits,
-    make_warnings,
-)
+from realizehit.loadtest.report import Point, Report, describe_problems
 from realizehit.loadtest.target import Target
 from realizehit.loadtest.worker import CONNECT_TIMEOUT, SETTLE_TIMEOUT, Job, Last, Sample, pattern_of
 

@@ -114,7 +114,9 @@ class Expectation:
         """
         match = _FORM.fullmatch(text)
         if match is None:
-            raise SettingsError(f"{text!r} is no expectation: write a figure, a comparison and a value, as p99<50ms")
+            raise SettingsError(
+                f"{text!r} is not an expectation: write a figure, a comparison and a value, as p99<50ms"
+            )
         figure, comparison, number, unit = match.groups()
         if figure not in FIGURES:
             meant = did_you_mean(figure, FIGURES)
@@ -126,7 +128,7 @@ class Expectation:
         return cls(text, figure, comparison, float(number.replace("_", "")) * UNITS[kind][unit])
 
     def failure(self, figures: Mapping[str, float | None]) -> str | None:
-        """Return what to say when the figures do not hold it, ``None`` when they do.
+        """Return why the figures do not meet it; ``None`` if they do.
 
         A figure that was not measured holds nothing.
         """

@@ -1,4 +1,4 @@
-"""What a load test does: its scenarios, and the numbers behind each of them."""
+"""The plan of a load test: its numbers, and scenarios with numbers of their own."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Plan:
 
     Attributes:
         connections: subscribers, over all processes.
-        patterns: patterns, each a channel of its own; messages go to them in turn.
+        patterns: patterns, each with a channel of its own; messages go to them in turn.
         subscriptions_per_connection: patterns that each connection subscribes to, spread evenly.
-        rate: messages a second over all patterns, on a fixed schedule; 0 to be limited by `outstanding` alone.
-        outstanding: messages that may be under way at once; 0 for any number.
+        rate: messages per second over all patterns, on a fixed schedule; 0 if only `outstanding` limits them.
+        outstanding: messages that may be in flight at once; 0 for any number.
         payload_bytes: size of each payload.
         duration: seconds of publishing.
         ramp: seconds over which connections are opened; 0 for as fast as the server takes them.
         processes: client processes.
-        reconnects, resubscribes: connections and subscriptions that go and come back, a second.
-        storm: whether everyone reconnects at once after a third of the duration.
-        publish: how messages are published; chosen by what there is where it is ``None``.
+        reconnects, resubscribes: connections and subscriptions that end and come back, per second.
+        storm: whether all connections reconnect at once after a third of the duration.
+        publish: how messages are published; ``None`` to choose what the target offers.
 
     Raises:
-        SettingsError: the numbers do not go together; the text names the flag.
+        SettingsError: a number is out of range, or two contradict each other; the text names the flag.
     """
 
     connections: int = 1000
@@ -72,12 +72,12 @@ class Plan:
         if self.subscriptions_per_connection > self.patterns:
             raise SettingsError(
                 f"--subscriptions-per-connection {self.subscriptions_per_connection} needs as many --patterns, "
-                f"of which there are {self.patterns}"
+                f"not {self.patterns}"
             )
         if self.processes > self.connections:
             raise SettingsError(f"--processes {self.processes} is more than --connections {self.connections}")
         if not self.rate and not self.outstanding:
-            raise SettingsError("give a --rate, or how many messages may be --outstanding")
+            raise SettingsError("give a --rate, or a number of --outstanding messages")
         if self.outstanding and self.processes > 1:
             raise SettingsError("--outstanding needs --processes 1: one process must see every delivery to count them")
         if self.outstanding and (self.reconnects or self.resubscribes or self.storm):
@@ -92,12 +92,12 @@ class Plan:
 
     @property
     def deliveries_per_message(self) -> float:
-        """How many subscribers a message has, on average."""
+        """The average number of subscribers of a message."""
         return self.connections * self.subscriptions_per_connection / self.patterns
 
 
 class Scenario(dict[str, Any]):
-    """A named set of numbers; `summary` says what it is for."""
+    """A set of numbers for a purpose, which `summary` describes."""
 
     def __init__(self, summary: str, **numbers: Any) -> None:
         super().__init__(numbers)
@@ -105,15 +105,15 @@ class Scenario(dict[str, Any]):
 
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
-    "wide": Scenario("one pattern, many subscribers: how far one message reaches, and how fast"),
+    "wide": Scenario("one pattern, many subscribers: how many clients one message reaches, and how fast"),
     "deep": Scenario(
-        "one pattern, 100 subscribers, as fast as they take it: the highest throughput",
+        "one pattern, 100 subscribers, as fast as they can read: the highest throughput",
         connections=100,
         rate=0.0,
         outstanding=512,
     ),
     "many": Scenario(
-        "many patterns with one subscriber each: messages that concern one client",
+        "many patterns with one subscriber each: messages for one client",
         connections=5000,
         patterns=5000,
         rate=5_000.0,
@@ -138,9 +138,9 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
 
 
 def make_plan(scenario: str, numbers: Mapping[str, Any]) -> Plan:
-    """Put a scenario's numbers and those that were given together; the latter win.
+    """Combine a scenario's numbers with given ones, which take precedence.
 
-    A rate alone makes an open-loop test also of a scenario that limits what is outstanding.
+    A given rate alone makes an open-loop test, also of a scenario that limits outstanding messages.
 
     Raises:
         SettingsError: as `Plan`, or there is no such scenario.

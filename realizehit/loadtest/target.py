@@ -150,7 +150,7 @@ def find_target(
     pids = tuple({*workers, *proc_usage.parents(workers)})
     lines = tuple(_header(line) for line in headers)
     if key is not None and not _KEY.fullmatch(key):
-        raise SettingsError("--key: there is a character in it that no API key has")
+        raise SettingsError("--key: it contains a character that no API key has")
     return Target(ws, api_place, broker, publish, pids=pids, workers=len(workers) or 1, key=key, headers=lines)
 
 

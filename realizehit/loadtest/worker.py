@@ -21,17 +21,17 @@ from realizehit.loadtest.target import Target
 from realizehit.pattern import Pattern
 
 CONNECT_TIMEOUT: Final = 60.0  # seconds beyond the ramp for all connections to be ready
-SETTLE_TIMEOUT: Final = 5.0  # seconds without a delivery until what is missing counts as lost
+SETTLE_TIMEOUT: Final = 5.0  # seconds without a delivery until missing messages count as lost
 API_CONNECTIONS: Final = 8  # of each process; a channel always uses the same one
 HANDFUL: Final = 100  # connections that are ended at once
 RETRY_FIRST: Final = 0.1  # seconds from a storm's failed connections to the next attempt, doubled up to
 RETRY_MOST: Final = 2.0
-PROMPT: Final = 0.05  # seconds between two looks at what the coordinator says, where it matters
+PROMPT: Final = 0.05  # seconds between two checks for commands of the coordinator, when it matters
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one client process has to do.
+    """The job of one client process.
 
     Attributes:
         number: its number, from 0.
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(slots=True)
 class Sample:
-    """What a client process has seen so far; latencies since the sample before.
+    """The counts of a client process so far, and latencies since the previous sample.
 
     Attributes:
         counts: as ``Fleet.counts``.
@@ -71,7 +71,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Last:
-    """What a client process says at its end."""
+    """The final report of a client process."""
 
     problems: list[tuple[str, int, int, int, int]]
     notes: list[str]
@@ -187,9 +187,9 @@ class _Worker:
             self.fleet.unschedule()
 
     def storm(self) -> None:
-        """Let everyone go, and come back at once; who fails tries again until all are back."""
+        """Disconnect and reconnect all connections at once; failed ones retry until all are back."""
         began, wait = time.monotonic(), RETRY_FIRST
-        # In handfuls, so that the schedule of the messages does not wait for thousands of sockets to be closed.
+        # In small groups, so that the schedule of messages does not wait until thousands of sockets are closed.
         for first in range(0, self.size, HANDFUL):
             self.fleet.disconnect(first, HANDFUL)
             self.fleet.run(0)
@@ -203,7 +203,7 @@ class _Worker:
             wait = min(2 * wait, RETRY_MOST)
 
     def settle(self) -> None:
-        """Wait for what is under way, and count as lost what does not come."""
+        """Wait for messages in flight, and count missing ones as lost."""
         self.spin(time.monotonic() + CONNECT_TIMEOUT, until=READY, stoppable=False)
         seen, since = -1, time.monotonic()
         while self.fleet.missing():
@@ -212,7 +212,7 @@ class _Worker:
             elif time.monotonic() - since > SETTLE_TIMEOUT:
                 break
             self.step(PROMPT)
-        # What came a second time, or to the wrong ones, would be here soon.
+        # Duplicates and misdirected messages would arrive soon.
         self.step(PROMPT)
         self.fleet.give_up()
 

@@ -156,7 +156,7 @@ class Probe:
     It is a transport and a handler of the engine at once, with the framing that workers have, which knows no heartbeat.
 
     Args:
-        engine, bus: the node's. The hub is bypassed, since there is no answer to wait for and no gap to tell.
+        engine, bus: the node's. The hub is bypassed: no answer has to wait, and no gap has to be reported.
         channel: of its own, with the reserved key.
 
     Attributes:

@@ -68,7 +68,7 @@ class Hub(BusListener):
         events: sends clients what they did not ask for.
         gaps: tells them what they may have missed while the broker was away.
 
-    Reentrancy: everything here is for the event loop's thread. Whoever is answered may subscribe and publish.
+    Reentrancy: only the event loop's thread may use it. Callbacks may subscribe and publish.
     """
 
     def __init__(

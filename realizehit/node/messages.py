@@ -49,7 +49,7 @@ def parse_action(text: bytes) -> Action:
     """Read one message from a client.
 
     Raises:
-        ActionError: ``bad-json`` where it is no JSON, ``bad-request`` where it is no action. An unknown ``act`` is
+        ActionError: ``bad-json`` if it is not JSON, ``bad-request`` if it is not an action. An unknown ``act`` is
             no error here.
     """
     try:
@@ -79,7 +79,7 @@ def token_of(text: bytes) -> str:
     """Return the token of an ``auth`` action that `parse_action` has read.
 
     Raises:
-        RequestError: ``bad-request``; there is none.
+        RequestError: ``bad-request``; it has no token.
     """
     token = orjson.loads(text).get("token")
     if not isinstance(token, str) or not token:
@@ -211,10 +211,10 @@ def parse_batch(body: bytes, most: int) -> list[Publication | RequestError | Pat
         most: how many messages are taken.
 
     Raises:
-        RequestError: ``bad-json`` where the body is no JSON or no UTF-8, ``bad-request`` where it is no batch,
+        RequestError: ``bad-json`` if the body is not JSON or not UTF-8, ``bad-request`` if it is not a batch,
             ``too-large`` where it has too many messages.
 
-    Cost: all items are decoded in one call; only where one of them is no publication, item by item.
+    Cost: all items are decoded in one call; item by item only if one of them is not a publication.
     """
     _check_utf8(body)
     try:
@@ -241,7 +241,7 @@ def parse_lines(body: bytes, most: int) -> list[Publication | RequestError | Pat
     """Read NDJSON, a publication a line; blank lines are left out. Otherwise as `parse_batch`.
 
     Raises:
-        RequestError: ``too-large`` where it has too many lines. A line that is no JSON is that message's own error.
+        RequestError: ``too-large`` if it has too many lines. A line that is not JSON is an error of that message only.
     """
     lines = [line for line in body.split(b"\n") if line and not line.isspace()]
     _check_count(len(lines), most)

@@ -45,5 +45,5 @@ def interest_of_key(key: bytes) -> Interest:
 
 
 def label_of(key: RegistryKey) -> Label:
-    """Return what stands on the wire for a subscription. Two subscriptions may share it: it is no key."""
+    """Return what stands on the wire for a subscription. Two subscriptions may share it, so it is not a key."""
     return Label(_fanout.channel_id(key))

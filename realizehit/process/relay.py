@@ -151,7 +151,7 @@ class Relay:
             self._workers[handle].feed(data)
         except (hiredis.HiredisError, TypeError, _CommandError) as error:  # TypeError: a map with a list as a key
             if (left_out := self._seldom.passes("no command")) is not None:
-                text = "a worker sent what is no command: %s%s"
+                text = "a worker sent an unknown command: %s%s"
                 logger.error(text, error, more(left_out))  # noqa: TRY400 - the text says it all
             self._engine.disconnect(handle, 0)
 

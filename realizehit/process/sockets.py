@@ -85,7 +85,7 @@ def addresses_of(host: str) -> list[str]:
     """Return the addresses of a name, each once; an address stands for itself.
 
     Raises:
-        OSError: there is no such name.
+        OSError: the name does not exist.
     """
     if host.lower().rstrip(".") == "localhost":
         # What browsers take it for, whatever the system's files say.
@@ -177,7 +177,7 @@ def _make_room(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise FileExistsError(0, "there is a file that is no socket")
+        raise FileExistsError(0, "a file that is not a socket has this name")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -43,7 +43,7 @@ class Worker:
         """Start a process: a fresh interpreter, not a fork.
 
         Raises:
-            OSError: there is no room for another process.
+            OSError: the system cannot start another process.
         """
         ours, theirs = socket.socketpair()
         shared = [] if unix is None else [unix.fileno()]

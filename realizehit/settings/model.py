@@ -133,7 +133,7 @@ class Settings:
     jwt_key_file: str | None = _option(
         None, "public key in PEM, JWKS or secret of JWTs (a file; REALIZEHIT_JWT_SECRET for a secret)"
     )
-    jwt_secret: str | None = _option(None, "the JWT secret itself, where there is no file", secret=True, flag="")
+    jwt_secret: str | None = _option(None, "the JWT secret itself, instead of a file", secret=True, flag="")
     jwt_algorithms: tuple[str, ...] = _option((), "algorithm that a JWT may use, such as HS256", flag="--jwt-algorithm")
     jwt_claims: tuple[str, ...] = _option((), "identity key and the claim that holds it: user=sub", flag="--jwt-claim")
     jwt_audience: str | None = _option(None, "audience (aud) that a token must be for")

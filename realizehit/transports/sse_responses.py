@@ -90,7 +90,7 @@ async def refuse_for_now(
     """Answer that there is no stream now, so that the client comes back later."""
     document = problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, code, **fields)
     if client.reconnects:
-        delay = seconds * random.randint(1000, 2000)  # noqa: S311 - spreads the load, is no secret
+        delay = seconds * random.randint(1000, 2000)  # noqa: S311 - spreads the load, not a secret
         await send_response(
             client, 200, b"retry: %d\nevent: unavailable\ndata: %b\n\n" % (delay, document), STREAM_HEADERS
         )

@@ -321,7 +321,7 @@ def test_a_base_of_another_user_is_refused(base: Path, monkeypatch: pytest.Monke
 
 def test_a_base_that_cannot_be(base: Path, tmp_path: Path) -> None:
     base.symlink_to(tmp_path)
-    with pytest.raises(EmbeddedUnavailable, match="is no directory"):
+    with pytest.raises(EmbeddedUnavailable, match="is not a directory"):
         EmbeddedValkey(base).start()
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedUnavailable, match="cannot be made"):

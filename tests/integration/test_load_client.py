@@ -803,12 +803,12 @@ def test_nothing_may_be_changed_while_it_runs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"address": ("localhost", 1)}, "no numeric IP address"),
+        ({"address": ("localhost", 1)}, "not a numeric IP address"),
         ({"subscriptions": [[0, 0]]}, "twice"),
         ({"subscriptions": [[0], [4]]}, "connection 1: channel 4"),
-        ({"sources": ["home"]}, "'home' is no numeric IP address"),
+        ({"sources": ["home"]}, "'home' is not a numeric IP address"),
         ({"sent": bytearray(8)}, "too few"),
-        ({"headers": [("X-User", "1\r\nX-Admin: 1")]}, "'X-User' has a line break"),
+        ({"headers": [("X-User", "1\r\nX-Admin: 1")]}, "'X-User' contains a line break"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], error: str) -> None:
@@ -823,7 +823,7 @@ def test_wrong_arguments_are_named(arguments: dict[str, object], error: str) -> 
         ({}, "give a rate"),
         ({"rate": 1.0, "payload_bytes": 41}, "42 to"),
         ({"rate": 1.0, "channels": [1]}, "numbers of channels"),
-        ({"rate": 1.0, "channels": []}, "one at least"),
+        ({"rate": 1.0, "channels": []}, "at least one"),
         ({"outstanding": 1 << 20}, "at most"),
     ],
 )

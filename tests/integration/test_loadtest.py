@@ -27,8 +27,9 @@ from realizehit.loadtest import _load, worker
 from realizehit.loadtest.client_processes import ClientProcesses
 from realizehit.loadtest.coordinator import Coordinator
 from realizehit.loadtest.expect import Expectation
+from realizehit.loadtest.figures import FAULTS
 from realizehit.loadtest.plan import make_plan
-from realizehit.loadtest.report import FAULTS, Point, Report
+from realizehit.loadtest.report import Point, Report
 from realizehit.loadtest.started_server import embedded_target
 from realizehit.loadtest.target import Target, find_target
 from realizehit.pattern import Pattern

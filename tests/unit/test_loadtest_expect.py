@@ -32,12 +32,12 @@ def test_expectations_are_read(text: str, figure: str, comparison: str, value: f
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("", "is no expectation"),
-        ("p99", "is no expectation"),
-        ("p99<", "is no expectation"),
-        ("p99<<5ms", "is no expectation"),
-        ("p99<-5ms", "is no expectation"),
-        ("50ms>p99", "is no expectation"),
+        ("", "is not an expectation"),
+        ("p99", "is not an expectation"),
+        ("p99<", "is not an expectation"),
+        ("p99<<5ms", "is not an expectation"),
+        ("p99<-5ms", "is not an expectation"),
+        ("50ms>p99", "is not an expectation"),
         ("p98<5ms", "no figure 'p98'; use one of p50"),
         ("p99<50", "p99 is a time, written with ns, us, µs, ms, s, not no unit"),
         ("lost==0ms", "lost is a number, written with no unit, k, M, not ms"),

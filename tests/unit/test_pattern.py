@@ -269,14 +269,14 @@ def test_the_shape_of_a_pattern_without_a_star() -> None:
 
 @pytest.mark.parametrize("channel", [b"", b"a", b"a|b:c", b"a:b|", b"a:b|" * 16 + b"a:b", b"a:" + b"v" * 1023])
 def test_an_invalid_channel_has_no_shape_and_no_projection(channel: bytes) -> None:
-    with pytest.raises(ValueError, match="is no channel"):
+    with pytest.raises(ValueError, match="is not a channel"):
         shape_of(channel)
     assert project(channel, b"*:*") is None
     assert project(b"a:b", channel) is None
 
 
 def test_a_shape_may_be_longer_than_its_channel_but_not_than_any() -> None:
-    with pytest.raises(ValueError, match="is no channel"):
+    with pytest.raises(ValueError, match="is not a channel"):
         shape_of(b"a" * 1023 + b":")
 
 

@@ -36,13 +36,13 @@ def test_a_url_names_the_sentinels_and_the_login_of_the_broker() -> None:
     [
         ("redis+sentinel://s1", "master's name is missing"),
         ("redis+sentinel://s1/", "master's name is missing"),
-        ("redis+sentinel:///main", "'' is no sentinel's host:port"),
-        ("redis+sentinel://s1,,s2/main", "'' is no sentinel's host:port"),
-        ("redis+sentinel://s1:x/main", "'s1:x' is no sentinel's host:port"),
-        ("redis+sentinel://s1:99999/main", "'s1:99999' is no sentinel's host:port"),
-        ("redis+sentinel://:26379/main", "':26379' is no sentinel's host:port"),
+        ("redis+sentinel:///main", "'' is not the host:port of a sentinel"),
+        ("redis+sentinel://s1,,s2/main", "'' is not the host:port of a sentinel"),
+        ("redis+sentinel://s1:x/main", "'s1:x' is not the host:port of a sentinel"),
+        ("redis+sentinel://s1:99999/main", "'s1:99999' is not the host:port of a sentinel"),
+        ("redis+sentinel://:26379/main", "':26379' is not the host:port of a sentinel"),
         ("redis+sentinel://s1/main?nonsense=1", "nonsense"),
-        ("redis+sentinel://s1/main/x", "'x' is no number"),
+        ("redis+sentinel://s1/main/x", "'x' is not a number"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused_at_once(url: str, complaint: str) -> None:

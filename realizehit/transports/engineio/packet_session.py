@@ -116,7 +116,7 @@ class PacketSession(Session):
             upgrade.session.probed = upgrade.session.upgrading = False
 
     def _is_within_rate(self, conn: int) -> bool:
-        """Count a packet that is no message against the rate limit; a client that keeps exceeding it is closed."""
+        """Count a packet that is not a message against the rate limit; a client that keeps exceeding it is closed."""
         paid = self._engine.charge(conn)
         if paid == _fanout.HOPELESS:
             self._engine.disconnect(conn, CloseCode.FORBIDDEN, ErrorCode.RATE_LIMITED.value)
