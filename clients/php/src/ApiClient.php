@@ -24,8 +24,8 @@ use Realizehit\Loop\Waiter;
  *     $api = new ApiClient('http://127.0.0.1:8080/');
  *     $api->publish(['kind' => 'news'], ['title' => 'hello']);
  *
- * A request that the server surely did not take is tried again, three times at most: it could not be sent, or was answered with
- * 429, or with 503 and `Retry-After`. Each publication has an idempotency key.
+ * Each publication has an idempotency key, so that the server publishes a repeated one once. A request is tried three times at
+ * most: it is repeated if it could not be sent, if its answer was lost, and after 429 and 503.
  */
 final class ApiClient
 {
@@ -45,8 +45,8 @@ final class ApiClient
      * @param string|null $key an API key.
      * @param float $timeout seconds for one request, and the longest `Retry-After` that is waited for.
      * @param float $backoffBase seconds, the first bound of the delay before a retry.
-     * @param bool $retryUnclear whether to try again also where the server may have taken the message: its answer was lost, or it
-     *   is a 503 without `Retry-After`. A server that knows idempotency keys publishes it once, any other one perhaps twice.
+     * @param bool $retryUnclear whether to try again also if the server may have published the message: its answer was lost, or
+     *   was a 503 without `Retry-After`. False is for servers that do not keep idempotency keys: they could publish it twice.
      * @param string|null $caFile file of the certificates that are trusted; null for the system's.
      * @param Sender|null $sender sends the requests, such as a `Psr18Sender`; null for curl.
      * @param LoggerInterface|null $logger gets what is retried; never a key.
@@ -58,7 +58,7 @@ final class ApiClient
         #[\SensitiveParameter] private readonly ?string $key = null,
         private readonly float $timeout = 10.0,
         float $backoffBase = 0.25,
-        private readonly bool $retryUnclear = false,
+        private readonly bool $retryUnclear = true,
         ?string $caFile = null,
         ?Sender $sender = null,
         private readonly ?LoggerInterface $logger = null,

@@ -32,8 +32,8 @@ module Realizehit
 
   # Publishes over HTTP. Several threads may use one; each request has a connection of its own, which is kept.
   #
-  # A request is tried again, three times in all, if it surely was not carried out: the server could not be reached, or
-  # it answered 429, or 503 with Retry-After. With `retry_unclear: true` it is also tried again after a lost answer.
+  # Every publication has an idempotency key, so that the server publishes a repeated one once. A request is tried three
+  # times in all: again if the server could not be reached or the answer was lost, and after 429 and 503.
   class API
     # How often a request is sent at most.
     TRIES = 3
@@ -67,11 +67,11 @@ module Realizehit
     # @param timeout [Numeric] seconds for connecting, for sending, and for the answer of each try; also the longest
     #   wait that a server can ask for
     # @param backoff_base [Numeric] the first bound of the delay before a retry, in seconds
-    # @param retry_unclear [Boolean] whether to try again when the answer was lost. Each publication has an idempotency
-    #   key, but a server without idempotency keys would publish twice
+    # @param retry_unclear [Boolean] whether to try again when the message may have been published: the answer was lost,
+    #   or was a 503 without Retry-After. False is for servers that do not keep idempotency keys and could publish twice
     # @param ca_file [String, nil] a file of certificates to trust instead of the system's
     # @raise [ArgumentError] if the address or the key cannot be used
-    def initialize(url, key: nil, timeout: 10, backoff_base: 0.25, retry_unclear: false, ca_file: nil)
+    def initialize(url, key: nil, timeout: 10, backoff_base: 0.25, retry_unclear: true, ca_file: nil)
       @uri = API.checked(url)
       raise ArgumentError, "the API key has a character that is not visible ASCII" if key && !key.match?(/\A[!-~]+\z/)
 

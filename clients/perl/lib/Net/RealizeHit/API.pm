@@ -39,7 +39,7 @@ sub new ( $class, $url, %options ) {
         url           => $url =~ s{/*\z}{/}r,
         timeout       => $options{timeout}      // 10,
         backoff_base  => $options{backoff_base} // 0.25,
-        retry_unclear => $options{retry_unclear},
+        retry_unclear => $options{retry_unclear} // 1,
         headers       => { Accept => 'application/json' },
     }, $class;
     if ( defined $options{key} ) {
@@ -282,13 +282,15 @@ All methods die with a L<Net::RealizeHit::Error>.
 
 =head2 What is tried again
 
-A publication is sent three times at most, after a random delay that grows, and not before the time that the server asks
-for. It is sent again if the server certainly did not publish it: it cannot be reached, or it answered with 429, or with 503
-and C<Retry-After>.
+Every publication has an idempotency key, so that the server publishes it once even if the client sends it again. It is sent
+three times at most, after a random delay that grows, and not before the time that the server asks for. It is sent again if
+the server cannot be reached, if the answer was lost, and after the answers 429 and 503.
 
-If the answer was lost, or was a 503 without C<Retry-After>, the message may have been published. The client then dies with
-C<PublishUnclear> or C<Unavailable>. Every publication has an idempotency key, so that a server that heeds such keys
-publishes it once. For such a server set C<< retry_unclear => 1 >>: the client then sends these publications again too.
+If the last answer was lost, or was a 503 without C<Retry-After>, the message may have been published. The client then dies
+with C<PublishUnclear> or C<Unavailable>.
+
+An older server that does not keep idempotency keys could publish the message twice. For such a server set
+C<< retry_unclear => 0 >>: the client then sends again only what the server certainly did not publish.
 
 =head1 METHODS
 
@@ -312,7 +314,7 @@ Seconds for connecting and for each wait for data; also the longest time that a 
 
 The first bound in seconds of the delay before the next try.
 
-=item C<retry_unclear> (0)
+=item C<retry_unclear> (1)
 
 See L</What is tried again>.
 
