@@ -150,8 +150,9 @@ class Bus(ABC):
     async def publish(self, publication: Publication) -> Published:
         """Publish one message.
 
-        Messages that concurrent callers publish through one bus reach the broker in the order of the calls. Nothing is
-        ever sent twice: where it is unclear whether the broker took the message, that is an error and no retry.
+        Messages that concurrent callers publish through one bus reach the broker in the order of the calls. If it
+        is unclear whether the broker took a message, that is an error; the message is not sent again. A publication
+        with an idempotency key is published once within the window, and the caller may publish it again.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached, or did not answer in time.

@@ -56,7 +56,7 @@ class Publisher:
         url: ``redis://``, ``rediss://`` or ``unix://``, with user and password, and of redis-py's options
             ``socket_connect_timeout``, ``socket_keepalive`` and those for TLS; others are refused.
         timeout: seconds without progress until a publication fails.
-        retries: how often connecting is tried again at most. Nothing is ever sent twice.
+        retries: how often connecting is tried again at most. A publication is not.
         wildcards: whether messages reach wildcard subscriptions too; as `realizehit.Publisher`.
         idempotency_window: seconds for which the broker remembers an idempotency key.
 
