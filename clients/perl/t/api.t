@@ -87,6 +87,14 @@ subtest 'what is tried again' => sub {
     isa_ok( error_of( sub { api_of($server)->publish( { kind => 'news' }, 1 ) } ),
         'Net::RealizeHit::Error::Unavailable', 'three tries' );
 
+    $server = answering( 'abort', [@later], [@later] );
+    isa_ok( error_of( sub { api_of($server)->publish( { kind => 'news' }, 1 ) } ),
+        'Net::RealizeHit::Error::PublishUnclear', 'the error of three tries, of which the first may have published' );
+
+    $server = answering( 'abort', [ 503, $away{body}, 'Retry-After', 61 ], [ 200, $QUEUED ] );
+    isa_ok( error_of( sub { api_of( $server, timeout => 100 )->publish( { kind => 'news' }, 1 ) } ),
+        'Net::RealizeHit::Error::PublishUnclear', 'a publication whose key may be forgotten is not sent again' );
+
     my $nobody = Net::RealizeHit::API->new( 'http://127.0.0.1:1/', backoff_base => 0.01 );
     $error = error_of( sub { $nobody->publish( { kind => 'news' }, 1 ) } );
     isa_ok( $error, 'Net::RealizeHit::Error::Unavailable', 'nobody there' );

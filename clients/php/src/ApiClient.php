@@ -8,6 +8,7 @@ use Psr\Log\LoggerInterface;
 use Realizehit\Exception\BadPatternException;
 use Realizehit\Exception\BadRequestException;
 use Realizehit\Exception\PublishUnclearException;
+use Realizehit\Exception\RateLimitedException;
 use Realizehit\Exception\RealizehitException;
 use Realizehit\Exception\UnavailableException;
 use Realizehit\Http\CurlSender;
@@ -30,6 +31,8 @@ use Realizehit\Loop\Waiter;
 final class ApiClient
 {
     private const TRIES = 3;
+    /** Seconds after the first try within which a message that may be published is sent again; servers keep its key for 120. */
+    private const REPEAT_WITHIN = 60;
     /** Messages of one batch request. */
     private const MAX_BATCH = 10_000;
     /** Bytes of one batch request; the servers' default bound is 4 MiB. */
@@ -177,6 +180,8 @@ final class ApiClient
         if ($this->key !== null) {
             $headers['Authorization'] = "Bearer $this->key";
         }
+        $start = hrtime(true);
+        $unclear = null;
         for ($try = 1;; $try++) {
             $delay = $this->backoff->delay($try - 1);
             try {
@@ -201,8 +206,14 @@ final class ApiClient
                     : new UnavailableException("the server cannot be reached: $text", 'unavailable', null, $failed);
                 $mayRepeat = $failed->mayRepeat && (!$failed->wasSent || $this->retryUnclear);
             }
-            if (!$mayRepeat || $try === self::TRIES || $delay > $this->timeout) {
-                throw $error;
+            if ($error instanceof PublishUnclearException) {
+                $unclear = $error;
+            }
+            $isLate = $unclear !== null && (hrtime(true) - $start) / 1e9 + $delay > self::REPEAT_WITHIN;
+            if (!$mayRepeat || $try === self::TRIES || $delay > $this->timeout || $isLate) {
+                // A try that published nothing does not say that an earlier one did not.
+                $isRefused = $error instanceof UnavailableException || $error instanceof RateLimitedException;
+                throw $isRefused ? $unclear ?? $error : $error;
             }
             $this->logger?->info('realizehit: trying again in {delay} s: {error}', [
                 'delay' => round($delay, 3), 'error' => $error->getMessage(),

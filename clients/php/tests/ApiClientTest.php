@@ -95,6 +95,29 @@ final class ApiClientTest extends TestCase
         self::assertCount(1, array_unique($keys));
     }
 
+    public function testErrorAfterALostAnswerDoesNotSayThatNothingWasPublished(): void
+    {
+        $refused = HttpServer::response(503, '{}', "Retry-After: 0\r\n");
+        $this->server->answers = [null, $refused, $refused];
+        try {
+            $this->client()->publish(['kind' => 'news'], 1);
+            self::fail('it was refused');
+        } catch (PublishUnclearException) {
+            self::assertCount(3, $this->server->requests);
+        }
+    }
+
+    public function testWhatMayBePublishedIsNotSentAgainWhenItsKeyMayBeForgotten(): void
+    {
+        $this->server->answers = [null, HttpServer::response(503, '{}', "Retry-After: 61\r\n")];
+        try {
+            $this->client(timeout: 100.0)->publish(['kind' => 'news'], 1);
+            self::fail('it was refused');
+        } catch (PublishUnclearException) {
+            self::assertCount(2, $this->server->requests);
+        }
+    }
+
     /** @return iterable<string, array{int, string, string, string, string}> */
     public function refusals(): iterable
     {

@@ -55,6 +55,19 @@ class APITest < Minitest::Test
     assert_equal(%w[order-17] * 3, Array.new(3) { header(take(requests), "idempotency-key") })
   end
 
+  def test_an_error_after_a_lost_answer_does_not_say_that_nothing_was_published
+    api, requests = api_of(nil, *Array.new(2) { answer(503, "{}", "Retry-After": 0) })
+    assert_raises(Realizehit::PublishUnclear) { api.publish(NEWS, 1) }
+    3.times { take(requests) }
+  end
+
+  def test_what_may_be_published_is_not_sent_again_when_its_key_may_be_forgotten
+    api, requests = api_of(nil, answer(503, "{}", "Retry-After": 61), answer(200, QUEUED), timeout: 100)
+    assert_raises(Realizehit::PublishUnclear) { api.publish(NEWS, 1) }
+    2.times { take(requests) }
+    assert_empty requests
+  end
+
   def test_an_answer_that_does_not_come_in_time_is_unclear
     released = Thread::Queue.new
     port = serve(->(_socket) { released.pop })

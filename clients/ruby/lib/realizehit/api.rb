@@ -43,12 +43,15 @@ module Realizehit
     BATCH_BYTES = (4 << 20) - 64
     MAX_ANSWER = 64 << 20
     MAX_BACKOFF = 5
+    # Seconds after the first try within which a message that may be published is sent again. Servers keep its key for
+    # two minutes.
+    REPEAT_WITHIN = 60
     NONE = Object.new.freeze
     LOST = [
       SystemCallError, IOError, SocketError, Net::ReadTimeout, Net::WriteTimeout, OpenSSL::SSL::SSLError,
       Net::ProtocolError, Net::HTTPBadResponse, Net::HTTPHeaderSyntaxError, Zlib::Error
     ].freeze
-    private_constant :MAX_ANSWER, :MAX_BACKOFF, :NONE, :LOST
+    private_constant :MAX_ANSWER, :MAX_BACKOFF, :REPEAT_WITHIN, :NONE, :LOST
 
     # Makes a client and, with a block, yields it and closes it.
     def self.open(...)
@@ -235,16 +238,29 @@ module Realizehit
     # Sends a request until it is answered for good.
     def send_request(method, path, body: nil, key: nil)
       delays = Backoff.new(@backoff_base, MAX_BACKOFF)
+      start = now
       tries = 0
+      unclear = nil
       begin
         tries += 1
         attempt(method, path, body, key)
       rescue Unavailable, RateLimited, PublishUnclear => e
-        raise if tries == TRIES || (e.is_a?(PublishUnclear) && !@retry_unclear) || (e.retry_after || 0) > @timeout
+        unclear = e if e.is_a?(PublishUnclear)
+        delay = (e.retry_after || 0) + delays.next
+        # A try that published nothing does not say that an earlier one did not.
+        raise unclear || e if tries == TRIES || final?(e) || (unclear && now - start + delay > REPEAT_WITHIN)
 
-        sleep((e.retry_after || 0) + delays.next)
+        sleep(delay)
         retry
       end
+    end
+
+    def final?(error)
+      (error.is_a?(PublishUnclear) && !@retry_unclear) || (error.retry_after || 0) > @timeout
+    end
+
+    def now
+      Process.clock_gettime(Process::CLOCK_MONOTONIC)
     end
 
     def attempt(method, path, body, key)

@@ -17,6 +17,7 @@ our $VERSION = '0.1.0';
 use constant {
     TRIES          => 3,
     BACKOFF_CAP    => 5,                    # seconds
+    REPEAT_WITHIN  => 60,                   # seconds after the first try; servers keep a key for 120
     BATCH_MESSAGES => 10_000,               # of one request, the server's bound
     BATCH_BYTES    => 4 * 1024 * 1024,      # of its body, likewise
     BATCH_FRAME    => 64,                   # bytes around the messages
@@ -194,6 +195,8 @@ sub _body ( $message, $key = undef ) {
 sub _request ( $self, $method, $path, %more ) {
     my $may_repeat = $method eq 'GET' || $self->{retry_unclear};
     my $delays = Net::RealizeHit::Backoff->new( $self->{backoff_base}, BACKOFF_CAP );
+    my $start  = _now();
+    my $unclear;                            # the error of the latest try that may have published the message
     for my $try ( 1 .. TRIES ) {
         my ( $read, $error ) = $self->_try( $method, $path, @more{qw(body key)} );
         return $read if !$error;
@@ -201,8 +204,13 @@ sub _request ( $self, $method, $path, %more ) {
         my $kind  = $error->name;
         my $clear = $kind eq 'RateLimited' || $kind eq 'Unavailable' && !$error->{unclear};
         my $again = $clear || $kind =~ /\A(?:Unavailable|PublishUnclear)\z/ && $may_repeat;
-        die $error if !$again || $try == TRIES || ( $asked // 0 ) > $self->{timeout};
-        Time::HiRes::sleep( $delays->next_delay + ( $asked // 0 ) );
+        $unclear = $error if $method ne 'GET' && ( $kind eq 'PublishUnclear' || $error->{unclear} );
+        my $delay = $delays->next_delay + ( $asked // 0 );
+        my $late  = $unclear && _now() - $start + $delay > REPEAT_WITHIN;
+
+        # A try that published nothing does not say that an earlier one did not.
+        die $clear && $unclear || $error if !$again || $try == TRIES || ( $asked // 0 ) > $self->{timeout} || $late;
+        Time::HiRes::sleep($delay);
     }
     return;
 }
@@ -238,6 +246,8 @@ sub _try ( $self, $method, $path, $body, $key ) {
     }
     return ( Net::RealizeHit::JSON::decode_bytes($text) // q{}, undef );
 }
+
+sub _now () { return Time::HiRes::clock_gettime( Time::HiRes::CLOCK_MONOTONIC() ) }
 
 sub _new_key () { return unpack 'H*', Net::RealizeHit::Random::bytes(16) }
 

@@ -161,6 +161,24 @@ final class APIClientTest {
     }
 
     @Test
+    void anErrorAfterALostAnswerDoesNotSayThatNothingWasPublished() {
+        answers.add(new Answer(0, "", null));
+        answers.add(new Answer(503, problem("unavailable"), "0"));
+        answers.add(new Answer(429, problem("rate-limited"), "0"));
+        assertThrows(PublishUnclearException.class, () -> builder().build().publish(NEWS, 1));
+        assertEquals(3, requests.size());
+    }
+
+    @Test
+    void whatMayBePublishedIsNotSentAgainWhenItsKeyMayBeForgotten() {
+        answers.add(new Answer(0, "", null));
+        answers.add(new Answer(503, problem("unavailable"), "61"));
+        APIClient patient = builder().timeout(Duration.ofSeconds(100)).build();
+        assertThrows(PublishUnclearException.class, () -> patient.publish(NEWS, 1));
+        assertEquals(2, requests.size());
+    }
+
+    @Test
     void theThirdFailureIsTold() {
         for (int count = 0; count < 3; count++) {
             answers.add(new Answer(429, problem("rate-limited"), "0"));
