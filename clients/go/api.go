@@ -43,7 +43,7 @@ type APIOptions struct {
 // API publishes over HTTP. It is safe for concurrent use.
 //
 // Every publication has an idempotency key, so that it is tried again, three times in all, after a lost connection, a
-// time-out, and the answers 429 and 503.
+// time-out, and the answers 429 and 503. An older server that does not keep these keys could publish it twice.
 type API struct {
 	url     string
 	options APIOptions
