@@ -22,6 +22,10 @@ const (
 	batchMessages = 10_000  // of one request, the server's bound
 	batchBytes    = 4 << 20 // of its body, likewise
 	maxAnswer     = 64 << 20
+
+	// repeatWithin is how long after the first try a message that may be published is sent again. Servers keep its key for
+	// two minutes.
+	repeatWithin = 60 * time.Second
 )
 
 // APIOptions are the settings of an [API]. The zero value means the defaults.
@@ -39,7 +43,7 @@ type APIOptions struct {
 // API publishes over HTTP. It is safe for concurrent use.
 //
 // Every publication has an idempotency key, so that it is tried again, three times in all, after a lost connection, a
-// time-out, and the answers 429 and 503.
+// time-out, and the answers 429 and 503. An older server that does not keep these keys could publish it twice.
 type API struct {
 	url     string
 	options APIOptions
@@ -281,20 +285,24 @@ func newKey() string {
 // send sends a request until it is answered for good.
 func (a *API) send(ctx context.Context, method, address string, body []byte, key string) ([]byte, error) {
 	delays := backoff{base: a.options.BackoffBase, most: 5 * time.Second}
+	start := time.Now()
+	var unclear error // of the latest try that may have published the message
 	for try := 1; ; try++ {
 		answer, err := a.try(ctx, method, address, body, key)
+		asked, told := RetryAfterOf(err)
 		again := errors.Is(err, ErrUnavailable) || errors.Is(err, ErrPublishUnclear) || errors.Is(err, ErrRateLimited)
-		if err == nil || !again || try == tries || ctx.Err() != nil {
+		if err == nil || !again {
 			return answer, err
 		}
-		delay := delays.next()
-		if asked, told := RetryAfterOf(err); told {
-			delay += asked
+		var known *Error
+		if errors.Is(err, ErrPublishUnclear) || !told && errors.As(err, &known) && known.Status == http.StatusServiceUnavailable {
+			unclear = err
+		} else if unclear != nil {
+			err = unclear // a try that published nothing does not say that an earlier one did not
 		}
-		if delay > a.options.Timeout+delays.most {
-			return nil, err
-		}
-		if asked, told := RetryAfterOf(err); told && asked > a.options.Timeout {
+		delay := delays.next() + max(asked, 0)
+		late := unclear != nil && time.Since(start)+delay > repeatWithin
+		if try == tries || ctx.Err() != nil || told && asked > a.options.Timeout || late {
 			return nil, err
 		}
 		timer := time.NewTimer(delay)

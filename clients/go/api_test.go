@@ -111,12 +111,22 @@ func TestErrorsSayWhatTheyMean(t *testing.T) {
 		{ErrTooLarge, []http.HandlerFunc{status(413, "", `<h1>nginx</h1>`)}, 1},
 		{ErrRejected, []http.HandlerFunc{status(502, "", `<h1>nginx</h1>`)}, 1},
 		{ErrPublishUnclear, lost, 3},
+		{ErrPublishUnclear, []http.HandlerFunc{abort, status(503, "0", `{}`), status(429, "0", `{}`)}, 3},
 	} {
 		api, requests := answering(t, row.answers...)
 		_, err := api.Publish(context.Background(), Pattern{"kind": "news"}, 1)
 		if _, bodies := requests.all(); !errors.Is(err, row.kind) || len(bodies) != row.tries {
 			t.Errorf("%v: %v after %d requests", row.kind, err, len(bodies))
 		}
+	}
+}
+
+func TestWhatMayBePublishedIsNotSentAgainWhenItsKeyMayBeForgotten(t *testing.T) {
+	api, requests := answering(t, abort, status(503, "61", `{}`))
+	api.options.Timeout = 100 * time.Second
+	_, err := api.Publish(context.Background(), Pattern{"kind": "news"}, 1)
+	if _, bodies := requests.all(); !errors.Is(err, ErrPublishUnclear) || len(bodies) != 2 {
+		t.Fatal(err, len(bodies))
 	}
 }
 

@@ -66,16 +66,16 @@ subtest 'what is tried again' => sub {
     is( $keys[0], $keys[2], 'by the same key' );
 
     $server = answering( [ 503, $away{body} ], [ 200, $QUEUED ] );
-    my $error = error_of( sub { api_of($server)->publish( { kind => 'news' }, 1 ) } );
+    my $error = error_of( sub { api_of( $server, retry_unclear => 0 )->publish( { kind => 'news' }, 1 ) } );
     isa_ok( $error, 'Net::RealizeHit::Error::Unavailable', '503 without Retry-After' );
     is( $error->status, 503, 'status' );
 
     $server = answering( 'abort', [ 200, $QUEUED ] );
-    isa_ok( error_of( sub { api_of($server)->publish( { kind => 'news' }, 1 ) } ),
+    isa_ok( error_of( sub { api_of( $server, retry_unclear => 0 )->publish( { kind => 'news' }, 1 ) } ),
         'Net::RealizeHit::Error::PublishUnclear', 'a lost answer' );
 
     $server = answering( 'abort', [ 503, $away{body} ], [ 200, $QUEUED ] );
-    is( api_of( $server, retry_unclear => 1 )->publish( { kind => 'news' }, 1 )->{nodes}, 2, 'both with retry_unclear' );
+    is( api_of($server)->publish( { kind => 'news' }, 1 )->{nodes}, 2, 'both by default' );
     @keys = map { ( split / /, $server->noted )[3] } 1 .. 3;
     is( "@keys[0, 0]", "@keys[1, 2]", 'by the same key' );
 
@@ -86,6 +86,14 @@ subtest 'what is tried again' => sub {
     $server = answering( ( [@later] ) x 3 );
     isa_ok( error_of( sub { api_of($server)->publish( { kind => 'news' }, 1 ) } ),
         'Net::RealizeHit::Error::Unavailable', 'three tries' );
+
+    $server = answering( 'abort', [@later], [@later] );
+    isa_ok( error_of( sub { api_of($server)->publish( { kind => 'news' }, 1 ) } ),
+        'Net::RealizeHit::Error::PublishUnclear', 'the error of three tries, of which the first may have published' );
+
+    $server = answering( 'abort', [ 503, $away{body}, 'Retry-After', 61 ], [ 200, $QUEUED ] );
+    isa_ok( error_of( sub { api_of( $server, timeout => 100 )->publish( { kind => 'news' }, 1 ) } ),
+        'Net::RealizeHit::Error::PublishUnclear', 'a publication whose key may be forgotten is not sent again' );
 
     my $nobody = Net::RealizeHit::API->new( 'http://127.0.0.1:1/', backoff_base => 0.01 );
     $error = error_of( sub { $nobody->publish( { kind => 'news' }, 1 ) } );

@@ -8,6 +8,7 @@ use Psr\Log\LoggerInterface;
 use Realizehit\Exception\BadPatternException;
 use Realizehit\Exception\BadRequestException;
 use Realizehit\Exception\PublishUnclearException;
+use Realizehit\Exception\RateLimitedException;
 use Realizehit\Exception\RealizehitException;
 use Realizehit\Exception\UnavailableException;
 use Realizehit\Http\CurlSender;
@@ -24,12 +25,14 @@ use Realizehit\Loop\Waiter;
  *     $api = new ApiClient('http://127.0.0.1:8080/');
  *     $api->publish(['kind' => 'news'], ['title' => 'hello']);
  *
- * A request that the server surely did not take is tried again, three times at most: it could not be sent, or was answered with
- * 429, or with 503 and `Retry-After`. Each publication has an idempotency key.
+ * Each publication has an idempotency key, so that the server publishes a repeated one once. A request is tried three times at
+ * most: it is repeated if it could not be sent, if its answer was lost, and after 429 and 503.
  */
 final class ApiClient
 {
     private const TRIES = 3;
+    /** Seconds after the first try within which a message that may be published is sent again; servers keep its key for 120. */
+    private const REPEAT_WITHIN = 60;
     /** Messages of one batch request. */
     private const MAX_BATCH = 10_000;
     /** Bytes of one batch request; the servers' default bound is 4 MiB. */
@@ -45,8 +48,8 @@ final class ApiClient
      * @param string|null $key an API key.
      * @param float $timeout seconds for one request, and the longest `Retry-After` that is waited for.
      * @param float $backoffBase seconds, the first bound of the delay before a retry.
-     * @param bool $retryUnclear whether to try again also where the server may have taken the message: its answer was lost, or it
-     *   is a 503 without `Retry-After`. A server that knows idempotency keys publishes it once, any other one perhaps twice.
+     * @param bool $retryUnclear whether to try again also if the server may have published the message: its answer was lost, or
+     *   was a 503 without `Retry-After`. False is for servers that do not keep idempotency keys: they could publish it twice.
      * @param string|null $caFile file of the certificates that are trusted; null for the system's.
      * @param Sender|null $sender sends the requests, such as a `Psr18Sender`; null for curl.
      * @param LoggerInterface|null $logger gets what is retried; never a key.
@@ -58,7 +61,7 @@ final class ApiClient
         #[\SensitiveParameter] private readonly ?string $key = null,
         private readonly float $timeout = 10.0,
         float $backoffBase = 0.25,
-        private readonly bool $retryUnclear = false,
+        private readonly bool $retryUnclear = true,
         ?string $caFile = null,
         ?Sender $sender = null,
         private readonly ?LoggerInterface $logger = null,
@@ -177,6 +180,8 @@ final class ApiClient
         if ($this->key !== null) {
             $headers['Authorization'] = "Bearer $this->key";
         }
+        $start = hrtime(true);
+        $unclear = null;
         for ($try = 1;; $try++) {
             $delay = $this->backoff->delay($try - 1);
             try {
@@ -201,8 +206,14 @@ final class ApiClient
                     : new UnavailableException("the server cannot be reached: $text", 'unavailable', null, $failed);
                 $mayRepeat = $failed->mayRepeat && (!$failed->wasSent || $this->retryUnclear);
             }
-            if (!$mayRepeat || $try === self::TRIES || $delay > $this->timeout) {
-                throw $error;
+            if ($error instanceof PublishUnclearException) {
+                $unclear = $error;
+            }
+            $isLate = $unclear !== null && (hrtime(true) - $start) / 1e9 + $delay > self::REPEAT_WITHIN;
+            if (!$mayRepeat || $try === self::TRIES || $delay > $this->timeout || $isLate) {
+                // A try that published nothing does not say that an earlier one did not.
+                $isRefused = $error instanceof UnavailableException || $error instanceof RateLimitedException;
+                throw $isRefused ? $unclear ?? $error : $error;
             }
             $this->logger?->info('realizehit: trying again in {delay} s: {error}', [
                 'delay' => round($delay, 3), 'error' => $error->getMessage(),

@@ -70,9 +70,9 @@ final class ApiClientTest extends TestCase
         self::assertSame(1, $this->server->accepted);
     }
 
-    public function testLostAnswerOnAKeptConnectionIsNotRepeated(): void
+    public function testLostAnswerOnAKeptConnectionIsNotRepeatedIfTurnedOff(): void
     {
-        $client = $this->client();
+        $client = $this->client(retryUnclear: false);
         $client->publish(['kind' => 'news'], 1);
         $this->server->answers = [null];
         try {
@@ -85,14 +85,37 @@ final class ApiClientTest extends TestCase
         self::assertCount(3, $this->server->requests);
     }
 
-    public function testLostAnswersAreRepeatedOnDemand(): void
+    public function testLostAnswersAreRepeatedByTheSameKey(): void
     {
         $this->server->answers = [null, HttpServer::response(503, '{}')];
-        self::assertSame(1, $this->client(retryUnclear: true)->publish(['kind' => 'news'], 1)->nodes);
+        self::assertSame(1, $this->client()->publish(['kind' => 'news'], 1)->nodes);
         self::assertCount(3, $this->server->requests);
         $keys = array_map(static fn (array $request): int => preg_match('/idempotency-key: (\w+)/i', $request[0], $key)
             ? (int) hexdec(substr($key[1], 0, 8)) : 0, $this->server->requests);
         self::assertCount(1, array_unique($keys));
+    }
+
+    public function testErrorAfterALostAnswerDoesNotSayThatNothingWasPublished(): void
+    {
+        $refused = HttpServer::response(503, '{}', "Retry-After: 0\r\n");
+        $this->server->answers = [null, $refused, $refused];
+        try {
+            $this->client()->publish(['kind' => 'news'], 1);
+            self::fail('it was refused');
+        } catch (PublishUnclearException) {
+            self::assertCount(3, $this->server->requests);
+        }
+    }
+
+    public function testWhatMayBePublishedIsNotSentAgainWhenItsKeyMayBeForgotten(): void
+    {
+        $this->server->answers = [null, HttpServer::response(503, '{}', "Retry-After: 61\r\n")];
+        try {
+            $this->client(timeout: 100.0)->publish(['kind' => 'news'], 1);
+            self::fail('it was refused');
+        } catch (PublishUnclearException) {
+            self::assertCount(2, $this->server->requests);
+        }
     }
 
     /** @return iterable<string, array{int, string, string, string, string}> */
@@ -116,7 +139,7 @@ final class ApiClientTest extends TestCase
     {
         $this->server->answers = [HttpServer::response($status, $body, $headers)];
         try {
-            $this->client()->publish(['kind' => 'news'], 1);
+            $this->client(retryUnclear: false)->publish(['kind' => 'news'], 1);
             self::fail('it was refused');
         } catch (RealizehitException $error) {
             self::assertSame("Realizehit\\Exception\\{$name}Exception", $error::class);

@@ -39,26 +39,39 @@ class APITest < Minitest::Test
     assert_equal 1, keys.uniq.size
   end
 
-  def test_does_not_try_again_what_may_have_been_published
+  def test_does_not_try_again_what_is_unclear_if_that_is_turned_off
     away = answer(503, '{"code":"unavailable","detail":"away"}')
     [nil, away, answer(200, QUEUED)[0..-5], "garbage\r\n\r\n"].each do |lost|
-      api, requests = api_of(lost, answer(200, QUEUED))
+      api, requests = api_of(lost, answer(200, QUEUED), retry_unclear: false)
       assert_raises(Realizehit::PublishUnclear, lost) { api.publish(NEWS, 1) }
       take(requests)
       assert_empty requests
     end
   end
 
-  def test_tries_again_what_is_unclear_if_the_program_says_so
-    api, requests = api_of(nil, answer(503, "{}"), answer(200, QUEUED), retry_unclear: true)
+  def test_tries_again_by_the_same_key_what_may_have_been_published
+    api, requests = api_of(nil, answer(503, "{}"), answer(200, QUEUED))
     assert_equal "bc86961b", api.publish(NEWS, 1, key: "order-17").id
     assert_equal(%w[order-17] * 3, Array.new(3) { header(take(requests), "idempotency-key") })
+  end
+
+  def test_an_error_after_a_lost_answer_does_not_say_that_nothing_was_published
+    api, requests = api_of(nil, *Array.new(2) { answer(503, "{}", "Retry-After": 0) })
+    assert_raises(Realizehit::PublishUnclear) { api.publish(NEWS, 1) }
+    3.times { take(requests) }
+  end
+
+  def test_what_may_be_published_is_not_sent_again_when_its_key_may_be_forgotten
+    api, requests = api_of(nil, answer(503, "{}", "Retry-After": 61), answer(200, QUEUED), timeout: 100)
+    assert_raises(Realizehit::PublishUnclear) { api.publish(NEWS, 1) }
+    2.times { take(requests) }
+    assert_empty requests
   end
 
   def test_an_answer_that_does_not_come_in_time_is_unclear
     released = Thread::Queue.new
     port = serve(->(_socket) { released.pop })
-    api = Realizehit::API.new("http://127.0.0.1:#{port}/", timeout: 0.2)
+    api = Realizehit::API.new("http://127.0.0.1:#{port}/", timeout: 0.2, retry_unclear: false)
     assert_raises(Realizehit::PublishUnclear) { api.publish(NEWS, 1) }
     released << nil
   end
@@ -124,7 +137,7 @@ class APITest < Minitest::Test
   end
 
   def test_nothing_is_sent_after_a_batch_whose_answer_was_lost
-    api, requests = api_of(nil, answer(200, QUEUED))
+    api, requests = api_of(nil, answer(200, QUEUED), retry_unclear: false)
     outcomes = api.publish_many(Array.new(10_001) { { pattern: NEWS, payload: 1 } })
     assert_instance_of Realizehit::PublishUnclear, outcomes.first.error
     assert_instance_of Realizehit::Unavailable, outcomes.last.error

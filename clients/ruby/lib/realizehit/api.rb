@@ -32,8 +32,8 @@ module Realizehit
 
   # Publishes over HTTP. Several threads may use one; each request has a connection of its own, which is kept.
   #
-  # A request is tried again, three times in all, if it surely was not carried out: the server could not be reached, or
-  # it answered 429, or 503 with Retry-After. With `retry_unclear: true` it is also tried again after a lost answer.
+  # Every publication has an idempotency key, so that the server publishes a repeated one once. A request is tried three
+  # times in all: again if the server could not be reached or the answer was lost, and after 429 and 503.
   class API
     # How often a request is sent at most.
     TRIES = 3
@@ -43,12 +43,15 @@ module Realizehit
     BATCH_BYTES = (4 << 20) - 64
     MAX_ANSWER = 64 << 20
     MAX_BACKOFF = 5
+    # Seconds after the first try within which a message that may be published is sent again. Servers keep its key for
+    # two minutes.
+    REPEAT_WITHIN = 60
     NONE = Object.new.freeze
     LOST = [
       SystemCallError, IOError, SocketError, Net::ReadTimeout, Net::WriteTimeout, OpenSSL::SSL::SSLError,
       Net::ProtocolError, Net::HTTPBadResponse, Net::HTTPHeaderSyntaxError, Zlib::Error
     ].freeze
-    private_constant :MAX_ANSWER, :MAX_BACKOFF, :NONE, :LOST
+    private_constant :MAX_ANSWER, :MAX_BACKOFF, :REPEAT_WITHIN, :NONE, :LOST
 
     # Makes a client and, with a block, yields it and closes it.
     def self.open(...)
@@ -67,11 +70,11 @@ module Realizehit
     # @param timeout [Numeric] seconds for connecting, for sending, and for the answer of each try; also the longest
     #   wait that a server can ask for
     # @param backoff_base [Numeric] the first bound of the delay before a retry, in seconds
-    # @param retry_unclear [Boolean] whether to try again when the answer was lost. Each publication has an idempotency
-    #   key, but a server without idempotency keys would publish twice
+    # @param retry_unclear [Boolean] whether to try again when the message may have been published: the answer was lost,
+    #   or was a 503 without Retry-After. False is for servers that do not keep idempotency keys and could publish twice
     # @param ca_file [String, nil] a file of certificates to trust instead of the system's
     # @raise [ArgumentError] if the address or the key cannot be used
-    def initialize(url, key: nil, timeout: 10, backoff_base: 0.25, retry_unclear: false, ca_file: nil)
+    def initialize(url, key: nil, timeout: 10, backoff_base: 0.25, retry_unclear: true, ca_file: nil)
       @uri = API.checked(url)
       raise ArgumentError, "the API key has a character that is not visible ASCII" if key && !key.match?(/\A[!-~]+\z/)
 
@@ -235,16 +238,29 @@ module Realizehit
     # Sends a request until it is answered for good.
     def send_request(method, path, body: nil, key: nil)
       delays = Backoff.new(@backoff_base, MAX_BACKOFF)
+      start = now
       tries = 0
+      unclear = nil
       begin
         tries += 1
         attempt(method, path, body, key)
       rescue Unavailable, RateLimited, PublishUnclear => e
-        raise if tries == TRIES || (e.is_a?(PublishUnclear) && !@retry_unclear) || (e.retry_after || 0) > @timeout
+        unclear = e if e.is_a?(PublishUnclear)
+        delay = (e.retry_after || 0) + delays.next
+        # A try that published nothing does not say that an earlier one did not.
+        raise unclear || e if tries == TRIES || final?(e) || (unclear && now - start + delay > REPEAT_WITHIN)
 
-        sleep((e.retry_after || 0) + delays.next)
+        sleep(delay)
         retry
       end
+    end
+
+    def final?(error)
+      (error.is_a?(PublishUnclear) && !@retry_unclear) || (error.retry_after || 0) > @timeout
+    end
+
+    def now
+      Process.clock_gettime(Process::CLOCK_MONOTONIC)
     end
 
     def attempt(method, path, body, key)

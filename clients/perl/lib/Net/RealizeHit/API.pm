@@ -17,6 +17,7 @@ our $VERSION = '0.1.0';
 use constant {
     TRIES          => 3,
     BACKOFF_CAP    => 5,                    # seconds
+    REPEAT_WITHIN  => 60,                   # seconds after the first try; servers keep a key for 120
     BATCH_MESSAGES => 10_000,               # of one request, the server's bound
     BATCH_BYTES    => 4 * 1024 * 1024,      # of its body, likewise
     BATCH_FRAME    => 64,                   # bytes around the messages
@@ -39,7 +40,7 @@ sub new ( $class, $url, %options ) {
         url           => $url =~ s{/*\z}{/}r,
         timeout       => $options{timeout}      // 10,
         backoff_base  => $options{backoff_base} // 0.25,
-        retry_unclear => $options{retry_unclear},
+        retry_unclear => $options{retry_unclear} // 1,
         headers       => { Accept => 'application/json' },
     }, $class;
     if ( defined $options{key} ) {
@@ -194,6 +195,8 @@ sub _body ( $message, $key = undef ) {
 sub _request ( $self, $method, $path, %more ) {
     my $may_repeat = $method eq 'GET' || $self->{retry_unclear};
     my $delays = Net::RealizeHit::Backoff->new( $self->{backoff_base}, BACKOFF_CAP );
+    my $start  = _now();
+    my $unclear;                            # the error of the latest try that may have published the message
     for my $try ( 1 .. TRIES ) {
         my ( $read, $error ) = $self->_try( $method, $path, @more{qw(body key)} );
         return $read if !$error;
@@ -201,8 +204,13 @@ sub _request ( $self, $method, $path, %more ) {
         my $kind  = $error->name;
         my $clear = $kind eq 'RateLimited' || $kind eq 'Unavailable' && !$error->{unclear};
         my $again = $clear || $kind =~ /\A(?:Unavailable|PublishUnclear)\z/ && $may_repeat;
-        die $error if !$again || $try == TRIES || ( $asked // 0 ) > $self->{timeout};
-        Time::HiRes::sleep( $delays->next_delay + ( $asked // 0 ) );
+        $unclear = $error if $method ne 'GET' && ( $kind eq 'PublishUnclear' || $error->{unclear} );
+        my $delay = $delays->next_delay + ( $asked // 0 );
+        my $late  = $unclear && _now() - $start + $delay > REPEAT_WITHIN;
+
+        # A try that published nothing does not say that an earlier one did not.
+        die $clear && $unclear || $error if !$again || $try == TRIES || ( $asked // 0 ) > $self->{timeout} || $late;
+        Time::HiRes::sleep($delay);
     }
     return;
 }
@@ -238,6 +246,8 @@ sub _try ( $self, $method, $path, $body, $key ) {
     }
     return ( Net::RealizeHit::JSON::decode_bytes($text) // q{}, undef );
 }
+
+sub _now () { return Time::HiRes::clock_gettime( Time::HiRes::CLOCK_MONOTONIC() ) }
 
 sub _new_key () { return unpack 'H*', Net::RealizeHit::Random::bytes(16) }
 
@@ -282,13 +292,15 @@ All methods die with a L<Net::RealizeHit::Error>.
 
 =head2 What is tried again
 
-A publication is sent three times at most, after a random delay that grows, and not before the time that the server asks
-for. It is sent again if the server certainly did not publish it: it cannot be reached, or it answered with 429, or with 503
-and C<Retry-After>.
+Every publication has an idempotency key, so that the server publishes it once even if the client sends it again. It is sent
+three times at most, after a random delay that grows, and not before the time that the server asks for. It is sent again if
+the server cannot be reached, if the answer was lost, and after the answers 429 and 503.
 
-If the answer was lost, or was a 503 without C<Retry-After>, the message may have been published. The client then dies with
-C<PublishUnclear> or C<Unavailable>. Every publication has an idempotency key, so that a server that heeds such keys
-publishes it once. For such a server set C<< retry_unclear => 1 >>: the client then sends these publications again too.
+If the last answer was lost, or was a 503 without C<Retry-After>, the message may have been published. The client then dies
+with C<PublishUnclear> or C<Unavailable>.
+
+An older server that does not keep idempotency keys could publish the message twice. For such a server set
+C<< retry_unclear => 0 >>: the client then sends again only what the server certainly did not publish.
 
 =head1 METHODS
 
@@ -312,7 +324,7 @@ Seconds for connecting and for each wait for data; also the longest time that a 
 
 The first bound in seconds of the delay before the next try.
 
-=item C<retry_unclear> (0)
+=item C<retry_unclear> (1)
 
 See L</What is tried again>.
 

@@ -18,9 +18,9 @@ import java.util.concurrent.CompletableFuture;
  * api.publish(Map.of("kind", "news"), Map.of("title", "hello"));
  * }</pre>
  *
- * <p>A publication that surely was not published is tried again, three times in all: after the answers 429 and 503 with
- * {@code Retry-After}, and if no connection could be made. If the answer was lost, {@link PublishUnclearException} is
- * thrown; {@link Builder#retryUnclear(boolean)} changes that.
+ * <p>Every publication has an idempotency key, so that the server publishes a repeated one once. The client tries three
+ * times in all: after a lost connection, a time-out, and the answers 429 and 503. {@link Builder#retryUnclear(boolean)}
+ * is for servers that do not keep these keys.
  */
 public final class APIClient {
     private final HttpSender sender;
@@ -137,7 +137,7 @@ public final class APIClient {
         String key;
         Duration timeout = Duration.ofSeconds(10);
         Duration backoffBase = Duration.ofMillis(250);
-        boolean retryUnclear;
+        boolean retryUnclear = true;
         HttpClient http;
 
         private Builder(String url) {
@@ -178,9 +178,10 @@ public final class APIClient {
         }
 
         /**
-         * Says whether a publication is tried again if its answer was lost: by the same idempotency key, after a lost
-         * connection, a time-out, or the answer 503 without {@code Retry-After}. A server that does not keep idempotency keys may
-         * then publish it twice. The default is false.
+         * Says whether a publication is tried again by the same idempotency key after a lost connection, a time-out, or the
+         * answer 503 without {@code Retry-After}. The default is true. Set it to false for a server that does not keep
+         * idempotency keys, because such a server could publish the message twice; {@link PublishUnclearException} is then
+         * thrown at once.
          *
          * @param given whether it is tried again
          * @return this

@@ -21,6 +21,8 @@ import javax.net.ssl.SSLHandshakeException;
 final class HttpSender {
     private static final int TRIES = 3;
     private static final Duration MAX_BACKOFF = Duration.ofSeconds(5);
+    /** How long after the first try a message that may be published is sent again; servers keep its key for two minutes. */
+    private static final Duration REPEAT_WITHIN = Duration.ofSeconds(60);
 
     private final URI url;
     private final String authorization;
@@ -57,7 +59,7 @@ final class HttpSender {
         if (idempotencyKey != null) {
             request.header("Idempotency-Key", idempotencyKey);
         }
-        return send(request.build(), new Backoff(backoffBase, MAX_BACKOFF), 1);
+        return send(request.build(), new Tries());
     }
 
     private HttpRequest.Builder request(String path) {
@@ -71,7 +73,7 @@ final class HttpSender {
         return request;
     }
 
-    private CompletableFuture<byte[]> send(HttpRequest request, Backoff backoff, int attempt) {
+    private CompletableFuture<byte[]> send(HttpRequest request, Tries tries) {
         CompletableFuture<HttpResponse<byte[]>> sent = http.sendAsync(request, HttpResponse.BodyHandlers.ofByteArray());
         // The time-out of the request ends with the head of the answer.
         CompletableFuture<HttpResponse<byte[]>> limited = sent.copy().orTimeout(timeout.toNanos(), TimeUnit.NANOSECONDS);
@@ -81,24 +83,49 @@ final class HttpSender {
             }
             sent.cancel(true);
             RealizehitException error = failure == null ? problem(response) : transportError(Futures.cause(failure));
-            long delay = attempt == TRIES ? -1 : delay(error, backoff);
+            long delay = tries.delayAfter(error);
             if (delay < 0) {
-                return CompletableFuture.failedFuture(error);
+                return CompletableFuture.failedFuture(tries.outcome(error));
             }
             return CompletableFuture.supplyAsync(() -> request, CompletableFuture.delayedExecutor(delay, TimeUnit.NANOSECONDS))
-                    .thenCompose(again -> send(again, backoff, attempt + 1));
+                    .thenCompose(again -> send(again, tries));
         });
         return next.thenCompose(done -> done);
     }
 
-    /** Returns the delay in nanoseconds before the next try; negative if there is to be none. */
-    private long delay(RealizehitException error, Backoff backoff) {
-        boolean notPublished = error instanceof UnavailableException || error instanceof RateLimitedException;
-        if (!notPublished && !(retryUnclear && error instanceof PublishUnclearException)) {
-            return -1;
+    /** The tries of one request. They follow one another, so it needs no lock. */
+    private final class Tries {
+        private final Backoff backoff = new Backoff(backoffBase, MAX_BACKOFF);
+        private final long start = System.nanoTime();
+        private int count;
+        private PublishUnclearException unclear; // of the latest try that may have published the message
+
+        /** Returns the delay in nanoseconds before the next try; negative if there is to be none. */
+        long delayAfter(RealizehitException error) {
+            count++;
+            if (error instanceof PublishUnclearException) {
+                unclear = (PublishUnclearException) error;
+            }
+            if (count == TRIES || !(notPublished(error) || retryUnclear && error == unclear)) {
+                return -1;
+            }
+            Duration asked = error.retryAfter().orElse(Duration.ZERO);
+            if (asked.compareTo(timeout) > 0) {
+                return -1;
+            }
+            long delay = asked.toNanos() + backoff.next();
+            boolean isLate = System.nanoTime() - start + delay > REPEAT_WITHIN.toNanos();
+            return unclear != null && isLate ? -1 : delay;
         }
-        Duration asked = error.retryAfter().orElse(Duration.ZERO);
-        return asked.compareTo(timeout) > 0 ? -1 : asked.toNanos() + backoff.next();
+
+        /** Returns the error of the request: a try that published nothing does not say that an earlier one did not. */
+        RealizehitException outcome(RealizehitException last) {
+            return unclear != null && notPublished(last) ? unclear : last;
+        }
+
+        private boolean notPublished(RealizehitException error) {
+            return error instanceof UnavailableException || error instanceof RateLimitedException;
+        }
     }
 
     /** Tells an error before anything was sent from one after which the message may have been published. */

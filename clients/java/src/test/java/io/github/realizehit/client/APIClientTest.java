@@ -143,19 +143,39 @@ final class APIClientTest {
     }
 
     @Test
-    void whatMayHaveBeenPublishedIsTriedAgainOnlyWhereTheProgramSaysSo() throws Exception {
+    void whatMayHaveBeenPublishedIsTriedAgainUnlessTheProgramTurnsItOff() throws Exception {
         answers.add(new Answer(503, problem("unavailable"), null));
-        PublishUnclearException error = assertThrows(PublishUnclearException.class, () -> builder().build().publish(NEWS, 1));
+        answers.add(new Answer(0, "", null));
+        assertEquals(1, builder().build().publish(NEWS, 1).nodes());
+        assertEquals(3, requests.size());
+        assertEquals(requests.get(0).key, requests.get(1).key);
+        assertEquals(requests.get(0).key, requests.get(2).key);
+
+        APIClient once = builder().retryUnclear(false).build();
+        answers.add(new Answer(503, problem("unavailable"), null));
+        PublishUnclearException error = assertThrows(PublishUnclearException.class, () -> once.publish(NEWS, 1));
         assertEquals(503, error.status());
         answers.add(new Answer(0, "", null));
-        assertThrows(PublishUnclearException.class, () -> builder().build().publish(NEWS, 1));
-        assertEquals(2, requests.size());
-
-        answers.add(new Answer(503, problem("unavailable"), null));
-        answers.add(new Answer(0, "", null));
-        assertEquals(1, builder().retryUnclear(true).build().publish(NEWS, 1).nodes());
+        assertThrows(PublishUnclearException.class, () -> once.publish(NEWS, 1));
         assertEquals(5, requests.size());
-        assertEquals(requests.get(2).key, requests.get(4).key);
+    }
+
+    @Test
+    void anErrorAfterALostAnswerDoesNotSayThatNothingWasPublished() {
+        answers.add(new Answer(0, "", null));
+        answers.add(new Answer(503, problem("unavailable"), "0"));
+        answers.add(new Answer(429, problem("rate-limited"), "0"));
+        assertThrows(PublishUnclearException.class, () -> builder().build().publish(NEWS, 1));
+        assertEquals(3, requests.size());
+    }
+
+    @Test
+    void whatMayBePublishedIsNotSentAgainWhenItsKeyMayBeForgotten() {
+        answers.add(new Answer(0, "", null));
+        answers.add(new Answer(503, problem("unavailable"), "61"));
+        APIClient patient = builder().timeout(Duration.ofSeconds(100)).build();
+        assertThrows(PublishUnclearException.class, () -> patient.publish(NEWS, 1));
+        assertEquals(2, requests.size());
     }
 
     @Test
@@ -211,7 +231,7 @@ final class APIClientTest {
     void afterABatchThatFailedTheRestIsNotSent() throws Exception {
         answers.add(new Answer(0, "", null));
         List<Publication> messages = new ArrayList<>(Collections.nCopies(10_001, Publication.of(NEWS, 1)));
-        List<Outcome> outcomes = builder().build().publishMany(messages);
+        List<Outcome> outcomes = builder().retryUnclear(false).build().publishMany(messages);
         assertEquals(1, requests.size());
         assertThrows(PublishUnclearException.class, outcomes.get(9_999)::get);
         assertThrows(UnavailableException.class, outcomes.get(10_000)::get);
