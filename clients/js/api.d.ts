@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of api.js, 048c198f7d2d4467 */
+/*! realizehit 0.1.0, MIT; made of api.js, a688ed77ea632fe8 */
 export { RealizehitError };
 /**
  * An error of the API client. `code` is the stable code of the server, or the code that the server has for the same mistake;
@@ -138,8 +138,8 @@ export type APIOptions = {
      */
     backoffBase?: number | undefined;
     /**
-     * also repeat a request that the server may have taken, false. Without a server that
-     * heeds idempotency keys, a message can then be published twice.
+     * also repeat a request that the server may have taken, true. Turn it off for
+     * servers that do not keep idempotency keys: there a message could be published twice.
      */
     retryUnclear?: boolean | undefined;
     /**

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/api/, 4dabf15027fc9b1a */
+/*! realizehit 0.1.0, MIT; joined of src/api/, eb38b7b806512485 */
 /**
  * realizehit for JavaScript: the API client. It publishes single messages and batches over HTTP, with time-outs and retries.
  *
@@ -292,9 +292,10 @@ const send = async (url, request, options) => {
     try {
       return await exchange(url, request, options);
     } catch (error) {
-      const { retryAfter = 0 } = /** @type {APIError} */ (error);
-      const repeatable =
-        error instanceof RateLimited || error instanceof Unavailable || (options.retryUnclear && error instanceof PublishUnclear);
+      const { retryAfter = 0, status } = /** @type {APIError} */ (error);
+      // Not after another status: its sender, such as a proxy's error page, would say the same again.
+      const unclear = error instanceof PublishUnclear && [0, 200, 503].includes(status);
+      const repeatable = error instanceof RateLimited || error instanceof Unavailable || (options.retryUnclear && unclear);
       if (!repeatable || attempt === TRIES || retryAfter * 1000 > options.timeout) throw error;
       const jitter = Math.random() * Math.min(MAX_BACKOFF, options.backoffBase * 2 ** (attempt - 1));
       await new Promise((resolve) => setTimeout(resolve, retryAfter * 1000 + jitter));
@@ -310,8 +311,8 @@ const BATCH_BYTES = 4 * 2 ** 20; // the server's limit for the body of a batch
  * @property {string} [key] the API key, sent as `Authorization: Bearer`.
  * @property {number} [timeout] for each try, and the longest time that a server can ask the client to wait, 10000.
  * @property {number} [backoffBase] the first bound of the delay before a retry, 250.
- * @property {boolean} [retryUnclear] also repeat a request that the server may have taken, false. Without a server that
- *   heeds idempotency keys, a message can then be published twice.
+ * @property {boolean} [retryUnclear] also repeat a request that the server may have taken, true. Turn it off for
+ *   servers that do not keep idempotency keys: there a message could be published twice.
  * @property {(url: URL, request: RequestInit) => Promise<Response>} [fetch] instead of the platform's; it has to heed `signal`.
  *
  * @typedef {object} PublishResult
@@ -347,7 +348,7 @@ export class APIClient {
    * @param {APIOptions} [options]
    * @throws {TypeError} the address or the key cannot be used; the message does not contain the key.
    */
-  constructor(url, { key, timeout, backoffBase, retryUnclear = false, fetch } = {}) {
+  constructor(url, { key, timeout, backoffBase, retryUnclear = true, fetch } = {}) {
     this.#url = new URL(url, globalThis.location?.href);
     if (!/^https?:$/.test(this.#url.protocol)) throw new TypeError("the address of the API does not begin with http:// or https://");
     if (this.#url.username || this.#url.password) throw new TypeError("the address of the API holds a user name or password");

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of api.js, 048c198f7d2d4467 */
+/*! realizehit 0.1.0, MIT; made of api.js, a688ed77ea632fe8 */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -235,11 +235,12 @@ const send = async (url, request, options) => {
     try {
       return await exchange(url, request, options);
     } catch (error) {
-      const { retryAfter = 0 } = (
+      const { retryAfter = 0, status } = (
         /** @type {APIError} */
         error
       );
-      const repeatable = error instanceof RateLimited || error instanceof Unavailable || options.retryUnclear && error instanceof PublishUnclear;
+      const unclear = error instanceof PublishUnclear && [0, 200, 503].includes(status);
+      const repeatable = error instanceof RateLimited || error instanceof Unavailable || options.retryUnclear && unclear;
       if (!repeatable || attempt === TRIES || retryAfter * 1e3 > options.timeout) throw error;
       const jitter = Math.random() * Math.min(MAX_BACKOFF, options.backoffBase * 2 ** (attempt - 1));
       await new Promise((resolve) => setTimeout(resolve, retryAfter * 1e3 + jitter));
@@ -255,7 +256,7 @@ class APIClient {
    * @param {APIOptions} [options]
    * @throws {TypeError} the address or the key cannot be used; the message does not contain the key.
    */
-  constructor(url, { key, timeout, backoffBase, retryUnclear = false, fetch } = {}) {
+  constructor(url, { key, timeout, backoffBase, retryUnclear = true, fetch } = {}) {
     __privateAdd(this, _APIClient_instances);
     __privateAdd(this, _url);
     __privateAdd(this, _headers);

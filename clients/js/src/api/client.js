@@ -13,8 +13,8 @@ const BATCH_BYTES = 4 * 2 ** 20; // the server's limit for the body of a batch
  * @property {string} [key] the API key, sent as `Authorization: Bearer`.
  * @property {number} [timeout] for each try, and the longest time that a server can ask the client to wait, 10000.
  * @property {number} [backoffBase] the first bound of the delay before a retry, 250.
- * @property {boolean} [retryUnclear] also repeat a request that the server may have taken, false. Without a server that
- *   heeds idempotency keys, a message can then be published twice.
+ * @property {boolean} [retryUnclear] also repeat a request that the server may have taken, true. Turn it off for
+ *   servers that do not keep idempotency keys: there a message could be published twice.
  * @property {(url: URL, request: RequestInit) => Promise<Response>} [fetch] instead of the platform's; it has to heed `signal`.
  *
  * @typedef {object} PublishResult
@@ -50,7 +50,7 @@ export class APIClient {
    * @param {APIOptions} [options]
    * @throws {TypeError} the address or the key cannot be used; the message does not contain the key.
    */
-  constructor(url, { key, timeout, backoffBase, retryUnclear = false, fetch } = {}) {
+  constructor(url, { key, timeout, backoffBase, retryUnclear = true, fetch } = {}) {
     this.#url = new URL(url, globalThis.location?.href);
     if (!/^https?:$/.test(this.#url.protocol)) throw new TypeError("the address of the API does not begin with http:// or https://");
     if (this.#url.username || this.#url.password) throw new TypeError("the address of the API holds a user name or password");

@@ -83,9 +83,10 @@ export const send = async (url, request, options) => {
     try {
       return await exchange(url, request, options);
     } catch (error) {
-      const { retryAfter = 0 } = /** @type {APIError} */ (error);
-      const repeatable =
-        error instanceof RateLimited || error instanceof Unavailable || (options.retryUnclear && error instanceof PublishUnclear);
+      const { retryAfter = 0, status } = /** @type {APIError} */ (error);
+      // Not after another status: its sender, such as a proxy's error page, would say the same again.
+      const unclear = error instanceof PublishUnclear && [0, 200, 503].includes(status);
+      const repeatable = error instanceof RateLimited || error instanceof Unavailable || (options.retryUnclear && unclear);
       if (!repeatable || attempt === TRIES || retryAfter * 1000 > options.timeout) throw error;
       const jitter = Math.random() * Math.min(MAX_BACKOFF, options.backoffBase * 2 ** (attempt - 1));
       await new Promise((resolve) => setTimeout(resolve, retryAfter * 1000 + jitter));
