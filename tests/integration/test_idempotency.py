@@ -127,6 +127,16 @@ async def test_keys_that_cannot_be_used(access_log: bool) -> None:
         assert "each message of a batch" in response.json()["detail"]
 
 
+async def test_pages_of_an_allowed_origin_may_send_the_header() -> None:
+    origin = "https://app.example"
+    settings = Settings(port=0, redis="memory://", role="api", allow_origin=(origin,))
+    async with serve(settings) as node, http(node) as api:
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        answer = await api.options("/", headers={**asked, "Access-Control-Request-Headers": "idempotency-key"})
+        assert answer.status_code == 200
+        assert "Idempotency-Key" in answer.headers["access-control-allow-headers"]
+
+
 @pytest.mark.parametrize("synchronous", [False, True], ids=["async", "sync"])
 @pytest.mark.parametrize("wildcards", [False, True], ids=["plain", "wildcards"])
 async def test_publishers_publish_a_key_once(broker: Valkey, synchronous: bool, wildcards: bool) -> None:

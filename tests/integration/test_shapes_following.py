@@ -422,6 +422,47 @@ async def test_the_news_of_a_shape_at_every_place(together: bool, known: list[by
             assert publisher._messages_under_way == publisher._bytes_under_way == 0
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["with the script", "without"])
+@pytest.mark.parametrize("known", [[], [OLD]], ids=["none", "another"])
+async def test_the_news_of_a_shape_between_messages_with_keys(lost: bool, known: list[bytes]) -> None:
+    messages = [Publication(message.channel, message.payload, message.payload) for message in MESSAGES]
+    for place in range(len(messages)):
+        published: dict[bytes, set[bytes]] = {}  # by payload: the projections
+        late: set[bytes] = set()  # those that were carried out after the news
+
+        async def serve(
+            broker: ScriptedBroker,
+            place: int = place,
+            published: dict[bytes, set[bytes]] = published,
+            late: set[bytes] = late,
+        ) -> None:
+            for number in itertools.count():
+                if number == place:
+                    broker.send(news_of(NEW))
+                kind, _, _, _, _, _, _, payload, *projections = await broker.command()
+                if kind == b"EVALSHA" and lost and number < len(messages):
+                    broker.send(b"-NOSCRIPT No matching script.\r\n")
+                    continue
+                seen = payload in published
+                done = published.setdefault(payload, set())
+                done |= set(projections)
+                if not seen and number >= place:
+                    late.add(payload)
+                broker.send(b":%d\r\n" % (-2 - len(done) if seen else 1 + len(done)))
+
+        async with scripted(serve, known) as (url, _), publisher_to(url) as publisher:
+            outcomes = await publisher.publish_many(messages)
+            assert len(published) == len(messages)
+            for message, outcome in zip(messages, outcomes, strict=True):
+                done = published[message.payload]
+                shapes = [*known, NEW] if message.payload in late else known
+                assert done >= {project(message.channel, shape) for shape in shapes} - {None}
+                assert outcome == Published(1 + len(done))
+            assert not publisher._books
+            assert not publisher._under_way
+            assert publisher._messages_under_way == publisher._bytes_under_way == 0
+
+
 async def test_a_shape_that_lapsed_and_came_back_while_a_message_was_on_its_way() -> None:
     read = asyncio.Event()
 
