@@ -233,7 +233,7 @@ def grants(tmp_path: Path) -> str:
         (["--pattern", "kind=weather", "--pattern", "place=*"], 0, "yes: grant 2 allows it"),
         (["--pattern", "kind=news,user=42"], 1, "$user, which the identity lacks"),
         (["--identity", "user=", "--pattern", "a=b"], 2, "'user=' is not a pair"),
-        (["--pattern", "a"], 2, "no filter"),
+        (["--pattern", "a"], 2, "not a filter"),
     ],
 )
 def test_can(grants: str, words: list[str], status: int, said: str) -> None:
