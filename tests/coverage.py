@@ -21,8 +21,8 @@ TESTS = (
     "tests/unit",
     "tests/property",
     "tests/integration",
-    # A signal's handler raises inside coverage.py's tracer, which swallows the exception and disables the plugin. Data of
-    # such a process cannot be combined with that of others.
+    # A signal's handler raises inside coverage.py's tracer, which swallows the exception and disables the plugin. The
+    # data of such a process cannot be combined with that of others.
     "--deselect=tests/integration/test_load_client.py::test_a_signal_ends_a_run_which_can_go_on",
     "--deselect=tests/integration/test_pid1.py::test_a_signal_at_the_first_moment_ends_it",
     # Traced calls are slower than the allowance returns, so that its loop never ends.
@@ -34,7 +34,7 @@ TESTS = (
 # Seconds for each test: tracing slows the engine's loops down many times. A timeout ends the process, because the
 # tracer may swallow the exception of a signal's handler.
 TIMEOUT = ("--timeout=300", "--timeout-method=thread")
-# Per cent. Which branches a race takes varies between runs. The floors are estimates until a complete run confirms them.
+# Per cent. Which branches a race takes varies between runs. The floors are estimates: no complete run confirmed them.
 FLOORS = {"Python": ("*.py", 80), "Cython": ("*.pyx,*.pxd", 88)}
 
 
