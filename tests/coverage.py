@@ -21,10 +21,20 @@ TESTS = (
     "tests/unit",
     "tests/property",
     "tests/integration",
-    # Under tracing, the load client's loop does not return to Python for the signal.
+    # A signal's handler raises inside coverage.py's tracer, which swallows the exception and disables the plugin. The
+    # data of such a process cannot be combined with that of others.
     "--deselect=tests/integration/test_load_client.py::test_a_signal_ends_a_run_which_can_go_on",
+    "--deselect=tests/integration/test_pid1.py::test_a_signal_at_the_first_moment_ends_it",
+    # Traced calls are slower than the allowance returns, so that its loop never ends.
+    "--deselect=tests/unit/test_engine_input.py::test_the_allowance_comes_back_and_each_connection_has_its_own",
+    # These check how fast a slow reader or a killed broker is handled.
+    "--deselect=tests/integration/test_slow_readers.py::test_one_batch_closes_no_reader",
+    "--deselect=tests/integration/test_broker_faults.py::test_a_killed_broker",
 )
-# Per cent. Below what the tests reach: which branches a race takes varies between runs.
+# Seconds for each test: tracing slows the engine's loops down many times. A timeout ends the process, because the
+# tracer may swallow the exception of a signal's handler.
+TIMEOUT = ("--timeout=300", "--timeout-method=thread")
+# Per cent. Which branches a race takes varies between runs. The floors are estimates: no complete run confirmed them.
 FLOORS = {"Python": ("*.py", 80), "Cython": ("*.pyx,*.pxd", 88)}
 
 
@@ -48,8 +58,8 @@ def main(arguments: list[str]) -> int:
         )
         if used.returncode or not used.stdout.startswith(directory):
             sys.exit(f"the extension under test is not the one that was built: {used.stdout}{used.stderr}")
-        tests = arguments or ["-n", "3", *TESTS]
-        status = run("coverage", "run", config, "-m", "pytest", "-p", "no:cacheprovider", *tests)
+        tests = arguments or ["-n", "3", "--durations=15", *TESTS]
+        status = run("coverage", "run", config, "-m", "pytest", "-p", "no:cacheprovider", *TIMEOUT, *tests)
         status = run("coverage", "combine", config, "--quiet") or status
         for name, (files, floor) in FLOORS.items():
             sys.stdout.write(f"\n{name}\n")
