@@ -431,7 +431,7 @@ def fails(status: int, said: str, *command: str, env: dict[str, str] | None = No
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("", "there is no host"),
+        ("", "it has no host"),
         ("ftp://127.0.0.1/", "ftp://127.0.0.1/"),
         ("ws://127.0.0.1:99999/", "the port is not a number"),
         ("ws://127.0.0.1:http/", "the port is not a number"),
