@@ -10,7 +10,6 @@ from realizehit.engine.state cimport State
 
 
 cdef class ChannelEntry:
-    cdef bytes name
     cdef Channel channel
 
 

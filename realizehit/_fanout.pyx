@@ -216,10 +216,9 @@ def debug_counts():
 @cython.final
 @cython.no_gc
 cdef class ChannelEntry:
-    """A channel in the registry, which keeps it and its name for as long as it has subscribers."""
+    """A channel in the registry, which keeps it and its name, the dict's key, for as long as it has subscribers."""
 
     def __cinit__(self, bytes name):
-        self.name = name
         channel_init(&self.channel, <PyObject*> name, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
 
 
