@@ -168,10 +168,14 @@ class Ledger:
                 assert number > one.passed.get(by, -1), f"{one.filters}, asked at {one.asked}, received {message}"
         return counts
 
-    async def settle(self) -> None:
-        """Wait until all that has to come is there, or for `SECONDS`."""
+    async def settle(self, *, told: bool = False) -> None:
+        """Wait until all that has to come is there, and if `told` a gap was told too; or for `SECONDS`."""
         deadline = time.monotonic() + SECONDS
-        while any(self.missing(one) for one in self.subscriptions) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if not any(self.missing(one) for one in self.subscriptions) and (
+                not told or any(one.gaps for one in self.subscriptions)
+            ):
+                return
             await asyncio.sleep(0.05)
 
 
