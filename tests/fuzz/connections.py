@@ -200,7 +200,10 @@ def read_by_h11(stream: bytes) -> tuple[list[Request], bool]:
         except h11.RemoteProtocolError:
             return requests, True
         if not target.startswith(b"/"):
-            parts = urlsplit(target)
+            try:
+                parts = urlsplit(target)
+            except ValueError:  # the brackets of its host are not those of an IPv6 address, which h11 does not check
+                return requests, True
             target = (parts.path or b"/") + (b"?" + parts.query if parts.query else b"")
         requests.append((method, target.removesuffix(b"?"), body))
         if conn.our_state is not h11.DONE:
