@@ -64,7 +64,7 @@ def test_console_reads_patterns() -> None:
     """The console reads pattern texts as ``Pattern.parse`` does, wildcards included."""
     require_node()
     texts = ["kind=news,channel=*", "user=42, **", "*=*", "**", "a%2Cb=c%3Dd%25", "kind=", "**=x", "kind=**", "news"]
-    module = ROOT / "realizehit" / "static" / "console" / "json.js"
+    module = Path(realizehit.__file__).parent / "static" / "console" / "json.js"
     program = f"""
         import {{ readPattern }} from {json.dumps(module.as_uri())};
         import {{ channel }} from {json.dumps((CLIENT / "pattern.js").as_uri())};
