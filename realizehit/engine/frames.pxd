@@ -58,7 +58,8 @@ cdef struct Message:
 
 cdef inline void set_reply(Message* m, const char* text, size_t size) noexcept nogil:
     # A returned struct would become a dict when lines are traced (REALIZEHIT_COVERAGE), which fails for NULL texts.
-    m.id = m.label = m.channel = NULL
+    m.id = NULL
+    m.label = m.channel = text  # of no bytes, and not NULL, which memcpy does not allow even then
     m.label_size = m.channel_size = 0
     m.text = m.whole = text
     m.size = m.whole_size = size
