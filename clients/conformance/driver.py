@@ -160,7 +160,7 @@ class Driver:
                 self._take(line)
             self._fail(DriverError("the driver ended"))
         except (ValueError, KeyError, TypeError) as error:
-            self._fail(DriverError(f"the driver wrote a line that is no event: {error}"))
+            self._fail(DriverError(f"the driver wrote a line that is not an event: {error}"))
 
     def _take(self, line: bytes) -> None:
         event = json.loads(line)

@@ -6,6 +6,7 @@ Which bytes are a request and who serves it is decided by the subclass in `reali
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, cast
 
@@ -42,7 +43,7 @@ class Timeouts(NamedTuple):
     keep_alive: float
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, ABC):
     """What every connection has, whichever requests come on it.
 
     Args:
@@ -83,9 +84,9 @@ class Connection(asyncio.Protocol):
         self._default_headers: tuple[object, bytes] = (None, b"")
         self._release: Callable[[], None] = _nothing  # stops counting the connection under its address
 
+    @abstractmethod
     def advance(self) -> None:
         """Parse and serve as much as the state and the buffer allow."""
-        raise NotImplementedError
 
     # Pauses
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from email.message import Message as Headers
 from functools import lru_cache
@@ -69,7 +70,7 @@ def _check_one_key(headers: Iterable[tuple[bytes, bytes]]) -> None:
         raise RequestError("the header Idempotency-Key is there more than once")
 
 
-class Endpoint:
+class Endpoint(ABC):
     """Reads a body, has it published, and answers; errors become problem documents."""
 
     media_types: tuple[str, ...] = ("application/json",)
@@ -85,6 +86,7 @@ class Endpoint:
         self._seldom = Seldom(LOG_INTERVAL)
         self.max_body = settings.max_payload_bytes + PATTERN_ROOM
 
+    @abstractmethod
     async def publish(
         self, body: bytes, media_type: str, key: Key | None, began: float, headers: Mapping[bytes, bytes]
     ) -> Any:
@@ -97,7 +99,6 @@ class Endpoint:
             began: when the whole body had arrived, by `time.perf_counter`.
             headers: of the request, by lower-case name.
         """
-        raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])

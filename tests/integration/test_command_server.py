@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -39,6 +38,7 @@ from tests.support.processes import (
     running,
     serving,
 )
+from tests.support.programs import needs
 from tests.support.valkey import Valkey
 from tests.support.wire import RawClient, act, client, unique
 
@@ -329,8 +329,8 @@ async def test_it_starts_while_the_broker_is_away(tmp_path: Path) -> None:
             assert ws.close_code == 4001
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_the_printed_curl_line_publishes_with_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("curl")
     key, lines = generate("a")
     file = tmp_path / "keys.toml"
     file.write_text(lines)
