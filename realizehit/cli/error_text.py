@@ -16,6 +16,7 @@ SHORT: Final = 5.0  # seconds; a shorter wait is not mentioned
 
 _URL: Final = re.compile(r"\b(?:http|ws)s?://[^\s;]+")
 _UNKNOWN_ISSUER: Final = (18, 19, 20, 21)  # OpenSSL's codes for a certificate whose authority is not trusted
+_RESET: Final = (ConnectionResetError, BrokenPipeError)
 _NO_HTTP: Final = ("InvalidMessage", "RemoteProtocolError")  # what the libraries raise for an answer that is not HTTP
 
 
@@ -31,6 +32,7 @@ def _advice(error: RealizehitError) -> str:
         return f"it asks to wait {asked:,.0f} s; with a longer --timeout this command waits"
     if not isinstance(error, ServerUnavailable | Disconnected | LoadTestError):
         return ""
+    is_first = isinstance(error, ServerUnavailable) or "http://" in str(error)  # not a connection that served before
     over_tls = any(scheme in str(error) for scheme in ("https://", "wss://"))
     for cause in causes_of(error):
         if isinstance(cause, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(cause):
@@ -39,7 +41,9 @@ def _advice(error: RealizehitError) -> str:
             return "--ca FILE names the certificates to trust" if cause.verify_code in _UNKNOWN_ISSUER else ""
         if over_tls and (isinstance(cause, ssl.SSLError | TimeoutError) or "Timeout" in type(cause).__name__):
             return "does the server speak TLS there? without TLS it is http:// or ws://"
-        if not over_tls and type(cause).__name__ in _NO_HTTP:
+        # A server that speaks TLS closes a plain connection without an answer; depending on timing, the system reports
+        # that as an end or as a reset.
+        if not over_tls and (type(cause).__name__ in _NO_HTTP or (isinstance(cause, _RESET) and is_first)):
             return "does the server speak TLS there? then it is https:// or wss://"
     return ""
 
