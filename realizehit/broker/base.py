@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Final, NewType, Protocol, TypeAlias
 
+from realizehit.broker.history.log import LogPart
+from realizehit.broker.history.rules import NO_RULES, Rules
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
-from realizehit.errors import BrokerError
+from realizehit.common.position import Position
+from realizehit.errors import BrokerError, BrokerRefused
 
 Interest = NewType("Interest", bytes)
 """A channel as the broker knows it: what a node asks the broker to send. See `realizehit.node.names`."""
@@ -65,6 +68,9 @@ class BusListener(Protocol):
                 may be missing, and nothing else.
         """
 
+    def rules_changed(self, rules: Rules) -> None:
+        """Learn which patterns have history now. A bus tells it once before the first channel is in force."""
+
 
 _NONE: Final = ProjectionCounts()
 
@@ -102,6 +108,11 @@ class Bus(ABC):
     def projected(self) -> ProjectionCounts:
         """Counts the projections that were published through this bus."""
         return _NONE
+
+    @property
+    def rules(self) -> Rules:
+        """Which patterns have history, as far as it is known here."""
+        return NO_RULES
 
     @property
     def is_bridge(self) -> bool:
@@ -193,3 +204,31 @@ class Bus(ABC):
         Raises:
             BrokerUnavailable: it does not.
         """
+
+    async def read_log(
+        self, channel: bytes, *, after: int | None = None, last: int | None = None, most: int = 256
+    ) -> LogPart:
+        """Read the log of a channel, which begins with this read if there is none.
+
+        Args:
+            channel: with or without a star; it is under one of the `rules`.
+            after: read the messages after this offset, the oldest first.
+            last: read the last so many messages. With neither of the two, no message is read.
+            most: messages that are read at most.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+            BrokerRefused: it does not allow this, or the channel is under no rule.
+        """
+        raise BrokerRefused(f"the broker of this process keeps no history of {channel.decode()}")
+
+    async def renew_log(self, channel: bytes, seen: Position) -> LogPart:
+        """Begin a new epoch of a log that lacks a message that was seen, and return the log without messages.
+
+        Nothing changes if the log has another epoch than ``seen`` or holds ``seen``. Otherwise its messages stay, and
+        the old epoch is valid up to the last of them.
+
+        Raises:
+            BrokerUnavailable, BrokerRefused: as `read_log`.
+        """
+        raise BrokerRefused(f"the broker of this process keeps no history of {channel.decode()}")

@@ -34,10 +34,12 @@ class Published(msgspec.Struct, frozen=True, gc=False):
             matches counts for each.
         duplicate: whether it was published before by the same idempotency key, and not again; ``nodes`` is then that
             of the first time.
+        at: its position in the log of its channel, ``<epoch>.<offset>``; empty if the channel has no history.
     """
 
     nodes: int
     duplicate: bool = False
+    at: str = ""
 
 
 Outcome = Published | BrokerError
