@@ -68,9 +68,6 @@ class BusListener(Protocol):
                 may be missing, and nothing else.
         """
 
-    def rules_changed(self, rules: Rules) -> None:
-        """Learn which patterns have history now. A bus tells it once before the first channel is in force."""
-
 
 _NONE: Final = ProjectionCounts()
 
@@ -82,6 +79,9 @@ class Bus(ABC):
     """
 
     state: BusState = BusState.CONNECTING
+    on_rules: Callable[[Rules], None] | None = None
+    """Told which patterns have history: once before the first channel is in force, and after each change. Set it before
+    `start`."""
     reconnects: int = 0  # how often the subscriber connection was made again after it was lost
 
     @property
