@@ -158,9 +158,17 @@ class PublishScript:
         """
         return self._call(publication, projections_of(publication, shapes), bring=True)
 
-    def pack_projections(self, publication: Publication, projections: Sequence[Publication]) -> bytes:
-        """Return a call that publishes only projections of a publication without a key."""
-        return self._call(publication, projections, bring=True, alone=True)
+    def pack_projections(
+        self, publication: Publication, projections: Sequence[Publication], *, bring: bool = True
+    ) -> bytes:
+        """Return a call that publishes only projections of a publication.
+
+        Args:
+            publication: the message.
+            projections: of it.
+            bring: whether the call brings the script along, so that the broker cannot lack it.
+        """
+        return self._call(publication, projections, bring=bring, alone=True)
 
     def _call(
         self, publication: Publication, projections: Sequence[Publication], *, bring: bool, alone: bool = False
