@@ -105,6 +105,7 @@ cdef inline int accept(State* s, Channel* channel, Publication* p, bint sendable
     cdef Log* log = channel.log
     cdef Frame* f = NULL
     cdef bint shown = p.label.offset <= log.shown
+    log.owed = 0    # publications come in order: none of those is on its way any more
     p.epoch = log.epoch
     p.dotted = p.label.offset == log.dotted
     if sendable:
@@ -160,6 +161,10 @@ cdef inline int publish_labelled(State* s, Channel* channel, bytes raw, bint aga
         return 0
     same = memcmp(log.epoch, p.label.epoch, EPOCH_SIZE) == 0
     if same and p.label.offset <= log.last:
+        if log.shown < p.label.offset <= log.owed:
+            # The log was read while it was on its way here; only those that begin in the log have it from there.
+            log.shown = p.label.offset
+            return fan_out_forms(s, channel, &p, NULL, TO_PLAIN) if text else 0
         s.n.log_duplicates += not again
         return 0
     if same and p.label.offset == log.last + 1:
@@ -268,6 +273,7 @@ cdef inline bint set_log(State* s, Channel* channel, bytes epoch, uint64_t offse
         log.dotted = offset + 1
     if memcmp(log.shown_epoch, log.epoch, EPOCH_SIZE) != 0:
         log.shown = 0
+    log.owed = offset if log.state == LOG_OPENED else 0
     log.state = LOG_LIVE
     try:
         for number, payload in messages:
@@ -363,6 +369,14 @@ cdef inline bint tell_positions(State* s, Conn* c, Channel* channel, uint32_t po
     set_features(s, channel, position, FEATURE_POSITIONS | FEATURE_REPLAYING | number << FEATURE_BITS)
     pump(s, number, NULL)
     return True
+
+
+cdef inline uint64_t offset_reached(State* s, const Channel* channel, uint32_t position) noexcept nogil:
+    """The offset of the last message that a subscriber with positions was sent."""
+    cdef uint32_t features = channel.subs[position].features
+    if features & FEATURE_REPLAYING:
+        return s.replays.items[features >> FEATURE_BITS].next - 1
+    return channel.log.last
 
 
 cdef inline bint end_replay(State* s, Channel* channel, uint32_t position, uint64_t after) except -1:

@@ -1,10 +1,11 @@
 # What Python sees of logs and replays: the methods of `Engine` that follow logs. Included by `_fanout.pyx`, and so a
 # part of that module.
 
+from realizehit.engine.conn cimport FEATURE_POSITIONS
 from realizehit.engine.labels cimport EPOCH_SIZE
 from realizehit.engine.logs cimport (
-    close_log, end_muting, end_replay, epoch_of, fill_log, is_known, messages_of, open_log, repair_log, send_part,
-    set_log, tell_positions,
+    close_log, end_muting, end_replay, epoch_of, fill_log, is_known, messages_of, offset_reached, open_log, repair_log,
+    send_part, set_log, tell_positions,
 )
 from realizehit.engine.pumping cimport take_starved
 from realizehit.engine.ring cimport LOG_HOLE, ring_first
@@ -136,6 +137,17 @@ cdef class LogCalls:
         if known == NULL or not is_known(known.log):
             return None
         return known.log.epoch[:EPOCH_SIZE].decode("ascii"), known.log.last, ring_first(known.log)
+
+    def position(self, uint64_t handle, bytes channel not None):
+        """Return the epoch and the offset that a subscription has come to.
+
+        None if it is told no positions, or the position of the log is not known.
+        """
+        cdef uint32_t position
+        cdef Channel* known = self.channel_with(handle, channel, &position)
+        if known == NULL or not is_known(known.log) or not known.subs[position].features & FEATURE_POSITIONS:
+            return None
+        return known.log.epoch[:EPOCH_SIZE].decode("ascii"), offset_reached(&self.s, known, position)
 
     def replay_part(self, bytes channel not None, messages):
         """Send messages to the replays of a channel that wait for them; each as much as its connection has room for.

@@ -37,6 +37,7 @@ cdef struct Log:
     uint64_t last               # the position
     uint64_t dotted             # offset of the first message of an epoch that subscribers were not told; 0 for none
     uint64_t shown              # plain subscribers got the messages up to it while the position was not known
+    uint64_t owed               # those after `shown` up to it may be on their way to plain subscribers
     Entry** items               # a power of two of them, or NULL
     uint32_t room
     uint32_t head
