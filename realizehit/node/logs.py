@@ -200,7 +200,7 @@ class Logs:
             self._work(key, log)
 
     def lost(self, source: Source) -> set[RegistryKey]:
-        """Learn that a source is gone; return the channels of which nothing is missed as long as their logs are kept."""
+        """Learn that a source is gone; return the channels whose logs will tell what was missed."""
         kept = set()
         for key, log in self._logs.items():
             if self._bus.source_of(interest_of_key(key)) != source:
@@ -375,9 +375,8 @@ class Logs:
                 self._unsettled.add(key)
                 if self._bus.subscribe(interest_of_key(channel)):
                     self.confirmed(key)
-        else:
-            if (left := next(channels, None)) is not None:
-                self._call_soon(lambda: self._apply(rules, _chain(left, channels)))
+        if (left := next(channels, None)) is not None:
+            self._call_soon(lambda: self._apply(rules, _chain(left, channels)))
 
     # ---- reading
 

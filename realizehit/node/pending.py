@@ -120,9 +120,7 @@ class Pending(LogUser):
         self._engine.unsubscribe(waiter.conn, key)
         self.answer(waiter, code, text)
 
-    def answer(
-        self, waiter: Waiter, code: ErrorCode | None = None, text: str = "", started: Started = PLAIN
-    ) -> None:
+    def answer(self, waiter: Waiter, code: ErrorCode | None = None, text: str = "", started: Started = PLAIN) -> None:
         """Answer a subscription, unless its connection has ended."""
         if not self._engine.is_open(waiter.conn):
             return
@@ -159,4 +157,3 @@ class Pending(LogUser):
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
         for conn in conns:
             self._gaps.tell(conn, [key], seconds)
-

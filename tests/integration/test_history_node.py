@@ -15,15 +15,15 @@ import pytest
 
 from realizehit.broker.base import BusState
 from realizehit.broker.history.rules import KEY, NO_RULES, Rule, Rules
-from realizehit.broker.history.scripts import log_key
 from realizehit.broker.shapes.registry import CONTROL
 from realizehit.node.logs import PART
+from realizehit.node.names import RegistryKey
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.test_sse import Stream, http, streaming
+from tests.integration.test_sse import http, streaming
 from tests.support.valkey import Valkey
-from tests.support.wire import RawClient
+from tests.support.wire import RawClient, client
 
 SECONDS = 30
 _numbers = itertools.count()
@@ -240,7 +240,8 @@ def numbers(texts: list[bytes], pattern: Any, *, positions: bool) -> list[int]:
     for text in texts:
         head, mark, payload = text.decode().partition("?")
         name, _, offset = head.partition("@o=")
-        assert mark and name == label(pattern), text
+        assert mark, text
+        assert name == label(pattern), text
         assert bool(offset) == positions, text
         if positions:
             assert int(offset.rpartition(".")[2]) == int(payload) + 1
@@ -248,15 +249,11 @@ def numbers(texts: list[bytes], pattern: Any, *, positions: bool) -> list[int]:
     return found
 
 
-def subscriber_of(broker: Valkey, channel: str) -> str:
-    """The id of the node's connection that subscribes."""
-    (found,) = [client["id"] for client in broker.clients() if client["sub"] != "0" and client["name"].endswith("sub")]
-    return found
-
-
-async def kill_link(broker: Valkey) -> None:
-    """Have the broker end the node's subscribing connection, and nothing else."""
-    broker.command("CLIENT", "KILL", "TYPE", "pubsub")
+def kill_link(broker: Valkey) -> None:
+    """Have the broker end the subscribing connections of nodes, and no others."""
+    for connection in broker.clients():
+        if connection["name"] == "realizehit":
+            broker.command("CLIENT", "KILL", "ID", connection["id"])
 
 
 async def test_nothing_is_missed_when_the_link_to_the_broker_is_lost_under_load(tmp_path: Path) -> None:
@@ -279,7 +276,7 @@ async def test_nothing_is_missed_when_the_link_to_the_broker_is_lost_under_load(
             while not loading.done():
                 await plain.wait_for(min(count, len(plain.texts) + 40), SECONDS)
                 before = node.bus.reconnects
-                await kill_link(broker)
+                kill_link(broker)
                 reconnects += 1
                 async with asyncio.timeout(SECONDS):
                     while node.bus.reconnects == before or node.bus.state is not BusState.UP:
@@ -313,9 +310,9 @@ async def test_a_broker_that_lost_the_log_is_told(tmp_path: Path) -> None:
             broker.command("CLIENT", "PAUSE", "1", "ALL")
             broker.command("FLUSHALL")
             set_rules(broker, CHAT)
-            await kill_link(broker)
-            for client in (plain, placed):
-                gap = orjson.loads((await client.take(1))[0])
+            kill_link(broker)
+            for each in (plain, placed):
+                gap = orjson.loads((await each.take(1))[0])
                 assert (gap["evt"], gap["ids"]) == ("gap", [label(pattern)])
             epoch = gap["at"][label(pattern)].partition(".")[0]
             assert epoch != reply["at"].partition(".")[0]
@@ -407,7 +404,7 @@ async def test_rules_that_come_and_go_while_subscribed(tmp_path: Path) -> None:
 
             assert [int(text.partition(b"?")[2]) for text in plain.texts] == expected
             async with asyncio.timeout(SECONDS):
-                while node.hub.logs.position(Pattern(pattern).channel.encode()) is None:
+                while node.hub.logs.position(RegistryKey(Pattern(pattern).channel.encode())) is None:
                     await asyncio.sleep(0.005)
             placed = await Client.connect(node.ws_url)
             reply = await placed.ask(pattern, last=1)
@@ -417,7 +414,7 @@ async def test_rules_that_come_and_go_while_subscribed(tmp_path: Path) -> None:
 
 async def test_an_event_stream_resumes(broker: Valkey) -> None:
     one, two = room(), room()
-    async with node_at(broker) as (node, api):
+    async with node_at(broker) as (_, api):
         at = [await publish(api, one, number) for number in range(3)]
         query = httpx2.QueryParams([("pat", orjson.dumps(one).decode()), ("since", at[0])])
         async with streaming(api, f"/sse?{query}") as stream:
@@ -437,8 +434,6 @@ async def test_an_event_stream_resumes(broker: Valkey) -> None:
 
 
 async def test_an_engineio_client_resumes(broker: Valkey) -> None:
-    from tests.support.wire import client
-
     pattern = room()
     async with node_at(broker) as (node, api):
         at = [await publish(api, pattern, f"{number}?") for number in range(3)]
