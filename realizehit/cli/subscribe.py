@@ -143,9 +143,9 @@ def _tell_failure(error: RealizehitError) -> None:
     """Report an attempt that failed and is repeated. An error that ends the client is reported at the end."""
     from realizehit.cli.error_text import describe_error
     from realizehit.client.reconnect_rules import may_try_again
-    from realizehit.errors import Rejected, ServerUnavailable
+    from realizehit.errors import Rejected, Unavailable
 
-    if isinstance(error, Rejected | ServerUnavailable) and may_try_again(error):
+    if isinstance(error, Rejected | Unavailable) and may_try_again(error):
         _say(f"not connected: {describe_error(error)}")
 
 

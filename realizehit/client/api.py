@@ -83,7 +83,7 @@ class APIClient:
         Raises:
             PatternError, RequestError: it cannot be written as JSON, or the key cannot be used.
             Rejected: the server refused it; ``code`` and ``status`` say why.
-            ServerUnavailable: the server or its broker cannot be reached.
+            Unavailable: the server or its broker cannot be reached.
             ResponseTimeout, Disconnected: no answer; whether it was published is not known.
         """
         body = encode_message(pattern, payload)
@@ -101,7 +101,7 @@ class APIClient:
         Returns:
             For each message what `publish` would have returned or raised, in the same order: one that is refused does
             not spoil the others. Once the server cannot be reached or does not answer, the rest is not sent, and its
-            outcome is `ServerUnavailable`.
+            outcome is `Unavailable`.
         """
         work = publish_in_batches(messages, make_keys=self._retries > 0)
         try:

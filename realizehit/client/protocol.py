@@ -12,7 +12,8 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import orjson
 
-from realizehit.errors import ErrorCode, Rejected, ServerUnavailable
+from realizehit.client.refusals import refusal
+from realizehit.errors import Rejected, Unavailable
 
 MAX_SECONDS: Final = 86_400.0  # of what a server tells; a longer time would overflow timers
 
@@ -36,13 +37,11 @@ class Reply(NamedTuple):
     error: str
     code: str
 
-    def failure(self) -> Rejected | ServerUnavailable | None:
+    def failure(self) -> Rejected | Unavailable | None:
         """Return the error that this reply means, if any."""
         if not self.error:
             return None
-        if self.code == ErrorCode.UNAVAILABLE:
-            return ServerUnavailable(self.error)
-        return Rejected(self.error, self.code)
+        return refusal(self.error, self.code)
 
 
 def action(request_id: str, act: str, filters: Mapping[str, Any] | None = None, *, token: str | None = None) -> str:

@@ -16,22 +16,24 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.protocol import Event
 from websockets.sync.client import ClientConnection, connect
 
-from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error, is_secure
+from realizehit.client.connection import CLOSE_TIMEOUT, NOT_UTF8, Lost, handshake_error, is_secure, is_utf8
 from realizehit.client.filters import computed_id, filters_of, is_wildcard
 from realizehit.client.ownership import Owner
 from realizehit.client.protocol import Notice, action, channel_in, parse_event, parse_reply
 from realizehit.client.proxies import no_socks
 from realizehit.client.received_message import ReceivedMessage
 from realizehit.client.reconnect_rules import STABLE_AFTER, asked_delay, may_return, may_try_again
+from realizehit.client.refusals import rejection
 from realizehit.client.token import LOGGER, SyncToken, check, current_sync, renewal_delay, with_token
 from realizehit.common.backoff import Backoff
 from realizehit.errors import (
     ClientError,
+    CloseCode,
     Rejected,
     ResponseTimeout,
-    ServerUnavailable,
     SettingsError,
     TokenUnavailable,
+    Unavailable,
 )
 
 _logger: Final = logging.getLogger("realizehit.client")
@@ -151,7 +153,7 @@ class Subscriber:
         """Connect and subscribe; ``with`` does it. Nothing published from then on is missed.
 
         Raises:
-            ServerUnavailable: the server or its broker cannot be reached.
+            Unavailable: the server or its broker cannot be reached.
             Rejected: the server refuses the handshake or the pattern.
             SettingsError: a SOCKS proxy needs a library that is missing.
             ResponseTimeout: no answer in time.
@@ -226,6 +228,9 @@ class Subscriber:
             except ConnectionClosed as closed:
                 self._come_back(Lost.of(closed), self._socket.last_heard)
                 continue
+            if not (message.isascii() or is_utf8(message)):
+                self._socket.close(CloseCode.INVALID_DATA, NOT_UTF8)
+                continue
             head, mark, payload = message.partition(b"?")
             wire_id, _, label = head.partition(b"@")
             if mark and wire_id == self.id.encode():
@@ -260,7 +265,7 @@ class Subscriber:
             self._on_gap(event.seconds)
         elif event.name == "unsubscribed":
             self.close()
-            raise Rejected(event.reason or "the server ended the subscription", event.code)
+            raise rejection(event.reason or "the server ended the subscription", event.code)
 
     def _renew(self) -> None:
         """Send a fresh token. If that fails, the connection ends with the old one; the next connection gets another."""
@@ -310,7 +315,7 @@ class Subscriber:
             raise ResponseTimeout(f"no answer to sub within {self._response_timeout:g} seconds") from None
         except ConnectionClosed as closed:
             lost = Lost.of(closed)
-            raise (ServerUnavailable(str(lost)) if may_return(lost.close_code, self._token) else lost) from None
+            raise (Unavailable(str(lost)) if may_return(lost.close_code, self._token) else lost) from None
         failure = reply.failure()
         if failure is not None:
             raise failure
@@ -329,7 +334,7 @@ class Subscriber:
             delay = None
             try:
                 self._socket = self._open()
-            except (ServerUnavailable, ResponseTimeout, TokenUnavailable):
+            except (Unavailable, ResponseTimeout, TokenUnavailable):
                 continue
             except Rejected as error:
                 if may_try_again(error):

@@ -16,6 +16,7 @@ from typing import Any, Final
 from realizehit.client.connection import Connection, Lost
 from realizehit.client.filters import computed_id, filters_of, pattern_key
 from realizehit.client.protocol import Notice, Reply
+from realizehit.client.refusals import rejection
 from realizehit.client.subscription import Subscription
 from realizehit.common.backoff import Backoff
 from realizehit.errors import ClientError, ErrorCode, Rejected
@@ -182,7 +183,7 @@ class Topics:
                 del self._by_id[topic.id]
                 if self._by_key.get(topic.key) is topic:
                     del self._by_key[topic.key]
-                error = Rejected(event.reason or "the server ended the subscription", event.code)
+                error = rejection(event.reason or "the server ended the subscription", event.code)
                 topic.end(error, error)
 
     def end(self, error: ClientError | None) -> None:

@@ -144,7 +144,7 @@ class WSClient(Emitter):
         """Connect; ``async with`` does it. The first attempt is not repeated, so that a wrong address is noticed.
 
         Raises:
-            ServerUnavailable: the server cannot be reached, or cannot serve now.
+            Unavailable: the server cannot be reached, or cannot serve now.
             Rejected: it refused the handshake; ``status`` says how.
             TokenUnavailable: the function that gives tokens failed.
         """
@@ -198,7 +198,7 @@ class WSClient(Emitter):
             PatternError: the pattern is not a mapping, or cannot be written as JSON.
             Rejected: the server refuses it; ``code`` says why, for example ``forbidden`` or ``id-collision``, and
                 ``too-many-shapes`` or ``wildcard-unsupported`` for a wildcard.
-            ServerUnavailable: the server cannot reach its broker.
+            Unavailable: the server cannot reach its broker.
             ResponseTimeout: no answer in time, perhaps because there is no connection.
             ClientError: the client is closed, or ended while waiting.
         """

@@ -26,6 +26,17 @@ _OPTIONS: Final = {
     "max_message": "max_message",
 }
 
+# The classes that a program catches; a subclass says more, as AnswerLost does of PublishUnclear.
+_MEANINGS: Final = (
+    "BadPattern",
+    "Forbidden",
+    "NotAuthenticated",
+    "RateLimited",
+    "TooLarge",
+    "Unavailable",
+    "PublishUnclear",
+)
+
 
 def write(on: str, **keys: Any) -> None:
     """Write one event."""
@@ -36,8 +47,9 @@ def write(on: str, **keys: Any) -> None:
 def error_of(error: BaseException) -> dict[str, Any]:
     """Return the error object of the protocol."""
     status = getattr(error, "status", None) or getattr(error, "close_code", None)
+    kinds = [kind.__name__ for kind in type(error).__mro__]
     return {
-        "name": type(error).__name__,
+        "name": next((name for name in kinds if name in _MEANINGS), kinds[0]),
         "code": str(getattr(error, "code", "")),
         **({} if status is None else {"status": status}),
         "text": str(error),
