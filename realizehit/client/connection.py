@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -184,15 +185,30 @@ class Connection:
         """The loop's time at which anything was last received, a pong included."""
         return self._socket.last_heard
 
-    def act(self, act: str, filters: Mapping[str, Any] | None, answered: Answered, *, token: str | None = None) -> str:
+    def act(
+        self,
+        act: str,
+        filters: Mapping[str, Any] | None,
+        answered: Answered,
+        *,
+        token: str | None = None,
+        wishes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
         """Send one action. The actions of one turn of the loop go out together.
+
+        Args:
+            act: the action's name.
+            filters: its pattern, if it has one.
+            answered: called once, with the reply or with the end of the connection.
+            token: its token, if it has one.
+            wishes: further keys of ``sub``.
 
         Returns:
             The action's id, for `forget`.
         """
         request_id = str(next(self._numbers))
         self._pending[request_id] = answered
-        self._outgoing.put_nowait(action(request_id, act, filters, token=token))
+        self._outgoing.put_nowait(action(request_id, act, filters, token=token, wishes=wishes))
         return request_id
 
     def forget(self, request_id: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 from realizehit.client.connection import is_secure
 from realizehit.client.events import Callback, Emitter
 from realizehit.client.filters import filters_of
+from realizehit.client.log_cursor import LogCursor
 from realizehit.client.payload_queue import Overflow
 from realizehit.client.received_message import ReceivedMessage
 from realizehit.client.reconnecting import Reconnecting
@@ -44,10 +45,11 @@ class WSClient(Emitter):
                 print(payload)
 
     When the connection is lost, the client connects again, after an exponential back-off with full jitter or after the
-    delay that a closing server asked for, and subscribes to everything again. What was published meanwhile is missing:
-    each subscription reports it with its ``gap`` event, also when the server's broker was away. If the server closes
-    with 4500 to 4999, or refuses the handshake with 401 or 403, the client does not connect again: it ends, and its
-    subscriptions raise the error.
+    delay that a closing server asked for, and subscribes to everything again. A subscription with positions (``since``,
+    ``last``, ``offsets``) resumes after its last message, and its ``recovered`` event says that nothing is missing.
+    Otherwise what was published meanwhile is missing: each subscription reports it with its ``gap`` event, also when
+    the server's broker was away. If the server closes with 4500 to 4999, or refuses the handshake with 401 or 403, the
+    client does not connect again: it ends, and its subscriptions raise the error.
 
     Events:
 
@@ -179,6 +181,9 @@ class WSClient(Emitter):
         *,
         callback: Callback | None = None,
         raw: bool = False,
+        since: str | None = None,
+        last: int | None = None,
+        offsets: bool = False,
         maxsize: int | None = None,
         overflow: OverflowPolicy | Overflow | None = None,
     ) -> Subscription:
@@ -191,11 +196,18 @@ class WSClient(Emitter):
                 ``"*": "*"`` allows further filters; `Subscription.messages` tells what each message was published to.
             callback: called with each payload, as ``subscription.on("payload", callback)``.
             raw: whether payloads come as the JSON text they were published as, ``bytes``.
+            since: a position, the ``position`` of a message or subscription. What was published after it comes first.
+                `Subscription.recovered` is False, and ``gaps`` counts, if the server cannot tell all of that.
+            last: how many of the last messages come first; not together with ``since``.
+            offsets: whether to ask for positions, so that the subscription resumes after a lost connection; implied by
+                ``since`` and ``last``. The three have an effect if the server keeps a history for the pattern, and
+                only the client's first subscription to a pattern can give them.
             maxsize: how many payloads may wait in its queue; ``None`` for the client's setting.
             overflow: what happens to one more; ``None`` for the client's setting.
 
         Raises:
             PatternError: the pattern is not a mapping, or cannot be written as JSON.
+            RequestError: ``since``, ``last`` or ``offsets`` cannot be used.
             Rejected: the server refuses it; ``code`` says why, for example ``forbidden`` or ``id-collision``, and
                 ``too-many-shapes`` or ``wildcard-unsupported`` for a wildcard.
             Unavailable: the server cannot reach its broker.
@@ -204,6 +216,7 @@ class WSClient(Emitter):
         """
         self._session.check_open()
         filters = filters_of(pattern)
+        wanted = LogCursor(since, last, offsets)
         subscription = Subscription(
             self,
             filters,
@@ -211,7 +224,7 @@ class WSClient(Emitter):
             maxsize=self._maxsize if maxsize is None else maxsize,
             overflow=self._overflow if overflow is None else Overflow(overflow),
         )
-        topic = self._topics.join(subscription)
+        topic = self._topics.join(subscription, wanted)
         try:
             if callback is not None:
                 subscription.on("payload", callback)
@@ -227,7 +240,7 @@ class WSClient(Emitter):
             subscription.finish()
             raise
         if subscription.state is SubscriptionState.SUBSCRIBING and topic.id:  # it joined one that is in force
-            subscription.in_force(topic.id.decode(), 0.0)
+            subscription.in_force(topic.id.decode(), 0.0, None, topic.cursor.position)
         return subscription
 
     async def unsubscribe(self, pattern: Mapping[str, Any]) -> None:

@@ -130,9 +130,6 @@ class Driver:
 
     async def do_subscribe(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Subscribe, and attach what writes its events."""
-        for key in ("since", "last", "offsets"):
-            if key in command:
-                raise Unsupported(f"subscribe has no parameter {key!r}")
         name, client, read = command["sub"], self.clients[command["client"]], command.get("read", "callback")
         decode = command.get("decode", False)
 
@@ -141,20 +138,24 @@ class Driver:
             if read == "raise":
                 raise RuntimeError("a callback that fails, as the case says")
 
-        subscription = await client.subscribe(command["pattern"])
+        asked = {key: command[key] for key in ("since", "last", "offsets") if key in command}
+        subscription = await client.subscribe(command["pattern"], **asked)
         if read != "iterate":
             subscription.on("message", tell)
         self.subs[name] = subscription
         if subscription.state is SubscriptionState.SUBSCRIBED:
             write("state", sub=name, state="subscribed")
+        if subscription.gaps:  # the server could not tell all that came after `since`
+            write("gap", sub=name, seconds=0.0)
         for state in SubscriptionState:
             subscription.on(state, lambda state=state: write("state", sub=name, state=str(state)))
         subscription.on("gap", lambda seconds: write("gap", sub=name, seconds=seconds))
+        subscription.on("recovered", lambda: write("recovered", sub=name))
         subscription.on("error", lambda error: write("error", sub=name, error=error_of(error)))
         return {"id": subscription.id}
 
     def _tell(self, name: str, message: ReceivedMessage, *, decode: bool) -> None:
-        value = {}
+        value: dict[str, Any] = {}
         if decode:
             try:
                 value = {"value": message.payload}
@@ -162,6 +163,8 @@ class Driver:
                 write("error", sub=name, error=error_of(error))
                 return
         pattern = {key: text_of(each) for key, each in message.pattern.items()}
+        if message.position is not None:
+            value["position"] = message.position
         write("payload", sub=name, text=message.text, pattern=pattern, **value)
 
     async def do_next(self, command: Mapping[str, Any]) -> dict[str, Any]:
