@@ -18,7 +18,7 @@ The tree::
     +-- ClientError               what the Python clients raise
     |   +-- Unavailable           no answer, or 503 (retry later)     unavailable
     |   +-- Rejected              the server said no, with a code
-    |   |   +-- BadPattern        the pattern; a PatternError too     bad-pattern, wildcard-unsupported
+    |   |   +-- BadPattern        it refuses the pattern              bad-pattern, wildcard-unsupported
     |   |   +-- Forbidden         the client may not do this          forbidden
     |   |   +-- NotAuthenticated  key or token is missing or wrong    not-authenticated
     |   |   +-- RateLimited       too many requests (retry later)     rate-limited
@@ -232,8 +232,8 @@ class Rejected(ClientError):
         self.status = status
 
 
-class BadPattern(Rejected, PatternError):
-    """The server refused the pattern."""
+class BadPattern(Rejected):
+    """The server refused the pattern. A `PatternError` is what this side finds wrong with one."""
 
 
 class Forbidden(Rejected):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from realizehit.client.subscription import Subscription
 from realizehit.errors import RequestError
 from tests.integration.test_client_sync_ws import call, make
 from tests.integration.test_client_ws import connect, record, until
+from tests.support.processes import running
 from tests.support.scripted_server import Script, Scripted, answer_all, reply, scripted
 
 NEWS = {"kind": "news"}
@@ -22,7 +24,7 @@ NEWS = {"kind": "news"}
 def stage(
     *messages: str, close: bool = True, event: dict[str, Any] | None = None, **answer: Any
 ) -> Callable[[Scripted, ServerConnection], Any]:
-    """Answer ``sub`` with the id ``abc`` and more, tell an event, send messages, and perhaps close with 1012."""
+    """Answer ``sub`` with the id ``abc`` and more, tell an event, send messages, and perhaps end the connection."""
 
     async def script(server: Scripted, socket: ServerConnection) -> None:
         await reply(socket, await server.next_action(socket), ret="abc", **answer)
@@ -31,7 +33,7 @@ def stage(
         for message in messages:
             await socket.send(message)
         if close:
-            await socket.close(1012)
+            await socket.close(4001, "delay=20")
         await answer_all(server, socket)
 
     return script
@@ -227,3 +229,47 @@ async def test_a_subscriber_whose_position_is_not_known() -> None:
         await call(subscriber.close)
         with pytest.raises(RequestError, match="last is -1"):
             make(server.url, NEWS, last=-1)
+
+
+def printed(url: str, *arguments: str, status: int = 0) -> tuple[list[str], list[str]]:
+    """What ``realizehit subscribe`` writes to standard output and, without its first line, to standard error."""
+    with running("realizehit", "subscribe", "--url", url, *arguments) as process:
+        assert process.wait() == status
+    return process.out, process.err[1:]
+
+
+async def test_the_command_prints_positions_and_goes_on_after_its_last_message() -> None:
+    async with scripted(*resuming()) as server:
+        out, err = await asyncio.to_thread(
+            printed, server.url, "kind=news", "--last", "2", "--positions", "--count", "3"
+        )
+    assert [json.loads(line) for line in out] == [
+        {"pattern": NEWS, "position": position, "payload": payload}
+        for position, payload in (("aaaaaaaa.4", 4), ("aaaaaaaa.5", 5), ("bbbbbbbb.10", 10))
+    ]
+    assert asked(server) == [{"last": 2}, {"since": "aaaaaaaa.4"}, {"since": "aaaaaaaa.5"}]
+    asks = "disconnected: the server is closing and asks to connect again in 0.0 s; trying again"
+    assert err[:3] == [asks, "connected again: nothing is missing", asks]
+    assert [line.endswith("messages may be missing") for line in err[3:]] == [True]
+
+
+async def test_the_command_tells_what_the_server_cannot_give() -> None:
+    lost, absent = stage("abc@o=9?9", close=False, at="b.8", recovered=False), stage("abc?1", close=False)
+    async with scripted(lost, absent) as server:
+        since = await asyncio.to_thread(printed, server.url, "kind=news", "--since", "a.3", "--count", "1")
+        last = await asyncio.to_thread(printed, server.url, "kind=news", "--last", "3", "--count", "1")
+    assert since == (["9"], ["the server does not have all messages after a.3: messages may be missing"])
+    assert last == (["1"], ["the server keeps no history of this pattern"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--since", "17"), "since is '17'; a position is a text <epoch>.<offset>"),
+        (("--since", "a.1", "--last", "3"), "since and last were both given"),
+        (("--last", "0"), "0 is not in the range x>=1"),
+    ],
+)
+def test_arguments_that_the_command_refuses(arguments: tuple[str, ...], text: str) -> None:
+    _, err = printed("ws://127.0.0.1:1/ws", "kind=news", *arguments, status=2)
+    assert any(text in line for line in err)

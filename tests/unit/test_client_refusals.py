@@ -16,7 +16,6 @@ from realizehit.errors import (
     Disconnected,
     Forbidden,
     NotAuthenticated,
-    PatternError,
     PublishUnclear,
     RateLimited,
     RealizehitError,
@@ -54,11 +53,6 @@ def test_a_refusal_has_the_class_of_its_code_or_else_of_its_status(
     assert type(error) is kind
     assert isinstance(error, Rejected)
     assert (str(error), error.code, error.status) == ("as the test says", code, status)
-
-
-def test_a_bad_pattern_is_caught_as_one_that_was_found_here() -> None:
-    with pytest.raises(PatternError):
-        raise rejection("no filters", "bad-pattern")
 
 
 def test_unavailable_has_its_earlier_name_too() -> None:
