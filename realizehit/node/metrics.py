@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 from realizehit import __version__
 from realizehit.access.gate import Gate
 from realizehit.broker.base import Bus, BusState
+from realizehit.node.history_metrics import HistoryMetrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -69,6 +70,7 @@ class Metrics:
         outcomes: publications by what became of them.
         seconds: what all publish requests took together.
         buckets: publish requests by how long they took.
+        history: what publishers and backends do with history.
     """
 
     def __init__(
@@ -79,6 +81,8 @@ class Metrics:
         self._registry.register(_NodeCollector(bus, engine_stats))
         self._registry.register(_PublishCollector(self))
         self._registry.register(_ProjectionCollector(bus))
+        self.history = HistoryMetrics()
+        self._registry.register(self.history)
         if gate is not None:
             self._registry.register(_GateCollector(gate, engine_stats))
         self.outcomes = dict.fromkeys(("queued", "duplicate", "invalid", "denied", "refused", "unavailable"), 0)
