@@ -137,8 +137,7 @@ class APIClient:
         Raises:
             PatternError, RequestError: the arguments cannot be used.
             Rejected: the server refused it; ``no-history`` if no rule of history contains the pattern.
-            ServerUnavailable: the server or its broker cannot be reached.
-            ResponseTimeout, Disconnected: no answer.
+            Unavailable: the server or its broker cannot be reached, or does not answer.
         """
         url = self._endpoint.history_url
         query = history_query(pattern, last, since, limit)

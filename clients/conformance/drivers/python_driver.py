@@ -217,6 +217,21 @@ class Driver:
         outcomes = await self.apis[command["api"]].publish_many(messages)
         return {"outcomes": [outcome_of(outcome) for outcome in outcomes]}
 
+    async def do_history(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Read what the server keeps of a pattern."""
+        asked = {key: command[key] for key in ("last", "since") if key in command}
+        kept = await self.apis[command["api"]].history(command["pattern"], **asked)
+        messages = [
+            {
+                "text": message.raw.decode(),
+                "position": message.position,
+                **({} if message.pattern is None else {"pattern": message.pattern}),
+            }
+            for message in kept.messages
+        ]
+        recovered = {} if kept.recovered is None else {"recovered": kept.recovered}
+        return {"messages": messages, "at": kept.position, "first": kept.first, "more": kept.more, **recovered}
+
     async def do_pattern(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Compute a pattern's text and id."""
         pattern = Pattern(command["pattern"])
