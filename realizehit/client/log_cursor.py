@@ -85,12 +85,14 @@ class LogCursor:
         Returns:
             ``None`` if the label tells no position, as for a message that is in no history.
         """
-        match = _OFFSET.search(label)
-        if match is None:
-            return None
-        epoch, offset = match.groups()
-        if epoch is not None:
-            self._epoch = epoch.decode("ascii")
+        offset = label[2:]
+        if not (label.startswith(b"o=") and offset.isdigit()):  # the usual label needs no expression
+            match = _OFFSET.search(label)
+            if match is None:
+                return None
+            epoch, offset = match.groups()
+            if epoch is not None:
+                self._epoch = epoch.decode("ascii")
         if not self._epoch:
             return None
         self.position = f"{self._epoch}.{offset.decode('ascii')}"
