@@ -140,6 +140,7 @@ class Node:
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,
             close_timeout=CLOSE_TIMEOUT,
+            ring_bytes=settings.history_memory,
             loop_fd=_waits_on(loop),
             epoll=self._epoll,
         )
