@@ -84,7 +84,8 @@ class Environment:
         self.directory = directory
 
     def pip(self, *words: str | Path) -> None:
-        subprocess.run([self.python, "-m", "pip", "-q", "--disable-pip-version-check", *words], check=True)
+        command = [self.python, "-m", "pip", "-q", "--disable-pip-version-check", *words]
+        subprocess.run(command, check=True, cwd=self.directory, env=variables())
 
     def run(self, *words: str | Path, code: int = 0, more: Mapping[str, str] | None = None) -> str:
         """Run a program of the environment, away from the sources; return its output."""
