@@ -309,11 +309,14 @@ class ScriptedBroker:
         published: what it was told to publish, in order.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, shapes: list[bytes]) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, shapes: list[bytes], rules: bytes = b""
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._parser = hiredis.Reader()
         self._shapes = shapes
+        self._rules = rules
         self.published: list[Publication] = []
 
     async def command(self) -> list[bytes]:
@@ -339,7 +342,7 @@ class ScriptedBroker:
             elif kind == b"EVAL":
                 self.send(b"*%d\r\n" % len(self._shapes) + b"".join(map(bulk, self._shapes)))
             elif kind == b"GET":
-                self.send(b"$-1\r\n")  # no rules of history
+                self.send(bulk(self._rules))
                 return
             else:
                 self.send(b"+OK\r\n")
@@ -364,11 +367,13 @@ def news_of(shape: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def scripted(serve: Serve, shapes: list[bytes]) -> AsyncIterator[tuple[str, list[ScriptedBroker]]]:
+async def scripted(
+    serve: Serve, shapes: list[bytes], rules: bytes = b""
+) -> AsyncIterator[tuple[str, list[ScriptedBroker]]]:
     brokers: list[ScriptedBroker] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        broker = ScriptedBroker(reader, writer, shapes)
+        broker = ScriptedBroker(reader, writer, shapes, rules)
         brokers.append(broker)
         with contextlib.suppress(ConnectionError):
             await broker.log_in()
