@@ -390,7 +390,7 @@ class Pipeline:
     def connected(self, connection: CommandConnection) -> None:
         """Send what waits. See `ConnectionUser.connected`."""
         self._silent = False
-        self._script.loaded = False
+        self._script.loaded.clear()
         self._probe.start(connection)
         self._on_up()
         self._send()

@@ -61,7 +61,7 @@ class ScriptedChunk(Chunk):
         if not places:
             super().finish(errors)
             return
-        self.script.loaded = False
+        self.script.loaded.clear()
         missing = [self.publications[place] for place in places]
         size = sum(len(publication.payload) for publication in missing)
         again = ScriptedChunk(missing, size, self.script, self._send_again)
