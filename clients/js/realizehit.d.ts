@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 0c9e5ac0eabbacd5 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 5a4eafeeb0b61d85 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/, 477094addf642dc7 */
+/*! realizehit 0.1.0, MIT; joined of src/, 4adf45d81f3f6fa5 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -306,7 +306,7 @@ export class Subscription extends Emitter {
 
   /** Wait for the first of some events and return its value. @param {(keyof SubscriptionEvents)[]} names @returns {Promise<any>} */
   #until(...names) {
-    return new Promise((resolve) => this.once(names, (...values) => resolve(values[0])));
+    return new Promise((resolve) => this.once(names, /** @type {any} */ (resolve)));
   }
 
   #wake(discard = false) {
@@ -347,7 +347,7 @@ export class Subscription extends Emitter {
     const [oldOffset, oldEpoch] = `${this.position}`.split(".").reverse();
     const [offset, epoch = oldEpoch] = `${at}`.split(".").reverse();
     const isBehind = (goesOn || epoch === oldEpoch) && +offset <= +oldOffset;
-    this.position = at && this.#beginning && `${epoch}.${isBehind ? oldOffset : offset}`;
+    this.position = at && epoch && this.#beginning && `${epoch}.${isBehind ? oldOffset : offset}`;
     return !isBehind;
   }
 
@@ -388,12 +388,14 @@ export class Subscription extends Emitter {
   /** @internal @param {{ret?: string, at?: string, recovered?: boolean}} reply */
   _confirm({ ret, at, recovered }) {
     const since = /** @type {number} */ (this.#awaySince);
+    const mayMiss = since || this.position;
     this.#awaySince = undefined;
+    this.#beginning &&= { offsets: true }; // `last` is for the first time
     this.id = /** @type {string} */ (ret);
     this._attempts = 0;
     this._move(at, recovered);
     this._setState("subscribed");
-    if (this.subscribed() && (since || recovered === false)) {
+    if (mayMiss && this.subscribed()) {
       if (recovered) this._emit("recovered");
       else this._gap((now() - since) / 1000 || 0); // 0 for a program's own `since`
     }
@@ -401,7 +403,7 @@ export class Subscription extends Emitter {
 
   /** @internal @param {number} seconds @param {string} [at] where it goes on */
   _gap(seconds, at) {
-    if (at) this._move(at);
+    if (/\./.test(/** @type {string} */ (at))) this._move(at);
     this.gaps++;
     this._emit("gap", seconds);
   }
@@ -601,7 +603,7 @@ class EventStreamConnection extends Connection {
       searchParams.append("pat", JSON.stringify(each.pattern));
       if (hasPositions) {
         searchParams.append("since", history?.since ?? "");
-        searchParams.append("last", `${history?.last ?? ""}`);
+        searchParams.append("last", /** @type {any} */ (history?.last ?? ""));
       }
       this.#count++;
     }
@@ -625,7 +627,7 @@ class EventStreamConnection extends Connection {
     const token = this.#token ?? (await client._freshToken());
     if (signal.aborted) return;
     this._failAfter();
-    const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
+    const headers = /** @type {HeadersInit | undefined} */ (token && { Authorization: `Bearer ${token}` });
     /** @param {RequestCredentials} credentials */
     const send = (credentials) => fetch(url, { cache: "no-store", signal, headers, credentials });
     // Cookies identify the client, as with a WebSocket. A page that may not use the server cannot read the response then;
@@ -894,7 +896,7 @@ export class WSClient extends Emitter {
     this.url = address.href;
     this._options = resolveOptions(options);
     this.#backoff = createBackoff(this._options);
-    const { sse = `sse${address.search}`, token } = options;
+    const { sse = "sse" + address.search, token } = options;
     if (token != null && typeof token !== "function") checkToken(token);
     if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
     if (!this._options.WebSocket) {
@@ -1351,9 +1353,9 @@ export class WSClient extends Emitter {
   /** Reconnect, or test the connection: the network or the page has just come back. */
   #wake() {
     const connection = this.#connection;
-    if (connection && this.#isOpen) {
-      if (connection._send) this.#ping(connection);
-      else this.#watch(connection); // its timer may have been suspended
+    if (this.#isOpen) {
+      if (connection?._send) this.#ping(connection);
+      else this.#watch(/** @type {Connection} */ (connection)); // its timer may have been suspended
     } else if (!this.#hasDelay) {
       connection?._close();
       this.#connect();

@@ -90,7 +90,7 @@ export class WSClient extends Emitter {
     this.url = address.href;
     this._options = resolveOptions(options);
     this.#backoff = createBackoff(this._options);
-    const { sse = `sse${address.search}`, token } = options;
+    const { sse = "sse" + address.search, token } = options;
     if (token != null && typeof token !== "function") checkToken(token);
     if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
     if (!this._options.WebSocket) {
@@ -547,9 +547,9 @@ export class WSClient extends Emitter {
   /** Reconnect, or test the connection: the network or the page has just come back. */
   #wake() {
     const connection = this.#connection;
-    if (connection && this.#isOpen) {
-      if (connection._send) this.#ping(connection);
-      else this.#watch(connection); // its timer may have been suspended
+    if (this.#isOpen) {
+      if (connection?._send) this.#ping(connection);
+      else this.#watch(/** @type {Connection} */ (connection)); // its timer may have been suspended
     } else if (!this.#hasDelay) {
       connection?._close();
       this.#connect();

@@ -37,7 +37,7 @@ export class EventStreamConnection extends Connection {
       searchParams.append("pat", JSON.stringify(each.pattern));
       if (hasPositions) {
         searchParams.append("since", history?.since ?? "");
-        searchParams.append("last", `${history?.last ?? ""}`);
+        searchParams.append("last", /** @type {any} */ (history?.last ?? ""));
       }
       this.#count++;
     }
@@ -61,7 +61,7 @@ export class EventStreamConnection extends Connection {
     const token = this.#token ?? (await client._freshToken());
     if (signal.aborted) return;
     this._failAfter();
-    const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
+    const headers = /** @type {HeadersInit | undefined} */ (token && { Authorization: `Bearer ${token}` });
     /** @param {RequestCredentials} credentials */
     const send = (credentials) => fetch(url, { cache: "no-store", signal, headers, credentials });
     // Cookies identify the client, as with a WebSocket. A page that may not use the server cannot read the response then;

@@ -181,7 +181,7 @@ export class Subscription extends Emitter {
 
   /** Wait for the first of some events and return its value. @param {(keyof SubscriptionEvents)[]} names @returns {Promise<any>} */
   #until(...names) {
-    return new Promise((resolve) => this.once(names, (...values) => resolve(values[0])));
+    return new Promise((resolve) => this.once(names, /** @type {any} */ (resolve)));
   }
 
   #wake(discard = false) {
@@ -222,7 +222,7 @@ export class Subscription extends Emitter {
     const [oldOffset, oldEpoch] = `${this.position}`.split(".").reverse();
     const [offset, epoch = oldEpoch] = `${at}`.split(".").reverse();
     const isBehind = (goesOn || epoch === oldEpoch) && +offset <= +oldOffset;
-    this.position = at && this.#beginning && `${epoch}.${isBehind ? oldOffset : offset}`;
+    this.position = at && epoch && this.#beginning && `${epoch}.${isBehind ? oldOffset : offset}`;
     return !isBehind;
   }
 
@@ -263,12 +263,14 @@ export class Subscription extends Emitter {
   /** @internal @param {{ret?: string, at?: string, recovered?: boolean}} reply */
   _confirm({ ret, at, recovered }) {
     const since = /** @type {number} */ (this.#awaySince);
+    const mayMiss = since || this.position;
     this.#awaySince = undefined;
+    this.#beginning &&= { offsets: true }; // `last` is for the first time
     this.id = /** @type {string} */ (ret);
     this._attempts = 0;
     this._move(at, recovered);
     this._setState("subscribed");
-    if (this.subscribed() && (since || recovered === false)) {
+    if (mayMiss && this.subscribed()) {
       if (recovered) this._emit("recovered");
       else this._gap((now() - since) / 1000 || 0); // 0 for a program's own `since`
     }
@@ -276,7 +278,7 @@ export class Subscription extends Emitter {
 
   /** @internal @param {number} seconds @param {string} [at] where it goes on */
   _gap(seconds, at) {
-    if (at) this._move(at);
+    if (/\./.test(/** @type {string} */ (at))) this._move(at);
     this.gaps++;
     this._emit("gap", seconds);
   }

@@ -119,6 +119,14 @@ test("the epoch may change, by a label or by a gap", async (t) => {
   assert.deepEqual([gaps, others, b.position], [[[1.5], [1.5]], [[5, undefined]], undefined]);
 });
 
+test("an offset whose epoch was never told gives no position", async (t) => {
+  const server = await answering(t, [[{ ret: "a" }], ["a@o=6?1", "a@o=k.7?2", "a@o=8?3"]]);
+  const subscription = connect(t, server.url).subscribe({ kind: "a" }, { offsets: true });
+  const messages = recordMessages(subscription);
+  await until(() => messages.length === 3);
+  assert.deepEqual(messages, [[1, undefined], [2, "k.7"], [3, "k.8"]]);
+});
+
 test("labels that are no position are ignored, and a subscription without positions ignores all", async (t) => {
   const server = await answering(
     t,

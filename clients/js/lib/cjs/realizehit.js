@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 0c9e5ac0eabbacd5 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 5a4eafeeb0b61d85 */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -279,7 +279,7 @@ class Subscription extends Emitter {
     const [oldOffset, oldEpoch] = `${this.position}`.split(".").reverse();
     const [offset, epoch = oldEpoch] = `${at}`.split(".").reverse();
     const isBehind = (goesOn || epoch === oldEpoch) && +offset <= +oldOffset;
-    this.position = at && __privateGet(this, _beginning) && `${epoch}.${isBehind ? oldOffset : offset}`;
+    this.position = at && epoch && __privateGet(this, _beginning) && `${epoch}.${isBehind ? oldOffset : offset}`;
     return !isBehind;
   }
   /**
@@ -319,20 +319,25 @@ class Subscription extends Emitter {
       /** @type {number} */
       __privateGet(this, _awaySince)
     );
+    const mayMiss = since || this.position;
     __privateSet(this, _awaySince, void 0);
+    __privateGet(this, _beginning) && __privateSet(this, _beginning, { offsets: true });
     this.id = /** @type {string} */
     ret;
     this._attempts = 0;
     this._move(at, recovered);
     this._setState("subscribed");
-    if (this.subscribed() && (since || recovered === false)) {
+    if (mayMiss && this.subscribed()) {
       if (recovered) this._emit("recovered");
       else this._gap((now() - since) / 1e3 || 0);
     }
   }
   /** @internal @param {number} seconds @param {string} [at] where it goes on */
   _gap(seconds, at) {
-    if (at) this._move(at);
+    if (/\./.test(
+      /** @type {string} */
+      at
+    )) this._move(at);
     this.gaps++;
     this._emit("gap", seconds);
   }
@@ -374,7 +379,11 @@ read_fn = async function* (reader) {
 };
 /** Wait for the first of some events and return its value. @param {(keyof SubscriptionEvents)[]} names @returns {Promise<any>} */
 until_fn = function(...names) {
-  return new Promise((resolve) => this.once(names, (...values) => resolve(values[0])));
+  return new Promise((resolve) => this.once(
+    names,
+    /** @type {any} */
+    resolve
+  ));
 };
 wake_fn = function(discard = false) {
   for (const reader of __privateGet(this, _readers)) {
@@ -509,7 +518,11 @@ class EventStreamConnection extends Connection {
       searchParams.append("pat", JSON.stringify(each.pattern));
       if (hasPositions) {
         searchParams.append("since", (_a = history == null ? void 0 : history.since) != null ? _a : "");
-        searchParams.append("last", `${(_b = history == null ? void 0 : history.last) != null ? _b : ""}`);
+        searchParams.append(
+          "last",
+          /** @type {any} */
+          (_b = history == null ? void 0 : history.last) != null ? _b : ""
+        );
       }
       __privateWrapper(this, _count)._++;
     }
@@ -538,7 +551,10 @@ read_fn2 = async function(url) {
   const token = (_a = __privateGet(this, _token)) != null ? _a : await client._freshToken();
   if (signal.aborted) return;
   this._failAfter();
-  const headers = token ? { Authorization: `Bearer ${token}` } : void 0;
+  const headers = (
+    /** @type {HeadersInit | undefined} */
+    token && { Authorization: `Bearer ${token}` }
+  );
   const send = (credentials) => fetch(url, { cache: "no-store", signal, headers, credentials });
   const response = await send("include").catch(async (error) => {
     const other = await send("omit");
@@ -761,7 +777,7 @@ class WSClient extends Emitter {
     this.url = address.href;
     this._options = resolveOptions(options);
     __privateSet(this, _backoff, createBackoff(this._options));
-    const { sse = `sse${address.search}`, token } = options;
+    const { sse = "sse" + address.search, token } = options;
     if (token != null && typeof token !== "function") checkToken(token);
     if (sse) __privateSet(this, _sse, new URL(sse, this.url.replace("ws", "http")));
     if (!this._options.WebSocket) {
@@ -1242,9 +1258,13 @@ ping_fn = function(connection) {
 /** Reconnect, or test the connection: the network or the page has just come back. */
 wake_fn2 = function() {
   const connection = __privateGet(this, _connection);
-  if (connection && __privateGet(this, _isOpen)) {
-    if (connection._send) __privateMethod(this, _WSClient_instances, ping_fn).call(this, connection);
-    else __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection);
+  if (__privateGet(this, _isOpen)) {
+    if (connection == null ? void 0 : connection._send) __privateMethod(this, _WSClient_instances, ping_fn).call(this, connection);
+    else __privateMethod(this, _WSClient_instances, watch_fn).call(
+      this,
+      /** @type {Connection} */
+      connection
+    );
   } else if (!__privateGet(this, _hasDelay)) {
     connection == null ? void 0 : connection._close();
     __privateMethod(this, _WSClient_instances, connect_fn).call(this);
