@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/, 4adf45d81f3f6fa5 */
+/*! realizehit 0.1.0, MIT; joined of src/, 291378b50defce78 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -532,31 +532,6 @@ const eventStreamParser = (onEvent, onRetry) => {
   };
 };
 
-// Finds out without parsing whether a text may contain a number that a double cannot represent: an integer of 16 digits
-// or more, or an exponent of three. It also matches some strings.
-const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
-
-/**
- * Parse a JSON text. Each number that a double cannot represent becomes a string of its digits: integers beyond
- * `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`.
- *
- * @param {string} text
- * @returns {any}
- * @throws {SyntaxError} the text is not JSON.
- */
-const parseExact = (text) => {
-  const value = JSON.parse(text);
-  if (!LARGE_NUMBER.test(text)) return value;
-  let inString = false;
-  // One escape, quote or number at a time, without recursion: the text may be long and deep.
-  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
-    if (token === '"') inString = !inString;
-    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
-    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
-  });
-  return quoted === text ? value : JSON.parse(quoted);
-};
-
 /**
  * Parse what a server sends besides payloads. A text that is no JSON object, which this client does not know, has no members.
  *
@@ -685,6 +660,31 @@ class EventStreamConnection extends Connection {
     });
   }
 }
+
+// Finds out without parsing whether a text may contain a number that a double cannot represent: an integer of 16 digits
+// or more, or an exponent of three. It also matches some strings.
+const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
+
+/**
+ * Parse a JSON text. Each number that a double cannot represent becomes a string of its digits: integers beyond
+ * `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`.
+ *
+ * @param {string} text
+ * @returns {any}
+ * @throws {SyntaxError} the text is not JSON.
+ */
+const parseExact = (text) => {
+  const value = JSON.parse(text);
+  if (!LARGE_NUMBER.test(text)) return value;
+  let inString = false;
+  // One escape, quote or number at a time, without recursion: the text may be long and deep.
+  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+    if (token === '"') inString = !inString;
+    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
+    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
+  });
+  return quoted === text ? value : JSON.parse(quoted);
+};
 
 /**
  * @typedef {object} SocketLike the part of a WebSocket that the client uses

@@ -153,6 +153,11 @@ const commands = {
     return { outcomes: (await apis.get(api).publishMany(given)).map(outcomeOf) };
   },
 
+  async history({ api, pattern, last, since }) {
+    const { messages, ...rest } = await apis.get(api).history(pattern, { last, since });
+    return { ...rest, messages: messages.map(({ text, position, pattern }) => ({ text, position, pattern: concrete(pattern) })) };
+  },
+
   pattern: ({ pattern }) => ({ text: channel(pattern, { wildcard: true }), id: id(pattern) }),
 
   reset() {

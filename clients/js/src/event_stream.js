@@ -1,7 +1,7 @@
 import { Connection } from "./connection.js";
 import { errorFrom, RealizehitError } from "./error.js";
 import { eventStreamParser } from "./event_stream_parser.js";
-import { parseObject } from "./json.js";
+import { parseObject } from "./parse_object.js";
 /** @import { WSClient } from "./client.js" */
 
 const MAX_ADDRESS = 7000; // characters before the last pattern; many proxies accept 8 KiB at most

@@ -22,16 +22,3 @@ export const parseExact = (text) => {
   });
   return quoted === text ? value : JSON.parse(quoted);
 };
-
-/**
- * Parse what a server sends besides payloads. A text that is no JSON object, which this client does not know, has no members.
- *
- * @param {string} text
- */
-export const parseObject = (text) => {
-  try {
-    return Object(JSON.parse(text));
-  } catch {
-    return {};
-  }
-};

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 5a4eafeeb0b61d85 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 8be2f88b241e689a */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 5a4eafeeb0b61d85 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 8be2f88b241e689a */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -470,18 +470,6 @@ const eventStreamParser = (onEvent, onRetry) => {
     }
   };
 };
-const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
-const parseExact = (text) => {
-  const value = JSON.parse(text);
-  if (!LARGE_NUMBER.test(text)) return value;
-  let inString = false;
-  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
-    if (token === '"') inString = !inString;
-    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
-    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
-  });
-  return quoted === text ? value : JSON.parse(quoted);
-};
 const parseObject = (text) => {
   try {
     return Object(JSON.parse(text));
@@ -614,6 +602,18 @@ confirm_fn = function({ ids, at, recovered, errors, ...all }) {
       each._emit("error", new RealizehitError("too-many-subscriptions", "too-many-subscriptions"));
     }
   });
+};
+const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
+const parseExact = (text) => {
+  const value = JSON.parse(text);
+  if (!LARGE_NUMBER.test(text)) return value;
+  let inString = false;
+  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+    if (token === '"') inString = !inString;
+    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
+    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
+  });
+  return quoted === text ? value : JSON.parse(quoted);
 };
 const DEFAULT_NUMBERS = {
   maxsize: 1024,
