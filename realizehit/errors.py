@@ -54,6 +54,7 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "too-large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
     BROKER_REFUSED = "broker-refused"
+    NO_HISTORY = "no-history"
     TOO_MANY_CONNECTIONS = "too-many-connections"
     TIMEOUT = "timeout"
 

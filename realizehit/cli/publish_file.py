@@ -193,7 +193,8 @@ def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
     """Print the result of a line; return whether it was published."""
     if isinstance(outcome, PublishResult):
         if as_json:
-            more = {"duplicate": True} if outcome.duplicate else {}
+            more: dict[str, Any] = {"duplicate": True} if outcome.duplicate else {}
+            more |= {"at": outcome.at} if outcome.at else {}
             click.echo(json.dumps({"line": line.number, "id": outcome.id, "nodes": outcome.nodes, **more}))
         return True
     text, code = (line.error, str(ErrorCode.BAD_REQUEST)) if outcome is None else (str(outcome), outcome.code)

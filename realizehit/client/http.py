@@ -73,6 +73,7 @@ class Endpoint:
         self.timeout: Final = timeout
         self.url: Final = url if url.endswith("/") else url + "/"
         self.batch_url: Final = self.url + "batch"
+        self.history_url: Final = self.url + "history"
         own = {"Content-Type": "application/json", "Accept": "application/json"}
         if key is not None:
             if not _VISIBLE.fullmatch(key):
