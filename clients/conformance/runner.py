@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import jwt
 
@@ -267,13 +268,14 @@ class Run:
         return last
 
     def _saw_set(self, step: Step) -> str:
-        pats = [
-            action.get("pat")
+        came = [
+            action
             for action in self._scripted.actions
             if action["act"] == step["saw_all"] and action["connection"] == step["connection"]
         ]
-        missing = [pat for pat in step["pats"] if pat not in pats]
-        return f"missing: {missing}" if missing else ""
+        wanted = step.get("actions") or [{"pat": pat} for pat in step["pats"]]
+        missing = [each for each in wanted if all(difference(each, action) for action in came)]
+        return f"missing: {missing}; there are {came}" if missing else ""
 
     async def _saw_at_most(self, step: Step) -> None:
         if (found := len(self._scripted.handshakes)) > step["number"]:
@@ -298,8 +300,10 @@ class Run:
         if len(requests) < number:
             return f"{len(requests)} requests"
         request = dict(requests[number - 1])
-        wanted = {key: step[key] for key in ("method", "target", "headers", "raw", "connection") if key in step}
+        checked = ("method", "target", "path", "query", "headers", "raw", "connection")
+        wanted = {key: step[key] for key in checked if key in step}
         request["raw"] = request["body"]
+        request["path"], request["query"] = _target(request["target"])
         text = difference(_filled(wanted), request)
         if not text and "body" in step:
             text = difference(step["body"], json.loads(request["body"]))
@@ -422,6 +426,15 @@ def _subject(table: Mapping[str, Any], kind: str) -> str:
     if kind in _OF_CLIENT or "client" in table:
         return f"client {table.get('client', 'c')}"
     return f"sub {table.get('sub', 's')}"
+
+
+def _target(target: str) -> tuple[str, dict[str, Any]]:
+    """Return the path of a request's target, and its query, in which ``pat`` is decoded."""
+    parts = urlsplit(target)
+    query: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if "pat" in query:
+        query["pat"] = json.loads(query["pat"])
+    return parts.path, query
 
 
 def _event_difference(wanted: Mapping[str, Any], event: Mapping[str, Any]) -> str:

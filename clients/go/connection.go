@@ -73,7 +73,7 @@ func handshakeError(response *http.Response, err error) error {
 	if response.Body != nil {
 		body, _ = io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	}
-	return problem(response, body)
+	return problem(response, body, ErrUnavailable)
 }
 
 func (c *connection) hear() { c.heard.Store(int64(time.Since(c.began))) }
