@@ -17,6 +17,7 @@ from clients.conformance import languages as language_files
 from clients.conformance.cases import Case, CaseError
 from clients.conformance.driver import DriverError
 from clients.conformance.languages import ROOT, Language, LanguageError
+from clients.conformance.loading import LEAST_RATIO, MESSAGES, measure
 from clients.conformance.matrix import page
 from clients.conformance.results import Result, Verdict, run_cases
 from clients.conformance.runner import Servers
@@ -30,6 +31,14 @@ _STYLES = {Verdict.PASSED: "green", Verdict.EXPLAINED: "yellow", Verdict.FAILED:
 @click.option("--client", "wanted", multiple=True, metavar="NAME", help="a language; may be repeated.")
 @click.option("--all", "everything", is_flag=True, help="all languages; writes the matrix.")
 @click.option("--case", "names", multiple=True, metavar="TOPIC[/NAME]", help="only these; may be repeated.")
+@click.option("--load", "loads", is_flag=True, help="measure how fast the clients receive, in place of the cases.")
+@click.option(
+    "--messages",
+    type=click.IntRange(min=20_000),
+    default=MESSAGES,
+    show_default=True,
+    help="of --load: how many each program receives.",
+)
 @click.option("--list", "only_list", is_flag=True, help="list the cases and end.")
 @click.option(
     "--matrix",
@@ -38,7 +47,16 @@ _STYLES = {Verdict.PASSED: "green", Verdict.EXPLAINED: "yellow", Verdict.FAILED:
     show_default=False,
     help="where --all writes the matrix.",
 )
-def main(wanted: Sequence[str], names: Sequence[str], matrix: Path, *, everything: bool, only_list: bool) -> None:
+def main(
+    wanted: Sequence[str],
+    names: Sequence[str],
+    matrix: Path,
+    messages: int,
+    *,
+    everything: bool,
+    only_list: bool,
+    loads: bool,
+) -> None:
     """Run the conformance cases against the clients of some or all languages."""
     console = Console(highlight=False)
     try:
@@ -48,11 +66,13 @@ def main(wanted: Sequence[str], names: Sequence[str], matrix: Path, *, everythin
             for case in cases:
                 click.echo(f"{case.key:50} {case.about}")
             return
-        if everything == bool(wanted):
+        if everything == bool(wanted) and not (loads and not wanted):
             raise click.UsageError("say which clients: --client NAME, or --all")
         if missing := set(wanted) - set(known):
             raise LanguageError(f"there is no language {', '.join(sorted(missing))}; there are {', '.join(known)}")
-        chosen = [known[name] for name in (known if everything else wanted)]
+        chosen = [known[name] for name in (wanted or known)]
+        if loads:
+            sys.exit(0 if asyncio.run(_measure(chosen, messages, console)) else 1)
         results = asyncio.run(_run(chosen, cases, console))
     except (CaseError, LanguageError, DriverError) as error:
         click.echo(f"error: {error}", err=True)
@@ -80,6 +100,21 @@ async def _run(chosen: Sequence[Language], cases: Sequence[Case], console: Conso
         for language in chosen:
             language.clean()
     return results
+
+
+async def _measure(chosen: Sequence[Language], messages: int, console: Console) -> bool:
+    """Measure the languages one after the other, and return whether none is too slow."""
+    good = True
+    for language in chosen:
+        language.prepare()
+        try:
+            await language.make()
+            load = await measure(language, messages)
+        finally:
+            language.clean()
+        good &= load.ratio >= LEAST_RATIO
+        console.print(f"{load.language}: {load.client}; {load.beside}: {load.plain}; ratio {load.ratio:.2f}", soft_wrap=True)
+    return good
 
 
 def _print(language: Language, results: Sequence[Result], console: Console) -> None:

@@ -34,6 +34,9 @@ class Language:
         build: builds the driver, empty where nothing has to be built.
         directory: where both run.
         env: further variables of both.
+        load: starts the program of the load test.
+        beside: what the load test measures the client beside.
+        memory_env: further variables of the driver where its memory is measured.
         explained: the cases that it cannot pass, ``topic/name``, each with its reason.
     """
 
@@ -43,6 +46,9 @@ class Language:
     build: Sequence[str] = ()
     directory: str = "."
     env: Mapping[str, str] = field(default_factory=dict)
+    load: Sequence[str] = ()
+    beside: str = ""
+    memory_env: Mapping[str, str] = field(default_factory=dict)
     explained: Mapping[str, str] = field(default_factory=dict)
 
     def prepare(self) -> None:
@@ -77,13 +83,37 @@ class Language:
         if process.returncode:
             raise LanguageError(f"{self.name}: the driver does not build:\n{output.decode(errors='replace')}")
 
-    async def start(self) -> Driver:
+    async def start(self, env: Mapping[str, str] | None = None) -> Driver:
         """Start a driver.
+
+        Args:
+            env: further variables.
 
         Raises:
             DriverError: it cannot be started.
         """
-        return await Driver.start(self._filled(self.command), ROOT / self.directory, self._environment())
+        return await Driver.start(self._filled(self.command), ROOT / self.directory, {**self._environment(), **(env or {})})
+
+    async def start_load(self, mode: str, url: str, count: int, queue: int) -> asyncio.subprocess.Process:
+        """Start the program of the load test.
+
+        Args:
+            mode: ``client``, or ``plain`` for what the client is measured beside.
+            url: the server's address.
+            count: how many messages it receives.
+            queue: how many messages may wait in the client.
+        """
+        return await asyncio.create_subprocess_exec(
+            *self._filled(self.load),
+            mode,
+            url,
+            str(count),
+            str(queue),
+            cwd=ROOT / self.directory,
+            env=self._environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+        )
 
     def clean(self) -> None:
         """Remove what was built."""
