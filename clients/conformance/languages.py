@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from clients.conformance.cases import HERE, Case
 from clients.conformance.driver import Driver
 
 ROOT: Final = HERE.parent.parent
+LEAST_RATIO: Final = 0.7  # of a client's speed and that of the plain library beside it
 
 
 class LanguageError(Exception):
@@ -36,6 +38,7 @@ class Language:
         env: further variables of both.
         load: starts the program of the load test.
         beside: what the load test measures the client beside.
+        least: the least ratio of the load test.
         memory_env: further variables of the driver where its memory is measured.
         explained: the cases that it cannot pass, ``topic/name``, each with its reason.
     """
@@ -48,6 +51,7 @@ class Language:
     env: Mapping[str, str] = field(default_factory=dict)
     load: Sequence[str] = ()
     beside: str = ""
+    least: float = LEAST_RATIO
     memory_env: Mapping[str, str] = field(default_factory=dict)
     explained: Mapping[str, str] = field(default_factory=dict)
 
@@ -83,6 +87,20 @@ class Language:
         if process.returncode:
             raise LanguageError(f"{self.name}: the driver does not build:\n{output.decode(errors='replace')}")
 
+    @contextlib.asynccontextmanager
+    async def built(self) -> AsyncIterator[None]:
+        """Build the driver, and remove what was built in the end.
+
+        Raises:
+            LanguageError: as of `prepare` and `make`.
+        """
+        self.prepare()
+        try:
+            await self.make()
+            yield
+        finally:
+            self.clean()
+
     async def start(self, env: Mapping[str, str] | None = None) -> Driver:
         """Start a driver.
 
@@ -92,7 +110,9 @@ class Language:
         Raises:
             DriverError: it cannot be started.
         """
-        return await Driver.start(self._filled(self.command), ROOT / self.directory, {**self._environment(), **(env or {})})
+        return await Driver.start(
+            self._filled(self.command), ROOT / self.directory, {**self._environment(), **(env or {})}
+        )
 
     async def start_load(self, mode: str, url: str, count: int, queue: int) -> asyncio.subprocess.Process:
         """Start the program of the load test.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +22,6 @@ SIZE: Final = 128  # bytes of a payload
 BATCH: Final = 2000
 MOST_UNDER_WAY: Final = 20_000  # published messages that the program has not told yet
 ROUNDS: Final = 2  # of each program, in turns; the best one counts
-LEAST_RATIO: Final = 0.7
 SILENCE: Final = 60.0  # seconds without progress after which a program is given up
 QUEUE: Final = 60_000  # messages that may wait in the server and in the client
 ARGS: Final = ("--max-queue-messages", str(QUEUE), "--max-queue-bytes", str(64 << 20))
@@ -52,6 +52,9 @@ class Load:
     client: Speed
     plain: Speed
 
+    def __str__(self) -> str:
+        return f"{self.language}: {self.client}; {self.beside}: {self.plain}"
+
     @property
     def ratio(self) -> float:
         """How many messages the client takes in the processor time in which the plain library takes one."""
@@ -77,10 +80,11 @@ async def measure(language: Language, messages: int = MESSAGES) -> Load:
                 speeds.append(await _receive(language, mode, server, max(messages // ROUNDS, 10 * BATCH)))
     finally:
         await server.stop()
-    best = {
-        mode: Speed(max(each.rate for each in speeds), min(each.cpu for each in speeds)) for mode, speeds in found.items()
-    }
-    return Load(language.name, language.beside, best["client"], best["plain"])
+    return Load(language.name, language.beside, _best(found["client"]), _best(found["plain"]))
+
+
+def _best(speeds: Sequence[Speed]) -> Speed:
+    return Speed(max(each.rate for each in speeds), min(each.cpu for each in speeds))
 
 
 async def _receive(language: Language, mode: str, server: RealServer, messages: int) -> Speed:

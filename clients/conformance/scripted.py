@@ -154,6 +154,12 @@ class ScriptedServer:
         """
         {"handshakes": self._handshakes, "http": self._http, "replies": self._replies[act]}[what].extend(answers)
 
+    def forget(self) -> None:
+        """Forget what clients did before the latest connection, and that connection's actions."""
+        self.actions.clear()
+        self.handshakes.clear()
+        del self.sockets[:-1]
+
     def forget_http(self) -> None:
         """Answer further HTTP requests as usual."""
         self._http.clear()

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Receives messages for the load test of the conformance kit: with the client, or with websocket-driver and a socket alone.
+# Receives messages for the load test of the conformance kit: with the client, or with websocket-driver alone.
 
 require "socket"
 require_relative "../lib/realizehit"

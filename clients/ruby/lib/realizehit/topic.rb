@@ -95,7 +95,7 @@ module Realizehit
 
     # Gives a message to all subscriptions.
     def deliver(text, channel, offset)
-      position = position_of(offset)
+      position = offset && position_of(offset)
       @position = position if position
       @members.each { |member| member.put(Message.new(text, channel || self.text, position)) }
     end
@@ -135,7 +135,7 @@ module Realizehit
     end
 
     def position_of(offset)
-      return if offset.nil? || !@positions
+      return unless @positions
 
       return @epoch && "#{@epoch}.#{offset}" unless offset.include?(".")
 

@@ -236,9 +236,10 @@ sub take ( $self, $text ) {
         return;
     }
     my $message = Net::RealizeHit::Message->new(
-        text     => $payload,
-        channel  => $channel // $topic->{text},
-        position => _next_position( $topic, $offset ),
+        {   text     => $payload,
+            channel  => $channel // $topic->{text},
+            position => defined $offset ? _next_position( $topic, $offset ) : undef,
+        }
     );
     $_->_put($message) for @{ $topic->{members} };
     return;
