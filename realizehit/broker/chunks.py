@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import hiredis
 
@@ -17,6 +17,16 @@ from realizehit.errors import BrokerError
 CHUNK_MESSAGES: Final = 512  # publications of a batch in one chunk
 CHUNK_BYTES: Final = 1 << 20  # of payload in a chunk; one message may be larger
 CHUNKS: Final = 4  # of one batch under way, so that others come in between
+
+
+class Completion(Protocol):
+    """Gets the outcomes of a chunk; a future is one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for the outcomes any more."""
+
+    def set_result(self, outcomes: list[Outcome], /) -> None:
+        """Take the outcomes of all publications of the chunk."""
 
 
 class CallbackCompletion:
@@ -42,19 +52,6 @@ class CallbackCompletion:
             self._loop.call_exception_handler({"message": "telling of a publication failed", "exception": error})
 
 
-class Settled:
-    """Takes the place of a future whose outcomes somebody else reports."""
-
-    __slots__ = ()
-
-    def done(self) -> bool:
-        """Return true: there is nothing to report."""
-        return True
-
-    def set_result(self, outcomes: list[Outcome]) -> None:
-        """Ignore the outcomes."""
-
-
 class Chunk:
     """Publications that are answered together, or one other command.
 
@@ -70,6 +67,7 @@ class Chunk:
         replies: as they came.
         refusal: the last error reply.
         failure: the error of the chunk as a whole, such as a lost connection.
+        origin: the chunk that a caller holds, if this one takes its place.
         shapes: only where messages are projected: those that there were when it was sent.
     """
 
@@ -79,6 +77,7 @@ class Chunk:
         "deadline",
         "done",
         "failure",
+        "origin",
         "publications",
         "refusal",
         "replies",
@@ -86,7 +85,8 @@ class Chunk:
         "size",
     )
 
-    done: asyncio.Future[list[Outcome]] | CallbackCompletion | Settled
+    done: Completion
+    origin: Chunk | None
     shapes: tuple[bytes, ...]
 
     def __init__(self, publications: Sequence[Publication], size: int, command: bytes = PING) -> None:
@@ -98,10 +98,18 @@ class Chunk:
         self.replies: list[Any] = []
         self.refusal = ""
         self.failure: BrokerError | None = None
+        self.origin = None
 
     def pack(self) -> bytes:
         """Return its commands as bytes."""
         return pack_publish(self.publications) if self.publications else self.command
+
+    def fail(self, error: BrokerError) -> None:
+        """Note that the chunk failed as a whole, also for a caller that holds the chunk in whose place it is."""
+        chunk: Chunk | None = self
+        while chunk is not None:
+            chunk.failure = error
+            chunk = chunk.origin
 
     def finish(self, errors: PublishErrors) -> None:
         """Report the outcomes once all replies are there."""

@@ -23,6 +23,12 @@ def labelled(publication: Publication) -> bytes:
     return b"@c=%b?%b" % (publication.channel, publication.payload)
 
 
+def origin_of(projection: Publication) -> Publication:
+    """Return the publication of a projection."""
+    label, _, payload = projection.payload.partition(b"?")
+    return Publication(label.removeprefix(b"@c="), payload)
+
+
 def projections_of(publication: Publication, shapes: tuple[bytes, ...]) -> Sequence[Publication]:
     """Return the projections of a publication by those shapes that apply to it, in the order of the shapes."""
     channels = _fanout.projections(publication.channel, shapes)

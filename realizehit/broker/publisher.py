@@ -2,9 +2,10 @@
 
 The rules of this file. Messages reach the broker in the order in which they were handed over. Nothing is ever sent
 twice: when the connection breaks, everything that is on it or waits for it fails, and the caller decides what to do.
-Publications with an idempotency key are the exception: if the broker has lost their script, they are sent again, and
-come after messages that were sent meanwhile. What has not been written when its time is up is never sent. At most
-`WINDOW_MESSAGES` and `WINDOW_BYTES` are under way; the rest waits here, so that the broker's memory is not the queue.
+Publications that need the script are the exception: if the broker has lost the script, nothing was done for them, and
+they are sent again in their order, though after plain publications that were sent meanwhile. What has not been written
+when its time is up is never sent. At most `WINDOW_MESSAGES` and `WINDOW_BYTES` are under way; the rest waits here, so
+that the broker's memory is not the queue.
 
 A library's pipeline costs ten times as much for each message, because it builds a command object, an encoder's list and
 a parser's await for each.
@@ -20,14 +21,19 @@ from typing import Any, Final, cast
 
 from realizehit.broker.chunks import CallbackCompletion, Chunk, chunk_end, in_chunks, next_chunk
 from realizehit.broker.deadlines import Deadlines
-from realizehit.broker.idempotency import WINDOW, KeyedCommands, has_keys
+from realizehit.broker.history.log import LogPart
+from realizehit.broker.history.rules import NO_RULES, Rules
+from realizehit.broker.idempotency import WINDOW, has_keys
 from realizehit.broker.idle_probe import PROBE_AFTER, PROBE_TIMEOUT, IdleProbe
 from realizehit.broker.keeper import Broker, ConnectionKeeper
-from realizehit.broker.keyed_chunks import KeyedChunk
+from realizehit.broker.log_reads import LogReads
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.publish_errors import PublishErrors
+from realizehit.broker.publish_script import PublishScript
 from realizehit.broker.resp import CommandConnection, code_of, pack
+from realizehit.broker.scripted_chunks import ScriptedChunk
+from realizehit.common.position import Position
 from realizehit.errors import BrokerError, BrokerRefused
 
 WINDOW_MESSAGES: Final = 8192
@@ -77,12 +83,14 @@ class Pipeline:
         self._on_up = on_up
         self._on_down = on_down
         self.projected = ProjectionCounts()
-        self._keyed = KeyedCommands(idempotency_window, project=self.projects)
+        self._script = PublishScript(idempotency_window, project=self.projects)
+        self._logs = LogReads(self.ask, self._script)
         self._errors = PublishErrors(broker, timeout)
         self._keeper = ConnectionKeeper(broker, self, self._errors, timeout=timeout, name=name)
         self._probe = IdleProbe(self, probe_after, min(probe_timeout, timeout / 2))
         self._closed = False
         self._waiting: deque[Chunk] = deque()
+        self._sent_again = 0  # chunks at the front of what waits that were sent before
         self._under_way: deque[Chunk] = deque()
         self._messages_under_way = 0
         self._bytes_under_way = 0
@@ -95,6 +103,11 @@ class Pipeline:
     def connects(self) -> int:
         """How often a connection was made."""
         return self._keeper.connects
+
+    @property
+    def rules(self) -> Rules:
+        """Which channels have a log, as far as it is known here."""
+        return self._script.rules
 
     # ---- what callers do
 
@@ -140,6 +153,18 @@ class Pipeline:
             raise outcome
         return chunk.replies[0]
 
+    async def read_log(self, channel: bytes, *, after: int | None, last: int | None, most: int) -> LogPart:
+        """Read the log of a channel. See `Bus.read_log`."""
+        if self._keeper.connection is None:
+            await self.ping()  # the rules are read with each new connection
+        return await self._logs.read(channel, after=after, last=last, most=most)
+
+    async def renew_log(self, channel: bytes, seen: Position) -> LogPart:
+        """Begin a new epoch of a log that lacks a message. See `Bus.renew_log`."""
+        if self._keeper.connection is None:
+            await self.ping()
+        return await self._logs.renew(channel, seen)
+
     async def ping(self) -> None:
         """Check that the broker answers.
 
@@ -175,7 +200,7 @@ class Pipeline:
     def _chunk(self, publication: Publication) -> Chunk:
         """Return the chunk of one publication."""
         if publication.key:
-            return KeyedChunk((publication,), len(publication.payload), self._keyed, self._send_again)
+            return ScriptedChunk((publication,), len(publication.payload), self._script, self._send_again)
         return Chunk((publication,), len(publication.payload))
 
     def _cut(self, publications: Sequence[Publication], start: int) -> Chunk:
@@ -185,13 +210,26 @@ class Pipeline:
         part = list(takewhile(lambda publication: bool(publication.key) is keyed, publications[start:end]))
         if len(part) < end - start:
             size = sum(len(publication.payload) for publication in part)
-        return KeyedChunk(part, size, self._keyed, self._send_again) if keyed else Chunk(part, size)
+        return ScriptedChunk(part, size, self._script, self._send_again) if keyed else Chunk(part, size)
 
-    def _send_again(self, chunk: KeyedChunk) -> None:
+    def _send_again(self, chunk: ScriptedChunk) -> None:
         """Send a chunk before what waits; its deadline stays, so it is earlier than those of the others."""
-        self._waiting.appendleft(chunk)
+        self._waiting.insert(self._sent_again, chunk)
+        self._sent_again += 1
         if self._keeper.connection is not None and self._send_handle is None:
             self._send_handle = asyncio.get_running_loop().call_soon(self._send)
+
+    def _with_logs(self, chunk: Chunk) -> Chunk:
+        """Return a chunk that writes logs in place of a plain one, if a channel of it is under a rule.
+
+        This is decided when the chunk is sent, since the rules are known only then.
+        """
+        needs = self._script.needed_for
+        if type(chunk) is not Chunk or not any(map(needs, chunk.publications)):
+            return chunk
+        scripted = ScriptedChunk(chunk.publications, chunk.size, self._script, self._send_again)
+        scripted.deadline, scripted.done, scripted.origin = chunk.deadline, chunk.done, chunk
+        return scripted
 
     def _awaited(self, chunk: Chunk) -> asyncio.Future[list[Outcome]]:
         """Take a chunk; return the future of its outcomes."""
@@ -222,10 +260,16 @@ class Pipeline:
         connection = self._keeper.connection
         if connection is None or self._probe.under_way is not None:
             return
+        if self._sent_again:
+            if self._under_way:
+                return  # the broker may have lacked the script for these too, and they keep their order
+            self._sent_again = 0
         parts: list[bytes] = []
         while self._waiting and self._messages_under_way < WINDOW_MESSAGES and self._bytes_under_way < WINDOW_BYTES:
             chunk = self._waiting.popleft()
             if not chunk.done.done():  # else its publisher gave up before it was sent
+                if self._script.rules is not NO_RULES:
+                    chunk = self._with_logs(chunk)
                 parts.append(self._start(chunk, connection))
         if parts:
             connection.write(b"".join(parts))
@@ -309,13 +353,14 @@ class Pipeline:
             self._on_down()
         while self._waiting and self._waiting[0].done.done():
             self._waiting.popleft()
+            self._sent_again = max(0, self._sent_again - 1)
 
     def _fail(self, chunk: Chunk, error: BrokerError, sent: bool) -> None:
         """Fail what of a chunk has no reply yet."""
-        chunk.failure = error
+        chunk.fail(error)
         known = chunk.outcomes(self._errors)
         missing = chunk.count - len(known)
-        sent = sent or (isinstance(chunk, KeyedChunk) and bool(chunk.known))
+        sent = sent or (isinstance(chunk, ScriptedChunk) and bool(chunk.done_shapes))
         chunk.done.set_result([*known, *[self._errors.unclear(error) if sent else error] * missing])
 
     def _fail_all(self, error: BrokerError) -> None:
@@ -323,6 +368,7 @@ class Pipeline:
         # A callback may publish, which goes into new queues.
         under_way, self._under_way = self._under_way, deque()
         waiting, self._waiting = self._waiting, deque()
+        self._sent_again = 0
         self._forget_under_way()
         for queue, sent in ((under_way, True), (waiting, False)):
             for chunk in queue:
@@ -344,7 +390,7 @@ class Pipeline:
     def connected(self, connection: CommandConnection) -> None:
         """Send what waits. See `ConnectionUser.connected`."""
         self._silent = False
-        self._keyed.loaded = False
+        self._script.loaded = False
         self._probe.start(connection)
         self._on_up()
         self._send()

@@ -9,6 +9,9 @@ from functools import partial
 from typing import Any
 
 from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
+from realizehit.broker.history.log import LogPart
+from realizehit.broker.history.rules import NO_RULES, Rules
+from realizehit.broker.history.write_rules import write_rules
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.projections import ProjectionCounts
@@ -18,9 +21,12 @@ from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.shapes.registrar import Registrar
+from realizehit.broker.shapes.registry import CONTROL
 from realizehit.broker.shapes.wildcards import Wildcards, source_of
 from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
+from realizehit.common.backoff import Backoff
+from realizehit.common.position import Position
 from realizehit.common.upkeep import keep_up
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from realizehit.pattern import is_wildcard, shape_of
@@ -37,7 +43,8 @@ class _Reports(BusListener):
         self._listener.deliver(batch)
 
     def subscribed(self, channel: Interest) -> None:
-        self._listener.subscribed(channel)
+        if not self._bus.hold(channel):
+            self._listener.subscribed(channel)
 
     def refused(self, channel: Interest, error: BrokerError) -> None:
         self._listener.refused(channel, error)
@@ -102,6 +109,15 @@ class RedisBus(Bus):
         self._bridge = Bridge(self._address, name=f"{client_name}-bridge") if bridge else None
         self._pipeline: Pipeline | None = None
         self._watch_task: asyncio.Task[None] | None = None
+        self._follow_task: asyncio.Task[None] | None = None
+        self._pipeline_down = asyncio.Event()
+        self._told_version: str | None = None  # of the rules that the node was told
+        self._held: dict[Interest, None] = {}  # channels in force before the rules were known
+
+    @property
+    def rules(self) -> Rules:
+        """Which patterns have history, as they were read last. See `Bus.rules`."""
+        return self._pipeline.rules if self._pipeline else NO_RULES
 
     @property
     def messages_received(self) -> int:
@@ -142,17 +158,22 @@ class RedisBus(Bus):
 
     async def start(self, listener: BusListener | None) -> None:
         """Connect. See `Bus.start`."""
-        self._pipeline = (FollowingPipeline if self._project else Pipeline)(
+        self._pipeline = FollowingPipeline(
             self._address,
+            project=self._project,
             timeout=self._publish_timeout,
             idempotency_window=self._idempotency_window,
             name=f"{self._client_name}-publisher",
             on_up=lambda: self._note(BusState.UP),
-            on_down=lambda: self._note(BusState.DOWN),
+            on_down=self._note_down,
+            on_rules=self._tell_rules,
         )
         try:
             if listener is not None:
-                self._link = self._make_link(listener)
+                self._reports = _Reports(self, listener)
+                following = keep_up(f"following the rules of {self._address}", partial(self._follow, self._pipeline))
+                self._follow_task = asyncio.create_task(following, name="realizehit rules")
+                self._link = self._make_link(listener, self._reports)
                 await self._link.start()
             else:
                 with contextlib.suppress(BrokerUnavailable):  # merely away; the state was noted
@@ -168,8 +189,42 @@ class RedisBus(Bus):
             watching = keep_up(f"watching the sentinels of {self._address}", watch)
             self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
 
-    def _make_link(self, listener: BusListener) -> Link:
-        reports: BusListener = _Reports(self, listener)
+    async def _follow(self, pipeline: Pipeline) -> None:
+        """Keep the connection of the publisher, which follows the rules of history, also where nothing is published."""
+        backoff = Backoff(0.1, 5.0)
+        while True:
+            self._pipeline_down.clear()
+            try:
+                await pipeline.ping()
+            except BrokerRefused:  # whoever publishes is told; a node that only subscribes does not need it
+                self._tell_rules(pipeline.rules)
+                await asyncio.sleep(backoff.next())
+            except BrokerUnavailable:
+                if self._held:  # the broker is there for subscribing, and the rules may come later
+                    self._tell_rules(pipeline.rules)
+                await asyncio.sleep(backoff.next())
+            else:
+                backoff.reset()
+                await self._pipeline_down.wait()
+
+    def _tell_rules(self, rules: Rules) -> None:
+        """Tell the node the rules, and after the first time which channels came in force before."""
+        if rules.version != self._told_version:
+            self._told_version = rules.version
+            if self.on_rules is not None:
+                self.on_rules(rules)
+        held, self._held = self._held, {}
+        for channel in held:
+            self._reports.subscribed(channel)
+
+    def hold(self, channel: Interest) -> bool:
+        """Whether the node is told later that a channel is in force, since it does not know the rules yet."""
+        if self._told_version is None:
+            self._held[channel] = None
+            return True
+        return False
+
+    def _make_link(self, listener: BusListener, reports: BusListener) -> Link:
         if self._max_shapes is not None:
             reports = self._wildcards = Wildcards(reports)
         link = Link(
@@ -207,10 +262,12 @@ class RedisBus(Bus):
     async def close(self) -> None:
         """Leave the broker. See `Bus.close`."""
         self.state = BusState.CLOSED
-        watch, self._watch_task = self._watch_task, None
-        if watch is not None:
-            watch.cancel()
-            await asyncio.wait({watch})
+        tasks = {task for task in (self._watch_task, self._follow_task) if task is not None}
+        self._watch_task = self._follow_task = None
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         if self._pipeline is not None:
             await self._pipeline.close()
         if self._link is not None:
@@ -231,6 +288,10 @@ class RedisBus(Bus):
         elif self._pipeline is not None:
             self.reconnects = max(0, self._pipeline.connects - 1)
 
+    def _note_down(self) -> None:
+        self._pipeline_down.set()
+        self._note(BusState.DOWN)
+
     def _note(self, state: BusState) -> None:
         if self._link is None:
             self.take_state(state)
@@ -241,12 +302,15 @@ class RedisBus(Bus):
         """Ask for a channel. See `Bus.subscribe`."""
         link = self._subscriber()
         if self._wildcards is not None and is_wildcard(channel):
-            return self._wildcards.subscribe(channel)
-        return link.subscribe(channel)
+            in_force = self._wildcards.subscribe(channel)
+        else:
+            in_force = link.subscribe(channel)
+        return in_force and not self.hold(channel)
 
     def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel. See `Bus.unsubscribe`."""
         link = self._subscriber()
+        self._held.pop(channel, None)
         if self._wildcards is not None and is_wildcard(channel):
             self._wildcards.unsubscribe(channel)
         else:
@@ -290,9 +354,31 @@ class RedisBus(Bus):
             raise BrokerRefused(f"broker {self._address}: PUBSUB NUMSUB answered {str(reply)[:100]}")
         return counts
 
+    async def read_log(
+        self, channel: bytes, *, after: int | None = None, last: int | None = None, most: int = 256
+    ) -> LogPart:
+        """Read the log of a channel; reads of one turn of the loop go out together. See `Bus.read_log`."""
+        return await self._publisher().read_log(channel, after=after, last=last, most=most)
+
+    async def renew_log(self, channel: bytes, seen: Position) -> LogPart:
+        """Begin a new epoch of a log that lacks a message. See `Bus.renew_log`."""
+        return await self._publisher().renew_log(channel, seen)
+
     async def ping(self) -> None:
         """Check that the broker answers. See `Bus.ping`."""
         await self._publisher().ping()
+
+    async def write_rules(self, rules: Rules, *, only_if_missing: bool = False) -> Rules | None:
+        """Have the broker keep these rules of history. See `Bus.write_rules`."""
+        before = await self._publisher().ask(*write_rules(rules, CONTROL, only_if_missing=only_if_missing))
+        if not isinstance(before, bytes):
+            return None
+        try:
+            return Rules.from_json(before)
+        except BrokerRefused:
+            if only_if_missing:  # rules that nobody can read are of no use
+                return await self.write_rules(rules)
+            return None
 
     def _publisher(self) -> Pipeline:
         if self._pipeline is None:

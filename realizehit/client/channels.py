@@ -50,7 +50,7 @@ def encode_message(pattern: Mapping[str, Any], payload: Any, key: str | None = N
 def result_of(pattern: Mapping[str, Any], publication: Publication, published: Published) -> PublishResult:
     """Return what a publisher is told of a message that the broker took."""
     label = pattern.id if type(pattern) is Pattern else channel_id(publication.channel)
-    return PublishResult(label, published.nodes, published.duplicate)
+    return PublishResult(label, published.nodes, published.duplicate, published.at or None)
 
 
 Block = list[Publication]
@@ -81,12 +81,12 @@ def publish_in_blocks(
                 failure = BrokerUnavailable(f"not sent, since an earlier message failed: {replies[-1]}")
         else:
             replies = [failure] * len(block)
-        results: dict[tuple[bytes, int, bool], PublishResult] = {}  # most messages of a block share few channels
+        results: dict[tuple[bytes, int, bool, str], PublishResult] = {}  # most messages of a block share few channels
         for place, publication, reply in zip(places, block, replies, strict=True):
             if type(reply) is not Published:
                 outcomes[place] = cast(BrokerError, reply)
                 continue
-            key = publication.channel, reply.nodes, reply.duplicate
+            key = publication.channel, reply.nodes, reply.duplicate, reply.at
             result = results.get(key)
             if result is None:
                 result = results[key] = result_of({}, publication, reply)

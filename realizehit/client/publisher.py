@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from realizehit.broker.idempotency import WINDOW
-from realizehit.broker.publisher import Pipeline
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.url import Address
 from realizehit.client.channels import checked_window, encode_message, publish_in_blocks, result_of
@@ -33,8 +32,9 @@ class _Line:
 
     def __init__(self, address: Address, timeout: float, wildcards: bool, window: float) -> None:
         self.up = False
-        self.pipeline = (FollowingPipeline if wildcards else Pipeline)(
+        self.pipeline = FollowingPipeline(
             address,
+            project=wildcards,
             timeout=timeout,
             idempotency_window=window,
             on_up=lambda: self._set_up(True),

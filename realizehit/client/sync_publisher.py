@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
+from weakref import WeakKeyDictionary
 
 import hiredis
 import redis
@@ -14,11 +17,13 @@ import redis.exceptions as errors
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from realizehit.broker.idempotency import RIGHTS as KEYED_RIGHTS
-from realizehit.broker.idempotency import WINDOW, KeyedCommands, combined, has_keys, is_unknown_script
+from realizehit.broker.history.scripts import NO_RUN_ID
+from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.projections import OutcomeSums, ProjectionCounts, projections_of, with_projections
-from realizehit.broker.publication import PUBLISHED, Outcome, published
-from realizehit.broker.resp import pack_publish
+from realizehit.broker.publication import PUBLISHED, Outcome, Publication, published
+from realizehit.broker.publish_script import PublishScript, added, combined, is_unknown_script, outcome_of
+from realizehit.broker.resp import pack, pack_publish
+from realizehit.broker.rules_reader import READ_RULES, READ_RUN_ID, RulesReader, run_id_of
 from realizehit.broker.shapes.view import READ, RIGHTS, RegistryView
 from realizehit.broker.url import Address
 from realizehit.client.channels import Block, checked_window, encode_message, publish_in_blocks, result_of
@@ -26,9 +31,12 @@ from realizehit.client.messages import RETRIES, Message, PublishOutcome, Publish
 from realizehit.client.publisher import DEFAULT_URL
 from realizehit.client.reconnect_rules import was_silent
 from realizehit.common.backoff import Backoff
-from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, BrokerUnclear
 
 PIPELINE_MESSAGES: Final = 1024  # written before the replies are read, which fit into the socket's buffer
+
+RULES_AGE: Final = 1.0  # seconds after which the rules of history are read again before something is published
+UNREADABLE_AGE: Final = 60.0  # the same, if the broker does not allow to read them
 
 _AWAY: Final = (
     errors.ConnectionError,
@@ -73,8 +81,12 @@ class Publisher:
         wildcards: bool = True,
         idempotency_window: float = WINDOW,
     ) -> None:
-        self._keyed = KeyedCommands(checked_window(idempotency_window), project=wildcards)
+        self._window = checked_window(idempotency_window)
         self._address = Address(url)
+        self._rules = RulesReader(self._address)
+        self._rules_due = 0.0  # by `time.monotonic`
+        self._lock = threading.Lock()
+        self._lines: WeakKeyDictionary[Any, _Line] = WeakKeyDictionary()
         self._retries = retries
         self._timeout = timeout
         self._closed = False
@@ -151,10 +163,11 @@ class Publisher:
                 if self._view is not None and self._view.shapes is None:  # nothing is published before this is known
                     connection.send_packed_command([READ])
                     self._read_registry(connection, self._view)
-                for part in _parts(block):
+                script = self._prepared(connection)
+                for part in _parts(block, script):
                     sent += len(part)
-                    if part[0].key:
-                        outcomes += self._publish_keyed(connection, part)
+                    if script.needed_for(part[0]):
+                        outcomes += self._publish_scripted(connection, part, script)
                     elif self._view is None:
                         connection.send_packed_command([pack_publish(part)])
                         self._read(connection, len(part), outcomes)
@@ -168,7 +181,7 @@ class Publisher:
         except (errors.RedisError, OSError, BrokerError) as error:
             failure = error if isinstance(error, BrokerError) else self._translated(error)
             if isinstance(failure, BrokerUnavailable) and sent > len(outcomes):
-                unclear = PublishUnclear(f"{failure}; it may have taken the message")
+                unclear = BrokerUnclear(f"{failure}; it may have taken the message")
                 outcomes += [unclear] * (sent - len(outcomes))
             outcomes += [failure] * (len(block) - len(outcomes))
         return outcomes
@@ -195,41 +208,93 @@ class Publisher:
                     sums.add(place, outcome)
         return sums.outcomes
 
-    def _publish_keyed(self, connection: Any, part: Block) -> list[Outcome]:
-        """Publish messages with idempotency keys; again those of which the broker lacked the script."""
-        view, commands = self._view, self._keyed
+    def _prepared(self, connection: Any) -> PublishScript:
+        """Return the script for a connection, after the rules of history were read if those that are known are old."""
+        now = time.monotonic()
+        if now >= self._rules_due:
+            reply = self._read_reply(connection, READ_RULES)
+            with self._lock:
+                self._rules.take(reply)
+                self._rules_due = now + (RULES_AGE if self._rules.readable else UNREADABLE_AGE)
+        line = self._line_of(connection)
+        line.script.rules = self._rules.rules
+        if line.script.rules and not line.has_run_id:
+            line.script.run_id = run_id_of(self._read_reply(connection, READ_RUN_ID))
+            line.has_run_id = True
+        return line.script
+
+    def _line_of(self, connection: Any) -> _Line:
+        with self._lock:
+            line = self._lines.get(connection)
+            if line is None:
+                line = self._lines[connection] = _Line(PublishScript(self._window, project=self._view is not None))
+                connection.register_connect_callback(line.reconnected)  # it keeps only a weak reference
+            return line
+
+    def _read_reply(self, connection: Any, command: tuple[str, ...]) -> Any:
+        """Send a command and return its reply, or the error that the broker answered; raise if it cannot be reached."""
+        connection.send_packed_command([pack(command)])
+        try:
+            return connection.read_response()
+        except _AWAY:
+            raise
+        except errors.ResponseError as error:
+            return error
+
+    def _publish_scripted(self, connection: Any, part: Block, script: PublishScript) -> list[Outcome]:
+        """Publish messages that need the script; again those of which the broker lacked the script."""
+        view = self._view
         known = () if view is None else view.shapes or ()
         replies: list[Any] = [None] * len(part)
+        projected: list[tuple[bytes, ...]] = [()] * len(part)
         left = list(range(len(part)))
         while left:
-            packed = commands.pack([part[place] for place in left], known, self._projected)
+            done = [projected[place] for place in left]
+            packed = script.pack([part[place] for place in left], known, self._projected, done)
             connection.send_packed_command([packed + (b"" if view is None else READ)])
             for place in left:
-                replies[place] = combined(replies[place], self._read_keyed(connection))
+                reply = self._read_scripted(connection, part[place], script)
+                replies[place] = combined(replies[place], reply) if part[place].key else reply
             shapes = () if view is None else self._read_registry(connection, view)
             new = tuple(shape for shape in shapes if shape not in known)
             known += new
-            owed = [place for place in left if projections_of(part[place], new)]
+            owed = [(place, found) for place in left if (found := projections_of(part[place], new))]
             if owed:
-                packed = b"".join(commands.pack_again(part[place], known) for place in owed)
-                connection.send_packed_command([packed])
-                for place in owed:
-                    replies[place] = combined(replies[place], self._read_keyed(connection))
+                connection.send_packed_command(
+                    [
+                        script.pack_again(part[place], known)
+                        if part[place].key
+                        else script.pack_projections(part[place], found)
+                        for place, found in owed
+                    ]
+                )
+                for place, _ in owed:
+                    reply = self._read_scripted(connection, part[place], script)
+                    if part[place].key:
+                        replies[place] = combined(replies[place], reply)
+                    else:
+                        projected[place] += new
+                        if not is_unknown_script(replies[place]):
+                            replies[place] = added(replies[place], reply)
             left = [place for place in left if is_unknown_script(replies[place])]
-            commands.loaded = not left
-        return [published(reply) if type(reply) is int else reply for reply in replies]
+            script.loaded = not left
+        return [outcome_of(reply) or reply for reply in replies]
 
-    def _read_keyed(self, connection: Any) -> int | hiredis.ReplyError | BrokerError:
-        """Return the reply to the script: a number, the error that it is unknown, or what another error means."""
+    def _read_scripted(
+        self, connection: Any, publication: Publication, script: PublishScript
+    ) -> int | list[Any] | hiredis.ReplyError | BrokerError:
+        """Return the reply to the script, the error that it is unknown, or what another error means."""
         try:
             reply = connection.read_response()
         except errors.NoScriptError as error:
             return hiredis.ReplyError(f"NOSCRIPT {error}")
         except errors.NoPermissionError as error:
-            return BrokerRefused(f"{self._translated(error)}; {KEYED_RIGHTS}")
+            return BrokerRefused(f"{self._translated(error)}; {script.rights_for(publication)}")
         except errors.ResponseError as error:
             return self._translated(error)
-        return reply if type(reply) is int else BrokerRefused(f"the script answered {str(reply)[:100]}")
+        if outcome_of(reply) is None:
+            return BrokerRefused(f"the script answered {str(reply)[:100]}")
+        return cast("int | list[Any]", reply)
 
     def _read_registry(self, connection: Any, view: RegistryView) -> tuple[bytes, ...]:
         try:
@@ -280,13 +345,28 @@ class Publisher:
         return BrokerRefused(f"broker {self._address} refused: {text}")
 
 
-def _parts(block: Block) -> Iterable[Block]:
-    """Cut a block into parts for one pipeline each; all messages of a part have idempotency keys, or none has."""
-    runs = (
-        [list(run) for _, run in groupby(block, lambda publication: bool(publication.key))]
-        if has_keys(block)
-        else [block]
-    )
-    for run in runs:
+class _Line:
+    """What belongs to one connection.
+
+    Attributes:
+        script: knows whether the broker has had the script on it.
+        has_run_id: whether the run id of the broker was read.
+    """
+
+    def __init__(self, script: PublishScript) -> None:
+        self.script = script
+        self.has_run_id = False
+
+    def reconnected(self, connection: Any) -> None:
+        """Learn that the connection is a new one, perhaps to another process."""
+        self.script.loaded = self.has_run_id = False
+        self.script.run_id = NO_RUN_ID
+
+
+def _parts(block: Block, script: PublishScript) -> Iterable[Block]:
+    """Cut a block into parts for one pipeline each; all messages of a part need the script, or none does."""
+    needs = list(map(script.needed_for, block))
+    runs = [[one for _, one in run] for _, run in groupby(zip(needs, block, strict=True), itemgetter(0))]
+    for run in runs if any(needs) else [block]:
         for start in range(0, len(run), PIPELINE_MESSAGES):
             yield run[start : start + PIPELINE_MESSAGES]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realizehit.broker.idempotency import combined, key_name
+from realizehit.broker.idempotency import key_name
 from realizehit.broker.publication import Publication, Published, published
+from realizehit.broker.publish_script import combined
 from realizehit.common.idempotency_keys import MAX_KEY, check_key, new_key
 from realizehit.errors import RequestError
 from realizehit.node.messages import parse_batch, parse_lines, parse_publication

@@ -1,9 +1,32 @@
-"""Rules of history: which patterns have a log, how many messages it keeps, and for how long."""
+"""Rules of history: which patterns have a log, how many messages it keeps, and for how long.
+
+At the broker the rules are one text, JSON, under `KEY`::
+
+    {"version": "5c0f…", "rules": [{"pattern": {"kind": ["chat"], "room": null}, "size": 100, "ttl": 300}]}
+
+Keys and values of a pattern are percent-encoded as in channels, and null allows any value.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from hashlib import sha256
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+
+from realizehit.errors import BrokerRefused
+from realizehit.pattern import is_reserved
+
+KEY: Final = "realizehit:history"
+"""Name of the key at the broker. A change is announced by publishing `CHANGED` to the registry's control channel."""
+
+CHANGED: Final = "history"
+
+MAX_RULES: Final = 1000
+MAX_SIZE: Final = 10_000  # messages kept for a pattern
+MIN_TTL: Final = 1.0  # seconds
+MAX_TTL: Final = 30 * 86_400.0  # seconds
 
 _CACHED: Final = 10_000
 """Channels whose rule is remembered; past that all are forgotten."""
@@ -33,25 +56,53 @@ class Rule(NamedTuple):
                 return False
         return True
 
+    def describe(self) -> str:
+        """Return the rule in one line, for people: ``kind=chat,room=*: 100 messages, 300 s``."""
+        texts = (f"{key}={'*' if values is None else '|'.join(values)}" for key, values in self.filters.items())
+        filters = ",".join(texts) or "every pattern"
+        return f"{filters}: {self.size} messages, {self.ttl:g} s"
+
 
 class Rules:
     """Rules in order; the first one that contains a pattern applies to it.
 
     Args:
         rules: in the order in which they are looked through.
-        version: tells these rules from others; empty for no rules.
+        version: tells these rules from others; empty for no rules. By default made from the rules.
     """
 
-    def __init__(self, rules: tuple[Rule, ...] = (), version: str = "") -> None:
+    def __init__(self, rules: tuple[Rule, ...] = (), version: str | None = None) -> None:
         self.rules: Final = rules
-        self.version: Final = version
+        self.version: Final = _version_of(rules) if version is None else version
         self._known: dict[bytes, Rule | None] = {}
 
     def __bool__(self) -> bool:
         return bool(self.rules)
 
+    @classmethod
+    def from_json(cls, text: bytes | str | None) -> Rules:
+        """Read what the broker holds; None or an empty text means no rules.
+
+        Raises:
+            BrokerRefused: the text is not that of rules; the error says where.
+        """
+        if not text:
+            return NO_RULES
+        try:
+            document = _DECODER.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BrokerRefused(f"the key {KEY} at the broker holds no rules of history: {error}") from None
+        rules = tuple(Rule(_tuples(rule.pattern), rule.size, float(rule.ttl)) for rule in document.rules)
+        return cls(rules, document.version)
+
+    def to_json(self) -> bytes:
+        """Return the text that the broker holds. Equal rules have the same text."""
+        return msgspec.json.encode({"version": self.version, "rules": _plain(self.rules)})
+
     def rule_of(self, channel: bytes) -> Rule | None:
         """Return the rule of a channel in canonical text, with or without a star; None if it has no history.
+
+        A channel with the reserved key, to which only servers publish, never has history.
 
         Cost: a look into a dict for a channel that was asked for before.
         """
@@ -59,12 +110,43 @@ class Rules:
             return self._known[channel]
         except KeyError:
             pass
-        filters = dict(text.split(":", 1) for text in channel.decode("ascii").split("|"))
-        rule = next((rule for rule in self.rules if rule.contains(filters)), None)
+        rule = None
+        if self.rules and not is_reserved(channel):
+            filters = dict(text.split(":", 1) for text in channel.decode("ascii").split("|"))
+            rule = next((rule for rule in self.rules if rule.contains(filters)), None)
         if len(self._known) >= _CACHED:
             self._known.clear()
         self._known[channel] = rule
         return rule
 
 
-NO_RULES: Final = Rules()
+NO_RULES: Final = Rules((), "")
+
+
+class _RuleText(msgspec.Struct, frozen=True):
+    pattern: dict[str, list[str] | None]
+    size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIZE)]
+    ttl: Annotated[float, msgspec.Meta(ge=MIN_TTL, le=MAX_TTL)]
+
+
+class _Document(msgspec.Struct, frozen=True):
+    version: str
+    rules: Annotated[list[_RuleText], msgspec.Meta(max_length=MAX_RULES)]
+
+
+_DECODER: Final = msgspec.json.Decoder(_Document)
+
+
+def _tuples(pattern: Mapping[str, list[str] | None]) -> dict[str, tuple[str, ...] | None]:
+    return {key: None if values is None else tuple(values) for key, values in pattern.items()}
+
+
+def _plain(rules: tuple[Rule, ...]) -> list[dict[str, Any]]:
+    return [
+        {"pattern": {key: rule.filters[key] for key in sorted(rule.filters)}, "size": rule.size, "ttl": rule.ttl}
+        for rule in rules
+    ]
+
+
+def _version_of(rules: tuple[Rule, ...]) -> str:
+    return sha256(msgspec.json.encode(_plain(rules))).hexdigest()[:16]

@@ -14,6 +14,7 @@ things out. What has to hold:
 - A new shape counts as registered once the bridge listens for it.
 - Before it ends by itself it projects all that was published before the end. One that dies had a gap since its last
   renewal, which the scripts of the registry note, and nodes tell their clients.
+- It follows the rules of history. The projection of a message to a channel under a rule is also written into its log.
 - A connection that is lost is the end of this bridge; the next one has another id, so that the gap is noted.
 """
 
@@ -26,14 +27,20 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any, Final
 
 import hiredis
 
+from realizehit.broker.history.rules import CHANGED
+from realizehit.broker.history.scripts import without_position
+from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.keeper import Broker
-from realizehit.broker.projections import projections_of
+from realizehit.broker.projections import origin_of, projections_of
 from realizehit.broker.publication import Publication
+from realizehit.broker.publish_script import PublishScript, is_unknown_script
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
+from realizehit.broker.rules_reader import READ_RULES, READ_RUN_ID, RulesReader, run_id_of
 from realizehit.broker.shapes.globs import Globs
 from realizehit.broker.shapes.held import HeldProjections
 from realizehit.broker.shapes.registry import (
@@ -66,7 +73,7 @@ TIMEOUT: Final = 5.0  # seconds within which the broker must answer
 
 _RIGHTS: Final = (
     "a bridge needs the rights to HELLO, EVAL, SUBSCRIBE, PSUBSCRIBE to all channels, and PUBLISH, and to the keys "
-    "realizehit:shapes, realizehit:bridge and realizehit:bridged"
+    "realizehit:shapes, realizehit:bridge and realizehit:bridged; for history also what docs/access.md lists"
 )
 
 
@@ -88,6 +95,8 @@ class Bridge:
         self._broker = broker
         self._name = name
         self._connection: CommandConnection | None = None
+        self._rules = RulesReader(broker)
+        self._script = PublishScript(WINDOW, project=False)
         self._place = ""
         self._id = ""
         self._expected: deque[tuple[int, Callable[[Any], None] | None]] = deque()
@@ -169,7 +178,21 @@ class Bridge:
         self._connection = connection
         await self._call(connection, ("HELLO", "3"))
         connection.write(pack(("SUBSCRIBE", CONTROL)))  # confirmed by a push
+        self._script.loaded = False
+        self._read_rules(connection)
         return connection
+
+    def _read_rules(self, connection: CommandConnection) -> None:
+        """Read the rules of history; what is projected after the reply follows them."""
+
+        def has_rules(reply: Any) -> None:
+            self._script.rules = self._rules.take(reply)
+
+        def has_run_id(reply: Any) -> None:
+            self._script.run_id = run_id_of(reply)
+
+        self._expected.extend(((1, has_rules), (1, has_run_id)))
+        connection.write(pack(READ_RULES) + pack(READ_RUN_ID))
 
     async def _renew(self, connection: CommandConnection) -> None:
         """Take the lease if it is free, or renew it if this bridge holds it."""
@@ -308,6 +331,8 @@ class Bridge:
             return
         elif push[2] in (BRIDGE_DONE, BRIDGE_LAPSED):
             self._wake.set()
+        elif push[2] == CHANGED.encode():
+            self._read_rules(connection)
         elif self.runs and is_shape(push[2]):
             self._listen(connection, push[2])
             self._expected.append((1, lambda reply: None))
@@ -317,6 +342,7 @@ class Bridge:
         self, connection: CommandConnection, glob: bytes, channel: bytes, payload: bytes, projections: list[Publication]
     ) -> None:
         shapes = self._globs.shapes_of(glob)
+        payload = without_position(payload)
         settling = bool(self._held) or connection.loop.time() < self._settled_at
         try:
             if is_wildcard(channel):
@@ -349,10 +375,33 @@ class Bridge:
             self._held.clear()
 
     def _publish(self, projections: list[Publication]) -> None:
-        if projections and self._connection is not None:
-            self.projected += len(projections)
-            self._expected.append((len(projections), None))
-            self._connection.write(pack_publish(projections))
+        if not projections or self._connection is None:
+            return
+        self.projected += len(projections)
+        for logged, run in groupby(projections, lambda projection: self._script.has_log(projection.channel)):
+            group = list(run)
+            if logged:
+                for projection in group:
+                    self._write_logged(self._connection, projection)
+            else:
+                self._expected.append((len(group), None))
+                self._connection.write(pack_publish(group))
+
+    def _write_logged(self, connection: CommandConnection, projection: Publication) -> None:
+        """Publish a projection that is also written into a log; again if the broker lacks the script."""
+
+        def answered(reply: Any) -> None:
+            if is_unknown_script(reply):
+                self._script.loaded = False
+                self._write_logged(connection, projection)
+            elif isinstance(reply, hiredis.ReplyError):
+                self._report(f"a projection was refused: {self._broker.scrub(str(reply))}")
+
+        self._expected.append((1, answered))
+        connection.write(
+            self._script.pack_projections(origin_of(projection), [projection], bring=not self._script.loaded)
+        )
+        self._script.loaded = True
 
     def _report(self, trouble: str) -> None:
         if (left_out := self._seldom.passes("trouble")) is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from realizehit.broker.chunks import Chunk
-from realizehit.broker.idempotency import combined
+from realizehit.broker.publish_script import added, combined, is_unknown_script
 
 
 class Reply:
@@ -71,17 +71,24 @@ class Book:
             self.totals[place] = total + reply if type(reply) is int else reply
 
 
-class KeyedBook(Book):
-    """What is known of a chunk whose messages have idempotency keys: each reply is about all that was published."""
+class ScriptedBook(Book):
+    """What is known of a chunk that the script publishes: each message has one reply, and one for each repetition."""
 
-    __slots__ = ()
+    __slots__ = ("_publications",)
 
     def __init__(self, chunk: Chunk) -> None:
         super().__init__(chunk)
         known = len(chunk.replies)
         self.totals[known:] = [None] * (chunk.count - known)
+        self._publications = chunk.publications
 
     def take(self, place: int, reply: Any) -> None:
-        """Take a reply."""
+        """Take a reply: about all that was published by a key, or only about further projections."""
         self.left[place] -= 1
-        self.totals[place] = combined(self.totals[place], reply)
+        total = self.totals[place]
+        if total is None:
+            self.totals[place] = reply
+        elif self._publications[place].key:
+            self.totals[place] = combined(total, reply)
+        elif not is_unknown_script(total):  # else the message itself is sent again
+            self.totals[place] = added(total, reply)

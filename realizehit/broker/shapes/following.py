@@ -10,12 +10,16 @@ registration. Messages whose reply came before it were carried out before it, an
 whose reply is still to come were carried out after it: they are projected at once, before anything else is written.
 What is written later is projected from the start. A publisher gets its answer when all of that is answered.
 
-A message with an idempotency key and its projections are one command (`realizehit.broker.idempotency`). Projected at
-once means for such a message: the command is sent again with the new projections, and publishes only these.
+A message with an idempotency key and its projections are one command (`realizehit.broker.publish_script`). Projected at
+once means for such a message: the command is sent again with the new projections, and publishes only these. A message
+without a key whose channel has a log is also one command with its projections; new ones follow in a command of their
+own.
 
 While a bridge runs, nothing is projected here. Its beginning and its end are news as a shape is: what has no reply when
 the news of its end comes was carried out after the end, and is projected once the bridge has published its last
 projections, so that the order is kept. Until then nothing is sent.
+
+The connection also follows the rules of history, by the same control channel: `realizehit.broker.history.rules`.
 """
 
 from __future__ import annotations
@@ -23,18 +27,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
 
 from realizehit.broker.chunks import Chunk
-from realizehit.broker.keyed_chunks import KeyedChunk
+from realizehit.broker.history.rules import CHANGED, Rules
+from realizehit.broker.history.scripts import NO_RUN_ID
 from realizehit.broker.projections import projections_of, with_projections
 from realizehit.broker.publication import Outcome
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
-from realizehit.broker.shapes.expected import Book, KeyedBook, Part, Reply
+from realizehit.broker.rules_reader import READ_RULES, READ_RUN_ID, RulesReader, run_id_of
+from realizehit.broker.scripted_chunks import ScriptedChunk
+from realizehit.broker.shapes.expected import Book, Part, Reply, ScriptedBook
 from realizehit.broker.shapes.registry import (
     BRIDGE,
     BRIDGE_BEGINS,
@@ -49,9 +56,11 @@ from realizehit.broker.shapes.registry import (
     read,
 )
 from realizehit.common.seldom import REMINDER, Seldom, more
-from realizehit.errors import BrokerError, BrokerRefused
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
 logger: Final = logging.getLogger(__name__)
+
+_RULES_CHANGED: Final = CHANGED.encode()
 
 PAUSE: Final = 1.0  # seconds to wait at most for the last projections of a bridge that ended
 
@@ -74,9 +83,14 @@ class FollowingPipeline(Pipeline):
     `CONTROL` and to publish to the channels of wildcards. Without them all that is published is refused: a message that
     went out without its projections would be missing for some subscribers, and nothing would tell them.
 
+    Without the right to read the rules of history it publishes without logs, and says so in the log.
+
     Args:
         *args: those of `Pipeline`.
-        read_interval: seconds between two reads of the registry, which forget what has lapsed.
+        project: whether messages are projected. Otherwise the registry is not read, and the user needs no further
+        rights.
+        read_interval: seconds between two reads of the registry, which forget what has lapsed, and of the rules.
+        on_rules: told the rules of history: for each connection before anything is published, and after each change.
         **options: those of `Pipeline`.
 
     Attributes:
@@ -84,10 +98,19 @@ class FollowingPipeline(Pipeline):
         shapes: those that messages are projected by at the moment: all of them, or none while a bridge does that.
     """
 
-    projects = True
-
-    def __init__(self, *args: Any, read_interval: float = READ_INTERVAL, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        project: bool = True,
+        read_interval: float = READ_INTERVAL,
+        on_rules: Callable[[Rules], None] = lambda rules: None,
+        **options: Any,
+    ) -> None:
+        self.projects = project
         super().__init__(*args, **options)
+        self._rules = RulesReader(self._broker, on_rules)
+        self._asked_run_id = False
+        self._subscribed: asyncio.Future[BrokerError | None] | None = None  # while only the rules are followed
         self.registered: tuple[bytes, ...] = ()  # in the registry
         self._bridged = False  # a bridge runs, which projects by all of them
         self._pause: asyncio.TimerHandle | None = None  # while a bridge that ended publishes its last projections
@@ -101,8 +124,21 @@ class FollowingPipeline(Pipeline):
     # ---- the connection
 
     async def prepare(self, connection: CommandConnection) -> BrokerError | None:
-        """Subscribe to new shapes, then read those that there are; nothing is published before."""
+        """Subscribe to new shapes, then read those that there are, and the rules; nothing is published before."""
         self._forget()
+        self._script.run_id = NO_RUN_ID
+        if self.projects:
+            failure = await self._follow(connection)
+        else:
+            failure = await self._follow_rules(connection)
+        self._asked_run_id = bool(self._rules.rules)
+        if failure is None and self._asked_run_id:
+            self._script.run_id = run_id_of(await self._ask(connection, READ_RUN_ID))
+        if failure is None:
+            self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
+        return failure
+
+    async def _follow(self, connection: CommandConnection) -> BrokerError | None:
         followed: asyncio.Future[BrokerError | None] = connection.loop.create_future()
 
         def settle(error: BrokerError | None) -> None:
@@ -119,17 +155,72 @@ class FollowingPipeline(Pipeline):
                 return
             if isinstance(reply, list):
                 self._take_registry(connection, reply)
-                settle(None)
             else:
                 settle(self._cannot_follow(str(reply)))
 
-        self._expected.extend((Reply(greeted), Reply(has_read)))
-        connection.write(pack(("HELLO", "3")) + pack(("SUBSCRIBE", CONTROL)) + pack(read()))
+        def has_rules(reply: Any) -> None:
+            if not followed.done():
+                self._take_rules(reply)
+                settle(None)
+
+        self._expected.extend((Reply(greeted), Reply(has_read), Reply(has_rules)))
+        connection.write(pack(("HELLO", "3")) + pack(("SUBSCRIBE", CONTROL)) + pack(read()) + pack(READ_RULES))
         connection.closed.add_done_callback(lambda closed: settle(self._errors.lost(closed.result())))
-        failure = await followed
-        if failure is None:
-            self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
-        return failure
+        return await followed
+
+    async def _follow_rules(self, connection: CommandConnection) -> BrokerError | None:
+        """Follow only the rules. Each step may be refused, and then the rules are only read from time to time."""
+        greeting = await self._ask(connection, ("HELLO", "3"))
+        if not isinstance(greeting, hiredis.ReplyError):
+            # It is confirmed by a push; only its error is a reply.
+            self._subscribed = connection.loop.create_future()
+            await self._ask(connection, ("SUBSCRIBE", CONTROL), self._subscribed)
+        reply = await self._ask(connection, READ_RULES)
+        if isinstance(reply, hiredis.ReplyError):
+            error = self._errors.of_reply(str(reply))
+            if not isinstance(error, BrokerRefused):
+                return error
+        self._take_rules(reply)
+        return None
+
+    async def _ask(
+        self,
+        connection: CommandConnection,
+        command: tuple[bytes | str, ...],
+        answer: asyncio.Future[Any] | None = None,
+    ) -> Any:
+        """Send a command on a connection that is being prepared, and return its reply."""
+        reply = connection.loop.create_future() if answer is None else answer
+
+        def answered(value: Any) -> None:
+            if not reply.done():
+                reply.set_result(value)
+
+        self._expected.append(Reply(answered))
+        connection.write(pack(command))
+        await asyncio.wait({reply, connection.closed}, return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():
+            raise BrokerUnavailable(connection.closed.result())
+        return reply.result()
+
+    def _take_rules(self, reply: Any) -> None:
+        self._script.rules = self._rules.take(reply)
+
+    def _read_rules(self, connection: CommandConnection) -> None:
+        """Read the rules again, and the run id if it was not needed so far."""
+
+        def has_run_id(reply: Any) -> None:
+            self._script.run_id = run_id_of(reply)
+
+        def has_rules(reply: Any) -> None:
+            self._take_rules(reply)
+            if self._rules.rules and not self._asked_run_id:
+                self._asked_run_id = True
+                self._expected.append(Reply(has_run_id))
+                connection.write(pack(READ_RUN_ID))
+
+        self._expected.append(Reply(has_rules))
+        connection.write(pack(READ_RULES))
 
     def _cannot_follow(self, text: str) -> BrokerError:
         error = self._errors.of_reply(text)
@@ -162,6 +253,12 @@ class FollowingPipeline(Pipeline):
         if connection is None:
             return
 
+        if not self.projects:
+            self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
+            if self._rules.readable:
+                self._read_rules(connection)
+            return
+
         def has_read(reply: Any) -> None:
             if isinstance(reply, list):
                 self._take_registry(connection, reply)
@@ -174,6 +271,8 @@ class FollowingPipeline(Pipeline):
 
         self._expected.append(Reply(has_read))
         connection.write(pack(read()))
+        if self._rules.readable:
+            self._read_rules(connection)
 
     def _take_registry(self, connection: CommandConnection, members: list[Any]) -> None:
         """Take what the registry holds, as of this place among the replies."""
@@ -195,10 +294,17 @@ class FollowingPipeline(Pipeline):
 
     def _pushed(self, connection: CommandConnection, push: list[Any]) -> None:
         """Take a push, which is no reply: the news of a shape, or that the subscription is in force."""
+        if push[:1] == [b"subscribe"] and self._subscribed is not None and not self._subscribed.done():
+            self._expected.popleft()  # its error does not come
+            self._subscribed.set_result(None)
         if push[:1] != [b"message"]:
             return
         news: Any = push[2] if len(push) == 3 and push[1] == CONTROL else None
-        if news in (BRIDGE_BEGINS, BRIDGE_ENDS, BRIDGE_LAPSED, BRIDGE_DONE):
+        if news == _RULES_CHANGED:
+            self._read_rules(connection)
+        elif not self.projects:
+            pass  # the rest is about shapes
+        elif news in (BRIDGE_BEGINS, BRIDGE_ENDS, BRIDGE_LAPSED, BRIDGE_DONE):
             self._take_bridge(connection, news)
         elif not is_shape(news) or (news not in self.registered and len(self.registered) >= MOST_SHAPES):
             self._ignore(1, "of the control channel")
@@ -282,17 +388,20 @@ class FollowingPipeline(Pipeline):
         if not projections:
             return b"", 0
         self.projected.add(projections, later=bool(projections_of(publication, known)))
-        if isinstance(chunk, KeyedChunk):
-            return chunk.commands.pack_again(publication, chunk.shapes), 1
+        if isinstance(chunk, ScriptedChunk):
+            if publication.key:
+                return chunk.script.pack_again(publication, chunk.shapes), 1
+            chunk.note_projected(place, shapes)
+            return chunk.script.pack_projections(publication, projections), 1
         return pack_publish(projections), len(projections)
 
     # ---- the queue
 
     def _pack(self, chunk: Chunk) -> bytes:
         chunk.shapes = self.shapes
-        if isinstance(chunk, KeyedChunk):
+        if isinstance(chunk, ScriptedChunk):
             self._expected.append(self._keep_book(chunk, range(chunk.count)))
-            return chunk.commands.pack(chunk.publications, self.shapes, self.projected)
+            return chunk.script.pack(chunk.publications, self.shapes, self.projected, chunk.done_shapes)
         if self.shapes and chunk.publications:
             commands, places = with_projections(chunk.publications, self.shapes, self.projected)
             if len(places) > chunk.count:
@@ -304,7 +413,7 @@ class FollowingPipeline(Pipeline):
 
     def _keep_book(self, chunk: Chunk, places: Sequence[int]) -> Part:
         """Count the replies of each message from here on; return what stands for the chunk among what is expected."""
-        self._books[chunk] = KeyedBook(chunk) if isinstance(chunk, KeyedChunk) else Book(chunk)
+        self._books[chunk] = ScriptedBook(chunk) if isinstance(chunk, ScriptedChunk) else Book(chunk)
         part = Part(chunk, places, originals=True)
         part.taken = len(chunk.replies)
         chunk.replies = []
@@ -384,7 +493,7 @@ class FollowingPipeline(Pipeline):
         if book is None:
             super()._fail(chunk, error, sent)
             return
-        chunk.failure = error
+        chunk.fail(error)
         unclear = self._errors.unclear(error)
         chunk.replies = list(book.totals)
         outcomes: list[Outcome] = chunk.outcomes(self._errors)

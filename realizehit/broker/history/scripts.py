@@ -1,0 +1,281 @@
+"""The scripts that the broker runs for history: one publishes and writes logs, the other reads a log.
+
+The log of a channel is one key, ``realizehit:log:{<channel>}``, a list. Its elements are the payloads that are kept,
+the oldest first, and at the end one element of text, the head: ``<epoch> <last offset> <run id>`` and then, each behind
+a blank, the positions at which earlier epochs of the same log ended, the newest first. So a log cannot lose a part of
+its state alone: it is there as a whole, or it has expired or was evicted and begins anew with another epoch.
+
+The offset of a payload follows from its place. A list takes less memory and time than a stream, which stores an id for
+each entry and trims by whole nodes.
+
+The run id is that of the broker's process. If another process has the log now, a restart or a failover has happened,
+and the end of the log may be lost. Therefore the scripts begin a new epoch: the offsets go on, the messages stay, and
+the head remembers where the old epoch ended. A position of the old epoch beyond that was lost.
+
+The callers choose the epochs, since scripts should do the same on each call with the same arguments.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+PREFIX: Final = "realizehit:log:"
+"""What the names of the logs' keys at the broker begin with."""
+
+MOST_BEFORE: Final = 8
+"""Earlier epochs that a log remembers."""
+
+RIGHTS: Final = (
+    "history needs the rights to EVAL, EVALSHA, LINDEX, LSET, RPUSH, RPOP, LTRIM, LLEN, LRANGE, PEXPIRE and DEL with "
+    f"the keys {PREFIX}*"
+)
+
+NO_RUN_ID: Final = b"-"
+"""Stands for the run id of a broker that does not tell it."""
+
+# Functions for both scripts. `pcall` keeps the broker's own error codes, which an error inside of a script has lost in
+# Redis 6.2. The offset is a decimal text of up to 16 digits; Lua's numbers are exact up to 2^53.
+_HEAD: Final = f"""
+local function failed(reply) return type(reply) == 'table' and reply.err end
+local function head_of(text)
+    local epoch, last, run, before = string.match(text, '^(%w+) (%d+) (%S+)(.*)$')
+    return epoch, tonumber(last), run, before
+end
+local function head(epoch, last, run, before)
+    return string.format('%s %d %s', epoch, last, run) .. before
+end
+local function renewed(epoch, last, before)
+    local count = 0
+    return string.gsub(' ' .. epoch .. string.format('.%d', last) .. before, ' %S+', function(position)
+        count = count + 1
+        if count > {MOST_BEFORE} then return '' end
+    end)
+end
+local function is_other(run, known) return run ~= '-' and known ~= '-' and run ~= known end
+"""
+
+# Keys: that of the publication, if it has an idempotency key; the registry of shapes, if it has one and projections are
+# published here; the logs, in the order of their channels. Arguments: the window of the idempotency key in
+# milliseconds, 0 for none; the channel; the payload; an epoch for logs that begin; the run id; what to do: `r` if the
+# registry is among the keys, `l` if only the projections are published, else `-`. Then come the size of the log of the
+# channel, 0 for none, and its time to live in milliseconds, and for each projection its channel and the same two.
+#
+# The value of the key of the publication is the number of nodes, and then each with a blank before and after: the
+# position behind `@`, `bridge` if a bridge publishes the projections, and the channels of projections that were
+# published.
+#
+# Everything is written before anything is published. So nothing is published if the memory is full or this is a
+# replica. The log is trimmed last, so that what the broker refuses to publish can be taken out again.
+_PUBLISH: Final = """
+local window, origin, payload, epoch, run, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local nodes, done, seen, at, next_key = 0, ' ', false, false, 1
+if window ~= '0' then
+    next_key = mode == 'r' and 3 or 2
+    seen = redis.pcall('GET', KEYS[1])
+    if failed(seen) then return seen end
+    if seen then
+        nodes, done = string.match(seen, '^(%d+)(.*)$')
+        nodes = tonumber(nodes)
+        at = string.match(done, ' @(%S+) ')
+    elseif mode == 'r' then
+        local bridged = redis.pcall('ZSCORE', KEYS[2], 'bridge')
+        if failed(bridged) then return bridged end
+        if bridged then done = ' bridge ' end
+    end
+end
+local function reply()
+    local count = seen and -1 - nodes or nodes
+    if at then return {count, at} end
+    return count
+end
+local bridged = seen and string.find(done, ' bridge ', 1, true)
+local left = {}
+if not seen and mode ~= 'l' then left[1] = {origin, tonumber(ARGV[7]), ARGV[8], payload} end
+if ARGV[7] ~= '0' and mode ~= 'l' then
+    if left[1] then left[1][5] = KEYS[next_key] end
+    next_key = next_key + 1
+end
+if #ARGV > 8 then
+    local labelled = '@c=' .. origin .. '?' .. payload
+    for i = 9, #ARGV, 3 do
+        local key
+        if ARGV[i + 1] ~= '0' then
+            key = KEYS[next_key]
+            next_key = next_key + 1
+        end
+        if not bridged and not string.find(done, ' ' .. ARGV[i] .. ' ', 1, true) then
+            left[#left + 1] = {ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], labelled, key}
+        end
+    end
+end
+if seen and #left == 0 then return reply() end
+if window ~= '0' then
+    local kept
+    if seen then
+        kept = redis.pcall('SET', KEYS[1], seen, 'KEEPTTL')
+    else
+        kept = redis.pcall('SET', KEYS[1], '0' .. done, 'PX', window)
+    end
+    if failed(kept) then return kept end
+end
+local refusal
+local function take_out(item)
+    if item[5] and item.old then
+        redis.call('RPOP', item[5])
+        redis.call('LSET', item[5], -1, item.old)
+    elseif item[5] then
+        redis.call('DEL', item[5])
+    end
+end
+local function append(item)
+    local key, text = item[5], item[4]
+    local old = redis.pcall('LINDEX', key, -1)
+    if failed(old) then return old end
+    local current, last, known, before
+    if old then current, last, known, before = head_of(old) end
+    if not current then
+        if old then redis.pcall('DEL', key) end
+        old, current, last, known, before = false, epoch, 0, run, ''
+    elseif is_other(run, known) then
+        before = renewed(current, last, before)
+        current, known = epoch, run
+    elseif known == '-' then
+        known = run
+    end
+    last = last + 1
+    local count
+    if old then
+        count = redis.pcall('LSET', key, -1, text)
+        if failed(count) then return count end
+        count = redis.pcall('RPUSH', key, head(current, last, known, before))
+    else
+        count = redis.pcall('RPUSH', key, text, head(current, last, known, before))
+    end
+    if failed(count) then
+        if old then redis.pcall('LSET', key, -1, old) end
+        return count
+    end
+    item.old = old
+    local expires = redis.pcall('PEXPIRE', key, item[3])
+    if failed(expires) then
+        take_out(item)
+        return expires
+    end
+    local position = string.format('%s.%d', current, last)
+    if item[1] == origin then at = position end
+    item.trim = count - 1 > item[2]
+    item[4] = '@o=' .. position .. (string.sub(text, 1, 1) == '@' and '&' .. string.sub(text, 2) or '?' .. text)
+end
+local function forget(error)
+    if window ~= '0' then redis.call('DEL', KEYS[1]) end
+    return error
+end
+for i, item in ipairs(left) do
+    local error = item[5] and append(item)
+    if error and item[1] == origin then return forget(error) end
+    if error then
+        refusal, item.failed = refusal or error, true
+    end
+end
+if at and not seen then done = done .. '@' .. at .. ' ' end
+for i, item in ipairs(left) do
+    local reached = not item.failed and redis.pcall('PUBLISH', item[1], item[4])
+    if failed(reached) then
+        take_out(item)
+        if item[1] == origin then
+            for j = i + 1, #left do
+                if not left[j].failed then take_out(left[j]) end
+            end
+            return forget(reached)
+        end
+        refusal = refusal or reached
+    elseif reached then
+        nodes = nodes + reached
+        if item[1] ~= origin then done = done .. item[1] .. ' ' end
+        if item.trim then redis.call('LTRIM', item[5], -1 - item[2], -1) end
+    end
+end
+if window ~= '0' then redis.call('SET', KEYS[1], string.format('%d', nodes) .. done, 'KEEPTTL') end
+if refusal then return refusal end
+return reply()
+"""
+
+# Key: the log. Arguments: what to do: `after` an offset, the `last` so many, or `renew` the epoch if the log has that
+# of a position, but not its offset; a number, the offset or how many; how many messages at most; an epoch, the run id;
+# the time to live in milliseconds of a log that begins; the epoch of the position. The reply: epoch, last offset,
+# offset of the oldest message, positions at which earlier epochs ended, offset of the first message of the reply,
+# messages.
+_READ: Final = """
+local key, mode, number, most, epoch, run = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local old = redis.pcall('LINDEX', key, -1)
+if failed(old) then return old end
+local current, last, known, before
+if old then current, last, known, before = head_of(old) end
+local written
+if not current then
+    if old then redis.pcall('DEL', key) end
+    current, last, before = epoch, 0, ''
+    written = redis.pcall('RPUSH', key, head(current, last, run, before))
+    if failed(written) then return written end
+    written = redis.pcall('PEXPIRE', key, ARGV[6])
+elseif is_other(run, known) or (mode == 'renew' and current == ARGV[7] and last < number) then
+    before = renewed(current, last, before)
+    current = epoch
+    written = redis.pcall('LSET', key, -1, head(current, last, run ~= '-' and run or known, before))
+elseif known == '-' and run ~= '-' then
+    written = redis.pcall('LSET', key, -1, head(current, last, run, before))
+end
+if failed(written) then return written end
+local length = redis.pcall('LLEN', key)
+if failed(length) then return length end
+local first = last - length + 2
+local from, to = last + 1, last
+if mode == 'after' then
+    from = math.max(number + 1, first)
+    to = math.min(last, from + most - 1)
+elseif mode == 'last' then
+    from = math.max(last - math.min(number, most) + 1, first)
+end
+local messages = {}
+if from <= to then
+    messages = redis.pcall('LRANGE', key, from - last - 2, to - last - 2)
+    if failed(messages) then return messages end
+end
+return {current, last, first, before, from, messages}
+"""
+
+PUBLISH: Final = (_HEAD + _PUBLISH).encode()
+READ: Final = (_HEAD + _READ).encode()
+
+
+def log_key(channel: bytes) -> bytes:
+    """Return the name of a channel's log at the broker; the channel is its hash tag."""
+    return b"%b{%b}" % (PREFIX.encode(), channel)
+
+
+_DIGITS: Final = b"abcdefghijklmnopqrstuvwxyz0123456789"
+_PAIRS: Final = tuple(bytes((high, low)) for high in _DIGITS for low in _DIGITS)
+
+
+def new_epoch() -> bytes:
+    """Return a random epoch, 8 of the characters a-z and 0-9.
+
+    Cost: 0.5 us; each publication under a rule takes one, as any of them may begin a log.
+    """
+    number = random.getrandbits(52)
+    number, first = divmod(number, 1296)
+    number, second = divmod(number, 1296)
+    number, third = divmod(number, 1296)
+    return b"%b%b%b%b" % (_PAIRS[first], _PAIRS[second], _PAIRS[third], _PAIRS[number % 1296])
+
+
+def without_position(payload: bytes) -> bytes:
+    """Return what was published without its position: ``@c=<channel>?…`` on a wildcard's channel, else the payload."""
+    if payload[:3] != b"@o=":
+        return payload
+    label, found, rest = payload.partition(b"?")
+    if not found:
+        return payload
+    _, more, channel = label.partition(b"&")
+    return b"@%b?%b" % (channel, rest) if more else rest
