@@ -22,7 +22,7 @@ from realizehit.broker.shapes import bridge as bridge_module
 from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.registry import CONTROL
 from realizehit.broker.url import Address
-from realizehit.client.messages import PublishResult
+from realizehit.client.messages import Message, PublishResult
 from realizehit.common.position import Position
 from realizehit.errors import BrokerRefused, BrokerUnavailable
 from tests.integration.test_idempotency import RIGHTS, WILDCARD, bus_at
@@ -217,7 +217,7 @@ async def test_a_failover_to_a_replica(tmp_path: Path) -> None:
         set_rules(master)
         async with bus_at(master.url) as bus:
             at = position(await bus.publish(Publication(NEWS, b"1")))
-            assert master.command("WAIT", "1", "10000") == 1
+        await eventually(lambda: replica.command("EXISTS", log_key(NEWS)))
         with pytest.raises(BrokerUnavailable, match="READONLY"):
             async with bus_at(replica.url) as bus:
                 await bus.publish(Publication(NEWS, b"2"))
@@ -362,7 +362,7 @@ async def test_the_synchronous_publisher_writes_logs(broker: Valkey, wildcards: 
             assert at is not None
             broker.command("SCRIPT", "FLUSH")
             add_shape(broker, SHAPE)
-            messages = [(pattern, 2), ({"a": 1}, 0), (pattern, 3, "k"), (pattern, 3, "k"), (pattern, 4)]
+            messages: list[Message] = [(pattern, 2), ({"a": 1}, 0), (pattern, 3, "k"), (pattern, 3, "k"), (pattern, 4)]
             results = [result for result in publisher.publish_many(messages) if isinstance(result, PublishResult)]
             offsets = [2, None, 3, 3, 4]
             assert [result.at for result in results] == [

@@ -444,3 +444,16 @@ async def test_an_engineio_client_resumes(broker: Valkey) -> None:
             assert reply == {"id": 1, "ret": label(pattern), "at": at[0], "recovered": True}
             for number in (1, 2):
                 assert await ws.recv() == f'4{label(pattern)}@o={number + 1}?"{number}\\u003f"'
+
+
+async def test_metrics_tell_what_was_recovered(broker: Valkey) -> None:
+    pattern = room()
+    async with node_at(broker) as (node, api):
+        at = await publish(api, pattern, 1)
+        for since in (at, "aaaaaaaa.1"):
+            one = await Client.connect(node.ws_url)
+            await one.ask(pattern, since=since)
+        text = (await api.get("/metrics")).text
+        assert 'realizehit_history_not_recovered_total{reason="unknown_position"} 1.0' in text
+        assert "realizehit_history_logs 1.0" in text
+        assert 'realizehit_history_recovered_total{source="memory"} 1.0' in text
