@@ -12,11 +12,12 @@ or ``a`` unless it names another one.
     ``url``, which is added to the server's where it is a path. ``repeat`` sends the ``messages`` of ``publish_many`` so
     many times. The step waits for the answer: ``gives`` is what the answer holds, ``fails`` what its error holds, where
     ``"any"`` stands for any error. With ``as`` it does not wait; a step ``await`` of that name does, and takes
-    ``gives`` and ``fails``.
+    ``gives`` and ``fails``. ``keep`` (``{ at = "here" }``) keeps values of the answer: later steps get them by
+    ``"kept:here"``.
 ``expect``
     The next event of that kind and subject; for a payload it must be exactly the next one, of other kinds those that do
     not fit are passed over. Other keys are what the event holds. ``texts``, a list, means so many payloads. ``within``
-    is how many seconds to wait.
+    is how many seconds to wait, and ``keep`` keeps values of the event.
 ``expect_none``
     No such event has come, and none comes for ``for`` seconds (0).
 ``saw``
@@ -69,7 +70,7 @@ Step = dict[str, Any]
 
 _STEPS: Final[dict[str, set[str]]] = {
     "do": set(),  # the keys of the command, and those of `await`
-    "await": {"gives", "fails"},
+    "await": {"gives", "fails", "keep"},
     "expect": set(),  # what the event holds
     "expect_none": {"sub", "client", "for"},
     "saw": set(),
