@@ -299,6 +299,9 @@ class Logs:
             if log is not None and rule is not None:
                 log.rule = rule
             elif log is not None:
+                if log.is_behind:
+                    self.counts.unrepaired += 1
+                    self._user.log_missed(key, self._clock() - log.disturbed)
                 self.forget(key)
                 self._user.log_ready(key, None, set())
             elif rule is not None and self._engine.log_open(channel):
