@@ -68,6 +68,11 @@ class Language:
             raise LanguageError(f"{self.name}: there is no directory {self.directory}")
         self._built = tempfile.TemporaryDirectory(prefix=f"rh-{self.name}-", ignore_cleanup_errors=True)
 
+    @property
+    def built_in(self) -> str:
+        """The directory of what was built."""
+        return self._built.name
+
     async def make(self) -> None:
         """Build the driver.
 
