@@ -44,7 +44,7 @@ from tests.integration.test_shapes_following import (
     subscriber_at,
 )
 from tests.integration.test_shapes_registrar import eventually
-from tests.support.bus_recorder import Recorder
+from tests.support.bus_recorder import QUICK, Recorder
 from tests.support.ports import free_port
 from tests.support.programs import needs
 from tests.support.redis_server import RedisServer
@@ -308,6 +308,32 @@ async def test_rules_that_change_while_messages_are_published(valkey: Valkey) ->
         await bus.close()
 
 
+@pytest.mark.parametrize("channel", [NEWS, WILDCARD])
+async def test_the_rules_are_known_before_a_channel_is_in_force(tmp_path: Path, channel: bytes) -> None:
+    order: list[object] = []
+
+    class Noting(Recorder):
+        def subscribed(self, channel: Interest) -> None:
+            order.append(channel)
+            super().subscribed(channel)
+
+    valkey = Valkey(tmp_path, appendonly="yes", appendfsync="always")
+    with valkey:
+        set_rules(valkey)
+    bus = open_bus(valkey.url, max_shapes=64, link=QUICK)
+    bus.on_rules = lambda rules: order.append(bool(rules))
+    recorder = Noting()
+    await bus.start(recorder)
+    try:
+        assert bus.subscribe(Interest(channel)) is False
+        with valkey:
+            await recorder.until(lambda: recorder.confirmed)
+            assert order == [True, channel]
+            assert bus.subscribe(Interest(channel)) is True
+    finally:
+        await bus.close()
+
+
 async def test_a_full_broker_publishes_nothing_under_a_rule(tmp_path: Path) -> None:
     with Valkey(tmp_path, maxmemory="1", maxmemory_policy="noeviction") as valkey:
         valkey.command("CONFIG", "SET", "maxmemory", "0")
@@ -406,6 +432,7 @@ async def test_without_the_right_to_read_the_rules_there_is_no_history(
     def publish() -> None:
         with sync.Publisher(url, wildcards=False) as publisher:
             assert publisher.publish({"kind": "news"}, 1).at is None
+            assert "published without history: NOPERM" in caplog.text
 
     for more in ([], ["+hello"], ["+hello", "+subscribe"]):
         valkey.command("ACL", "SETUSER", "few", *more)
@@ -415,6 +442,7 @@ async def test_without_the_right_to_read_the_rules_there_is_no_history(
             assert await bus.publish_many([Publication(NEWS, b"1")] * 3) == [Published(0)] * 3
             assert len([one for one in caplog.records if "rules of history cannot be read" in one.message]) == 1
             assert "secret" not in caplog.text
+    caplog.clear()
     await asyncio.to_thread(publish)
     valkey.command("ACL", "SETUSER", "few", "+get", "~realizehit:history")
     async with bus_at(url, project=False) as bus:
