@@ -3,7 +3,7 @@
 # Everything belongs to one engine, and an engine to the thread of its event loop. The GIL is released while sockets are
 # written, so other threads of the process run; they must not touch the engine.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from realizehit.engine.conn cimport Channel, Conn
 from realizehit.engine.state cimport State
@@ -13,17 +13,28 @@ cdef class ChannelEntry:
     cdef Channel channel
 
 
+cdef class LogCalls:
+    cdef State s
+    cdef dict channels          # the registry: channel name -> ChannelEntry
+    cdef public object on_hole
+    cdef public object on_starved
+
+    cdef int later(self) except -1      # asks for `settle`
+    cdef Channel* channel_named(self, bytes name) noexcept      # NULL without subscribers
+    cdef Channel* channel_with(self, uint64_t handle, bytes name, uint32_t* position) noexcept  # with a `Log`
+    cdef int tell_hole(self, tuple hole) except -1
+    cdef int tell_starved(self, bytes name) except -1
+
+
 cdef class Lingering:
     cdef Engine engine
     cdef uint64_t handle
     cdef int turns
 
 
-cdef class Engine:
-    cdef State s
+cdef class Engine(LogCalls):
     # The Python objects that the state refers to; they are replaced by no others.
     cdef list pending           # callbacks to run: (what, handler, handle, data)
-    cdef dict channels          # the registry: channel name -> ChannelEntry
     cdef dict leavers           # callbacks "left" that wait: channel name -> handles
     cdef object on_error
     cdef object compressobj
@@ -38,7 +49,6 @@ cdef class Engine:
     cdef bint flush_scheduled
 
     cdef object begin(self, Conn* c, bytes head, bytes rest)
-    cdef Channel* channel_named(self, bytes name) noexcept      # NULL without subscribers
     cdef int dispatch_one(self, bytes name, bytes payload) except -1
     cdef int linger(self, Lingering lingering) except -1
 
@@ -48,4 +58,3 @@ cdef class Engine:
     cdef int run_pending(self) except -1
     cdef int run_callback(self, str what, object handler, uint64_t handle, object data) except -1
     cdef int recover_after_raise(self) except -1     # an entry point raises: its leftovers are for the next flush
-    cdef int later(self) except -1

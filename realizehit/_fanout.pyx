@@ -1,7 +1,7 @@
 # The compiled core: patterns become channels and ids, publications become frames, frames reach connections.
 #
 # It imports nothing of the package but its own C parts, `engine/*.pxd`, which act on one C struct, `State`. This file
-# is what Python sees of them: functions for patterns and `Engine`. Python calls an entry point; the parts do the work
+# and those that it includes are what Python sees of them. Python calls an entry point; the parts do the work
 # and leave callbacks in a list; the entry point ends in `settle`, which runs callbacks, writes what waits and closes
 # what is marked closed. Callbacks never run inside a dispatch or a flush.
 
@@ -19,12 +19,11 @@ from libc.string cimport memcpy
 from realizehit.engine.allowance cimport INPUT_HOPELESS, INPUT_PAID, INPUT_REFUSED, pay
 from realizehit.engine.backpressure cimport QueueTotals, make_dirty, mark_closed, put_outside, queue_totals, send_frame
 from realizehit.engine.conn cimport (
-    BLOCKED, CHANNEL_HELD, CHANNEL_WATCHED, CONN_FREE, CONN_OPEN, HALF_CLOSED, IS_TRANSPORT, LAST_FRAME, OVERDUE,
-    PEER_DONE, SEEN, SLOW_PARSER, TLS, Channel, Conn, handle_of, list_filled, slot_at, slot_find, slots_clear,
+    BLOCKED, CHANNEL_HELD, CHANNEL_WATCHED, CONN_FREE, CONN_OPEN, FEATURE_MUTED, HALF_CLOSED, IS_TRANSPORT, LAST_FRAME,
+    OVERDUE, PEER_DONE, SEEN, SLOW_PARSER, TLS, Channel, Conn, handle_of, list_filled, slot_at, slot_find, slots_clear,
 )
 from realizehit.engine.connections cimport close_slow, close_with, open_connection, reap, take_over
 from realizehit.engine.dispatch cimport publish
-from realizehit.engine.filters cimport C_MAX_CHANNEL, C_MAX_FILTERS, C_MAX_KEY, C_MAX_VALUE, shown
 from realizehit.engine.flush cimport write_slice
 from realizehit.engine.frames cimport (
     FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_RESP,
@@ -33,21 +32,21 @@ from realizehit.engine.frames cimport (
 )
 from realizehit.engine.framings cimport build_message, frame_of, pings_build, pings_release
 from realizehit.engine.memory cimport RH_DEBUG, alive, pool_clear
-from realizehit.engine.patterns cimport encode_channel, shape_text, split_publication, write_projection_by
+from realizehit.engine.pumping cimport built_clear, pump_waiting
 from realizehit.engine.queue cimport QUEUE_MAX
 from realizehit.engine.reading cimport INBOX, answer_ping, attend, consume, has_answered
 from realizehit.engine.registry cimport (
     SUBSCRIPTION_ADDED, SUBSCRIPTION_ALREADY, SUBSCRIPTION_COLLISION, SUBSCRIPTION_FULL, SUBSCRIPTION_GONE,
     add_subscription, channel_init, drop_subscription, index_of, subscription_refusal,
 )
-from realizehit.engine.shapes cimport Split
+from realizehit.engine.replays cimport log_free_unused, log_need, set_features
 from realizehit.engine.sockets cimport (
     RH_HAVE_EPOLL, rh_close, rh_epoll_add, rh_epoll_arm, rh_epoll_create, rh_epoll_wait, rh_event, rh_has_sent,
     rh_unsent, rh_user_timeout,
 )
 from realizehit.engine.sse cimport chunk_frame
-from realizehit.engine.state cimport BULK, LISTS, SLOW, THROUGH_PYTHON, URGENT, State
-from realizehit.engine.text cimport is_utf8, rh_id
+from realizehit.engine.state cimport BULK, LISTS, REPLAYS, SLOW, THROUGH_PYTHON, URGENT, State
+from realizehit.engine.text cimport is_utf8
 from realizehit.engine.timers cimport advance
 from realizehit.engine.transports cimport take_bytes, write_through_python
 from realizehit.engine.wheel cimport wheel_init
@@ -56,120 +55,10 @@ from realizehit.engine.writer cimport writer_clear, writer_init
 import os
 import zlib
 
-cdef extern from "Python.h":
-    str PyUnicode_New(Py_ssize_t size, Py_UCS4 largest)
-    void* PyUnicode_1BYTE_DATA(str text)
+include "engine/patterns_api.pxi"
 
 
-# --- 1. Patterns ------------------------------------------------------------------------------------------------------
-# Each rule that a pattern can break has a text of its own, which names the filter; nothing else is ever raised.
-
-MAX_FILTERS = C_MAX_FILTERS
-MAX_KEY = C_MAX_KEY
-MAX_VALUE = C_MAX_VALUE
-MAX_CHANNEL = C_MAX_CHANNEL
-
-
-class InvalidPattern(ValueError):
-    """A pattern breaks a rule; `wildcard` is true when the rule is that ``*`` is not allowed here."""
-
-    wildcard = False
-
-
-class InvalidWildcard(InvalidPattern):
-    wildcard = True
-
-
-def canonical(dict filters not None, bint wildcards=False):
-    """Turn filters into their channel.
-
-    Args:
-        filters: keys and values as the pattern's author wrote them; at most `MAX_FILTERS`.
-        wildcards: whether the value ``*`` is allowed, as in a subscription.
-
-    Returns:
-        The channel: ``key:value`` pairs joined by ``|``, percent-encoded, sorted by encoded key. ASCII only.
-
-    Raises:
-        InvalidPattern: a rule is broken; the text names the filter.
-
-    Cost:
-        One pass over the text, an insertion sort of the filters, one allocation.
-    """
-    cdef char channel[C_MAX_CHANNEL]
-    cdef PyObject* wildcard = NULL
-    cdef int size
-    try:
-        size = encode_channel(channel, filters, wildcards, &wildcard)
-    except ValueError as error:
-        raise InvalidPattern(str(error)) from None
-    if size == 0:
-        raise InvalidWildcard(f"the value of {shown(<object> wildcard)} is the wildcard '*'")
-    return channel[:size]
-
-
-def channel_id(bytes channel not None):
-    """Return the id of a channel: the first 8 hex digits of its MD5, a label and never a key."""
-    cdef str label = PyUnicode_New(8, 127)
-    rh_id(<char*> PyUnicode_1BYTE_DATA(label), <const uint8_t*> PyBytes_AS_STRING(channel), PyBytes_GET_SIZE(channel))
-    return label
-
-
-def shape_of(bytes channel not None):
-    """Return a subscription's shape: its channel with ``=`` in the place of each value that is fixed.
-
-    Args:
-        channel: canonical text, e.g. ``b"channel:*|kind:news"``.
-
-    Returns:
-        E.g. ``b"channel:*|kind:="``.
-
-    Raises:
-        ValueError: it is not a channel.
-    """
-    return shape_text(channel)
-
-
-def project(bytes channel not None, bytes shape not None):
-    """Return the channel of the one wildcard subscription of a shape that a publication matches.
-
-    Args:
-        channel: what is published to, in canonical text and without a star.
-        shape: what `shape_of` returned.
-
-    Returns:
-        The channel, or None: a key of the shape is missing, the shape is closed and there are further keys, the
-        publication is of the server's own, or no channel can be that long.
-
-    Cost:
-        One pass over both texts, one allocation where it exists.
-    """
-    cdef Split split
-    cdef char out[C_MAX_CHANNEL]
-    cdef int size = write_projection_by(out, &split, shape) if split_publication(&split, channel) else -1
-    return out[:size] if size >= 0 else None
-
-
-def projections(bytes channel not None, tuple shapes not None):
-    """Return what `project` returns for each of some shapes, without those for which there is nothing.
-
-    Cost:
-        One pass over the channel, one over each shape, and over the channel again for each that might apply.
-    """
-    cdef Split split
-    cdef char out[C_MAX_CHANNEL]
-    cdef int size
-    cdef bytes shape
-    cdef list found = []
-    if split_publication(&split, channel):
-        for shape in shapes:
-            size = -1 if shape is None else write_projection_by(out, &split, shape)
-            if size >= 0:
-                found.append(out[:size])
-    return found
-
-
-# --- 2. The engine ----------------------------------------------------------------------------------------------------
+# --- The engine ----------------------------------------------------------------------------------------------------
 # One for each event loop. Python adopts connections into it, subscribes them and dispatches publications; it calls back
 # with what clients send.
 
@@ -206,11 +95,11 @@ GONE = SUBSCRIPTION_GONE
 
 
 def debug_counts():
-    """Return how many connections, frames, channels and subscriptions exist, or None without REALIZEHIT_DEBUG=1."""
+    """Return how many objects of each kind exist in all engines, or None without REALIZEHIT_DEBUG=1."""
     if not RH_DEBUG:
         return None
     return {"connections": alive.connections, "frames": alive.frames, "channels": alive.channels,
-            "subscriptions": alive.subscriptions}
+            "subscriptions": alive.subscriptions, "logs": alive.logs}
 
 
 @cython.final
@@ -235,9 +124,12 @@ cdef class Lingering:
         self.engine.linger(self)
 
 
+include "engine/logs_api.pxi"
+
+
 @cython.final
 @cython.no_gc_clear  # `State` refers to its Python objects until the end
-cdef class Engine:
+cdef class Engine(LogCalls):
     """Connections, the channels that they are subscribed to, and the way of a message from the one to the other.
 
     Args:
@@ -261,6 +153,7 @@ cdef class Engine:
         loop_fd: the descriptor on which the event loop itself waits, to see that; -1 where it is not known, and a flush
             then gives way after every slice.
         check_utf8: whether a payload that is not UTF-8 is dropped; false where the receivers check it themselves.
+        ring_bytes: bytes of memory for the recent messages of all logs.
         epoll: false to do without an epoll set of its own, as on platforms that have none.
 
     Attributes:
@@ -269,6 +162,11 @@ cdef class Engine:
         on_left: called with a channel's name and a list of handles, which may be gone or back, after these connections
             left a channel that `watch_leavers` was asked for; once for a channel and call of the engine; set by the
             owner.
+        on_hole: called with a channel's name, an epoch and an offset when a publication does not follow the position of
+            its log; it and later ones are kept back until `log_repair` or `log_set`. The owner must read the log after
+            this call, since an earlier read may not have what is missing.
+        on_starved: called with a channel's name and a list of ``(handle, offset)`` for replays whose message after that
+            offset is not in memory; they wait for `replay_part`, `log_fill` or `replay_end`.
 
     A connection's handler has ``on_text(handle, data)``, ``on_binary(handle, data)``, ``on_bytes(handle, data)`` for
     input that the engine leaves to Python, and ``on_gone(handle)``.
@@ -291,7 +189,7 @@ cdef class Engine:
                  double grace=0.0, double stall=5.0, burst_bytes=0, burst_messages=0, burst_total=1 << 26,
                  max_message=16384, double input_rate=0.0, int input_burst=1, int input_strikes=100,
                  heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.0005,
-                 int loop_fd=-1, check_utf8=True, epoll=True):
+                 int loop_fd=-1, check_utf8=True, ring_bytes=1 << 26, epoll=True):
         cdef State* s = &self.s
         if self.on_error is not None:
             raise RuntimeError("the engine is initialized already")
@@ -299,6 +197,8 @@ cdef class Engine:
             raise ValueError(f"max_queue_bytes must be 1 to {1 << 30}, not {max_queue_bytes}")
         if not 1 <= max_queue_messages <= QUEUE_MAX:
             raise ValueError(f"max_queue_messages must be 1 to {QUEUE_MAX}, not {max_queue_messages}")
+        if not 0 <= ring_bytes <= 1 << 40:
+            raise ValueError(f"ring_bytes must be 0 to {1 << 40}, not {ring_bytes}")
         if not 0 <= input_rate <= 1e9:
             raise ValueError(f"input_rate must be 0 to 1e9, not {input_rate}")
         if input_burst < 1:
@@ -317,6 +217,7 @@ cdef class Engine:
         s.slice_ns = <int64_t> (slice_seconds * 1e9)
         s.loop_fd = loop_fd
         s.check_utf8 = check_utf8
+        s.ring.limit = ring_bytes
         self.tick_interval = max(0.01, min(1.0, heartbeat_interval / 8, heartbeat_timeout / 8, close_timeout / 4))
         s.ping_ticks = max(1, round(heartbeat_interval / self.tick_interval))
         s.pong_ticks = max(1, round(heartbeat_timeout / self.tick_interval))
@@ -348,6 +249,8 @@ cdef class Engine:
             free(self.s.lists[i].items)
         pings_release(&self.s)
         writer_clear(&self.s.writer)
+        free(self.s.replays.items)
+        free(self.s.built)
         free(self.s.inbox)
         free(self.s.events)
         pool_clear(&self.s.pool)
@@ -506,7 +409,10 @@ cdef class Engine:
         cdef Conn* c = slot_find(&self.s.slots, handle)
         if c == NULL or not c.flags & IS_TRANSPORT or c.count == 0:
             return b""
-        return take_bytes(&self.s, c, 0)
+        data = take_bytes(&self.s, c, 0)
+        if list_filled(&self.s.lists[REPLAYS]):
+            self.later()
+        return data
 
     def send(self, uint64_t handle, bytes data not None, bint binary=False):
         """Send a message to one connection, such as the reply to an action, in the connection's framing.
@@ -646,7 +552,7 @@ cdef class Engine:
         return [handle_of(slot_at(&self.s.slots, i)) for i in range(self.s.slots.count)
                 if slot_at(&self.s.slots, i).state == CONN_OPEN]
 
-    def subscribe(self, uint64_t handle, bytes channel not None, uint32_t limit=1024):
+    def subscribe(self, uint64_t handle, bytes channel not None, uint32_t limit=1024, bint muted=False):
         """Put a connection into a channel.
 
         A channel with a raw ``*`` in it is a wildcard's: what is published to it must come as
@@ -655,6 +561,7 @@ cdef class Engine:
         Args:
             channel: the canonical channel.
             limit: subscriptions that the connection may hold.
+            muted: whether it receives nothing of the channel until `set_positions` or `unmute`.
 
         Returns:
             `ADDED`, `ALREADY`, `COLLISION` when it is subscribed to another channel with the same id, `FULL` when it
@@ -677,8 +584,13 @@ cdef class Engine:
         if known == NULL:
             self.channels[channel] = entry  # before anything refers to it: this may raise, too
         try:
+            if muted:
+                log_need(&self.s, &entry.channel)
             add_subscription(&self.s, c, &entry.channel)
+            if muted:
+                set_features(&self.s, &entry.channel, entry.channel.count - 1, FEATURE_MUTED)
         except MemoryError:
+            log_free_unused(&self.s, &entry.channel)
             if known == NULL:
                 del self.channels[channel]
             raise
@@ -827,6 +739,9 @@ cdef class Engine:
             "malformed": self.s.n.malformed,
             "slow_disconnects": self.s.n.slow_disconnects, "heartbeat_disconnects": self.s.n.heartbeat_disconnects,
             "protocol_errors": self.s.n.protocol_errors, "refused_frames": self.s.n.refused_frames,
+            "ring_messages": self.s.ring.count, "ring_bytes": self.s.ring.bytes, "replays": self.s.replays.count,
+            "replayed": self.s.n.replayed, "log_duplicates": self.s.n.log_duplicates,
+            "unpositioned": self.s.n.unpositioned, "kept_back": self.s.n.kept_back,
         }
 
     def queues(self):
@@ -905,6 +820,8 @@ cdef class Engine:
             while True:
                 close_slow(&self.s)
                 self.run_pending()
+                if list_filled(&self.s.lists[REPLAYS]):
+                    pump_waiting(&self.s)
                 with nogil:
                     write_slice(&self.s)
                 write_through_python(&self.s)
@@ -915,9 +832,10 @@ cdef class Engine:
             self.depth = 0
             self.recover_after_raise()
             raise
+        built_clear(&self.s)
         self.depth = 0
         if (list_filled(&self.s.lists[URGENT]) or list_filled(&self.s.lists[BULK])
-                or list_filled(&self.s.lists[THROUGH_PYTHON])):
+                or list_filled(&self.s.lists[THROUGH_PYTHON]) or list_filled(&self.s.lists[REPLAYS])):
             self.later()
         return 0
 
@@ -949,7 +867,7 @@ cdef class Engine:
         if channel == NULL:
             self.s.n.dropped_unclaimed += 1
             return 0
-        return publish(&self.s, channel, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        return publish(&self.s, channel, payload)
 
     cdef int linger(self, Lingering lingering) except -1:
         cdef Conn* c = slot_find(&self.s.slots, lingering.handle)
@@ -972,6 +890,10 @@ cdef class Engine:
             handles = self.leavers.pop(data, None)
             if handles and self.on_left is not None:
                 self.on_left(data, handles)
+        elif what == "hole":
+            self.tell_hole(data)
+        elif what == "starved":
+            self.tell_starved(data)
         elif what == "on_gone":
             handler.on_gone(handle)
         elif what == "pong":
@@ -983,7 +905,3 @@ cdef class Engine:
         elif self.is_open(handle):  # it may have left in a callback before this one
             getattr(handler, what)(handle, data)
         return 0
-
-    cdef Channel* channel_named(self, bytes name) noexcept:
-        cdef PyObject* known = PyDict_GetItem(self.channels, name)
-        return NULL if known == NULL else &(<ChannelEntry> known).channel

@@ -232,3 +232,32 @@ class Bus(ABC):
             BrokerUnavailable, BrokerRefused: as `read_log`.
         """
         raise BrokerRefused(f"the broker of this process keeps no history of {channel.decode()}")
+
+    async def write_rules(self, rules: Rules, *, only_if_missing: bool = False) -> Rules | None:
+        """Have the broker keep these rules of history, and tell all its clients if they differ from those before.
+
+        Args:
+            rules: to be kept.
+            only_if_missing: leave rules that the broker has.
+
+        Returns:
+            The rules that the broker had; None if it had none. Rules that cannot be read count as none.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+            BrokerRefused: it does not allow this.
+        """
+        raise BrokerRefused("the broker of this process keeps no rules of history")
+
+    async def remove_logs(self, rules: Rules) -> int:
+        """Remove the logs of channels that are under none of these rules.
+
+        Otherwise such a log would go on if its rule came back, and what was published meanwhile would be missing in it.
+
+        Returns:
+            How many were removed.
+
+        Raises:
+            BrokerUnavailable, BrokerRefused: as `write_rules`.
+        """
+        raise BrokerRefused("the broker of this process keeps no history")

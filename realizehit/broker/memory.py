@@ -7,12 +7,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
+from realizehit.broker.history.log import LogPart
+from realizehit.broker.history.memory import MemoryLogs, labelled
+from realizehit.broker.history.rules import Rules
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.projections import ProjectionCounts, projections_of
 from realizehit.broker.publication import Outcome, Publication, Published, published
+from realizehit.common.position import Position
 from realizehit.errors import BrokerUnavailable, RegistryFull
 from realizehit.pattern import is_wildcard, shape_of
 
@@ -28,13 +32,19 @@ class _Space:
     Attributes:
         channels: the buses that are subscribed to each channel.
         shapes: the shapes of the wildcard channels among them, with how many channels have each.
-        seen: by channel and idempotency key: when that is forgotten, and the nodes of the publication; oldest first.
+        seen: by channel and idempotency key: when that is forgotten, and what became of the publication; oldest first.
+        logs: of the channels that have history.
+        rules_written: whether `logs` has rules that were written, perhaps none.
+        buses: those that were started.
     """
 
     def __init__(self) -> None:
         self.channels: dict[bytes, dict[MemoryBus, None]] = {}  # a dict for its order: deliveries follow subscriptions
         self.shapes: dict[bytes, int] = {}
-        self.seen: OrderedDict[tuple[bytes, bytes], tuple[float, int]] = OrderedDict()
+        self.seen: OrderedDict[tuple[bytes, bytes], tuple[float, Published]] = OrderedDict()
+        self.logs = MemoryLogs()
+        self.rules_written = False
+        self.buses: WeakSet[MemoryBus] = WeakSet()
 
 
 _spaces: WeakValueDictionary[str, _Space] = WeakValueDictionary()
@@ -91,10 +101,18 @@ class MemoryBus(Bus):
         """Counts projections. See `Bus.projected`."""
         return self._projected
 
+    @property
+    def rules(self) -> Rules:
+        """Which patterns have history."""
+        return self._space.logs.rules
+
     async def start(self, listener: BusListener | None) -> None:
         """Become usable; there is nothing to connect to."""
         self._listener = listener
         self._loop = asyncio.get_running_loop()
+        self._space.buses.add(self)
+        if self.on_rules is not None:
+            self.on_rules(self.rules)
         self._set_state(BusState.UP)
 
     async def close(self) -> None:
@@ -102,6 +120,7 @@ class MemoryBus(Bus):
         for channel in [channel for channel, buses in self._space.channels.items() if self in buses]:
             self.unsubscribe(Interest(channel))
         self._batch.clear()
+        self._space.buses.discard(self)
         self._set_state(BusState.CLOSED)
 
     def _set_state(self, state: BusState) -> None:
@@ -178,7 +197,7 @@ class MemoryBus(Bus):
         self._check_up()
         if publication.key:
             return self._publish_once(publication)
-        return published(self._send_all(publication))
+        return self._send_all(publication)
 
     def _publish_once(self, publication: Publication) -> Published:
         now = time.monotonic()
@@ -188,37 +207,71 @@ class MemoryBus(Bus):
         name = publication.channel, publication.key
         before = seen.get(name)
         if before is not None and before[0] > now:  # one with a longer window may stand before it
-            return Published(before[1], duplicate=True)
-        nodes = self._send_all(publication)
+            return Published(before[1].nodes, duplicate=True, at=before[1].at)
+        outcome = self._send_all(publication)
         if len(seen) >= MAX_KEYS:
             seen.popitem(last=False)
-        seen[name] = now + self._window, nodes
+        seen[name] = now + self._window, outcome
         seen.move_to_end(name)
-        return published(nodes)
+        return outcome
 
-    def _send_all(self, publication: Publication) -> int:
-        """Send a publication and its projections; return how many buses got them."""
-        nodes = self._send(publication)
+    def _send_all(self, publication: Publication) -> Published:
+        """Log and send a publication and its projections; return how many buses got them, and its position."""
+        nodes, at = self._send(publication)
         projections = projections_of(publication, self.followed_shapes)
         if projections:
             self._projected.add(projections)
-            nodes += sum(map(self._send, projections))
-        return nodes
+            nodes += sum(self._send(projection)[0] for projection in projections)
+        return published(nodes) if at is None else Published(nodes, at=str(at))
 
-    def _send(self, publication: Publication) -> int:
-        buses = self._space.channels.get(publication.channel, {})
+    def _send(self, publication: Publication) -> tuple[int, Position | None]:
+        channel, payload = publication.channel, publication.payload
+        at = self._space.logs.append(channel, payload)
+        if at is not None:
+            payload = labelled(at, payload)
+        buses = self._space.channels.get(channel, {})
         for bus in buses:
-            bus._take(publication)
-        return len(buses)
+            bus._take(channel, payload)
+        return len(buses), at
+
+    async def read_log(
+        self, channel: bytes, *, after: int | None = None, last: int | None = None, most: int = 256
+    ) -> LogPart:
+        """Read the log of a channel. See `Bus.read_log`."""
+        self._check_up()
+        return self._space.logs.read(channel, after=after, last=last, most=most)
+
+    async def renew_log(self, channel: bytes, seen: Position) -> LogPart:
+        """Begin a new epoch of a log that lacks a message. See `Bus.renew_log`."""
+        self._check_up()
+        return self._space.logs.renew(channel, seen)
+
+    async def remove_logs(self, rules: Rules) -> int:
+        """Return 0: a log ends with its rule. See `Bus.remove_logs`."""
+        self._check_up()
+        return 0
+
+    async def write_rules(self, rules: Rules, *, only_if_missing: bool = False) -> Rules | None:
+        """Change which patterns have history. See `Bus.write_rules`."""
+        self._check_up()
+        space = self._space
+        before = space.logs.rules if space.rules_written else None
+        if before is None or (not only_if_missing and before.version != rules.version):
+            space.rules_written = True
+            space.logs.use(rules)
+            for bus in list(space.buses):
+                if bus.on_rules is not None:
+                    bus.on_rules(rules)
+        return before
 
     def _check_up(self) -> None:
         if self.state is not BusState.UP:
             raise BrokerUnavailable("the broker memory:// is closed or was not started")
 
-    def _take(self, publication: Publication) -> None:
+    def _take(self, channel: bytes, payload: bytes) -> None:
         if not self._batch:
             self._loop.call_soon(self._deliver)
-        self._batch.append((_MESSAGE, publication.channel, publication.payload))
+        self._batch.append((_MESSAGE, channel, payload))
 
     def _deliver(self) -> None:
         batch, self._batch = self._batch, []

@@ -12,6 +12,7 @@ from typing import Any, Final
 from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import NO_RULES, Rules
+from realizehit.broker.history.rules_commands import remove_logs, write_rules
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.projections import ProjectionCounts
@@ -21,6 +22,7 @@ from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.shapes.registrar import Registrar
+from realizehit.broker.shapes.registry import CONTROL
 from realizehit.broker.shapes.wildcards import Wildcards, source_of
 from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
@@ -374,6 +376,22 @@ class RedisBus(Bus):
     async def ping(self) -> None:
         """Check that the broker answers. See `Bus.ping`."""
         await self._publisher().ping()
+
+    async def write_rules(self, rules: Rules, *, only_if_missing: bool = False) -> Rules | None:
+        """Have the broker keep these rules of history. See `Bus.write_rules`."""
+        before = await self._publisher().ask(*write_rules(rules, CONTROL, only_if_missing=only_if_missing))
+        if not isinstance(before, bytes):
+            return None
+        try:
+            return Rules.from_json(before)
+        except BrokerRefused:
+            if only_if_missing:  # rules that nobody can read are of no use
+                return await self.write_rules(rules)
+            return None
+
+    async def remove_logs(self, rules: Rules) -> int:
+        """Remove the logs of channels that are under none of these rules. See `Bus.remove_logs`."""
+        return await remove_logs(self._publisher().ask, rules)
 
     def _publisher(self) -> Pipeline:
         if self._pipeline is None:

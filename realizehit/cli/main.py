@@ -17,6 +17,9 @@ _COMMANDS: Final = {
         "realizehit.cli.explain_access", "can", "Tell whether a client may subscribe to a pattern, and why."
     ),
     "gen-key": LazyCommand("realizehit.cli.gen_key", "gen_key", "Make an API key for publishing."),
+    "history": LazyCommand(
+        "realizehit.cli.history", "history", "Show what is kept of a pattern, or which patterns have history."
+    ),
     "id": LazyCommand("realizehit.cli.id", "show_id", "Show the channel and the id of a pattern."),
     "loadtest": LazyCommand("realizehit.cli.loadtest", "loadtest", "Measure a server under load."),
     "publish": LazyCommand("realizehit.cli.publish", "publish", "Publish a payload, or a file of them."),

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -147,12 +147,14 @@ async def _publish(
 
     async with target.open() as publisher:
         result = await publisher.publish(pattern, RawJSON(payload), idempotency_key=idempotency_key)
+    at = f", at {result.at}" if result.at else ""
     if as_json:
-        more = {"duplicate": True} if result.duplicate else {}
+        more: dict[str, Any] = {"duplicate": True} if result.duplicate else {}
+        more |= {"at": result.at} if result.at else {}
         click.echo(json.dumps({"id": result.id, "nodes": result.nodes, **more}))
     elif result.duplicate:
-        click.echo(f"published {result.id or pattern.id} before by this idempotency key, so not again")
+        click.echo(f"published {result.id or pattern.id} before by this idempotency key, so not again{at}")
     else:
         nodes = "an unknown number of nodes" if result.nodes is None else counted(result.nodes, "node")
-        click.echo(f"published {result.id or pattern.id} to {nodes}")
+        click.echo(f"published {result.id or pattern.id} to {nodes}{at}")
     return 0

@@ -20,7 +20,7 @@ from realizehit.cli.publish_target import Target
 from realizehit.cli.text import counted, without_bom
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.common.surrogates import Hidden
-from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Rejected, ResponseTimeout, ServerUnavailable
+from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Rejected, ResponseTimeout, Unavailable
 from realizehit.pattern import Pattern
 
 BLOCK_LINES: Final = 2000  # that are published at once
@@ -28,7 +28,7 @@ BLOCK_BYTES: Final = 1 << 20  # that are published at once; one line may be long
 CHUNK: Final = 1 << 18  # bytes that are read at once
 
 _REFUSALS: Final = (401, 403, 404, 405, 429)  # of a whole request; a message that is refused has no status
-_AWAY: Final = (BrokerUnavailable, Disconnected, ResponseTimeout, ServerUnavailable)
+_AWAY: Final = (BrokerUnavailable, Disconnected, ResponseTimeout, Unavailable)
 
 
 class _Body(msgspec.Struct):
@@ -193,7 +193,8 @@ def _tell(line: _Line, outcome: PublishOutcome | None, as_json: bool) -> bool:
     """Print the result of a line; return whether it was published."""
     if isinstance(outcome, PublishResult):
         if as_json:
-            more = {"duplicate": True} if outcome.duplicate else {}
+            more: dict[str, Any] = {"duplicate": True} if outcome.duplicate else {}
+            more |= {"at": outcome.at} if outcome.at else {}
             click.echo(json.dumps({"line": line.number, "id": outcome.id, "nodes": outcome.nodes, **more}))
         return True
     text, code = (line.error, str(ErrorCode.BAD_REQUEST)) if outcome is None else (str(outcome), outcome.code)

@@ -8,6 +8,7 @@ from realizehit.access.grants import Grants
 from realizehit.access.keys import Key
 from realizehit.access.peers import is_loopback
 from realizehit.access.policy import Policy, header_names, load_policy
+from realizehit.broker.history.rules_file import read_rules
 from realizehit.broker.url import redacted
 from realizehit.cli.environment import unknown_variables
 from realizehit.cli.text import counted
@@ -26,6 +27,8 @@ def summary(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[st
     policy = load_policy(settings)
     yield "listens", "; ".join(_listens(settings))
     yield "broker", _broker(settings)
+    if settings.history is not None:
+        yield "history", f"{counted(len(read_rules(settings.history).rules), 'rule')} of {settings.history}"
     if settings.workers > 1:
         yield "workers", f"{settings.workers}, {'with' if settings.uses_relay else 'without'} a relay"
     yield "publishers", _publishers(settings, policy)

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx2
 
+from realizehit.client.history import History, history_answer, history_query
 from realizehit.client.http import (
     Attempts,
     Endpoint,
@@ -83,7 +84,7 @@ class APIClient:
         Raises:
             PatternError, RequestError: it cannot be written as JSON, or the key cannot be used.
             Rejected: the server refused it; ``code`` and ``status`` say why.
-            ServerUnavailable: the server or its broker cannot be reached.
+            Unavailable: the server or its broker cannot be reached.
             ResponseTimeout, Disconnected: no answer; whether it was published is not known.
         """
         body = encode_message(pattern, payload)
@@ -101,7 +102,7 @@ class APIClient:
         Returns:
             For each message what `publish` would have returned or raised, in the same order: one that is refused does
             not spoil the others. Once the server cannot be reached or does not answer, the rest is not sent, and its
-            outcome is `ServerUnavailable`.
+            outcome is `Unavailable`.
         """
         work = publish_in_batches(messages, make_keys=self._retries > 0)
         try:
@@ -117,7 +118,36 @@ class APIClient:
             outcomes: list[PublishOutcome] = done.value
             return outcomes
 
+    async def history(
+        self,
+        pattern: Mapping[str, Any],
+        *,
+        last: int | None = None,
+        since: str | None = None,
+        limit: int | None = None,
+    ) -> History:
+        """Read messages that are kept of a pattern; an instance of `realizehit.client.history.History`.
+
+        Args:
+            pattern: a mapping of filters, or a `Pattern`; also one of a wildcard subscription.
+            last: how many of the newest messages, 1 to 10,000. Give either this or ``since``.
+            since: the position after which messages are read, ``<epoch>.<offset>``.
+            limit: with ``since``: how many messages at most, 1 to 10,000; 100 by default.
+
+        Raises:
+            PatternError, RequestError: the arguments cannot be used.
+            Rejected: the server refused it; ``no-history`` if no rule of history contains the pattern.
+            Unavailable: the server or its broker cannot be reached, or does not answer.
+        """
+        url = self._endpoint.history_url
+        query = history_query(pattern, last, since, limit)
+        return history_answer(await self._send("GET", url, params=query), url)
+
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+        return response_of(await self._send("POST", url, content=body, headers=headers), url)
+
+    async def _send(self, method: str, url: str, **request: Any) -> httpx2.Response | httpx2.HTTPError:
+        """Send a request, if necessary again; return the last response or error."""
         if self._closed:
             raise ClientError("the client is closed")
         client = self._clients.get()
@@ -125,12 +155,12 @@ class APIClient:
         while True:
             outcome: httpx2.Response | httpx2.HTTPError
             try:
-                outcome = await client.post(url, content=body, headers=headers)
+                outcome = await client.request(method, url, **request)
             except httpx2.HTTPError as error:
                 outcome = error
             delay = attempts.next_delay(outcome)
             if delay is None:
-                return response_of(outcome, url)
+                return outcome
             await asyncio.sleep(delay)
 
     async def close(self) -> None:

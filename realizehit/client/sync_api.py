@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx2
 
+from realizehit.client.history import History, history_answer, history_query
 from realizehit.client.http import (
     Attempts,
     Endpoint,
@@ -81,17 +82,34 @@ class APIClient:
             outcomes: list[PublishOutcome] = done.value
             return outcomes
 
+    def history(
+        self,
+        pattern: Mapping[str, Any],
+        *,
+        last: int | None = None,
+        since: str | None = None,
+        limit: int | None = None,
+    ) -> History:
+        """Read messages that are kept of a pattern; as `realizehit.APIClient.history`."""
+        url = self._endpoint.history_url
+        query = history_query(pattern, last, since, limit)
+        return history_answer(self._send("GET", url, params=query), url)
+
     def _post(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+        return response_of(self._send("POST", url, content=body, headers=headers), url)
+
+    def _send(self, method: str, url: str, **request: Any) -> httpx2.Response | httpx2.HTTPError:
+        """Send a request, if necessary again; return the last response or error."""
         attempts = Attempts(self._retries, self._endpoint.timeout)
         while True:
             outcome: httpx2.Response | httpx2.HTTPError
             try:
-                outcome = self._clients.get().post(url, content=body, headers=headers)
+                outcome = self._clients.get().request(method, url, **request)
             except httpx2.HTTPError as error:
                 outcome = error
             delay = attempts.next_delay(outcome)
             if delay is None:
-                return response_of(outcome, url)
+                return outcome
             time.sleep(delay)
 
     def close(self) -> None:

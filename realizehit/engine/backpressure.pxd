@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from realizehit.engine.conn cimport (
     BLOCKED, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, ON_BULK, ON_OVER, ON_SLOW, ON_URGENT, RELEASE_PENDING, Conn,
-    list_pop, list_push, slot_at, slot_release,
+    list_pop, list_push, rh_rare, slot_at, slot_release,
 )
 from realizehit.engine.frames cimport Frame, frame_release
 from realizehit.engine.queue cimport queue_append
@@ -108,11 +108,11 @@ cdef inline void judge(State* s) noexcept nogil:
 
 
 cdef inline bint enqueue(State* s, Conn* c, Frame* f, bint urgent) noexcept nogil:
-    if ((c.count >= s.watch_messages or (c.count and bytes_waiting(c) + f.size > s.watch_bytes))
-            and not tolerates(s, c, f.size)):
-        send_away(s, c)
-        return False
-    if not queue_append(&s.pool, c, f):
+    if rh_rare(c.count >= s.watch_messages or (c.count and bytes_waiting(c) + f.size > s.watch_bytes)):
+        if not tolerates(s, c, f.size):
+            send_away(s, c)
+            return False
+    if rh_rare(not queue_append(&s.pool, c, f)):
         mark_closed(s, c)
         return False
     if not c.flags & BLOCKED:

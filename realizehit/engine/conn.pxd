@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset
 
 from realizehit.engine.frames cimport Frame
+from realizehit.engine.ring cimport Log
 
 cdef enum:
     CHUNK = 1024                # connections that are allocated together, so that a Conn never moves
@@ -39,7 +40,9 @@ cdef enum ConnFlag:
     ON_SLOW = 16384             # stands in the list of connections to close as too slow
     ON_OVER = 32768             # stands in the list of watched connections, for which much waits
     TLS = 65536                 # its transport encrypts, over another transport that has a buffer of its own
-    LISTED = 49166              # ON_URGENT, ON_BULK, ON_PYTHON, ON_SLOW and ON_OVER: a list names it
+    HAS_REPLAY = 131072         # one of its subscriptions may be replaying
+    ON_REPLAY = 262144          # stands in the list of connections whose replays can go on
+    LISTED = 311310             # ON_URGENT, ON_BULK, ON_PYTHON, ON_SLOW, ON_OVER and ON_REPLAY: a list names it
 
 
 cdef struct Subscription:
@@ -53,6 +56,15 @@ cdef struct Subscriber:
     # The channel's side.
     Conn* conn
     uint32_t index              # where the channel stands in the connection's array
+    uint32_t features           # of SubscriberFeature; the bits above them are the number of the replay
+
+
+cdef enum SubscriberFeature:
+    # A channel with a subscriber that has any of them has a `Log`, and its publications take the way of `logs.pxd`.
+    FEATURE_POSITIONS = 1       # it is told positions
+    FEATURE_MUTED = 2           # it receives nothing yet
+    FEATURE_REPLAYING = 4       # it receives what the replay sends it; live messages only without a position
+    FEATURE_BITS = 3            # how many bits these are
 
 
 cdef struct Channel:
@@ -60,9 +72,9 @@ cdef struct Channel:
     PyObject* name              # bytes; the registry's key, which holds the reference
     Subscriber* subs
     Subscriber only             # one subscriber, a common case, needs no block
+    Log* log                    # NULL unless it has a log, or a subscriber with features
     uint32_t count
     uint32_t room
-    uint32_t number             # the id as a number
     uint32_t recent             # publications since `busiest` was last asked
     uint8_t flags               # of ChannelFlag: what was asked for, or is so by its name
     char id[8]
@@ -72,6 +84,7 @@ cdef enum ChannelFlag:
     CHANNEL_HELD = 1            # publications are withheld: they belong to an earlier subscription at the broker
     CHANNEL_WILDCARD = 2        # a star stands in its name: publications come with their concrete channel
     CHANNEL_WATCHED = 4         # the connections that leave it are told to Python
+    CHANNEL_LOGGED = 8          # `log` is not NULL
 
 
 cdef struct Input:
@@ -124,7 +137,10 @@ cdef struct Conn:
 cdef extern from *:
     """
     #define rh_prefetch(address) __builtin_prefetch(address)
+    #define rh_rare(condition) __builtin_expect(!!(condition), 0)
     """
+    # Around a condition of the hot path: what depends on it is kept out of the way, so that the rest is inlined.
+    bint rh_rare(bint condition) noexcept nogil
     void rh_prefetch(const void* address) noexcept nogil
 
 

@@ -13,13 +13,12 @@ from libc.stdint cimport uint8_t
 from realizehit.engine.backpressure cimport make_dirty, mark_closed, put_outside
 from realizehit.engine.callbacks cimport tell
 from realizehit.engine.conn cimport (
-    BLOCKED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_OPEN, CONN_SLOW, DISCARD_INPUT, IS_TRANSPORT, LAST_FRAME, LISTED,
-    ON_SLOW, OVERDUE, RELEASE_PENDING, SEEN, SLOW_PARSER, TLS, Conn, list_grow, list_pop, list_push,
+    BLOCKED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_OPEN, CONN_SLOW, DISCARD_INPUT, HAS_REPLAY, IS_TRANSPORT, LAST_FRAME,
+    LISTED, ON_SLOW, OVERDUE, RELEASE_PENDING, SEEN, SLOW_PARSER, TLS, Conn, list_grow, list_pop, list_push,
     slot_release, slot_take, slots_grow,
 )
 from realizehit.engine.frames cimport (
-    FEATURES_PLAIN, FRAMING_POLLING_3, FRAMING_RESP, FRAMINGS, Frame, frame_key, frame_release, is_websocket,
-    key_features,
+    FRAMING_POLLING_3, FRAMING_RESP, FRAMINGS, Frame, frame_key, frame_release, is_websocket,
 )
 from realizehit.engine.framings cimport build_close_frame
 from realizehit.engine.heartbeats cimport start_heartbeat
@@ -27,6 +26,7 @@ from realizehit.engine.input cimport input_drop
 from realizehit.engine.memory cimport RH_DEBUG, alive
 from realizehit.engine.queue cimport queue_append, queue_drop, queue_move
 from realizehit.engine.registry cimport leave_all
+from realizehit.engine.replays cimport replay_soon
 from realizehit.engine.sockets cimport rh_close
 from realizehit.engine.state cimport DOOMED, LISTS, SLOW, State
 from realizehit.engine.wheel cimport wheel_set, wheel_unset
@@ -51,7 +51,7 @@ cdef inline Conn* open_connection(State* s, object handler, int framing) except 
     c = slot_take(&s.slots)
     c.state = CONN_OPEN
     c.framing = <uint8_t> framing
-    c.frame_key = frame_key(framing, FEATURES_PLAIN)
+    c.frame_key = frame_key(framing)
     Py_INCREF(handler)
     c.handler = <PyObject*> handler
     if not is_websocket(framing):
@@ -170,8 +170,8 @@ cdef inline int take_over(State* s, Conn* c, Conn* o) except -1:
     """
     queue_drop(&s.pool, c, 0)
     c.fd, c.transport, c.handler, c.framing = o.fd, o.transport, o.handler, o.framing
-    c.frame_key = frame_key(o.framing, key_features(c.frame_key))   # it keeps what it asked for
-    c.flags = (c.flags & LISTED) | (o.flags & (IS_TRANSPORT | BLOCKED | SLOW_PARSER | SEEN | TLS))
+    c.frame_key = frame_key(o.framing)
+    c.flags = (c.flags & (LISTED | HAS_REPLAY)) | (o.flags & (IS_TRANSPORT | BLOCKED | SLOW_PARSER | SEEN | TLS))
     c.outside, o.outside = o.outside, 0
     c.moved, c.unsent = o.moved, o.unsent
     input_drop(&s.pool, c)
@@ -186,6 +186,7 @@ cdef inline int take_over(State* s, Conn* c, Conn* o) except -1:
     s.used_count -= 1
     if RH_DEBUG:
         alive.connections -= 1
+    replay_soon(s, c)
     leave_all(s, o)     # it has no subscriptions, but may have the memory for some
     slot_release(&s.slots, o)
     if c.count and not c.flags & BLOCKED:

@@ -29,16 +29,18 @@ cdef inline size_t write_packet(char* out, const Message* m, bint ascii_only) no
         return 1 + m.size
     memcpy(out + 1, m.id, 8)
     out += 9
+    memcpy(out, m.lead, m.lead_size)
+    out += m.lead_size
     memcpy(out, m.label, m.label_size)
     out += m.label_size
     out[0] = c'?'
-    return 10 + m.label_size + escape(out + 1, m.text, m.size, ascii_only)
+    return 10 + m.lead_size + m.label_size + escape(out + 1, m.text, m.size, ascii_only)
 
 
 cdef inline size_t packet_size(const Message* m, bint ascii_only) noexcept nogil:
     if m.id == NULL:
         return 1 + (escaped_size(m.text, m.size, True) if ascii_only else m.size)
-    return 10 + m.label_size + escaped_size(m.text, m.size, ascii_only)
+    return 10 + m.lead_size + m.label_size + escaped_size(m.text, m.size, ascii_only)
 
 
 cdef inline Frame* engineio_frame(Pool* pool, const Message* m) noexcept nogil:

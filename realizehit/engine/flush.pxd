@@ -8,11 +8,12 @@ from libc.stdint cimport int64_t, uint32_t
 
 from realizehit.engine.backpressure cimport mark_closed
 from realizehit.engine.conn cimport (
-    BLOCKED, CONN_DEAD, HALF_CLOSED, IS_TRANSPORT, LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, PEER_DONE,
+    BLOCKED, CONN_DEAD, HALF_CLOSED, HAS_REPLAY, IS_TRANSPORT, LAST_FRAME, ON_BULK, ON_PYTHON, ON_URGENT, PEER_DONE,
     RELEASE_PENDING, Conn, handle_of, list_filled, list_pop, list_prefetch, list_push, slot_release,
 )
 from realizehit.engine.frames cimport is_event_stream
 from realizehit.engine.queue cimport queue_written
+from realizehit.engine.replays cimport replay_soon
 from realizehit.engine.sockets cimport rh_epoll_arm, rh_half_close, rh_is_quiet, rh_unsent, rh_would_block
 from realizehit.engine.state cimport BULK, THROUGH_PYTHON, URGENT, State, clock_ns
 from realizehit.engine.writer cimport write_some, writer_forget
@@ -46,6 +47,10 @@ cdef inline void block_socket(State* s, Conn* c) noexcept nogil:
 
 
 cdef inline void finish_closing(State* s, Conn* c) noexcept nogil:
+    # Called with an empty queue.
+    if not c.flags & (LAST_FRAME | HAS_REPLAY):
+        return
+    replay_soon(s, c)
     # Closing the socket while the peer still sends would reset it, and could take our close frame with it: so our
     # side only, and the rest when the peer ends its own or the time is over.
     if c.flags & LAST_FRAME:

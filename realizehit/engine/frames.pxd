@@ -29,10 +29,12 @@ cdef enum:  # framings
     FRAMING_SSE_CHUNKED = 8  # Server-Sent Events, each in a chunk of HTTP/1.1
     FRAMINGS = 9            # how many there are
 
-cdef enum:  # features, a bit each: what a connection asked for, which changes how publications look on it
-    FEATURES_PLAIN = 0      # none
-    FEATURE_SETS = 1        # how many sets of features there are
-    FRAME_KEYS = 9          # FRAMINGS * FEATURE_SETS: how many different frames one publication can have
+cdef enum:  # the forms of a publication, by what a subscription asked for
+    FORM_PLAIN = 0
+    FORM_POSITION = 1       # with the message's offset in its label
+    FORMS = 2               # how many there are
+    FRAME_KEYS = 18         # FRAMINGS * FORMS: how many different frames one publication can have
+    LEAD_MAX = 32           # bytes: "@o=", an epoch of 8, ".", an offset of up to 16 digits, "&"
 
 cdef enum:
     FRAME_MAX = 0x7FFF0000      # bytes; sums of two sizes, which are 32 bits, do not overflow
@@ -46,12 +48,16 @@ cdef struct Frame:
 cdef struct Message:
     # What is sent, before a framing gives it its form. It owns none of its texts.
     const char* id          # 8 bytes, the subscription's id; NULL for a reply, which has neither label nor channel
-    const char* label       # stands between the id and "?": "@c=<channel>" for a wildcard's publication
+    char lead[LEAD_MAX]     # written here: the first part of the label, such as "@o=17"
+    size_t lead_size        # bytes; 0 for none
+    const char* label       # the rest of the label, which ends at "?": "@c=<channel>" for a wildcard's publication
     size_t label_size       # bytes; 0 for none
     const char* text        # the payload or the reply
     size_t size
-    const char* whole       # label, "?" and text as the broker sent them; the text if there is no label
+    const char* whole       # rest of the label, "?" and text, as they stand in memory; the text if there is no rest
     size_t whole_size
+    const char* raw         # what the broker sent
+    size_t raw_size
     const char* channel     # what was subscribed to
     size_t channel_size
 
@@ -60,9 +66,9 @@ cdef inline void set_reply(Message* m, const char* text, size_t size) noexcept n
     # A returned struct would become a dict when lines are traced (REALIZEHIT_COVERAGE), which fails for NULL texts.
     m.id = NULL
     m.label = m.channel = text  # of no bytes, and not NULL, which memcpy does not allow even then
-    m.label_size = m.channel_size = 0
-    m.text = m.whole = text
-    m.size = m.whole_size = size
+    m.lead_size = m.label_size = m.channel_size = 0
+    m.text = m.whole = m.raw = text
+    m.size = m.whole_size = m.raw_size = size
 
 
 cdef inline bint is_websocket(int framing) noexcept nogil:
@@ -73,19 +79,11 @@ cdef inline bint is_event_stream(int framing) noexcept nogil:
     return framing == FRAMING_SSE or framing == FRAMING_SSE_CHUNKED
 
 
-cdef inline uint8_t frame_key(int framing, int features) noexcept nogil:
-    """The number of the frame that connections of this framing and these features share, below `FRAME_KEYS`."""
+cdef inline uint8_t frame_key(int framing) noexcept nogil:
+    """The number of the plain frame that connections of this framing share; plus `FRAMINGS`: of the other form."""
     if framing == FRAMING_ENGINEIO_3:
         framing = FRAMING_ENGINEIO_4    # their messages are the same
-    return <uint8_t> (features * FRAMINGS + framing)
-
-
-cdef inline int key_framing(int key) noexcept nogil:
-    return key % FRAMINGS
-
-
-cdef inline int key_features(int key) noexcept nogil:
-    return key // FRAMINGS
+    return <uint8_t> framing
 
 
 cdef inline char* frame_bytes(Frame* f) noexcept nogil:

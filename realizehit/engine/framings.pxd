@@ -9,8 +9,8 @@ from libc.string cimport memcpy
 from realizehit.engine.engineio cimport engineio_frame, polling_3_frame, polling_4_frame
 from realizehit.engine.frames cimport (
     FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_SSE,
-    FRAMING_SSE_CHUNKED, FRAMING_WEBSOCKET, FRAMINGS, OP_CLOSE, OP_TEXT, RSV1, Frame, Message, frame_build, frame_bytes,
-    frame_new, frame_release, is_event_stream,
+    FRAMING_SSE_CHUNKED, FRAMING_WEBSOCKET, FRAMINGS, LEAD_MAX, OP_CLOSE, OP_TEXT, RSV1, Frame, Message, frame_build,
+    frame_bytes, frame_new, frame_release, is_event_stream,
 )
 from realizehit.engine.memory cimport RH_DEBUG, Pool, alive
 from realizehit.engine.resp cimport resp_message
@@ -46,13 +46,14 @@ cdef inline Frame* build_deflated(State* s, const char* head, size_t head_size, 
 
 cdef inline Frame* build_message(State* s, int framing, const Message* m) except NULL:
     cdef Frame* f
-    cdef char head[9]
+    cdef char head[8 + LEAD_MAX + 1]
     cdef size_t head_size = 0
     if framing == FRAMING_WEBSOCKET or framing == FRAMING_DEFLATE:
         if m.id != NULL:
             memcpy(head, m.id, 8)
-            head[8] = c'?'
-            head_size = 8 if m.label_size else 9
+            memcpy(head + 8, m.lead, m.lead_size)
+            head[8 + m.lead_size] = c'?'
+            head_size = 8 + m.lead_size + (0 if m.label_size else 1)
         if framing == FRAMING_DEFLATE and head_size + m.whole_size >= DEFLATE_MIN:
             return build_deflated(s, head, head_size, m.whole, m.whole_size)
         f = frame_build(&s.pool, OP_TEXT, head, head_size, m.whole, m.whole_size)
@@ -65,7 +66,7 @@ cdef inline Frame* build_message(State* s, int framing, const Message* m) except
     elif is_event_stream(framing):
         f = sse_frame(&s.pool, m, framing == FRAMING_SSE_CHUNKED)
     else:
-        f = resp_message(&s.pool, m.channel, m.channel_size, m.whole, m.whole_size)
+        f = resp_message(&s.pool, m.channel, m.channel_size, m.raw, m.raw_size)
     if f == NULL:
         raise MemoryError()
     return f

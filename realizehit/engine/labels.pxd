@@ -1,35 +1,48 @@
-# Labels: what stands before the payload in a publication to a wildcard's channel, "@c=<concrete channel>?".
+# Labels: what stands before the payload in a publication: "@o=<epoch>.<offset>?", "@c=<concrete channel>?" or both,
+# "@o=<epoch>.<offset>&c=<concrete channel>?".
 #
-# Called by dispatch for channels that are wildcards, and by no others. Anybody can publish anything at a broker, so
-# that the form is checked in full; whether the concrete channel matches the wildcard was the publisher's decision.
-# Nothing here allocates or raises.
+# Called by dispatch for publications of wildcards, and for others that begin with "@", which JSON never does. Anybody
+# can publish anything at a broker, so that the form is checked in full; whether the concrete channel matches the
+# wildcard was the publisher's decision. Nothing here allocates or raises.
 
-from libc.stdint cimport uint8_t
-from libc.string cimport memcmp
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcmp, memcpy
 
-from realizehit.engine.filters cimport C_MAX_FILTERS
-from realizehit.engine.text cimport rh_unreserved
+from realizehit.engine.filters cimport C_MAX_CHANNEL, C_MAX_FILTERS
+from realizehit.engine.text cimport decimal, rh_unreserved
 
 cdef enum:
-    LABEL_START = 3             # bytes of "@c="
-    LABEL_MAX = 1027            # with the longest channel
+    LABEL_START = 3             # bytes of "@c=" and "@o="
+    EPOCH_SIZE = 8
+    OFFSET_DIGITS = 16
+
+cdef extern from *:
+    """
+    #define RH_OFFSET_MAX ((1ULL << 53) - 1)
+    """
+    const uint64_t OFFSET_MAX "RH_OFFSET_MAX"   # every language's JSON library reads it exactly
+
+
+cdef struct Label:
+    size_t size                 # bytes before the "?"; 0 for no label
+    const char* epoch           # `EPOCH_SIZE` bytes; NULL if there is no position
+    uint64_t offset
+    size_t channel              # where "c=<channel>" begins, which goes on to the "?"; 0 if there is none
 
 
 cdef inline bint is_hexit(char c) noexcept nogil:
     return c'0' <= c <= c'9' or c'A' <= c <= c'F'
 
 
-cdef inline size_t label_of(const char* text, size_t size) noexcept nogil:
-    """How many bytes of a publication stand before its "?"; 0 where it does not begin with "@c=", a channel and "?".
+cdef inline size_t channel_end(const char* text, size_t start, size_t size) noexcept nogil:
+    """Where the channel that begins at `start` ends in a "?"; 0 if it is malformed or does not end so.
 
     The channel has filters in canonical form and no star. That they are sorted is not checked.
     """
-    cdef size_t i = LABEL_START, start = LABEL_START
-    cdef size_t end = size if size < LABEL_MAX + 1 else LABEL_MAX + 1
+    cdef size_t i = start
+    cdef size_t end = min(size, start + C_MAX_CHANNEL + 1)
     cdef int filters = 0
     cdef bint in_key = True
-    if size < LABEL_START or memcmp(text, b"@c=", LABEL_START) != 0:
-        return 0
     while i < end:
         if rh_unreserved[<uint8_t> text[i]]:
             i += 1
@@ -54,3 +67,64 @@ cdef inline size_t label_of(const char* text, size_t size) noexcept nogil:
         i += 1
         start = i
     return 0
+
+
+cdef inline bint is_epoch(const char* text) noexcept nogil:
+    cdef int i
+    for i in range(EPOCH_SIZE):
+        if not (c'a' <= text[i] <= c'z' or c'0' <= text[i] <= c'9'):
+            return False
+    return True
+
+
+cdef inline bint read_label(Label* label, const char* text, size_t size) noexcept nogil:
+    """Read the label that a publication begins with; false, and all fields empty, if there is none or it is malformed.
+
+    An offset is 1 or more, without leading zeros.
+    """
+    cdef size_t i = LABEL_START + EPOCH_SIZE + 1, start
+    cdef uint64_t offset = 0
+    label.size = label.channel = 0
+    label.epoch = NULL
+    label.offset = 0
+    if size < LABEL_START or text[0] != c'@' or text[2] != c'=':
+        return False
+    if text[1] == c'c':
+        label.size = channel_end(text, LABEL_START, size)
+        label.channel = 1 if label.size else 0
+        return label.size != 0
+    if text[1] != c'o' or size < i + 2 or not is_epoch(text + LABEL_START) or text[i - 1] != c'.' or text[i] == c'0':
+        return False
+    start = i
+    while i < size and c'0' <= text[i] <= c'9' and i < start + OFFSET_DIGITS:
+        offset = offset * 10 + <uint64_t> (text[i] - c'0')
+        i += 1
+    if i == start or i == size or offset > OFFSET_MAX:
+        return False
+    if text[i] == c'?':
+        label.size = i
+    else:
+        if i + LABEL_START > size or memcmp(text + i, b"&c=", LABEL_START) != 0:
+            return False
+        label.size = channel_end(text, i + LABEL_START, size)
+        if label.size == 0:
+            return False
+        label.channel = i + 1
+    label.epoch = text + LABEL_START
+    label.offset = offset
+    return True
+
+
+cdef inline size_t write_position(char* out, const char* epoch, uint64_t offset, bint and_more) noexcept nogil:
+    """Write "@o=", the epoch and a "." unless it is NULL, the offset, and "&" if more follows; return the size."""
+    cdef size_t n = LABEL_START
+    memcpy(out, b"@o=", LABEL_START)
+    if epoch != NULL:
+        memcpy(out + n, epoch, EPOCH_SIZE)
+        out[n + EPOCH_SIZE] = c'.'
+        n += EPOCH_SIZE + 1
+    n += decimal(out + n, offset)
+    if and_more:
+        out[n] = c'&'
+        n += 1
+    return n

@@ -29,7 +29,7 @@ cdef extern from *:
     #define RH_DEBUG 0
     #endif
     /* Objects that exist now, in all engines of the process; counted in a debug build only. */
-    typedef struct { int64_t connections, frames, channels, subscriptions; } rh_alive_counts;
+    typedef struct { int64_t connections, frames, channels, subscriptions, logs; } rh_alive_counts;
     static rh_alive_counts rh_alive;
     static int rh_class_of(size_t size) {   /* 0 for up to 32 bytes, 1 for up to 64, ... */
         return size <= 32 ? 0 : 64 - 5 - __builtin_clzll((unsigned long long) size - 1);
@@ -41,6 +41,7 @@ cdef extern from *:
         int64_t frames
         int64_t channels
         int64_t subscriptions
+        int64_t logs
     Alive alive "rh_alive"
     int rh_class_of(size_t size) noexcept nogil
 

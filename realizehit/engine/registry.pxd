@@ -11,10 +11,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
 from realizehit.engine.conn cimport (
-    CHANNEL_WATCHED, CHANNEL_WILDCARD, Channel, Conn, Subscriber, Subscription, handle_of,
+    CHANNEL_LOGGED, CHANNEL_WATCHED, CHANNEL_WILDCARD, Channel, Conn, Subscriber, Subscription, handle_of,
 )
 from realizehit.engine.frames cimport FRAMING_RESP
 from realizehit.engine.memory cimport RH_DEBUG, Pool, alive, pool_give, pool_take
+from realizehit.engine.replays cimport clear_features, log_free
 from realizehit.engine.state cimport State
 from realizehit.engine.text cimport rh_id
 
@@ -62,7 +63,6 @@ cdef inline void channel_init(Channel* channel, PyObject* name, const char* text
     """Fill a channel that is all zeros; `name` is the object that holds the text, and must live as long as it."""
     channel.name = name
     rh_id(channel.id, <const uint8_t*> text, size)
-    channel.number = number_of(channel.id)
     if memchr(text, c'*', size) != NULL:    # what a pattern's author writes as a star is percent-encoded
         channel.flags |= CHANNEL_WILDCARD
 
@@ -82,14 +82,15 @@ cdef inline Py_ssize_t index_of(Conn* c, Channel* channel) noexcept nogil:
 
 cdef inline int subscription_refusal(Conn* c, Channel* channel, uint32_t limit) noexcept nogil:
     """Why a connection cannot be added to a channel, which may be new; 0 where it can."""
-    cdef uint32_t i
+    cdef uint32_t i, number
     if c.framing == FRAMING_RESP:
         # A worker of this node holds the channels of all its clients, and names them in full: no ids to collide.
         if channel.count and index_of(c, channel) >= 0:
             return SUBSCRIPTION_ALREADY
     else:
+        number = number_of(channel.id)
         for i in range(c.sub_count):
-            if c.subs[i].number == channel.number:
+            if c.subs[i].number == number:
                 return SUBSCRIPTION_ALREADY if c.subs[i].channel == channel else SUBSCRIPTION_COLLISION
     return SUBSCRIPTION_FULL if c.sub_count >= limit else 0
 
@@ -111,9 +112,10 @@ cdef inline int add_subscription(State* s, Conn* c, Channel* channel) except -1:
         alive.channels += 1
     channel.subs[channel.count].conn = c
     channel.subs[channel.count].index = c.sub_count
+    channel.subs[channel.count].features = 0
     c.subs[c.sub_count].channel = channel
     c.subs[c.sub_count].position = channel.count
-    c.subs[c.sub_count].number = channel.number
+    c.subs[c.sub_count].number = number_of(channel.id)
     channel.count += 1
     c.sub_count += 1
     s.subscription_count += 1
@@ -146,6 +148,8 @@ cdef inline int drop_subscription(State* s, Conn* c, uint32_t index) except -1:
         note_leaver(s, channel, handle_of(c))
     if channel.count == 1:
         (<list> s.pending).append(("vacant", None, 0, <object> channel.name))
+    if channel.flags & CHANNEL_LOGGED:
+        clear_features(s, channel, position)
     channel.count -= 1
     if position != channel.count:
         channel.subs[position] = channel.subs[channel.count]
@@ -175,6 +179,8 @@ cdef inline int drop_subscription(State* s, Conn* c, uint32_t index) except -1:
             pool_give(&s.pool, channel.subs, channel.room * sizeof(Subscriber))
         channel.subs = NULL
         channel.room = 0
+        if channel.flags & CHANNEL_LOGGED:
+            log_free(s, channel)
         if RH_DEBUG:
             alive.channels -= 1
         del (<dict> s.channels)[<object> channel.name]  # frees the channel

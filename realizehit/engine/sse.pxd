@@ -54,7 +54,7 @@ cdef inline Frame* sse_frame(Pool* pool, const Message* m, bint chunked) noexcep
     cdef Frame* f
     cdef char* out
     if m.id != NULL:
-        length += 4 + 8 + m.label_size + 1
+        length += 4 + 8 + m.lead_size + m.label_size + 1
     for i in range(size):
         if is_half_of_end(text, size, i):
             length -= 1
@@ -71,6 +71,8 @@ cdef inline Frame* sse_frame(Pool* pool, const Message* m, bint chunked) noexcep
         memcpy(out, b"id: ", 4)
         memcpy(out + 4, m.id, 8)
         out += 12
+        memcpy(out, m.lead, m.lead_size)
+        out += m.lead_size
         memcpy(out, m.label, m.label_size)
         out += m.label_size
         out[0] = c'\n'

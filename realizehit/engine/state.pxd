@@ -9,12 +9,44 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from realizehit.engine.conn cimport ConnList, Slots
+from realizehit.engine.conn cimport Channel, Conn, ConnList, Slots
 from realizehit.engine.frames cimport FRAMINGS, Frame
 from realizehit.engine.memory cimport Pool
+from realizehit.engine.ring cimport Ring
 from realizehit.engine.sockets cimport rh_event
 from realizehit.engine.wheel cimport Wheel
 from realizehit.engine.writer cimport Writer
+
+
+cdef struct Replay:
+    # A subscription that is sent what came after a position, before it is live. Slots of one array, by number.
+    Conn* conn
+    Channel* channel
+    uint64_t next               # offset of the message that it is sent next
+    uint32_t before             # neighbours among the replays of the channel, 0 for none
+    uint32_t behind
+    uint8_t state               # of ReplayState
+
+
+cdef enum ReplayState:
+    REPLAY_ROOM = 0             # waits until its connection's queue has room
+    REPLAY_AHEAD = 1            # waits for messages beyond the log's position
+    REPLAY_STARVED = 2          # needs a message that the ring does not hold, yet to be told
+    REPLAY_ASKED = 3            # `on_starved` told it
+
+
+cdef struct Replays:
+    Replay* items               # number 0 is not used
+    uint32_t room
+    uint32_t unused             # the first of the free ones, which are linked by `behind`
+    uint32_t count
+
+
+cdef struct Built:
+    # A labelled frame in another framing than WebSocket's, for replays of the same turn of the loop.
+    Frame* source               # the frame of the ring, held
+    Frame* made                 # held
+    int framing
 
 
 cdef struct Counters:
@@ -32,6 +64,11 @@ cdef struct Counters:
     uint64_t heartbeat_disconnects
     uint64_t protocol_errors
     uint64_t refused_frames
+    uint64_t replayed           # messages that replays sent
+    uint64_t log_duplicates     # publications at or below the position of their log
+    uint64_t unpositioned       # publications without a position on a channel with a log
+    uint64_t kept_back          # publications that wait for the position of their log, or for what is missing; a gauge
+    uint64_t kept_bytes         # a gauge, too
 
 
 cdef enum:  # the lists of connections
@@ -41,7 +78,8 @@ cdef enum:  # the lists of connections
     SLOW = 3                # to be closed as too slow
     DOOMED = 4              # to be reaped
     OVER = 5                # much waits for them, to be looked at in each tick
-    LISTS = 6
+    REPLAYS = 6             # took what was queued, so that their replays can go on
+    LISTS = 7
 
 
 cdef struct State:
@@ -83,6 +121,11 @@ cdef struct State:
     uint32_t picked
     Writer writer
     Frame* pings[FRAMINGS]      # the heartbeat of each framing that has one
+    # logs
+    Ring ring
+    Replays replays
+    Built* built                # frames of other framings made from those in the ring; NULL if never needed
+    uint32_t built_count        # used since the table was cleared
     # input
     int epoll
     rh_event* events

@@ -18,6 +18,7 @@ from realizehit.engine.conn cimport (
 from realizehit.engine.flush cimport finish_closing
 from realizehit.engine.frames cimport FRAMING_SSE, Frame, frame_bytes
 from realizehit.engine.queue cimport queue_at, queue_written
+from realizehit.engine.replays cimport replay_soon
 from realizehit.engine.sockets cimport rh_unsent
 from realizehit.engine.state cimport THROUGH_PYTHON, State, clock_ns
 from realizehit.engine.wheel cimport wheel_set
@@ -48,6 +49,7 @@ cdef inline bytes take_bytes(State* s, Conn* c, size_t most):
     queue_written(&s.pool, c, size)
     if c.count == 0:
         c.over = s.wheel.now
+        replay_soon(s, c)
     return data
 
 

@@ -25,6 +25,7 @@ from realizehit.errors import AccessDenied, BrokerError, ErrorCode
 from realizehit.http import assets, openapi, welcome
 from realizehit.http.audience import Audience
 from realizehit.http.fast_path import Handler
+from realizehit.http.history import History
 from realizehit.http.problems import DEFECT, PROBLEM, RETRY_AFTER, BrokerErrorReporter, problem_of
 from realizehit.http.publishing import Publish, PublishBatch
 from realizehit.node.messages import problem
@@ -108,6 +109,8 @@ def create_app(
         endpoints[settings.prefix + "batch"] = PublishBatch(bus, settings, metrics, gate, broker_errors)
         audience = Audience(bus, gate, broker_errors, subscribers)
         routes.append(Route(settings.prefix + "audience", audience.answer))
+        history = History(bus, gate, broker_errors, metrics.history, max_bytes=settings.max_batch_bytes)
+        routes.append(Route(settings.prefix + "history", history.answer))
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
     figures = frozenset(("/metrics", "/readyz"))
     console = frozenset(route.path for route in more)

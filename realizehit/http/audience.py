@@ -7,9 +7,8 @@ Source: ``docs/http-api.md``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl
 
 import orjson
 from starlette.requests import Request
@@ -21,12 +20,10 @@ from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus
 from realizehit.broker.projections import projections_of
 from realizehit.broker.publication import Publication
-from realizehit.errors import ErrorCode, RequestError
+from realizehit.http.pattern_query import fields_of, pattern_asked_for
 from realizehit.http.problems import BrokerErrorReporter, refusal_of
 from realizehit.node.messages import channel_to_publish
-from realizehit.pattern import Pattern, shape_of
-
-_MAX_FIELDS = 16  # of the query
+from realizehit.pattern import shape_of
 
 
 class Audience:
@@ -71,7 +68,7 @@ class Audience:
             key = self._gate.publishers.authenticate(
                 peer_of(request.scope.get("client")), dict(request.scope["headers"])
             )
-        channel = _channel_asked_for(request.scope["query_string"])
+        channel = channel_to_publish(pattern_asked_for(fields_of(request.scope["query_string"])))
         if key is not None and self._gate is not None:
             (denied,) = self._gate.publishers.check_channels(key, [channel])
             if denied is not None:
@@ -100,28 +97,3 @@ class Audience:
             "nodes": nodes,
             "subscribers": None if self._subscribers is None else self._subscribers(channel),
         }
-
-
-def _channel_asked_for(query: bytes) -> bytes:
-    """Return the channel of the pattern that a query names.
-
-    Raises:
-        RequestError: there is no pattern, or more than one, or it cannot be read.
-        PatternError: it breaks a rule.
-    """
-    try:
-        pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
-    except ValueError as error:
-        raise RequestError(f"the query cannot be read: {error}") from None
-    patterns: Sequence[str] = [text for name, text in pairs if name == "pat"]
-    if len(patterns) != 1:
-        count = len(patterns) or "no"
-        raise RequestError(f'the query names {count} patterns; write one: pat=key=value or pat={{"key": "value"}}')
-    (text,) = patterns
-    if not text.lstrip().startswith("{"):
-        return channel_to_publish(dict(Pattern.parse(text)))
-    try:
-        filters = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(f"the pattern is not JSON: {error}", ErrorCode.BAD_JSON) from None
-    return channel_to_publish(filters)

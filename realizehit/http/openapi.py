@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from realizehit import __version__
+from realizehit.broker.history.rules import MAX_SIZE
 from realizehit.common.idempotency_keys import MAX_KEY
 from realizehit.errors import ErrorCode
 from realizehit.pattern import RESERVED_KEY
@@ -27,6 +28,12 @@ _IDEMPOTENCY_KEY: Final = {
     "minLength": 1,
     "maxLength": MAX_KEY,
     "pattern": "^[!-~]([ -~]*[!-~])?$",
+}
+
+_POSITION: Final = {
+    "type": "string",
+    "pattern": "^[a-z0-9]{8}\\.(0|[1-9][0-9]{0,14})$",
+    "description": "A place in the log of a pattern: epoch and offset.",
 }
 
 _SCHEMAS: Final[dict[str, Any]] = {
@@ -63,6 +70,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
                 "const": True,
                 "description": "It was published before by this idempotency key; the answer is the first one's.",
             },
+            "at": {**_POSITION, "description": "Its position, if a rule of history contains the pattern."},
         },
     },
     "Failed": {
@@ -105,6 +113,38 @@ _SCHEMAS: Final[dict[str, Any]] = {
                 "type": "array",
                 "description": "All shapes of wildcard subscriptions that are in use.",
                 "items": {"type": "string"},
+            },
+        },
+    },
+    "History": {
+        "type": "object",
+        "required": ["id", "pattern", "at", "first", "more", "messages"],
+        "properties": {
+            "id": {"type": "string", "pattern": "^[0-9a-f]{8}$"},
+            "pattern": {"type": "object", "additionalProperties": {"type": "string"}},
+            "at": {**_POSITION, "description": "Of the newest message; offset 0 if there never was one."},
+            "first": {"type": "integer", "minimum": 1, "description": "Offset of the oldest message that is kept."},
+            "recovered": {
+                "type": "boolean",
+                "description": "With since: whether every message after that position is still there.",
+            },
+            "more": {"type": "boolean", "description": "Whether messages up to at are left out."},
+            "messages": {
+                "type": "array",
+                "description": "Oldest first.",
+                "items": {
+                    "type": "object",
+                    "required": ["at", "payload"],
+                    "properties": {
+                        "at": _POSITION,
+                        "payload": {"description": "The text that was published."},
+                        "pattern": {
+                            "type": "object",
+                            "description": "What it was published to; only if the pattern of the log has wildcards.",
+                            "additionalProperties": {"type": "string"},
+                        },
+                    },
+                },
             },
         },
     },
@@ -159,6 +199,7 @@ def document(settings: Settings, *, publish: bool) -> dict[str, Any]:
         paths[prefix] = {"post": _publish()}
         paths[prefix + "batch"] = {"post": _batch(settings)}
         paths[prefix + "audience"] = {"get": _audience()}
+        paths[prefix + "history"] = {"get": _history()}
     components: dict[str, Any] = {"schemas": _SCHEMAS}
     if settings.keys is not None:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -244,12 +285,63 @@ def _audience() -> dict[str, Any]:
     }
 
 
-_FOR_PUBLISHERS: Final = frozenset(("publish", "publishBatch", "audience"))
+def _history() -> dict[str, Any]:
+    pattern = {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "propertyNames": _KEY,
+        "additionalProperties": {"anyOf": [_VALUE, {"type": ["number", "boolean"]}]},
+    }
+    number = {"type": "integer", "minimum": 1, "maximum": MAX_SIZE}
+    parameters = [
+        {
+            "name": "pat",
+            "in": "query",
+            "required": True,
+            "description": "The pattern as JSON, also one with wildcards; kind=news,channel=CNN is understood too.",
+            "content": {_JSON: {"schema": pattern}},
+        },
+        {
+            "name": "range",
+            "in": "query",
+            "description": (
+                "Which messages: last=N for the newest N, or since=POSITION for those after a position, with "
+                "limit=N at most N of them. Without these, none: only the position."
+            ),
+            "style": "form",
+            "explode": True,
+            "schema": {
+                "type": "object",
+                "oneOf": [
+                    {"properties": {"last": number}, "additionalProperties": False},
+                    {
+                        "properties": {"since": _POSITION, "limit": number},
+                        "required": ["since"],
+                        "additionalProperties": False,
+                    },
+                ],
+            },
+        },
+    ]
+    return {
+        **_operation(
+            "history",
+            "The messages that are kept of a pattern, with their positions",
+            _content("What is kept.", _JSON, "History"),
+            **_problems(400, 401, 403, 404, 408, 429, 431, 502, 503),
+        ),
+        "parameters": parameters,
+    }
+
+
+_FOR_PUBLISHERS: Final = frozenset(("publish", "publishBatch", "audience", "history"))
 
 _MEANINGS: Final = {
     400: "The body is not what is asked for.",
     401: "An API key is needed, or the one that was sent is not known.",
     403: f"It may not be published: by this key, from there, or because {RESERVED_KEY} is a key of servers alone.",
+    404: "No rule of history contains the pattern.",
     408: "It did not arrive in time.",
     413: "It is too large.",
     415: "It is not sent as JSON.",

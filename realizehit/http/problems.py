@@ -36,6 +36,7 @@ _STATUS: Final = {
     ErrorCode.TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ErrorCode.BROKER_REFUSED: HTTPStatus.BAD_GATEWAY,
+    ErrorCode.NO_HISTORY: HTTPStatus.NOT_FOUND,
     ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
@@ -54,7 +55,7 @@ class BrokerErrorReporter:
         if not isinstance(error, BrokerUnavailable):
             left_out = self._seldom.passes("refused")
             if left_out is not None:
-                logger.warning("the broker refused a publication: %s%s", error, more(left_out))
+                logger.warning("the broker refused a request: %s%s", error, more(left_out))
             return str(error)
         left_out = self._seldom.passes("broker")
         if left_out is not None:

@@ -45,8 +45,13 @@ class Publish(Endpoint):
             raise
         finally:
             self.metrics.took(time.perf_counter() - began)
-        self.metrics.count("duplicate" if published.duplicate else "queued")
+        self._count(published)
         return _queued(publication, published)
+
+    def _count(self, published: Published) -> None:
+        self.metrics.count("duplicate" if published.duplicate else "queued")
+        if published.at and not published.duplicate:
+            self.metrics.history.logged += 1
 
     def _checked(self, body: bytes, key: Key | None, idempotency_key: bytes | None) -> Publication:
         publication = parse_publication(body)
@@ -77,7 +82,7 @@ class Publish(Endpoint):
         def done(outcome: Outcome) -> None:
             self.metrics.took(time.perf_counter() - began)
             if isinstance(outcome, Published):
-                self.metrics.count("duplicate" if outcome.duplicate else "queued")
+                self._count(outcome)
                 respond(200, JSON, orjson.dumps(_queued(publication, outcome)), ())
             else:
                 self.metrics.count(_outcome(outcome))
@@ -139,13 +144,14 @@ class PublishBatch(Endpoint):
         if good:
             self.metrics.took(time.perf_counter() - began)
         results: list[dict[str, Any]] = []
-        queued = duplicates = 0
+        queued = duplicates = logged = 0
         published = iter(outcomes)
         for index, item in enumerate(items):
             outcome = next(published) if isinstance(item, Publication) else item
             if isinstance(outcome, Published):
                 queued += 1
                 duplicates += outcome.duplicate
+                logged += bool(outcome.at) and not outcome.duplicate
                 results.append(_queued(item, outcome))  # type: ignore[arg-type]  # a Publication, as just seen
             else:
                 if isinstance(outcome, BrokerError):
@@ -154,6 +160,7 @@ class PublishBatch(Endpoint):
                 results.append(_failed(index, outcome.code, text))
         self.metrics.count("queued", queued - duplicates)
         self.metrics.count("duplicate", duplicates)
+        self.metrics.history.logged += logged
         if outcomes and all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes):
             # Nothing is known to be published: say so in the status too.
             unclear = (outcome for outcome in outcomes if isinstance(outcome, PublishUnclear))
@@ -197,6 +204,8 @@ def _queued(publication: Publication, published: Published) -> dict[str, Any]:
     answer = {"status": "queued", "id": _fanout.channel_id(publication.channel), "nodes": published.nodes}
     if published.duplicate:
         answer["duplicate"] = True
+    if published.at:
+        answer["at"] = published.at
     return answer
 
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import Any, Final
 
 from realizehit import _fanout
 from realizehit.broker.base import Source
+from realizehit.common.position import Position
 from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
 from realizehit.node.events import Events
@@ -35,8 +36,17 @@ class _Gap:
 
     began: float  # by the clock of `time.monotonic`
 
-    def __init__(self, source: Source, exceptions: Iterable[SubscriptionKey]) -> None:
-        self.source = source
+    def __init__(
+        self,
+        exceptions: Iterable[SubscriptionKey],
+        *,
+        source: Source | None = None,
+        apart: Container[RegistryKey] = (),
+        keys: Container[RegistryKey] = (),
+    ) -> None:
+        self.source = source  # the gap is of all its channels, but for those in `apart`
+        self.apart = apart
+        self.keys = keys  # without a source: the channels that the gap is of
         self.exceptions = set(exceptions)  # subscriptions that lost nothing
         self.refused: dict[RegistryKey, tuple[ErrorCode, str]] = {}  # channels that did not come back, and why
 
@@ -52,6 +62,7 @@ class Gaps:
 
     Attributes:
         told: how many gap events were sent.
+        position_of: returns the position that a subscription has come to; ``None`` for one without positions.
 
     Reentrancy: for the event loop's thread.
     """
@@ -64,6 +75,7 @@ class Gaps:
         source_of: Callable[[RegistryKey], Source],
     ) -> None:
         self.told = 0
+        self.position_of: Callable[[int, RegistryKey], Position | None] = lambda conn, key: None
         self._engine = engine
         self._events = events
         self._call_soon = call_soon
@@ -71,17 +83,20 @@ class Gaps:
         self._failures = Failures("telling a client of a gap")
         self._open: dict[Source, _Gap] = {}
         self._ending: list[_Gap] = []  # those that are being told
+        self._missed: dict[RegistryKey, float] | None = None  # channels that are told of in the next turn of the loop
+        self._missed_exceptions: set[SubscriptionKey] = set()
 
-    def begin(self, source: Source, waiting: Iterable[SubscriptionKey]) -> None:
+    def begin(self, source: Source, waiting: Iterable[SubscriptionKey], apart: Container[RegistryKey] = ()) -> None:
         """Learn that a source is gone; where a gap is open already, it goes on.
 
         Args:
             source: what is gone.
             waiting: subscriptions that are not confirmed yet.
+            apart: channels whose logs tell what was missed; `missed` follows for those that cannot.
         """
         # Subscriptions made during an open gap and confirmed before the source went again have lost something now.
         before = self._open.get(source)
-        gap = self._open[source] = _Gap(source, waiting)
+        gap = self._open[source] = _Gap(waiting, source=source, apart=apart)
         if before is not None:
             gap.refused = before.refused
 
@@ -93,6 +108,8 @@ class Gaps:
         """Learn of a new subscription: no gap from before concerns it."""
         for gap in (*self._open.values(), *self._ending) if self._open or self._ending else ():
             gap.exceptions.add((conn, key))
+        if self._missed is not None:
+            self._missed_exceptions.add((conn, key))
 
     def left(self, conn: int, key: RegistryKey) -> None:
         """Forget a subscription."""
@@ -122,6 +139,30 @@ class Gaps:
         gap = self._open.pop(source, None)
         if gap is None:
             return
+        self._tell_all(gap, seconds)
+
+    def missed(self, key: RegistryKey, seconds: float, waiting: Iterable[SubscriptionKey]) -> None:
+        """Tell all subscribers of one channel of a gap.
+
+        Args:
+            key: the channel's.
+            seconds: how long the gap was.
+            waiting: subscriptions that are not answered yet.
+
+        Cost: as `end`, once for all channels that are reported in one turn of the loop.
+        """
+        if self._missed is None:
+            self._missed = {}
+            self._call_soon(self._tell_missed)
+        self._missed[key] = seconds
+        self._missed_exceptions.update(waiting)
+
+    def _tell_missed(self) -> None:
+        missed, self._missed = self._missed or {}, None
+        exceptions, self._missed_exceptions = self._missed_exceptions, set()
+        self._tell_all(_Gap(exceptions, keys=missed), max(missed.values()))
+
+    def _tell_all(self, gap: _Gap, seconds: float) -> None:
         self._ending.append(gap)
         left = iter(self._engine.handles())
         gap.began = time.monotonic() - seconds
@@ -148,11 +189,26 @@ class Gaps:
 
     def _tell_one(self, conn: int, gap: _Gap, seconds: float) -> None:
         keys = [RegistryKey(key) for key in self._engine.subscriptions(conn)]
-        lost = [key for key in keys if (conn, key) not in gap.exceptions and self._source_of(key) == gap.source]
+        lost = [key for key in keys if (conn, key) not in gap.exceptions and self._concerns(gap, key)]
         if gap.refused:
             for key in gap.refused.keys() & set(lost):
                 self._events.end_subscription(conn, key, *gap.refused[key])
             lost = [key for key in lost if key not in gap.refused]
-        ids = [label_of(key) for key in lost]
-        if ids and self._events.send(conn, "gap", ids=ids, seconds=seconds):
+        self.tell(conn, lost, seconds)
+
+    def _concerns(self, gap: _Gap, key: RegistryKey) -> bool:
+        if gap.source is None:
+            return key in gap.keys
+        return key not in gap.apart and self._source_of(key) == gap.source
+
+    def tell(self, conn: int, keys: Iterable[RegistryKey], seconds: float) -> None:
+        """Tell a client of a gap in some of its subscriptions, and where those with positions go on."""
+        ids, at = [], {}
+        for key in keys:
+            label = label_of(key)
+            ids.append(label)
+            if (position := self.position_of(conn, key)) is not None:
+                at[label] = str(position)
+        fields: dict[str, Any] = {"at": at} if at else {}
+        if ids and self._events.send(conn, "gap", ids=ids, seconds=seconds, **fields):
             self.told += 1

@@ -17,6 +17,7 @@ from realizehit.broker.publication import Publication
 from realizehit.common.idempotency_keys import check_key
 from realizehit.common.surrogates import Hidden, count_lone_surrogates
 from realizehit.errors import ErrorCode, PatternError, RequestError
+from realizehit.node.history_request import HistoryRequest, history_request
 from realizehit.pattern import RESERVED_KEY, publication_channel
 
 MAX_REQUEST_ID: Final = 128  # characters of an action's id
@@ -30,11 +31,13 @@ class Action(NamedTuple):
         id: the client's label for it, or ``None`` where it gave none.
         act: what to do: ``sub``, ``unsub``, ``ping`` or ``auth``.
         pattern: the filters as they came, not yet checked; ``None`` where there were none.
+        history: what a ``sub`` asks of the pattern's history; ``None`` if it asks for nothing.
     """
 
     id: str | int | None
     act: str
     pattern: object
+    history: HistoryRequest | None = None
 
 
 class ActionError(RequestError):
@@ -72,7 +75,12 @@ def parse_action(text: bytes) -> Action:
         raise ActionError(
             "act is missing or no string; use sub, unsub, ping or auth", ErrorCode.BAD_REQUEST, request_id
         )
-    return Action(request_id, act, message.get("pat"))
+    if act != "sub":
+        return Action(request_id, act, message.get("pat"))
+    try:
+        return Action(request_id, act, message.get("pat"), history_request(message))
+    except RequestError as error:
+        raise ActionError(str(error), error.code, request_id) from None
 
 
 def token_of(text: bytes) -> str:
@@ -87,9 +95,9 @@ def token_of(text: bytes) -> str:
     return token
 
 
-def reply(request_id: str | int, ret: str) -> bytes:
-    """Build the JSON text of a successful reply."""
-    return orjson.dumps({"id": request_id, "ret": ret})
+def reply(request_id: str | int, ret: str, **more: Any) -> bytes:
+    """Build the JSON text of a successful reply, with further members."""
+    return orjson.dumps({"id": request_id, "ret": ret, **more})
 
 
 def error_reply(request_id: str | int, message: str, code: str) -> bytes:

@@ -27,6 +27,9 @@ from prometheus_client.registry import Collector
 from realizehit import __version__
 from realizehit.access.gate import Gate
 from realizehit.broker.base import Bus, BusState
+from realizehit.node.history_metrics import HistoryMetrics
+from realizehit.node.log_metrics import LogMetrics
+from realizehit.node.logs import Logs
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -37,6 +40,12 @@ _GAUGES: Final = {
     "subscriptions": "Subscriptions that these clients hold.",
     "channels": "Channels that have at least one subscriber here.",
 }
+_HISTORY_GAUGES: Final = {  # name: the engine's own name, text
+    "history_messages": ("ring_messages", "Recent messages of logs that this node keeps for replays."),
+    "history_bytes": ("ring_bytes", "Memory that these messages take."),
+    "history_replays": ("replays", "Subscriptions that are being sent messages that they missed."),
+    "history_kept_back": ("kept_back", "Publications that wait until the node has read what is missing before them."),
+}
 _COUNTERS: Final = {  # name: the engine's own name, text
     "connects": ("connections_total", "Clients that connected since the start."),
     "messages": ("messages", "Publications that arrived from the broker."),
@@ -44,6 +53,9 @@ _COUNTERS: Final = {  # name: the engine's own name, text
     "sent_bytes": ("bytes_out", "Bytes written to clients."),
     "sends": ("sends", "System calls that wrote to clients."),
     "blocked": ("blocked", "Times that a client's socket took no more, and the rest had to wait."),
+    "history_replayed": ("replayed", "Messages sent again to clients that missed them."),
+    "history_duplicates": ("log_duplicates", "Publications that arrived although their log had delivered them before."),
+    "history_unpositioned": ("unpositioned", "Publications without a position on a channel that has a log."),
 }
 _DROPPED: Final = {
     "invalid_utf8": "dropped_invalid_utf8",
@@ -64,21 +76,32 @@ class Metrics:
         bus: the broker, whose state is shown.
         engine_stats: returns the engine's counters; ``None`` for a process without WebSocket clients.
         gate: has counted whom it refused.
+        logs: of the channels with history; ``None`` for a process without WebSocket clients.
 
     Attributes:
         outcomes: publications by what became of them.
         seconds: what all publish requests took together.
         buckets: publish requests by how long they took.
+        history: what publishers and backends do with history.
     """
 
     def __init__(
-        self, *, bus: Bus, engine_stats: Callable[[], dict[str, int]] | None = None, gate: Gate | None = None
+        self,
+        *,
+        bus: Bus,
+        engine_stats: Callable[[], dict[str, int]] | None = None,
+        gate: Gate | None = None,
+        logs: Logs | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(_NodeCollector(bus, engine_stats))
         self._registry.register(_PublishCollector(self))
         self._registry.register(_ProjectionCollector(bus))
+        self.history = HistoryMetrics()
+        self._registry.register(self.history)
+        if logs is not None:
+            self._registry.register(LogMetrics(logs))
         if gate is not None:
             self._registry.register(_GateCollector(gate, engine_stats))
         self.outcomes = dict.fromkeys(("queued", "duplicate", "invalid", "denied", "refused", "unavailable"), 0)
@@ -221,6 +244,8 @@ class _NodeCollector(Collector):
         )
         for name, text in _GAUGES.items():
             yield GaugeMetricFamily(f"realizehit_{name}", text, stats[name])
+        for name, (key, text) in _HISTORY_GAUGES.items():
+            yield GaugeMetricFamily(f"realizehit_{name}", text, stats[key])
         for name, (key, text) in _COUNTERS.items():
             yield CounterMetricFamily(f"realizehit_{name}", text, stats[key])
         yield _labelled("dropped", "Publications from the broker that reached no client, by reason.", _DROPPED, stats)

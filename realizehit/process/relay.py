@@ -29,6 +29,7 @@ from realizehit.broker.resp import BACK, LOST, REFUSED
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.common.upkeep import Ticker
 from realizehit.errors import BrokerError, ErrorCode, SettingsError
+from realizehit.node.history_request import Started
 from realizehit.node.hub import Hub
 from realizehit.pattern import Channel
 from realizehit.transports.handover import adopt
@@ -185,6 +186,7 @@ class _RelayHub(Hub):
             subscribe_timeout=CONFIRM_TIMEOUT,
             max_subscriptions=0xFFFFFFFF,
             reserved=None,
+            history=False,  # the workers number what they deliver by themselves, by the positions that pass here
         )
         self._relay = relay
 
@@ -266,7 +268,7 @@ class _Worker:
         else:
             raise _CommandError(repr(name)[:100])
 
-    def _answered(self, command: _Command, code: ErrorCode | None, text: str) -> None:
+    def _answered(self, command: _Command, code: ErrorCode | None, text: str, started: Started) -> None:
         command.left -= 1
         if code is ErrorCode.UNAVAILABLE:
             # No word of the broker for a minute: the worker begins anew, since "refused" would not be true.

@@ -22,7 +22,7 @@ logger: Final = logging.getLogger(__name__)
 
 def reloads(settings: Settings) -> bool:
     """Whether SIGHUP reads files anew; without any, it ends a server on a terminal, as closing that should."""
-    return any((settings.grants, settings.keys, settings.jwt_key_file)) or not sys.stderr.isatty()
+    return any((settings.grants, settings.keys, settings.jwt_key_file, settings.history)) or not sys.stderr.isatty()
 
 
 def run(
@@ -35,6 +35,7 @@ def run(
     on_started: Callable[[Node], None] = lambda node: None,
     stop_fd: int | None = None,
     line: Line | None = None,
+    write_rules: bool = True,
 ) -> None:
     """Serve until SIGTERM or SIGINT, drain, and return; a second signal ends the drain. SIGHUP reads the files anew.
 
@@ -47,12 +48,15 @@ def run(
         on_started: called once the node listens.
         stop_fd: a descriptor whose end of file also means to stop.
         line: to the parent, whose word or end also means to stop.
+        write_rules: whether this process writes the rules of history to the broker.
 
     Raises:
         BrokerError, SettingsError: as `Node.start`.
     """
     process = _Process(
-        lambda: Node(settings, broker_url, relay_url=relay_url, reuse_port=reuse_port, unix=unix),
+        lambda: Node(
+            settings, broker_url, relay_url=relay_url, reuse_port=reuse_port, unix=unix, write_rules=write_rules
+        ),
         reloads=reloads(settings),
         line=line,
     )

@@ -30,6 +30,7 @@ from realizehit.node.figures import STATS_CHANNEL, Figures
 from realizehit.node.hub import Hub
 from realizehit.node.metrics import Metrics
 from realizehit.process.drain import CLOSE_TIMEOUT, DRAIN_STEP, Drain
+from realizehit.process.history_rules import RulesWriter
 from realizehit.process.sockets import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.settings import Settings
 from realizehit.transports.engineio.endpoint import EngineIO
@@ -59,6 +60,8 @@ class Node:
         relay_url: where to subscribe instead, when a relay of this host does so for all its workers.
         reuse_port: whether other processes listen on the same ports.
         unix: a bound Unix socket to listen on as well.
+        write_rules: whether to write the rules of history that the settings name to the broker; one process of several
+            does.
         epoll: false to leave every connection with its asyncio transport, as on platforms without epoll.
 
     Attributes:
@@ -74,6 +77,7 @@ class Node:
         reuse_port: bool = False,
         unix: socket.socket | None = None,
         epoll: bool = True,
+        write_rules: bool = True,
     ) -> None:
         self.settings = settings
         self.draining = False
@@ -90,6 +94,9 @@ class Node:
         self._ticker: Ticker | None = None
         self._figures: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
+        self._rules = (
+            RulesWriter(broker_url, settings.history) if write_rules and settings.history is not None else None
+        )
         self._ports: dict[str, int] = {}
         self.places: list[str] = []
 
@@ -133,6 +140,7 @@ class Node:
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,
             close_timeout=CLOSE_TIMEOUT,
+            ring_bytes=settings.history_memory,
             loop_fd=_waits_on(loop),
             epoll=self._epoll,
         )
@@ -166,8 +174,15 @@ class Node:
         if settings.role != "api":
             transports = self._open_transports()
         try:
+            if self._rules is not None:
+                await self._rules.start()
             await self.bus.start(None if settings.role == "api" else self.hub)
-            metrics = Metrics(engine_stats=self.engine.stats if self.websocket else None, bus=self.bus, gate=gate)
+            metrics = Metrics(
+                engine_stats=self.engine.stats if self.websocket else None,
+                bus=self.bus,
+                gate=gate,
+                logs=self.hub.logs if self.websocket else None,
+            )
             app = create_app(
                 self.bus,
                 settings,
@@ -229,7 +244,9 @@ class Node:
         return [Route(path, self.engineio) for path in (WS_PATH, WS_PATH + "/")] + [Route(SSE_PATH, self.streams)]
 
     def reload(self) -> None:
-        """Read the files of grants, keys and tokens anew; what is no longer granted ends in the loop's next turns."""
+        """Read the files again; what is no longer granted ends in the loop's next turns."""
+        if self._rules is not None:
+            self._rules.reload()
         reload = self.guard.reload()
         if reload is not None:
             if self._reload is not None:
@@ -275,6 +292,8 @@ class Node:
             self._loop.remove_reader(self.engine.fileno())
         self.engine.close()
         await self.bus.close()
+        if self._rules is not None:
+            await self._rules.close()
 
     async def _end_figures(self) -> None:
         task, self._figures = self._figures, None

@@ -24,12 +24,14 @@ import uvloop
 
 from realizehit.access.gate import Gate
 from realizehit.broker.embedded import EmbeddedValkey
+from realizehit.broker.history.rules_file import read_rules
 from realizehit.broker.open import open_bus
 from realizehit.broker.private_directory import private_directory
 from realizehit.common.backoff import Backoff
 from realizehit.common.upkeep import Failures
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.process.drain import CLOSE_TIMEOUT
+from realizehit.process.history_rules import RulesWriter
 from realizehit.process.line import Report
 from realizehit.process.relay import Relay
 from realizehit.process.running import completes, reloads, run
@@ -56,11 +58,13 @@ def check(settings: Settings) -> None:
     """Find out what can be known to be wrong before anything starts.
 
     Raises:
-        SettingsError: the broker's URL cannot be used, or not with this role; a file of grants, keys or tokens, or the
-            certificate, cannot be used.
+        SettingsError: the broker's URL cannot be used, or not with this role; a file of grants, keys, tokens or rules
+            of history, or the certificate, cannot be used.
     """
     Gate(settings, clock=time.monotonic)
     tls_context(settings)
+    if settings.history is not None:
+        read_rules(settings.history)
     if settings.redis is not None:
         open_bus(settings.redis)
     if settings.role != "all" and (settings.redis is None or settings.redis.startswith("memory:")):
@@ -193,6 +197,7 @@ class _Parent:
         self._failed_starts = 0
         self._reloads = 0
         self._failure: RealizehitError | None = None
+        self._rules: RulesWriter | None = None
 
     async def run(self) -> None:
         """Keep the workers, and a relay for them where they share one subscription."""
@@ -204,6 +209,9 @@ class _Parent:
         async with contextlib.AsyncExitStack() as stack:
 
             async def enter() -> None:
+                if self._settings.history is not None:
+                    self._rules = RulesWriter(self._broker_url, self._settings.history)
+                    await stack.enter_async_context(self._rules)
                 if self._directory is not None:
                     relay = await stack.enter_async_context(Relay(self._broker_url, self._directory / "relay.sock"))
                     self._relay_url = relay.url
@@ -242,6 +250,8 @@ class _Parent:
 
     def _on_reload(self) -> None:
         self._reloads += 1
+        if self._rules is not None:
+            self._rules.reload()
         for worker in self._serving:
             worker.signal(signal.SIGHUP)
 

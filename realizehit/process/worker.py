@@ -140,6 +140,7 @@ def work(fd: int) -> int:
             unix=socket.socket(fileno=order["unix"][0]) if order["unix"] else None,
             on_started=lambda node: line.tell(Report(ready=True)),
             line=line,
+            write_rules=False,  # the parent does
         )
     except RealizehitError as error:
         kinds: dict[str, type[RealizehitError]] = {"settings": SettingsError, "broker": BrokerError}

@@ -113,6 +113,13 @@ class Settings:
         unit="s",
     )
 
+    history: str | None = _option(
+        None, "TOML file of the patterns that have history, written to the broker for all servers"
+    )
+    history_memory: int = _option(
+        64 << 20, "bytes of recent messages kept by each process for clients that come back", unit="bytes"
+    )
+
     compress: bool = _option(False, "compress messages (permessage-deflate) for WebSocket clients that offer it")
     max_message_bytes: int = _option(16 * 1024, "largest message a client may send", unit="bytes")
     max_subscriptions: int = _option(1024, "subscriptions a connection may hold")
@@ -179,6 +186,10 @@ class Settings:
                 raise SettingsError(f"{names_of(option.name)}: {value} is out of range; use {fewest} to {1 << 30}")
             if isinstance(value, list):  # as JSON has it, on the way to a worker
                 object.__setattr__(self, option.name, tuple(value))
+        if not 0 <= self.history_memory <= 1 << 40:
+            raise SettingsError(
+                f"{names_of('history_memory')}: {self.history_memory} is out of range; use 0 to {1 << 40}"
+            )
         if self.max_queue_messages > 65_535:
             raise SettingsError(f"{names_of('max_queue_messages')}: {self.max_queue_messages} is over 65535")
         for name, least in _LEAST.items():
@@ -249,6 +260,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "endpoint", "endpoint_ws", "endpoint_api",
     ),
     "Broker": ("redis", "wildcards", "bridge", "subscribe_timeout", "publish_timeout", "idempotency_window"),
+    "History": ("history", "history_memory"),
     "Processes": ("workers", "relay", "drain_seconds"),
     "Access": ("keys", "insecure_publish", "grants", "allow_origin"),
     "Identities": (

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError, RequestError
+from realizehit.node.history_request import Started
 from realizehit.node.hub import Hub
 from realizehit.node.messages import ActionError, error_reply, parse_action, reply, token_of
 from realizehit.pattern import subscription_channel
@@ -60,7 +61,7 @@ class ActionSession(Session):
     def receive(self, conn: int, data: bytes) -> None:  # noqa: PLR0912 - one branch for each action
         """Carry out one action and reply to it; a wrong action is answered with an error and changes nothing."""
         try:
-            request_id, act, pattern = parse_action(data)
+            request_id, act, pattern, history = parse_action(data)
         except ActionError as error:
             if not self._is_too_fast(conn, error.request_id):
                 self._refuse(conn, error.request_id, error.code, str(error))
@@ -77,7 +78,7 @@ class ActionSession(Session):
                 return
             if act == "sub":
                 if self._gate is None or self._gate.connected.may_subscribe(conn, channel):
-                    self._hub.subscribe(conn, channel, partial(self._subscribed, conn, request_id, channel))
+                    self._hub.subscribe(conn, channel, partial(self._subscribed, (conn, request_id), channel), history)
                 else:
                     self._gate.connected.not_granted(channel)
                     self._refuse(conn, request_id, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
@@ -125,15 +126,21 @@ class ActionSession(Session):
         return True
 
     def _subscribed(
-        self, conn: int, request_id: str | int | None, channel: bytes, code: ErrorCode | None, text: str
+        self,
+        request: tuple[int, str | int | None],
+        channel: bytes,
+        code: ErrorCode | None,
+        text: str,
+        started: Started,
     ) -> None:
+        conn, request_id = request
         if code is None:
-            self._reply(conn, request_id, _fanout.channel_id(channel))
+            self._reply(conn, request_id, _fanout.channel_id(channel), **started.fields())
         else:
             self._refuse(conn, request_id, code, text)
 
-    def _reply(self, conn: int, request_id: str | int | None, ret: str) -> None:
-        self._engine.send(conn, reply(_id_of(request_id), ret))
+    def _reply(self, conn: int, request_id: str | int | None, ret: str, **more: object) -> None:
+        self._engine.send(conn, reply(_id_of(request_id), ret, **more))
 
     def _refuse(self, conn: int, request_id: str | int | None, code: str, text: str) -> None:
         self._engine.send(conn, error_reply(_id_of(request_id), text, code))

@@ -12,29 +12,32 @@ Source: the HTML standard, section 9.2; the Fetch standard, section 3.2; ``docs/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from math import ceil
 from typing import Final
-from urllib.parse import parse_qsl
 
-import orjson
 from starlette.types import Receive, Scope, Send
 
 from realizehit import _fanout
-from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError
+from realizehit.errors import AccessDenied, CloseCode, ErrorCode
+from realizehit.node.history_request import PLAIN, Started
 from realizehit.node.hub import Hub
-from realizehit.pattern import Channel, Pattern, subscription_channel
+from realizehit.node.names import key_of
+from realizehit.pattern import Channel
 from realizehit.transports.admission import cross_origin, headers_of, opening_of
 from realizehit.transports.buffered import BufferedConnection
 from realizehit.transports.guard import STATUS, Guard
 from realizehit.transports.handover import TAKE_OVER, adopt, rename
+from realizehit.transports.sse_query import Wanted, wanted_of
 from realizehit.transports.sse_responses import (
     STREAM_HEADERS,
+    Begun,
     Refusal,
     StreamClient,
     accepts_events,
+    all_refused,
     greeting,
     refuse,
     refuse_all,
@@ -44,7 +47,6 @@ from realizehit.transports.sse_responses import (
 
 SSE_PATH: Final = "/sse"
 
-_MAX_FIELDS: Final = 4096  # of a query
 _ALLOW: Final = b"GET, HEAD, OPTIONS"
 
 
@@ -99,22 +101,25 @@ class EventStreams:
             await refuse_for_now(client, "this server is going away; try another")
         else:
             try:
-                await self._serve(scope, receive, client)
+                await self._serve(scope, receive, client, headers)
             except AccessDenied as error:
                 if error.retry_after is None:
                     await refuse(client, STATUS[ErrorCode(error.code)], str(error), error.code)
                 else:
                     await refuse_for_now(client, str(error), error.code, seconds=ceil(error.retry_after))
 
-    async def _serve(self, scope: Scope, receive: Receive, client: StreamClient) -> None:
-        patterns = _patterns(scope["query_string"], wildcards=self._wildcards)
-        if not patterns:
+    async def _serve(
+        self, scope: Scope, receive: Receive, client: StreamClient, headers: Mapping[bytes, bytes]
+    ) -> None:
+        event_id = headers.get(b"last-event-id", b"")
+        wanted = wanted_of(scope["query_string"], event_id, wildcards=self._wildcards)
+        if not wanted:
             await refuse(
                 client, HTTPStatus.BAD_REQUEST, 'there is no pattern; add pat=key=value or pat={"key": "value"}',
                 ErrorCode.BAD_REQUEST,
             )  # fmt: skip
-        elif all(isinstance(pattern, Refusal) for pattern in patterns):
-            await refuse_all(client, patterns)
+        elif refusals := all_refused([each.channel for each in wanted]):
+            await refuse_all(client, refusals)
         else:
             opening = None if self._gate is None else opening_of(scope, self._gate)
             if scope["method"] == "HEAD":
@@ -143,7 +148,7 @@ class EventStreams:
             disconnected.add_done_callback(lambda _: settled.set())
             disconnected.add_done_callback(lambda _: connection.wake())
             try:
-                outcomes = await self._subscribe(connection, patterns, settled)
+                outcomes = await self._subscribe(connection, wanted, settled)
                 if not disconnected.done():
                     await self._stream(connection, outcomes, disconnected, scope, client)
             finally:
@@ -153,7 +158,7 @@ class EventStreams:
     async def _stream(
         self,
         connection: BufferedConnection,
-        outcomes: list[bytes | Refusal],
+        outcomes: list[Begun | Refusal],
         disconnected: asyncio.Future[None],
         scope: Scope,
         client: StreamClient,
@@ -162,8 +167,8 @@ class EventStreams:
         if connection.ended:
             await refuse_for_now(client, "the server ended the connection; try again")
             return
-        if all(isinstance(outcome, Refusal) for outcome in outcomes):
-            await refuse_all(client, outcomes)
+        if refusals := all_refused(outcomes):
+            await refuse_all(client, refusals)
             return
         first = greeting(outcomes)
         if self._hand_over(connection, scope, client, first):
@@ -183,33 +188,44 @@ class EventStreams:
                 data = await connection.wait()
 
     async def _subscribe(
-        self, connection: BufferedConnection, patterns: list[bytes | Refusal], settled: asyncio.Event
-    ) -> list[bytes | Refusal]:
+        self, connection: BufferedConnection, wanted: list[Wanted], settled: asyncio.Event
+    ) -> list[Begun | Refusal]:
         """Subscribe to all patterns, and wait until each is in force or refused, or the client has disconnected."""
-        outcomes: list[bytes | Refusal | None] = [
-            pattern if isinstance(pattern, Refusal) else None for pattern in patterns
+        outcomes: list[Begun | Refusal | None] = [
+            each.channel if isinstance(each.channel, Refusal) else None for each in wanted
         ]
-
         open_count = outcomes.count(None)
 
-        def answer(index: int, channel: bytes, code: ErrorCode | None, text: str) -> None:
+        def answer(index: int, channel: bytes, code: ErrorCode | None, text: str, started: Started = PLAIN) -> None:
             nonlocal open_count
-            outcomes[index] = channel if code is None else Refusal(code, text)
+            outcomes[index] = Begun(channel, started) if code is None else Refusal(code, text)
             open_count -= 1
             if open_count == 0:
                 settled.set()
 
-        for index, channel in enumerate(patterns):
+        for index, (channel, history, _) in enumerate(wanted):
             if isinstance(channel, Refusal):
                 continue
             if self._gate is not None and not self._gate.connected.may_subscribe(connection.handle, channel):
                 self._gate.connected.not_granted(channel)
                 answer(index, channel, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             else:
-                self._hub.subscribe(connection.handle, Channel(channel), partial(answer, index, channel))
+                self._hub.subscribe(connection.handle, channel, partial(answer, index, channel), history)
         await settled.wait()
         closing = Refusal(ErrorCode.UNAVAILABLE, "the connection is closing")
-        return [closing if outcome is None else outcome for outcome in outcomes]
+        begun = [closing if outcome is None else outcome for outcome in outcomes]
+        return [self._resumed(connection.handle, each, what) for each, what in zip(begun, wanted, strict=True)]
+
+    def _resumed(self, conn: int, outcome: Begun | Refusal, wanted: Wanted) -> Begun | Refusal:
+        """Tell a gap of a pattern of a stream that resumes, if the request does not say how far it had come."""
+        if isinstance(outcome, Refusal) or not wanted.resumes:
+            return outcome
+        key = key_of(Channel(outcome.channel))
+        kept = self._hub.logs.kept_seconds(key)
+        if kept is None:
+            return outcome
+        self._hub.gaps.tell(conn, [key], kept)
+        return outcome._replace(started=outcome.started._replace(recovered=False))
 
     def _hand_over(self, connection: BufferedConnection, scope: Scope, client: StreamClient, first: bytes) -> bool:
         """Hand the connection to the engine, if the HTTP server gives it away."""
@@ -254,25 +270,6 @@ class EventStreams:
         self._hub.events.named.discard(handle)
         if self._gate is not None:
             self._gate.connected.on_disconnected(handle)
-
-
-def _patterns(query: bytes, *, wildcards: bool) -> list[bytes | Refusal]:
-    """Return the channel of each pattern of a query, in order; for a wrong pattern, why it is refused."""
-    try:
-        pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
-    except ValueError as error:
-        return [Refusal(ErrorCode.BAD_REQUEST, f"the query cannot be read: {error}")]
-    return [_channel(text, wildcards=wildcards) for name, text in pairs if name == "pat"]
-
-
-def _channel(text: str, *, wildcards: bool) -> Channel | Refusal:
-    try:
-        filters = orjson.loads(text) if text.lstrip().startswith("{") else Pattern.parse(text)
-        return subscription_channel(filters, wildcards=wildcards)
-    except orjson.JSONDecodeError as error:
-        return Refusal(ErrorCode.BAD_JSON, f"the pattern is not JSON: {error}")
-    except PatternError as error:
-        return Refusal(error.code, str(error))
 
 
 async def _disconnected(receive: Receive) -> None:

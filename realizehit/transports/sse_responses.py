@@ -7,7 +7,7 @@ reconnect, the response is a stream that says when, and ends.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ from starlette.types import Send
 
 from realizehit import _fanout
 from realizehit.errors import ErrorCode
+from realizehit.node.history_request import PLAIN, Started
 from realizehit.node.messages import problem
 
 RETRY: Final = 2000  # milliseconds that an EventSource waits before it reconnects
@@ -37,6 +38,13 @@ class Refusal(NamedTuple):
     detail: str
 
 
+class Begun(NamedTuple):
+    """A pattern that is subscribed to, and where it begins."""
+
+    channel: bytes
+    started: Started = PLAIN
+
+
 class StreamClient(NamedTuple):
     """The client of a request.
 
@@ -51,16 +59,26 @@ class StreamClient(NamedTuple):
     reconnects: bool
 
 
-def greeting(outcomes: list[bytes | Refusal]) -> bytes:
-    """Return the first event of a stream: the id of each pattern, or why it is refused."""
-    ids = [None if isinstance(outcome, Refusal) else _fanout.channel_id(outcome) for outcome in outcomes]
-    data: dict[str, Any] = {"ids": ids}
-    if None in ids:
+def greeting(outcomes: Sequence[Begun | Refusal]) -> bytes:
+    """Return the first event of a stream: the id of each pattern, or why it is refused, and where it begins."""
+    begun = [None if isinstance(outcome, Refusal) else outcome for outcome in outcomes]
+    data: dict[str, Any] = {"ids": [None if each is None else _fanout.channel_id(each.channel) for each in begun]}
+    if None in begun:
         data["errors"] = errors_of(outcomes)
+    started = [PLAIN if each is None else each.started for each in begun]
+    if any(each != PLAIN for each in started):
+        data["at"] = [None if at is None else str(at) for at, _ in started]
+        data["recovered"] = [recovered for _, recovered in started]
     return b"retry: %d\nevent: subscribed\ndata: %b\n\n" % (RETRY, orjson.dumps(data))
 
 
-def errors_of(outcomes: list[bytes | Refusal]) -> list[dict[str, str] | None]:
+def all_refused(outcomes: Sequence[object]) -> list[Refusal]:
+    """Return the refusals if there is nothing else, otherwise an empty list."""
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
+    return refusals if len(refusals) == len(outcomes) else []
+
+
+def errors_of(outcomes: Sequence[object]) -> list[dict[str, str] | None]:
     """Return the error of each pattern for JSON; ``None`` for a pattern in force."""
     return [
         {"code": str(outcome.code), "detail": outcome.detail} if isinstance(outcome, Refusal) else None
@@ -74,14 +92,13 @@ def accepts_events(headers: Mapping[bytes, bytes]) -> bool:
     return any(each.partition(b";")[0].strip().lower() == _EVENT_STREAM for each in ranges)
 
 
-async def refuse_all(client: StreamClient, outcomes: list[bytes | Refusal]) -> None:
+async def refuse_all(client: StreamClient, refusals: Sequence[Refusal]) -> None:
     """Answer that no pattern can be subscribed to: only not now, if that is why one of them is refused."""
-    refusals = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
     unavailable = next((refusal for refusal in refusals if refusal.code == ErrorCode.UNAVAILABLE), None)
     if unavailable is not None:
-        await refuse_for_now(client, unavailable.detail, errors=errors_of(outcomes))
+        await refuse_for_now(client, unavailable.detail, errors=errors_of(refusals))
         return
-    await refuse(client, HTTPStatus.BAD_REQUEST, refusals[0].detail, refusals[0].code, errors=errors_of(outcomes))
+    await refuse(client, HTTPStatus.BAD_REQUEST, refusals[0].detail, refusals[0].code, errors=errors_of(refusals))
 
 
 async def refuse_for_now(

@@ -112,7 +112,7 @@ async def rig(valkey: Valkey, url: str = "", *, publish_to: str = "", channels: 
     async with serve(Settings(port=0, redis=url or valkey.url, publish_timeout=1.0)) as node:
         await bus.start(None)
         clients = [await Witness.connect(node.ws_url) for _ in range(CLIENTS)]
-        it = Rig(node, Source(bus), clients, patterns)  # type: ignore[arg-type]
+        it = Rig(node, Source(bus), clients, patterns)
         for number, one in enumerate(it.clients):
             for pattern in it.of(number):
                 assert "ret" in await one.ask("sub", pattern)

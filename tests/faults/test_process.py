@@ -59,7 +59,7 @@ def open_files(pid: int) -> int:
 
 async def witnesses(server: Server, count: int, patterns: list[Pattern]) -> list[Witness]:
     """So many clients, each subscribed to all patterns."""
-    clients: list[Witness] = [await Witness.connect(server.ws) for _ in range(count)]  # type: ignore[misc]
+    clients: list[Witness] = [await Witness.connect(server.ws) for _ in range(count)]
     for one in clients:
         for pattern in patterns:
             assert "ret" in await one.ask("sub", pattern)
@@ -265,7 +265,7 @@ async def test_a_drain_under_load_ends_every_connection_with_4001(valkey: Valkey
     with serving("--redis", valkey.url, "--workers", "2", "--drain-seconds", "2") as server:
         worker_pids(server)
         pattern = Pattern(unique("drain"))
-        clients: list[Witness] = [await Witness.connect(server.ws) for _ in range(200)]  # type: ignore[misc]
+        clients: list[Witness] = [await Witness.connect(server.ws) for _ in range(200)]
         for one in clients:
             one.act(id="s", act="sub", pat=dict(pattern))
         async with asyncio.timeout(30):
@@ -325,7 +325,7 @@ async def test_a_full_disk_under_the_embedded_broker_disturbs_no_client() -> Non
         fill(disk)
         assert os.statvfs(disk).f_bavail == 0
         pattern = Pattern(unique("disk"))
-        ws: Witness = await Witness.connect(server.ws)  # type: ignore[assignment]
+        ws: Witness = await Witness.connect(server.ws)
         assert "ret" in await ws.ask("sub", pattern)
         words = [f"{key}={value}" for key, value in pattern.items()]
         with running("realizehit", "publish", "--url", server.api, *words, '"full"') as publishing:
@@ -378,7 +378,7 @@ async def connected(port: int) -> Witness:
     async with asyncio.timeout(30):
         while True:
             try:
-                return await Witness.connect(f"ws://127.0.0.1:{port}/ws")  # type: ignore[return-value]
+                return await Witness.connect(f"ws://127.0.0.1:{port}/ws")
             except OSError:
                 await asyncio.sleep(0.05)
 
@@ -427,7 +427,7 @@ async def test_a_clock_jump_disturbs_no_client(valkey: Valkey, tmp_path: Path) -
     times = ("--heartbeat-interval", "0.5", "--heartbeat-timeout", "1")
     with serving("--redis", valkey.url, *times, env=env) as server:
         pattern = Pattern(unique("clock"))
-        ws: Witness = await Witness.connect(server.ws)  # type: ignore[assignment]
+        ws: Witness = await Witness.connect(server.ws)
         assert "ret" in await ws.ask("sub", pattern)
         for jump in ("+30d", "-400d", "+0"):
             offset.write_text(jump)

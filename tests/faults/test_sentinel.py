@@ -48,7 +48,7 @@ async def accounted(node: Node, new: Server) -> AsyncIterator[Witness]:
     bus = open_bus(f"redis://127.0.0.1:{new.port}")
     await bus.start(None)
     sources = {followed: Source(node.bus), direct: Source(bus)}
-    ws: Witness = await Witness.connect(node.ws_url)  # type: ignore[assignment]
+    ws: Witness = await Witness.connect(node.ws_url)
     for pattern in sources:
         assert "ret" in await ws.ask("sub", pattern)
     since = time.monotonic()
@@ -163,7 +163,7 @@ async def test_the_shapes_of_wildcards_are_registered_at_the_new_master(tmp_path
     with Watched(tmp_path) as watched:
         old, new = watched.servers
         async with serve(Settings(port=0, redis=watched.url, publish_timeout=1.0)) as node:
-            ws: Witness = await Witness.connect(node.ws_url)  # type: ignore[assignment]
+            ws: Witness = await Witness.connect(node.ws_url)
             assert "ret" in await ws.ask("sub", wildcard)
             if alive:
                 hide(watched, old)

@@ -648,5 +648,6 @@ def test_every_code_that_http_can_carry_has_a_status() -> None:
         ErrorCode.TOO_LARGE,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,
         ErrorCode.BROKER_REFUSED,
+        ErrorCode.NO_HISTORY,
         ErrorCode.UNAVAILABLE,
     }

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from realizehit._fanout import channel_id
 from realizehit.broker.base import BusState
 from realizehit.errors import ErrorCode
+from realizehit.node.history_request import Started
 from realizehit.node.hub import Hub
 from realizehit.pattern import Channel
 from tests.support.engines import Bench, Peer
@@ -64,7 +65,7 @@ class HubMachine(RuleBasedStateMachine):
         self.asked[number] = (conn, channel, self.now)
         had = (conn, channel) in self.granted
 
-        def answer(code: ErrorCode | None, text: str) -> None:
+        def answer(code: ErrorCode | None, text: str, started: Started) -> None:
             assert number in self.asked, "answered twice"
             del self.asked[number]
             self.answers[number] = code

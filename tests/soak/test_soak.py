@@ -108,7 +108,7 @@ class World:
 async def client(world: World, kind: type[Witness]) -> None:
     """Come, subscribe and unsubscribe at random, and go; again and again."""
     while not world.over:
-        one: Witness = await kind.connect(world.server.ws)  # type: ignore[assignment]
+        one: Witness = await kind.connect(world.server.ws)
         world.connections += 1
         held: dict[Pattern, float] = {}
         ever: dict[str, float] = {}
@@ -242,7 +242,7 @@ async def test_everything_is_accounted_for_and_nothing_grows(valkey: Valkey, tmp
         await bus.start(None)
         seeded = random.Random(SEED)  # the order of events differs from run to run all the same
         world = World(server, valkey, Source(bus), seeded, time.monotonic() + SECONDS)
-        canary: Witness = await Witness.connect(server.ws)  # type: ignore[assignment]
+        canary: Witness = await Witness.connect(server.ws)
         for pattern in PATTERNS:
             assert "ret" in await canary.ask("sub", pattern)
             await asyncio.sleep(0.02)

@@ -200,7 +200,7 @@ class Member(RawClient):
 
     @classmethod
     async def join(cls, url: str, ledger: Ledger) -> Member:
-        one: Member = await cls.connect(url)  # type: ignore[assignment]
+        one: Member = await cls.connect(url)
         one.ledger = ledger
         one.url = url
         return one

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import redis.asyncio
@@ -67,7 +67,7 @@ class RawClient(asyncio.Protocol):
         self._buffer = b""
 
     @classmethod
-    async def connect(cls, url: str) -> RawClient:
+    async def connect(cls, url: str) -> Self:
         host, port = url.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
         transport, protocol = await asyncio.get_running_loop().create_connection(cls, host, int(port))
         protocol.transport = transport

@@ -27,6 +27,7 @@ def test_every_error_code_is_explained() -> None:
         ErrorCode.TOO_LARGE,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,
         ErrorCode.BROKER_REFUSED,
+        ErrorCode.NO_HISTORY,
         ErrorCode.TOO_MANY_CONNECTIONS,
         ErrorCode.TIMEOUT,
     }

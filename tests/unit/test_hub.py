@@ -15,6 +15,7 @@ from realizehit import _fanout
 from realizehit.broker.memory import MemoryBus
 from realizehit.broker.publication import Publication, Published
 from realizehit.errors import ErrorCode
+from realizehit.node.history_request import Started
 from realizehit.node.hub import Hub
 from realizehit.pattern import Channel
 from tests.support.engines import Bench, Peer, bench
@@ -42,7 +43,9 @@ class Desk:
         self.answers: list[tuple[str, ErrorCode | None]] = []
 
     def sub(self, conn: int, channel: bytes = NEWS, name: str = "") -> None:
-        self.hub.subscribe(conn, Channel(channel), lambda code, text: self._answered(name or str(conn), code, text))
+        self.hub.subscribe(
+            conn, Channel(channel), lambda code, text, started: self._answered(name or str(conn), code, text)
+        )
 
     def _answered(self, name: str, code: ErrorCode | None, text: str) -> None:
         assert (code is None) == (text == "")
@@ -374,8 +377,8 @@ async def test_two_nodes_over_one_bus() -> None:
         answers: list[object] = []
         one, first = b.connect()
         two, second = c.connect()
-        hubs[0].subscribe(one, NEWS, lambda code, text: answers.append(code))
-        hubs[1].subscribe(two, NEWS, lambda code, text: answers.append(code))
+        hubs[0].subscribe(one, NEWS, lambda code, text, started: answers.append(code))
+        hubs[1].subscribe(two, NEWS, lambda code, text, started: answers.append(code))
         assert answers == [None, None]
         assert await buses[0].publish(Publication(NEWS, b"1")) == Published(2)
         await asyncio.sleep(0)
@@ -421,7 +424,7 @@ def test_giving_up_a_crowd_looks_at_each_of_them_a_few_times() -> None:
 
 @pytest.mark.parametrize("outcome", ["granted", "refused", "late"])
 def test_a_failing_answer_does_not_affect_others(outcome: str, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(code: ErrorCode | None, text: str) -> None:
+    def fail(code: ErrorCode | None, text: str, started: Started) -> None:
         raise RuntimeError("made to fail")
 
     with desk() as (d, b):
@@ -444,7 +447,7 @@ def test_a_reply_callback_may_publish_and_subscribe() -> None:
         peers = [b.connect() for _ in range(3)]
         order: list[int] = []
 
-        def answered(number: int, code: ErrorCode | None, text: str) -> None:
+        def answered(number: int, code: ErrorCode | None, text: str, started: Started) -> None:
             order.append(number)
             d.hub.deliver([[b"message", NEWS, b"from %d" % number]])
             d.sub(peers[number][0], b"kind:more", f"more {number}")
@@ -469,7 +472,7 @@ def test_a_failure_callback_may_publish_and_subscribe_again(way: str) -> None:
         d.sub(listener, b"kind:more")
         told: list[ErrorCode | None] = []
 
-        def answered(code: ErrorCode | None, text: str) -> None:
+        def answered(code: ErrorCode | None, text: str, started: Started) -> None:
             told.append(code)
             d.hub.deliver([[b"message", b"kind:more", b"it failed"]])
             d.sub(conn, NEWS, "again")
