@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import hiredis
@@ -539,28 +541,38 @@ async def test_the_news_of_a_shape_between_messages_with_logs(lost: bool, known:
 
 async def test_logs_while_shapes_come_and_scripts_go(valkey: Valkey) -> None:
     set_rules(valkey, size=10_000)
-    count = 600
+    done = threading.Event()
+    counts = [0, 0, 0]  # messages by each publisher
     wildcards = {SHAPE: WILDCARD, b"*:*|kind:=": b"*:*|kind:news"}
 
     def publish_synchronously() -> None:
         with sync.Publisher(valkey.url) as publisher:
-            for start in range(0, count, 20):
-                publisher.publish_many(({"kind": "news", "channel": "CNN"}, [0, n]) for n in range(start, start + 20))
+            while not done.is_set():
+                numbers = range(counts[0], counts[0] + 20)
+                publisher.publish_many(({"kind": "news", "channel": "CNN"}, [0, n]) for n in numbers)
+                counts[0] += 20
 
     async def publish(bus: Bus, by: int) -> None:
-        for start in range(0, count, 20):
-            numbers = range(start, start + 20)
+        while not done.is_set():
+            numbers = range(counts[by], counts[by] + 20)
             await bus.publish_many([Publication(NEWS, b"[%d,%d]" % (by, n)) for n in numbers])
+            counts[by] += 20
+
+    def all_went_on(since: list[int]) -> bool:
+        return all(now > before for now, before in zip(counts, since, strict=True))
 
     async with bus_at(valkey.url) as one, bus_at(valkey.url) as two, subscriber_at(valkey, *wildcards.values()) as live:
         publishing = [
             asyncio.ensure_future(asyncio.to_thread(publish_synchronously)),
             *(asyncio.ensure_future(publish(bus, by)) for by, bus in enumerate((one, two), 1)),
         ]
-        for shape in (*wildcards, b"channel:=|kind:*"):  # the rule does not contain the last one
-            await asyncio.to_thread(add_shape, valkey, shape)
-            await asyncio.to_thread(valkey.command, "SCRIPT", "FLUSH")
-            await asyncio.sleep(0.02)
+        try:
+            for shape in (*wildcards, b"channel:=|kind:*"):  # the rule does not contain the last one
+                await asyncio.to_thread(add_shape, valkey, shape)
+                await asyncio.to_thread(valkey.command, "SCRIPT", "FLUSH")
+                await eventually(partial(all_went_on, list(counts)))
+        finally:
+            done.set()
         await asyncio.gather(*publishing)
         parts = {channel: await one.read_log(channel, after=0, most=10_000) for channel in wildcards.values()}
         came: dict[bytes, list[bytes]] = {channel: [] for channel in wildcards.values()}
@@ -573,4 +585,4 @@ async def test_logs_while_shapes_come_and_scripts_go(valkey: Valkey) -> None:
         assert len(part.messages) == part.last
         for by in range(3):
             numbers = [n for _, text in part.messages for who, n in [json.loads(text.partition(b"?")[2])] if who == by]
-            assert numbers == list(range(numbers[0], count))
+            assert numbers == list(range(numbers[0], counts[by]))
