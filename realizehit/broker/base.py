@@ -248,3 +248,16 @@ class Bus(ABC):
             BrokerRefused: it does not allow this.
         """
         raise BrokerRefused("the broker of this process keeps no rules of history")
+
+    async def remove_logs(self, rules: Rules) -> int:
+        """Remove the logs of channels that are under none of these rules.
+
+        Otherwise such a log would go on if its rule came back, and what was published meanwhile would be missing in it.
+
+        Returns:
+            How many were removed.
+
+        Raises:
+            BrokerUnavailable, BrokerRefused: as `write_rules`.
+        """
+        raise BrokerRefused("the broker of this process keeps no history")

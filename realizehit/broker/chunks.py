@@ -67,7 +67,6 @@ class Chunk:
         replies: as they came.
         refusal: the last error reply.
         failure: the error of the chunk as a whole, such as a lost connection.
-        origin: the chunk that a caller holds, if this one takes its place.
         shapes: only where messages are projected: those that there were when it was sent.
     """
 
@@ -77,7 +76,6 @@ class Chunk:
         "deadline",
         "done",
         "failure",
-        "origin",
         "publications",
         "refusal",
         "replies",
@@ -86,7 +84,6 @@ class Chunk:
     )
 
     done: Completion
-    origin: Chunk | None
     shapes: tuple[bytes, ...]
 
     def __init__(self, publications: Sequence[Publication], size: int, command: bytes = PING) -> None:
@@ -98,18 +95,14 @@ class Chunk:
         self.replies: list[Any] = []
         self.refusal = ""
         self.failure: BrokerError | None = None
-        self.origin = None
 
     def pack(self) -> bytes:
         """Return its commands as bytes."""
         return pack_publish(self.publications) if self.publications else self.command
 
     def fail(self, error: BrokerError) -> None:
-        """Note that the chunk failed as a whole, also for a caller that holds the chunk in whose place it is."""
-        chunk: Chunk | None = self
-        while chunk is not None:
-            chunk.failure = error
-            chunk = chunk.origin
+        """Note that the chunk failed as a whole."""
+        self.failure = error
 
     def finish(self, errors: PublishErrors) -> None:
         """Report the outcomes once all replies are there."""

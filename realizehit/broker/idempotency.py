@@ -22,6 +22,65 @@ RIGHTS: Final = (
     f"{PREFIX}*, and with wildcards to ZSCORE with the key {REGISTRY}"
 )
 
+# For a publication without a log; `realizehit.broker.history.scripts` has the script for those with one.
+#
+# Keys: that of the publication; the registry, if projections are published here. Arguments: the window in milliseconds,
+# the channel, the payload, the channels of projections. The value of the key is the number of nodes and the channels of
+# the projections that were published, with a blank before and after each.
+#
+# The key is written before anything is published. So nothing is published if the memory is full or this is a replica.
+# `pcall` keeps the broker's own error codes, which an error inside of a script has lost in Redis 6.2.
+SCRIPT: Final = b"""
+local function failed(reply) return type(reply) == 'table' and reply.err end
+local seen = redis.pcall('GET', KEYS[1])
+if failed(seen) then return seen end
+local nodes, done = 0, ' '
+if seen then
+    nodes, done = string.match(seen, '^(%d+)(.*)$')
+    nodes = tonumber(nodes)
+elseif KEYS[2] then
+    local bridged = redis.pcall('ZSCORE', KEYS[2], 'bridge')
+    if failed(bridged) then return bridged end
+    if bridged then done = ' bridge ' end
+end
+local bridged = seen and string.find(done, ' bridge ', 1, true)
+local left = {}
+for i = 4, #ARGV do
+    if not bridged and not string.find(done, ' ' .. ARGV[i] .. ' ', 1, true) then left[#left + 1] = ARGV[i] end
+end
+if seen and #left == 0 then return -1 - nodes end
+local kept
+if seen then
+    kept = redis.pcall('SET', KEYS[1], seen, 'KEEPTTL')
+else
+    kept = redis.pcall('SET', KEYS[1], '0' .. done, 'PX', ARGV[1])
+end
+if failed(kept) then return kept end
+local refusal
+local function publish(channel, payload)
+    local reply = redis.pcall('PUBLISH', channel, payload)
+    if failed(reply) then
+        refusal = refusal or reply
+        return false
+    end
+    nodes = nodes + reply
+    return true
+end
+if not seen and not publish(ARGV[2], ARGV[3]) then
+    redis.call('DEL', KEYS[1])
+    return refusal
+end
+if #left > 0 then
+    local labelled = '@c=' .. ARGV[2] .. '?' .. ARGV[3]
+    for _, channel in ipairs(left) do
+        if publish(channel, labelled) then done = done .. channel .. ' ' end
+    end
+end
+redis.call('SET', KEYS[1], string.format('%d', nodes) .. done, 'KEEPTTL')
+if refusal then return refusal end
+return seen and -1 - nodes or nodes
+"""
+
 _key_of: Final = attrgetter("key")
 
 

@@ -1,6 +1,9 @@
-"""How the script is called that publishes with an idempotency key or into a log, and what its replies mean.
+"""How the scripts are called that publish with an idempotency key or into a log, and what their replies mean.
 
-The script publishes a message and its projections. With an idempotency key it remembers both for the window: when the
+There is one script for keys alone (`realizehit.broker.idempotency`), which costs less, and one that also writes logs
+(`realizehit.broker.history.scripts`). Both read the same keys, so rules may change at any time.
+
+A script publishes a message and its projections. With an idempotency key it remembers both for the window: when the
 same publication comes again within the window, it publishes only the projections that are not remembered. So such a
 publication may be sent again at any time: after a lost connection, and for a new shape. While a bridge runs
 (`realizehit.broker.shapes.bridge`), it publishes the projections. The script remembers that too, so that a repetition
@@ -21,13 +24,16 @@ import hiredis
 from realizehit.broker.history.rules import NO_RULES, Rules
 from realizehit.broker.history.scripts import NO_RUN_ID, PUBLISH, log_key, new_epoch
 from realizehit.broker.history.scripts import RIGHTS as LOG_RIGHTS
-from realizehit.broker.idempotency import REGISTRY, key_name
+from realizehit.broker.idempotency import REGISTRY, SCRIPT, key_name
 from realizehit.broker.idempotency import RIGHTS as KEY_RIGHTS
 from realizehit.broker.projections import ProjectionCounts, projections_of
 from realizehit.broker.publication import Publication, Published, published
 from realizehit.broker.resp import code_of, pack, pack_publish
 
-_SHA: Final = hashlib.sha1(PUBLISH, usedforsecurity=False).hexdigest().encode()
+_SHA: Final = {
+    script: hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()  # the broker's name for it
+    for script in (SCRIPT, PUBLISH)
+}
 
 
 def is_unknown_script(reply: object) -> bool:
@@ -89,20 +95,20 @@ def _count_and_position(reply: Any) -> tuple[int | None, bytes]:
 
 
 class PublishScript:
-    """Packs the calls of the script for one publisher.
+    """Packs the calls of the scripts for one publisher.
 
     Args:
         window: seconds for which an idempotency key is remembered.
         project: whether projections are published here, so that the script has to know of a bridge.
 
     Attributes:
-        loaded: whether the script was sent on this connection; otherwise the next call brings it along.
+        loaded: the scripts that were sent on this connection; the first call of another one brings it along.
         rules: which channels have a log.
         run_id: of the broker at this connection.
     """
 
     def __init__(self, window: float, *, project: bool) -> None:
-        self.loaded = False
+        self.loaded: set[bytes] = set()
         self.rules: Rules = NO_RULES
         self.run_id = NO_RUN_ID
         self._window = b"%d" % max(1, round(window * 1000))
@@ -145,8 +151,7 @@ class PublishScript:
             if not projections and not self.needed_for(publication):
                 parts.append(pack_publish((publication,)))
             else:
-                parts.append(self._call(publication, projections, bring=not self.loaded))
-                self.loaded = True
+                parts.append(self._call(publication, projections))
         return b"".join(parts)
 
     def pack_again(self, publication: Publication, shapes: tuple[bytes, ...]) -> bytes:
@@ -171,7 +176,7 @@ class PublishScript:
         return self._call(publication, projections, bring=bring, alone=True)
 
     def _call(
-        self, publication: Publication, projections: Sequence[Publication], *, bring: bool, alone: bool = False
+        self, publication: Publication, projections: Sequence[Publication], *, bring: bool = False, alone: bool = False
     ) -> bytes:
         keys: list[bytes] = []
         window, mode = b"0", b"l" if alone else b"-"
@@ -181,14 +186,21 @@ class PublishScript:
             if self._registry:
                 mode = b"r"
                 keys += self._registry
-        logged = len(keys)
-        items = list(self._log_of(publication.channel, keys)) if not alone else [b"0", b"0"]
-        for projection in projections:
-            items += (projection.channel, *self._log_of(projection.channel, keys))
-        epoch = new_epoch() if len(keys) > logged else b"-"
-        script = (b"EVAL", PUBLISH) if bring else (b"EVALSHA", _SHA)
-        message = (window, publication.channel, publication.payload, epoch, self.run_id, mode)
-        return pack((*script, b"%d" % len(keys), *keys, *message, *items))
+        others = len(keys)
+        items: list[bytes] = []
+        for channel in (b"" if alone else publication.channel, *(projection.channel for projection in projections)):
+            items += (channel, *(self._log_of(channel, keys) if channel else (b"0", b"0")))
+        message: tuple[bytes, ...]
+        if len(keys) == others and publication.key and not alone:
+            script, message = SCRIPT, (window, publication.channel, publication.payload)
+            items = items[3::3]
+        else:
+            epoch = new_epoch() if len(keys) > others else b"-"
+            script, message = PUBLISH, (window, publication.channel, publication.payload, epoch, self.run_id, mode)
+            del items[0]
+        command = (b"EVALSHA", _SHA[script]) if script in self.loaded and not bring else (b"EVAL", script)
+        self.loaded.add(script)
+        return pack((*command, b"%d" % len(keys), *keys, *message, *items))
 
     def _log_of(self, channel: bytes, keys: list[bytes]) -> tuple[bytes, bytes]:
         """Return size and time to live of a channel's log, and add its key; zeros if it has none."""

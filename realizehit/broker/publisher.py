@@ -264,11 +264,12 @@ class Pipeline:
             if self._under_way:
                 return  # the broker may have lacked the script for these too, and they keep their order
             self._sent_again = 0
+        has_rules = self._script.rules is not NO_RULES
         parts: list[bytes] = []
         while self._waiting and self._messages_under_way < WINDOW_MESSAGES and self._bytes_under_way < WINDOW_BYTES:
             chunk = self._waiting.popleft()
             if not chunk.done.done():  # else its publisher gave up before it was sent
-                if self._script.rules is not NO_RULES:
+                if has_rules:
                     chunk = self._with_logs(chunk)
                 parts.append(self._start(chunk, connection))
         if parts:
@@ -390,7 +391,7 @@ class Pipeline:
     def connected(self, connection: CommandConnection) -> None:
         """Send what waits. See `ConnectionUser.connected`."""
         self._silent = False
-        self._script.loaded = False
+        self._script.loaded.clear()
         self._probe.start(connection)
         self._on_up()
         self._send()

@@ -11,7 +11,7 @@ from typing import Any
 from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import NO_RULES, Rules
-from realizehit.broker.history.write_rules import write_rules
+from realizehit.broker.history.rules_commands import remove_logs, write_rules
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.projections import ProjectionCounts
@@ -379,6 +379,10 @@ class RedisBus(Bus):
             if only_if_missing:  # rules that nobody can read are of no use
                 return await self.write_rules(rules)
             return None
+
+    async def remove_logs(self, rules: Rules) -> int:
+        """Remove the logs of channels that are under none of these rules. See `Bus.remove_logs`."""
+        return await remove_logs(self._publisher().ask, rules)
 
     def _publisher(self) -> Pipeline:
         if self._pipeline is None:

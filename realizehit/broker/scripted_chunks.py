@@ -12,6 +12,7 @@ from realizehit.broker.publication import Outcome, Publication
 from realizehit.broker.publish_errors import PublishErrors
 from realizehit.broker.publish_script import PublishScript, is_unknown_script, outcome_of
 from realizehit.broker.resp import code_of
+from realizehit.errors import BrokerError
 
 
 class ScriptedChunk(Chunk):
@@ -27,11 +28,12 @@ class ScriptedChunk(Chunk):
 
     Attributes:
         script: packs them.
+        origin: the chunk that a caller holds, if this one takes its place.
         done_shapes: for each publication the shapes by which it was projected while it may not have been published
             itself; empty if there are none.
     """
 
-    __slots__ = ("_send_again", "done_shapes", "script")
+    __slots__ = ("_send_again", "done_shapes", "origin", "script")
 
     def __init__(
         self,
@@ -42,12 +44,19 @@ class ScriptedChunk(Chunk):
     ) -> None:
         super().__init__(publications, size)
         self.script = script
+        self.origin: Chunk | None = None
         self.done_shapes: list[tuple[bytes, ...]] = []
         self._send_again = send_again
 
     def pack(self) -> bytes:
         """Return its commands as bytes."""
         return self.script.pack(self.publications, done=self.done_shapes)
+
+    def fail(self, error: BrokerError) -> None:
+        """Note that the chunk failed as a whole, also for a caller that holds the one in whose place this is."""
+        super().fail(error)
+        if self.origin is not None:
+            self.origin.fail(error)
 
     def note_projected(self, place: int, shapes: tuple[bytes, ...]) -> None:
         """Remember that a publication without a key was projected by some shapes after it was sent."""
@@ -61,7 +70,7 @@ class ScriptedChunk(Chunk):
         if not places:
             super().finish(errors)
             return
-        self.script.loaded = False
+        self.script.loaded.clear()
         missing = [self.publications[place] for place in places]
         size = sum(len(publication.payload) for publication in missing)
         again = ScriptedChunk(missing, size, self.script, self._send_again)

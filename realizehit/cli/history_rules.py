@@ -10,14 +10,13 @@ from typing import Any, Final
 import click
 
 from realizehit.broker.history.rules import KEY, NO_RULES, Rule, Rules
+from realizehit.broker.history.rules_commands import channel_in
+from realizehit.broker.history.scripts import PREFIX
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.sentinel import SCHEMES, SentinelAddress
 from realizehit.broker.url import Address
 from realizehit.cli.text import counted
 from realizehit.errors import BrokerRefused
-
-LOGS: Final = "realizehit:log:"
-"""What the names of the logs' keys at the broker begin with; the channel stands in braces behind it."""
 
 MOST_KEYS: Final = 200_000  # keys of the broker that are looked through
 MOST_LOGS: Final = 20_000  # logs that are measured
@@ -98,11 +97,10 @@ async def _survey(pipeline: Pipeline, rules: Rules) -> tuple[dict[int | None, Ke
     looked = measured = 0
     cursor: Any = b"0"
     while True:
-        cursor, keys = await pipeline.ask("SCAN", cursor, "MATCH", f"{LOGS}*", "COUNT", str(_SCAN))
+        cursor, keys = await pipeline.ask("SCAN", cursor, "MATCH", f"{PREFIX}{{*}}", "COUNT", str(_SCAN))
         looked += _SCAN
         async for key, messages, size in _measure(pipeline, keys):
-            channel = key[len(LOGS) :].strip(b"{}")
-            rule = rule_key(rules, rules.rule_of(channel))
+            rule = rule_key(rules, rules.rule_of(channel_in(key)))
             kept.setdefault(rule, Kept()).add(messages, size)
             measured += 1
         if cursor == b"0":

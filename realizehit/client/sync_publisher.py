@@ -277,7 +277,8 @@ class Publisher:
                         if not is_unknown_script(replies[place]):
                             replies[place] = added(replies[place], reply)
             left = [place for place in left if is_unknown_script(replies[place])]
-            script.loaded = not left
+            if left:
+                script.loaded.clear()
         return [outcome_of(reply) or reply for reply in replies]
 
     def _read_scripted(
@@ -359,7 +360,8 @@ class _Line:
 
     def reconnected(self, connection: Any) -> None:
         """Learn that the connection is a new one, perhaps to another process."""
-        self.script.loaded = self.has_run_id = False
+        self.script.loaded.clear()
+        self.has_run_id = False
         self.script.run_id = NO_RUN_ID
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import secrets
-import string
 from typing import Final, NamedTuple
 
 MAX_OFFSET: Final = (1 << 53) - 1
 """The largest offset: the largest integer that every language's JSON library reads exactly."""
 
-_ALPHABET: Final = string.ascii_lowercase + string.digits
 _FORM: Final = re.compile(r"([a-z0-9]{8})\.(0|[1-9][0-9]{0,15})")
 
 
@@ -35,8 +32,3 @@ class Position(NamedTuple):
         if match is None or int(match[2]) > MAX_OFFSET:
             return None
         return cls(match[1], int(match[2]))
-
-
-def new_epoch() -> str:
-    """Return a random epoch: 8 lower-case letters and digits."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(8))

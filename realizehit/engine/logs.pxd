@@ -34,9 +34,10 @@ from realizehit.engine.text cimport is_utf8
 
 cdef enum:
     KEPT_OVERHEAD = 64          # bytes that each publication that is kept back counts besides its own
-    KEPT_MAX = 1 << 20          # bytes that are kept back for one log
+    KEPT_PART = 4               # what is kept back for one log is at most a fourth of the bounds of a queue
     KEPT_TOTAL = 16 << 20       # bytes that are kept back for all logs
-    TRIES = 2                   # a publication that twice does not follow although Python read the log is dropped
+    TRIES = 2                   # reads without a new message, after which a publication that does not follow is dropped
+    MOST_TRIES = 256            # the same, where each read had new messages
 
 
 cdef inline bint is_known(const Log* log) noexcept nogil:
@@ -69,7 +70,10 @@ cdef inline int keep_back(State* s, Log* log, bytes raw) except -1:
     """Keep a publication for later; return 0 if there is no room, and the repair will have to read it."""
     cdef uint64_t size = len(raw) + KEPT_OVERHEAD
     cdef list kept
-    if log.kept_bytes + size > KEPT_MAX or s.n.kept_bytes + size > KEPT_TOTAL:
+    cdef uint64_t count = 0 if log.kept == NULL else len(<list> log.kept)
+    # All of it is delivered at once, which must not make a live subscriber too slow.
+    if (log.kept_bytes + size > max(s.max_queue_bytes // KEPT_PART, <uint64_t> 1024)
+            or count >= max(s.max_queue_messages // KEPT_PART, <uint32_t> 1) or s.n.kept_bytes + size > KEPT_TOTAL):
         return 0
     if log.kept == NULL:
         kept = []
@@ -82,22 +86,40 @@ cdef inline int keep_back(State* s, Log* log, bytes raw) except -1:
     return 1
 
 
-cdef inline int open_hole(State* s, Channel* channel, const Publication* p, bytes raw) except -1:
+cdef inline bint is_old(const Log* log, const char* epoch, uint64_t offset) noexcept nogil:
+    """Whether a position is at or below that of the log."""
+    return offset <= log.last and (memcmp(log.epoch, epoch, EPOCH_SIZE) == 0
+                                   or memcmp(log.old_epoch, epoch, EPOCH_SIZE) == 0)
+
+
+cdef inline int keep_or_lose(State* s, Log* log, const char* epoch, uint64_t offset, bytes raw) except -1:
+    # What is not kept is remembered by the position of the last one, so that it is asked for.
+    if not keep_back(s, log, raw):
+        memcpy(log.lost_epoch, epoch, EPOCH_SIZE)
+        log.lost = offset
+    return 0
+
+
+cdef inline bint open_hole(State* s, Channel* channel, const char* epoch, uint64_t offset) except -1:
+    """Ask for what comes up to a position; false if that was asked for before, and is in no log."""
     cdef Log* log = channel.log
-    if log.tries and log.hole == p.label.offset and memcmp(log.hole_epoch, p.label.epoch, EPOCH_SIZE) == 0:
-        if log.tries >= TRIES:
-            s.n.malformed += 1      # it is in no log: not published by this system
-            return 0
+    if log.tries and log.hole == offset and memcmp(log.hole_epoch, epoch, EPOCH_SIZE) == 0:
+        if (log.tries >= TRIES and log.last == log.hole_last) or log.tries >= MOST_TRIES:
+            if memcmp(log.epoch, epoch, EPOCH_SIZE) == 0:
+                s.n.malformed += 1      # it was not published by way of the log
+            else:
+                s.n.log_duplicates += 1     # of an earlier epoch, whose messages Python has read
+            return False
     else:
         log.tries = 0
     (<list> s.pending).append(("hole", None, 0, (
-        <object> channel.name, p.label.epoch[:EPOCH_SIZE].decode("ascii"), p.label.offset)))
+        <object> channel.name, epoch[:EPOCH_SIZE].decode("ascii"), offset)))
     log.tries += 1
-    log.hole = p.label.offset
-    memcpy(log.hole_epoch, p.label.epoch, EPOCH_SIZE)
+    log.hole = offset
+    log.hole_last = log.last
+    memcpy(log.hole_epoch, epoch, EPOCH_SIZE)
     log.state = LOG_HOLE
-    keep_back(s, log, raw)
-    return 0
+    return True
 
 
 cdef inline int accept(State* s, Channel* channel, Publication* p, bint sendable) except -1:
@@ -154,22 +176,23 @@ cdef inline int publish_labelled(State* s, Channel* channel, bytes raw, bint aga
             return 0
         memcpy(log.shown_epoch, p.label.epoch, EPOCH_SIZE)
         log.shown = p.label.offset
-        keep_back(s, log, raw)
+        keep_or_lose(s, log, p.label.epoch, p.label.offset, raw)
         return fan_out_forms(s, channel, &p, NULL, TO_PLAIN) if text else 0
     if log.state == LOG_HOLE:
-        keep_back(s, log, raw)
+        keep_or_lose(s, log, p.label.epoch, p.label.offset, raw)
         return 0
-    same = memcmp(log.epoch, p.label.epoch, EPOCH_SIZE) == 0
-    if same and p.label.offset <= log.last:
-        if log.shown < p.label.offset <= log.owed:
+    if is_old(log, p.label.epoch, p.label.offset):
+        if log.shown < p.label.offset <= log.owed and memcmp(log.epoch, p.label.epoch, EPOCH_SIZE) == 0:
             # The log was read while it was on its way here; only those that begin in the log have it from there.
             log.shown = p.label.offset
             return fan_out_forms(s, channel, &p, NULL, TO_PLAIN) if text else 0
         s.n.log_duplicates += not again
         return 0
-    if same and p.label.offset == log.last + 1:
+    if p.label.offset == log.last + 1 and memcmp(log.epoch, p.label.epoch, EPOCH_SIZE) == 0:
         return accept(s, channel, &p, text)
-    return open_hole(s, channel, &p, raw)
+    if open_hole(s, channel, p.label.epoch, p.label.offset):
+        keep_or_lose(s, log, p.label.epoch, p.label.offset, raw)
+    return 0
 
 
 cdef inline list take_kept(State* s, Log* log):
@@ -180,9 +203,20 @@ cdef inline list take_kept(State* s, Log* log):
 
 cdef inline int resume_kept(State* s, Channel* channel) except -1:
     """Handle what was kept back, now that the position is known; what does not follow is kept back again."""
+    cdef Log* log = channel.log
     cdef bytes raw
-    for raw in take_kept(s, channel.log):
+    cdef char epoch[EPOCH_SIZE]
+    cdef uint64_t lost = log.lost
+    memcpy(epoch, log.lost_epoch, EPOCH_SIZE)
+    log.lost = 0
+    for raw in take_kept(s, log):
         publish_labelled(s, channel, raw, True)
+    if lost and not is_old(log, epoch, lost):
+        if log.state == LOG_LIVE:
+            open_hole(s, channel, epoch, lost)
+        if log.state == LOG_HOLE and not log.lost:
+            memcpy(log.lost_epoch, epoch, EPOCH_SIZE)
+            log.lost = lost
     return 0
 
 
@@ -230,7 +264,8 @@ cdef inline int frame_of_message(State* s, Channel* channel, uint64_t offset, by
     out[0] = NULL
     if read_message(s, channel, &p, raw):
         p.epoch = channel.log.epoch
-        p.dotted = offset == channel.log.dotted
+        # A client that replays it may know only an earlier epoch, whose offsets go on in this one.
+        p.dotted = channel.log.dotted != 0
         out[0] = build_form(s, LABELLED, channel, &p)
     return 0
 
@@ -251,7 +286,7 @@ cdef inline bint open_log(State* s, Channel* channel) except -1:
     if log.state == LOG_NONE:
         log.state = LOG_OPENED
         log.tries = 0
-        log.shown = 0
+        log.shown = log.lost = 0
     return True
 
 
@@ -271,6 +306,7 @@ cdef inline bint set_log(State* s, Channel* channel, bytes epoch, uint64_t offse
     log.last = offset - <uint64_t> len(messages)
     if other:
         log.dotted = offset + 1
+        log.old_epoch[0] = 0
     if memcmp(log.shown_epoch, log.epoch, EPOCH_SIZE) != 0:
         log.shown = 0
     log.owed = offset if log.state == LOG_OPENED else 0
@@ -304,6 +340,7 @@ cdef inline bint repair_log(State* s, Channel* channel, bytes epoch, list messag
     if messages and <uint64_t> messages[0][0] > log.last + 1:
         raise ValueError(f"the messages begin at offset {messages[0][0]}, and the position is {log.last}")
     if memcmp(log.epoch, PyBytes_AS_STRING(epoch), EPOCH_SIZE) != 0:
+        memcpy(log.old_epoch, log.epoch, EPOCH_SIZE)
         memcpy(log.epoch, PyBytes_AS_STRING(epoch), EPOCH_SIZE)
         log.dotted = log.last + 1
     for offset, payload in messages:

@@ -33,6 +33,7 @@ cdef struct Log:
     uint32_t replays            # the first one; 0 for none
     uint32_t ahead              # replays that wait for messages beyond the position
     char epoch[8]
+    char old_epoch[8]           # the one before, whose offsets go on in this one; zeros for none
     char shown_epoch[8]
     uint64_t last               # the position
     uint64_t dotted             # offset of the first message of an epoch that subscribers were not told; 0 for none
@@ -46,7 +47,10 @@ cdef struct Log:
     uint32_t tries              # how often the same publication did not follow
     PyObject* kept              # list of bytes, or NULL
     uint64_t kept_bytes
+    uint64_t lost               # offset of the last one that there was no room for; 0 for none
+    char lost_epoch[8]
     uint64_t hole               # offset of the publication that did not follow
+    uint64_t hole_last          # the position at that time
     char hole_epoch[8]
 
 

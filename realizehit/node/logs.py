@@ -12,52 +12,30 @@ At most one read is under way for each log, and it serves all who wait. What a l
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from enum import Enum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from realizehit import _fanout
 from realizehit.broker.base import Bus, Source
 from realizehit.broker.history.log import LogPart
-from realizehit.broker.history.rules import Rule, Rules
+from realizehit.broker.history.rules import Rules
 from realizehit.common.position import Position
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.errors import BrokerError, BrokerUnavailable
 from realizehit.node.history_request import HistoryRequest, Started
 from realizehit.node.log_counts import LogCounts
+from realizehit.node.log_record import Beginning, InMemory, LogRecord, State
 from realizehit.node.names import RegistryKey, interest_of_key
 
 logger: Final = logging.getLogger(__name__)
 
 PART: Final = 256  # messages of one read
 RETRY: Final = 0.5  # seconds until a read that failed is tried again
+READS: Final = 64  # reads that are under way at once, of different logs
+HOLE_AGE: Final = 1.0  # seconds before a publication that does not follow in which those before it were published
 SLICE: Final = 1_000  # channels that are looked at in one turn of the loop when the rules change
-
-
-class State(Enum):
-    """What the node knows of a log."""
-
-    OPENING = "opening"  # nothing: its position has not been read; subscriptions without positions need no more
-    LIVE = "live"  # its position, and each message comes with the next one
-    LOST = "lost"  # its position, and messages may be missing after it
-    UNREADABLE = "unreadable"  # nothing, and the broker does not tell; the channel is served like one without history
-
-
-class Beginning(NamedTuple):
-    """Where a subscription begins.
-
-    Attributes:
-        started: what it is told.
-        after: offset after which messages are replayed; None to go on live. Not used without positions.
-        from_ring: whether the ring holds all that is replayed.
-        reason: why the messages after a ``since`` are not replayed, one of `log_counts.REASONS`.
-    """
-
-    started: Started
-    after: int | None = None
-    from_ring: bool = False
-    reason: str = ""
 
 
 class LogUser(Protocol):
@@ -75,40 +53,14 @@ class LogUser(Protocol):
     def log_waiters(self, key: RegistryKey) -> set[int]:
         """Return the connections whose subscriptions wait for a log."""
 
+    def log_wanted(self, key: RegistryKey) -> int:
+        """Return how many of the newest messages the subscriptions that wait need, as far as that is known."""
+
     def log_missed(self, key: RegistryKey, seconds: float) -> None:
         """Learn that messages of a log are lost for all subscriptions of its channel."""
 
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
         """Learn that the replays of connections ended early: their next messages are not kept any more."""
-
-
-class _Log:
-    """What is known of one log besides what the engine knows, and what is to be done for it."""
-
-    def __init__(self, rule: Rule, now: float) -> None:
-        self.rule = rule
-        self.state = State.OPENING
-        self.confirmed = False  # the channel is in force at the broker
-        self.hole = False  # a publication came that does not follow
-        self.disturbed = now  # when the state was left in which nothing is missing
-        self.losses = 0  # how often the connection to the broker was lost; what was read before is then too old
-        self.first = 1  # no message before it is kept at the broker; it may have grown since
-        self.before: tuple[Position, ...] = ()
-        self.starved: dict[int, int] = {}  # replays that wait for a read: the connection, and after which offset
-        self.asking = False  # a subscription waits whose beginning needs a read
-        self.incomplete = False  # subscriptions with positions may have missed something while it was unreadable
-        self.running = False
-        self.retry_at = 0.0
-
-    def note(self, part: LogPart) -> None:
-        self.first, self.before = part.first, tuple(part.before)
-
-    def offset_of(self, position: Position, epoch: str) -> int | None:
-        """Return the offset of a position in the present epoch; None if its epoch is not known."""
-        if position.epoch == epoch:
-            return position.offset
-        known = any(old.epoch == position.epoch and position.offset <= old.offset for old in self.before)
-        return position.offset if known else None
 
 
 class Logs:
@@ -151,9 +103,10 @@ class Logs:
         self._start = run
         self._timeout = timeout
         self._enabled = enabled
-        self._logs: dict[RegistryKey, _Log] = {}
+        self._logs: dict[RegistryKey, LogRecord] = {}
         self._unsettled: set[RegistryKey] = set()  # logs that are not live, or have a read to be tried again
         self._seldom = Seldom(LOG_INTERVAL)
+        self._reads = asyncio.Semaphore(READS)
         if enabled:
             engine.on_hole = self._on_hole
             engine.on_starved = self._on_starved
@@ -182,7 +135,7 @@ class Logs:
         self.forget(key)
         rule = self._bus.rules.rule_of(key) if self._enabled else None
         if rule is not None and self._engine.log_open(key):
-            self._logs[key] = _Log(rule, self._clock())
+            self._logs[key] = LogRecord(rule, self._clock())
             self._unsettled.add(key)
 
     def forget(self, key: RegistryKey) -> None:
@@ -196,20 +149,22 @@ class Logs:
         log = self._logs.get(key)
         if log is not None and not log.confirmed:
             log.confirmed = True
-            log.disturbed = self._clock()
+            log.blocked = self._clock()
             self._work(key, log)
 
     def lost(self, source: Source) -> set[RegistryKey]:
         """Learn that a source is gone; return the channels whose logs will tell what was missed."""
         kept = set()
+        since = self._clock() - self._bus.silence
         for key, log in self._logs.items():
             if self._bus.source_of(interest_of_key(key)) != source:
                 continue
             log.confirmed = False
             log.losses += 1
+            self._unsettled.add(key)
             if log.state in (State.LIVE, State.LOST):
+                log.disturbed = min(since, log.disturbed) if log.is_behind else since
                 log.state = State.LOST
-                self._unsettled.add(key)
                 kept.add(key)
         return kept
 
@@ -225,15 +180,19 @@ class Logs:
             log = self._logs[key]
             if log.running or not log.confirmed or log.retry_at > now:
                 continue
-            if log.state is State.LOST and now - log.disturbed >= self._timeout:
+            if log.is_behind and now - log.blocked >= self._timeout:
                 self.give_up(key)
             else:
                 self._work(key, log)
 
     def position(self, key: RegistryKey) -> Position | None:
         """Return the position of a log; None if it is not known, or the channel has none."""
+        here = self._in_memory(key)
+        return None if here is None else Position(here.epoch, here.last)
+
+    def _in_memory(self, key: RegistryKey) -> InMemory | None:
         state = self._engine.log_state(key)
-        return None if state is None else Position(state[0], state[1])
+        return None if state is None else InMemory(*state)
 
     def begin(
         self, key: RegistryKey, request: HistoryRequest, part: LogPart | None = None, *, final: bool = False
@@ -252,36 +211,7 @@ class Logs:
         log = self._logs.get(key)
         if log is None:
             return Beginning(Started(recovered=None if request.since is None else False))
-        state = self._engine.log_state(key)
-        if state is None or log.state is not State.LIVE:
-            return None
-        here = Position(state[0], state[1])
-        if request.since is not None:
-            return self._begin_since(log, request.since, here, state[2], part, final=final)
-        if request.last == 0:
-            return Beginning(Started(here), from_ring=True)
-        after = max(here.offset - min(request.last, log.rule.size), log.first - 1)
-        if after + 1 < state[2] and not final:
-            return None
-        return Beginning(Started(Position(here.epoch, after)), after, after + 1 >= state[2])
-
-    def _begin_since(
-        self, log: _Log, since: Position, here: Position, in_ring: int, part: LogPart | None, *, final: bool
-    ) -> Beginning | None:
-        offset = log.offset_of(since, here.epoch)
-        missed = Beginning(Started(here, recovered=False), reason="unknown_position")
-        if offset is None:
-            return missed if final else None  # it may be of an epoch whose first message is on its way here
-        if offset > here.offset:  # its client saw what is on its way here
-            if not final:
-                return None
-            seen = part is not None and part.epoch == here.epoch and offset <= part.last
-            return Beginning(Started(since, recovered=True), offset) if seen else missed
-        if offset + 1 < log.first:
-            return missed._replace(reason="not_kept")
-        if offset + 1 < in_ring and not final:
-            return None
-        return Beginning(Started(Position(here.epoch, offset), recovered=True), offset, offset + 1 >= in_ring)
+        return log.begin(request, self._in_memory(key), part, final=final)
 
     def start(self, conn: int, key: RegistryKey, request: HistoryRequest, beginning: Beginning) -> None:
         """Let a subscription begin where `begin` said."""
@@ -310,14 +240,14 @@ class Logs:
     def give_up(self, key: RegistryKey) -> None:
         """Serve a channel without history, since its log cannot be read; it is tried again later."""
         log = self._logs.get(key)
-        if log is None or log.state not in (State.OPENING, State.LOST):
+        if log is None or not (log.is_behind or log.state is State.OPENING):
             return
-        lost, log.state, log.hole = log.state is State.LOST, State.UNREADABLE, False
+        behind, log.state, log.hole = log.is_behind, State.UNREADABLE, False
         log.starved.clear()
         log.retry_at = self._clock() + self._timeout
         self._unsettled.add(key)
         self._engine.log_close(key)
-        if lost:
+        if behind:
             self.counts.unrepaired += 1
             log.incomplete = True
             self._user.log_missed(key, self._clock() - log.disturbed)
@@ -336,12 +266,13 @@ class Logs:
             # time, so that everything up to the end has arrived.
             self._begin_anew(key, log, epoch)
             return
+        if not log.is_behind:
+            log.blocked = self._clock()
+            log.disturbed = log.blocked - max(self._bus.silence, HOLE_AGE)
         log.hole = True
-        if log.state is State.LIVE:
-            log.disturbed = self._clock()
         self._work(key, log)
 
-    def _begin_anew(self, key: RegistryKey, log: _Log, epoch: str) -> None:
+    def _begin_anew(self, key: RegistryKey, log: LogRecord, epoch: str) -> None:
         log.first, log.before = 1, ()
         self.counts.renewed += 1
         if self._engine.stats()["replays"]:  # those of this log end: what they had yet to send is not kept any more
@@ -368,10 +299,13 @@ class Logs:
             if log is not None and rule is not None:
                 log.rule = rule
             elif log is not None:
+                if log.is_behind:
+                    self.counts.unrepaired += 1
+                    self._user.log_missed(key, self._clock() - log.disturbed)
                 self.forget(key)
                 self._user.log_ready(key, None, set())
             elif rule is not None and self._engine.log_open(channel):
-                self._logs[key] = log = _Log(rule, self._clock())
+                self._logs[key] = log = LogRecord(rule, self._clock())
                 self._unsettled.add(key)
                 if self._bus.subscribe(interest_of_key(channel)):
                     self.confirmed(key)
@@ -380,13 +314,13 @@ class Logs:
 
     # ---- reading
 
-    def _work(self, key: RegistryKey, log: _Log) -> None:
+    def _work(self, key: RegistryKey, log: LogRecord) -> None:
         """Start the reads that a log needs, one after the other, unless they are under way."""
         if not log.running and self._next(log) is not None and log.retry_at <= self._clock():
             log.running = True
             self._start(self._run(key, log))
 
-    def _next(self, log: _Log) -> Callable[[RegistryKey, _Log], Awaitable[None]] | None:
+    def _next(self, log: LogRecord) -> Callable[[RegistryKey, LogRecord], Awaitable[None]] | None:
         if not log.confirmed:
             return None
         if log.state in (State.OPENING, State.UNREADABLE):
@@ -397,11 +331,12 @@ class Logs:
             return self._read_for_waiters
         return self._read_for_replays if log.starved else None
 
-    async def _run(self, key: RegistryKey, log: _Log) -> None:
+    async def _run(self, key: RegistryKey, log: LogRecord) -> None:
         try:
             while self._logs.get(key) is log and (step := self._next(log)) is not None:
-                self.counts.reads += 1
-                await step(key, log)
+                async with self._reads:
+                    self.counts.reads += 1
+                    await step(key, log)
             if log.state is State.LIVE:
                 self._unsettled.discard(key)
         except BrokerUnavailable:
@@ -417,21 +352,21 @@ class Logs:
         finally:
             log.running = False
 
-    def _failed(self, key: RegistryKey, log: _Log) -> None:
+    def _failed(self, key: RegistryKey, log: LogRecord) -> None:
         self.counts.failed_reads += 1
         if self._logs.get(key) is log:
             log.retry_at = self._clock() + RETRY
             self._unsettled.add(key)
 
-    def _is_current(self, key: RegistryKey, log: _Log, losses: int) -> bool:
+    def _is_current(self, key: RegistryKey, log: LogRecord, losses: int) -> bool:
         """Whether what was read is of use: the channel has been in force since the read was sent."""
         return self._logs.get(key) is log and log.losses == losses
 
-    async def _read_first(self, key: RegistryKey, log: _Log) -> None:
+    async def _read_first(self, key: RegistryKey, log: LogRecord) -> None:
         losses, asked = log.losses, self._user.log_waiters(key)
         self._engine.log_open(key)  # from here on the engine knows what it has delivered
         try:
-            part = await self._bus.read_log(key, last=min(log.rule.size, PART), most=PART)
+            part = await self._read_newest(key, log)
         except BrokerError:
             if self._logs.get(key) is log and log.state is State.UNREADABLE:
                 self._engine.log_close(key)
@@ -447,7 +382,12 @@ class Logs:
             self._user.log_missed(key, self._clock() - log.disturbed)
         self._user.log_ready(key, part, asked)
 
-    async def _repair(self, key: RegistryKey, log: _Log) -> None:
+    async def _read_newest(self, key: RegistryKey, log: LogRecord) -> LogPart:
+        """Read what subscriptions that wait most probably need: nothing, or the newest messages."""
+        count = min(self._user.log_wanted(key), log.rule.size, PART)
+        return await self._bus.read_log(key, last=count, most=PART)
+
+    async def _repair(self, key: RegistryKey, log: LogRecord) -> None:
         losses, here = log.losses, self.position(key)
         if here is None:
             log.state, log.hole = State.OPENING, False
@@ -480,10 +420,10 @@ class Logs:
         log.state = State.LIVE
         self._user.log_ready(key, None, set())
 
-    async def _read_for_waiters(self, key: RegistryKey, log: _Log) -> None:
+    async def _read_for_waiters(self, key: RegistryKey, log: LogRecord) -> None:
         losses, asked, here = log.losses, self._user.log_waiters(key), self.position(key)
         log.asking = False
-        part = await self._bus.read_log(key, last=min(log.rule.size, PART), most=PART)
+        part = await self._read_newest(key, log)
         if not self._is_current(key, log, losses) or log.state is not State.LIVE:
             log.asking = True
             return
@@ -493,31 +433,28 @@ class Logs:
             return
         if part.epoch == now.epoch:
             log.note(part)
-            in_ring = self._ring_begins(key)
-            older = [message for message in part.messages if message[0] < in_ring]
-            if older and older[-1][0] + 1 == in_ring:
-                self._engine.log_fill(key, older)
+            in_memory = self._in_memory(key)
+            older = [message for message in part.messages if in_memory and message[0] < in_memory.first]
+            self._engine.log_fill(key, older)  # it takes them only if they end right before the ring
         self._user.log_ready(key, part, asked)
 
-    def _ring_begins(self, key: RegistryKey) -> int:
-        state = self._engine.log_state(key)
-        return 0 if state is None else state[2]
-
-    async def _read_for_replays(self, key: RegistryKey, log: _Log) -> None:
+    async def _read_for_replays(self, key: RegistryKey, log: LogRecord) -> None:
         losses, here, after = log.losses, self.position(key), min(log.starved.values())
         part = await self._bus.read_log(key, after=after, most=PART)
-        if not self._is_current(key, log, losses) or here is None:
-            return
-        first = part.first if part.covers(here) or part.epoch == here.epoch else part.last + 1
-        log.note(part)
-        end = part.messages[-1][0] if part.messages else after
-        gone = [conn for conn, offset in log.starved.items() if offset + 1 < first]
-        log.starved = {conn: offset for conn, offset in log.starved.items() if offset + 1 >= first and offset >= end}
-        self._engine.replay_part(key, part.messages)
         now = self.position(key)
-        if gone and now is not None:
-            for conn in gone:
-                self._engine.replay_end(conn, key, now.offset)
+        if not self._is_current(key, log, losses) or here is None or now is None:
+            return
+        log.note(part)
+        goes_on = part.messages and (part.epoch in (here.epoch, now.epoch) or part.covers(here))
+        first = part.first if goes_on else part.last + 1
+        end = part.messages[-1][0] if goes_on else part.last
+        gone = [conn for conn, offset in log.starved.items() if offset + 1 < first or not goes_on]
+        log.starved = {conn: offset for conn, offset in log.starved.items() if goes_on and offset >= end}
+        if goes_on:
+            self._engine.replay_part(key, part.messages)
+        for conn in gone:
+            self._engine.replay_end(conn, key, now.offset)
+        if gone:
             self.counts.ended_replays += len(gone)
             self._user.log_replay_missed(key, gone, log.rule.ttl)
 

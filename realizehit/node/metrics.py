@@ -28,6 +28,8 @@ from realizehit import __version__
 from realizehit.access.gate import Gate
 from realizehit.broker.base import Bus, BusState
 from realizehit.node.history_metrics import HistoryMetrics
+from realizehit.node.log_metrics import LogMetrics
+from realizehit.node.logs import Logs
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -74,6 +76,7 @@ class Metrics:
         bus: the broker, whose state is shown.
         engine_stats: returns the engine's counters; ``None`` for a process without WebSocket clients.
         gate: has counted whom it refused.
+        logs: of the channels with history; ``None`` for a process without WebSocket clients.
 
     Attributes:
         outcomes: publications by what became of them.
@@ -83,7 +86,12 @@ class Metrics:
     """
 
     def __init__(
-        self, *, bus: Bus, engine_stats: Callable[[], dict[str, int]] | None = None, gate: Gate | None = None
+        self,
+        *,
+        bus: Bus,
+        engine_stats: Callable[[], dict[str, int]] | None = None,
+        gate: Gate | None = None,
+        logs: Logs | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
@@ -92,6 +100,8 @@ class Metrics:
         self._registry.register(_ProjectionCollector(bus))
         self.history = HistoryMetrics()
         self._registry.register(self.history)
+        if logs is not None:
+            self._registry.register(LogMetrics(logs))
         if gate is not None:
             self._registry.register(_GateCollector(gate, engine_stats))
         self.outcomes = dict.fromkeys(("queued", "duplicate", "invalid", "denied", "refused", "unavailable"), 0)

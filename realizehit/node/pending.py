@@ -11,7 +11,7 @@ from realizehit.common.position import Position
 from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
 from realizehit.node.gaps import Gaps, SubscriptionKey
-from realizehit.node.history_request import PLAIN, Started
+from realizehit.node.history_request import MAX_LAST, PLAIN, Started
 from realizehit.node.logs import Logs, LogUser
 from realizehit.node.names import RegistryKey, interest_of_key, key_of_interest
 from realizehit.node.waiting import Waiter, Waiting
@@ -150,6 +150,10 @@ class Pending(LogUser):
 
     def log_waiters(self, key: RegistryKey) -> set[int]:
         return {waiter.conn for waiter in self.waiting.of(interest_of_key(key))}
+
+    def log_wanted(self, key: RegistryKey) -> int:
+        asked = [waiter.history for waiter in self.waiting.of(interest_of_key(key)) if waiter.history is not None]
+        return max((MAX_LAST if each.since is not None else each.last for each in asked), default=0)
 
     def log_missed(self, key: RegistryKey, seconds: float) -> None:
         self._gaps.missed(key, seconds, [(conn, key) for conn in self.log_waiters(key)])

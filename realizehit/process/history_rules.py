@@ -117,6 +117,16 @@ class RulesWriter:
         elif before.version != rules.version:
             text = "the rules of history of %s replace other ones at the broker: %s"
             logger.warning(text, self._path, differences(before, rules))
+            await self._remove_logs(rules)
+
+    async def _remove_logs(self, rules: Rules) -> None:
+        try:
+            removed = await self._bus.remove_logs(rules)
+        except BrokerError as error:
+            logger.warning("logs of rules that were removed may stay until their time is up: %s", error)
+        else:
+            if removed:
+                logger.info("removed %d logs that are under no rule of history any more", removed)
 
     async def _look(self) -> None:
         """Write the rules again if the broker has lost them, and log it if it has others."""

@@ -177,7 +177,12 @@ class Node:
             if self._rules is not None:
                 await self._rules.start()
             await self.bus.start(None if settings.role == "api" else self.hub)
-            metrics = Metrics(engine_stats=self.engine.stats if self.websocket else None, bus=self.bus, gate=gate)
+            metrics = Metrics(
+                engine_stats=self.engine.stats if self.websocket else None,
+                bus=self.bus,
+                gate=gate,
+                logs=self.hub.logs if self.websocket else None,
+            )
             app = create_app(
                 self.bus,
                 settings,

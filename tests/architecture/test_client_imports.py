@@ -49,12 +49,16 @@ def test_clients_load_nothing_of_the_server() -> None:
         "idle_probe",
         "idempotency",
         "keeper",
-        "keyed_chunks",
+        "log_reads",
         "projections",
         "publication",
         "publish_errors",
+        "publish_script",
         "publisher",
+        "rules_reader",
+        "scripted_chunks",
     ]
+    publishing += ["history", "history.log", "history.rules", "history.scripts"]
     publishing += ["resp", "shapes", "shapes.expected", "shapes.following", "shapes.registry", "shapes.view", "url"]
     own = {"", *(f".{name}" for name in publishing)}  # publishing straight to the broker
     assert {name for name in loaded if name.startswith("realizehit.broker")} <= {f"realizehit.broker{it}" for it in own}

@@ -275,7 +275,8 @@ class Reader:
 
     def _toml(self, step: Step) -> None:
         data = tomllib.loads(step.text)
-        flag = "--grants" if "grant" in data else "--keys" if "key" in data else "--config"
+        flags = {"grant": "--grants", "key": "--keys", "history": "--history"}
+        flag = next((flag for name, flag in flags.items() if name in data), "--config")
         path = self.checkout / (step.said if step.kind == "file" else "snippet.toml")
         path.write_text(step.text, encoding="utf-8")
         keys = {f"--identify {key}=X-{key}" for key in re.findall(r"[\[ ]\"\$(\w+)\"", step.text)}

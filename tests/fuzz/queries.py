@@ -1,15 +1,18 @@
-"""Queries of Engine.IO's requests and of Server-Sent Events.
+"""Queries of Engine.IO's requests, of Server-Sent Events and of requests for history.
 
 Invariant: an Engine.IO query is read, or refused with one of that protocol's codes; each `pat` of an event stream is a
 channel, perhaps with a place in its history, or a refusal with one of the wire's codes, and both can be told in JSON.
-The header `Last-Event-ID` may hold anything.
+The header `Last-Event-ID` may hold anything. A query for history asks for a channel and at least one message, or is
+refused with a code.
 """
 
 from __future__ import annotations
 
 import orjson
 
-from realizehit.errors import ErrorCode
+from realizehit.broker.history.rules import MAX_SIZE
+from realizehit.errors import ErrorCode, PatternError, RequestError
+from realizehit.http.history import read_query
 from realizehit.transports.engineio.errors import Refused
 from realizehit.transports.engineio.query import Query
 from realizehit.transports.sse_query import wanted_of
@@ -28,6 +31,15 @@ def one(data: bytes) -> None:
     else:
         assert query.revision in (3, 4)
         assert query.transport in ("polling", "websocket")
+    try:
+        asked = read_query(data)
+    except (RequestError, PatternError) as refusal:
+        assert str(refusal.code) in CODES
+        orjson.dumps(str(refusal).encode("utf-8", "replace").decode())
+    else:
+        assert 0 < len(asked.channel) <= 1024
+        assert 1 <= asked.limit <= MAX_SIZE
+        assert 0 <= asked.last <= MAX_SIZE
     check_patterns(data, wildcards=False)
     check_patterns(data, wildcards=True)
 

@@ -18,6 +18,7 @@ NAMES: Final = (
     "connections",
     "engine_calls",
     "engineio_payloads",
+    "history_rules",
     "load_client",
     "pattern_text",
     "patterns",
@@ -45,6 +46,7 @@ HTTP connections and bodies, and what brokers answer. Fuzzers of one kind share 
 PYTHON: Final = (
     "broker_publisher",
     "connections",
+    "history_rules",
     "request_bodies",
     "request_heads",
     "settings_files",

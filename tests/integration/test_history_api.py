@@ -11,10 +11,10 @@ import httpx2
 import pytest
 
 from realizehit.access.keys import generate
-from realizehit.broker.base import Interest
 from realizehit.broker.publication import Publication
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
+from tests.integration.test_api import subscribed
 from tests.support.valkey import Valkey
 
 RULES = """
@@ -66,8 +66,13 @@ def offsets(answer: Any) -> list[int]:
     return [int(message["at"][9:]) for message in answer["messages"]]
 
 
-async def test_positions_of_publications(tmp_path: Path) -> None:
-    async with asking(tmp_path) as http:
+@pytest.fixture(params=["memory", "valkey"])
+def redis(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"memory://{tmp_path}" if request.param == "memory" else str(request.getfixturevalue("valkey").url)
+
+
+async def test_positions_of_publications(tmp_path: Path, redis: str) -> None:
+    async with asking(tmp_path, redis=redis) as http:
         epoch, _, offset = (await publish(http, 1)).partition(".")
         assert offset == "1"
         message = {"pattern": CHAT, "payload": 2, "key": "k"}
@@ -86,8 +91,8 @@ async def test_positions_of_publications(tmp_path: Path) -> None:
         assert "realizehit_logged_publications_total 2.0" in metrics
 
 
-async def test_the_last_messages(tmp_path: Path) -> None:
-    async with asking(tmp_path) as http:
+async def test_the_last_messages(tmp_path: Path, redis: str) -> None:
+    async with asking(tmp_path, redis=redis) as http:
         empty = await ask(http, pat=PAT, last=3)
         assert (empty["first"], empty["messages"], empty["more"]) == (1, [], False)
         assert empty["at"].endswith(".0")
@@ -108,8 +113,8 @@ async def test_the_last_messages(tmp_path: Path) -> None:
         assert offsets(await ask(http, pat=PAT)) == []
 
 
-async def test_the_messages_since_a_position(tmp_path: Path) -> None:
-    async with asking(tmp_path) as http:
+async def test_the_messages_since_a_position(tmp_path: Path, redis: str) -> None:
+    async with asking(tmp_path, redis=redis) as http:
         at = await publish(http, *range(1, 8))
         epoch = at[:8]
         for since, recovered, expected, more in (
@@ -129,8 +134,8 @@ async def test_the_messages_since_a_position(tmp_path: Path) -> None:
         assert (offsets(rest), rest["more"]) == ([7], False)
 
 
-async def test_a_long_history_is_read_in_parts(tmp_path: Path) -> None:
-    async with asking(tmp_path, max_batch_bytes=20_000) as http:
+async def test_a_long_history_is_read_in_parts(tmp_path: Path, redis: str) -> None:
+    async with asking(tmp_path, redis=redis, max_batch_bytes=20_000) as http:
         messages = [{"pattern": {"kind": "long"}, "payload": number} for number in range(1, 601)]
         for start in range(0, 600, 200):
             await http.post("batch", json={"messages": messages[start : start + 200]})
@@ -148,9 +153,12 @@ async def test_a_long_history_is_read_in_parts(tmp_path: Path) -> None:
         assert (offsets(answer), answer["more"]) == ([601, 602, 603], True)  # the third is over the bound
 
 
-async def test_the_history_of_a_wildcard(tmp_path: Path) -> None:
-    async with served(tmp_path) as node, httpx2.AsyncClient(base_url=node.api_url) as http:
-        node.bus.subscribe(Interest(b"kind:chat|room:*"))
+async def test_the_history_of_a_wildcard(tmp_path: Path, redis: str) -> None:
+    async with (
+        served(tmp_path, redis=redis) as node,
+        subscribed(node, {"kind": "chat", "room": "*"}),
+        httpx2.AsyncClient(base_url=node.api_url) as http,
+    ):
         await publish(http, "a", pattern={"kind": "chat", "room": "x y"})
         await node.bus.publish(Publication(b"kind:chat|room:%C3%A4", b'"b"'))
         answer = await ask(http, pat="kind=chat,room=*", last=5)
@@ -159,7 +167,6 @@ async def test_the_history_of_a_wildcard(tmp_path: Path) -> None:
             {"at": f"{answer['at'][:8]}.1", "pattern": {"kind": "chat", "room": "x y"}, "payload": "a"},
             {"at": f"{answer['at'][:8]}.2", "pattern": {"kind": "chat", "room": "ä"}, "payload": "b"},
         ]
-        node.bus.unsubscribe(Interest(b"kind:chat|room:*"))
 
 
 @pytest.mark.parametrize(

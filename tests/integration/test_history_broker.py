@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import hiredis
 import pytest
 
 from realizehit import sync
-from realizehit.broker.base import Interest
+from realizehit.broker.base import Bus, Interest
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import Rule, Rules
 from realizehit.broker.history.scripts import log_key
@@ -22,11 +24,25 @@ from realizehit.broker.shapes import bridge as bridge_module
 from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.registry import CONTROL
 from realizehit.broker.url import Address
-from realizehit.client.messages import PublishResult
+from realizehit.client.messages import Message, PublishResult
 from realizehit.common.position import Position
 from realizehit.errors import BrokerRefused, BrokerUnavailable
+from realizehit.pattern import project
 from tests.integration.test_idempotency import RIGHTS, WILDCARD, bus_at
-from tests.integration.test_shapes_following import NEWS, SHAPE, add_shape, subscriber_at
+from tests.integration.test_shapes_following import (
+    MESSAGES,
+    NEW,
+    NEWS,
+    OLD,
+    SHAPE,
+    ScriptedBroker,
+    add_shape,
+    bulk,
+    news_of,
+    publisher_to,
+    scripted,
+    subscriber_at,
+)
 from tests.integration.test_shapes_registrar import eventually
 from tests.support.bus_recorder import Recorder
 from tests.support.ports import free_port
@@ -217,7 +233,7 @@ async def test_a_failover_to_a_replica(tmp_path: Path) -> None:
         set_rules(master)
         async with bus_at(master.url) as bus:
             at = position(await bus.publish(Publication(NEWS, b"1")))
-            assert master.command("WAIT", "1", "10000") == 1
+        await eventually(lambda: replica.command("EXISTS", log_key(NEWS)))
         with pytest.raises(BrokerUnavailable, match="READONLY"):
             async with bus_at(replica.url) as bus:
                 await bus.publish(Publication(NEWS, b"2"))
@@ -362,7 +378,7 @@ async def test_the_synchronous_publisher_writes_logs(broker: Valkey, wildcards: 
             assert at is not None
             broker.command("SCRIPT", "FLUSH")
             add_shape(broker, SHAPE)
-            messages = [(pattern, 2), ({"a": 1}, 0), (pattern, 3, "k"), (pattern, 3, "k"), (pattern, 4)]
+            messages: list[Message] = [(pattern, 2), ({"a": 1}, 0), (pattern, 3, "k"), (pattern, 3, "k"), (pattern, 4)]
             results = [result for result in publisher.publish_many(messages) if isinstance(result, PublishResult)]
             offsets = [2, None, 3, 3, 4]
             assert [result.at for result in results] == [
@@ -437,3 +453,96 @@ def test_all_keys_of_a_publication_have_one_hash_tag() -> None:
     names = rest[: int(count)]
     assert len(names) == 2
     assert {name.partition(b"{")[2].partition(b"}")[0] for name in names} == {NEWS}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["with the script", "without"])
+@pytest.mark.parametrize("known", [[], [OLD]], ids=["none", "another"])
+async def test_the_news_of_a_shape_between_messages_with_logs(lost: bool, known: list[bytes]) -> None:
+    """Each message and each of its projections is published once, also if the broker lacked the script."""
+    rules = Rules((Rule({}, 10, 60.0),))
+    for place in range(len(MESSAGES)):
+        published: list[tuple[bytes, bytes]] = []  # channel and payload
+        late: set[bytes] = set()  # payloads that were carried out after the news
+
+        async def serve(
+            broker: ScriptedBroker,
+            place: int = place,
+            published: list[tuple[bytes, bytes]] = published,
+            late: set[bytes] = late,
+        ) -> None:
+            kind, *_ = await broker.command()
+            assert kind == b"INFO"
+            broker.send(bulk(b"run_id:" + b"a" * 40))
+            for number in itertools.count():
+                if number == place:
+                    broker.send(news_of(NEW))
+                kind, _, count, *rest = await broker.command()
+                keys, arguments = rest[: int(count)], rest[int(count) :]
+                if kind == b"EVALSHA" and lost and number < len(MESSAGES):
+                    broker.send(b"-NOSCRIPT No matching script.\r\n")
+                    continue
+                window, channel, payload, _, run_id, mode, *_ = arguments
+                channels = arguments[8::3]
+                assert (window, run_id) == (b"0", b"a" * 16)
+                if mode == b"-":
+                    channels.insert(0, channel)
+                    if number >= place:
+                        late.add(payload)
+                assert keys == [log_key(one) for one in channels]
+                published += [(one, payload) for one in channels]
+                position = b"abcdefgh.%d" % number
+                own = mode == b"-"
+                broker.send(b"*2\r\n:%d\r\n" % len(channels) + bulk(position) if own else b":%d\r\n" % len(channels))
+
+        async with scripted(serve, known, rules.to_json()) as (url, _), publisher_to(url) as publisher:
+            outcomes = await publisher.publish_many(MESSAGES)
+            assert len(published) == len(set(published))
+            for message, outcome in zip(MESSAGES, outcomes, strict=True):
+                done = {channel for channel, payload in published if payload == message.payload}
+                shapes = [*known, NEW] if message.payload in late else known
+                assert done >= {message.channel, *(project(message.channel, shape) for shape in shapes)} - {None}
+                assert isinstance(outcome, Published)
+                assert outcome.at.startswith("abcdefgh.")
+                assert outcome.nodes == len(done) or lost
+            assert not publisher._books
+            assert not publisher._under_way
+            assert publisher._messages_under_way == publisher._bytes_under_way == 0
+
+
+async def test_logs_while_shapes_come_and_scripts_go(valkey: Valkey) -> None:
+    set_rules(valkey, size=10_000)
+    count = 600
+    wildcards = {SHAPE: WILDCARD, b"*:*|kind:=": b"*:*|kind:news"}
+
+    def publish_synchronously() -> None:
+        with sync.Publisher(valkey.url) as publisher:
+            for start in range(0, count, 20):
+                publisher.publish_many(({"kind": "news", "channel": "CNN"}, [0, n]) for n in range(start, start + 20))
+
+    async def publish(bus: Bus, by: int) -> None:
+        for start in range(0, count, 20):
+            numbers = range(start, start + 20)
+            await bus.publish_many([Publication(NEWS, b"[%d,%d]" % (by, n)) for n in numbers])
+
+    async with bus_at(valkey.url) as one, bus_at(valkey.url) as two, subscriber_at(valkey, *wildcards.values()) as live:
+        publishing = [
+            asyncio.ensure_future(asyncio.to_thread(publish_synchronously)),
+            *(asyncio.ensure_future(publish(bus, by)) for by, bus in enumerate((one, two), 1)),
+        ]
+        for shape in (*wildcards, b"channel:=|kind:*"):  # the rule does not contain the last one
+            await asyncio.to_thread(add_shape, valkey, shape)
+            await asyncio.to_thread(valkey.command, "SCRIPT", "FLUSH")
+            await asyncio.sleep(0.02)
+        await asyncio.gather(*publishing)
+        parts = {channel: await one.read_log(channel, after=0, most=10_000) for channel in wildcards.values()}
+        came: dict[bytes, list[bytes]] = {channel: [] for channel in wildcards.values()}
+        for _ in range(sum(part.last for part in parts.values())):
+            channel, text = await live.next()
+            came[channel].append(text)
+    for channel, part in parts.items():
+        label = part.epoch.encode()
+        assert came[channel] == [b"@o=%b.%d&%b" % (label, offset, text[1:]) for offset, text in part.messages]
+        assert len(part.messages) == part.last
+        for by in range(3):
+            numbers = [n for _, text in part.messages for who, n in [json.loads(text.partition(b"?")[2])] if who == by]
+            assert numbers == list(range(numbers[0], count))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,33 +13,27 @@ import orjson
 import pytest
 
 from realizehit.broker.base import BusState
-from realizehit.broker.history.rules import KEY, NO_RULES, Rule, Rules
-from realizehit.broker.shapes.registry import CONTROL
 from realizehit.node.logs import PART
 from realizehit.node.names import RegistryKey
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.test_sse import http, streaming
+from tests.support.history import (
+    CHAT,
+    SECONDS,
+    SHORT,
+    Client,
+    kill_link,
+    label,
+    numbering,
+    numbers,
+    publish,
+    room,
+    set_rules,
+)
 from tests.support.valkey import Valkey
-from tests.support.wire import RawClient, client
-
-SECONDS = 30
-_numbers = itertools.count()
-
-
-def room() -> dict[str, Any]:
-    """A pattern with history that no other test uses."""
-    return {"kept": "chat", "room": next(_numbers)}
-
-
-def set_rules(broker: Valkey, *rules: Rule) -> None:
-    broker.command("SET", KEY, Rules(rules).to_json() if rules else NO_RULES.to_json())
-    broker.command("PUBLISH", CONTROL, "history")
-
-
-CHAT = Rule({"kept": ("chat",)}, 1000, 300.0)
-SHORT = Rule({"kept": ("short",)}, 10, 300.0)
+from tests.support.wire import client
 
 
 @pytest.fixture(scope="module")
@@ -58,48 +51,6 @@ async def node_at(broker: Valkey, **settings: Any) -> AsyncIterator[tuple[Node, 
         http(node.api_url) as api,
     ):
         yield node, api
-
-
-async def publish(api: httpx2.AsyncClient, pattern: Any, payload: Any) -> str:
-    """Publish, and return the position."""
-    answer = await api.post("", json={"pattern": pattern, "payload": payload})
-    assert answer.status_code == 200, answer.text
-    return str(answer.json().get("at", ""))
-
-
-class Client(RawClient):
-    """A client that keeps what came for each of its subscriptions."""
-
-    async def ask(self, pattern: Any, **keys: Any) -> dict[str, Any]:
-        """Subscribe, and return the reply; what came before it stays in `texts`."""
-        before = len(self.texts)
-        self.act(id="ask", act="sub", pat=pattern, **keys)
-        async with asyncio.timeout(SECONDS):
-            while True:
-                await self.wait_for(before + 1, SECONDS)
-                for index in range(before, len(self.texts)):
-                    if self.texts[index].startswith(b'{"id":"ask"'):
-                        reply: dict[str, Any] = orjson.loads(self.texts.pop(index))
-                        return reply
-                before = len(self.texts)
-
-    async def take(self, count: int) -> list[bytes]:
-        await self.wait_for(count, SECONDS)
-        taken, self.texts = self.texts[:count], self.texts[count:]
-        return taken
-
-    async def settled(self) -> list[bytes]:
-        """Everything that was on its way; a reply comes behind it."""
-        self.act(id="p", act="ping")
-        async with asyncio.timeout(SECONDS):
-            while not self.texts or self.texts[-1] != b'{"id":"p","ret":"pong"}':
-                await self.wait_for(len(self.texts) + 1, SECONDS)
-        taken, self.texts = self.texts[:-1], []
-        return taken
-
-
-def label(pattern: Any) -> str:
-    return Pattern(pattern).id
 
 
 async def test_a_client_that_comes_back_gets_what_it_missed(broker: Valkey) -> None:
@@ -158,7 +109,7 @@ async def test_the_last_messages(broker: Valkey, last: int) -> None:
 
 
 async def test_what_is_not_kept_is_not_half_recovered(broker: Valkey) -> None:
-    pattern = {"kept": "short", "room": next(_numbers)}
+    pattern = {"kept": "short", "room": next(numbering)}
     async with node_at(broker) as (node, api):
         at = [await publish(api, pattern, number) for number in range(20)]
         client = await Client.connect(node.ws_url)
@@ -179,7 +130,7 @@ async def test_what_is_not_kept_is_not_half_recovered(broker: Valkey) -> None:
 
 
 async def test_without_a_rule_there_are_no_positions(broker: Valkey) -> None:
-    pattern = {"other": next(_numbers)}
+    pattern = {"other": next(numbering)}
     async with node_at(broker) as (node, api):
         client = await Client.connect(node.ws_url)
         assert await client.ask(pattern, offsets=True) == {"id": "ask", "ret": label(pattern)}
@@ -216,7 +167,7 @@ async def test_wrong_keys_are_named(broker: Valkey, keys: dict[str, Any], word: 
 
 
 async def test_a_wildcard_with_positions(broker: Valkey) -> None:
-    pattern, number = room(), next(_numbers)
+    pattern, number = room(), next(numbering)
     wildcard = {"kept": "chat", "n": number, "room": "*"}
     concrete = {**pattern, "n": number}
     async with node_at(broker) as (node, api):
@@ -232,28 +183,6 @@ async def test_a_wildcard_with_positions(broker: Valkey) -> None:
         assert await back.take(2) == [f"{label(wildcard)}@o={n}&c={name}?{n}".encode() for n in (1, 2)]
         client.transport.abort()
         back.transport.abort()
-
-
-def numbers(texts: list[bytes], pattern: Any, *, positions: bool) -> list[int]:
-    """The payloads, which are numbers; anything else is an error."""
-    found = []
-    for text in texts:
-        head, mark, payload = text.decode().partition("?")
-        name, _, offset = head.partition("@o=")
-        assert mark, text
-        assert name == label(pattern), text
-        assert bool(offset) == positions, text
-        if positions:
-            assert int(offset.rpartition(".")[2]) == int(payload) + 1
-        found.append(int(payload))
-    return found
-
-
-def kill_link(broker: Valkey) -> None:
-    """Have the broker end the subscribing connections of nodes, and no others."""
-    for connection in broker.clients():
-        if connection["name"] == "realizehit":
-            broker.command("CLIENT", "KILL", "ID", connection["id"])
 
 
 async def test_nothing_is_missed_when_the_link_to_the_broker_is_lost_under_load(tmp_path: Path) -> None:
@@ -444,3 +373,16 @@ async def test_an_engineio_client_resumes(broker: Valkey) -> None:
             assert reply == {"id": 1, "ret": label(pattern), "at": at[0], "recovered": True}
             for number in (1, 2):
                 assert await ws.recv() == f'4{label(pattern)}@o={number + 1}?"{number}\\u003f"'
+
+
+async def test_metrics_tell_what_was_recovered(broker: Valkey) -> None:
+    pattern = room()
+    async with node_at(broker) as (node, api):
+        at = await publish(api, pattern, 1)
+        for since in (at, "aaaaaaaa.1"):
+            one = await Client.connect(node.ws_url)
+            await one.ask(pattern, since=since)
+        text = (await api.get("/metrics")).text
+        assert 'realizehit_history_not_recovered_total{reason="unknown_position"} 1.0' in text
+        assert "realizehit_history_logs 1.0" in text
+        assert 'realizehit_history_recovered_total{source="memory"} 1.0' in text

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from realizehit.broker.history.rules import KEY, Rule, Rules
+from realizehit.broker.publication import Publication
 from realizehit.broker.redis import RedisBus
 from realizehit.cli.serve import serve as serve_command
 from realizehit.errors import BrokerRefused
@@ -67,12 +69,14 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> Any:
+def lines() -> Iterator[Lines]:
     logger = logging.getLogger("realizehit.process.history_rules")
     handler = Lines()
     logger.addHandler(handler)
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)
     yield handler
+    logger.setLevel(level)
     logger.removeHandler(handler)
 
 
@@ -120,6 +124,39 @@ async def test_a_server_writes_its_rules_at_start_and_reload(valkey: Valkey, fil
         await lines.find("removed: kind=chat: 5 messages, 60 s | channel=*")
         assert kept(valkey) == []
     assert kept(valkey) == []  # they stay
+
+
+async def test_logs_end_with_their_rule(valkey: Valkey, file: Path, lines: Lines) -> None:
+    write(file, TWO)
+    async with serve(Settings(port=0, redis=valkey.url, history=str(file))) as node:
+        await node.bus.ping()
+        chat = await node.bus.publish(Publication(b"kind:chat", b"1"))
+        news = await node.bus.publish(Publication(b"channel:CNN|kind:news", b"1"))
+        assert chat.at.endswith(".1")
+        write(file, ONE)
+        node.reload()
+        assert "removed 1 logs" in await lines.find("removed 1 logs")
+        assert valkey.command("EXISTS", "realizehit:log:{channel:CNN|kind:news}") == 0
+        assert valkey.command("EXISTS", "realizehit:log:{kind:chat}") == 1
+        write(file, TWO)
+        node.reload()
+        await lines.find("added: channel=*")
+        async with asyncio.timeout(20):
+            while node.bus.rules.rule_of(b"channel:CNN|kind:news") is None:
+                await node.bus.ping()
+        again = await node.bus.publish(Publication(b"channel:CNN|kind:news", b"3"))
+        assert again.at.endswith(".1")
+        assert again.at != news.at
+        assert (await node.bus.publish(Publication(b"kind:chat", b"2"))).at == chat.at[:8] + ".2"
+
+
+async def test_a_broker_that_does_not_let_logs_be_removed(valkey: Valkey, file: Path, lines: Lines) -> None:
+    valkey.command("ACL", "SETUSER", "few", "on", ">x", "allkeys", "allchannels", "+@all", "-scan")
+    async with RulesWriter(f"unix://few:x@{valkey.socket}", str(file)) as writer:
+        write(file, "")
+        writer.reload()
+        assert "scan" in await lines.find("may stay until their time is up")
+        assert kept(valkey) == []
 
 
 async def test_another_server_s_rules_are_logged_and_stay(valkey: Valkey, file: Path, lines: Lines) -> None:

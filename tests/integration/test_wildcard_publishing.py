@@ -258,6 +258,8 @@ async def test_a_connection_that_breaks_before_a_projection_is_answered() -> Non
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         broker = await shaken_hands(reader, writer)
         broker.send(b"*2\r\n" + bulk(SHAPE) + bulk(b"1"))
+        assert (await broker.command())[0] == b"GET"
+        broker.send(b"$-1\r\n")  # no rules of history
         replies = await broker.take(2)
         published.extend(broker.published)
         broker.send(replies[0])  # to the message; its projection is not answered

@@ -28,9 +28,8 @@ class RegistryMachine(RuleBasedStateMachine):
         self.told: list[tuple[bytes, int]] = []
         self.bench.engine.on_left = lambda channel, handles: self.told.extend((channel, handle) for handle in handles)
 
-    def left(self, handle: int, channel: bytes) -> None:
-        if channel in self.watched:
-            self.leavers.append((channel, handle))
+    def left(self, handle: int, channels: set[bytes]) -> None:
+        self.leavers += [(channel, handle) for channel in channels & self.watched]
         self.watched &= {each for own in self.subscriptions.values() for each in own}
 
     @rule(channel=st.sampled_from(CHANNELS), watched=st.booleans())
@@ -73,7 +72,7 @@ class RegistryMachine(RuleBasedStateMachine):
             self.bench.loop.run()
             self.subscriptions[handle].discard(channel)
             if was_in:
-                self.left(handle, channel)
+                self.left(handle, {channel})
 
     @rule(channels=st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=8))
     def publish(self, channels: list[bytes]) -> None:
@@ -105,8 +104,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.bench.loop.run()
         own = self.subscriptions.pop(handle)
         del self.expected[handle]
-        for channel in own:
-            self.left(handle, channel)
+        self.left(handle, own)
         assert handle in self.bench.handler.gone
 
     def receive(self, handle: int) -> None:

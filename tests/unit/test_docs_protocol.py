@@ -27,6 +27,7 @@ def test_every_error_code_is_explained() -> None:
         ErrorCode.TOO_LARGE,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,
         ErrorCode.BROKER_REFUSED,
+        ErrorCode.NO_HISTORY,
         ErrorCode.TOO_MANY_CONNECTIONS,
         ErrorCode.TIMEOUT,
     }
@@ -64,7 +65,8 @@ def test_the_examples_actions_are_actions(line: str) -> None:
     action = parse_action(line.encode())
     assert action.act in ("sub", "unsub")
     assert isinstance(action.pattern, dict)
-    assert f'← {{"id": "{action.id}", "ret": "{Pattern(action.pattern).id}"}}' in PAGE
+    more = "" if action.history is None else f', "at": "{action.history.since}", "recovered": true'
+    assert f'← {{"id": "{action.id}", "ret": "{Pattern(action.pattern).id}"{more}}}' in PAGE
 
 
 def test_the_examples_payload_is_one() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from realizehit.broker.base import Interest
-from realizehit.broker.history.memory import MAX_BEFORE, MemoryLogs
+from realizehit.broker.history.memory import MemoryLogs
 from realizehit.broker.history.rules import NO_RULES, Rule, Rules
+from realizehit.broker.history.scripts import MOST_BEFORE
 from realizehit.broker.memory import MemoryBus
 from realizehit.broker.publication import Publication, Published
 from realizehit.common.position import Position
@@ -116,9 +117,9 @@ def test_a_log_is_renewed_if_it_lacks_a_message(logs: MemoryLogs) -> None:
     assert part.covers(Position(epoch, 2))
     assert not part.covers(Position(epoch, 3))
     assert append(logs, b"3") == (part.epoch, 3)
-    for _ in range(MAX_BEFORE + 3):
+    for _ in range(MOST_BEFORE + 3):
         part = logs.renew(ROOM, Position(part.epoch, 9))
-    assert len(part.before) == MAX_BEFORE
+    assert len(part.before) == MOST_BEFORE
     assert part.covers(Position(part.before[0].epoch, 3))
     assert not part.covers(Position(epoch, 2))
 

@@ -17,6 +17,7 @@ from realizehit.access.gate import Gate
 from realizehit.broker.base import BusState
 from realizehit.broker.memory import MemoryBus
 from realizehit.http import api, publish_endpoint, publishing
+from realizehit.node.hub import Hub
 from realizehit.node.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
 
@@ -139,7 +140,9 @@ def test_the_media_type_is_prometheus_own() -> None:
 def test_the_documentation_names_every_metric() -> None:
     node = engine()
     gate = Gate(Settings(), clock=lambda: 0.0)
-    text = Metrics(bus=MemoryBus(), engine_stats=node.stats, gate=gate).render().decode()
+    bus = MemoryBus()
+    hub = Hub(node, bus, clock=lambda: 0.0, call_soon=lambda call: call())
+    text = Metrics(bus=bus, engine_stats=node.stats, gate=gate, logs=hub.logs).render().decode()
     node.close()
     page = DOCUMENTATION.read_text(encoding="utf-8")
     assert [reason for reason in gate.refusals.counts if f"`{reason}`" not in page] == []

@@ -10,13 +10,12 @@ from typing import Final
 
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import NO_RULES, Rule, Rules
-from realizehit.common.position import Position, new_epoch
+from realizehit.broker.history.scripts import MOST_BEFORE, new_epoch
+from realizehit.common.position import Position
 from realizehit.errors import BrokerRefused
 
 MAX_BYTES: Final = 64 << 20
 """Bytes of all logs together; past that the log that was written the longest time ago is removed."""
-
-MAX_BEFORE: Final = 8  # earlier epochs that a log remembers
 
 _OVERHEAD: Final = 128  # bytes that a kept message costs besides its payload, about
 
@@ -27,7 +26,7 @@ class _Log:
     __slots__ = ("before", "epoch", "expires", "last", "messages", "size")
 
     def __init__(self) -> None:
-        self.epoch = new_epoch()
+        self.epoch = new_epoch().decode()
         self.before: list[Position] = []  # the newest first
         self.messages: deque[bytes] = deque()
         self.last = 0
@@ -124,8 +123,8 @@ class MemoryLogs:
         log = self._get(channel, self._rule(channel))
         if log.epoch == seen.epoch and log.last < seen.offset:
             log.before.insert(0, Position(log.epoch, log.last))
-            del log.before[MAX_BEFORE:]
-            log.epoch = new_epoch()
+            del log.before[MOST_BEFORE:]
+            log.epoch = new_epoch().decode()
         return log.part(0, 0)
 
     def _rule(self, channel: bytes) -> Rule:

@@ -112,7 +112,10 @@ class Rules:
             pass
         rule = None
         if self.rules and not is_reserved(channel):
-            filters = dict(text.split(":", 1) for text in channel.decode("ascii").split("|"))
+            filters = {}
+            for text in channel.decode("ascii", "replace").split("|"):
+                key, _, value = text.partition(":")
+                filters[key] = value
             rule = next((rule for rule in self.rules if rule.contains(filters)), None)
         if len(self._known) >= _CACHED:
             self._known.clear()

@@ -178,7 +178,7 @@ class Bridge:
         self._connection = connection
         await self._call(connection, ("HELLO", "3"))
         connection.write(pack(("SUBSCRIBE", CONTROL)))  # confirmed by a push
-        self._script.loaded = False
+        self._script.loaded.clear()
         self._read_rules(connection)
         return connection
 
@@ -392,16 +392,13 @@ class Bridge:
 
         def answered(reply: Any) -> None:
             if is_unknown_script(reply):
-                self._script.loaded = False
+                self._script.loaded.clear()
                 self._write_logged(connection, projection)
             elif isinstance(reply, hiredis.ReplyError):
                 self._report(f"a projection was refused: {self._broker.scrub(str(reply))}")
 
         self._expected.append((1, answered))
-        connection.write(
-            self._script.pack_projections(origin_of(projection), [projection], bring=not self._script.loaded)
-        )
-        self._script.loaded = True
+        connection.write(self._script.pack_projections(origin_of(projection), [projection], bring=False))
 
     def _report(self, trouble: str) -> None:
         if (left_out := self._seldom.passes("trouble")) is not None:

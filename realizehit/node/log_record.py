@@ -1,0 +1,143 @@
+"""What a node knows of one log besides what the engine knows, and where a subscription begins in it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from realizehit.broker.history.log import LogPart
+from realizehit.broker.history.rules import Rule
+from realizehit.common.position import Position
+from realizehit.node.history_request import HistoryRequest, Started
+
+
+class State(Enum):
+    """What the node knows of a log."""
+
+    OPENING = "opening"  # nothing: its position has not been read; subscriptions without positions need no more
+    LIVE = "live"  # its position, and each message comes with the next one
+    LOST = "lost"  # its position, and messages may be missing after it
+    UNREADABLE = "unreadable"  # nothing, and the broker does not tell; the channel is served like one without history
+
+
+class InMemory(NamedTuple):
+    """What the engine has of a log.
+
+    Attributes:
+        epoch, last: its position.
+        first: offset of the oldest message in the ring; ``last + 1`` if there is none.
+    """
+
+    epoch: str
+    last: int
+    first: int
+
+
+class Beginning(NamedTuple):
+    """Where a subscription begins.
+
+    Attributes:
+        started: what it is told.
+        after: offset after which messages are replayed; None to go on live. Not used without positions.
+        from_ring: whether the ring holds all that is replayed.
+        reason: why the messages after a ``since`` are not replayed, one of `log_counts.REASONS`.
+    """
+
+    started: Started
+    after: int | None = None
+    from_ring: bool = False
+    reason: str = ""
+
+
+class LogRecord:
+    """One log, and what is to be done for it.
+
+    Attributes:
+        rule: keeps its messages.
+        state: what is known of it.
+        confirmed: whether the channel is in force at the broker.
+        hole: whether a publication came that does not follow.
+        disturbed: since when messages may be missing, by the hub's clock.
+        blocked: since when the broker could have been read.
+        losses: how often the connection to the broker was lost; what was read before is then too old.
+        first: no message before this offset is kept at the broker; it may have grown since.
+        before: earlier epochs of which offsets are valid yet, with the last one of each.
+        starved: replays that wait for a read: the connection, and after which offset.
+        asking: whether a subscription waits whose beginning needs a read.
+        incomplete: whether subscriptions with positions may have missed something while it was unreadable.
+        running: whether a read is under way.
+        retry_at: when a read that failed is tried again.
+    """
+
+    def __init__(self, rule: Rule, now: float) -> None:
+        self.rule = rule
+        self.state = State.OPENING
+        self.confirmed = False
+        self.hole = False
+        self.disturbed = now
+        self.blocked = now
+        self.losses = 0
+        self.first = 1
+        self.before: tuple[Position, ...] = ()
+        self.starved: dict[int, int] = {}
+        self.asking = False
+        self.incomplete = False
+        self.running = False
+        self.retry_at = 0.0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages after its position are missing, or may be."""
+        return self.state is State.LOST or (self.state is State.LIVE and self.hole)
+
+    def note(self, part: LogPart) -> None:
+        """Remember what was read."""
+        self.first, self.before = part.first, tuple(part.before)
+
+    def begin(
+        self, request: HistoryRequest, here: InMemory | None, part: LogPart | None, *, final: bool
+    ) -> Beginning | None:
+        """Decide where a subscription begins.
+
+        Args:
+            request: what it asks for.
+            here: what the engine has of this log; None if it does not know the position.
+            part: what was just read for it.
+            final: decide by what is known.
+
+        Returns:
+            None if the log must be read first.
+        """
+        if here is None or self.state is not State.LIVE:
+            return None
+        if request.since is not None:
+            return self._begin_since(request.since, here, part, final=final)
+        if request.last == 0:
+            return Beginning(Started(Position(here.epoch, here.last)), from_ring=True)
+        after = max(here.last - min(request.last, self.rule.size), self.first - 1)
+        in_ring = after + 1 >= here.first
+        return Beginning(Started(Position(here.epoch, after)), after, in_ring) if in_ring or final else None
+
+    def _begin_since(self, since: Position, here: InMemory, part: LogPart | None, *, final: bool) -> Beginning | None:
+        missed = Beginning(Started(Position(here.epoch, here.last), recovered=False), reason="unknown_position")
+        offset = self._offset_of(since, here.epoch)
+        if offset is None:
+            return missed if final else None  # it may be of an epoch whose first message is on its way here
+        if offset > here.last:  # its client has seen what is on its way here
+            if not final:
+                return None
+            seen = part is not None and part.epoch == here.epoch and offset <= part.last
+            return Beginning(Started(since, recovered=True), offset) if seen else missed
+        if offset + 1 < self.first:
+            return missed._replace(reason="not_kept")
+        in_ring = offset + 1 >= here.first
+        if not (in_ring or final):
+            return None
+        return Beginning(Started(Position(here.epoch, offset), recovered=True), offset, in_ring)
+
+    def _offset_of(self, position: Position, epoch: str) -> int | None:
+        """Return the offset of a position in the present epoch; None if its epoch is not known."""
+        if position.epoch == epoch:
+            return position.offset
+        known = any(old.epoch == position.epoch and position.offset <= old.offset for old in self.before)
+        return position.offset if known else None
