@@ -114,7 +114,7 @@ class History:
             start, recovered, part = await self._start(query)
             messages, more = await self._messages(channel, start, part, query.limit)
         finally:
-            self._metrics.took(time.perf_counter() - began)
+            self._metrics.reads.add(time.perf_counter() - began)
         document: dict[str, Any] = {
             "id": _fanout.channel_id(channel),
             "pattern": _filters(channel),

@@ -25,6 +25,7 @@ from realizehit import __version__, _fanout
 from realizehit.broker.base import Bus
 from realizehit.broker.publication import Publication, Published
 from realizehit.errors import BrokerRefused
+from realizehit.node.history_figures import HistoryFigures
 from realizehit.node.names import interest_of
 from realizehit.pattern import RESERVED_KEY, Channel, channel_of, is_reserved
 
@@ -45,6 +46,7 @@ class Figures:
 
     Args:
         engine, bus: the node's.
+        history: figures of history.
         role: what the process does; one without clients has no probe.
         published: returns how many messages were published through it so far.
         interval: seconds between messages.
@@ -59,6 +61,7 @@ class Figures:
         self,
         engine: _fanout.Engine,
         bus: Bus,
+        history: HistoryFigures,
         *,
         role: str,
         published: Callable[[], int],
@@ -67,6 +70,7 @@ class Figures:
         self.node = secrets.token_hex(4)
         self._engine = engine
         self._bus = bus
+        self._history = history
         self._role = role
         self._published = published
         self._interval = interval
@@ -115,6 +119,7 @@ class Figures:
             "deliveries": stats["deliveries"] - self._probe.arrived,
             "bytes": stats["bytes_out"] - self._probe.bytes,
             "published": self._published(),
+            **self._history.counters(stats),
         }
         then, before = self._before or (now, counters)
         self._before = now, counters
@@ -142,8 +147,14 @@ class Figures:
             "queued_bytes": size,
             "largest_queue": {"messages": largest_messages, "bytes": largest_bytes},
             "slow_disconnects": stats["slow_disconnects"],
+            "history": self._history.take(stats),
             "busiest": [
-                {"channel": channel.decode(), "subscribers": subscribers, "rate": round(count / elapsed, 1)}
+                {
+                    "channel": channel.decode(),
+                    "subscribers": subscribers,
+                    "rate": round(count / elapsed, 1),
+                    "position": self._history.position(channel),
+                }
                 for channel, subscribers, count in busiest
                 if not is_reserved(channel)
             ][:BUSIEST],

@@ -24,6 +24,7 @@ from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
 from realizehit.node.events import Events
 from realizehit.node.names import RegistryKey, label_of
+from realizehit.node.recent_gaps import Reason, RecentGaps
 
 SLICE: Final = 0.002  # seconds of telling in one turn of the loop
 
@@ -47,6 +48,7 @@ class _Gap:
         self.source = source  # the gap is of all its channels, but for those in `apart`
         self.apart = apart
         self.keys = keys  # without a source: the channels that the gap is of
+        self.is_noted = False  # whether somebody was told of it
         self.exceptions = set(exceptions)  # subscriptions that lost nothing
         self.refused: dict[RegistryKey, tuple[ErrorCode, str]] = {}  # channels that did not come back, and why
 
@@ -62,6 +64,7 @@ class Gaps:
 
     Attributes:
         told: how many gap events were sent.
+        recent: the last gaps, and why.
         position_of: returns the position that a subscription has come to; ``None`` for one without positions.
 
     Reentrancy: for the event loop's thread.
@@ -75,6 +78,7 @@ class Gaps:
         source_of: Callable[[RegistryKey], Source],
     ) -> None:
         self.told = 0
+        self.recent: Final = RecentGaps()
         self.position_of: Callable[[int, RegistryKey], Position | None] = lambda conn, key: None
         self._engine = engine
         self._events = events
@@ -141,16 +145,18 @@ class Gaps:
             return
         self._tell_all(gap, seconds)
 
-    def missed(self, key: RegistryKey, seconds: float, waiting: Iterable[SubscriptionKey]) -> None:
+    def missed(self, key: RegistryKey, seconds: float, reason: Reason, waiting: Iterable[SubscriptionKey]) -> None:
         """Tell all subscribers of one channel of a gap.
 
         Args:
             key: the channel's.
             seconds: how long the gap was.
+            reason: why messages are missing.
             waiting: subscriptions that are not answered yet.
 
         Cost: as `end`, once for all channels that are reported in one turn of the loop.
         """
+        self.recent.note(reason, key, seconds)
         if self._missed is None:
             self._missed = {}
             self._call_soon(self._tell_missed)
@@ -194,15 +200,21 @@ class Gaps:
             for key in gap.refused.keys() & set(lost):
                 self._events.end_subscription(conn, key, *gap.refused[key])
             lost = [key for key in lost if key not in gap.refused]
-        self.tell(conn, lost, seconds)
+        if self.tell(conn, lost, seconds) and gap.source is not None and not gap.is_noted:
+            gap.is_noted = True
+            self.recent.note("connection", seconds=seconds)
 
     def _concerns(self, gap: _Gap, key: RegistryKey) -> bool:
         if gap.source is None:
             return key in gap.keys
         return key not in gap.apart and self._source_of(key) == gap.source
 
-    def tell(self, conn: int, keys: Iterable[RegistryKey], seconds: float) -> None:
-        """Tell a client of a gap in some of its subscriptions, and where those with positions go on."""
+    def tell(self, conn: int, keys: Iterable[RegistryKey], seconds: float) -> bool:
+        """Tell a client of a gap in some of its subscriptions, and where those with positions go on.
+
+        Returns:
+            Whether there was something to tell, and the client is still there.
+        """
         ids, at = [], {}
         for key in keys:
             label = label_of(key)
@@ -212,3 +224,5 @@ class Gaps:
         fields: dict[str, Any] = {"at": at} if at else {}
         if ids and self._events.send(conn, "gap", ids=ids, seconds=seconds, **fields):
             self.told += 1
+            return True
+        return False

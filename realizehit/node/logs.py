@@ -28,6 +28,7 @@ from realizehit.node.history_request import HistoryRequest, Started
 from realizehit.node.log_counts import LogCounts
 from realizehit.node.log_record import Beginning, InMemory, LogRecord, State
 from realizehit.node.names import RegistryKey, interest_of_key
+from realizehit.node.recent_gaps import Reason
 
 logger: Final = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ class LogUser(Protocol):
     def log_wanted(self, key: RegistryKey) -> int:
         """Return how many of the newest messages the subscriptions that wait need, as far as that is known."""
 
-    def log_missed(self, key: RegistryKey, seconds: float) -> None:
-        """Learn that messages of a log are lost for all subscriptions of its channel."""
+    def log_missed(self, key: RegistryKey, seconds: float, reason: Reason) -> None:
+        """Learn that messages of a log are lost for all subscriptions of its channel, and why."""
 
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
         """Learn that the replays of connections ended early: their next messages are not kept any more."""
@@ -119,6 +120,11 @@ class Logs:
 
     def __len__(self) -> int:
         return len(self._logs)
+
+    @property
+    def to_read(self) -> int:
+        """How many logs have to be read before their channels are served with history again."""
+        return len(self._unsettled)
 
     def kept_seconds(self, key: RegistryKey) -> float | None:
         """Return for how long the messages of a channel are kept, in seconds; None if they are not kept."""
@@ -210,7 +216,9 @@ class Logs:
         """
         log = self._logs.get(key)
         if log is None:
-            return Beginning(Started(recovered=None if request.since is None else False))
+            if request.since is None:
+                return Beginning(Started())
+            return Beginning(Started(recovered=False), reason="no_rule")
         return log.begin(request, self._in_memory(key), part, final=final)
 
     def start(self, conn: int, key: RegistryKey, request: HistoryRequest, beginning: Beginning) -> None:
@@ -220,8 +228,8 @@ class Logs:
             self._engine.unmute(conn, key)
         else:
             self._engine.set_positions(conn, key, beginning.after)
-        if recovered is False:
-            self.counts.not_recovered["no_rule" if at is None else beginning.reason] += 1
+        if beginning.reason:
+            self.counts.not_recovered[beginning.reason] += 1
         elif (recovered or request.last) and beginning.from_ring:
             self.counts.recovered_from_ring += 1
         elif recovered or request.last:
@@ -250,7 +258,7 @@ class Logs:
         if behind:
             self.counts.unrepaired += 1
             log.incomplete = True
-            self._user.log_missed(key, self._clock() - log.disturbed)
+            self._user.log_missed(key, self._clock() - log.disturbed, "unreadable")
         self._user.log_ready(key, None, set())
 
     # ---- what the engine and the bus call
@@ -276,7 +284,7 @@ class Logs:
         log.first, log.before = 1, ()
         self.counts.renewed += 1
         if self._engine.stats()["replays"]:  # those of this log end: what they had yet to send is not kept any more
-            self._user.log_missed(key, log.rule.ttl)
+            self._user.log_missed(key, log.rule.ttl, "begun_anew")
         self._engine.log_set(key, epoch, 0)
 
     def _on_starved(self, channel: bytes, replays: list[tuple[int, int]]) -> None:
@@ -301,7 +309,7 @@ class Logs:
             elif log is not None:
                 if log.is_behind:
                     self.counts.unrepaired += 1
-                    self._user.log_missed(key, self._clock() - log.disturbed)
+                    self._user.log_missed(key, self._clock() - log.disturbed, "no_rule")
                 self.forget(key)
                 self._user.log_ready(key, None, set())
             elif rule is not None and self._engine.log_open(channel):
@@ -336,7 +344,9 @@ class Logs:
             while self._logs.get(key) is log and (step := self._next(log)) is not None:
                 async with self._reads:
                     self.counts.reads += 1
+                    began = self._clock()
                     await step(key, log)
+                    self.counts.read_durations.add(self._clock() - began)
             if log.state is State.LIVE:
                 self._unsettled.discard(key)
         except BrokerUnavailable:
@@ -379,7 +389,7 @@ class Logs:
         self._engine.log_set(key, part.epoch, part.last, part.messages)
         if log.incomplete:
             log.incomplete = False
-            self._user.log_missed(key, self._clock() - log.disturbed)
+            self._user.log_missed(key, self._clock() - log.disturbed, "unreadable")
         self._user.log_ready(key, part, asked)
 
     async def _read_newest(self, key: RegistryKey, log: LogRecord) -> LogPart:
@@ -416,7 +426,9 @@ class Logs:
         else:
             self.counts.unrepaired += 1
             self._engine.log_set(key, part.epoch, part.last)
-            self._user.log_missed(key, self._clock() - log.disturbed)
+            self._user.log_missed(
+                key, self._clock() - log.disturbed, "not_kept" if part.epoch == here.epoch else "unknown_position"
+            )
         log.state = State.LIVE
         self._user.log_ready(key, None, set())
 

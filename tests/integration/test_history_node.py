@@ -386,3 +386,9 @@ async def test_metrics_tell_what_was_recovered(broker: Valkey) -> None:
         assert 'realizehit_history_not_recovered_total{reason="unknown_position"} 1.0' in text
         assert "realizehit_history_logs 1.0" in text
         assert 'realizehit_history_recovered_total{source="memory"} 1.0' in text
+        assert 'realizehit_history_replayed_total{source="memory"} 0.0' in text
+        assert "realizehit_publish_script_seconds_count 1.0" in text
+        assert f"realizehit_history_log_read_seconds_count {node.hub.logs.counts.reads:.1f}" in text
+        assert node.hub.logs.counts.reads
+        (gap,) = node.hub.gaps.recent.take()
+        assert (gap["reason"], gap["channel"]) == ("unknown_position", Pattern(pattern).channel)
