@@ -10,18 +10,26 @@ The tree::
     +-- SettingsError             a flag, variable or file is wrong
     +-- BrokerError               the broker and what it says
     |   +-- BrokerUnavailable     it cannot be reached (retry later)  unavailable
-    |   |   +-- PublishUnclear    it may have taken the message       unavailable
+    |   |   +-- BrokerUnclear     it may have taken the message       unavailable
     |   +-- BrokerRefused         it answered with an error
     |   |   +-- RegistryFull      it has no room for another shape     too-many-shapes
     |   +-- EmbeddedUnavailable   no Valkey binary for this platform
     +-- LoadTestError             a load test could not be carried out
     +-- ClientError               what the Python clients raise
-        +-- ServerUnavailable     no answer, or 503 (retry later)
-        +-- Rejected              the server said no, with a code
-        +-- Disconnected          the connection went away meanwhile
-        +-- ResponseTimeout       the answer did not come in time
-        +-- QueueOverflow         a subscription was read too slowly
-        +-- TokenUnavailable      the function that gives tokens failed
+    |   +-- Unavailable           no answer, or 503 (retry later)     unavailable
+    |   +-- Rejected              the server said no, with a code
+    |   |   +-- BadPattern        it refuses the pattern              bad-pattern, wildcard-unsupported
+    |   |   +-- Forbidden         the client may not do this          forbidden
+    |   |   +-- NotAuthenticated  key or token is missing or wrong    not-authenticated
+    |   |   +-- RateLimited       too many requests (retry later)     rate-limited
+    |   |   +-- TooLarge          the request is too large            too-large
+    |   +-- Disconnected          the connection went away meanwhile
+    |   |   +-- AnswerLost        ... after a publication was sent
+    |   +-- ResponseTimeout       the answer did not come in time
+    |   |   +-- AnswerLate        ... to a publication
+    |   +-- QueueOverflow         a subscription was read too slowly
+    |   +-- TokenUnavailable      the function that gives tokens failed
+    +-- PublishUnclear            a publication may have happened: BrokerUnclear, AnswerLost, AnswerLate
 
 Each class is caught by its own name; ``code`` is the stable string for programs, the text is for people.
 
@@ -150,8 +158,15 @@ class BrokerUnavailable(BrokerError, ConnectionError):
     code = ErrorCode.UNAVAILABLE
 
 
-class PublishUnclear(BrokerUnavailable):
-    """The connection broke or the time ran out after the message was sent; sending it again could deliver it twice."""
+class PublishUnclear(RealizehitError):
+    """The connection broke or the time ran out after a message was sent: it may have been published.
+
+    Sending it again could deliver it twice, unless it has an idempotency key.
+    """
+
+
+class BrokerUnclear(PublishUnclear, BrokerUnavailable):
+    """The broker may have taken the message."""
 
 
 class BrokerRefused(BrokerError):
@@ -184,10 +199,23 @@ class ClientError(RealizehitError):
     retry_after: float | None = None
 
 
-class ServerUnavailable(ClientError, ConnectionError):
-    """The server did not answer, or answered that it cannot serve now; the same request may work later."""
+class Unavailable(ClientError, ConnectionError):
+    """The server did not answer, or answered that it cannot serve now; the same request may work later.
+
+    Args:
+        message: what happened.
+        status: the HTTP status, or ``None`` if there was no answer or it came over WebSocket.
+    """
 
     code = ErrorCode.UNAVAILABLE
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+ServerUnavailable = Unavailable
+"""The earlier name of `Unavailable`."""
 
 
 class Rejected(ClientError):
@@ -205,6 +233,26 @@ class Rejected(ClientError):
         self.status = status
 
 
+class BadPattern(Rejected):
+    """The server refused the pattern. A `PatternError` is what this side finds wrong with one."""
+
+
+class Forbidden(Rejected):
+    """The client may not do this."""
+
+
+class NotAuthenticated(Rejected):
+    """The server does not know who the client is: a key or token is missing, wrong or expired."""
+
+
+class RateLimited(Rejected):
+    """The client sent too many requests; the same request may work later."""
+
+
+class TooLarge(Rejected):
+    """The request is larger than the server accepts."""
+
+
 class Disconnected(ClientError, ConnectionError):
     """The connection went away before the answer came.
 
@@ -218,8 +266,16 @@ class Disconnected(ClientError, ConnectionError):
         self.close_code = close_code
 
 
+class AnswerLost(PublishUnclear, Disconnected):
+    """The connection went away after a publication was sent; whether it was published is not known."""
+
+
 class ResponseTimeout(ClientError, TimeoutError):
     """The answer did not come in time; whether the request took effect is not known."""
+
+
+class AnswerLate(PublishUnclear, ResponseTimeout):
+    """The answer to a publication did not come in time; whether it was published is not known."""
 
 
 class QueueOverflow(ClientError):

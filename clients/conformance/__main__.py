@@ -17,7 +17,9 @@ from clients.conformance import languages as language_files
 from clients.conformance.cases import Case, CaseError
 from clients.conformance.driver import DriverError
 from clients.conformance.languages import ROOT, Language, LanguageError
+from clients.conformance.loading import MESSAGES, measure
 from clients.conformance.matrix import page
+from clients.conformance.memory import watch
 from clients.conformance.results import Result, Verdict, run_cases
 from clients.conformance.runner import Servers
 
@@ -30,6 +32,19 @@ _STYLES = {Verdict.PASSED: "green", Verdict.EXPLAINED: "yellow", Verdict.FAILED:
 @click.option("--client", "wanted", multiple=True, metavar="NAME", help="a language; may be repeated.")
 @click.option("--all", "everything", is_flag=True, help="all languages; writes the matrix.")
 @click.option("--case", "names", multiple=True, metavar="TOPIC[/NAME]", help="only these; may be repeated.")
+@click.option("--load", "loads", is_flag=True, help="measure how fast the clients receive, in place of the cases.")
+@click.option(
+    "--messages",
+    type=click.IntRange(min=20_000),
+    default=MESSAGES,
+    show_default=True,
+    help="of --load: how many each program receives.",
+)
+@click.option(
+    "--reconnects",
+    type=click.IntRange(min=100),
+    help="measure whether the clients' memory stays flat over so many reconnects, in place of the cases.",
+)
 @click.option("--list", "only_list", is_flag=True, help="list the cases and end.")
 @click.option(
     "--matrix",
@@ -38,7 +53,17 @@ _STYLES = {Verdict.PASSED: "green", Verdict.EXPLAINED: "yellow", Verdict.FAILED:
     show_default=False,
     help="where --all writes the matrix.",
 )
-def main(wanted: Sequence[str], names: Sequence[str], matrix: Path, *, everything: bool, only_list: bool) -> None:
+def main(
+    wanted: Sequence[str],
+    names: Sequence[str],
+    matrix: Path,
+    messages: int,
+    reconnects: int | None,
+    *,
+    everything: bool,
+    only_list: bool,
+    loads: bool,
+) -> None:
     """Run the conformance cases against the clients of some or all languages."""
     console = Console(highlight=False)
     try:
@@ -48,11 +73,15 @@ def main(wanted: Sequence[str], names: Sequence[str], matrix: Path, *, everythin
             for case in cases:
                 click.echo(f"{case.key:50} {case.about}")
             return
-        if everything == bool(wanted):
+        measures = loads or reconnects is not None
+        if everything == bool(wanted) and not (measures and not wanted):
             raise click.UsageError("say which clients: --client NAME, or --all")
         if missing := set(wanted) - set(known):
             raise LanguageError(f"there is no language {', '.join(sorted(missing))}; there are {', '.join(known)}")
-        chosen = [known[name] for name in (known if everything else wanted)]
+        chosen = [known[name] for name in (wanted or known)]
+        if measures:
+            figures = _loads(chosen, messages, console) if loads else _memory(chosen, reconnects or 0, console)
+            sys.exit(0 if asyncio.run(figures) else 1)
         results = asyncio.run(_run(chosen, cases, console))
     except (CaseError, LanguageError, DriverError) as error:
         click.echo(f"error: {error}", err=True)
@@ -80,6 +109,30 @@ async def _run(chosen: Sequence[Language], cases: Sequence[Case], console: Conso
         for language in chosen:
             language.clean()
     return results
+
+
+async def _memory(chosen: Sequence[Language], reconnects: int, console: Console) -> bool:
+    """Watch the memory of the languages one after the other, and return whether that of none grows."""
+    good = True
+    for language in chosen:
+        async with language.built():
+            memory = await watch(language, reconnects)
+        good &= memory.flat
+        style = "green" if memory.flat else "bold red"
+        console.print(f"{language.name}: [{style}]{memory}[/]", soft_wrap=True)
+    return good
+
+
+async def _loads(chosen: Sequence[Language], messages: int, console: Console) -> bool:
+    """Measure the languages one after the other, and return whether none is too slow."""
+    good = True
+    for language in chosen:
+        async with language.built():
+            load = await measure(language, messages)
+        good &= load.ratio >= language.least
+        style = "green" if load.ratio >= language.least else "bold red"
+        console.print(f"{load}; ratio [{style}]{load.ratio:.2f}[/]", soft_wrap=True)
+    return good
 
 
 def _print(language: Language, results: Sequence[Result], console: Console) -> None:

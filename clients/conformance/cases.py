@@ -12,22 +12,25 @@ or ``a`` unless it names another one.
     ``url``, which is added to the server's where it is a path. ``repeat`` sends the ``messages`` of ``publish_many`` so
     many times. The step waits for the answer: ``gives`` is what the answer holds, ``fails`` what its error holds, where
     ``"any"`` stands for any error. With ``as`` it does not wait; a step ``await`` of that name does, and takes
-    ``gives`` and ``fails``.
+    ``gives`` and ``fails``. ``keep`` (``{ at = "here" }``) keeps values of the answer: later steps get them by
+    ``"kept:here"``.
 ``expect``
     The next event of that kind and subject; for a payload it must be exactly the next one, of other kinds those that do
     not fit are passed over. Other keys are what the event holds. ``texts``, a list, means so many payloads. ``within``
-    is how many seconds to wait.
+    is how many seconds to wait, and ``keep`` keeps values of the event.
 ``expect_none``
     No such event has come, and none comes for ``for`` seconds (0).
 ``saw``
     What came to the scripted server: an action (``sub``, ``unsub``, ``auth``; ``pong`` for a pong frame) with these
     keys; ``connection`` with its ``number``, its ``headers``, and the seconds since the one before ended (``after``);
-    ``request`` with its ``number``, ``method``, ``target``, ``headers``, ``body`` (JSON), ``raw`` (its text), the
-    ``connection`` that it came on, ``after`` (seconds since the one before), ``same_key_as`` or ``other_key_than`` (the
-    number of a request with the same or another idempotency key); ``closed`` with the ``code`` that the client closed
-    with; ``end`` for the end of the connection, whatever ended it.
+    ``request`` with its ``number``, ``method``, ``target``, ``path``, ``query`` (a table; ``pat`` is decoded),
+    ``headers``, ``body`` (JSON), ``raw`` (its text), the ``connection`` that it came on, ``after`` (seconds since the
+    one before), ``same_key_as`` or ``other_key_than`` (the number of a request with the same or another idempotency
+    key); ``closed`` with the ``code`` that the client closed with; ``end`` for the end of the connection, whatever
+    ended it.
 ``saw_all``
-    Actions of that kind on ``connection`` with each of ``pats``, in any order, answered or not.
+    Actions of that kind on ``connection`` with each of ``pats``, or with the keys of each of ``actions``, in any order,
+    answered or not.
 ``saw_at_most``
     ``connection``: there were no more than ``number``.
 ``saw_none``
@@ -36,9 +39,9 @@ or ``a`` unless it names another one.
     For the scripted server: ``send`` (``text``, ``texts`` or ``binary``, hexadecimal; ``to``, a number, puts the id of
     that ``sub`` for ``"$id"``; ``count`` sends it so many times), ``close`` (``code``, ``reason``), ``abort``, ``raw``
     (``hex``: bytes as they are), ``raw_end`` (the end of the connection after them), ``set`` (``answering``,
-    ``ponging``), and ``handshakes``, ``http`` or ``replies`` (``act``) with ``answers`` for the next ones; ``http``
-    with ``clear`` takes back those that are left. For the real one: ``terminate`` (SIGTERM), ``start`` (again, once it
-    has ended) and ``kill_broker``.
+    ``ponging``), and ``handshakes``, ``http`` or ``replies`` (``act``) with ``answers`` for the next ones (a reply with
+    ``pat`` is for that pattern only); ``http`` with ``clear`` takes back those that are left. For the real one:
+    ``terminate`` (SIGTERM), ``start`` (again, once it has ended) and ``kill_broker``.
 ``publish``
     A pattern; the runner publishes ``payload``, ``text``, or each of ``texts`` at the real server.
 ``proxy``
@@ -67,11 +70,11 @@ Step = dict[str, Any]
 
 _STEPS: Final[dict[str, set[str]]] = {
     "do": set(),  # the keys of the command, and those of `await`
-    "await": {"gives", "fails"},
+    "await": {"gives", "fails", "keep"},
     "expect": set(),  # what the event holds
     "expect_none": {"sub", "client", "for"},
     "saw": set(),
-    "saw_all": {"connection", "pats"},
+    "saw_all": {"connection", "pats", "actions"},
     "saw_at_most": {"number"},
     "saw_none": {"for"},
     "server": {

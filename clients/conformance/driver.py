@@ -84,6 +84,11 @@ class Driver:
         return driver
 
     @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    @property
     def ended(self) -> bool:
         """Whether the driver ended or broke its protocol."""
         return self._failure is not None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from clients.conformance.cases import HERE, Case
 from clients.conformance.driver import Driver
 
 ROOT: Final = HERE.parent.parent
+LEAST_RATIO: Final = 0.7  # of a client's speed and that of the plain library beside it
 
 
 class LanguageError(Exception):
@@ -34,6 +36,10 @@ class Language:
         build: builds the driver, empty where nothing has to be built.
         directory: where both run.
         env: further variables of both.
+        load: starts the program of the load test.
+        beside: what the load test measures the client beside.
+        least: the least ratio of the load test.
+        memory_env: further variables of the driver where its memory is measured.
         explained: the cases that it cannot pass, ``topic/name``, each with its reason.
     """
 
@@ -43,6 +49,10 @@ class Language:
     build: Sequence[str] = ()
     directory: str = "."
     env: Mapping[str, str] = field(default_factory=dict)
+    load: Sequence[str] = ()
+    beside: str = ""
+    least: float = LEAST_RATIO
+    memory_env: Mapping[str, str] = field(default_factory=dict)
     explained: Mapping[str, str] = field(default_factory=dict)
 
     def prepare(self) -> None:
@@ -57,6 +67,11 @@ class Language:
         if not (ROOT / self.directory).is_dir():
             raise LanguageError(f"{self.name}: there is no directory {self.directory}")
         self._built = tempfile.TemporaryDirectory(prefix=f"rh-{self.name}-", ignore_cleanup_errors=True)
+
+    @property
+    def built_in(self) -> str:
+        """The directory of what was built."""
+        return self._built.name
 
     async def make(self) -> None:
         """Build the driver.
@@ -77,13 +92,53 @@ class Language:
         if process.returncode:
             raise LanguageError(f"{self.name}: the driver does not build:\n{output.decode(errors='replace')}")
 
-    async def start(self) -> Driver:
+    @contextlib.asynccontextmanager
+    async def built(self) -> AsyncIterator[None]:
+        """Build the driver, and remove what was built in the end.
+
+        Raises:
+            LanguageError: as of `prepare` and `make`.
+        """
+        self.prepare()
+        try:
+            await self.make()
+            yield
+        finally:
+            self.clean()
+
+    async def start(self, env: Mapping[str, str] | None = None) -> Driver:
         """Start a driver.
+
+        Args:
+            env: further variables.
 
         Raises:
             DriverError: it cannot be started.
         """
-        return await Driver.start(self._filled(self.command), ROOT / self.directory, self._environment())
+        return await Driver.start(
+            self._filled(self.command), ROOT / self.directory, {**self._environment(), **(env or {})}
+        )
+
+    async def start_load(self, mode: str, url: str, count: int, queue: int) -> asyncio.subprocess.Process:
+        """Start the program of the load test.
+
+        Args:
+            mode: ``client``, or ``plain`` for what the client is measured beside.
+            url: the server's address.
+            count: how many messages it receives.
+            queue: how many messages may wait in the client.
+        """
+        return await asyncio.create_subprocess_exec(
+            *self._filled(self.load),
+            mode,
+            url,
+            str(count),
+            str(queue),
+            cwd=ROOT / self.directory,
+            env=self._environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+        )
 
     def clean(self) -> None:
         """Remove what was built."""

@@ -10,7 +10,8 @@ def difference(expected: Any, found: Any) -> str:
     """Say how a value differs from what a case expects; an empty text where it does not.
 
     A table expects these keys, and lets others be; ``{ from = …, to = … }`` expects a number between the two, and
-    ``{ any = true }`` any value that is there, ``{ holds = … }`` a text that holds another one.
+    ``{ any = true }`` any value that is there, ``{ holds = … }`` a text that holds another one, and
+    ``{ absent = true }`` that the key is missing.
     """
     if isinstance(expected, Mapping):
         return _table_difference(expected, found)
@@ -35,6 +36,10 @@ def _table_difference(expected: Mapping[str, Any], found: Any) -> str:
     if not isinstance(found, Mapping):
         return f"{found!r} is not {dict(expected)!r}"
     for key, value in expected.items():
+        if value == {"absent": True}:
+            if key in found:
+                return f"{key} is there: {found[key]!r}"
+            continue
         if key not in found:
             return f"{key} is missing in {dict(found)!r}"
         if text := difference(value, found[key]):

@@ -117,6 +117,17 @@ class RealServer:
         if not answer.is_success:
             raise RuntimeError(f"the server answered a publication with {answer.status_code}: {answer.text}")
 
+    async def publish_batch(self, body: bytes) -> None:
+        """Publish a batch, the body of a request as it is.
+
+        Raises:
+            RuntimeError: the server did not take it.
+        """
+        headers = {"Content-Type": "application/json"}
+        answer = await self._client.post(f"{self.api}batch", content=body, headers=headers)
+        if not answer.is_success:
+            raise RuntimeError(f"the server answered a batch with {answer.status_code}: {answer.text}")
+
     def terminate(self) -> None:
         """Send SIGTERM: the server drains its clients."""
         assert self._process is not None

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
-
-import jwt
+from urllib.parse import parse_qsl, urlsplit
 
 from clients.conformance.cases import HERE, Case, Step
 from clients.conformance.cutting import CuttingProxy
 from clients.conformance.driver import CommandFailed, Driver, DriverError, Event
 from clients.conformance.matching import difference, error_name
-from clients.conformance.real import API_KEY, NEWS_KEY, SECRET, SLOW_KEY, RealServer
+from clients.conformance.real import RealServer
 from clients.conformance.scripted import ScriptedServer
+from clients.conformance.values import Values, repeated
 
 VECTORS: Final = HERE.parent.parent / "tests" / "vectors.json"
 PATIENCE: Final = 5.0  # seconds that a step waits for what it expects; only a case that fails takes them
 COMMAND_TIMEOUT: Final = 15.0
 _SUBJECTS: Final = {"client": "c", "sub": "s", "api": "a"}
 _OF_CLIENT: Final = frozenset({"connected", "disconnected", "expiring", "token_asked", "ended"})
+_OF_RUNNER: Final = frozenset({"do", "as", "gives", "fails", "keep"})  # keys of a command that no driver gets
+_OF_EXPECT: Final = frozenset({"expect", "within", "sub", "client", "keep"})
 _FOR: Final = {
     "open": ("client",),
     "subscribe": ("client", "sub"),
@@ -34,7 +35,6 @@ _FOR: Final = {
     "publish_many": ("api",),
     "history": ("api",),
 }
-_KEYS: Final = {"key:all": API_KEY, "key:news": NEWS_KEY, "key:slow": SLOW_KEY}
 
 
 class StepFailed(Exception):
@@ -92,6 +92,7 @@ class Run:
         self._scripted = servers.scripted
         self._real: RealServer | None = None
         self._proxy: CuttingProxy | None = None
+        self._values = Values()
         self._answers: dict[str, asyncio.Future[Event]] = {}
         self._seen: dict[tuple[str, str], int] = {}  # how far the events of a kind and subject were looked at
         self._actions_seen = 0
@@ -141,7 +142,7 @@ class Run:
 
     async def _do(self, step: Step) -> None:
         do = step["do"]
-        keys = {key: _filled(value) for key, value in step.items() if key not in ("do", "as", "gives", "fails")}
+        keys = {key: self._values.filled(value) for key, value in step.items() if key not in _OF_RUNNER}
         for subject in _FOR.get(do, ()):
             keys.setdefault(subject, _SUBJECTS[subject])
         if do in ("open", "api"):
@@ -175,8 +176,9 @@ class Run:
             return
         if "fails" in step:
             raise StepFailed(f"it did not fail: {event}")
-        if "gives" in step and (text := _gives_difference(_filled(step["gives"]), event)):
+        if "gives" in step and (text := _gives_difference(self._values.filled(step["gives"]), event)):
             raise StepFailed(text)
+        self._values.keep(step.get("keep", {}), event)
 
     def _address(self, do: str) -> str:
         server = self._real or self._scripted
@@ -192,7 +194,7 @@ class Run:
                 await self._expect({**{key: step[key] for key in step if key != "texts"}, "text": text})
             return
         subject = _subject(step, kind)
-        wanted = {key: _filled(step[key]) for key in step if key not in ("expect", "within", "sub", "client")}
+        wanted = {key: self._values.filled(step[key]) for key in step if key not in _OF_EXPECT}
         place = self._seen.get((kind, subject), 0)
         found = place
         last = ""
@@ -216,6 +218,7 @@ class Run:
         if last:
             raise StepFailed(f"{last}; events: {self._events()}")
         self._seen[kind, subject] = found + 1
+        self._values.keep(step.get("keep", {}), self._driver.events[found])
 
     async def _expect_none(self, step: Step) -> None:
         kind = step["expect_none"]
@@ -254,7 +257,7 @@ class Run:
             raise StepFailed(f"the server did not see it: {last}") from None
 
     def _saw_action(self, step: Step) -> str:
-        wanted = {key: _filled(step[key]) for key in step if key not in ("saw", "within")}
+        wanted = {key: self._values.filled(step[key]) for key in step if key not in ("saw", "within")}
         last = "no such action came"
         for place in range(self._actions_seen, len(self._scripted.actions)):
             action = self._scripted.actions[place]
@@ -267,13 +270,14 @@ class Run:
         return last
 
     def _saw_set(self, step: Step) -> str:
-        pats = [
-            action.get("pat")
+        came = [
+            action
             for action in self._scripted.actions
             if action["act"] == step["saw_all"] and action["connection"] == step["connection"]
         ]
-        missing = [pat for pat in step["pats"] if pat not in pats]
-        return f"missing: {missing}" if missing else ""
+        wanted = step.get("actions") or [{"pat": pat} for pat in step["pats"]]
+        missing = [each for each in wanted if all(difference(each, action) for action in came)]
+        return f"missing: {missing}; there are {came}" if missing else ""
 
     async def _saw_at_most(self, step: Step) -> None:
         if (found := len(self._scripted.handshakes)) > step["number"]:
@@ -291,16 +295,18 @@ class Run:
             if text:
                 raise StepFailed(f"seconds between the connections: {text}")
         self._connections_seen = max(self._connections_seen, number)
-        return difference(_filled(step.get("headers", {})), self._scripted.handshakes[number - 1])
+        return difference(self._values.filled(step.get("headers", {})), self._scripted.handshakes[number - 1])
 
     def _saw_request(self, step: Step) -> str:
         requests, number = self._scripted.requests, step["number"]
         if len(requests) < number:
             return f"{len(requests)} requests"
         request = dict(requests[number - 1])
-        wanted = {key: step[key] for key in ("method", "target", "headers", "raw", "connection") if key in step}
+        checked = ("method", "target", "path", "query", "headers", "raw", "connection")
+        wanted = {key: step[key] for key in checked if key in step}
         request["raw"] = request["body"]
-        text = difference(_filled(wanted), request)
+        request["path"], request["query"] = _target(request["target"])
+        text = difference(self._values.filled(wanted), request)
         if not text and "body" in step:
             text = difference(step["body"], json.loads(request["body"]))
         if not text and "after" in step:
@@ -368,7 +374,7 @@ class Run:
             socket.send_binary(bytes.fromhex(step["binary"]))
         elif what == "send":
             for text in step.get("texts") or [step["text"]] * step.get("count", 1):
-                socket.send(_repeated(self._addressed(text, step)))
+                socket.send(repeated(self._addressed(text, step)))
         elif what == "close":
             socket.close(step["code"], step.get("reason", ""))
         elif what == "raw_end":
@@ -390,7 +396,7 @@ class Run:
             raise StepFailed("a scripted server publishes nothing; send the message")
         texts = step.get("texts") or [step["text"] if "text" in step else json.dumps(step["payload"])]
         for text in texts:
-            await self._real.publish(step["publish"], _repeated(text))
+            await self._real.publish(step["publish"], repeated(text))
 
     async def _cut(self, step: Step) -> None:
         assert self._proxy is not None
@@ -424,6 +430,15 @@ def _subject(table: Mapping[str, Any], kind: str) -> str:
     return f"sub {table.get('sub', 's')}"
 
 
+def _target(target: str) -> tuple[str, dict[str, Any]]:
+    """Return the path of a request's target, and its query, in which ``pat`` is decoded."""
+    parts = urlsplit(target)
+    query: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if "pat" in query:
+        query["pat"] = json.loads(query["pat"])
+    return parts.path, query
+
+
 def _event_difference(wanted: Mapping[str, Any], event: Mapping[str, Any]) -> str:
     wanted = dict(wanted)
     error = wanted.pop("error", None)
@@ -450,34 +465,6 @@ def _gives_difference(wanted: Mapping[str, Any], answer: Mapping[str, Any]) -> s
             return f"the outcomes are {found!r}"
         text = next((text for pair in zip(outcomes, found, strict=True) if (text := _event_difference(*pair))), "")
     return text
-
-
-def _filled(value: Any) -> Any:
-    """Replace what a case cannot write down: tokens (``jwt:user=42,seconds=60``), keys (``key:news``), long texts."""
-    if isinstance(value, Mapping):
-        return {_filled(key): _filled(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_filled(each) for each in value]
-    if not isinstance(value, str):
-        return value
-    if value in _KEYS:
-        return _KEYS[value]
-    if value == "null:":
-        return None
-    if value.startswith("jwt:"):
-        claims = dict(pair.split("=") for pair in value[4:].split(","))
-        return jwt.encode({"sub": claims["user"], "exp": time.time() + float(claims["seconds"])}, SECRET, "HS256")
-    return _repeated(value)
-
-
-def _repeated(text: str) -> str:
-    """Replace ``{{x*1000}}`` by a thousand times ``x``."""
-    before, mark, rest = text.partition("{{")
-    if not mark or "*" not in rest:
-        return text
-    inside, _, after = rest.partition("}}")
-    piece, _, times = inside.rpartition("*")
-    return f"{before}{piece * int(times)}{_repeated(after)}" if times.isdigit() else text
 
 
 def _shown(step: Step) -> str:

@@ -148,10 +148,17 @@ class ScriptedServer:
 
         Args:
             what: ``handshakes``, ``http`` or ``replies``.
-            answers: one for each, in order; after the last one the server answers as usual.
+            answers: one for each, in order; after the last one the server answers as usual. A reply with ``pat`` is for
+                that pattern only.
             act: the action that ``replies`` are for.
         """
         {"handshakes": self._handshakes, "http": self._http, "replies": self._replies[act]}[what].extend(answers)
+
+    def forget(self) -> None:
+        """Forget what clients did before the latest connection, and that connection's actions."""
+        self.actions.clear()
+        self.handshakes.clear()
+        del self.sockets[:-1]
 
     def forget_http(self) -> None:
         """Answer further HTTP requests as usual."""
@@ -247,7 +254,7 @@ class ScriptedServer:
 
     def _reply(self, socket: Socket, action: Mapping[str, Any]) -> None:
         act = str(action.get("act"))
-        answer = dict(self._replies[act].popleft()) if self._replies[act] else {}
+        answer = self._next_reply(act, action.get("pat"))
         if answer.get("hold") or not socket.open:
             return
         if "close" in answer:
@@ -259,6 +266,15 @@ class ScriptedServer:
         if not answer:
             answer = {"ret": {"ping": "pong", "auth": "ok"}.get(act) or Pattern(action["pat"]).id}
         socket.send(json.dumps({"id": action.get("id"), **answer}))
+
+    def _next_reply(self, act: str, pattern: object) -> dict[str, Any]:
+        """Take the first scripted reply that is for any pattern or for this one; empty if there is none."""
+        replies = self._replies[act]
+        for answer in replies:
+            if answer.get("pat", pattern) == pattern:
+                replies.remove(answer)
+                return {key: value for key, value in answer.items() if key != "pat"}
+        return {}
 
     # ---- HTTP
 

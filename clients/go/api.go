@@ -36,6 +36,10 @@ type APIOptions struct {
 	Timeout time.Duration
 	// BackoffBase is the first bound of the delay before a retry. The default is 250 ms.
 	BackoffBase time.Duration
+	// NoUnclearRetries turns retries off where the server may have published the message: the answer was lost, or it was
+	// 503 without Retry-After. The error is then [ErrPublishUnclear] at once. It is for servers that do not keep
+	// idempotency keys, which could publish the message twice.
+	NoUnclearRetries bool
 	// HTTPClient sends the requests; by default a client that keeps connections and heeds the proxies of the environment.
 	HTTPClient *http.Client
 }
@@ -211,39 +215,60 @@ func (a *API) sendBatch(ctx context.Context, items [][]byte, places []int, outco
 	return nil
 }
 
+// History is a part of the messages that the server keeps for a pattern.
+type History struct {
+	// ID is the pattern's label on the wire.
+	ID string `json:"id"`
+	// At is the position of the last message that the server has.
+	At string `json:"at"`
+	// First is the offset of the oldest message that the server keeps.
+	First int64 `json:"first"`
+	// Recovered says, of [API.Since], whether nothing after the position is missing.
+	Recovered bool `json:"recovered"`
+	// More says that there are further messages: ask again with the position of the last one.
+	More bool `json:"more"`
+	// Messages are the oldest first.
+	Messages []Stored `json:"messages"`
+}
+
 // Stored is a message of the history.
 type Stored struct {
 	// Payload is the JSON text as it was published.
 	Payload json.RawMessage `json:"payload"`
 	// At is its position.
 	At string `json:"at"`
+	// Pattern is what it was published to, if the history is that of a pattern with wildcards.
+	Pattern map[string]string `json:"pattern"`
 }
 
-// Last returns the last messages of a pattern that has a history, the oldest first.
-func (a *API) Last(ctx context.Context, pattern Pattern, count int) ([]Stored, error) {
+// Last returns the last messages of a pattern that has a history.
+//
+// The error is an [*Error]; it has the code no-history if no rule of the server keeps a history of the pattern.
+func (a *API) Last(ctx context.Context, pattern Pattern, count int) (History, error) {
 	return a.history(ctx, pattern, "last", strconv.Itoa(count))
 }
 
-// Since returns the messages of a pattern after a position, the oldest first.
-func (a *API) Since(ctx context.Context, pattern Pattern, position string) ([]Stored, error) {
+// Since returns the messages of a pattern after a position, as far as one answer holds them. The error is that of
+// [API.Last].
+func (a *API) Since(ctx context.Context, pattern Pattern, position string) (History, error) {
 	return a.history(ctx, pattern, "since", position)
 }
 
-func (a *API) history(ctx context.Context, pattern Pattern, name, value string) ([]Stored, error) {
+func (a *API) history(ctx context.Context, pattern Pattern, name, value string) (History, error) {
 	text, err := json.Marshal(pattern)
 	if err != nil {
-		return nil, badPattern("it cannot be written as JSON: %v", err)
+		return History{}, badPattern("it cannot be written as JSON: %v", err)
 	}
 	query := url.Values{"pat": {string(text)}, name: {value}}
 	answer, err := a.send(ctx, http.MethodGet, a.url+"history?"+query.Encode(), nil, "")
 	if err != nil {
-		return nil, err
+		return History{}, err
 	}
-	var read struct{ Messages []Stored }
+	var read History
 	if err := json.Unmarshal(answer, &read); err != nil {
-		return nil, failure(ErrRejected, "", err, "the history is not understood: %v", err)
+		return History{}, failure(ErrRejected, "", err, "the history is not understood: %v", err)
 	}
-	return read.Messages, nil
+	return read, nil
 }
 
 func encodeMessage(message Publication, withKey bool) ([]byte, error) {
@@ -294,15 +319,15 @@ func (a *API) send(ctx context.Context, method, address string, body []byte, key
 		if err == nil || !again {
 			return answer, err
 		}
-		var known *Error
-		if errors.Is(err, ErrPublishUnclear) || !told && errors.As(err, &known) && known.Status == http.StatusServiceUnavailable {
+		if errors.Is(err, ErrPublishUnclear) {
 			unclear = err
 		} else if unclear != nil {
 			err = unclear // a try that published nothing does not say that an earlier one did not
 		}
 		delay := delays.next() + max(asked, 0)
 		late := unclear != nil && time.Since(start)+delay > repeatWithin
-		if try == tries || ctx.Err() != nil || told && asked > a.options.Timeout || late {
+		final := method == http.MethodPost && a.options.NoUnclearRetries && errors.Is(err, ErrPublishUnclear)
+		if try == tries || ctx.Err() != nil || told && asked > a.options.Timeout || late || final {
 			return nil, err
 		}
 		timer := time.NewTimer(delay)
@@ -332,42 +357,49 @@ func (a *API) try(ctx context.Context, method, address string, body []byte, key 
 	if key != "" {
 		request.Header.Set("Idempotency-Key", key)
 	}
+	unclear := ErrPublishUnclear
+	if method == http.MethodGet {
+		unclear = ErrUnavailable // nothing is published
+	}
 	response, err := a.client.Do(request)
 	if err != nil {
-		return nil, transportError(err)
+		return nil, transportError(err, unclear)
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return nil, transportError(err)
+		return nil, transportError(err, unclear)
 	}
 	if response.StatusCode >= 200 && response.StatusCode < 300 {
 		return answer, nil
 	}
-	return nil, problem(response, answer)
+	return nil, problem(response, answer, unclear)
 }
 
 // transportError tells an error before anything was sent from one after which the message may have been published.
-func transportError(err error) error {
+func transportError(err, unclear error) error {
 	var operation *net.OpError
 	if errors.As(err, &operation) && operation.Op == "dial" {
 		return failure(ErrUnavailable, "unavailable", err, "the server cannot be reached: %v", err)
 	}
-	return failure(ErrPublishUnclear, "unavailable", err, "the answer did not come: %v", err)
+	return failure(unclear, "unavailable", err, "the answer did not come: %v", err)
 }
 
 // problem reads the problem document of an answer.
-func problem(response *http.Response, answer []byte) error {
+func problem(response *http.Response, answer []byte, unclear error) error {
 	var document struct{ Detail, Code string }
 	if json.Unmarshal(answer, &document) != nil || document.Detail == "" {
 		document.Detail = fmt.Sprintf("the server answered with %s", response.Status)
 	}
 	err := refusal(document.Code, response.StatusCode, document.Detail)
-	if err.Status == http.StatusServiceUnavailable {
-		err.Kind = ErrUnavailable
-	}
-	if seconds, wrong := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 31); wrong == nil {
+	seconds, wrong := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 31)
+	if wrong == nil {
 		err.RetryAfter = time.Duration(seconds) * time.Second
+	}
+	if err.Status == http.StatusServiceUnavailable {
+		if err.Kind = ErrUnavailable; wrong != nil {
+			err.Kind = unclear // the message may have reached the broker
+		}
 	}
 	return err
 }

@@ -121,6 +121,26 @@ func TestErrorsSayWhatTheyMean(t *testing.T) {
 	}
 }
 
+func TestUnclearRetriesCanBeTurnedOff(t *testing.T) {
+	for _, row := range []struct {
+		kind  error
+		first http.HandlerFunc
+		tries int
+	}{
+		{ErrPublishUnclear, abort, 1},
+		{ErrPublishUnclear, status(503, "", `{}`), 1},
+		{nil, status(503, "0", `{}`), 2},
+		{nil, status(429, "0", `{}`), 2},
+	} {
+		api, requests := answering(t, row.first)
+		api.options.NoUnclearRetries = true
+		_, err := api.Publish(context.Background(), Pattern{"kind": "news"}, 1)
+		if _, bodies := requests.all(); !errors.Is(err, row.kind) || len(bodies) != row.tries {
+			t.Errorf("%v: %v after %d requests", row.kind, err, len(bodies))
+		}
+	}
+}
+
 func TestWhatMayBePublishedIsNotSentAgainWhenItsKeyMayBeForgotten(t *testing.T) {
 	api, requests := answering(t, abort, status(503, "61", `{}`))
 	api.options.Timeout = 100 * time.Second

@@ -99,6 +99,26 @@ type topic struct {
 	position string
 }
 
+// positionOf returns the position of a message by the offset of its label, and notes the epoch if the offset tells one. It
+// is empty if nobody asked for positions, or the epoch is not known.
+func (t *topic) positionOf(offset string) string {
+	switch {
+	case offset == "" || !t.offsets:
+		return ""
+	case strings.Contains(offset, "."):
+		t.epoch = epochOf(offset)
+		return offset
+	case t.epoch == "":
+		return ""
+	}
+	return t.epoch + "." + offset
+}
+
+func epochOf(position string) string {
+	epoch, _, _ := strings.Cut(position, ".")
+	return epoch
+}
+
 // Connect connects to a server. The address is that of its WebSocket, ws://127.0.0.1:8080/ws.
 //
 // A first attempt that fails is not repeated, so that a wrong address shows. From then on the client connects again by
@@ -206,7 +226,7 @@ func (c *Client) Subscribe(ctx context.Context, pattern Pattern, options Subscri
 			text: text, wildcard: pattern.isWildcard(), pattern: encoded, ready: make(chan struct{}),
 			offsets: options.Offsets || options.Since != "" || options.Last > 0, last: options.Last, position: options.Since,
 		}
-		t.epoch, _, _ = strings.Cut(options.Since, ".")
+		t.epoch = epochOf(options.Since)
 		c.topics[text] = t
 		c.ask(t)
 	}
@@ -348,15 +368,17 @@ func (c *Client) ask(t *topic) {
 	switch {
 	case t.position != "":
 		action["since"] = t.position
-	case t.last > 0:
+	case t.last > 0 && !t.wasReady:
 		action["last"] = t.last
 	case t.offsets:
 		action["offsets"] = true
 	}
-	t.request = c.act(action, func(reply *incoming) { c.subscribed(t, reply) })
+	resumes := t.position != ""
+	t.request = c.act(action, func(reply *incoming) { c.subscribed(t, reply, resumes) })
 }
 
-func (c *Client) subscribed(t *topic, reply *incoming) {
+// subscribed takes the answer to a sub; resumes says whether it asked for what came after a position.
+func (c *Client) subscribed(t *topic, reply *incoming, resumes bool) {
 	if reply == nil || c.topics[t.text] != t {
 		return // it is asked for on the next connection, or nobody wants it any more
 	}
@@ -385,10 +407,9 @@ func (c *Client) subscribed(t *topic, reply *incoming) {
 		return
 	}
 	c.retry.reset()
-	recovered := string(reply.Found) == "true"
-	missed := string(reply.Found) == "false"
-	if at, found := textOf(reply.At); found {
-		t.epoch, _, _ = strings.Cut(at, ".")
+	recovered := resumes && string(reply.Found) == "true"
+	if at, found := textOf(reply.At); found && t.offsets {
+		t.epoch = epochOf(at)
 		if !recovered {
 			t.position = at
 		}
@@ -396,7 +417,7 @@ func (c *Client) subscribed(t *topic, reply *incoming) {
 	t.id, t.wasReady = id, true
 	c.byID[id] = t
 	for _, member := range t.members {
-		if missed && member.away.IsZero() { // the program's own `since` cannot be served
+		if resumes && !recovered && member.away.IsZero() { // the program's own `since` cannot be served
 			member.gap(0)
 		}
 		member.inForce(recovered)
@@ -602,10 +623,7 @@ func (c *Client) take(message string) {
 	if received.channel == "" {
 		received.channel = t.text
 	}
-	if parsed.offset != "" && t.offsets {
-		if received.position = parsed.offset; !strings.Contains(parsed.offset, ".") {
-			received.position = t.epoch + "." + parsed.offset
-		}
+	if received.position = t.positionOf(parsed.offset); received.position != "" {
 		t.position = received.position
 	}
 	for _, member := range t.members {
@@ -637,13 +655,12 @@ func (c *Client) takeOther(read *incoming) {
 	case "expiring":
 		c.expiring(time.Duration(seconds * float64(time.Second)))
 	case "gap":
-		var positions map[string]string
+		var positions map[string]json.RawMessage
 		_ = json.Unmarshal(read.At, &positions) // only for subscriptions with positions
 		for _, id := range ids {
 			if t := c.byID[id]; t != nil {
-				if at := positions[id]; at != "" && t.offsets {
-					t.position = at
-					t.epoch, _, _ = strings.Cut(at, ".")
+				if at, found := textOf(positions[id]); found && t.offsets {
+					t.position, t.epoch = at, epochOf(at)
 				}
 				for _, member := range t.members {
 					member.gap(seconds)

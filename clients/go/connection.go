@@ -73,7 +73,7 @@ func handshakeError(response *http.Response, err error) error {
 	if response.Body != nil {
 		body, _ = io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	}
-	return problem(response, body)
+	return problem(response, body, ErrUnavailable)
 }
 
 func (c *connection) hear() { c.heard.Store(int64(time.Since(c.began))) }
@@ -97,7 +97,9 @@ func (c *connection) serve(deliver func(string)) error {
 	done := make(chan struct{}, 2)
 	go func() { c.write(); done <- struct{}{} }()
 	go func() { c.watch(); done <- struct{}{} }()
+	stop := context.AfterFunc(c.context, func() { _ = c.socket.CloseNow() })
 	err := c.read(deliver)
+	stop()
 	c.cancel()
 	_ = c.socket.CloseNow()
 	<-done
@@ -106,39 +108,49 @@ func (c *connection) serve(deliver func(string)) error {
 }
 
 func (c *connection) read(deliver func(string)) error {
+	buffer := make([]byte, 0, 4096) // of one message after another
 	for {
-		kind, reader, err := c.socket.Reader(c.context)
+		kind, reader, err := c.socket.Reader(context.Background()) // one that can end costs a timer for each message
 		if err != nil {
 			return err
 		}
-		text, err := io.ReadAll(hearing{reader, c})
-		if err != nil {
+		if buffer, err = c.readAll(reader, buffer[:0]); err != nil {
 			return err
 		}
-		c.hear()
 		if kind != websocket.MessageText {
 			continue // of a later version
 		}
-		if !utf8.Valid(text) {
+		if !utf8.Valid(buffer) {
 			_ = c.socket.Close(websocket.StatusInvalidFramePayloadData, "not UTF-8")
 			return errors.New("the server sent a text that is not UTF-8")
 		}
-		deliver(string(text))
+		deliver(string(buffer))
+		if cap(buffer) > keptBuffer {
+			buffer = make([]byte, 0, 4096)
+		}
 	}
 }
 
-// hearing notes that something came also while a long message is under way.
-type hearing struct {
-	io.Reader
-	connection *connection
-}
+const keptBuffer = 1 << 16 // bytes of the largest buffer that is kept for the next message
 
-func (h hearing) Read(buffer []byte) (int, error) {
-	count, err := h.Reader.Read(buffer)
-	if count > 0 {
-		h.connection.hear()
+// readAll reads a message into a buffer. It notes that something came also while a long message is under way.
+func (c *connection) readAll(reader io.Reader, buffer []byte) ([]byte, error) {
+	for {
+		if len(buffer) == cap(buffer) {
+			buffer = append(buffer, 0)[:len(buffer)]
+		}
+		count, err := reader.Read(buffer[len(buffer):cap(buffer)])
+		buffer = buffer[:len(buffer)+count]
+		if count > 0 || len(buffer) == 0 {
+			c.hear()
+		}
+		if err == io.EOF {
+			return buffer, nil
+		}
+		if err != nil {
+			return buffer, err
+		}
 	}
-	return count, err
 }
 
 func (c *connection) write() {

@@ -230,12 +230,19 @@ func (s *Subscription) wake() {
 // callBack hands messages to OnMessage until the subscription ends.
 func (s *Subscription) callBack() {
 	for {
-		message, err := s.Next(context.Background())
-		if err != nil {
+		if message, err := s.take(); err != nil {
 			return
+		} else if message != nil {
+			s.handOver(message)
+		} else {
+			<-s.news
 		}
-		guarded(func() { s.options.OnMessage(message) })
 	}
+}
+
+func (s *Subscription) handOver(message *Message) {
+	defer recovered()
+	s.options.OnMessage(message)
 }
 
 // The functions below are called with client.mu held.
@@ -296,10 +303,12 @@ func (s *Subscription) tell(err error) {
 
 // guarded calls a function of the program; one that panics is logged.
 func guarded(call func()) {
-	defer func() {
-		if problem := recover(); problem != nil {
-			slog.Error("realizehit: a function that the program gave has panicked", "panic", fmt.Sprint(problem))
-		}
-	}()
+	defer recovered()
 	call()
+}
+
+func recovered() {
+	if problem := recover(); problem != nil {
+		slog.Error("realizehit: a function that the program gave has panicked", "panic", fmt.Sprint(problem))
+	}
 }

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/api/, eb38b7b806512485 */
+/*! realizehit 0.1.0, MIT; joined of src/api/, a85246a2939adb3b */
 /**
  * realizehit for JavaScript: the API client. It publishes single messages and batches over HTTP, with time-outs and retries.
  *
@@ -98,12 +98,13 @@ const isUnclear = (status, code, retryAfter) =>
  * @param {number} status
  * @param {any} problem the parsed body; anything but a problem document is ignored.
  * @param {number} [retryAfter] in seconds
+ * @param {typeof APIError} [Unclear] the error if it is open whether the server did what was asked.
  */
-const errorOfAnswer = (status, problem, retryAfter) => {
+const errorOfAnswer = (status, problem, retryAfter, Unclear = PublishUnclear) => {
   const code = typeof problem?.code === "string" ? problem.code : "";
   const text = typeof problem?.detail === "string" ? problem.detail : `the server answered with ${status || "a redirection"}`;
   const unclear = isUnclear(status, code, retryAfter);
-  const known = unclear ? PublishUnclear : (CLASSES.get(code) ?? (status === 503 ? Unavailable : CLASSES.get(status)));
+  const known = unclear ? Unclear : (CLASSES.get(code) ?? (status === 503 ? Unavailable : CLASSES.get(status)));
   return new (known ?? APIError)(text, code, status, { retryAfter });
 };
 
@@ -169,7 +170,12 @@ const checkedKey = (key = newKey()) => {
   throw new APIError("an idempotency key has 1 to 64 visible ASCII characters", "bad-request");
 };
 
-/** @param {Pattern} pattern */
+/**
+ * Return the JSON text of a pattern.
+ *
+ * @param {Pattern} pattern
+ * @throws {BadPattern} JSON would change it.
+ */
 const encodePattern = (pattern) => {
   try {
     patternKey(pattern);
@@ -208,6 +214,106 @@ const encodePayload = (payload) => {
  * @throws {APIError} it cannot be published.
  */
 const encodeMessage = (pattern, payload) => `{"pattern":${encodePattern(pattern)},"payload":${encodePayload(payload)}`;
+
+// Finds out without parsing whether a text may contain a number that a double cannot represent: an integer of 16 digits
+// or more, or an exponent of three. It also matches some strings.
+const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
+
+/**
+ * Parse a JSON text. Each number that a double cannot represent becomes a string of its digits: integers beyond
+ * `Number.MAX_SAFE_INTEGER`, and numbers beyond `Number.MAX_VALUE`.
+ *
+ * @param {string} text
+ * @returns {any}
+ * @throws {SyntaxError} the text is not JSON.
+ */
+const parseExact = (text) => {
+  const value = JSON.parse(text);
+  if (!LARGE_NUMBER.test(text)) return value;
+  let inString = false;
+  // One escape, quote or number at a time, without recursion: the text may be long and deep.
+  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+    if (token === '"') inString = !inString;
+    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
+    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
+  });
+  return quoted === text ? value : JSON.parse(quoted);
+};
+
+/**
+ * @typedef {object} StoredMessage a message that the server keeps
+ * @property {any} payload numbers that a double cannot represent are texts, as in a subscription.
+ * @property {string} text the payload as it was published.
+ * @property {Pattern} pattern what it was published to; its values are texts if the history is that of a wildcard.
+ * @property {string} position
+ *
+ * @typedef {object} History
+ * @property {string} id the pattern's id.
+ * @property {string} at the position of the newest message.
+ * @property {number} first the offset of the oldest message that the server keeps.
+ * @property {boolean} [recovered] for `since`: whether all messages after it are still there.
+ * @property {boolean} more whether there are more messages: ask again with the position of the last one.
+ * @property {StoredMessage[]} messages the oldest first.
+ */
+
+/**
+ * Return the texts of the members `payload` of the messages: `{…, "messages": [{"payload": …}]}`.
+ *
+ * @param {string} text valid JSON of this form.
+ */
+const payloadTexts = (text) => {
+  const texts = [];
+  let depth = 0;
+  let quote = -1; // where the present string began
+  let name = "";
+  let start = -1; // of the present payload
+  // One escape, quote or bracket at a time, without recursion: the text may be long and deep.
+  for (const { 0: token, index } of text.matchAll(/\\.|["[\]{},:]/g)) {
+    if (quote >= 0) {
+      if (token !== '"') continue;
+      name = index - quote < 20 ? text.slice(quote + 1, index) : "";
+      quote = -1;
+    } else if (token === '"') quote = index;
+    else if (token === ":") {
+      if (depth === 3 && name === "payload") start = index + 1;
+    } else {
+      if (depth === 3 && start >= 0 && (token === "," || token === "}")) {
+        texts.push(text.slice(start, index).trim());
+        start = -1;
+      }
+      if (token === "{" || token === "[") depth++;
+      else if (token !== ",") depth--;
+    }
+  }
+  return texts;
+};
+
+/**
+ * Make a history of the server's answer; undefined if that is not one.
+ *
+ * @param {any} answer
+ * @param {string} text the answer's text.
+ * @param {Pattern} pattern what was asked for.
+ * @returns {History | undefined}
+ */
+const historyOf = ({ id, at, first, recovered, more, messages }, text, pattern) => {
+  if (!Array.isArray(messages) || typeof at !== "string") return undefined;
+  const texts = payloadTexts(text);
+  if (texts.length !== messages.length) return undefined;
+  return {
+    id,
+    at,
+    first,
+    ...(recovered !== undefined && { recovered }),
+    more: !!more,
+    messages: messages.map((each, n) => ({
+      payload: parseExact(texts[n]),
+      text: texts[n],
+      pattern: each.pattern ?? pattern,
+      position: each.at,
+    })),
+  };
+};
 
 const TRIES = 3;
 const MAX_BACKOFF = 5000; // ms
@@ -249,42 +355,44 @@ const parsed = (text) => {
 };
 
 /**
- * Send a request once and return the object that the server answers.
+ * Send a request once and return the object that the server answers, and its text.
  *
  * @param {URL} url
  * @param {RequestInit} request
  * @param {RequestOptions} options
  */
 const exchange = async (url, request, { fetch, timeout }) => {
+  const Unclear = request.method === "POST" ? PublishUnclear : Unavailable; // what only reads can be repeated
   const aborter = new AbortController();
   const timer = setTimeout(() => aborter.abort(), timeout);
   try {
     // A redirection could take the API key to another server.
     const response = await fetch(url, { ...request, redirect: "manual", signal: aborter.signal });
-    const answer = parsed(await response.text());
-    if (!response.ok) throw errorOfAnswer(response.status, answer, secondsOf(response.headers.get("Retry-After")));
-    if (Object(answer) === answer) return answer;
-    throw new PublishUnclear("the answer to the publication is not understood", "", response.status);
+    const text = await response.text();
+    const answer = parsed(text);
+    if (!response.ok) throw errorOfAnswer(response.status, answer, secondsOf(response.headers.get("Retry-After")), Unclear);
+    if (Object(answer) === answer) return { answer, text };
+    throw new Unclear("the answer is not understood", "", response.status);
   } catch (cause) {
     if (cause instanceof APIError) throw cause;
-    if (aborter.signal.aborted) throw new PublishUnclear(`no answer within ${timeout} ms`, "unavailable", 0, { cause });
+    if (aborter.signal.aborted) throw new Unclear(`no answer within ${timeout} ms`, "unavailable", 0, { cause });
     const { message, cause: reason } = /** @type {Error} */ (cause);
     const text = /** @type {Error | undefined} */ (reason)?.message || message;
     if (couldNotConnect(cause)) throw new Unavailable(`the server cannot be reached: ${text}`, "unavailable", 0, { cause });
-    throw new PublishUnclear(`the answer did not arrive: ${text}`, "unavailable", 0, { cause });
+    throw new Unclear(`the answer did not arrive: ${text}`, "unavailable", 0, { cause });
   } finally {
     clearTimeout(timer);
   }
 };
 
 /**
- * Send a request and return the object that the server answers. Repeat it, three tries in all, after an error that permits
+ * Send a request and return the object that the server answers, and its text. Repeat it, three tries in all, after an error that permits
  * this: the delays are random, below a bound that doubles, and come after the time that the server asks for.
  *
  * @param {URL} url
  * @param {RequestInit} request
  * @param {RequestOptions} options
- * @returns {Promise<any>}
+ * @returns {Promise<{answer: any, text: string}>}
  * @throws {APIError} the last error.
  */
 const send = async (url, request, options) => {
@@ -329,7 +437,7 @@ const BATCH_BYTES = 4 * 2 ** 20; // the server's limit for the body of a batch
 const isResult = (result) => typeof result?.id === "string" && typeof result.nodes === "number";
 
 /**
- * Publish over HTTP.
+ * Publish over HTTP, and read the history.
  *
  *     const api = new APIClient("https://example.org/", { key: process.env.REALIZEHIT_KEY });
  *     const { nodes } = await api.publish({ kind: "news" }, { title: "hello" });
@@ -447,11 +555,32 @@ export class APIClient {
   }
 
   /**
+   * Read the messages that the server keeps of a pattern.
+   *
+   * @param {Pattern} pattern
+   * @param {{last?: number, since?: string, limit?: number}} [options] last: how many of the newest messages; since: a position,
+   *   after which the messages come; limit: how many of these at most. Without `last` and `since` there are no messages, only
+   *   the position `at`.
+   * @returns {Promise<History>}
+   * @throws {APIError} the server refused it, with the code `no-history` if it keeps none of the pattern, or cannot be reached.
+   */
+  async history(pattern, { last, since, limit } = {}) {
+    const url = new URL("history", this.#url);
+    url.searchParams.set("pat", encodePattern(pattern));
+    for (const [name, value] of Object.entries({ last, since, limit })) if (value !== undefined) url.searchParams.set(name, `${value}`);
+    const { "Content-Type": _, ...headers } = this.#headers;
+    const { answer, text } = await send(url, { method: "GET", headers }, this.#options);
+    const history = historyOf(answer, text, pattern);
+    if (!history) throw new APIError("the answer is not a history", "", 200);
+    return history;
+  }
+
+  /**
    * @param {URL} url
    * @param {Record<string, string>} headers
    * @param {string} body
    */
-  #post(url, headers, body) {
-    return send(url, { method: "POST", headers, body }, this.#options);
+  async #post(url, headers, body) {
+    return (await send(url, { method: "POST", headers, body }, this.#options)).answer;
   }
 }

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/, 4912595111eb5c3c */
+/*! realizehit 0.1.0, MIT; joined of src/, 291378b50defce78 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -33,7 +33,7 @@ export class RealizehitError extends Error {
  * @param {Response} response
  */
 const errorFrom = async (response) => {
-  const { code, detail, errors } = (await response.json().catch(() => null)) ?? {};
+  const { code, detail, errors } = Object(await response.json().catch(() => {}));
   const error = new RealizehitError(detail ?? `${response.url} answered ${response.status}`, code, response.status);
   return Object.assign(error, { detail, errors });
 };
@@ -66,19 +66,21 @@ class Emitter {
   }
 
   /**
-   * Call `callback` at the next such event only.
+   * Call `callback` at the next such event only, or at the next one of several events.
    *
    * @template {keyof Events} Name
-   * @param {Name} event
+   * @param {Name | Name[]} event
    * @param {(...values: Events[Name]) => void} callback
    */
   once(event, callback) {
+    const events = [event].flat();
     /** @param {Events[Name]} values */
     const first = (...values) => {
-      this.off(event, first);
+      for (const each of events) this.off(/** @type {Name} */ (each), first);
       callback(...values);
     };
-    return this.on(event, first);
+    for (const each of events) this.on(/** @type {Name} */ (each), first);
+    return this;
   }
 
   /**
@@ -140,13 +142,19 @@ const callAfter = (call, delay) => setTimeout(call, Math.min(Math.max(delay, 0) 
  * @property {string} text the payload as it was published.
  * @property {Pattern} pattern what it was published to. For a subscription with `*` its values are texts; otherwise it is the
  *   subscription's own pattern.
+ * @property {string} [position] its position, for a subscription with positions to a pattern that has a history.
+ *
+ * @typedef {object} HistoryOptions each of them gives the subscription positions, by which it resumes after a lost connection
+ * @property {string} [since] a position: the messages after it are delivered first, or a `gap` tells that this is impossible.
+ * @property {number} [last] how many of the last messages are delivered first.
+ * @property {boolean} [offsets] only new messages, with positions.
  */
 
 /**
  * @template [Payload=any]
  * @typedef {{
  *   payload: [payload: Payload, message: ReceivedMessage<Payload>], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
- *   gap: [seconds: number], error: [error: Error],
+ *   recovered: [], gap: [seconds: number], error: [error: Error],
  * }} SubscriptionEvents
  */
 
@@ -164,8 +172,9 @@ const patternOf = (channel) =>
  * A subscription to a pattern. Made by `WSClient.subscribe`.
  *
  * Events: `payload` (payload, message) when something was published; `subscribing`, `subscribed`, `unsubscribing`,
- * `unsubscribed` when the state changed; `gap` (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
- * when the server ended it, or a payload could not be parsed and was skipped.
+ * `unsubscribed` when the state changed; when it is in force again after the connection was lost, `recovered` if all messages
+ * follow, else `gap` (seconds), because messages may be missing; `error` (error) when the server ended it or does not answer it
+ * now, or a payload could not be parsed and was skipped.
  *
  * @template [Payload=any] the type of its payloads; only TypeScript uses it, nothing checks it
  * @extends {Emitter<SubscriptionEvents<Payload>>}
@@ -187,8 +196,12 @@ export class Subscription extends Emitter {
   _attempts = 0;
   /** @internal the id of its last `sub` or `unsub` */
   _request = "";
+  /** @internal @type {ReturnType<typeof setTimeout> | undefined} until the server must have replied to that */
+  _timer;
 
   #client;
+  /** @type {HistoryOptions | undefined} what it asks for without a position; undefined if it needs no positions */
+  #beginning;
   /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} the loops over messages */
   #readers = new Set();
   /** @type {Error | undefined} why it ended, if nobody asked for that */
@@ -201,13 +214,17 @@ export class Subscription extends Emitter {
    * @param {WSClient} client
    * @param {Pattern} pattern
    * @param {string} key
+   * @param {HistoryOptions} options
    */
-  constructor(client, pattern, key) {
+  constructor(client, pattern, key, { since, last, offsets }) {
     super();
     this.#client = client;
     /** The pattern as it was given. */
     this.pattern = { ...pattern };
     this._key = key;
+    /** The position of the last message, or where the subscription goes on: `since` of another one continues there. */
+    this.position = since;
+    if (since || last || offsets) this.#beginning = { last, offsets: true };
   }
 
   /** Whether the state is `subscribing`. */
@@ -230,12 +247,13 @@ export class Subscription extends Emitter {
   /**
    * Subscribe, again if it has ended, and wait until that is in force: no message published from then on is missed.
    *
-   * @returns {Promise<void>} rejected if the server refuses it, or if it ends before it is in force.
+   * @returns {Promise<void>} rejected if the server refuses it or does not reply in time, or if it ends before it is in force.
+   *   After a refusal that may not last (`unavailable`, `rate-limited`, no reply) the client goes on asking.
    */
   async subscribe() {
     this.#client._join(this);
-    await this.#until("subscribed", "unsubscribed");
-    if (!this.subscribed()) throw this.#error ?? new RealizehitError("it was unsubscribed");
+    const error = this.subscribed() || (await this.#until("subscribed", "unsubscribed", "error"));
+    if (!this.subscribed()) throw error ?? this.#error ?? new RealizehitError("it was unsubscribed");
   }
 
   /**
@@ -249,7 +267,7 @@ export class Subscription extends Emitter {
       this.#wake(true);
       this.#client._leave(this);
     }
-    await this.#until("unsubscribed");
+    if (!this.unsubscribed()) await this.#until("unsubscribed");
   }
 
   /**
@@ -286,12 +304,9 @@ export class Subscription extends Emitter {
     }
   }
 
-  /** @param {SubscriptionState[]} states @returns {Promise<void>} */
-  #until(...states) {
-    return new Promise((resolve) => {
-      if (states.includes(this.state)) resolve();
-      else for (const state of states) this.once(state, resolve);
-    });
+  /** Wait for the first of some events and return its value. @param {(keyof SubscriptionEvents)[]} names @returns {Promise<any>} */
+  #until(...names) {
+    return new Promise((resolve) => this.once(names, /** @type {any} */ (resolve)));
   }
 
   #wake(discard = false) {
@@ -310,35 +325,58 @@ export class Subscription extends Emitter {
 
   /** @internal */
   _begin() {
-    this.#error = undefined;
-    this.#awaySince = undefined;
+    this.#error = this.#awaySince = undefined;
     this.state = "subscribing";
     // The caller attaches its callbacks only after this call.
     queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
   }
 
+  /** @internal Return what it asks for besides its pattern. @returns {HistoryOptions | undefined} */
+  _history() {
+    return this.position ? { since: this.position } : this.#beginning;
+  }
+
+  /**
+   * Move on to a position and return whether it is after the present one.
+   *
+   * @internal
+   * @param {string | undefined} at
+   * @param {boolean} [goesOn] whether the offsets of a new epoch continue those of the old one
+   */
+  _move(at, goesOn) {
+    const [oldOffset, oldEpoch] = `${this.position}`.split(".").reverse();
+    const [offset, epoch = oldEpoch] = `${at}`.split(".").reverse();
+    const isBehind = (goesOn || epoch === oldEpoch) && +offset <= +oldOffset;
+    this.position = at && epoch && this.#beginning && `${epoch}.${isBehind ? oldOffset : offset}`;
+    return !isBehind;
+  }
+
   /**
    * @internal
    * @param {string} text
-   * @param {string | undefined} channel what it was published to, if the server named it
-   * @param {{parse: (text: string) => any, maxsize: number}} options
+   * @param {string} label of the message, of which the client knows the fields `c`, the channel that it was published to, and
+   *   `o`, its position, or its offset in the epoch of the message before
    */
-  _deliver(text, channel, { parse, maxsize }) {
+  _deliver(text, label) {
+    const { parse, maxsize } = this.#client._options;
     if (!this.subscribed()) return;
+    const [, channel] = /[@&]c=([^&]*)/.exec(label) ?? [];
+    const [, at] = /[@&]o=((?:\w+\.)?\d+)(?![^&])/.exec(label) ?? [];
+    // The stream that was replaced has delivered some messages already.
+    if (at && !this._move(at)) return;
     /** @type {ReceivedMessage} */
     let message;
     try {
-      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern };
+      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern, position: at && this.position };
     } catch (error) {
-      this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
-      return;
+      return this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
     }
     this.payloads++;
     for (const { queue } of this.#readers) {
       if (queue.push(message) !== maxsize + 1) continue;
       // Not at once: many payloads may arrive in one turn of the event loop, before any reader can run.
       setTimeout(() => {
-        const { length } = queue.splice(0, Math.max(queue.length - maxsize, 0));
+        const { length } = queue.splice(0, queue.length - maxsize);
         this.dropped += length;
         if (length) this._gap(0);
       });
@@ -347,20 +385,25 @@ export class Subscription extends Emitter {
     this._emit("payload", message.payload, message);
   }
 
-  /** @internal @param {string} id */
-  _confirm(id) {
-    this.id = id;
+  /** @internal @param {{ret?: string, at?: string, recovered?: boolean}} reply */
+  _confirm({ ret, at, recovered }) {
+    const since = /** @type {number} */ (this.#awaySince);
+    const mayMiss = since || this.position;
+    this.#awaySince = undefined;
+    this.#beginning &&= { offsets: true }; // `last` is for the first time
+    this.id = /** @type {string} */ (ret);
     this._attempts = 0;
+    this._move(at, recovered);
     this._setState("subscribed");
-    if (this.#awaySince != null && this.subscribed()) {
-      const seconds = (now() - this.#awaySince) / 1000;
-      this.#awaySince = undefined;
-      this._gap(seconds);
+    if (mayMiss && this.subscribed()) {
+      if (recovered) this._emit("recovered");
+      else this._gap((now() - since) / 1000 || 0); // 0 for a program's own `since`
     }
   }
 
-  /** @internal @param {number} seconds */
-  _gap(seconds) {
+  /** @internal @param {number} seconds @param {string} [at] where it goes on */
+  _gap(seconds, at) {
+    if (/\./.test(/** @type {string} */ (at))) this._move(at);
     this.gaps++;
     this._emit("gap", seconds);
   }
@@ -383,38 +426,34 @@ export class Subscription extends Emitter {
 
 const MAX_REQUESTED = 300_000; // ms that a server may ask a client to stay away, the same in every realizehit client
 
-/** Random delays before reconnecting ("full jitter"), in ms. */
-class Backoff {
-  #base;
-  #cap;
-  #attempts = 0;
-  #requests = 0; // how often a server named the delay
-
-  /** @param {{backoffBase: number, backoffCap: number}} options */
-  constructor({ backoffBase, backoffCap }) {
-    this.#base = backoffBase;
-    this.#cap = backoffCap;
-  }
-
+/**
+ * Return random delays before reconnecting ("full jitter"), in ms.
+ *
+ * @param {{backoffBase: number, backoffCap: number}} options
+ */
+const createBackoff = ({ backoffBase, backoffCap }) => {
+  let attempts = 0;
+  let requests = 0; // how often a server named the delay
   /** Return a delay that is drawn evenly from zero to a bound; the bound doubles with each attempt. @param {number} attempts */
-  _jitter(attempts) {
-    return Math.random() * Math.min(this.#cap, this.#base * 2 ** attempts);
-  }
+  const _jitter = (attempts) => Math.random() * Math.min(backoffCap, backoffBase * 2 ** attempts);
+  return {
+    _jitter,
 
-  /** Return the delay before the next attempt. @param {number} [requested] the delay that the server asked for */
-  _next(requested) {
-    if (requested == null) return this._jitter(this.#attempts++);
-    // If servers ask for no delay one after the other, the client pauses nevertheless.
-    const least = this.#requests && this._jitter(this.#requests);
-    this.#requests++;
-    return Math.min(Math.max(requested, least), MAX_REQUESTED);
-  }
+    /** Return the delay before the next attempt. @param {number} [requested] the delay that the server asked for */
+    _next(requested) {
+      if (requested == null) return _jitter(attempts++);
+      // If servers ask for no delay one after the other, the client pauses nevertheless.
+      const least = requests && _jitter(requests);
+      requests++;
+      return Math.min(Math.max(requested, least), MAX_REQUESTED);
+    },
 
-  /** Begin again: a connection has lasted. */
-  _reset() {
-    this.#attempts = this.#requests = 0;
-  }
-}
+    /** Begin again: a connection has lasted. */
+    _reset() {
+      attempts = requests = 0;
+    },
+  };
+};
 
 /** The close code after which a client needs a fresh token: its token has ended, or the token's key was replaced. */
 const EXPIRED = 4501;
@@ -439,15 +478,12 @@ class Connection {
   /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later until an event stream tries a WebSocket */
   _timer;
   _client;
-  _kind;
   _url;
 
-  /** @param {WSClient} client @param {"websocket" | "sse"} kind @param {string | URL} url */
-  constructor(client, kind, url) {
+  /** @param {WSClient} client @param {string | URL} url */
+  constructor(client, url) {
     this._client = client;
-    this._kind = kind;
     this._url = url;
-    this._expectOpen();
   }
 
   /** Stop the transport, without an event. It may be called again. */
@@ -459,13 +495,8 @@ class Connection {
     this._stop();
   }
 
-  /** Wait for it to open; it is lost if it does not within the time for a response. */
-  _expectOpen() {
-    this._failAfter(this._client._options.responseTimeout, " in time");
-  }
-
-  /** Lose it after a delay in ms, unless it opens before. @param {number} delay @param {string} why */
-  _failAfter(delay, why) {
+  /** Lose it after a delay in ms, by default the time for a response, unless it opens before. */
+  _failAfter(delay = this._client._options.responseTimeout, why = " in time") {
     clearTimeout(this._timer);
     const error = new RealizehitError(`no connection to ${this._url}${why}`);
     this._timer = callAfter(() => this._client._lost(this, error), delay);
@@ -479,7 +510,9 @@ class Connection {
  * @param {(ms: number) => void} onRetry called with the delay before reconnecting.
  */
 const eventStreamParser = (onEvent, onRetry) => {
-  let [rest, name, data, id] = ["", "", "", ""];
+  let rest = "";
+  /** @type {Record<string, string>} */
+  const fields = { event: "", data: "", id: "" };
   let endsWithCR = false; // whether the last piece ended with a CR: an LF may follow that belongs to the same line end
   /** @param {string} text */
   return (text) => {
@@ -490,14 +523,26 @@ const eventStreamParser = (onEvent, onRetry) => {
     for (const line of lines) {
       const [, field, value] = /** @type {string[]} */ (/^([^:]*):? ?(.*)/s.exec(line));
       if (!line) {
-        if (data) onEvent(name || "message", data.slice(0, -1), id);
-        name = data = "";
-      } else if (field === "data") data += `${value}\n`;
-      else if (field === "event") name = value;
+        if (fields.data) onEvent(fields.event || "message", fields.data.slice(0, -1), fields.id);
+        fields.event = fields.data = "";
+      } else if (field === "data") fields.data += `${value}\n`;
       else if (field === "retry" && /^\d+$/.test(value)) onRetry(+value);
-      else if (field === "id" && !value.includes("\0")) id = value;
+      else if (field !== "id" || !value.includes("\0")) fields[field] = value;
     }
   };
+};
+
+/**
+ * Parse what a server sends besides payloads. A text that is no JSON object, which this client does not know, has no members.
+ *
+ * @param {string} text
+ */
+const parseObject = (text) => {
+  try {
+    return Object(JSON.parse(text));
+  } catch {
+    return {};
+  }
 };
 
 const MAX_ADDRESS = 7000; // characters before the last pattern; many proxies accept 8 KiB at most
@@ -522,14 +567,22 @@ class EventStreamConnection extends Connection {
    */
   constructor(client, address, token) {
     const url = new URL(address);
-    super(client, "sse", url);
+    super(client, url);
     this.#token = token;
     this._requested = client.subscriptions;
-    for (const { pattern } of this._requested) {
+    const { searchParams } = url;
+    const hasPositions = this._requested.some((each) => each._history());
+    for (const each of this._requested) {
       if (url.href.length > MAX_ADDRESS) break;
-      url.searchParams.append("pat", JSON.stringify(pattern));
+      const history = each._history();
+      searchParams.append("pat", JSON.stringify(each.pattern));
+      if (hasPositions) {
+        searchParams.append("since", history?.since ?? "");
+        searchParams.append("last", /** @type {any} */ (history?.last ?? ""));
+      }
       this.#count++;
     }
+    if (hasPositions) searchParams.append("offsets", "1");
     this.#failure = new RealizehitError(`the connection to ${url} ended`);
     this.#read(url).then(
       () => client._lost(this, this.#failure, this.#delay),
@@ -546,17 +599,12 @@ class EventStreamConnection extends Connection {
     const client = this._client;
     const { fetch } = client._options; // it cannot be called as a method of another object
     const { signal } = this.#abort;
-    /** @type {RequestInit} */
-    const request = { cache: "no-store", signal };
-    const token = this.#token ?? client._freshToken();
-    if (token) {
-      clearTimeout(this._timer);
-      request.headers = { Authorization: `Bearer ${await token}` };
-      if (signal.aborted) return;
-      this._expectOpen();
-    }
+    const token = this.#token ?? (await client._freshToken());
+    if (signal.aborted) return;
+    this._failAfter();
+    const headers = /** @type {HeadersInit | undefined} */ (token && { Authorization: `Bearer ${token}` });
     /** @param {RequestCredentials} credentials */
-    const send = (credentials) => fetch(url, { ...request, credentials });
+    const send = (credentials) => fetch(url, { cache: "no-store", signal, headers, credentials });
     // Cookies identify the client, as with a WebSocket. A page that may not use the server cannot read the response then;
     // without cookies it can, and the response says why.
     const response = await send("include").catch(async (error) => {
@@ -566,8 +614,8 @@ class EventStreamConnection extends Connection {
     });
     if (!response.ok) {
       const error = await errorFrom(response);
-      const after = /^\d+$/.exec(response.headers.get("retry-after") ?? ""); // seconds; a date would need a correct clock
-      if (after) this.#delay = +after[0] * 1000;
+      const after = +(response.headers.get("retry-after") || NaN); // seconds; a date would need a correct clock
+      if (after >= 0) this.#delay = after * 1000;
       if (error.status === 400) this.#confirm(error);
       throw error;
     }
@@ -585,17 +633,12 @@ class EventStreamConnection extends Connection {
   #event(name, text, label) {
     if (this.#abort.signal.aborted) return;
     if (name === "message") return this._client._receive(this, text, label);
-    let data;
-    try {
-      data = Object(JSON.parse(text));
-    } catch {
-      return; // an event that this client does not know
-    }
+    const data = parseObject(text);
     if (name === "subscribed") {
       this.#delay = undefined;
-      this._client._streamOpened(this, this.#token || this._requested?.some((each, at) => data.ids?.[at] && each.subscribing()));
+      this._client._opened(this, this.#token || this._requested?.some((each, at) => data.ids?.[at] && each.subscribing()));
       this.#confirm(data);
-    } else if (name === "drain" && Number.isFinite(data.delay) && data.delay >= 0) this.#delay = data.delay;
+    } else if (name === "drain" && data.delay >= 0) this.#delay = data.delay;
     else if (name === "unavailable") this.#failure = new RealizehitError(data.detail, data.code, data.status);
     else this._client._handleEvent(name, data);
   }
@@ -603,14 +646,16 @@ class EventStreamConnection extends Connection {
   /**
    * Tell each subscription what the server answered.
    *
-   * @param {{ids?: (string | null)[], errors?: ({code: string, detail: string} | null)[], code?: string, detail?: string}} answer
+   * @param {{
+   *   ids?: string[], at?: string[], recovered?: boolean[], errors?: {code: string, detail: string}[], code?: string, detail?: string,
+   * }} answer lists have null where there is nothing to tell
    */
-  #confirm({ ids, errors, ...all }) {
-    this._requested?.forEach((each, at) => {
-      const { code, detail } = errors?.[at] ?? all;
-      if (at < this.#count) this._client._answered(each, ids?.[at], code, detail);
+  #confirm({ ids, at, recovered, errors, ...all }) {
+    this._requested?.forEach((each, n) => {
+      const { code, detail } = errors?.[n] ?? all;
+      if (n < this.#count) this._client._answered(each, { ret: ids?.[n], at: at?.[n], recovered: recovered?.[n], code, err: detail });
       else if (each.subscribing() && !each._attempts++) {
-        each._emit("error", new RealizehitError("too-many-subscriptions for events", "too-many-subscriptions"));
+        each._emit("error", new RealizehitError("too-many-subscriptions", "too-many-subscriptions"));
       }
     });
   }
@@ -694,7 +739,7 @@ const resolveOptions = (options) => {
  */
 const checkToken = (token) => {
   if (typeof token !== "string" || !/^[!-~]+$/.test(token)) {
-    throw new TypeError("the token is not visible ASCII characters");
+    throw new TypeError("the token is not visible ASCII");
   }
   return token;
 };
@@ -727,16 +772,9 @@ class WebSocketConnection extends Connection {
 
   /** @param {WSClient} client */
   constructor(client) {
-    super(client, "websocket", client.url);
+    super(client, client.url);
     this._send = (/** @type {object} */ message) => this.#socket?.send(JSON.stringify(message));
-    const token = client._freshToken();
-    if (token) {
-      clearTimeout(this._timer); // a function that returns a token may have to ask a person
-      token.then((token) => this.#open(token), (error) => {
-        this._received++; // WebSockets have not failed
-        client._lost(this, error);
-      });
-    } else this.#open();
+    this.#open();
   }
 
   _stop() {
@@ -744,17 +782,22 @@ class WebSocketConnection extends Connection {
     this.#socket?.close(1000);
   }
 
-  /** @param {string} [token] */
-  #open(token) {
+  async #open() {
     const client = this._client;
-    if (this.#closed) return;
-    this._expectOpen();
     try {
+      const token = await client._freshToken(); // without a time limit: a function may have to ask a person
+      if (this.#closed) return;
+      this._failAfter();
+
       const socket = (this.#socket = new client._options.WebSocket(client.url));
-      socket.onopen = () => {
-        if (token == null) client._opened(this);
-        // Scripts cannot set headers here, and addresses are logged: the token is the first message.
-        else client._authenticate(this, token).then(() => this.#closed || client._opened(this), (error) => client._lost(this, error));
+      socket.onopen = async () => {
+        try {
+          // Scripts cannot set headers here, and addresses are logged: the token is the first message.
+          if (token) await client._authenticate(this, token);
+          if (!this.#closed) client._opened(this);
+        } catch (error) {
+          client._lost(this, /** @type {RealizehitError} */ (error));
+        }
       };
       socket.onmessage = (/** @type {{data: string}} */ { data }) => {
         const [, label, payload] = /^(\w+(?:@[^?]*)?)\?(.*)/s.exec(data) ?? [];
@@ -764,18 +807,20 @@ class WebSocketConnection extends Connection {
       socket.onerror = () => this._failAfter(0, "");
       socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
         const delay = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
-        const error = new RealizehitError(`the connection to ${client.url} ended: ${code} ${reason}`, "", code);
-        if (code === EXPIRED) {
-          error.code = "not-authenticated";
-          error.message += "; a function as option `token` renews it";
-        }
+        const text = `the connection to ${client.url} ended: ${code} ${reason}`;
+        const error = new RealizehitError(text, code === EXPIRED ? "not-authenticated" : "", code);
         client._lost(this, error, delay ? +delay[1] : undefined);
       };
     } catch (error) {
-      this._failAfter(0, `: ${error}`);
+      if (error instanceof RealizehitError) {
+        this._received++; // there is no token; WebSockets have not failed
+        client._lost(this, error);
+      } else this._failAfter(0, `: ${error}`);
     }
   }
 }
+
+/** @typedef {{ret?: string, at?: string, recovered?: boolean, err?: string, code?: string}} Reply to an action */
 
 const STABLE_AFTER = 10_000; // ms after which a connection counts as a success, the same in every realizehit client
 
@@ -810,9 +855,9 @@ export class WSClient extends Emitter {
   #wanted = new Map();
   /** @type {Map<string, Subscription>} those that are in force, by their ids */
   #inForce = new Map();
-  /** @type {Map<Subscription, "sub" | "unsub">} actions that this turn of the event loop asked for */
+  /** @type {Map<Subscription, boolean>} what this turn of the event loop subscribed to (true) or unsubscribed from */
   #turn = new Map();
-  /** @type {Map<string, (reply?: {ret?: string, err?: string, code?: string}) => void>} what waits for a reply, by the action's id */
+  /** @type {Map<string, (reply?: Reply) => void>} what waits for a reply, by the action's id */
   #requests = new Map();
   #lastId = 0;
 
@@ -846,16 +891,16 @@ export class WSClient extends Emitter {
     super();
     const address = new URL(url, globalThis.location?.href);
     address.protocol = address.protocol.replace("http", "ws");
-    if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`${url} is no WebSocket`);
+    if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`no WebSocket: ${url}`);
     if (address.pathname === "/") address.pathname = "/ws";
     this.url = address.href;
     this._options = resolveOptions(options);
-    this.#backoff = new Backoff(this._options);
-    const { sse = `sse${address.search}`, token } = options;
+    this.#backoff = createBackoff(this._options);
+    const { sse = "sse" + address.search, token } = options;
     if (token != null && typeof token !== "function") checkToken(token);
     if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
     if (!this._options.WebSocket) {
-      if (!sse) throw new TypeError("there is no WebSocket");
+      if (!sse) throw new TypeError("no WebSocket");
       this.#failures = 2;
     }
     const { signal } = this.#listeners;
@@ -883,7 +928,7 @@ export class WSClient extends Emitter {
 
   /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
   get transport() {
-    return this.#isOpen ? this.#connection?._kind : undefined;
+    return this.#isOpen ? (this.#connection?._send ? "websocket" : "sse") : undefined;
   }
 
   /** The subscriptions that have not ended. */
@@ -897,12 +942,16 @@ export class WSClient extends Emitter {
    *
    * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
    * @param {Pattern} pattern
-   * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
+   * @param {((payload: Payload, message: ReceivedMessage<Payload>) => void) | HistoryOptions} [callback] for its `payload` event;
+   *   or the options.
+   * @param {HistoryOptions} [options] where it begins, and whether it resumes after a lost connection.
    * @returns {Subscription<Payload>}
+   * @throws {Error} there is a subscription to the pattern already, and the options name another beginning.
    */
-  subscribe(pattern, callback) {
-    const subscription = this.getSubscription(pattern) ?? new Subscription(this, pattern, patternKey(pattern));
-    if (callback) subscription.on("payload", callback);
+  subscribe(pattern, callback, options = /** @type {HistoryOptions} */ (callback ?? {})) {
+    const other = options.since || options.last ? undefined : this.getSubscription(pattern);
+    const subscription = other ?? new Subscription(this, pattern, patternKey(pattern), options);
+    if (typeof callback === "function") subscription.on("payload", callback);
     this._join(subscription);
     return subscription;
   }
@@ -945,25 +994,24 @@ export class WSClient extends Emitter {
     const other = this.#wanted.get(_key);
     if (this.#ended) throw this.#ended;
     if (other === subscription) return;
-    if (other) throw new Error("there is another subscription");
-    if (!subscription.unsubscribed()) throw new Error("it is unsubscribing");
+    if (other || !subscription.unsubscribed()) throw new Error("it is still subscribed");
     this.#wanted.set(_key, subscription);
     subscription._begin();
-    this.#ask(subscription, "sub");
+    this.#ask(subscription);
   }
 
   /** @internal @param {Subscription} subscription */
   _leave(subscription) {
     this.#wanted.delete(subscription._key);
     const unsent = this.#turn.delete(subscription);
-    if (!unsent && this.#isOpen && this.#connection?._send) return this.#ask(subscription, "unsub");
+    if (!unsent && this.#isOpen && this.#connection?._send) return this.#ask(subscription, false);
     this.#forget(subscription);
     this.#flush ??= setTimeout(() => this.#sendTurn());
   }
 
-  /** @param {Subscription} subscription @param {"sub" | "unsub"} act */
-  #ask(subscription, act) {
-    this.#turn.set(subscription, act);
+  /** Subscribe or unsubscribe with the actions of this turn. @param {Subscription} subscription */
+  #ask(subscription, isSub = true) {
+    this.#turn.set(subscription, isSub);
     this.#flush ??= setTimeout(() => this.#sendTurn());
   }
 
@@ -973,30 +1021,38 @@ export class WSClient extends Emitter {
     const turn = [...this.#turn];
     this.#turn.clear();
     const connection = this.#connection;
+    /** @type {Subscription[]} */
     const waiting = [];
-    for (const [subscription, act] of turn) {
-      if (this.#isOpen && connection?._send) this.#act(connection, act, subscription);
-      else if (act === "unsub") this.#forget(subscription);
-      else waiting.push(subscription);
+    for (const [subscription, isSub] of turn) {
+      if (this.#isOpen && connection?._send) this.#act(connection, subscription, isSub);
+      else if (isSub) waiting.push(subscription);
+      else this.#forget(subscription);
     }
+    const isNewTo = (/** @type {Connection | undefined} */ stream) => waiting.some((each) => !stream?._requested?.includes(each));
     if (connection?._send) return; // when the WebSocket is open, it asks for everything
     if (connection && !this.#wanted.size) this._lost(connection, new RealizehitError("nothing is subscribed", "", 400));
     else if (this.#isOpen) {
       // The patterns of an event stream cannot be changed: another stream replaces it as soon as that is open.
-      if (waiting.every((each) => this.#next?._requested?.includes(each))) return;
-      this.#replaceStream();
-    } else if (waiting.some((each) => !connection?._requested?.includes(each)) && this.#failures > 1 && this.#sse && !this.#hasDelay) {
+      if (isNewTo(this.#next)) this.#replaceStream();
+    } else if (isNewTo(connection) && this.#failures > 1 && this.#sse && !this.#hasDelay) {
       connection?._close();
       this.#connect(true);
     }
   }
 
-  /** @param {Connection} connection @param {"sub" | "unsub"} act @param {Subscription} subscription */
-  #act(connection, act, subscription) {
+  /** @param {Connection} connection @param {Subscription} subscription */
+  #act(connection, subscription, isSub = true) {
     this.#requests.delete(subscription._request); // the server does not reply to a `sub` that an `unsub` overtook
-    subscription._request = this.#request(connection, { act, pat: subscription.pattern }, (reply) => {
-      if (act === "unsub") this.#forget(subscription);
-      else if (reply) this._answered(subscription, reply.ret, reply.code, reply.err);
+    clearTimeout(subscription._timer);
+    subscription._timer = callAfter(() => {
+      if (!isSub) this.#forget(subscription);
+      else subscription._emit("error", new RealizehitError("the server is silent")); // a late reply is still valid
+    }, this._options.responseTimeout);
+    const action = isSub ? { act: "sub", ...subscription._history() } : { act: "unsub" };
+    subscription._request = this.#request(connection, { ...action, pat: subscription.pattern }, (reply) => {
+      clearTimeout(subscription._timer);
+      if (!isSub) this.#forget(subscription);
+      else if (reply) this._answered(subscription, reply);
     });
   }
 
@@ -1005,7 +1061,7 @@ export class WSClient extends Emitter {
    *
    * @param {Connection} connection
    * @param {object} action
-   * @param {(reply?: {ret?: string, err?: string, code?: string}) => void} [onReply] called without a reply if the connection
+   * @param {(reply?: Reply) => void} [onReply] called without a reply if the connection
    *   is lost.
    */
   #request(connection, action, onReply) {
@@ -1020,20 +1076,21 @@ export class WSClient extends Emitter {
    *
    * @internal
    * @param {Subscription} subscription
-   * @param {unknown} id
-   * @param {string} [code]
-   * @param {string} [detail]
+   * @param {Reply} reply
    */
-  _answered(subscription, id, code = "", detail = "the server named no id") {
+  _answered(subscription, reply) {
+    const { ret, code, err = "no id" } = reply;
     if (this.#wanted.get(subscription._key) !== subscription) return; // it has ended
-    if (typeof id === "string") {
-      this.#inForce.set(id, subscription);
-      subscription._confirm(id);
-    } else if (TEMPORARY_CODE.test(code)) {
+    const error = new RealizehitError(err, code);
+    if (typeof ret === "string") {
+      this.#inForce.set(ret, subscription);
+      subscription._confirm(reply);
+    } else if (TEMPORARY_CODE.test(/** @type {string} */ (code))) {
+      if (!subscription._attempts) subscription._emit("error", error);
       callAfter(() => {
-        if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription, "sub");
+        if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription);
       }, this.#backoff._jitter(subscription._attempts++));
-    } else this.#forget(subscription, new RealizehitError(detail, code));
+    } else this.#forget(subscription, error);
   }
 
   /**
@@ -1108,7 +1165,7 @@ export class WSClient extends Emitter {
   _authenticate(connection, token) {
     return new Promise((resolve, reject) => {
       this.#request(connection, { act: "auth", token }, (reply) => {
-        if (reply?.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test(reply.code ?? "") ? 0 : 401));
+        if (reply?.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test(/** @type {string} */ (reply.code)) ? 0 : 401));
         else if (reply) resolve();
       });
     });
@@ -1143,24 +1200,18 @@ export class WSClient extends Emitter {
   }
 
   /**
-   * Begin to use an event stream.
+   * Begin to use a connection.
    *
    * @internal
    * @param {Connection} connection
-   * @param {unknown} hasNews whether it brings a token or a subscription that the present one does not have
+   * @param {unknown} [hasNews] whether it brings something that the present one does not have: to replace an event stream for
+   *   nothing would cost a gap
    */
-  _streamOpened(connection, hasNews) {
-    this.#next = undefined;
-    // To replace a stream for nothing would cost a gap.
-    if (hasNews || connection === this.#connection) this._opened(connection);
-    else connection._close();
-  }
-
-  /** Begin to use a connection. @internal @param {Connection} connection */
-  _opened(connection) {
+  _opened(connection, hasNews = true) {
     const before = this.transport;
     if (this.#connection !== connection) {
-      if (this.#ended || this.#connection?._send) return connection._close();
+      if (this.#next === connection) this.#next = undefined;
+      if (!hasNews || this.#ended || this.#connection?._send) return connection._close();
       // It replaces an event stream.
       this.#reset();
       this.#connection = connection;
@@ -1172,14 +1223,15 @@ export class WSClient extends Emitter {
     this.#openedAt = this.#heardAt = now();
     if (connection._send) {
       this.#turn.clear();
-      for (const subscription of this.subscriptions) this.#act(connection, "sub", subscription);
+      for (const subscription of this.subscriptions) this.#act(connection, subscription);
       if (this.#wanted.size) this.#watch(connection, connection._received);
       else this.#ping(connection); // so that something comes back
     } else {
       this.#retryWebSocket(connection);
       this.#watch(connection);
     }
-    if (before !== connection._kind) this._emit("connected", connection._kind);
+    const kind = /** @type {"websocket" | "sse"} */ (this.transport);
+    if (before !== kind) this._emit("connected", kind);
   }
 
   /** Try a WebSocket now and then, as long as an event stream is open. @param {Connection} connection */
@@ -1196,8 +1248,7 @@ export class WSClient extends Emitter {
    * @internal
    * @param {Connection} connection
    * @param {string} [text] undefined for a sign of life
-   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`, of which the client knows the key `c`, the
-   *   channel; a reply has no label
+   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`; a reply has no label
    */
   _receive(connection, text, label) {
     const isCurrent = connection === this.#connection;
@@ -1210,7 +1261,7 @@ export class WSClient extends Emitter {
     if (!label) this.#reply(text); // also over a WebSocket that is being opened beside an event stream
     else if (isCurrent) {
       const [id] = label.split("@", 1);
-      this.#inForce.get(id)?._deliver(text, /[@&]c=([^&]*)/.exec(label)?.[1], this._options);
+      this.#inForce.get(id)?._deliver(text, label);
     }
   }
 
@@ -1227,8 +1278,8 @@ export class WSClient extends Emitter {
     // An attempt to replace an event stream by a WebSocket may fail. If a second event stream fails, the first one ends too.
     if (connection !== this.#connection && connection !== this.#next) return;
     const { status } = error;
-    const isRenewable = status === EXPIRED && typeof this._options.token === "function";
-    if (FINAL_STATUS.test(`${status}`) && !isRenewable) return this.#end(error);
+    // A function renews a token that has ended.
+    if (FINAL_STATUS.test(/** @type {any} */ (status)) && !(status === EXPIRED && typeof this._options.token === "function")) return this.#end(error);
     const wasOpen = this.#isOpen;
     this.#reset();
     if (wasOpen) {
@@ -1244,15 +1295,10 @@ export class WSClient extends Emitter {
 
   /** @param {string} text */
   #reply(text) {
-    let reply;
-    try {
-      reply = JSON.parse(text);
-    } catch {
-      return; // a message that this client does not know
-    }
-    if (reply?.evt) return this._handleEvent(reply.evt, reply);
-    const onReply = this.#requests.get(reply?.id);
-    this.#requests.delete(reply?.id);
+    const reply = parseObject(text);
+    if (reply.evt) return this._handleEvent(reply.evt, reply);
+    const onReply = this.#requests.get(reply.id);
+    this.#requests.delete(reply.id);
     onReply?.(reply);
   }
 
@@ -1261,18 +1307,19 @@ export class WSClient extends Emitter {
    *
    * @internal
    * @param {string} name
-   * @param {{ids?: string[], seconds: number, code: string, reason: string}} event the fields that belong to its name
+   * @param {{ids?: string[], seconds: number, at?: Record<string, string>, code: string, reason: string}} event the fields that
+   *   belong to its name
    */
-  _handleEvent(name, { ids, seconds, code, reason }) {
+  _handleEvent(name, { ids, seconds, at, code, reason }) {
     if (name === "expiring") {
       this._emit(name, seconds);
       // A random delay, so that clients whose tokens end together do not renew them together.
-      if (typeof this._options.token === "function" && this.#connection) this.#renew(this.#connection, seconds * (250 + Math.random() * 250));
+      if (typeof this._options.token === "function") this.#renew(/** @type {Connection} */ (this.#connection), seconds * (250 + Math.random() * 250));
     }
-    for (const id of Array.isArray(ids) ? ids : []) {
-      const subscription = this.#inForce.get(id);
+    for (const id of [ids].flat()) {
+      const subscription = this.#inForce.get(/** @type {string} */ (id));
       if (!subscription?.subscribed()) continue;
-      if (name === "gap") subscription._gap(seconds);
+      if (name === "gap") subscription._gap(seconds, at?.[subscription.id]);
       else if (name === "unsubscribed") this.#forget(subscription, new RealizehitError(reason, code));
     }
   }
@@ -1306,9 +1353,10 @@ export class WSClient extends Emitter {
   /** Reconnect, or test the connection: the network or the page has just come back. */
   #wake() {
     const connection = this.#connection;
-    if (this.#isOpen && connection?._send) this.#ping(connection);
-    else if (this.#isOpen && connection) this.#watch(connection); // its timer may have been suspended
-    else if (!this.#hasDelay) {
+    if (this.#isOpen) {
+      if (connection?._send) this.#ping(connection);
+      else this.#watch(/** @type {Connection} */ (connection)); // its timer may have been suspended
+    } else if (!this.#hasDelay) {
       connection?._close();
       this.#connect();
     }

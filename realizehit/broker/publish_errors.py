@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from realizehit.broker.resp import TRANSIENT, code_of
-from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, BrokerUnclear
 
 
 class NamedBroker(Protocol):
@@ -47,7 +47,7 @@ class PublishErrors:
     def unclear(self, error: BrokerError) -> BrokerError:
         """Return the error for a message that was sent before ``error``, so that the broker may have taken it."""
         if isinstance(error, BrokerUnavailable):
-            return PublishUnclear(f"{error}; it may have taken the message")
+            return BrokerUnclear(f"{error}; it may have taken the message")
         return error
 
     def late(self) -> BrokerUnavailable:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from realizehit.common.causes import causes_of
-from realizehit.errors import ClientError, Disconnected, LoadTestError, RealizehitError, ServerUnavailable
+from realizehit.errors import ClientError, Disconnected, LoadTestError, RealizehitError, Unavailable
 
 SHORT: Final = 5.0  # seconds; a shorter wait is not mentioned
 
@@ -30,9 +30,9 @@ def _advice(error: RealizehitError) -> str:
     asked = error.retry_after if isinstance(error, ClientError) else None
     if asked is not None and asked > SHORT:
         return f"it asks to wait {asked:,.0f} s; with a longer --timeout this command waits"
-    if not isinstance(error, ServerUnavailable | Disconnected | LoadTestError):
+    if not isinstance(error, Unavailable | Disconnected | LoadTestError):
         return ""
-    is_first = isinstance(error, ServerUnavailable) or "http://" in str(error)  # not a connection that served before
+    is_first = isinstance(error, Unavailable) or "http://" in str(error)  # not a connection that served before
     over_tls = any(scheme in str(error) for scheme in ("https://", "wss://"))
     for cause in causes_of(error):
         if isinstance(cause, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(cause):

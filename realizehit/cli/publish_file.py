@@ -20,7 +20,7 @@ from realizehit.cli.publish_target import Target
 from realizehit.cli.text import counted, without_bom
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.common.surrogates import Hidden
-from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Rejected, ResponseTimeout, ServerUnavailable
+from realizehit.errors import BrokerUnavailable, Disconnected, ErrorCode, Rejected, ResponseTimeout, Unavailable
 from realizehit.pattern import Pattern
 
 BLOCK_LINES: Final = 2000  # that are published at once
@@ -28,7 +28,7 @@ BLOCK_BYTES: Final = 1 << 20  # that are published at once; one line may be long
 CHUNK: Final = 1 << 18  # bytes that are read at once
 
 _REFUSALS: Final = (401, 403, 404, 405, 429)  # of a whole request; a message that is refused has no status
-_AWAY: Final = (BrokerUnavailable, Disconnected, ResponseTimeout, ServerUnavailable)
+_AWAY: Final = (BrokerUnavailable, Disconnected, ResponseTimeout, Unavailable)
 
 
 class _Body(msgspec.Struct):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -45,6 +46,22 @@ class Client(NamedTuple):
         return WSClient(url, token=self.token, ssl=tls_context(url, self.ca, self.insecure))
 
 
+class Wishes(NamedTuple):
+    """What to ask for of the pattern's history: see `WSClient.subscribe`."""
+
+    since: str | None
+    last: int | None
+    offsets: bool
+
+
+class Layout(NamedTuple):
+    """How to print messages: one line each, and with their pattern or position."""
+
+    lines: bool
+    with_pattern: bool
+    with_position: bool
+
+
 @click.command()
 @click.argument("filters", nargs=-1, required=True, metavar="KEY=VALUE...")
 @click.option(
@@ -63,6 +80,9 @@ class Client(NamedTuple):
     help="Your token, if the server requires one; safer in the variable than here.",
 )
 @tls_options
+@click.option("--last", metavar="N", type=click.IntRange(min=1), help="Begin with the last N messages of the history.")
+@click.option("--since", metavar="POSITION", help="Begin with what was published after this position.")
+@click.option("--positions", is_flag=True, help="Print the position of each message in the history.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each message, also on a terminal.")
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after this number of payloads.")
 @click.option("--timeout", metavar="SECONDS", type=Seconds(), help="End after this time.")
@@ -73,6 +93,9 @@ def subscribe(
     token: str | None,
     ca: Path | None,
     insecure: bool,
+    last: int | None,
+    since: str | None,
+    positions: bool,
     as_json: bool,
     count: int | None,
     timeout: float | None,
@@ -92,29 +115,50 @@ def subscribe(
     realizehit subscribe 'kind=news,channel=*'
     realizehit subscribe 'user=42,**'
 
+    If the server keeps a history of the pattern, --last and --since begin with messages of the past. With any of
+    --last, --since and --positions the command goes on after the last message when it connects again, and reports on
+    standard error whether something is missing. With --positions the lines are {"pattern": {...}, "position": "...",
+    "payload": ...}.
+
+    \b
+    realizehit subscribe kind=news channel=CNN --last 10
+    realizehit subscribe kind=news channel=CNN --since k3f09a2c.17 --positions
+
     The exit status is 1 if it cannot subscribe, or if --timeout passes before --count payloads have come.
     """  # noqa: D301 - \b is click's mark for lines that are to stay as they are
     from realizehit.cli.running import run
+    from realizehit.client.log_cursor import LogCursor
+    from realizehit.errors import RequestError
 
-    lines = as_json or not sys.stdout.isatty()
+    try:
+        LogCursor(since, last)
+    except RequestError as error:
+        raise click.UsageError(str(error)) from None
+    pattern = pattern_from(filters)
+    layout = Layout(as_json or not sys.stdout.isatty(), pattern.has_wildcard or positions, positions)
     client = Client(url, token or None, ca, insecure)
-    run(_follow(pattern_from(filters), client, lines=lines, count=count, seconds=timeout))
+    run(_follow(pattern, client, Wishes(since, last, positions), layout, count=count, seconds=timeout))
 
 
-async def _follow(pattern: Pattern, target: Client, *, lines: bool, count: int | None, seconds: float | None) -> int:
+async def _follow(
+    pattern: Pattern, target: Client, wishes: Wishes, layout: Layout, *, count: int | None, seconds: float | None
+) -> int:
     subscription = None
     try:
         async with asyncio.timeout(seconds), target.open() as client:
             client.on("error", _tell_failure)
-            subscription = await client.subscribe(pattern)
+            subscription = await client.subscribe(pattern, **wishes._asdict())
             subscription.on("error", _tell_error)
-            client.on("disconnect", _tell_disconnect)
-            subscription.on("gap", lambda away: _say(f"a gap of {away:.1f} s has ended: messages may be missing"))
+            tell_disconnect = partial(_tell_disconnect, resumes=any(wishes))
+            client.on("disconnect", tell_disconnect)
+            subscription.on("gap", _tell_gap)
+            subscription.on("recovered", lambda: _say("connected again: nothing is missing"))
             _say(f"subscribed to {pattern} ({subscription.id}) at {masked(client.url)}")
+            _tell_history(subscription, wishes)
             try:
-                await _print_all(subscription, lines, count, with_pattern=pattern.has_wildcard)
+                await _print_all(subscription, layout, count)
             finally:
-                client.off("disconnect", _tell_disconnect)  # the command itself disconnects now
+                client.off("disconnect", tell_disconnect)  # the command itself disconnects now
             return 0
     except TimeoutError:
         pass
@@ -127,13 +171,21 @@ async def _follow(pattern: Pattern, target: Client, *, lines: bool, count: int |
     return 1
 
 
-async def _print_all(subscription: Subscription, lines: bool, count: int | None, *, with_pattern: bool) -> None:
+def _tell_history(subscription: Subscription, wishes: Wishes) -> None:
+    """Report what the server did not do of what was asked for."""
+    if subscription.recovered is False:
+        _say(f"the server does not have all messages after {wishes.since}: messages may be missing")
+    if any(wishes) and subscription.position is None:
+        _say("the server keeps no history of this pattern")
+
+
+async def _print_all(subscription: Subscription, layout: Layout, count: int | None) -> None:
     seen = dropped = 0
     async for message in subscription.messages():
         if subscription.dropped > dropped:
             _say(f"{subscription.dropped - dropped} payloads were left out: they come faster than they can be printed")
             dropped = subscription.dropped
-        if _show(message, lines, with_pattern):
+        if _show(message, layout):
             seen += 1
             if seen == count:
                 return
@@ -143,9 +195,9 @@ def _tell_failure(error: RealizehitError) -> None:
     """Report an attempt that failed and is repeated. An error that ends the client is reported at the end."""
     from realizehit.cli.error_text import describe_error
     from realizehit.client.reconnect_rules import may_try_again
-    from realizehit.errors import Rejected, ServerUnavailable
+    from realizehit.errors import Rejected, Unavailable
 
-    if isinstance(error, Rejected | ServerUnavailable) and may_try_again(error):
+    if isinstance(error, Rejected | Unavailable) and may_try_again(error):
         _say(f"not connected: {describe_error(error)}")
 
 
@@ -157,22 +209,27 @@ def _tell_error(error: RealizehitError) -> None:
         _say(str(error))
 
 
-def _tell_disconnect(error: Disconnected) -> None:
+def _tell_gap(seconds: float) -> None:
+    if seconds:  # what the queue dropped is told while printing
+        _say(f"a gap of {seconds:.1f} s has ended: messages may be missing")
+
+
+def _tell_disconnect(error: Disconnected, *, resumes: bool) -> None:
     from realizehit.client.reconnect_rules import asked_delay, may_return
 
     if not may_return(error.close_code):
         return
     delay = asked_delay(error.close_code, getattr(error, "reason", ""))
     what = error if delay is None else f"the server is closing and asks to connect again in {delay:.1f} s"
-    _say(f"disconnected: {what}; trying again, messages may be missing")
+    _say(f"disconnected: {what}; trying again{'' if resumes else ', messages may be missing'}")
 
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _show(message: ReceivedMessage, lines: bool, with_pattern: bool) -> bool:
-    """Print one payload, and its pattern if asked; return whether the payload is JSON, so that it could be printed."""
+def _show(message: ReceivedMessage, layout: Layout) -> bool:
+    """Print one message; return whether its payload is JSON, so that it could be printed."""
     import orjson
 
     from realizehit.client.messages import check_json
@@ -185,14 +242,17 @@ def _show(message: ReceivedMessage, lines: bool, with_pattern: bool) -> bool:
         return False
     # In a JSON text line breaks are only whitespace between its parts.
     text = payload.decode().replace("\r", " ").replace("\n", " ")
-    if lines:
-        if with_pattern:  # the form that `publish --file` reads
-            text = f'{{"pattern":{orjson.dumps(message.pattern).decode()},"payload":{text}}}'
+    if layout.lines:
+        if layout.with_pattern:  # the form that `publish --file` reads
+            position = f'"position":{orjson.dumps(message.position).decode()},' if layout.with_position else ""
+            text = f'{{"pattern":{orjson.dumps(message.pattern).decode()},{position}"payload":{text}}}'
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     else:
-        if with_pattern:
-            click.secho(as_argument(message.pattern), bold=True)
+        if layout.with_pattern:
+            position = f"  {message.position}" if layout.with_position and message.position else ""
+            click.secho(as_argument(message.pattern), bold=True, nl=False)
+            click.secho(position, dim=True)
         _lay_out(text)
     return True
 

@@ -84,7 +84,7 @@ class APIClient:
         Raises:
             PatternError, RequestError: it cannot be written as JSON, or the key cannot be used.
             Rejected: the server refused it; ``code`` and ``status`` say why.
-            ServerUnavailable: the server or its broker cannot be reached.
+            Unavailable: the server or its broker cannot be reached.
             ResponseTimeout, Disconnected: no answer; whether it was published is not known.
         """
         body = encode_message(pattern, payload)
@@ -102,7 +102,7 @@ class APIClient:
         Returns:
             For each message what `publish` would have returned or raised, in the same order: one that is refused does
             not spoil the others. Once the server cannot be reached or does not answer, the rest is not sent, and its
-            outcome is `ServerUnavailable`.
+            outcome is `Unavailable`.
         """
         work = publish_in_batches(messages, make_keys=self._retries > 0)
         try:
@@ -137,8 +137,7 @@ class APIClient:
         Raises:
             PatternError, RequestError: the arguments cannot be used.
             Rejected: the server refused it; ``no-history`` if no rule of history contains the pattern.
-            ServerUnavailable: the server or its broker cannot be reached.
-            ResponseTimeout, Disconnected: no answer.
+            Unavailable: the server or its broker cannot be reached, or does not answer.
         """
         url = self._endpoint.history_url
         query = history_query(pattern, last, since, limit)

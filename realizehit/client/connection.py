@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -18,6 +19,7 @@ from websockets.uri import parse_uri
 
 from realizehit.client.protocol import Notice, Reply, action, parse_event, parse_reply
 from realizehit.client.proxies import bad_proxy, no_socks
+from realizehit.client.refusals import rejection
 from realizehit.client.token import LOGGER
 from realizehit.common.causes import reason_of
 from realizehit.common.masking import masked
@@ -27,13 +29,14 @@ from realizehit.errors import (
     ErrorCode,
     Rejected,
     ResponseTimeout,
-    ServerUnavailable,
     SettingsError,
+    Unavailable,
 )
 
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 5.0  # seconds for the server to answer a close frame
+NOT_UTF8 = "a text is not UTF-8"  # the reason of the close frame
 MAX_DETAIL = 1000  # characters of a server's explanation that are shown
 
 
@@ -75,6 +78,15 @@ Answered = Callable[[Reply | Lost], None]
 """Called once, with the reply to an action or with the end of the connection."""
 
 
+def is_utf8(message: bytes) -> bool:
+    """Whether a message is valid UTF-8, as RFC 6455 requires of text; otherwise the connection must be closed."""
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class _Socket(ClientConnection):
     """The library's connection, which also remembers when it last received anything."""
 
@@ -103,7 +115,7 @@ def is_secure(url: str) -> bool:
         raise SettingsError(f"the URL {masked(url)!r} cannot be used; write ws://host:port/ws: {error}") from None
 
 
-def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected | ServerUnavailable | SettingsError:
+def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected | Unavailable | SettingsError:
     """Return the error of this package for one of the library's while connecting."""
     url = masked(url)
     if isinstance(error, InvalidProxy):
@@ -113,8 +125,8 @@ def handshake_error(url: str, error: OSError | WebSocketException) -> Rejected |
         detail, code = _problem(error.response.body)
         text = f"{url} answered the handshake with HTTP {status}{detail and f': {detail}'}"
         is_refusal = 400 <= status < 500 and status not in (408, 425, 429)
-        return Rejected(text, code, status) if is_refusal else ServerUnavailable(text)
-    return ServerUnavailable(f"cannot connect to {url}: {reason_of(error)}")
+        return rejection(text, code, status) if is_refusal else Unavailable(text, status)
+    return Unavailable(f"cannot connect to {url}: {reason_of(error)}")
 
 
 def _problem(body: bytes | bytearray | None) -> tuple[str, str]:
@@ -137,7 +149,7 @@ async def open_connection(url: str, **options: Any) -> Connection:
         **options: of the library's ``connect``.
 
     Raises:
-        ServerUnavailable: the server cannot be reached, or cannot serve now.
+        Unavailable: the server cannot be reached, or cannot serve now.
         Rejected: it refused the handshake; ``status`` says how.
         SettingsError: the environment names a proxy that cannot be used.
     """
@@ -173,15 +185,30 @@ class Connection:
         """The loop's time at which anything was last received, a pong included."""
         return self._socket.last_heard
 
-    def act(self, act: str, filters: Mapping[str, Any] | None, answered: Answered, *, token: str | None = None) -> str:
+    def act(
+        self,
+        act: str,
+        filters: Mapping[str, Any] | None,
+        answered: Answered,
+        *,
+        token: str | None = None,
+        wishes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
         """Send one action. The actions of one turn of the loop go out together.
+
+        Args:
+            act: the action's name.
+            filters: its pattern, if it has one.
+            answered: called once, with the reply or with the end of the connection.
+            token: its token, if it has one.
+            wishes: further keys of ``sub``.
 
         Returns:
             The action's id, for `forget`.
         """
         request_id = str(next(self._numbers))
         self._pending[request_id] = answered
-        self._outgoing.put_nowait(action(request_id, act, filters, token=token))
+        self._outgoing.put_nowait(action(request_id, act, filters, token=token, wishes=wishes))
         return request_id
 
     def forget(self, request_id: str) -> None:
@@ -194,7 +221,7 @@ class Connection:
         Raises:
             Disconnected: the connection went away meanwhile.
             ResponseTimeout: no answer in time.
-            Rejected, ServerUnavailable: the server refused the action.
+            Rejected, Unavailable: the server refused the action.
         """
         answer: asyncio.Future[Reply | Lost] = asyncio.get_running_loop().create_future()
         request_id = self.act(act, None, lambda reply: None if answer.done() else answer.set_result(reply), token=token)
@@ -224,6 +251,9 @@ class Connection:
         try:
             while True:
                 message = await self._socket.recv(decode=False)
+                if not (message.isascii() or is_utf8(message)):  # the library leaves the check to us
+                    await self._socket.close(CloseCode.INVALID_DATA, NOT_UTF8)
+                    continue
                 head, mark, payload = message.partition(b"?")
                 full = deliver(head, payload) if mark else None
                 if full is None:

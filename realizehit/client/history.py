@@ -18,7 +18,7 @@ from realizehit.client.payloads import decode_payload
 from realizehit.common.causes import reason_of
 from realizehit.common.masking import masked
 from realizehit.common.surrogates import Hidden
-from realizehit.errors import Disconnected, Rejected, RequestError, ResponseTimeout, ServerUnavailable
+from realizehit.errors import Rejected, RequestError, Unavailable
 
 
 class KeptMessage(NamedTuple):
@@ -87,21 +87,17 @@ def history_answer(outcome: httpx2.Response | httpx2.HTTPError, url: str) -> His
         url: what was asked, without the query.
 
     Raises:
-        ServerUnavailable: there is no connection, or the answer is 503.
+        Unavailable: there is no connection or no answer, or the answer is 503.
         Rejected: any other answer that is not a success; ``no-history`` if no rule contains the pattern.
-        ResponseTimeout, Disconnected: there is no answer.
     """
     if isinstance(outcome, httpx2.Response):
         raise_for_refusal(outcome)
         return _read(outcome)
     place = masked(url)
-    late = isinstance(outcome, httpx2.TimeoutException)
+    text = "it took too long" if isinstance(outcome, httpx2.TimeoutException) else reason_of(outcome)
     if was_never_sent(outcome) or isinstance(outcome, httpx2.ProxyError):
-        text = "it took too long" if late else reason_of(outcome)
-        raise ServerUnavailable(f"cannot connect to {place}: {text}") from outcome
-    if late:
-        raise ResponseTimeout(f"{place} did not answer in time") from outcome
-    raise Disconnected(f"the connection to {place} broke: {reason_of(outcome)}") from outcome
+        raise Unavailable(f"cannot connect to {place}: {text}") from outcome
+    raise Unavailable(f"{place} did not answer: {text}") from outcome
 
 
 class _Message(msgspec.Struct):

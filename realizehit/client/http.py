@@ -17,11 +17,14 @@ import orjson
 from realizehit.client.filters import filters_of
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload, parts_of
 from realizehit.client.proxies import bad_proxy, no_socks
+from realizehit.client.refusals import refusal, rejection
 from realizehit.common.backoff import Backoff
 from realizehit.common.causes import reason_of
 from realizehit.common.idempotency_keys import check_key, new_key
 from realizehit.common.masking import masked
 from realizehit.errors import (
+    AnswerLate,
+    AnswerLost,
     ClientError,
     Disconnected,
     ErrorCode,
@@ -29,8 +32,8 @@ from realizehit.errors import (
     Rejected,
     RequestError,
     ResponseTimeout,
-    ServerUnavailable,
     SettingsError,
+    Unavailable,
 )
 
 _Client = TypeVar("_Client", httpx2.Client, httpx2.AsyncClient)
@@ -219,9 +222,9 @@ def publish_in_batches(
                 if isinstance(answer, ClientError):
                     raise answer
                 answers = read_results(answer, len(places))
-            except (ServerUnavailable, Disconnected, ResponseTimeout) as error:
+            except (Unavailable, Disconnected, ResponseTimeout) as error:
                 answers = [error] * len(places)
-                failure = ServerUnavailable(f"not sent, since an earlier batch failed: {error}")
+                failure = Unavailable(f"not sent, since an earlier batch failed: {error}")
             except ClientError as error:
                 answers = [error] * len(places)
         for place, result in zip(places, answers, strict=True):
@@ -263,7 +266,7 @@ def read_result(response: httpx2.Response) -> PublishResult:
     """Read the answer to one publication.
 
     Raises:
-        ServerUnavailable: 503.
+        Unavailable: 503.
         Rejected: any other answer that is not a success.
     """
     raise_for_refusal(response)
@@ -278,7 +281,7 @@ def read_results(response: httpx2.Response, count: int) -> list[PublishOutcome]:
     """Read the answer to a batch, message by message.
 
     Raises:
-        ServerUnavailable: 503; nothing was published.
+        Unavailable: 503; nothing was published.
         Rejected: any other answer that is not a success, or that does not fit the batch.
     """
     raise_for_refusal(response)
@@ -298,7 +301,7 @@ def raise_for_refusal(response: httpx2.Response) -> None:
     """Raise the error that an HTTP status means, unless it is a success.
 
     Raises:
-        ServerUnavailable: 503.
+        Unavailable: 503.
         Rejected: any other.
     """
     if response.is_success:
@@ -311,7 +314,8 @@ def raise_for_refusal(response: httpx2.Response) -> None:
     if not code:  # perhaps the server is not realizehit
         detail = f"{_place_of(response)} answered with HTTP {response.status_code}: {detail}"
     is_away = response.status_code == httpx2.codes.SERVICE_UNAVAILABLE
-    error = ServerUnavailable(detail) if is_away else Rejected(detail, code, response.status_code)
+    status = response.status_code
+    error = Unavailable(detail, status) if is_away else rejection(detail, code, status)
     error.retry_after = retry_after(response)
     raise error
 
@@ -352,18 +356,18 @@ def response_of(outcome: httpx2.Response | httpx2.HTTPError, url: str) -> httpx2
     """Return the response, or raise the error of this package for the library's.
 
     Raises:
-        ServerUnavailable: no connection.
-        ResponseTimeout, Disconnected: no answer.
+        Unavailable: no connection.
+        AnswerLate, AnswerLost: no answer.
     """
     if isinstance(outcome, httpx2.Response):
         return outcome
     url = masked(url)
     text = "it took too long" if isinstance(outcome, httpx2.TimeoutException) else reason_of(outcome)
     if was_never_sent(outcome) or isinstance(outcome, httpx2.ProxyError):
-        raise ServerUnavailable(f"cannot connect to {url}: {text}") from outcome
+        raise Unavailable(f"cannot connect to {url}: {text}") from outcome
     if isinstance(outcome, httpx2.TimeoutException):
-        raise ResponseTimeout(f"{url} did not answer in time; whether it published is not known") from outcome
-    raise Disconnected(f"the connection to {url} broke; whether it published is not known: {text}") from outcome
+        raise AnswerLate(f"{url} did not answer in time; whether it published is not known") from outcome
+    raise AnswerLost(f"the connection to {url} broke; whether it published is not known: {text}") from outcome
 
 
 def _result(answer: Mapping[str, Any]) -> PublishResult:
@@ -379,4 +383,4 @@ def _result(answer: Mapping[str, Any]) -> PublishResult:
 
 def _failure(answer: Mapping[str, Any]) -> ClientError:
     detail, code = str(answer.get("detail", "")), str(answer.get("code", ""))
-    return ServerUnavailable(detail) if code == ErrorCode.UNAVAILABLE else Rejected(detail, code)
+    return refusal(detail, code)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 import orjson
 
-from realizehit.errors import ErrorCode, Rejected, ServerUnavailable
+from realizehit.client.refusals import refusal
+from realizehit.errors import Rejected, Unavailable
 
 MAX_SECONDS: Final = 86_400.0  # of what a server tells; a longer time would overflow timers
 
@@ -29,27 +31,37 @@ class Reply(NamedTuple):
         ret: what it returned; ``None`` where the server leaves it out, as the original JavaScript server does.
         error: the server's explanation; empty if there is no error.
         code: the error's stable code.
+        at: of a subscription that asked for positions: the position from which it goes on.
+        recovered: of a subscription that asked for what came after a position: whether all of that follows.
     """
 
     id: str
     ret: str | None
     error: str
     code: str
+    at: str | None = None
+    recovered: bool | None = None
 
-    def failure(self) -> Rejected | ServerUnavailable | None:
+    def failure(self) -> Rejected | Unavailable | None:
         """Return the error that this reply means, if any."""
         if not self.error:
             return None
-        if self.code == ErrorCode.UNAVAILABLE:
-            return ServerUnavailable(self.error)
-        return Rejected(self.error, self.code)
+        return refusal(self.error, self.code)
 
 
-def action(request_id: str, act: str, filters: Mapping[str, Any] | None = None, *, token: str | None = None) -> str:
-    """Build the JSON text of one action."""
+def action(
+    request_id: str,
+    act: str,
+    filters: Mapping[str, Any] | None = None,
+    *,
+    token: str | None = None,
+    wishes: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """Build the JSON text of one action; ``wishes`` are further keys of ``sub``."""
     message: dict[str, Any] = {"id": request_id, "act": act}
     if filters is not None:
         message["pat"] = filters
+    message.update(wishes)
     if token is not None:
         message["token"] = token
     return orjson.dumps(message).decode()
@@ -64,11 +76,14 @@ def parse_reply(message: bytes) -> Reply | None:
     if not isinstance(values, dict) or not isinstance(values.get("id"), str):
         return None
     ret, error = values.get("ret"), values.get("err")
+    at, recovered = values.get("at"), values.get("recovered")
     return Reply(
         values["id"],
         ret if isinstance(ret, str) else None,
         "" if error is None else str(error),
         str(values.get("code", "")),
+        at if isinstance(at, str) else None,
+        recovered if isinstance(recovered, bool) else None,
     )
 
 
@@ -81,6 +96,7 @@ class Notice(NamedTuple):
         seconds: of a gap, how long it was; of a token that expires, how long it still holds.
         reason: why a subscription was ended, for a person.
         code: the same for programs.
+        at: of a gap, for the ids of subscriptions with positions: the position from which each goes on.
     """
 
     name: str
@@ -88,6 +104,7 @@ class Notice(NamedTuple):
     seconds: float = 0.0
     reason: str = ""
     code: str = ""
+    at: Mapping[str, str] = MappingProxyType({})
 
 
 def parse_event(message: bytes) -> Notice | None:
@@ -98,13 +115,14 @@ def parse_event(message: bytes) -> Notice | None:
         return None
     if not isinstance(values, dict) or not isinstance(values.get("evt"), str):
         return None
-    ids, seconds = values.get("ids"), values.get("seconds")
+    ids, seconds, at = values.get("ids"), values.get("seconds"), values.get("at")
     return Notice(
         values["evt"],
         tuple(each for each in ids if isinstance(each, str)) if isinstance(ids, list) else (),
         max(0.0, min(MAX_SECONDS, seconds)) if isinstance(seconds, int | float) else 0.0,
         str(values.get("reason", "")),
         str(values.get("code", "")),
+        {key: each for key, each in at.items() if isinstance(each, str)} if isinstance(at, dict) else {},
     )
 
 

@@ -9,7 +9,7 @@ import re
 import time
 from typing import Final
 
-from realizehit.errors import CloseCode, Rejected, ServerUnavailable, TokenUnavailable
+from realizehit.errors import CloseCode, Rejected, TokenUnavailable, Unavailable
 
 STABLE_AFTER: Final = 10.0
 """Seconds that a connection must last to count as a success: one that is lost sooner does not reset the back-off."""
@@ -32,7 +32,7 @@ def may_return(close_code: int | None, token: object = None) -> bool:
     return close_code not in _DO_NOT_RETURN or (close_code == CloseCode.NOT_AUTHENTICATED and callable(token))
 
 
-def may_try_again(failure: Rejected | ServerUnavailable | TokenUnavailable) -> bool:
+def may_try_again(failure: Rejected | Unavailable | TokenUnavailable) -> bool:
     """Whether a client that cannot come back now may come back later."""
     return not isinstance(failure, Rejected) or failure.status not in (*_FINAL_STATUS, None)
 

@@ -11,7 +11,7 @@ from realizehit.client.protocol import Notice
 from realizehit.client.reconnect_rules import STABLE_AFTER, asked_delay, may_return, may_try_again
 from realizehit.client.token import Token, current, with_token
 from realizehit.common.backoff import Backoff
-from realizehit.errors import ClientError, Rejected, ServerUnavailable, TokenUnavailable
+from realizehit.errors import ClientError, Rejected, TokenUnavailable, Unavailable
 
 
 class Handlers(NamedTuple):
@@ -66,7 +66,7 @@ class Reconnecting:
         """Connect once.
 
         Raises:
-            ServerUnavailable, Rejected, SettingsError: as `open_connection`.
+            Unavailable, Rejected, SettingsError: as `open_connection`.
             TokenUnavailable: the function that gives tokens failed.
         """
         headers = self._headers if self.token is None else with_token(self._headers, await current(self.token))
@@ -105,7 +105,7 @@ class Reconnecting:
             await asyncio.sleep(delay)
             try:
                 return await self.open()
-            except (Rejected, ServerUnavailable, TokenUnavailable) as error:
+            except (Rejected, Unavailable, TokenUnavailable) as error:
                 if not may_try_again(error):
                     raise
                 handlers.attempt_failed(error)

@@ -55,9 +55,12 @@ class Subscription(Emitter):
     - ``payload`` (payload): something was published.
     - ``message`` (`ReceivedMessage`): the same, with the pattern that it was published to.
     - ``subscribing``, ``subscribed``, ``unsubscribing``, ``unsubscribed``: the state changed.
-    - ``gap`` (seconds): the connection, or the server's broker, was away and the subscription is in force again.
-      Messages that were published meanwhile are missing. The seconds count from the last sign of life: everything
-      older has arrived.
+    - ``gap`` (seconds): messages may be missing. The connection, or the server's broker, was away and the subscription
+      is in force again; the seconds count from the last sign of life: everything older has arrived. 0 seconds mean
+      that the queue was full and dropped messages (`dropped` counts them), or that the server cannot tell what came
+      after ``since``.
+    - ``recovered`` (): the subscription is in force again after a lost connection, and what was published meanwhile
+      follows: nothing is missing. This is for subscriptions with positions.
     - ``error`` (exception): the subscription ended by itself; or a message was left out, because its payload is not
       JSON, or because the label of a wildcard subscription's message is malformed. The latter is told once.
 
@@ -67,9 +70,14 @@ class Subscription(Emitter):
         state: a `SubscriptionState`.
         gaps: how many gaps there were.
         raw: whether payloads come as the JSON text they were published as, ``bytes``, instead of Python values.
+        recovered: whether everything after the last position that the server was asked for has come or will come;
+            ``None`` if it was not asked. After ``subscribe(since=...)``, False means that messages are missing.
+        position: of the last message that was handed out; before the first one, the position from which the
+            subscription began. A later ``subscribe(since=...)`` goes on from there. ``None`` if the server tells no
+            positions.
     """
 
-    events: ClassVar[tuple[str, ...]] = (*_FED_BY_QUEUE, *SubscriptionState, "gap", "error")
+    events: ClassVar[tuple[str, ...]] = (*_FED_BY_QUEUE, *SubscriptionState, "gap", "recovered", "error")
 
     def __init__(
         self, owner: SubscriptionOwner, filters: Mapping[str, Any], *, raw: bool, maxsize: int, overflow: Overflow
@@ -80,9 +88,12 @@ class Subscription(Emitter):
         self.state = SubscriptionState.SUBSCRIBING
         self.gaps = 0
         self.raw = raw
+        self.recovered: bool | None = None
+        self.position: str | None = None
         self._owner = owner
         self._maxsize = maxsize
-        self._queue: PayloadQueue[tuple[bytes, bytes]] = PayloadQueue(maxsize, overflow)  # payload and label
+        self._queue: PayloadQueue[tuple[bytes, bytes, str | None]] = PayloadQueue(maxsize, overflow)
+        self._told_dropped = 0  # of the queue's `dropped`, how many were told as gaps
         self._away_since: float | None = None
         self._is_wildcard = is_wildcard(filters)
         self._told_malformed = False
@@ -126,7 +137,7 @@ class Subscription(Emitter):
     async def __anext__(self) -> Any:
         try:
             while True:
-                payload, _ = await self._next()
+                payload = (await self._next())[0]
                 if self.raw:
                     return payload
                 try:
@@ -144,23 +155,27 @@ class Subscription(Emitter):
         self._check_unread()
         while True:
             try:
-                payload, channel = await self._next()
+                message = ReceivedMessage(self.filters, *await self._next())
             except Ended:
                 return
-            yield ReceivedMessage(self.filters, payload, channel)
+            yield message
 
     def _check_unread(self) -> None:
         if self._pump is not None:
             raise RuntimeError("this subscription has a callback for its messages; iterate over another subscription")
 
-    async def _next(self) -> tuple[bytes, bytes]:
-        """Return the next payload, and for a wildcard subscription the channel that it was published to."""
+    async def _next(self) -> tuple[bytes, bytes, str | None]:
+        """Return the next payload, the channel that it was published to if this is a wildcard, and its position."""
         while True:
-            item = await self._queue.get()
+            payload, label, position = await self._queue.get()
+            if self._queue.dropped != self._told_dropped:
+                self._tell_dropped()
+            if position is not None:
+                self.position = position
             if not self._is_wildcard:
-                return item[0], b""
+                return payload, b"", position
             try:
-                return item[0], channel_in(item[1])
+                return payload, channel_in(label), position
             except ValueError as error:
                 self._label_malformed(error)
 
@@ -204,35 +219,62 @@ class Subscription(Emitter):
 
     # ---- what the client does with it
 
-    def deliver(self, payload: bytes, label: bytes) -> bool:
+    def deliver(self, payload: bytes, label: bytes, position: str | None) -> bool:
         """Queue one payload.
 
         Args:
             payload: its JSON text.
             label: the label that came with it; empty if there was none.
+            position: its position, if the server told one.
 
         Returns:
             Whether the queue is full now, so that the reader should run before the next one.
         """
         try:
-            return self._queue.put((payload, label))
+            full = self._queue.put((payload, label, position))
         except QueueFull:
             text = f"{self._maxsize} payloads of {self.filters!r} were waiting when one more came"
             self._owner.fail(self, QueueOverflow(text))
             return False
+        untold = self._queue.dropped - self._told_dropped
+        # The first one is told at once. Further ones are told together, at the latest when the reader goes on.
+        if untold and (not self._told_dropped or untold >= self._maxsize):
+            self._tell_dropped()
+        return full
 
-    def in_force(self, wire_id: str, now: float) -> None:
-        """Note that the server has confirmed the subscription."""
+    def in_force(self, wire_id: str, now: float, recovered: bool | None, position: str | None) -> None:
+        """Note that the server has confirmed the subscription.
+
+        Args:
+            wire_id: the pattern's id on the wire.
+            now: the loop's time.
+            recovered: whether everything after the position that the server was asked for follows; ``None`` if it was
+                not asked.
+            position: the position from which it goes on, if there is one.
+        """
+        is_first = not self.id
         self.id = wire_id
+        self.recovered = recovered
+        if is_first:
+            self.position = position
         self.move(SubscriptionState.SUBSCRIBED)
         if self._away_since is not None:
             seconds, self._away_since = now - self._away_since, None
-            self.gap(seconds)
+            if recovered:
+                self._emit("recovered")
+            else:
+                self.gap(seconds)
+        elif recovered is False:
+            self.gap(0.0)
 
     def gap(self, seconds: float) -> None:
         """Count a gap and tell it: messages may be missing."""
         self.gaps += 1
         self._emit("gap", seconds)
+
+    def _tell_dropped(self) -> None:
+        self._told_dropped = self._queue.dropped
+        self.gap(0.0)
 
     def interrupted(self, since: float) -> None:
         """Note that the connection is lost; messages may be missing from ``since`` on."""

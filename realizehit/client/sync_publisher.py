@@ -31,7 +31,7 @@ from realizehit.client.messages import RETRIES, Message, PublishOutcome, Publish
 from realizehit.client.publisher import DEFAULT_URL
 from realizehit.client.reconnect_rules import was_silent
 from realizehit.common.backoff import Backoff
-from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishUnclear
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, BrokerUnclear
 
 PIPELINE_MESSAGES: Final = 1024  # written before the replies are read, which fit into the socket's buffer
 
@@ -181,7 +181,7 @@ class Publisher:
         except (errors.RedisError, OSError, BrokerError) as error:
             failure = error if isinstance(error, BrokerError) else self._translated(error)
             if isinstance(failure, BrokerUnavailable) and sent > len(outcomes):
-                unclear = PublishUnclear(f"{failure}; it may have taken the message")
+                unclear = BrokerUnclear(f"{failure}; it may have taken the message")
                 outcomes += [unclear] * (sent - len(outcomes))
             outcomes += [failure] * (len(block) - len(outcomes))
         return outcomes
@@ -238,8 +238,10 @@ class Publisher:
             return connection.read_response()
         except _AWAY:
             raise
+        except errors.NoPermissionError as error:
+            return hiredis.ReplyError(f"NOPERM {error}")
         except errors.ResponseError as error:
-            return error
+            return hiredis.ReplyError(str(error))
 
     def _publish_scripted(self, connection: Any, part: Block, script: PublishScript) -> list[Outcome]:
         """Publish messages that need the script; again those of which the broker lacked the script."""

@@ -12,26 +12,27 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.protocol import Event
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
-from realizehit.client.connection import CLOSE_TIMEOUT, Lost, handshake_error, is_secure
+from realizehit.client.connection import NOT_UTF8, Lost, is_secure, is_utf8
 from realizehit.client.filters import computed_id, filters_of, is_wildcard
+from realizehit.client.log_cursor import LogCursor
 from realizehit.client.ownership import Owner
-from realizehit.client.protocol import Notice, action, channel_in, parse_event, parse_reply
-from realizehit.client.proxies import no_socks
+from realizehit.client.protocol import Notice, action, channel_in, parse_event
 from realizehit.client.received_message import ReceivedMessage
 from realizehit.client.reconnect_rules import STABLE_AFTER, asked_delay, may_return, may_try_again
-from realizehit.client.token import LOGGER, SyncToken, check, current_sync, renewal_delay, with_token
+from realizehit.client.refusals import rejection
+from realizehit.client.sync_connection import SyncSocket, open_socket, subscribe
+from realizehit.client.token import SyncToken, check, current_sync, renewal_delay, with_token
 from realizehit.common.backoff import Backoff
 from realizehit.errors import (
     ClientError,
+    CloseCode,
     Rejected,
     ResponseTimeout,
-    ServerUnavailable,
     SettingsError,
     TokenUnavailable,
+    Unavailable,
 )
 
 _logger: Final = logging.getLogger("realizehit.client")
@@ -39,17 +40,6 @@ _logger: Final = logging.getLogger("realizehit.client")
 
 def _warn(error: ClientError) -> None:
     _logger.warning("%s", error)
-
-
-class _Socket(ClientConnection):
-    """The library's connection, which also remembers when it last received anything."""
-
-    last_heard = 0.0
-
-    def process_event(self, event: Event) -> None:
-        """Record the time: after a loss, messages may be missing from then on."""
-        self.last_heard = time.monotonic()
-        super().process_event(event)
 
 
 class Subscriber:
@@ -62,14 +52,21 @@ class Subscriber:
                 print(payload)
 
     It connects again as `realizehit.WSClient` does, while the loop waits for the next payload. There is no queue on
-    this side: the server disconnects a loop that is too slow, and the subscriber comes back with a gap.
+    this side: the server disconnects a loop that is too slow. With positions (``since``, ``last``, ``offsets``) the
+    subscriber comes back without a loss if the server's history reaches back far enough, otherwise with a gap.
 
     Args:
         url: ``ws://`` or ``wss://``.
         pattern: a mapping of filters, or a `Pattern`.
         raw: whether payloads come as the JSON text they were published as, ``bytes``.
+        since: a position, the ``position`` of a message or subscriber: what was published after it comes first.
+        last: how many of the last messages come first; not together with ``since``.
+        offsets: whether to ask for positions; implied by ``since`` and ``last``. The three have an effect if the server
+            keeps a history for the pattern.
         on_gap: called with seconds each time the subscriber, or the server's broker, is connected again; messages that
-            were published in these seconds may be missing.
+            were published in these seconds may be missing. It is called with 0 if the server cannot tell all that came
+            after ``since``.
+        on_recovered: called each time the subscriber is connected again and nothing is missing.
         on_expiring: called with the seconds after which the token expires.
         on_error: called with a `ClientError` when a message is left out: for each payload that is not JSON, and once if
             labels of a wildcard subscription's messages are malformed. Without it the logger ``realizehit.client``
@@ -90,10 +87,13 @@ class Subscriber:
     Raises:
         SettingsError: the URL or the token cannot be used.
         PatternError: the pattern is not a mapping, or cannot be written as JSON.
+        RequestError: ``since`` or ``last`` cannot be used.
 
     Attributes:
         id: the pattern's id on the wire, empty until the server has confirmed the subscription once.
         gaps: how many gaps there were.
+        recovered: whether everything after the last position that the server was asked for has come or will come;
+            ``None`` if it was not asked.
     """
 
     def __init__(
@@ -102,7 +102,11 @@ class Subscriber:
         pattern: Mapping[str, Any],
         *,
         raw: bool = False,
+        since: str | None = None,
+        last: int | None = None,
+        offsets: bool = False,
         on_gap: Callable[[float], object] = lambda seconds: None,
+        on_recovered: Callable[[], object] = lambda: None,
         on_expiring: Callable[[float], object] = lambda seconds: None,
         on_error: Callable[[ClientError], object] | None = None,
         headers: Mapping[str, str] | None = None,
@@ -121,12 +125,15 @@ class Subscriber:
         check(token, headers)
         self.id = ""
         self.gaps = 0
+        self.recovered: bool | None = None
+        self._cursor = LogCursor(since, last, offsets)
         self._url = url
         self._filters = filters_of(pattern)
         self._is_wildcard = is_wildcard(self._filters)
         self._told_malformed = False
         self._raw = raw
         self._on_gap = on_gap
+        self._on_recovered = on_recovered
         self._on_expiring = on_expiring
         self._on_error = on_error if on_error is not None else _warn
         self._headers = headers
@@ -141,17 +148,25 @@ class Subscriber:
         }
         self._response_timeout = response_timeout
         self._backoff = Backoff(backoff_base, backoff_cap)
-        self._socket: _Socket | None = None
+        self._socket: SyncSocket | None = None
         self._owner: Owner | None = None
         self._began = 0.0
         self._renew_at = math.inf  # when to send a fresh token
         self._closing = threading.Event()
 
+    @property
+    def position(self) -> str | None:
+        """The position of the last message; before the first one, the position from which the subscription began.
+
+        ``None`` if the server tells no positions. A later ``Subscriber(since=...)`` goes on from there.
+        """
+        return self._cursor.position
+
     def connect(self) -> Self:
         """Connect and subscribe; ``with`` does it. Nothing published from then on is missed.
 
         Raises:
-            ServerUnavailable: the server or its broker cannot be reached.
+            Unavailable: the server or its broker cannot be reached.
             Rejected: the server refuses the handshake or the pattern.
             SettingsError: a SOCKS proxy needs a library that is missing.
             ResponseTimeout: no answer in time.
@@ -161,6 +176,8 @@ class Subscriber:
             raise RuntimeError("a subscriber connects once; make another one")
         self._owner = Owner("subscriber")
         self._socket = self._open()
+        if self.recovered is False:
+            self._tell_gap(0.0)
         return self
 
     def close(self) -> None:
@@ -226,13 +243,17 @@ class Subscriber:
             except ConnectionClosed as closed:
                 self._come_back(Lost.of(closed), self._socket.last_heard)
                 continue
+            if not (message.isascii() or is_utf8(message)):
+                self._socket.close(CloseCode.INVALID_DATA, NOT_UTF8)
+                continue
             head, mark, payload = message.partition(b"?")
             wire_id, _, label = head.partition(b"@")
             if mark and wire_id == self.id.encode():
+                position = self._cursor.advance(label) if label and self._cursor.has_positions else None
                 if not self._is_wildcard:
-                    return ReceivedMessage(self._filters, payload)
+                    return ReceivedMessage(self._filters, payload, position=position)
                 try:
-                    return ReceivedMessage(self._filters, payload, channel_in(label))
+                    return ReceivedMessage(self._filters, payload, channel_in(label), position)
                 except ValueError as error:
                     self._label_malformed(error)
             elif message.startswith(b"{"):
@@ -256,11 +277,11 @@ class Subscriber:
         if self.id not in event.ids:
             return
         if event.name == "gap":
-            self.gaps += 1
-            self._on_gap(event.seconds)
+            self._cursor.gap(event.at.get(self.id))
+            self._tell_gap(event.seconds)
         elif event.name == "unsubscribed":
             self.close()
-            raise Rejected(event.reason or "the server ended the subscription", event.code)
+            raise rejection(event.reason or "the server ended the subscription", event.code)
 
     def _renew(self) -> None:
         """Send a fresh token. If that fails, the connection ends with the old one; the next connection gets another."""
@@ -270,51 +291,25 @@ class Subscriber:
         with suppress(TokenUnavailable, ConnectionClosed):
             self._socket.send(action("2", "auth", token=current_sync(self._token)))
 
-    def _open(self) -> _Socket:
+    def _open(self) -> SyncSocket:
         headers = self._headers if self._token is None else with_token(self._headers, current_sync(self._token))
         with ExitStack() as stack:
-            try:
-                socket = stack.enter_context(
-                    connect(
-                        self._url,
-                        compression=None,
-                        close_timeout=CLOSE_TIMEOUT,
-                        create_connection=_Socket,
-                        logger=LOGGER,
-                        additional_headers=headers,
-                        **self._options,
-                    )
-                )
-            except (OSError, WebSocketException) as error:
-                raise handshake_error(self._url, error) from error
-            except ImportError:
-                raise no_socks("python-socks") from None
-            assert isinstance(socket, _Socket)
-            self._subscribe(socket)
+            socket = open_socket(self._url, additional_headers=headers, **self._options)
+            stack.push(socket)
+            self._renew_at = math.inf
+            reply = subscribe(
+                socket,
+                self._filters,
+                self._cursor.wishes(),
+                timeout=self._response_timeout,
+                token=self._token,
+                notice=self._notice,
+            )
             stack.pop_all()  # it stays open
+        self.id = reply.ret if reply.ret is not None else computed_id(self._filters)
+        self.recovered = self._cursor.confirmed(reply)
         self._began = time.monotonic()
         return socket
-
-    def _subscribe(self, socket: ClientConnection) -> None:
-        deadline = time.monotonic() + self._response_timeout
-        self._renew_at = math.inf
-        reply = None
-        try:
-            socket.send(action("1", "sub", self._filters))
-            while reply is None or reply.id != "1":
-                message = socket.recv(max(0.0, deadline - time.monotonic()), decode=False)
-                reply = parse_reply(message)
-                if reply is None:
-                    self._notice(parse_event(message))
-        except TimeoutError:
-            raise ResponseTimeout(f"no answer to sub within {self._response_timeout:g} seconds") from None
-        except ConnectionClosed as closed:
-            lost = Lost.of(closed)
-            raise (ServerUnavailable(str(lost)) if may_return(lost.close_code, self._token) else lost) from None
-        failure = reply.failure()
-        if failure is not None:
-            raise failure
-        self.id = reply.ret if reply.ret is not None else computed_id(self._filters)
 
     def _come_back(self, lost: Lost, since: float) -> None:
         """Connect again, however long that takes; return at once if `close` was called."""
@@ -329,7 +324,7 @@ class Subscriber:
             delay = None
             try:
                 self._socket = self._open()
-            except (ServerUnavailable, ResponseTimeout, TokenUnavailable):
+            except (Unavailable, ResponseTimeout, TokenUnavailable):
                 continue
             except Rejected as error:
                 if may_try_again(error):
@@ -338,6 +333,12 @@ class Subscriber:
             if self._closing.is_set():
                 self._socket.close()
                 return
-            self.gaps += 1
-            self._on_gap(time.monotonic() - since)
+            if self.recovered:
+                self._on_recovered()
+            else:
+                self._tell_gap(time.monotonic() - since)
             return
+
+    def _tell_gap(self, seconds: float) -> None:
+        self.gaps += 1
+        self._on_gap(seconds)

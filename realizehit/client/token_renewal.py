@@ -8,7 +8,7 @@ from collections.abc import Callable
 from realizehit.client.connection import Connection
 from realizehit.client.token import Token, current, renewal_delay
 from realizehit.common.backoff import Backoff
-from realizehit.errors import ClientError, Disconnected, Rejected, ResponseTimeout, ServerUnavailable, TokenUnavailable
+from realizehit.errors import ClientError, Disconnected, Rejected, ResponseTimeout, TokenUnavailable, Unavailable
 
 
 class TokenRenewal:
@@ -53,7 +53,7 @@ class TokenRenewal:
                 await connection.request("auth", token=await current(setting), timeout=self._timeout)
             except Disconnected:
                 break
-            except (TokenUnavailable, Rejected, ServerUnavailable, ResponseTimeout) as error:
+            except (TokenUnavailable, Rejected, Unavailable, ResponseTimeout) as error:
                 self._failed(error)
             except Exception as defect:  # noqa: BLE001 - nobody awaits this task, and the token still expires
                 self._failed(ClientError(f"renewing the token failed: {defect!r}"))

@@ -15,10 +15,12 @@ from typing import Any, Final
 
 from realizehit.client.connection import Connection, Lost
 from realizehit.client.filters import computed_id, filters_of, pattern_key
+from realizehit.client.log_cursor import LogCursor
 from realizehit.client.protocol import Notice, Reply
+from realizehit.client.refusals import rejection
 from realizehit.client.subscription import Subscription
 from realizehit.common.backoff import Backoff
-from realizehit.errors import ClientError, ErrorCode, Rejected
+from realizehit.errors import ClientError, ErrorCode, Rejected, RequestError
 
 _TRY_AGAIN: Final = (ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED)
 
@@ -33,12 +35,14 @@ class Topic:
         id: the pattern's id on this connection, empty until the server has confirmed it.
         members: the subscriptions that share it.
         ready: done when the server has confirmed it; fails if the server refuses it.
+        cursor: where it stands in the history of its pattern.
         was_in_force: whether the server ever confirmed it; a later error happens while coming back.
     """
 
-    def __init__(self, key: object, filters: Mapping[str, Any]) -> None:
+    def __init__(self, key: object, filters: Mapping[str, Any], cursor: LogCursor) -> None:
         self.key = key
         self.filters = filters
+        self.cursor = cursor
         self.request_id = ""
         self.id = b""
         self.members: list[Subscription] = []
@@ -53,18 +57,26 @@ class Topic:
             label: the label that came with it; empty if there was none.
         """
         full = False
+        position = self.cursor.advance(label) if label and self.cursor.has_positions else None
         for member in tuple(self.members):
-            full |= member.deliver(payload, label)
+            full |= member.deliver(payload, label, position)
         return full
 
-    def in_force(self, wire_id: str, now: float) -> None:
+    def in_force(self, wire_id: str, now: float, reply: Reply) -> None:
         """Note that the server has confirmed it."""
+        recovered = self.cursor.confirmed(reply)
         self.id = wire_id.encode()
         self.was_in_force = True
         if not self.ready.done():
             self.ready.set_result(None)
         for member in tuple(self.members):
-            member.in_force(wire_id, now)
+            member.in_force(wire_id, now, recovered, self.cursor.position)
+
+    def gap(self, seconds: float, at: str | None) -> None:
+        """Note that messages may be missing, and the position at which the server goes on."""
+        self.cursor.gap(at)
+        for member in tuple(self.members):
+            member.gap(seconds)
 
     def interrupted(self, since: float) -> None:
         """Note that the connection is lost."""
@@ -111,13 +123,24 @@ class Topics:
         topic = self._by_key.get(pattern_key(filters_of(pattern)))
         return [] if topic is None else list(topic.members)
 
-    def join(self, subscription: Subscription) -> Topic:
-        """Add a subscription, and send ``sub`` if its topic is new."""
+    def join(self, subscription: Subscription, wanted: LogCursor) -> Topic:
+        """Add a subscription, and send ``sub`` if its topic is new.
+
+        Args:
+            subscription: the one to add.
+            wanted: what it asked for of the pattern's history.
+
+        Raises:
+            RequestError: it asks for what its topic, which others share, did not ask for.
+        """
         key = pattern_key(subscription.filters)
         topic = self._by_key.get(key)
         if topic is None:
-            topic = self._by_key[key] = Topic(key, subscription.filters)
+            topic = self._by_key[key] = Topic(key, subscription.filters, wanted)
             self._ask_for(topic)
+        elif wanted.begins_earlier or (wanted.has_positions and not topic.cursor.has_positions):
+            text = f"{topic.filters!r} is subscribed to already; only the first subscription to a pattern can"
+            raise RequestError(f"{text} give since, last or offsets")
         topic.members.append(subscription)
         return topic
 
@@ -176,13 +199,12 @@ class Topics:
             if topic is None:
                 continue
             if event.name == "gap":
-                for member in tuple(topic.members):
-                    member.gap(event.seconds)
+                topic.gap(event.seconds, event.at.get(wire_id))
             elif event.name == "unsubscribed":
                 del self._by_id[topic.id]
                 if self._by_key.get(topic.key) is topic:
                     del self._by_key[topic.key]
-                error = Rejected(event.reason or "the server ended the subscription", event.code)
+                error = rejection(event.reason or "the server ended the subscription", event.code)
                 topic.end(error, error)
 
     def end(self, error: ClientError | None) -> None:
@@ -196,7 +218,9 @@ class Topics:
     def _ask_for(self, topic: Topic) -> None:
         """Send ``sub``; if there is no connection, the next one begins with it."""
         if self._connection is not None and self._by_key.get(topic.key) is topic:
-            topic.request_id = self._connection.act("sub", topic.filters, partial(self._subscribed, topic))
+            topic.request_id = self._connection.act(
+                "sub", topic.filters, partial(self._subscribed, topic), wishes=topic.cursor.wishes()
+            )
 
     def _ask_again(self, topic: Topic, connection: Connection | None) -> None:
         if self._connection is connection:
@@ -217,7 +241,7 @@ class Topics:
             if other is topic or not other.members:
                 self._retry.reset()
                 self._by_id[wire_id.encode()] = topic
-                topic.in_force(wire_id, loop.time())
+                topic.in_force(wire_id, loop.time(), reply)
                 return
             # Only a server that does not detect collisions gets here.
             text = f"{topic.filters!r} has the id of {other.filters!r}, {wire_id}; use another connection for it"

@@ -1,8 +1,4 @@
-"""The WebSocket client: subscribes to patterns, and connects again when the connection is lost.
-
-One task serves the connection and opens the next one when it is lost (`Reconnecting`). `Topics` holds what the client
-is subscribed to.
-"""
+"""The WebSocket client: subscribes to patterns, and connects again when the connection is lost."""
 
 from __future__ import annotations
 
@@ -12,17 +8,16 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
-from realizehit.client.connection import Connection, Lost, is_secure
+from realizehit.client.connection import is_secure
 from realizehit.client.events import Callback, Emitter
 from realizehit.client.filters import filters_of
-from realizehit.client.ownership import Owner
+from realizehit.client.log_cursor import LogCursor
 from realizehit.client.payload_queue import Overflow
-from realizehit.client.protocol import Notice
 from realizehit.client.received_message import ReceivedMessage
-from realizehit.client.reconnecting import Handlers, Reconnecting
+from realizehit.client.reconnecting import Reconnecting
+from realizehit.client.session import Session
 from realizehit.client.subscription import Subscription, SubscriptionState
 from realizehit.client.token import Token, check, current
-from realizehit.client.token_renewal import TokenRenewal
 from realizehit.client.topics import Topics
 from realizehit.common.backoff import Backoff
 from realizehit.errors import (
@@ -50,10 +45,11 @@ class WSClient(Emitter):
                 print(payload)
 
     When the connection is lost, the client connects again, after an exponential back-off with full jitter or after the
-    delay that a closing server asked for, and subscribes to everything again. What was published meanwhile is missing:
-    each subscription reports it with its ``gap`` event, also when the server's broker was away. If the server closes
-    with 4500 to 4999, or refuses the handshake with 401 or 403, the client does not connect again: it ends, and its
-    subscriptions raise the error.
+    delay that a closing server asked for, and subscribes to everything again. A subscription with positions (``since``,
+    ``last``, ``offsets``) resumes after its last message, and its ``recovered`` event says that nothing is missing.
+    Otherwise what was published meanwhile is missing: each subscription reports it with its ``gap`` event, also when
+    the server's broker was away. If the server closes with 4500 to 4999, or refuses the handshake with 401 or 403, the
+    client does not connect again: it ends, and its subscriptions raise the error.
 
     Events:
 
@@ -126,18 +122,12 @@ class WSClient(Emitter):
         self._overflow = Overflow(overflow)
         self._topics = Topics(Backoff(backoff_base, backoff_cap))
         self._reconnecting = Reconnecting(url, headers, token, Backoff(backoff_base, backoff_cap), options)
-        self._handlers = Handlers(
-            self._on_connected, self._on_disconnected, self._on_failure, self._topics.deliver, self._on_event
+        self._session = Session(
+            self._reconnecting, self._topics, Backoff(backoff_base, backoff_cap), response_timeout, self._emit
         )
-        self._renewal = TokenRenewal(Backoff(backoff_base, backoff_cap), response_timeout, self._on_failure)
-        self._connection: Connection | None = None
-        self._runner: asyncio.Task[None] | None = None
-        self._opened = False
-        self._owner: Owner | None = None
-        self._ended: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        state = "connected" if self.connected else "closed" if self._reconnecting.closing else "disconnected"
+        state = "connected" if self.connected else "closed" if self._session.closing else "disconnected"
         return f"<WSClient {self.url} {state}>"
 
     # ---- life
@@ -145,7 +135,7 @@ class WSClient(Emitter):
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._connection is not None
+        return self._session.connection is not None
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -156,49 +146,16 @@ class WSClient(Emitter):
         """Connect; ``async with`` does it. The first attempt is not repeated, so that a wrong address is noticed.
 
         Raises:
-            ServerUnavailable: the server cannot be reached, or cannot serve now.
+            Unavailable: the server cannot be reached, or cannot serve now.
             Rejected: it refused the handshake; ``status`` says how.
             TokenUnavailable: the function that gives tokens failed.
         """
-        if self._opened or self._reconnecting.closing:
-            raise RuntimeError("a client connects once; make another one")
-        self._opened = True
-        self._owner = Owner("client")
-        try:
-            connection = await self._reconnecting.open()
-        except BaseException:
-            self._opened = False
-            raise
-        if self._reconnecting.closing:
-            await connection.close()
-            raise ClientError("the client was closed")
-        self._connection = connection
-        self._topics.attach(connection)
-        self._ended = asyncio.get_running_loop().create_future()
-        self._runner = asyncio.create_task(self._run(connection), name="realizehit client")
+        await self._session.connect()
         return self
 
     async def close(self) -> None:
         """Disconnect and end all subscriptions; calling it again does nothing."""
-        if self._owner is not None and self._owner.is_inherited:
-            self._reconnecting.closing = True
-            return  # the connection belongs to the process that this one was forked from
-        if self._owner is not None:
-            self._owner.check()
-        self._reconnecting.closing = True
-        if self._runner is None:
-            return
-        subscriptions = self.subscriptions
-        try:
-            if self._connection is not None:
-                await self._connection.close()
-                await asyncio.wait({self._runner}, timeout=1.0)  # it ends by itself
-        finally:
-            self._runner.cancel()
-        await asyncio.wait({self._runner})
-        callbacks = [task for each in subscriptions if (task := each.stop_callbacks()) is not None]
-        if callbacks:
-            await asyncio.wait(callbacks)
+        await self._session.close()
 
     async def wait_closed(self) -> None:
         """Wait until the client has ended; for programs that use callbacks.
@@ -206,10 +163,7 @@ class WSClient(Emitter):
         Raises:
             Disconnected, Rejected: the server refused the client. After `close` nothing is raised.
         """
-        if self._ended is None or self._owner is None:
-            raise RuntimeError("the client is not connected")
-        self._owner.check()
-        await asyncio.shield(self._ended)
+        await self._session.wait_closed()
 
     async def __aenter__(self) -> Self:
         return await self.connect()
@@ -227,6 +181,9 @@ class WSClient(Emitter):
         *,
         callback: Callback | None = None,
         raw: bool = False,
+        since: str | None = None,
+        last: int | None = None,
+        offsets: bool = False,
         maxsize: int | None = None,
         overflow: OverflowPolicy | Overflow | None = None,
     ) -> Subscription:
@@ -239,19 +196,27 @@ class WSClient(Emitter):
                 ``"*": "*"`` allows further filters; `Subscription.messages` tells what each message was published to.
             callback: called with each payload, as ``subscription.on("payload", callback)``.
             raw: whether payloads come as the JSON text they were published as, ``bytes``.
+            since: a position, the ``position`` of a message or subscription. What was published after it comes first.
+                `Subscription.recovered` is False, and ``gaps`` counts, if the server cannot tell all of that.
+            last: how many of the last messages come first; not together with ``since``.
+            offsets: whether to ask for positions, so that the subscription resumes after a lost connection; implied by
+                ``since`` and ``last``. The three have an effect if the server keeps a history for the pattern, and
+                only the client's first subscription to a pattern can give them.
             maxsize: how many payloads may wait in its queue; ``None`` for the client's setting.
             overflow: what happens to one more; ``None`` for the client's setting.
 
         Raises:
             PatternError: the pattern is not a mapping, or cannot be written as JSON.
+            RequestError: ``since``, ``last`` or ``offsets`` cannot be used.
             Rejected: the server refuses it; ``code`` says why, for example ``forbidden`` or ``id-collision``, and
                 ``too-many-shapes`` or ``wildcard-unsupported`` for a wildcard.
-            ServerUnavailable: the server cannot reach its broker.
+            Unavailable: the server cannot reach its broker.
             ResponseTimeout: no answer in time, perhaps because there is no connection.
             ClientError: the client is closed, or ended while waiting.
         """
-        self._check_open()
+        self._session.check_open()
         filters = filters_of(pattern)
+        wanted = LogCursor(since, last, offsets)
         subscription = Subscription(
             self,
             filters,
@@ -259,7 +224,7 @@ class WSClient(Emitter):
             maxsize=self._maxsize if maxsize is None else maxsize,
             overflow=self._overflow if overflow is None else Overflow(overflow),
         )
-        topic = self._topics.join(subscription)
+        topic = self._topics.join(subscription, wanted)
         try:
             if callback is not None:
                 subscription.on("payload", callback)
@@ -275,7 +240,7 @@ class WSClient(Emitter):
             subscription.finish()
             raise
         if subscription.state is SubscriptionState.SUBSCRIBING and topic.id:  # it joined one that is in force
-            subscription.in_force(topic.id.decode(), 0.0)
+            subscription.in_force(topic.id.decode(), 0.0, None, topic.cursor.position)
         return subscription
 
     async def unsubscribe(self, pattern: Mapping[str, Any]) -> None:
@@ -298,12 +263,13 @@ class WSClient(Emitter):
             Disconnected: the connection is away, or went away meanwhile.
             ResponseTimeout: no answer in time.
         """
-        self._check_open()
-        if self._connection is None:
+        self._session.check_open()
+        connection = self._session.connection
+        if connection is None:
             raise Disconnected("the connection is away")
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await self._connection.request("ping", timeout=self._response_timeout)
+        await connection.request("ping", timeout=self._response_timeout)
         return loop.time() - began
 
     async def authenticate(self, token: Token) -> None:
@@ -315,12 +281,13 @@ class WSClient(Emitter):
             ResponseTimeout: no answer in time.
             SettingsError, TokenUnavailable: the token cannot be used, or its function failed.
         """
-        self._check_open()
+        self._session.check_open()
         check(token, self._headers)
         self._reconnecting.token = token
-        if self._connection is None:
+        connection = self._session.connection
+        if connection is None:
             raise Disconnected("the connection is away")
-        await self._connection.request("auth", token=await current(token), timeout=self._response_timeout)
+        await connection.request("auth", token=await current(token), timeout=self._response_timeout)
 
     async def end(self, subscription: Subscription) -> None:
         """End one subscription; what `Subscription.unsubscribe` calls."""
@@ -341,61 +308,3 @@ class WSClient(Emitter):
         """End one subscription because of an error on this side."""
         self._topics.leave(subscription)
         subscription.finish(error)
-
-    # ---- the connection
-
-    def _check_open(self) -> None:
-        if self._reconnecting.closing:
-            raise ClientError("the client is closed")
-        if self._ended is None:
-            raise ClientError("the client is not connected; use `async with` or `connect`")
-        if self._owner is not None:
-            self._owner.check()
-        if self._ended.done():
-            error = self._ended.exception()
-            assert error is not None
-            raise error
-
-    async def _run(self, connection: Connection) -> None:
-        error: ClientError | None = None
-        try:
-            error = await self._reconnecting.serve(connection, self._handlers)
-        finally:
-            self._finish(error)
-
-    def _on_event(self, event: Notice) -> None:
-        if event.name != "expiring":
-            self._topics.notice(event)
-            return
-        self._emit("expiring", event.seconds)
-        if callable(self._reconnecting.token) and self._connection is not None:
-            self._renewal.start(self._connection, lambda: self._reconnecting.token, event.seconds)
-
-    def _on_connected(self, connection: Connection) -> None:
-        if self._connection is None:
-            self._connection = connection
-            self._topics.attach(connection)
-        self._emit("connected")
-
-    def _on_disconnected(self, connection: Connection, lost: Lost) -> None:
-        self._connection = None
-        self._renewal.stop()
-        if not self._reconnecting.closing:
-            self._topics.detach(connection.last_heard)
-        self._emit("disconnect", lost)
-
-    def _on_failure(self, error: ClientError) -> None:
-        self._emit("error", error)
-
-    def _finish(self, error: ClientError | None) -> None:
-        """End everything, with an error or because the client was closed."""
-        self._connection = None
-        self._renewal.stop()
-        self._topics.end(error)
-        assert self._ended is not None
-        if error is None:
-            self._ended.set_result(None)
-            return
-        self._ended.set_exception(error)
-        self._ended.exception()  # mark it as retrieved: the event and the subscriptions report it
-        self._emit("error", error)

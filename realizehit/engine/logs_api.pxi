@@ -35,6 +35,9 @@ cdef class LogCalls:
 
         Returns:
             False when there is no such subscription, or the position of the log is not known.
+
+        Raises:
+            ValueError: it is larger than any offset.
         """
         cdef uint32_t position
         cdef Channel* known = self.channel_with(handle, channel, &position)
@@ -81,6 +84,9 @@ cdef class LogCalls:
 
     def log_repair(self, bytes channel not None, str epoch not None, messages):
         """Deliver messages that follow the position of a log, and handle the publications that were kept back.
+
+        All of them go into the queues of live subscribers at once. A caller with many messages gives a part at a time,
+        well within the bounds of a queue, and lets the event loop run between.
 
         Args:
             epoch: of the log now. It may be another one whose offsets go on.

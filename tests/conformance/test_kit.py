@@ -19,7 +19,7 @@ from clients.conformance.results import Result, Verdict
 CASES = case_files.load()
 TOPICS = {
     "patterns", "publish", "subscribe", "wildcards", "reconnect", "drain", "tokens", "gaps", "slow-reader", "errors",
-    "limits", "unknown-fields", "bad-servers",
+    "limits", "unknown-fields", "bad-servers", "history",
 }  # fmt: skip
 
 
@@ -71,6 +71,8 @@ def test_a_wrong_case_is_told(tmp_path: Path, about: str, more: str, steps: str,
         ({"any": True}, 0, True),
         ({"holds": "b"}, "abc", True),
         ({"holds": "x"}, "abc", False),
+        ({"a": {"absent": True}}, {"b": 1}, True),
+        ({"a": {"absent": True}}, {"a": None}, False),
         ([1, {"a": 2}], [1, {"a": 2, "b": 3}], True),
         ([1], [1, 2], False),
         ("text", "other", False),

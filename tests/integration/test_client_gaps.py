@@ -19,7 +19,7 @@ from tests.integration.test_client_sync_ws import take as take_sync
 from tests.integration.test_client_ws import connect, record, take, until
 from tests.support.gaps import check_gap
 from tests.support.processes import running
-from tests.support.scripted_server import Scripted, reply, scripted
+from tests.support.scripted_server import Scripted, answer_all, reply, scripted
 from tests.support.valkey import Valkey
 from tests.support.wire import publisher, unique
 
@@ -87,3 +87,34 @@ async def test_a_subscriber_that_the_server_ends_raises_why() -> None:
         await call(subscriber.connect)
         with pytest.raises(Rejected, match="no more of this"):
             await call(take_sync, subscriber, 1)
+
+
+async def send_no_utf8(server: Scripted, socket: ServerConnection) -> None:
+    """Confirm a subscription, then send a text that is not UTF-8; record the code that the client closes with."""
+    await reply(socket, await server.next_action(socket), ret="abc")
+    await socket.send(b'abc?"\xff"', text=True)
+    await socket.wait_closed()
+    server.actions.append({"closed": socket.close_code})
+
+
+async def send_good_one(server: Scripted, socket: ServerConnection) -> None:
+    await reply(socket, await server.next_action(socket), ret="abc")
+    await socket.send("abc?1")
+    await answer_all(server, socket)
+
+
+async def test_a_text_that_is_not_utf8_costs_the_connection() -> None:
+    async with scripted(send_no_utf8, send_good_one) as server, connect(server.url) as client:
+        news = await client.subscribe({"kind": "news"})
+        assert await take(news, 1) == [1]
+        assert news.gaps == 1
+        assert {"closed": 1007} in server.actions
+
+
+async def test_a_text_that_is_not_utf8_costs_a_subscribers_connection() -> None:
+    async with scripted(send_no_utf8, send_good_one) as server:
+        subscriber = await call(make(server.url, {"kind": "news"}).connect)
+        assert await call(take_sync, subscriber, 1) == [1]
+        assert subscriber.gaps == 1
+        assert {"closed": 1007} in server.actions
+        await call(subscriber.close)

@@ -13,9 +13,10 @@ import pytest
 from realizehit import APIClient, Pattern, Publisher, sync
 from realizehit.client.messages import PublishResult, RawJSON
 from realizehit.errors import (
+    AnswerLost,
+    BadPattern,
     BrokerRefused,
     BrokerUnavailable,
-    Disconnected,
     PatternError,
     PublishUnclear,
     Rejected,
@@ -110,7 +111,7 @@ async def test_publish_many_with_bad_ones_between(
         assert len(outcomes) == count
         for n, outcome in enumerate(outcomes):
             assert outcome == PublishResult(pattern.id, 1) if n not in bad else isinstance(outcome, Exception)
-        expected = Rejected if kind == "api" else PatternError
+        expected = BadPattern if kind == "api" else PatternError
         assert [type(outcomes[n]) for n in bad] == [expected, RequestError, expected]
         assert await take(subscription, count - 3) == [n for n in range(count) if n not in bad]
         assert await publisher.publish_many([]) == []
@@ -215,10 +216,10 @@ def keys_of(requests: list[bytes]) -> list[bytes]:
 
 async def test_a_server_gone_in_the_middle_is_asked_again_by_the_same_key(in_threads: bool) -> None:
     async with http_server(lambda n: None) as (url, requests), api(url, in_threads) as client:
-        with pytest.raises(Disconnected, match="not known"):
+        with pytest.raises(PublishUnclear, match="not known"):
             await client.publish({"a": 1}, 1)
         outcomes = await client.publish_many([({"a": 1}, n) for n in range(2)])
-        assert [type(outcome) for outcome in outcomes] == [Disconnected] * 2
+        assert [type(outcome) for outcome in outcomes] == [AnswerLost] * 2
         assert len(requests) == 6
         assert len(set(keys_of(requests[:3]))) == 1
         assert len({request.partition(b"\r\n\r\n")[2] for request in requests[3:]}) == 1
@@ -228,7 +229,7 @@ async def test_a_server_gone_in_the_middle_is_asked_again_by_the_same_key(in_thr
         with pytest.raises(RequestError, match="printable"):
             await client.publish({"a": 1}, 1, idempotency_key="é")
     async with http_server(lambda n: None) as (url, requests), api(url, in_threads, retries=0) as client:
-        with pytest.raises(Disconnected, match="not known"):
+        with pytest.raises(PublishUnclear, match="not known"):
             await client.publish({"a": 1}, 1)
         assert len(requests) == 1
 

@@ -16,6 +16,12 @@ from realizehit.pattern import channel_of
 
 def test_an_action() -> None:
     assert orjson.loads(action("a1", "ping")) == {"id": "a1", "act": "ping"}
+    assert orjson.loads(action("a3", "sub", {"kind": "né"}, wishes={"last": 3})) == {
+        "id": "a3",
+        "act": "sub",
+        "pat": {"kind": "né"},
+        "last": 3,
+    }
     assert orjson.loads(action("a2", "sub", {"kind": "né"})) == {"id": "a2", "act": "sub", "pat": {"kind": "né"}}
 
 
@@ -28,8 +34,17 @@ def test_a_reply() -> None:
     reply = parse_reply(b'{"id":"a1","ret":"3bf1d979"}')
     assert reply is not None
     assert reply.failure() is None
-    assert reply == ("a1", "3bf1d979", "", "")
-    assert parse_reply(b'{"id":"a1"}') == ("a1", None, "", "")  # the JavaScript server leaves ret out
+    assert reply == ("a1", "3bf1d979", "", "", None, None)
+    assert parse_reply(b'{"id":"a1"}') == ("a1", None, "", "", None, None)  # the JavaScript server leaves ret out
+
+
+def test_a_reply_with_a_position() -> None:
+    assert parse_reply(b'{"id":"1","ret":"x","at":"k3f09a2c.17","recovered":true}') == (
+        *("1", "x", "", ""),
+        "k3f09a2c.17",
+        True,
+    )
+    assert parse_reply(b'{"id":"1","ret":"x","at":17,"recovered":"yes"}') == ("1", "x", "", "", None, None)
 
 
 def test_a_reply_that_says_no() -> None:
@@ -51,10 +66,14 @@ def test_a_message_that_is_not_an_event_is_ignored(message: bytes) -> None:
 
 
 def test_events() -> None:
-    assert parse_event(b'{"evt":"gap","ids":["a","b"],"seconds":1.5}') == ("gap", ("a", "b"), 1.5, "", "")
-    assert parse_event(b'{"evt":"gap","ids":[1,null],"seconds":"x"}') == ("gap", (), 0.0, "", "")
+    assert parse_event(b'{"evt":"gap","ids":["a","b"],"seconds":1.5}') == ("gap", ("a", "b"), 1.5, "", "", {})
+    assert parse_event(b'{"evt":"gap","ids":[1,null],"seconds":"x"}') == ("gap", (), 0.0, "", "", {})
+    with_positions = parse_event(b'{"evt":"gap","ids":["a"],"seconds":1,"at":{"a":"k3f09a2c.17","b":5}}')
+    assert with_positions == ("gap", ("a",), 1.0, "", "", {"a": "k3f09a2c.17"})
+    odd = parse_event(b'{"evt":"gap","ids":["a"],"at":["k3f09a2c.17"]}')
+    assert odd == ("gap", ("a",), 0.0, "", "", {})
     event = parse_event(b'{"evt":"unsubscribed","ids":["a"],"code":"forbidden","reason":"because"}')
-    assert event == ("unsubscribed", ("a",), 0.0, "because", "forbidden")
+    assert event == ("unsubscribed", ("a",), 0.0, "because", "forbidden", {})
 
 
 @pytest.mark.parametrize(

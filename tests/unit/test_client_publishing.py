@@ -26,10 +26,10 @@ from realizehit.client.messages import PublishResult, RawJSON, encode_payload
 from realizehit.errors import (
     BrokerRefused,
     BrokerUnavailable,
+    BrokerUnclear,
     ClientError,
     Disconnected,
     PatternError,
-    PublishUnclear,
     RealizehitError,
     Rejected,
     RequestError,
@@ -338,7 +338,7 @@ def test_patterns_are_checked_before_anything_is_sent() -> None:
 
 
 def test_after_a_broker_that_is_away_the_rest_is_not_sent() -> None:
-    away = PublishUnclear("away")
+    away = BrokerUnclear("away")
     outcomes, sent = blocks_of(((NEWS, n) for n in range(9000)), iter([Published(1), away]))
     assert len(sent) == 2
     assert outcomes[4096:8192] == [away] * 4096

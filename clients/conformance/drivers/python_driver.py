@@ -26,6 +26,17 @@ _OPTIONS: Final = {
     "max_message": "max_message",
 }
 
+# The classes that a program catches; a subclass says more, as AnswerLost does of PublishUnclear.
+_MEANINGS: Final = (
+    "BadPattern",
+    "Forbidden",
+    "NotAuthenticated",
+    "RateLimited",
+    "TooLarge",
+    "Unavailable",
+    "PublishUnclear",
+)
+
 
 def write(on: str, **keys: Any) -> None:
     """Write one event."""
@@ -36,8 +47,9 @@ def write(on: str, **keys: Any) -> None:
 def error_of(error: BaseException) -> dict[str, Any]:
     """Return the error object of the protocol."""
     status = getattr(error, "status", None) or getattr(error, "close_code", None)
+    kinds = [kind.__name__ for kind in type(error).__mro__]
     return {
-        "name": type(error).__name__,
+        "name": next((name for name in kinds if name in _MEANINGS), kinds[0]),
         "code": str(getattr(error, "code", "")),
         **({} if status is None else {"status": status}),
         "text": str(error),
@@ -118,9 +130,6 @@ class Driver:
 
     async def do_subscribe(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Subscribe, and attach what writes its events."""
-        for key in ("since", "last", "offsets"):
-            if key in command:
-                raise Unsupported(f"subscribe has no parameter {key!r}")
         name, client, read = command["sub"], self.clients[command["client"]], command.get("read", "callback")
         decode = command.get("decode", False)
 
@@ -129,20 +138,24 @@ class Driver:
             if read == "raise":
                 raise RuntimeError("a callback that fails, as the case says")
 
-        subscription = await client.subscribe(command["pattern"])
+        asked = {key: command[key] for key in ("since", "last", "offsets") if key in command}
+        subscription = await client.subscribe(command["pattern"], **asked)
         if read != "iterate":
             subscription.on("message", tell)
         self.subs[name] = subscription
         if subscription.state is SubscriptionState.SUBSCRIBED:
             write("state", sub=name, state="subscribed")
+        if subscription.gaps:  # the server could not tell all that came after `since`
+            write("gap", sub=name, seconds=0.0)
         for state in SubscriptionState:
             subscription.on(state, lambda state=state: write("state", sub=name, state=str(state)))
         subscription.on("gap", lambda seconds: write("gap", sub=name, seconds=seconds))
+        subscription.on("recovered", lambda: write("recovered", sub=name))
         subscription.on("error", lambda error: write("error", sub=name, error=error_of(error)))
         return {"id": subscription.id}
 
     def _tell(self, name: str, message: ReceivedMessage, *, decode: bool) -> None:
-        value = {}
+        value: dict[str, Any] = {}
         if decode:
             try:
                 value = {"value": message.payload}
@@ -150,6 +163,8 @@ class Driver:
                 write("error", sub=name, error=error_of(error))
                 return
         pattern = {key: text_of(each) for key, each in message.pattern.items()}
+        if message.position is not None:
+            value["position"] = message.position
         write("payload", sub=name, text=message.text, pattern=pattern, **value)
 
     async def do_next(self, command: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,6 +216,21 @@ class Driver:
         messages = [(message["pattern"], payload_of(message)) for message in command["messages"]]
         outcomes = await self.apis[command["api"]].publish_many(messages)
         return {"outcomes": [outcome_of(outcome) for outcome in outcomes]}
+
+    async def do_history(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Read what the server keeps of a pattern."""
+        asked = {key: command[key] for key in ("last", "since") if key in command}
+        kept = await self.apis[command["api"]].history(command["pattern"], **asked)
+        messages = [
+            {
+                "text": message.raw.decode(),
+                "position": message.position,
+                **({} if message.pattern is None else {"pattern": message.pattern}),
+            }
+            for message in kept.messages
+        ]
+        recovered = {} if kept.recovered is None else {"recovered": kept.recovered}
+        return {"messages": messages, "at": kept.position, "first": kept.first, "more": kept.more, **recovered}
 
     async def do_pattern(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Compute a pattern's text and id."""

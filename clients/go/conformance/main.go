@@ -316,17 +316,25 @@ func history(c *command, api *realizehit.API) (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	var stored []realizehit.Stored
+	var found realizehit.History
 	if c.Since != "" {
-		stored, err = api.Since(context.Background(), pattern, c.Since)
+		found, err = api.Since(context.Background(), pattern, c.Since)
 	} else {
-		stored, err = api.Last(context.Background(), pattern, c.Last)
+		found, err = api.Last(context.Background(), pattern, c.Last)
 	}
 	messages := []object{}
-	for _, each := range stored {
-		messages = append(messages, object{"text": string(each.Payload), "position": each.At})
+	for _, each := range found.Messages {
+		message := object{"text": string(each.Payload), "position": each.At}
+		if each.Pattern != nil {
+			message["pattern"] = each.Pattern
+		}
+		messages = append(messages, message)
 	}
-	return object{"messages": messages}, err
+	fields := object{"messages": messages, "at": found.At, "first": found.First, "more": found.More}
+	if c.Since != "" {
+		fields["recovered"] = found.Recovered
+	}
+	return fields, err
 }
 
 func describe(c *command) (object, error) {

@@ -38,8 +38,8 @@ const turnEnded = () => new Promise((resolve) => setTimeout(resolve, 2));
 
 const concrete = (pattern) => Object.fromEntries(Object.entries(pattern).map(([key, value]) => [key, `${value}`]));
 
-function writePayload(sub, { payload, text, pattern }, decode) {
-  write("payload", { sub, text, pattern: concrete(pattern), ...(decode && { value: payload }) });
+function writePayload(sub, { payload, text, pattern, position }, decode) {
+  write("payload", { sub, text, pattern: concrete(pattern), position, ...(decode && { value: payload }) });
 }
 
 /** Return the client's options. It has one time for connecting and for replies, which is also the second half of its heartbeat. */
@@ -93,12 +93,12 @@ const commands = {
     });
   },
 
-  async subscribe({ client, sub, pattern, read, decode, ...rest }) {
-    refuse({ do: "subscribe", ...rest }, "since", "last", "offsets");
-    const subscription = clients.get(client).subscribe(pattern);
+  async subscribe({ client, sub, pattern, read, decode, since, last, offsets }) {
+    const subscription = clients.get(client).subscribe(pattern, { since, last, offsets });
     const entry = { subscription, decode };
     subscriptions.set(sub, entry);
     for (const state of STATES) subscription.on(state, () => write("state", { sub, state }));
+    subscription.on("recovered", () => write("recovered", { sub }));
     subscription.on("gap", (seconds) => write("gap", { sub, seconds }));
     subscription.on("error", (error) => write("error", { sub, error: errorOf(error) }));
     if (read === "iterate") {
@@ -151,6 +151,11 @@ const commands = {
   async publish_many({ api, messages }) {
     const given = messages.map(({ pattern, key, ...rest }) => ({ pattern, key, payload: payloadOf(rest) }));
     return { outcomes: (await apis.get(api).publishMany(given)).map(outcomeOf) };
+  },
+
+  async history({ api, pattern, last, since }) {
+    const { messages, ...rest } = await apis.get(api).history(pattern, { last, since });
+    return { ...rest, messages: messages.map(({ text, position, pattern }) => ({ text, position, pattern: concrete(pattern) })) };
   },
 
   pattern: ({ pattern }) => ({ text: channel(pattern, { wildcard: true }), id: id(pattern) }),

@@ -1,6 +1,22 @@
-// How the file that servers serve is minified.
+// How the file that servers serve is minified: esbuild renames the internal properties, and Terser's output compresses better.
+import { build } from "esbuild";
+import { minify as compact } from "terser";
+
 const LETTERS = "tseirnoalcdhupmbfgvwkyxqjz";
 const PUBLIC_CLASS = /^(?:export )?class (?:Emitter|Subscription|WSClient)\b.*?^}/gms;
+
+/**
+ * Return the minified module that exports some names of `realizehit.js`.
+ *
+ * @param {string} source the text of `realizehit.js`.
+ * @param {string} folder the folder of `realizehit.js`.
+ * @param {string} names such as `WSClient, APIClient`; what these do not need is left out.
+ */
+export async function minify(source, folder, names) {
+  const stdin = { contents: `export { ${names} } from "./realizehit.js";`, resolveDir: folder };
+  const { outputFiles } = await build({ stdin, bundle: true, format: "esm", write: false, ...minifying(source) });
+  return /** @type {string} */ ((await compact(outputFiles[0].text, { module: true, ecma: 2020, compress: { passes: 2 } })).code);
+}
 
 /**
  * Return esbuild's options. Names that begin with `_` are internal and become short. Those of clients and subscriptions keep
@@ -10,7 +26,7 @@ const PUBLIC_CLASS = /^(?:export )?class (?:Emitter|Subscription|WSClient)\b.*?^
  * @returns {Pick<import("esbuild").TransformOptions, "minify" | "target" | "legalComments" | "mangleProps" | "mangleCache">}
  * @throws {Error} there are more names than letters.
  */
-export function minifying(source) {
+function minifying(source) {
   const classes = (source.match(PUBLIC_CLASS) ?? []).join("\n");
   const names = [...new Set([...classes.matchAll(/^  (_\w+)/gm)].map(([, name]) => name))];
   if (!names.length || names.length > LETTERS.length) throw new Error(`${names.length} internal names of public classes`);

@@ -1,9 +1,10 @@
-import { Backoff } from "./backoff.js";
+import { createBackoff } from "./backoff.js";
 import { EXPIRED, FINAL_STATUS, TEMPORARY_CODE } from "./close_codes.js";
 import { Emitter } from "./emitter.js";
 import { RealizehitError } from "./error.js";
 import { EventStreamConnection } from "./event_stream.js";
 import { checkToken, resolveOptions } from "./options.js";
+import { parseObject } from "./parse_object.js";
 import { patternKey } from "./pattern_key.js";
 import { Subscription } from "./subscription.js";
 import { callAfter, now } from "./timing.js";
@@ -11,7 +12,9 @@ import { WebSocketConnection } from "./websocket.js";
 /** @import { Connection } from "./connection.js" */
 /** @import { Options } from "./options.js" */
 /** @import { Pattern } from "./pattern_key.js" */
-/** @import { ReceivedMessage } from "./subscription.js" */
+/** @import { HistoryOptions, ReceivedMessage } from "./subscription.js" */
+
+/** @typedef {{ret?: string, at?: string, recovered?: boolean, err?: string, code?: string}} Reply to an action */
 
 const STABLE_AFTER = 10_000; // ms after which a connection counts as a success, the same in every realizehit client
 
@@ -46,9 +49,9 @@ export class WSClient extends Emitter {
   #wanted = new Map();
   /** @type {Map<string, Subscription>} those that are in force, by their ids */
   #inForce = new Map();
-  /** @type {Map<Subscription, "sub" | "unsub">} actions that this turn of the event loop asked for */
+  /** @type {Map<Subscription, boolean>} what this turn of the event loop subscribed to (true) or unsubscribed from */
   #turn = new Map();
-  /** @type {Map<string, (reply?: {ret?: string, err?: string, code?: string}) => void>} what waits for a reply, by the action's id */
+  /** @type {Map<string, (reply?: Reply) => void>} what waits for a reply, by the action's id */
   #requests = new Map();
   #lastId = 0;
 
@@ -82,16 +85,16 @@ export class WSClient extends Emitter {
     super();
     const address = new URL(url, globalThis.location?.href);
     address.protocol = address.protocol.replace("http", "ws");
-    if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`${url} is no WebSocket`);
+    if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`no WebSocket: ${url}`);
     if (address.pathname === "/") address.pathname = "/ws";
     this.url = address.href;
     this._options = resolveOptions(options);
-    this.#backoff = new Backoff(this._options);
-    const { sse = `sse${address.search}`, token } = options;
+    this.#backoff = createBackoff(this._options);
+    const { sse = "sse" + address.search, token } = options;
     if (token != null && typeof token !== "function") checkToken(token);
     if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
     if (!this._options.WebSocket) {
-      if (!sse) throw new TypeError("there is no WebSocket");
+      if (!sse) throw new TypeError("no WebSocket");
       this.#failures = 2;
     }
     const { signal } = this.#listeners;
@@ -119,7 +122,7 @@ export class WSClient extends Emitter {
 
   /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
   get transport() {
-    return this.#isOpen ? this.#connection?._kind : undefined;
+    return this.#isOpen ? (this.#connection?._send ? "websocket" : "sse") : undefined;
   }
 
   /** The subscriptions that have not ended. */
@@ -133,12 +136,16 @@ export class WSClient extends Emitter {
    *
    * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
    * @param {Pattern} pattern
-   * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
+   * @param {((payload: Payload, message: ReceivedMessage<Payload>) => void) | HistoryOptions} [callback] for its `payload` event;
+   *   or the options.
+   * @param {HistoryOptions} [options] where it begins, and whether it resumes after a lost connection.
    * @returns {Subscription<Payload>}
+   * @throws {Error} there is a subscription to the pattern already, and the options name another beginning.
    */
-  subscribe(pattern, callback) {
-    const subscription = this.getSubscription(pattern) ?? new Subscription(this, pattern, patternKey(pattern));
-    if (callback) subscription.on("payload", callback);
+  subscribe(pattern, callback, options = /** @type {HistoryOptions} */ (callback ?? {})) {
+    const other = options.since || options.last ? undefined : this.getSubscription(pattern);
+    const subscription = other ?? new Subscription(this, pattern, patternKey(pattern), options);
+    if (typeof callback === "function") subscription.on("payload", callback);
     this._join(subscription);
     return subscription;
   }
@@ -181,25 +188,24 @@ export class WSClient extends Emitter {
     const other = this.#wanted.get(_key);
     if (this.#ended) throw this.#ended;
     if (other === subscription) return;
-    if (other) throw new Error("there is another subscription");
-    if (!subscription.unsubscribed()) throw new Error("it is unsubscribing");
+    if (other || !subscription.unsubscribed()) throw new Error("it is still subscribed");
     this.#wanted.set(_key, subscription);
     subscription._begin();
-    this.#ask(subscription, "sub");
+    this.#ask(subscription);
   }
 
   /** @internal @param {Subscription} subscription */
   _leave(subscription) {
     this.#wanted.delete(subscription._key);
     const unsent = this.#turn.delete(subscription);
-    if (!unsent && this.#isOpen && this.#connection?._send) return this.#ask(subscription, "unsub");
+    if (!unsent && this.#isOpen && this.#connection?._send) return this.#ask(subscription, false);
     this.#forget(subscription);
     this.#flush ??= setTimeout(() => this.#sendTurn());
   }
 
-  /** @param {Subscription} subscription @param {"sub" | "unsub"} act */
-  #ask(subscription, act) {
-    this.#turn.set(subscription, act);
+  /** Subscribe or unsubscribe with the actions of this turn. @param {Subscription} subscription */
+  #ask(subscription, isSub = true) {
+    this.#turn.set(subscription, isSub);
     this.#flush ??= setTimeout(() => this.#sendTurn());
   }
 
@@ -209,30 +215,38 @@ export class WSClient extends Emitter {
     const turn = [...this.#turn];
     this.#turn.clear();
     const connection = this.#connection;
+    /** @type {Subscription[]} */
     const waiting = [];
-    for (const [subscription, act] of turn) {
-      if (this.#isOpen && connection?._send) this.#act(connection, act, subscription);
-      else if (act === "unsub") this.#forget(subscription);
-      else waiting.push(subscription);
+    for (const [subscription, isSub] of turn) {
+      if (this.#isOpen && connection?._send) this.#act(connection, subscription, isSub);
+      else if (isSub) waiting.push(subscription);
+      else this.#forget(subscription);
     }
+    const isNewTo = (/** @type {Connection | undefined} */ stream) => waiting.some((each) => !stream?._requested?.includes(each));
     if (connection?._send) return; // when the WebSocket is open, it asks for everything
     if (connection && !this.#wanted.size) this._lost(connection, new RealizehitError("nothing is subscribed", "", 400));
     else if (this.#isOpen) {
       // The patterns of an event stream cannot be changed: another stream replaces it as soon as that is open.
-      if (waiting.every((each) => this.#next?._requested?.includes(each))) return;
-      this.#replaceStream();
-    } else if (waiting.some((each) => !connection?._requested?.includes(each)) && this.#failures > 1 && this.#sse && !this.#hasDelay) {
+      if (isNewTo(this.#next)) this.#replaceStream();
+    } else if (isNewTo(connection) && this.#failures > 1 && this.#sse && !this.#hasDelay) {
       connection?._close();
       this.#connect(true);
     }
   }
 
-  /** @param {Connection} connection @param {"sub" | "unsub"} act @param {Subscription} subscription */
-  #act(connection, act, subscription) {
+  /** @param {Connection} connection @param {Subscription} subscription */
+  #act(connection, subscription, isSub = true) {
     this.#requests.delete(subscription._request); // the server does not reply to a `sub` that an `unsub` overtook
-    subscription._request = this.#request(connection, { act, pat: subscription.pattern }, (reply) => {
-      if (act === "unsub") this.#forget(subscription);
-      else if (reply) this._answered(subscription, reply.ret, reply.code, reply.err);
+    clearTimeout(subscription._timer);
+    subscription._timer = callAfter(() => {
+      if (!isSub) this.#forget(subscription);
+      else subscription._emit("error", new RealizehitError("the server is silent")); // a late reply is still valid
+    }, this._options.responseTimeout);
+    const action = isSub ? { act: "sub", ...subscription._history() } : { act: "unsub" };
+    subscription._request = this.#request(connection, { ...action, pat: subscription.pattern }, (reply) => {
+      clearTimeout(subscription._timer);
+      if (!isSub) this.#forget(subscription);
+      else if (reply) this._answered(subscription, reply);
     });
   }
 
@@ -241,7 +255,7 @@ export class WSClient extends Emitter {
    *
    * @param {Connection} connection
    * @param {object} action
-   * @param {(reply?: {ret?: string, err?: string, code?: string}) => void} [onReply] called without a reply if the connection
+   * @param {(reply?: Reply) => void} [onReply] called without a reply if the connection
    *   is lost.
    */
   #request(connection, action, onReply) {
@@ -256,20 +270,21 @@ export class WSClient extends Emitter {
    *
    * @internal
    * @param {Subscription} subscription
-   * @param {unknown} id
-   * @param {string} [code]
-   * @param {string} [detail]
+   * @param {Reply} reply
    */
-  _answered(subscription, id, code = "", detail = "the server named no id") {
+  _answered(subscription, reply) {
+    const { ret, code, err = "no id" } = reply;
     if (this.#wanted.get(subscription._key) !== subscription) return; // it has ended
-    if (typeof id === "string") {
-      this.#inForce.set(id, subscription);
-      subscription._confirm(id);
-    } else if (TEMPORARY_CODE.test(code)) {
+    const error = new RealizehitError(err, code);
+    if (typeof ret === "string") {
+      this.#inForce.set(ret, subscription);
+      subscription._confirm(reply);
+    } else if (TEMPORARY_CODE.test(/** @type {string} */ (code))) {
+      if (!subscription._attempts) subscription._emit("error", error);
       callAfter(() => {
-        if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription, "sub");
+        if (subscription.subscribing() && this.#wanted.has(subscription._key)) this.#ask(subscription);
       }, this.#backoff._jitter(subscription._attempts++));
-    } else this.#forget(subscription, new RealizehitError(detail, code));
+    } else this.#forget(subscription, error);
   }
 
   /**
@@ -344,7 +359,7 @@ export class WSClient extends Emitter {
   _authenticate(connection, token) {
     return new Promise((resolve, reject) => {
       this.#request(connection, { act: "auth", token }, (reply) => {
-        if (reply?.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test(reply.code ?? "") ? 0 : 401));
+        if (reply?.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test(/** @type {string} */ (reply.code)) ? 0 : 401));
         else if (reply) resolve();
       });
     });
@@ -379,24 +394,18 @@ export class WSClient extends Emitter {
   }
 
   /**
-   * Begin to use an event stream.
+   * Begin to use a connection.
    *
    * @internal
    * @param {Connection} connection
-   * @param {unknown} hasNews whether it brings a token or a subscription that the present one does not have
+   * @param {unknown} [hasNews] whether it brings something that the present one does not have: to replace an event stream for
+   *   nothing would cost a gap
    */
-  _streamOpened(connection, hasNews) {
-    this.#next = undefined;
-    // To replace a stream for nothing would cost a gap.
-    if (hasNews || connection === this.#connection) this._opened(connection);
-    else connection._close();
-  }
-
-  /** Begin to use a connection. @internal @param {Connection} connection */
-  _opened(connection) {
+  _opened(connection, hasNews = true) {
     const before = this.transport;
     if (this.#connection !== connection) {
-      if (this.#ended || this.#connection?._send) return connection._close();
+      if (this.#next === connection) this.#next = undefined;
+      if (!hasNews || this.#ended || this.#connection?._send) return connection._close();
       // It replaces an event stream.
       this.#reset();
       this.#connection = connection;
@@ -408,14 +417,15 @@ export class WSClient extends Emitter {
     this.#openedAt = this.#heardAt = now();
     if (connection._send) {
       this.#turn.clear();
-      for (const subscription of this.subscriptions) this.#act(connection, "sub", subscription);
+      for (const subscription of this.subscriptions) this.#act(connection, subscription);
       if (this.#wanted.size) this.#watch(connection, connection._received);
       else this.#ping(connection); // so that something comes back
     } else {
       this.#retryWebSocket(connection);
       this.#watch(connection);
     }
-    if (before !== connection._kind) this._emit("connected", connection._kind);
+    const kind = /** @type {"websocket" | "sse"} */ (this.transport);
+    if (before !== kind) this._emit("connected", kind);
   }
 
   /** Try a WebSocket now and then, as long as an event stream is open. @param {Connection} connection */
@@ -432,8 +442,7 @@ export class WSClient extends Emitter {
    * @internal
    * @param {Connection} connection
    * @param {string} [text] undefined for a sign of life
-   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`, of which the client knows the key `c`, the
-   *   channel; a reply has no label
+   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`; a reply has no label
    */
   _receive(connection, text, label) {
     const isCurrent = connection === this.#connection;
@@ -446,7 +455,7 @@ export class WSClient extends Emitter {
     if (!label) this.#reply(text); // also over a WebSocket that is being opened beside an event stream
     else if (isCurrent) {
       const [id] = label.split("@", 1);
-      this.#inForce.get(id)?._deliver(text, /[@&]c=([^&]*)/.exec(label)?.[1], this._options);
+      this.#inForce.get(id)?._deliver(text, label);
     }
   }
 
@@ -463,8 +472,8 @@ export class WSClient extends Emitter {
     // An attempt to replace an event stream by a WebSocket may fail. If a second event stream fails, the first one ends too.
     if (connection !== this.#connection && connection !== this.#next) return;
     const { status } = error;
-    const isRenewable = status === EXPIRED && typeof this._options.token === "function";
-    if (FINAL_STATUS.test(`${status}`) && !isRenewable) return this.#end(error);
+    // A function renews a token that has ended.
+    if (FINAL_STATUS.test(/** @type {any} */ (status)) && !(status === EXPIRED && typeof this._options.token === "function")) return this.#end(error);
     const wasOpen = this.#isOpen;
     this.#reset();
     if (wasOpen) {
@@ -480,15 +489,10 @@ export class WSClient extends Emitter {
 
   /** @param {string} text */
   #reply(text) {
-    let reply;
-    try {
-      reply = JSON.parse(text);
-    } catch {
-      return; // a message that this client does not know
-    }
-    if (reply?.evt) return this._handleEvent(reply.evt, reply);
-    const onReply = this.#requests.get(reply?.id);
-    this.#requests.delete(reply?.id);
+    const reply = parseObject(text);
+    if (reply.evt) return this._handleEvent(reply.evt, reply);
+    const onReply = this.#requests.get(reply.id);
+    this.#requests.delete(reply.id);
     onReply?.(reply);
   }
 
@@ -497,18 +501,19 @@ export class WSClient extends Emitter {
    *
    * @internal
    * @param {string} name
-   * @param {{ids?: string[], seconds: number, code: string, reason: string}} event the fields that belong to its name
+   * @param {{ids?: string[], seconds: number, at?: Record<string, string>, code: string, reason: string}} event the fields that
+   *   belong to its name
    */
-  _handleEvent(name, { ids, seconds, code, reason }) {
+  _handleEvent(name, { ids, seconds, at, code, reason }) {
     if (name === "expiring") {
       this._emit(name, seconds);
       // A random delay, so that clients whose tokens end together do not renew them together.
-      if (typeof this._options.token === "function" && this.#connection) this.#renew(this.#connection, seconds * (250 + Math.random() * 250));
+      if (typeof this._options.token === "function") this.#renew(/** @type {Connection} */ (this.#connection), seconds * (250 + Math.random() * 250));
     }
-    for (const id of Array.isArray(ids) ? ids : []) {
-      const subscription = this.#inForce.get(id);
+    for (const id of [ids].flat()) {
+      const subscription = this.#inForce.get(/** @type {string} */ (id));
       if (!subscription?.subscribed()) continue;
-      if (name === "gap") subscription._gap(seconds);
+      if (name === "gap") subscription._gap(seconds, at?.[subscription.id]);
       else if (name === "unsubscribed") this.#forget(subscription, new RealizehitError(reason, code));
     }
   }
@@ -542,9 +547,10 @@ export class WSClient extends Emitter {
   /** Reconnect, or test the connection: the network or the page has just come back. */
   #wake() {
     const connection = this.#connection;
-    if (this.#isOpen && connection?._send) this.#ping(connection);
-    else if (this.#isOpen && connection) this.#watch(connection); // its timer may have been suspended
-    else if (!this.#hasDelay) {
+    if (this.#isOpen) {
+      if (connection?._send) this.#ping(connection);
+      else this.#watch(/** @type {Connection} */ (connection)); // its timer may have been suspended
+    } else if (!this.#hasDelay) {
       connection?._close();
       this.#connect();
     }

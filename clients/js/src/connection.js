@@ -19,15 +19,12 @@ export class Connection {
   /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later until an event stream tries a WebSocket */
   _timer;
   _client;
-  _kind;
   _url;
 
-  /** @param {WSClient} client @param {"websocket" | "sse"} kind @param {string | URL} url */
-  constructor(client, kind, url) {
+  /** @param {WSClient} client @param {string | URL} url */
+  constructor(client, url) {
     this._client = client;
-    this._kind = kind;
     this._url = url;
-    this._expectOpen();
   }
 
   /** Stop the transport, without an event. It may be called again. */
@@ -39,13 +36,8 @@ export class Connection {
     this._stop();
   }
 
-  /** Wait for it to open; it is lost if it does not within the time for a response. */
-  _expectOpen() {
-    this._failAfter(this._client._options.responseTimeout, " in time");
-  }
-
-  /** Lose it after a delay in ms, unless it opens before. @param {number} delay @param {string} why */
-  _failAfter(delay, why) {
+  /** Lose it after a delay in ms, by default the time for a response, unless it opens before. */
+  _failAfter(delay = this._client._options.responseTimeout, why = " in time") {
     clearTimeout(this._timer);
     const error = new RealizehitError(`no connection to ${this._url}${why}`);
     this._timer = callAfter(() => this._client._lost(this, error), delay);

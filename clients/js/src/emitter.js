@@ -26,19 +26,21 @@ export class Emitter {
   }
 
   /**
-   * Call `callback` at the next such event only.
+   * Call `callback` at the next such event only, or at the next one of several events.
    *
    * @template {keyof Events} Name
-   * @param {Name} event
+   * @param {Name | Name[]} event
    * @param {(...values: Events[Name]) => void} callback
    */
   once(event, callback) {
+    const events = [event].flat();
     /** @param {Events[Name]} values */
     const first = (...values) => {
-      this.off(event, first);
+      for (const each of events) this.off(/** @type {Name} */ (each), first);
       callback(...values);
     };
-    return this.on(event, first);
+    for (const each of events) this.on(/** @type {Name} */ (each), first);
+    return this;
   }
 
   /**

@@ -22,7 +22,7 @@ export class RealizehitError extends Error {
  * @param {Response} response
  */
 export const errorFrom = async (response) => {
-  const { code, detail, errors } = (await response.json().catch(() => null)) ?? {};
+  const { code, detail, errors } = Object(await response.json().catch(() => {}));
   const error = new RealizehitError(detail ?? `${response.url} answered ${response.status}`, code, response.status);
   return Object.assign(error, { detail, errors });
 };

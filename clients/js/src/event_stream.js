@@ -1,6 +1,7 @@
 import { Connection } from "./connection.js";
 import { errorFrom, RealizehitError } from "./error.js";
 import { eventStreamParser } from "./event_stream_parser.js";
+import { parseObject } from "./parse_object.js";
 /** @import { WSClient } from "./client.js" */
 
 const MAX_ADDRESS = 7000; // characters before the last pattern; many proxies accept 8 KiB at most
@@ -25,14 +26,22 @@ export class EventStreamConnection extends Connection {
    */
   constructor(client, address, token) {
     const url = new URL(address);
-    super(client, "sse", url);
+    super(client, url);
     this.#token = token;
     this._requested = client.subscriptions;
-    for (const { pattern } of this._requested) {
+    const { searchParams } = url;
+    const hasPositions = this._requested.some((each) => each._history());
+    for (const each of this._requested) {
       if (url.href.length > MAX_ADDRESS) break;
-      url.searchParams.append("pat", JSON.stringify(pattern));
+      const history = each._history();
+      searchParams.append("pat", JSON.stringify(each.pattern));
+      if (hasPositions) {
+        searchParams.append("since", history?.since ?? "");
+        searchParams.append("last", /** @type {any} */ (history?.last ?? ""));
+      }
       this.#count++;
     }
+    if (hasPositions) searchParams.append("offsets", "1");
     this.#failure = new RealizehitError(`the connection to ${url} ended`);
     this.#read(url).then(
       () => client._lost(this, this.#failure, this.#delay),
@@ -49,17 +58,12 @@ export class EventStreamConnection extends Connection {
     const client = this._client;
     const { fetch } = client._options; // it cannot be called as a method of another object
     const { signal } = this.#abort;
-    /** @type {RequestInit} */
-    const request = { cache: "no-store", signal };
-    const token = this.#token ?? client._freshToken();
-    if (token) {
-      clearTimeout(this._timer);
-      request.headers = { Authorization: `Bearer ${await token}` };
-      if (signal.aborted) return;
-      this._expectOpen();
-    }
+    const token = this.#token ?? (await client._freshToken());
+    if (signal.aborted) return;
+    this._failAfter();
+    const headers = /** @type {HeadersInit | undefined} */ (token && { Authorization: `Bearer ${token}` });
     /** @param {RequestCredentials} credentials */
-    const send = (credentials) => fetch(url, { ...request, credentials });
+    const send = (credentials) => fetch(url, { cache: "no-store", signal, headers, credentials });
     // Cookies identify the client, as with a WebSocket. A page that may not use the server cannot read the response then;
     // without cookies it can, and the response says why.
     const response = await send("include").catch(async (error) => {
@@ -69,8 +73,8 @@ export class EventStreamConnection extends Connection {
     });
     if (!response.ok) {
       const error = await errorFrom(response);
-      const after = /^\d+$/.exec(response.headers.get("retry-after") ?? ""); // seconds; a date would need a correct clock
-      if (after) this.#delay = +after[0] * 1000;
+      const after = +(response.headers.get("retry-after") || NaN); // seconds; a date would need a correct clock
+      if (after >= 0) this.#delay = after * 1000;
       if (error.status === 400) this.#confirm(error);
       throw error;
     }
@@ -88,17 +92,12 @@ export class EventStreamConnection extends Connection {
   #event(name, text, label) {
     if (this.#abort.signal.aborted) return;
     if (name === "message") return this._client._receive(this, text, label);
-    let data;
-    try {
-      data = Object(JSON.parse(text));
-    } catch {
-      return; // an event that this client does not know
-    }
+    const data = parseObject(text);
     if (name === "subscribed") {
       this.#delay = undefined;
-      this._client._streamOpened(this, this.#token || this._requested?.some((each, at) => data.ids?.[at] && each.subscribing()));
+      this._client._opened(this, this.#token || this._requested?.some((each, at) => data.ids?.[at] && each.subscribing()));
       this.#confirm(data);
-    } else if (name === "drain" && Number.isFinite(data.delay) && data.delay >= 0) this.#delay = data.delay;
+    } else if (name === "drain" && data.delay >= 0) this.#delay = data.delay;
     else if (name === "unavailable") this.#failure = new RealizehitError(data.detail, data.code, data.status);
     else this._client._handleEvent(name, data);
   }
@@ -106,14 +105,16 @@ export class EventStreamConnection extends Connection {
   /**
    * Tell each subscription what the server answered.
    *
-   * @param {{ids?: (string | null)[], errors?: ({code: string, detail: string} | null)[], code?: string, detail?: string}} answer
+   * @param {{
+   *   ids?: string[], at?: string[], recovered?: boolean[], errors?: {code: string, detail: string}[], code?: string, detail?: string,
+   * }} answer lists have null where there is nothing to tell
    */
-  #confirm({ ids, errors, ...all }) {
-    this._requested?.forEach((each, at) => {
-      const { code, detail } = errors?.[at] ?? all;
-      if (at < this.#count) this._client._answered(each, ids?.[at], code, detail);
+  #confirm({ ids, at, recovered, errors, ...all }) {
+    this._requested?.forEach((each, n) => {
+      const { code, detail } = errors?.[n] ?? all;
+      if (n < this.#count) this._client._answered(each, { ret: ids?.[n], at: at?.[n], recovered: recovered?.[n], code, err: detail });
       else if (each.subscribing() && !each._attempts++) {
-        each._emit("error", new RealizehitError("too-many-subscriptions for events", "too-many-subscriptions"));
+        each._emit("error", new RealizehitError("too-many-subscriptions", "too-many-subscriptions"));
       }
     });
   }

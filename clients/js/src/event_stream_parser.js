@@ -5,7 +5,9 @@
  * @param {(ms: number) => void} onRetry called with the delay before reconnecting.
  */
 export const eventStreamParser = (onEvent, onRetry) => {
-  let [rest, name, data, id] = ["", "", "", ""];
+  let rest = "";
+  /** @type {Record<string, string>} */
+  const fields = { event: "", data: "", id: "" };
   let endsWithCR = false; // whether the last piece ended with a CR: an LF may follow that belongs to the same line end
   /** @param {string} text */
   return (text) => {
@@ -16,12 +18,11 @@ export const eventStreamParser = (onEvent, onRetry) => {
     for (const line of lines) {
       const [, field, value] = /** @type {string[]} */ (/^([^:]*):? ?(.*)/s.exec(line));
       if (!line) {
-        if (data) onEvent(name || "message", data.slice(0, -1), id);
-        name = data = "";
-      } else if (field === "data") data += `${value}\n`;
-      else if (field === "event") name = value;
+        if (fields.data) onEvent(fields.event || "message", fields.data.slice(0, -1), fields.id);
+        fields.event = fields.data = "";
+      } else if (field === "data") fields.data += `${value}\n`;
       else if (field === "retry" && /^\d+$/.test(value)) onRetry(+value);
-      else if (field === "id" && !value.includes("\0")) id = value;
+      else if (field !== "id" || !value.includes("\0")) fields[field] = value;
     }
   };
 };

@@ -53,7 +53,7 @@ export const resolveOptions = (options) => {
  */
 export const checkToken = (token) => {
   if (typeof token !== "string" || !/^[!-~]+$/.test(token)) {
-    throw new TypeError("the token is not visible ASCII characters");
+    throw new TypeError("the token is not visible ASCII");
   }
   return token;
 };

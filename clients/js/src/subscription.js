@@ -17,13 +17,19 @@ import { now } from "./timing.js";
  * @property {string} text the payload as it was published.
  * @property {Pattern} pattern what it was published to. For a subscription with `*` its values are texts; otherwise it is the
  *   subscription's own pattern.
+ * @property {string} [position] its position, for a subscription with positions to a pattern that has a history.
+ *
+ * @typedef {object} HistoryOptions each of them gives the subscription positions, by which it resumes after a lost connection
+ * @property {string} [since] a position: the messages after it are delivered first, or a `gap` tells that this is impossible.
+ * @property {number} [last] how many of the last messages are delivered first.
+ * @property {boolean} [offsets] only new messages, with positions.
  */
 
 /**
  * @template [Payload=any]
  * @typedef {{
  *   payload: [payload: Payload, message: ReceivedMessage<Payload>], subscribing: [], subscribed: [], unsubscribing: [], unsubscribed: [],
- *   gap: [seconds: number], error: [error: Error],
+ *   recovered: [], gap: [seconds: number], error: [error: Error],
  * }} SubscriptionEvents
  */
 
@@ -41,8 +47,9 @@ const patternOf = (channel) =>
  * A subscription to a pattern. Made by `WSClient.subscribe`.
  *
  * Events: `payload` (payload, message) when something was published; `subscribing`, `subscribed`, `unsubscribing`,
- * `unsubscribed` when the state changed; `gap` (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
- * when the server ended it, or a payload could not be parsed and was skipped.
+ * `unsubscribed` when the state changed; when it is in force again after the connection was lost, `recovered` if all messages
+ * follow, else `gap` (seconds), because messages may be missing; `error` (error) when the server ended it or does not answer it
+ * now, or a payload could not be parsed and was skipped.
  *
  * @template [Payload=any] the type of its payloads; only TypeScript uses it, nothing checks it
  * @extends {Emitter<SubscriptionEvents<Payload>>}
@@ -64,8 +71,12 @@ export class Subscription extends Emitter {
   _attempts = 0;
   /** @internal the id of its last `sub` or `unsub` */
   _request = "";
+  /** @internal @type {ReturnType<typeof setTimeout> | undefined} until the server must have replied to that */
+  _timer;
 
   #client;
+  /** @type {HistoryOptions | undefined} what it asks for without a position; undefined if it needs no positions */
+  #beginning;
   /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} the loops over messages */
   #readers = new Set();
   /** @type {Error | undefined} why it ended, if nobody asked for that */
@@ -78,13 +89,17 @@ export class Subscription extends Emitter {
    * @param {WSClient} client
    * @param {Pattern} pattern
    * @param {string} key
+   * @param {HistoryOptions} options
    */
-  constructor(client, pattern, key) {
+  constructor(client, pattern, key, { since, last, offsets }) {
     super();
     this.#client = client;
     /** The pattern as it was given. */
     this.pattern = { ...pattern };
     this._key = key;
+    /** The position of the last message, or where the subscription goes on: `since` of another one continues there. */
+    this.position = since;
+    if (since || last || offsets) this.#beginning = { last, offsets: true };
   }
 
   /** Whether the state is `subscribing`. */
@@ -107,12 +122,13 @@ export class Subscription extends Emitter {
   /**
    * Subscribe, again if it has ended, and wait until that is in force: no message published from then on is missed.
    *
-   * @returns {Promise<void>} rejected if the server refuses it, or if it ends before it is in force.
+   * @returns {Promise<void>} rejected if the server refuses it or does not reply in time, or if it ends before it is in force.
+   *   After a refusal that may not last (`unavailable`, `rate-limited`, no reply) the client goes on asking.
    */
   async subscribe() {
     this.#client._join(this);
-    await this.#until("subscribed", "unsubscribed");
-    if (!this.subscribed()) throw this.#error ?? new RealizehitError("it was unsubscribed");
+    const error = this.subscribed() || (await this.#until("subscribed", "unsubscribed", "error"));
+    if (!this.subscribed()) throw error ?? this.#error ?? new RealizehitError("it was unsubscribed");
   }
 
   /**
@@ -126,7 +142,7 @@ export class Subscription extends Emitter {
       this.#wake(true);
       this.#client._leave(this);
     }
-    await this.#until("unsubscribed");
+    if (!this.unsubscribed()) await this.#until("unsubscribed");
   }
 
   /**
@@ -163,12 +179,9 @@ export class Subscription extends Emitter {
     }
   }
 
-  /** @param {SubscriptionState[]} states @returns {Promise<void>} */
-  #until(...states) {
-    return new Promise((resolve) => {
-      if (states.includes(this.state)) resolve();
-      else for (const state of states) this.once(state, resolve);
-    });
+  /** Wait for the first of some events and return its value. @param {(keyof SubscriptionEvents)[]} names @returns {Promise<any>} */
+  #until(...names) {
+    return new Promise((resolve) => this.once(names, /** @type {any} */ (resolve)));
   }
 
   #wake(discard = false) {
@@ -187,35 +200,58 @@ export class Subscription extends Emitter {
 
   /** @internal */
   _begin() {
-    this.#error = undefined;
-    this.#awaySince = undefined;
+    this.#error = this.#awaySince = undefined;
     this.state = "subscribing";
     // The caller attaches its callbacks only after this call.
     queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
   }
 
+  /** @internal Return what it asks for besides its pattern. @returns {HistoryOptions | undefined} */
+  _history() {
+    return this.position ? { since: this.position } : this.#beginning;
+  }
+
+  /**
+   * Move on to a position and return whether it is after the present one.
+   *
+   * @internal
+   * @param {string | undefined} at
+   * @param {boolean} [goesOn] whether the offsets of a new epoch continue those of the old one
+   */
+  _move(at, goesOn) {
+    const [oldOffset, oldEpoch] = `${this.position}`.split(".").reverse();
+    const [offset, epoch = oldEpoch] = `${at}`.split(".").reverse();
+    const isBehind = (goesOn || epoch === oldEpoch) && +offset <= +oldOffset;
+    this.position = at && epoch && this.#beginning && `${epoch}.${isBehind ? oldOffset : offset}`;
+    return !isBehind;
+  }
+
   /**
    * @internal
    * @param {string} text
-   * @param {string | undefined} channel what it was published to, if the server named it
-   * @param {{parse: (text: string) => any, maxsize: number}} options
+   * @param {string} label of the message, of which the client knows the fields `c`, the channel that it was published to, and
+   *   `o`, its position, or its offset in the epoch of the message before
    */
-  _deliver(text, channel, { parse, maxsize }) {
+  _deliver(text, label) {
+    const { parse, maxsize } = this.#client._options;
     if (!this.subscribed()) return;
+    const [, channel] = /[@&]c=([^&]*)/.exec(label) ?? [];
+    const [, at] = /[@&]o=((?:\w+\.)?\d+)(?![^&])/.exec(label) ?? [];
+    // The stream that was replaced has delivered some messages already.
+    if (at && !this._move(at)) return;
     /** @type {ReceivedMessage} */
     let message;
     try {
-      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern };
+      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern, position: at && this.position };
     } catch (error) {
-      this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
-      return;
+      return this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
     }
     this.payloads++;
     for (const { queue } of this.#readers) {
       if (queue.push(message) !== maxsize + 1) continue;
       // Not at once: many payloads may arrive in one turn of the event loop, before any reader can run.
       setTimeout(() => {
-        const { length } = queue.splice(0, Math.max(queue.length - maxsize, 0));
+        const { length } = queue.splice(0, queue.length - maxsize);
         this.dropped += length;
         if (length) this._gap(0);
       });
@@ -224,20 +260,25 @@ export class Subscription extends Emitter {
     this._emit("payload", message.payload, message);
   }
 
-  /** @internal @param {string} id */
-  _confirm(id) {
-    this.id = id;
+  /** @internal @param {{ret?: string, at?: string, recovered?: boolean}} reply */
+  _confirm({ ret, at, recovered }) {
+    const since = /** @type {number} */ (this.#awaySince);
+    const mayMiss = since || this.position;
+    this.#awaySince = undefined;
+    this.#beginning &&= { offsets: true }; // `last` is for the first time
+    this.id = /** @type {string} */ (ret);
     this._attempts = 0;
+    this._move(at, recovered);
     this._setState("subscribed");
-    if (this.#awaySince != null && this.subscribed()) {
-      const seconds = (now() - this.#awaySince) / 1000;
-      this.#awaySince = undefined;
-      this._gap(seconds);
+    if (mayMiss && this.subscribed()) {
+      if (recovered) this._emit("recovered");
+      else this._gap((now() - since) / 1000 || 0); // 0 for a program's own `since`
     }
   }
 
-  /** @internal @param {number} seconds */
-  _gap(seconds) {
+  /** @internal @param {number} seconds @param {string} [at] where it goes on */
+  _gap(seconds, at) {
+    if (/\./.test(/** @type {string} */ (at))) this._move(at);
     this.gaps++;
     this._emit("gap", seconds);
   }

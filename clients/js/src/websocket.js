@@ -12,16 +12,9 @@ export class WebSocketConnection extends Connection {
 
   /** @param {WSClient} client */
   constructor(client) {
-    super(client, "websocket", client.url);
+    super(client, client.url);
     this._send = (/** @type {object} */ message) => this.#socket?.send(JSON.stringify(message));
-    const token = client._freshToken();
-    if (token) {
-      clearTimeout(this._timer); // a function that returns a token may have to ask a person
-      token.then((token) => this.#open(token), (error) => {
-        this._received++; // WebSockets have not failed
-        client._lost(this, error);
-      });
-    } else this.#open();
+    this.#open();
   }
 
   _stop() {
@@ -29,17 +22,22 @@ export class WebSocketConnection extends Connection {
     this.#socket?.close(1000);
   }
 
-  /** @param {string} [token] */
-  #open(token) {
+  async #open() {
     const client = this._client;
-    if (this.#closed) return;
-    this._expectOpen();
     try {
+      const token = await client._freshToken(); // without a time limit: a function may have to ask a person
+      if (this.#closed) return;
+      this._failAfter();
+
       const socket = (this.#socket = new client._options.WebSocket(client.url));
-      socket.onopen = () => {
-        if (token == null) client._opened(this);
-        // Scripts cannot set headers here, and addresses are logged: the token is the first message.
-        else client._authenticate(this, token).then(() => this.#closed || client._opened(this), (error) => client._lost(this, error));
+      socket.onopen = async () => {
+        try {
+          // Scripts cannot set headers here, and addresses are logged: the token is the first message.
+          if (token) await client._authenticate(this, token);
+          if (!this.#closed) client._opened(this);
+        } catch (error) {
+          client._lost(this, /** @type {RealizehitError} */ (error));
+        }
       };
       socket.onmessage = (/** @type {{data: string}} */ { data }) => {
         const [, label, payload] = /^(\w+(?:@[^?]*)?)\?(.*)/s.exec(data) ?? [];
@@ -49,15 +47,15 @@ export class WebSocketConnection extends Connection {
       socket.onerror = () => this._failAfter(0, "");
       socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
         const delay = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
-        const error = new RealizehitError(`the connection to ${client.url} ended: ${code} ${reason}`, "", code);
-        if (code === EXPIRED) {
-          error.code = "not-authenticated";
-          error.message += "; a function as option `token` renews it";
-        }
+        const text = `the connection to ${client.url} ended: ${code} ${reason}`;
+        const error = new RealizehitError(text, code === EXPIRED ? "not-authenticated" : "", code);
         client._lost(this, error, delay ? +delay[1] : undefined);
       };
     } catch (error) {
-      this._failAfter(0, `: ${error}`);
+      if (error instanceof RealizehitError) {
+        this._received++; // there is no token; WebSockets have not failed
+        client._lost(this, error);
+      } else this._failAfter(0, `: ${error}`);
     }
   }
 }

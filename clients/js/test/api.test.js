@@ -18,7 +18,7 @@ async function answering(t, ...answers) {
   const http = createServer(async (request, response) => {
     let body = "";
     for await (const part of request.setEncoding("utf8")) body += part;
-    requests.push({ url: request.url, headers: request.headers, body: JSON.parse(body), at: performance.now() });
+    requests.push({ url: request.url, headers: request.headers, body: body && JSON.parse(body), at: performance.now() });
     answers[Math.min(requests.length, answers.length) - 1](response, requests.at(-1));
   });
   http.listen(0, "127.0.0.1");
@@ -181,4 +181,36 @@ test("a batch that is answered with another number of results is unclear", async
     const [{ error }] = await new APIClient(url).publishMany([{ pattern: NEWS, payload: 1 }]);
     assert.ok(error instanceof PublishUnclear);
   }
+});
+
+const part = (messages, more) => ({ id: "bc86961b", pattern: NEWS, at: "k.17", first: 9, ...more, messages });
+
+test("the history is read with positions, patterns and texts byte for byte", async (t) => {
+  const payloads = ['{"payload": [1, {"payload": "]}"}], "a": 12345678901234567890}', ' "\\"{payload\\": é\\\\" ', "[]", "1.0", `"${"x".repeat(1_000_000)}"`];
+  const texts = payloads.map((text, n) => `{"at":"k.${n + 13}","payload":${text}${n === 2 ? ',"pattern":{"kind":"payload"}' : ""}}`);
+  const answers = [`{"id":"bc86961b","pattern":{"payload":"x"},"at":"k.17","first":9,"recovered":true,"more":true,"messages":[${texts}]}`];
+  const server = await answering(t, (response) => response.end(answers[0]), answer(200, part([])), answer(200, { messages: 1 }));
+  const api = new APIClient(`${server.url}v1`, { key: "k" });
+  const { messages, ...rest } = await api.history(NEWS, { since: "k.12", limit: 5 });
+  assert.deepEqual(rest, { id: "bc86961b", at: "k.17", first: 9, recovered: true, more: true });
+  assert.deepEqual(messages.map(({ text }) => text), payloads.map((text) => text.trim()));
+  assert.deepEqual(messages.map(({ position }) => position), ["k.13", "k.14", "k.15", "k.16", "k.17"]);
+  assert.deepEqual(messages[0].payload, { payload: [1, { payload: "]}" }], a: "12345678901234567890" });
+  assert.deepEqual([messages[1].payload, messages[2].pattern, messages[3].pattern], ['"{payload": é\\', { kind: "payload" }, NEWS]);
+  assert.deepEqual(await api.history(NEWS), { id: "bc86961b", at: "k.17", first: 9, more: false, messages: [] });
+  await assert.rejects(api.history(NEWS, { last: 2 }), { name: "APIError", status: 200 });
+  const asked = server.requests.map(({ url }) => Object.fromEntries(new URL(url, "http://host").searchParams));
+  assert.deepEqual(asked.map(({ pat, ...more }) => [JSON.parse(pat), more]), [[NEWS, { since: "k.12", limit: "5" }], [NEWS, {}], [NEWS, { last: "2" }]]);
+  assert.deepEqual([server.requests[0].url.split("?")[0], server.requests[0].headers.authorization], ["/v1/history", "Bearer k"]);
+});
+
+test("reading the history is repeated, and its errors say that nothing is unclear", async (t) => {
+  const away = refusal(503, "unavailable");
+  const server = await answering(t, dropped, away, answer(200, part([{ at: "k.17", payload: 1 }])), away, away, away, refusal(404, "no-history"));
+  const api = new APIClient(server.url, { backoffBase: 1, retryUnclear: false });
+  assert.deepEqual((await api.history(NEWS, { last: 1 })).messages, [{ payload: 1, text: "1", pattern: NEWS, position: "k.17" }]);
+  await assert.rejects(api.history(NEWS, { last: 1 }), (error) => error instanceof Unavailable && error.status === 503);
+  await assert.rejects(api.history(NEWS, { last: 1 }), { name: "APIError", code: "no-history", status: 404 });
+  await assert.rejects(api.history({ kind: undefined }), { name: "BadPattern" });
+  assert.equal(server.requests.length, 7);
 });

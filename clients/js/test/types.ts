@@ -50,6 +50,17 @@ async function readConcretePatterns(): Promise<string> {
   return "";
 }
 
+async function resume(): Promise<string> {
+  const chat = client.subscribe<News>({ kind: "chat" }, ({ title }) => title, { last: 20 });
+  chat.on("recovered", () => {}).once(["subscribed", "unsubscribed"], () => {});
+  client.subscribe<News>({ kind: "chat", room: 1 }, { since: chat.position }).on("payload", ({ title }, { position }) => `${position}${title}`);
+  client.subscribe({ kind: "chat", room: 2 }, { offsets: true });
+  // @ts-expect-error a number is no position
+  client.subscribe({ kind: "chat", room: 3 }, { since: 17 });
+  const { at, first, recovered, more, messages } = await new FullClient("/").history({ kind: "chat" }, { since: chat.position, limit: 10 });
+  return `${at}${first.toFixed()}${recovered === true}${more}${messages.map(({ payload, text, pattern, position }) => [payload, text, pattern, position])}`;
+}
+
 async function byPath(): Promise<void> {
   // @ts-expect-error it is no any
   new ByPath("wss://example.org/ws").nothing();
@@ -85,4 +96,4 @@ client.subscribe({ kind: null });
 // @ts-expect-error a subscription's payload event carries two values
 subscription.on("payload", (one, two, three) => [one, two, three]);
 
-export { byPath, errors, limited, publish, publishMany, read, readConcretePatterns, readNews, text };
+export { byPath, errors, limited, publish, publishMany, read, readConcretePatterns, readNews, resume, text };

@@ -50,10 +50,10 @@ for (const transport of ["websocket", "sse"]) {
     send("b", "3");
     const expected = [
       [
-        { payload: { n: 1 }, text: '{"n":1}', pattern: { kind: "stock", symbol: "ACME é|:=" } },
-        { payload: "a?b@c=d", text: '"a?b@c=d"', pattern: { kind: "stock", "%": "@", symbol: "X" } },
+        { payload: { n: 1 }, text: '{"n":1}', pattern: { kind: "stock", symbol: "ACME é|:=" }, position: undefined },
+        { payload: "a?b@c=d", text: '"a?b@c=d"', pattern: { kind: "stock", "%": "@", symbol: "X" }, position: undefined },
       ],
-      [{ payload: 2, text: "2", pattern: exact }, { payload: 3, text: "3", pattern: exact }],
+      [2, 3].map((payload) => ({ payload, text: `${payload}`, pattern: exact, position: undefined })),
     ];
     assert.deepEqual(await reading, expected);
     await until(() => calls.length === 4);
@@ -143,7 +143,7 @@ test("a loop over messages ends with the subscription, and a slow one loses the 
   const messages = wild.messages();
   const first = messages.next();
   client.subscribe({ kind: "other" });
-  assert.deepEqual((await first).value, { payload: 0, text: "0", pattern: { kind: "0" } });
+  assert.deepEqual((await first).value, { payload: 0, text: "0", pattern: { kind: "0" }, position: undefined });
   await until(() => wild.dropped === 6 - 1 - 2);
   assert.deepEqual((await messages.next()).value.pattern, { kind: "4" });
   await wild.unsubscribe();

@@ -128,7 +128,16 @@ my %do = (
     history => sub ($command) {
         my %range = map { $_ => $command->{$_} } grep { defined $command->{$_} } qw(since last);
         my $found = $apis{ $command->{api} }->history( $command->{pattern}, %range );
-        done( $command, messages => [ map { { text => $json->encode( $_->{payload} ), position => $_->{position} } } @{$found} ] );
+        my @messages = map {
+            {
+                text     => $json->encode( $_->{payload} ),
+                position => $_->{position},
+                $_->{pattern} ? ( pattern => $_->{pattern} ) : (),
+            }
+        } @{ $found->{messages} };
+        my %flags = map { $_ => $found->{$_} ? Cpanel::JSON::XS::true : Cpanel::JSON::XS::false }
+            grep { exists $found->{$_} } qw(recovered more);
+        done( $command, messages => \@messages, at => $found->{at}, first => $found->{first}, %flags );
     },
     pattern => sub ($command) {
         my $text = Net::RealizeHit::Pattern::pattern_text( $command->{pattern} );

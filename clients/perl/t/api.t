@@ -181,9 +181,22 @@ subtest 'publish_many' => sub {
 };
 
 subtest 'history' => sub {
-    my $server = answering( [ 200, '{"messages":[{"payload":{"a":1},"at":"k.1"}]}' ], [ 404, q{} ] );
+    my $server = answering(
+        [ 200, '{"id":"bc86961b","at":"k.1","first":1,"more":false,"messages":[{"payload":{"a":1},"at":"k.1"}]}' ],
+        [ 404, q{} ]
+    );
     my $api    = api_of($server);
-    is_deeply( $api->history( { kind => 'news' }, last => 1 ), [ { payload => { a => 1 }, position => 'k.1' } ], 'messages' );
+    is_deeply(
+        $api->history( { kind => 'news' }, last => 1 ),
+        {
+            id       => 'bc86961b',
+            at       => 'k.1',
+            first    => 1,
+            more     => 0,
+            messages => [ { payload => { a => 1 }, position => 'k.1' } ],
+        },
+        'messages'
+    );
     like( $server->noted, qr{GET /history[?]pat=%7B%22kind%22%3A%22news%22%7D&last=1 }, 'request' );
     is( error_of( sub { $api->history( { kind => 'news' }, since => 'k.1' ) } )->status, 404, 'a server without history' );
 };

@@ -12,6 +12,7 @@ use Realizehit\Message;
 use Realizehit\Pattern;
 use Realizehit\PublishResult;
 use Realizehit\RawJson;
+use Realizehit\StoredMessage;
 use Realizehit\Subscription;
 use Realizehit\SubscriptionState;
 use Realizehit\WebSocketClient;
@@ -231,6 +232,18 @@ final class Commands
         return $outcome instanceof PublishResult
             ? array_filter(get_object_vars($outcome), static fn (mixed $value): bool => $value !== null)
             : ['error' => self::errorOf($outcome)];
+    }
+
+    /** @return array<string, mixed> */
+    private function doHistory(\stdClass $command): array
+    {
+        $api = $this->apis[$command->api];
+        $found = $api->history($command->pattern, $command->last ?? null, $command->since ?? null);
+        $messages = array_map(static fn (StoredMessage $message): array => [
+            'text' => json_encode($message->payload, JSON_THROW_ON_ERROR),
+            'position' => $message->position,
+        ] + ($message->pattern === null ? [] : ['pattern' => $message->pattern]), $found->messages);
+        return ['messages' => $messages] + get_object_vars($found);
     }
 
     private static function payloadOf(\stdClass $message): mixed

@@ -140,6 +140,30 @@ final class ApiClient
     }
 
     /**
+     * Read messages of a pattern that has a history: the last ones, or those after a position.
+     *
+     * @param array<int|string, string|int|float|bool>|object $pattern its filters.
+     * @param int|null $last how many; give either this or `since`.
+     * @param string|null $since a position.
+     * @throws \ValueError both of them are given, or none.
+     * @throws BadPatternException the pattern breaks a rule.
+     * @throws RealizehitException the server refuses it, by the code `no-history` if no rule keeps a history of the pattern, or
+     *   cannot be reached.
+     */
+    public function history(array|object $pattern, ?int $last = null, ?string $since = null): History
+    {
+        if (($last === null) === ($since === null)) {
+            throw new \ValueError('give one of last and since');
+        }
+        $pattern = $pattern instanceof Pattern ? $pattern : new Pattern($pattern);
+        $flags = JSON_THROW_ON_ERROR | JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES;
+        $query = ['pat' => json_encode($pattern, $flags), 'last' => $last, 'since' => $since];
+        $path = 'history?' . http_build_query($query, encoding_type: PHP_QUERY_RFC3986);
+        $answer = $this->request($path, [], '', 'GET');
+        return History::read($answer) ?? throw new UnavailableException('the answer is not a history', 'unavailable');
+    }
+
+    /**
      * @param array<int, string> $batch messages as JSON, by their indexes.
      * @return array<int, PublishResult|RealizehitException>
      */
@@ -174,9 +198,13 @@ final class ApiClient
      * @return array<int|string, mixed>
      * @throws RealizehitException
      */
-    private function request(string $path, array $headers, string $body): array
+    private function request(string $path, array $headers, string $body, string $method = 'POST'): array
     {
-        $headers['Content-Type'] = 'application/json';
+        $publishes = $method === 'POST';
+        $retryUnclear = $this->retryUnclear || !$publishes;
+        if ($publishes) {
+            $headers['Content-Type'] = 'application/json';
+        }
         if ($this->key !== null) {
             $headers['Authorization'] = "Bearer $this->key";
         }
@@ -185,7 +213,7 @@ final class ApiClient
         for ($try = 1;; $try++) {
             $delay = $this->backoff->delay($try - 1);
             try {
-                $response = $this->sender->send('POST', $this->url . $path, $headers, $body);
+                $response = $this->sender->send($method, $this->url . $path, $headers, $body);
                 $answer = $response->status === 200 ? json_decode($response->body, true) : null;
                 if (is_array($answer)) {
                     return $answer;
@@ -195,8 +223,8 @@ final class ApiClient
                 $delay = $asked ?? $delay;
                 $mayRepeat = match ($response->status) {
                     429 => true,
-                    503 => $asked !== null || $this->retryUnclear,
-                    200 => $this->retryUnclear, // half an answer
+                    503 => $asked !== null || $retryUnclear,
+                    200 => $retryUnclear, // half an answer
                     default => false,
                 };
             } catch (SendFailed $failed) {
@@ -204,10 +232,14 @@ final class ApiClient
                 $error = $failed->wasSent
                     ? self::unclear($text, previous: $failed)
                     : new UnavailableException("the server cannot be reached: $text", 'unavailable', null, $failed);
-                $mayRepeat = $failed->mayRepeat && (!$failed->wasSent || $this->retryUnclear);
+                $mayRepeat = $failed->mayRepeat && (!$failed->wasSent || $retryUnclear);
             }
             if ($error instanceof PublishUnclearException) {
                 $unclear = $error;
+                if (!$publishes) {
+                    $text = "the answer did not come: {$error->getMessage()}";
+                    $error = $unclear = new UnavailableException($text, 'unavailable', $error->status, $error);
+                }
             }
             $isLate = $unclear !== null && (hrtime(true) - $start) / 1e9 + $delay > self::REPEAT_WITHIN;
             if (!$mayRepeat || $try === self::TRIES || $delay > $this->timeout || $isLate) {

@@ -167,8 +167,11 @@ class Driver
   end
 
   def history(command)
-    stored = @apis.fetch(command["api"]).history(command["pattern"], since: command["since"], last: command["last"])
-    { messages: stored.map { |each| { text: JSON.generate(each.payload), position: each.position } } }
+    found = @apis.fetch(command["api"]).history(command["pattern"], since: command["since"], last: command["last"])
+    messages = found.map do |each|
+      { text: JSON.generate(each.payload), position: each.position, pattern: each.pattern }.compact
+    end
+    { messages:, at: found.at, first: found.first_offset, recovered: found.recovered, more: found.more }.compact
   end
 
   def pattern(command)

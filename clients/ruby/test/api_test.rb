@@ -155,8 +155,12 @@ class APITest < Minitest::Test
   end
 
   def test_history
-    api, requests = api_of(answer(200, '{"messages":[{"payload":{"a":1},"at":"k3f09a2c.17"}]}'), answer(404, "{}"))
-    assert_equal [[{ "a" => 1 }, "k3f09a2c.17"]], api.history(NEWS, last: 1).map(&:to_a)
+    messages = '[{"payload":{"a":1},"at":"k3f09a2c.17"}]'
+    body = "{\"id\":\"bc86961b\",\"at\":\"k3f09a2c.17\",\"first\":9,\"more\":false,\"messages\":#{messages}}"
+    api, requests = api_of(answer(200, body), answer(404, "{}"))
+    history = api.history(NEWS, last: 1)
+    assert_equal([[{ "a" => 1 }, "k3f09a2c.17", nil]], history.map(&:to_a))
+    assert_equal ["k3f09a2c.17", 9, nil, false], [history.at, history.first_offset, history.recovered, history.more]
     assert take(requests).first.start_with?("GET /history?pat=%7B%22kind%22%3A%22news%22%7D&last=1 ")
     assert_equal 404, assert_raises(Realizehit::Rejected) { api.history(NEWS, since: "k3f09a2c.1") }.status
     assert_raises(ArgumentError) { api.history(NEWS) }

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of api.js, a688ed77ea632fe8 */
+/*! realizehit 0.1.0, MIT; made of api.js, d2223bdc46e08fd3 */
 export { RealizehitError };
 /**
  * An error of the API client. `code` is the stable code of the server, or the code that the server has for the same mistake;
@@ -53,7 +53,7 @@ export class RawJSON {
     text: string;
 }
 /**
- * Publish over HTTP.
+ * Publish over HTTP, and read the history.
  *
  *     const api = new APIClient("https://example.org/", { key: process.env.REALIZEHIT_KEY });
  *     const { nodes } = await api.publish({ kind: "news" }, { title: "hello" });
@@ -89,6 +89,21 @@ export class APIClient {
      * @returns {Promise<PublishOutcome[]>} an outcome for each message, in the same order.
      */
     publishMany(messages: Iterable<OutgoingMessage>): Promise<PublishOutcome[]>;
+    /**
+     * Read the messages that the server keeps of a pattern.
+     *
+     * @param {Pattern} pattern
+     * @param {{last?: number, since?: string, limit?: number}} [options] last: how many of the newest messages; since: a position,
+     *   after which the messages come; limit: how many of these at most. Without `last` and `since` there are no messages, only
+     *   the position `at`.
+     * @returns {Promise<History>}
+     * @throws {APIError} the server refused it, with the code `no-history` if it keeps none of the pattern, or cannot be reached.
+     */
+    history(pattern: Pattern, { last, since, limit }?: {
+        last?: number;
+        since?: string;
+        limit?: number;
+    }): Promise<History>;
     #private;
 }
 /**
@@ -108,6 +123,50 @@ export type OutgoingMessage = {
      * an idempotency key: 1 to 64 visible ASCII characters. The client makes one if there is none.
      */
     key?: string | undefined;
+};
+/**
+ * a message that the server keeps
+ */
+export type StoredMessage = {
+    /**
+     * numbers that a double cannot represent are texts, as in a subscription.
+     */
+    payload: any;
+    /**
+     * the payload as it was published.
+     */
+    text: string;
+    /**
+     * what it was published to; its values are texts if the history is that of a wildcard.
+     */
+    pattern: Pattern;
+    position: string;
+};
+export type History = {
+    /**
+     * the pattern's id.
+     */
+    id: string;
+    /**
+     * the position of the newest message.
+     */
+    at: string;
+    /**
+     * the offset of the oldest message that the server keeps.
+     */
+    first: number;
+    /**
+     * for `since`: whether all messages after it are still there.
+     */
+    recovered?: boolean | undefined;
+    /**
+     * whether there are more messages: ask again with the position of the last one.
+     */
+    more: boolean;
+    /**
+     * the oldest first.
+     */
+    messages: StoredMessage[];
 };
 export type RequestOptions = {
     fetch: (url: URL, request: RequestInit) => Promise<Response>;

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of api.js, a688ed77ea632fe8 */
+/*! realizehit 0.1.0, MIT; made of api.js, d2223bdc46e08fd3 */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -116,12 +116,12 @@ const CLASSES = /* @__PURE__ */ new Map(
   ]
 );
 const isUnclear = (status, code, retryAfter) => status === 500 || status === 504 || status === 502 && !code || status === 503 && retryAfter === void 0;
-const errorOfAnswer = (status, problem, retryAfter) => {
+const errorOfAnswer = (status, problem, retryAfter, Unclear = PublishUnclear) => {
   var _a;
   const code = typeof (problem == null ? void 0 : problem.code) === "string" ? problem.code : "";
   const text = typeof (problem == null ? void 0 : problem.detail) === "string" ? problem.detail : `the server answered with ${status || "a redirection"}`;
   const unclear = isUnclear(status, code, retryAfter);
-  const known = unclear ? PublishUnclear : (_a = CLASSES.get(code)) != null ? _a : status === 503 ? Unavailable : CLASSES.get(status);
+  const known = unclear ? Unclear : (_a = CLASSES.get(code)) != null ? _a : status === 503 ? Unavailable : CLASSES.get(status);
   return new (known != null ? known : APIError)(text, code, status, { retryAfter });
 };
 const errorOfResult = (result) => {
@@ -186,6 +186,64 @@ const encodePayload = (payload) => {
   return text;
 };
 const encodeMessage = (pattern, payload) => `{"pattern":${encodePattern(pattern)},"payload":${encodePayload(payload)}`;
+const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
+const parseExact = (text) => {
+  const value = JSON.parse(text);
+  if (!LARGE_NUMBER.test(text)) return value;
+  let inString = false;
+  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+    if (token === '"') inString = !inString;
+    const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
+    return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
+  });
+  return quoted === text ? value : JSON.parse(quoted);
+};
+const payloadTexts = (text) => {
+  const texts = [];
+  let depth = 0;
+  let quote = -1;
+  let name = "";
+  let start = -1;
+  for (const { 0: token, index } of text.matchAll(/\\.|["[\]{},:]/g)) {
+    if (quote >= 0) {
+      if (token !== '"') continue;
+      name = index - quote < 20 ? text.slice(quote + 1, index) : "";
+      quote = -1;
+    } else if (token === '"') quote = index;
+    else if (token === ":") {
+      if (depth === 3 && name === "payload") start = index + 1;
+    } else {
+      if (depth === 3 && start >= 0 && (token === "," || token === "}")) {
+        texts.push(text.slice(start, index).trim());
+        start = -1;
+      }
+      if (token === "{" || token === "[") depth++;
+      else if (token !== ",") depth--;
+    }
+  }
+  return texts;
+};
+const historyOf = ({ id, at, first, recovered, more, messages }, text, pattern) => {
+  if (!Array.isArray(messages) || typeof at !== "string") return void 0;
+  const texts = payloadTexts(text);
+  if (texts.length !== messages.length) return void 0;
+  return {
+    id,
+    at,
+    first,
+    ...recovered !== void 0 && { recovered },
+    more: !!more,
+    messages: messages.map((each, n) => {
+      var _a;
+      return {
+        payload: parseExact(texts[n]),
+        text: texts[n],
+        pattern: (_a = each.pattern) != null ? _a : pattern,
+        position: each.at
+      };
+    })
+  };
+};
 const TRIES = 3;
 const MAX_BACKOFF = 5e3;
 const secondsOf = (text) => {
@@ -205,17 +263,19 @@ const parsed = (text) => {
   }
 };
 const exchange = async (url, request, { fetch, timeout }) => {
+  const Unclear = request.method === "POST" ? PublishUnclear : Unavailable;
   const aborter = new AbortController();
   const timer = setTimeout(() => aborter.abort(), timeout);
   try {
     const response = await fetch(url, { ...request, redirect: "manual", signal: aborter.signal });
-    const answer = parsed(await response.text());
-    if (!response.ok) throw errorOfAnswer(response.status, answer, secondsOf(response.headers.get("Retry-After")));
-    if (Object(answer) === answer) return answer;
-    throw new PublishUnclear("the answer to the publication is not understood", "", response.status);
+    const text = await response.text();
+    const answer = parsed(text);
+    if (!response.ok) throw errorOfAnswer(response.status, answer, secondsOf(response.headers.get("Retry-After")), Unclear);
+    if (Object(answer) === answer) return { answer, text };
+    throw new Unclear("the answer is not understood", "", response.status);
   } catch (cause) {
     if (cause instanceof APIError) throw cause;
-    if (aborter.signal.aborted) throw new PublishUnclear(`no answer within ${timeout} ms`, "unavailable", 0, { cause });
+    if (aborter.signal.aborted) throw new Unclear(`no answer within ${timeout} ms`, "unavailable", 0, { cause });
     const { message, cause: reason } = (
       /** @type {Error} */
       cause
@@ -225,7 +285,7 @@ const exchange = async (url, request, { fetch, timeout }) => {
       (reason == null ? void 0 : reason.message) || message
     );
     if (couldNotConnect(cause)) throw new Unavailable(`the server cannot be reached: ${text}`, "unavailable", 0, { cause });
-    throw new PublishUnclear(`the answer did not arrive: ${text}`, "unavailable", 0, { cause });
+    throw new Unclear(`the answer did not arrive: ${text}`, "unavailable", 0, { cause });
   } finally {
     clearTimeout(timer);
   }
@@ -332,6 +392,26 @@ class APIClient {
     await flush();
     return outcomes;
   }
+  /**
+   * Read the messages that the server keeps of a pattern.
+   *
+   * @param {Pattern} pattern
+   * @param {{last?: number, since?: string, limit?: number}} [options] last: how many of the newest messages; since: a position,
+   *   after which the messages come; limit: how many of these at most. Without `last` and `since` there are no messages, only
+   *   the position `at`.
+   * @returns {Promise<History>}
+   * @throws {APIError} the server refused it, with the code `no-history` if it keeps none of the pattern, or cannot be reached.
+   */
+  async history(pattern, { last, since, limit } = {}) {
+    const url = new URL("history", __privateGet(this, _url));
+    url.searchParams.set("pat", encodePattern(pattern));
+    for (const [name, value] of Object.entries({ last, since, limit })) if (value !== void 0) url.searchParams.set(name, `${value}`);
+    const { "Content-Type": _, ...headers } = __privateGet(this, _headers);
+    const { answer, text } = await send(url, { method: "GET", headers }, __privateGet(this, _options));
+    const history = historyOf(answer, text, pattern);
+    if (!history) throw new APIError("the answer is not a history", "", 200);
+    return history;
+  }
 }
 _url = new WeakMap();
 _headers = new WeakMap();
@@ -354,11 +434,6 @@ publishBatch_fn = async function(batch, outcomes) {
     return error instanceof Unavailable || error instanceof PublishUnclear || error instanceof RateLimited;
   }
 };
-/**
- * @param {URL} url
- * @param {Record<string, string>} headers
- * @param {string} body
- */
-post_fn = function(url, headers, body) {
-  return send(url, { method: "POST", headers, body }, __privateGet(this, _options));
+post_fn = async function(url, headers, body) {
+  return (await send(url, { method: "POST", headers, body }, __privateGet(this, _options))).answer;
 };

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 2df888b701fb42a4 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 8be2f88b241e689a */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -25,8 +25,9 @@ export class RealizehitError extends Error {
  * A subscription to a pattern. Made by `WSClient.subscribe`.
  *
  * Events: `payload` (payload, message) when something was published; `subscribing`, `subscribed`, `unsubscribing`,
- * `unsubscribed` when the state changed; `gap` (seconds) when it is in force again after the connection was lost, so that messages may be missing; `error` (error)
- * when the server ended it, or a payload could not be parsed and was skipped.
+ * `unsubscribed` when the state changed; when it is in force again after the connection was lost, `recovered` if all messages
+ * follow, else `gap` (seconds), because messages may be missing; `error` (error) when the server ended it or does not answer it
+ * now, or a payload could not be parsed and was skipped.
  *
  * @template [Payload=any] the type of its payloads; only TypeScript uses it, nothing checks it
  * @extends {Emitter<SubscriptionEvents<Payload>>}
@@ -37,8 +38,9 @@ export class Subscription<Payload = any> extends Emitter<SubscriptionEvents<Payl
      * @param {WSClient} client
      * @param {Pattern} pattern
      * @param {string} key
+     * @param {HistoryOptions} options
      */
-    constructor(client: WSClient, pattern: Pattern, key: string);
+    constructor(client: WSClient, pattern: Pattern, key: string, { since, last, offsets }: HistoryOptions);
     /** Its label on the wire; empty until it was in force for the first time. */
     id: string;
     /** @type {SubscriptionState} */
@@ -53,6 +55,8 @@ export class Subscription<Payload = any> extends Emitter<SubscriptionEvents<Payl
     pattern: {
         [x: string]: string | number | boolean;
     };
+    /** The position of the last message, or where the subscription goes on: `since` of another one continues there. */
+    position: string | undefined;
     /** Whether the state is `subscribing`. */
     subscribing(): boolean;
     /** Whether the state is `subscribed`. */
@@ -64,7 +68,8 @@ export class Subscription<Payload = any> extends Emitter<SubscriptionEvents<Payl
     /**
      * Subscribe, again if it has ended, and wait until that is in force: no message published from then on is missed.
      *
-     * @returns {Promise<void>} rejected if the server refuses it, or if it ends before it is in force.
+     * @returns {Promise<void>} rejected if the server refuses it or does not reply in time, or if it ends before it is in force.
+     *   After a refusal that may not last (`unavailable`, `rate-limited`, no reply) the client goes on asking.
      */
     subscribe(): Promise<void>;
     /**
@@ -123,7 +128,7 @@ export class WSClient extends Emitter<{
     /** Whether it has ended for good: by `close`, or because the server refuses it. */
     get closed(): boolean;
     /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
-    get transport(): "websocket" | "sse" | undefined;
+    get transport(): "sse" | "websocket" | undefined;
     /** The subscriptions that have not ended. */
     get subscriptions(): Subscription<any>[];
     /**
@@ -132,10 +137,13 @@ export class WSClient extends Emitter<{
      *
      * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
      * @param {Pattern} pattern
-     * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
+     * @param {((payload: Payload, message: ReceivedMessage<Payload>) => void) | HistoryOptions} [callback] for its `payload` event;
+     *   or the options.
+     * @param {HistoryOptions} [options] where it begins, and whether it resumes after a lost connection.
      * @returns {Subscription<Payload>}
+     * @throws {Error} there is a subscription to the pattern already, and the options name another beginning.
      */
-    subscribe<Payload = any>(pattern: Pattern, callback?: (payload: Payload, message: ReceivedMessage<Payload>) => void): Subscription<Payload>;
+    subscribe<Payload = any>(pattern: Pattern, callback?: ((payload: Payload, message: ReceivedMessage<Payload>) => void) | HistoryOptions, options?: HistoryOptions): Subscription<Payload>;
     /**
      * End the subscription to a pattern, if there is one.
      *
@@ -202,6 +210,27 @@ export type ReceivedMessage<Payload = any> = {
      * subscription's own pattern.
      */
     pattern: Pattern;
+    /**
+     * its position, for a subscription with positions to a pattern that has a history.
+     */
+    position?: string | undefined;
+};
+/**
+ * each of them gives the subscription positions, by which it resumes after a lost connection
+ */
+export type HistoryOptions<Payload = any> = {
+    /**
+     * a position: the messages after it are delivered first, or a `gap` tells that this is impossible.
+     */
+    since?: string | undefined;
+    /**
+     * how many of the last messages are delivered first.
+     */
+    last?: number | undefined;
+    /**
+     * only new messages, with positions.
+     */
+    offsets?: boolean | undefined;
 };
 export type SubscriptionEvents<Payload = any> = {
     payload: [payload: Payload, message: ReceivedMessage<Payload>];
@@ -209,6 +238,7 @@ export type SubscriptionEvents<Payload = any> = {
     subscribed: [];
     unsubscribing: [];
     unsubscribed: [];
+    recovered: [];
     gap: [seconds: number];
     error: [error: Error];
 };
@@ -280,6 +310,16 @@ export type Options = {
  */
 export type Pattern = Record<string, string | number | boolean>;
 /**
+ * to an action
+ */
+export type Reply = {
+    ret?: string;
+    at?: string;
+    recovered?: boolean;
+    err?: string;
+    code?: string;
+};
+/**
  * Something that callbacks can be attached to. An exception in a callback does not stop the others: it is thrown again
  * where the platform reports uncaught exceptions. An `error` event without a callback is written to the console.
  *
@@ -295,13 +335,13 @@ declare class Emitter<Events extends Record<string, any[]>> {
      */
     on<Name extends keyof Events>(event: Name, callback: (...values: Events[Name]) => void): this;
     /**
-     * Call `callback` at the next such event only.
+     * Call `callback` at the next such event only, or at the next one of several events.
      *
      * @template {keyof Events} Name
-     * @param {Name} event
+     * @param {Name | Name[]} event
      * @param {(...values: Events[Name]) => void} callback
      */
-    once<Name extends keyof Events>(event: Name, callback: (...values: Events[Name]) => void): this;
+    once<Name extends keyof Events>(event: Name | Name[], callback: (...values: Events[Name]) => void): this;
     /**
      * Remove a callback.
      *

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 2df888b701fb42a4 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 8be2f88b241e689a */
 var __defProp = Object.defineProperty;
 var __typeError = (msg) => {
   throw TypeError(msg);
@@ -18,7 +18,7 @@ var __privateWrapper = (obj, member, setter, getter) => ({
     return __privateGet(obj, member, getter);
   }
 });
-var _callbacks, _Emitter_instances, of_fn, _client, _readers, _error, _awaySince, _Subscription_instances, read_fn, until_fn, wake_fn, _base, _cap, _attempts, _requests, _abort, _token, _count, _delay, _failure, _EventStreamConnection_instances, read_fn2, event_fn, confirm_fn, _socket, _closed, _WebSocketConnection_instances, open_fn, _sse, _backoff, _wanted, _inForce, _turn, _requests2, _lastId, _connection, _next, _isOpen, _openedAt, _heardAt, _failures, _hasDelay, _ended, _flush, _timer, _renewal, _token2, _listeners, _WSClient_instances, ask_fn, sendTurn_fn, act_fn, request_fn, forget_fn, interrupt_fn, renew_fn, connect_fn, connectLater_fn, openStream_fn, replaceStream_fn, retryWebSocket_fn, reply_fn, watch_fn, ping_fn, wake_fn2, reset_fn, end_fn, _url, _key, _fetch;
+var _callbacks, _Emitter_instances, of_fn, _client, _beginning, _readers, _error, _awaySince, _Subscription_instances, read_fn, until_fn, wake_fn, _abort, _token, _count, _delay, _failure, _EventStreamConnection_instances, read_fn2, event_fn, confirm_fn, _socket, _closed, _WebSocketConnection_instances, open_fn, _sse, _backoff, _wanted, _inForce, _turn, _requests, _lastId, _connection, _next, _isOpen, _openedAt, _heardAt, _failures, _hasDelay, _ended, _flush, _timer, _renewal, _token2, _listeners, _WSClient_instances, ask_fn, sendTurn_fn, act_fn, request_fn, forget_fn, interrupt_fn, renew_fn, connect_fn, connectLater_fn, openStream_fn, replaceStream_fn, retryWebSocket_fn, reply_fn, watch_fn, ping_fn, wake_fn2, reset_fn, end_fn, _url, _key, _fetch;
 class RealizehitError extends Error {
   /**
    * @param {string} message text for people.
@@ -33,8 +33,8 @@ class RealizehitError extends Error {
   }
 }
 const errorFrom = async (response) => {
-  var _a;
-  const { code, detail, errors } = (_a = await response.json().catch(() => null)) != null ? _a : {};
+  const { code, detail, errors } = Object(await response.json().catch(() => {
+  }));
   const error = new RealizehitError(detail != null ? detail : `${response.url} answered ${response.status}`, code, response.status);
   return Object.assign(error, { detail, errors });
 };
@@ -56,18 +56,28 @@ class Emitter {
     return this;
   }
   /**
-   * Call `callback` at the next such event only.
+   * Call `callback` at the next such event only, or at the next one of several events.
    *
    * @template {keyof Events} Name
-   * @param {Name} event
+   * @param {Name | Name[]} event
    * @param {(...values: Events[Name]) => void} callback
    */
   once(event, callback) {
+    const events = [event].flat();
     const first = (...values) => {
-      this.off(event, first);
+      for (const each of events) this.off(
+        /** @type {Name} */
+        each,
+        first
+      );
       callback(...values);
     };
-    return this.on(event, first);
+    for (const each of events) this.on(
+      /** @type {Name} */
+      each,
+      first
+    );
+    return this;
   }
   /**
    * Remove a callback.
@@ -117,8 +127,9 @@ class Subscription extends Emitter {
    * @param {WSClient} client
    * @param {Pattern} pattern
    * @param {string} key
+   * @param {HistoryOptions} options
    */
-  constructor(client, pattern, key) {
+  constructor(client, pattern, key, { since, last, offsets }) {
     super();
     __privateAdd(this, _Subscription_instances);
     /** Its label on the wire; empty until it was in force for the first time. */
@@ -137,7 +148,11 @@ class Subscription extends Emitter {
     __publicField(this, "_attempts", 0);
     /** @internal the id of its last `sub` or `unsub` */
     __publicField(this, "_request", "");
+    /** @internal @type {ReturnType<typeof setTimeout> | undefined} until the server must have replied to that */
+    __publicField(this, "_timer");
     __privateAdd(this, _client);
+    /** @type {HistoryOptions | undefined} what it asks for without a position; undefined if it needs no positions */
+    __privateAdd(this, _beginning);
     /** @type {Set<{queue: ReceivedMessage[], wake: Function}>} the loops over messages */
     __privateAdd(this, _readers, /* @__PURE__ */ new Set());
     /** @type {Error | undefined} why it ended, if nobody asked for that */
@@ -147,6 +162,8 @@ class Subscription extends Emitter {
     __privateSet(this, _client, client);
     this.pattern = { ...pattern };
     this._key = key;
+    this.position = since;
+    if (since || last || offsets) __privateSet(this, _beginning, { last, offsets: true });
   }
   /** Whether the state is `subscribing`. */
   subscribing() {
@@ -167,13 +184,14 @@ class Subscription extends Emitter {
   /**
    * Subscribe, again if it has ended, and wait until that is in force: no message published from then on is missed.
    *
-   * @returns {Promise<void>} rejected if the server refuses it, or if it ends before it is in force.
+   * @returns {Promise<void>} rejected if the server refuses it or does not reply in time, or if it ends before it is in force.
+   *   After a refusal that may not last (`unavailable`, `rate-limited`, no reply) the client goes on asking.
    */
   async subscribe() {
     var _a;
     __privateGet(this, _client)._join(this);
-    await __privateMethod(this, _Subscription_instances, until_fn).call(this, "subscribed", "unsubscribed");
-    if (!this.subscribed()) throw (_a = __privateGet(this, _error)) != null ? _a : new RealizehitError("it was unsubscribed");
+    const error = this.subscribed() || await __privateMethod(this, _Subscription_instances, until_fn).call(this, "subscribed", "unsubscribed", "error");
+    if (!this.subscribed()) throw (_a = error != null ? error : __privateGet(this, _error)) != null ? _a : new RealizehitError("it was unsubscribed");
   }
   /**
    * End the subscription. No payload is delivered any more; those that wait in loops are discarded.
@@ -186,7 +204,7 @@ class Subscription extends Emitter {
       __privateMethod(this, _Subscription_instances, wake_fn).call(this, true);
       __privateGet(this, _client)._leave(this);
     }
-    await __privateMethod(this, _Subscription_instances, until_fn).call(this, "unsubscribed");
+    if (!this.unsubscribed()) await __privateMethod(this, _Subscription_instances, until_fn).call(this, "unsubscribed");
   }
   /**
    * Iterate over the payloads from now on. Each loop has its own queue, which drops its oldest payload when it is full.
@@ -218,31 +236,52 @@ class Subscription extends Emitter {
   }
   /** @internal */
   _begin() {
-    __privateSet(this, _error, void 0);
-    __privateSet(this, _awaySince, void 0);
+    __privateSet(this, _error, __privateSet(this, _awaySince, void 0));
     this.state = "subscribing";
     queueMicrotask(() => this.subscribing() && this._emit("subscribing"));
+  }
+  /** @internal Return what it asks for besides its pattern. @returns {HistoryOptions | undefined} */
+  _history() {
+    return this.position ? { since: this.position } : __privateGet(this, _beginning);
+  }
+  /**
+   * Move on to a position and return whether it is after the present one.
+   *
+   * @internal
+   * @param {string | undefined} at
+   * @param {boolean} [goesOn] whether the offsets of a new epoch continue those of the old one
+   */
+  _move(at, goesOn) {
+    const [oldOffset, oldEpoch] = `${this.position}`.split(".").reverse();
+    const [offset, epoch = oldEpoch] = `${at}`.split(".").reverse();
+    const isBehind = (goesOn || epoch === oldEpoch) && +offset <= +oldOffset;
+    this.position = at && epoch && __privateGet(this, _beginning) && `${epoch}.${isBehind ? oldOffset : offset}`;
+    return !isBehind;
   }
   /**
    * @internal
    * @param {string} text
-   * @param {string | undefined} channel what it was published to, if the server named it
-   * @param {{parse: (text: string) => any, maxsize: number}} options
+   * @param {string} label of the message, of which the client knows the fields `c`, the channel that it was published to, and
+   *   `o`, its position, or its offset in the epoch of the message before
    */
-  _deliver(text, channel, { parse, maxsize }) {
+  _deliver(text, label) {
+    var _a, _b;
+    const { parse, maxsize } = __privateGet(this, _client)._options;
     if (!this.subscribed()) return;
+    const [, channel] = (_a = /[@&]c=([^&]*)/.exec(label)) != null ? _a : [];
+    const [, at] = (_b = /[@&]o=((?:\w+\.)?\d+)(?![^&])/.exec(label)) != null ? _b : [];
+    if (at && !this._move(at)) return;
     let message;
     try {
-      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern };
+      message = { payload: parse(text), text, pattern: channel ? patternOf(channel) : this.pattern, position: at && this.position };
     } catch (error) {
-      this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
-      return;
+      return this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
     }
     this.payloads++;
     for (const { queue } of __privateGet(this, _readers)) {
       if (queue.push(message) !== maxsize + 1) continue;
       setTimeout(() => {
-        const { length } = queue.splice(0, Math.max(queue.length - maxsize, 0));
+        const { length } = queue.splice(0, queue.length - maxsize);
         this.dropped += length;
         if (length) this._gap(0);
       });
@@ -250,19 +289,31 @@ class Subscription extends Emitter {
     __privateMethod(this, _Subscription_instances, wake_fn).call(this);
     this._emit("payload", message.payload, message);
   }
-  /** @internal @param {string} id */
-  _confirm(id) {
-    this.id = id;
+  /** @internal @param {{ret?: string, at?: string, recovered?: boolean}} reply */
+  _confirm({ ret, at, recovered }) {
+    const since = (
+      /** @type {number} */
+      __privateGet(this, _awaySince)
+    );
+    const mayMiss = since || this.position;
+    __privateSet(this, _awaySince, void 0);
+    __privateGet(this, _beginning) && __privateSet(this, _beginning, { offsets: true });
+    this.id = /** @type {string} */
+    ret;
     this._attempts = 0;
+    this._move(at, recovered);
     this._setState("subscribed");
-    if (__privateGet(this, _awaySince) != null && this.subscribed()) {
-      const seconds = (now() - __privateGet(this, _awaySince)) / 1e3;
-      __privateSet(this, _awaySince, void 0);
-      this._gap(seconds);
+    if (mayMiss && this.subscribed()) {
+      if (recovered) this._emit("recovered");
+      else this._gap((now() - since) / 1e3 || 0);
     }
   }
-  /** @internal @param {number} seconds */
-  _gap(seconds) {
+  /** @internal @param {number} seconds @param {string} [at] where it goes on */
+  _gap(seconds, at) {
+    if (/\./.test(
+      /** @type {string} */
+      at
+    )) this._move(at);
     this.gaps++;
     this._emit("gap", seconds);
   }
@@ -282,6 +333,7 @@ class Subscription extends Emitter {
   }
 }
 _client = new WeakMap();
+_beginning = new WeakMap();
 _readers = new WeakMap();
 _error = new WeakMap();
 _awaySince = new WeakMap();
@@ -301,12 +353,13 @@ read_fn = async function* (reader) {
     __privateGet(this, _readers).delete(reader);
   }
 };
-/** @param {SubscriptionState[]} states @returns {Promise<void>} */
-until_fn = function(...states) {
-  return new Promise((resolve) => {
-    if (states.includes(this.state)) resolve();
-    else for (const state of states) this.once(state, resolve);
-  });
+/** Wait for the first of some events and return its value. @param {(keyof SubscriptionEvents)[]} names @returns {Promise<any>} */
+until_fn = function(...names) {
+  return new Promise((resolve) => this.once(
+    names,
+    /** @type {any} */
+    resolve
+  ));
 };
 wake_fn = function(discard = false) {
   for (const reader of __privateGet(this, _readers)) {
@@ -315,43 +368,31 @@ wake_fn = function(discard = false) {
   }
 };
 const MAX_REQUESTED = 3e5;
-class Backoff {
-  // how often a server named the delay
-  /** @param {{backoffBase: number, backoffCap: number}} options */
-  constructor({ backoffBase, backoffCap }) {
-    __privateAdd(this, _base);
-    __privateAdd(this, _cap);
-    __privateAdd(this, _attempts, 0);
-    __privateAdd(this, _requests, 0);
-    __privateSet(this, _base, backoffBase);
-    __privateSet(this, _cap, backoffCap);
-  }
-  /** Return a delay that is drawn evenly from zero to a bound; the bound doubles with each attempt. @param {number} attempts */
-  _jitter(attempts) {
-    return Math.random() * Math.min(__privateGet(this, _cap), __privateGet(this, _base) * 2 ** attempts);
-  }
-  /** Return the delay before the next attempt. @param {number} [requested] the delay that the server asked for */
-  _next(requested) {
-    if (requested == null) return this._jitter(__privateWrapper(this, _attempts)._++);
-    const least = __privateGet(this, _requests) && this._jitter(__privateGet(this, _requests));
-    __privateWrapper(this, _requests)._++;
-    return Math.min(Math.max(requested, least), MAX_REQUESTED);
-  }
-  /** Begin again: a connection has lasted. */
-  _reset() {
-    __privateSet(this, _attempts, __privateSet(this, _requests, 0));
-  }
-}
-_base = new WeakMap();
-_cap = new WeakMap();
-_attempts = new WeakMap();
-_requests = new WeakMap();
+const createBackoff = ({ backoffBase, backoffCap }) => {
+  let attempts = 0;
+  let requests = 0;
+  const _jitter = (attempts2) => Math.random() * Math.min(backoffCap, backoffBase * 2 ** attempts2);
+  return {
+    _jitter,
+    /** Return the delay before the next attempt. @param {number} [requested] the delay that the server asked for */
+    _next(requested) {
+      if (requested == null) return _jitter(attempts++);
+      const least = requests && _jitter(requests);
+      requests++;
+      return Math.min(Math.max(requested, least), MAX_REQUESTED);
+    },
+    /** Begin again: a connection has lasted. */
+    _reset() {
+      attempts = requests = 0;
+    }
+  };
+};
 const EXPIRED = 4501;
 const FINAL_STATUS = /^(401|403|4[5-9]\d\d)$/;
 const TEMPORARY_CODE = /^(unavailable|rate-limited)$/;
 class Connection {
-  /** @param {WSClient} client @param {"websocket" | "sse"} kind @param {string | URL} url */
-  constructor(client, kind, url) {
+  /** @param {WSClient} client @param {string | URL} url */
+  constructor(client, url) {
     /** How many messages, replies and heartbeats came over it. */
     __publicField(this, "_received", 0);
     /** @type {((message: object) => void) | undefined} sends an action; an event stream has no such method */
@@ -361,12 +402,9 @@ class Connection {
     /** @type {ReturnType<typeof setTimeout> | undefined} until it must be open; later until an event stream tries a WebSocket */
     __publicField(this, "_timer");
     __publicField(this, "_client");
-    __publicField(this, "_kind");
     __publicField(this, "_url");
     this._client = client;
-    this._kind = kind;
     this._url = url;
-    this._expectOpen();
   }
   /** Stop the transport, without an event. It may be called again. */
   _stop() {
@@ -376,19 +414,16 @@ class Connection {
     clearTimeout(this._timer);
     this._stop();
   }
-  /** Wait for it to open; it is lost if it does not within the time for a response. */
-  _expectOpen() {
-    this._failAfter(this._client._options.responseTimeout, " in time");
-  }
-  /** Lose it after a delay in ms, unless it opens before. @param {number} delay @param {string} why */
-  _failAfter(delay, why) {
+  /** Lose it after a delay in ms, by default the time for a response, unless it opens before. */
+  _failAfter(delay = this._client._options.responseTimeout, why = " in time") {
     clearTimeout(this._timer);
     const error = new RealizehitError(`no connection to ${this._url}${why}`);
     this._timer = callAfter(() => this._client._lost(this, error), delay);
   }
 }
 const eventStreamParser = (onEvent, onRetry) => {
-  let [rest, name, data, id] = ["", "", "", ""];
+  let rest = "";
+  const fields = { event: "", data: "", id: "" };
   let endsWithCR = false;
   return (text) => {
     const lines = (endsWithCR ? text.replace(/^\n/, "") : text).split(/\r\n?|\n/);
@@ -402,15 +437,21 @@ const eventStreamParser = (onEvent, onRetry) => {
         /^([^:]*):? ?(.*)/s.exec(line)
       );
       if (!line) {
-        if (data) onEvent(name || "message", data.slice(0, -1), id);
-        name = data = "";
-      } else if (field === "data") data += `${value}
+        if (fields.data) onEvent(fields.event || "message", fields.data.slice(0, -1), fields.id);
+        fields.event = fields.data = "";
+      } else if (field === "data") fields.data += `${value}
 `;
-      else if (field === "event") name = value;
       else if (field === "retry" && /^\d+$/.test(value)) onRetry(+value);
-      else if (field === "id" && !value.includes("\0")) id = value;
+      else if (field !== "id" || !value.includes("\0")) fields[field] = value;
     }
   };
+};
+const parseObject = (text) => {
+  try {
+    return Object(JSON.parse(text));
+  } catch (e) {
+    return {};
+  }
 };
 const MAX_ADDRESS = 7e3;
 class EventStreamConnection extends Connection {
@@ -420,8 +461,9 @@ class EventStreamConnection extends Connection {
    * @param {string} [token] a fresh one, to replace a stream whose token ends
    */
   constructor(client, address, token) {
+    var _a, _b;
     const url = new URL(address);
-    super(client, "sse", url);
+    super(client, url);
     __privateAdd(this, _EventStreamConnection_instances);
     __privateAdd(this, _abort, new AbortController());
     __privateAdd(this, _token);
@@ -432,11 +474,23 @@ class EventStreamConnection extends Connection {
     __privateAdd(this, _failure);
     __privateSet(this, _token, token);
     this._requested = client.subscriptions;
-    for (const { pattern } of this._requested) {
+    const { searchParams } = url;
+    const hasPositions = this._requested.some((each) => each._history());
+    for (const each of this._requested) {
       if (url.href.length > MAX_ADDRESS) break;
-      url.searchParams.append("pat", JSON.stringify(pattern));
+      const history = each._history();
+      searchParams.append("pat", JSON.stringify(each.pattern));
+      if (hasPositions) {
+        searchParams.append("since", (_a = history == null ? void 0 : history.since) != null ? _a : "");
+        searchParams.append(
+          "last",
+          /** @type {any} */
+          (_b = history == null ? void 0 : history.last) != null ? _b : ""
+        );
+      }
       __privateWrapper(this, _count)._++;
     }
+    if (hasPositions) searchParams.append("offsets", "1");
     __privateSet(this, _failure, new RealizehitError(`the connection to ${url} ended`));
     __privateMethod(this, _EventStreamConnection_instances, read_fn2).call(this, url).then(
       () => client._lost(this, __privateGet(this, _failure), __privateGet(this, _delay)),
@@ -454,19 +508,18 @@ _delay = new WeakMap();
 _failure = new WeakMap();
 _EventStreamConnection_instances = new WeakSet();
 read_fn2 = async function(url) {
-  var _a, _b;
+  var _a;
   const client = this._client;
   const { fetch } = client._options;
   const { signal } = __privateGet(this, _abort);
-  const request = { cache: "no-store", signal };
-  const token = (_a = __privateGet(this, _token)) != null ? _a : client._freshToken();
-  if (token) {
-    clearTimeout(this._timer);
-    request.headers = { Authorization: `Bearer ${await token}` };
-    if (signal.aborted) return;
-    this._expectOpen();
-  }
-  const send = (credentials) => fetch(url, { ...request, credentials });
+  const token = (_a = __privateGet(this, _token)) != null ? _a : await client._freshToken();
+  if (signal.aborted) return;
+  this._failAfter();
+  const headers = (
+    /** @type {HeadersInit | undefined} */
+    token && { Authorization: `Bearer ${token}` }
+  );
+  const send = (credentials) => fetch(url, { cache: "no-store", signal, headers, credentials });
   const response = await send("include").catch(async (error) => {
     const other = await send("omit");
     if (other.ok) throw error;
@@ -474,8 +527,8 @@ read_fn2 = async function(url) {
   });
   if (!response.ok) {
     const error = await errorFrom(response);
-    const after = /^\d+$/.exec((_b = response.headers.get("retry-after")) != null ? _b : "");
-    if (after) __privateSet(this, _delay, +after[0] * 1e3);
+    const after = +(response.headers.get("retry-after") || NaN);
+    if (after >= 0) __privateSet(this, _delay, after * 1e3);
     if (error.status === 400) __privateMethod(this, _EventStreamConnection_instances, confirm_fn).call(this, error);
     throw error;
   }
@@ -496,36 +549,33 @@ event_fn = function(name, text, label) {
   var _a;
   if (__privateGet(this, _abort).signal.aborted) return;
   if (name === "message") return this._client._receive(this, text, label);
-  let data;
-  try {
-    data = Object(JSON.parse(text));
-  } catch (e) {
-    return;
-  }
+  const data = parseObject(text);
   if (name === "subscribed") {
     __privateSet(this, _delay, void 0);
-    this._client._streamOpened(this, __privateGet(this, _token) || ((_a = this._requested) == null ? void 0 : _a.some((each, at) => {
+    this._client._opened(this, __privateGet(this, _token) || ((_a = this._requested) == null ? void 0 : _a.some((each, at) => {
       var _a2;
       return ((_a2 = data.ids) == null ? void 0 : _a2[at]) && each.subscribing();
     })));
     __privateMethod(this, _EventStreamConnection_instances, confirm_fn).call(this, data);
-  } else if (name === "drain" && Number.isFinite(data.delay) && data.delay >= 0) __privateSet(this, _delay, data.delay);
+  } else if (name === "drain" && data.delay >= 0) __privateSet(this, _delay, data.delay);
   else if (name === "unavailable") __privateSet(this, _failure, new RealizehitError(data.detail, data.code, data.status));
   else this._client._handleEvent(name, data);
 };
 /**
  * Tell each subscription what the server answered.
  *
- * @param {{ids?: (string | null)[], errors?: ({code: string, detail: string} | null)[], code?: string, detail?: string}} answer
+ * @param {{
+ *   ids?: string[], at?: string[], recovered?: boolean[], errors?: {code: string, detail: string}[], code?: string, detail?: string,
+ * }} answer lists have null where there is nothing to tell
  */
-confirm_fn = function({ ids, errors, ...all }) {
+confirm_fn = function({ ids, at, recovered, errors, ...all }) {
   var _a;
-  (_a = this._requested) == null ? void 0 : _a.forEach((each, at) => {
+  (_a = this._requested) == null ? void 0 : _a.forEach((each, n) => {
     var _a2;
-    const { code, detail } = (_a2 = errors == null ? void 0 : errors[at]) != null ? _a2 : all;
-    if (at < __privateGet(this, _count)) this._client._answered(each, ids == null ? void 0 : ids[at], code, detail);
+    const { code, detail } = (_a2 = errors == null ? void 0 : errors[n]) != null ? _a2 : all;
+    if (n < __privateGet(this, _count)) this._client._answered(each, { ret: ids == null ? void 0 : ids[n], at: at == null ? void 0 : at[n], recovered: recovered == null ? void 0 : recovered[n], code, err: detail });
     else if (each.subscribing() && !each._attempts++) {
-      each._emit("error", new RealizehitError("too-many-subscriptions for events", "too-many-subscriptions"));
+      each._emit("error", new RealizehitError("too-many-subscriptions", "too-many-subscriptions"));
     }
   });
 };
@@ -570,7 +620,7 @@ const resolveOptions = (options) => {
 };
 const checkToken = (token) => {
   if (typeof token !== "string" || !/^[!-~]+$/.test(token)) {
-    throw new TypeError("the token is not visible ASCII characters");
+    throw new TypeError("the token is not visible ASCII");
   }
   return token;
 };
@@ -586,7 +636,7 @@ const patternKey = (pattern) => {
 class WebSocketConnection extends Connection {
   /** @param {WSClient} client */
   constructor(client) {
-    super(client, "websocket", client.url);
+    super(client, client.url);
     __privateAdd(this, _WebSocketConnection_instances);
     /** @type {SocketLike | undefined} */
     __privateAdd(this, _socket);
@@ -595,14 +645,7 @@ class WebSocketConnection extends Connection {
       var _a;
       return (_a = __privateGet(this, _socket)) == null ? void 0 : _a.send(JSON.stringify(message));
     };
-    const token = client._freshToken();
-    if (token) {
-      clearTimeout(this._timer);
-      token.then((token2) => __privateMethod(this, _WebSocketConnection_instances, open_fn).call(this, token2), (error) => {
-        this._received++;
-        client._lost(this, error);
-      });
-    } else __privateMethod(this, _WebSocketConnection_instances, open_fn).call(this);
+    __privateMethod(this, _WebSocketConnection_instances, open_fn).call(this);
   }
   _stop() {
     var _a;
@@ -613,16 +656,24 @@ class WebSocketConnection extends Connection {
 _socket = new WeakMap();
 _closed = new WeakMap();
 _WebSocketConnection_instances = new WeakSet();
-/** @param {string} [token] */
-open_fn = function(token) {
+open_fn = async function() {
   const client = this._client;
-  if (__privateGet(this, _closed)) return;
-  this._expectOpen();
   try {
+    const token = await client._freshToken();
+    if (__privateGet(this, _closed)) return;
+    this._failAfter();
     const socket = __privateSet(this, _socket, new client._options.WebSocket(client.url));
-    socket.onopen = () => {
-      if (token == null) client._opened(this);
-      else client._authenticate(this, token).then(() => __privateGet(this, _closed) || client._opened(this), (error) => client._lost(this, error));
+    socket.onopen = async () => {
+      try {
+        if (token) await client._authenticate(this, token);
+        if (!__privateGet(this, _closed)) client._opened(this);
+      } catch (error) {
+        client._lost(
+          this,
+          /** @type {RealizehitError} */
+          error
+        );
+      }
     };
     socket.onmessage = ({ data }) => {
       var _a;
@@ -632,15 +683,15 @@ open_fn = function(token) {
     socket.onerror = () => this._failAfter(0, "");
     socket.onclose = ({ code, reason }) => {
       const delay = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
-      const error = new RealizehitError(`the connection to ${client.url} ended: ${code} ${reason}`, "", code);
-      if (code === EXPIRED) {
-        error.code = "not-authenticated";
-        error.message += "; a function as option `token` renews it";
-      }
+      const text = `the connection to ${client.url} ended: ${code} ${reason}`;
+      const error = new RealizehitError(text, code === EXPIRED ? "not-authenticated" : "", code);
       client._lost(this, error, delay ? +delay[1] : void 0);
     };
   } catch (error) {
-    this._failAfter(0, `: ${error}`);
+    if (error instanceof RealizehitError) {
+      this._received++;
+      client._lost(this, error);
+    } else this._failAfter(0, `: ${error}`);
   }
 };
 const STABLE_AFTER = 1e4;
@@ -667,10 +718,10 @@ class WSClient extends Emitter {
     __privateAdd(this, _wanted, /* @__PURE__ */ new Map());
     /** @type {Map<string, Subscription>} those that are in force, by their ids */
     __privateAdd(this, _inForce, /* @__PURE__ */ new Map());
-    /** @type {Map<Subscription, "sub" | "unsub">} actions that this turn of the event loop asked for */
+    /** @type {Map<Subscription, boolean>} what this turn of the event loop subscribed to (true) or unsubscribed from */
     __privateAdd(this, _turn, /* @__PURE__ */ new Map());
-    /** @type {Map<string, (reply?: {ret?: string, err?: string, code?: string}) => void>} what waits for a reply, by the action's id */
-    __privateAdd(this, _requests2, /* @__PURE__ */ new Map());
+    /** @type {Map<string, (reply?: Reply) => void>} what waits for a reply, by the action's id */
+    __privateAdd(this, _requests, /* @__PURE__ */ new Map());
     __privateAdd(this, _lastId, 0);
     /** @type {Connection | undefined} the connection that is open or being opened */
     __privateAdd(this, _connection);
@@ -697,16 +748,16 @@ class WSClient extends Emitter {
     __privateAdd(this, _listeners, new AbortController());
     const address = new URL(url, (_a = globalThis.location) == null ? void 0 : _a.href);
     address.protocol = address.protocol.replace("http", "ws");
-    if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`${url} is no WebSocket`);
+    if (!/^wss?:$/.test(address.protocol)) throw new TypeError(`no WebSocket: ${url}`);
     if (address.pathname === "/") address.pathname = "/ws";
     this.url = address.href;
     this._options = resolveOptions(options);
-    __privateSet(this, _backoff, new Backoff(this._options));
-    const { sse = `sse${address.search}`, token } = options;
+    __privateSet(this, _backoff, createBackoff(this._options));
+    const { sse = "sse" + address.search, token } = options;
     if (token != null && typeof token !== "function") checkToken(token);
     if (sse) __privateSet(this, _sse, new URL(sse, this.url.replace("ws", "http")));
     if (!this._options.WebSocket) {
-      if (!sse) throw new TypeError("there is no WebSocket");
+      if (!sse) throw new TypeError("no WebSocket");
       __privateSet(this, _failures, 2);
     }
     const { signal } = __privateGet(this, _listeners);
@@ -730,7 +781,7 @@ class WSClient extends Emitter {
   /** The transport of the connection, `websocket` or `sse`; undefined without a connection. */
   get transport() {
     var _a;
-    return __privateGet(this, _isOpen) ? (_a = __privateGet(this, _connection)) == null ? void 0 : _a._kind : void 0;
+    return __privateGet(this, _isOpen) ? ((_a = __privateGet(this, _connection)) == null ? void 0 : _a._send) ? "websocket" : "sse" : void 0;
   }
   /** The subscriptions that have not ended. */
   get subscriptions() {
@@ -742,13 +793,19 @@ class WSClient extends Emitter {
    *
    * @template [Payload=any] the type of the payloads, for TypeScript: `subscribe<News>({ kind: "news" })`. Nothing checks it.
    * @param {Pattern} pattern
-   * @param {(payload: Payload, message: ReceivedMessage<Payload>) => void} [callback] for its `payload` event.
+   * @param {((payload: Payload, message: ReceivedMessage<Payload>) => void) | HistoryOptions} [callback] for its `payload` event;
+   *   or the options.
+   * @param {HistoryOptions} [options] where it begins, and whether it resumes after a lost connection.
    * @returns {Subscription<Payload>}
+   * @throws {Error} there is a subscription to the pattern already, and the options name another beginning.
    */
-  subscribe(pattern, callback) {
-    var _a;
-    const subscription = (_a = this.getSubscription(pattern)) != null ? _a : new Subscription(this, pattern, patternKey(pattern));
-    if (callback) subscription.on("payload", callback);
+  subscribe(pattern, callback, options = (
+    /** @type {HistoryOptions} */
+    callback != null ? callback : {}
+  )) {
+    const other = options.since || options.last ? void 0 : this.getSubscription(pattern);
+    const subscription = other != null ? other : new Subscription(this, pattern, patternKey(pattern), options);
+    if (typeof callback === "function") subscription.on("payload", callback);
     this._join(subscription);
     return subscription;
   }
@@ -786,18 +843,17 @@ class WSClient extends Emitter {
     const other = __privateGet(this, _wanted).get(_key2);
     if (__privateGet(this, _ended)) throw __privateGet(this, _ended);
     if (other === subscription) return;
-    if (other) throw new Error("there is another subscription");
-    if (!subscription.unsubscribed()) throw new Error("it is unsubscribing");
+    if (other || !subscription.unsubscribed()) throw new Error("it is still subscribed");
     __privateGet(this, _wanted).set(_key2, subscription);
     subscription._begin();
-    __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription, "sub");
+    __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription);
   }
   /** @internal @param {Subscription} subscription */
   _leave(subscription) {
     var _a, _b;
     __privateGet(this, _wanted).delete(subscription._key);
     const unsent = __privateGet(this, _turn).delete(subscription);
-    if (!unsent && __privateGet(this, _isOpen) && ((_a = __privateGet(this, _connection)) == null ? void 0 : _a._send)) return __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription, "unsub");
+    if (!unsent && __privateGet(this, _isOpen) && ((_a = __privateGet(this, _connection)) == null ? void 0 : _a._send)) return __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription, false);
     __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
     (_b = __privateGet(this, _flush)) != null ? _b : __privateSet(this, _flush, setTimeout(() => __privateMethod(this, _WSClient_instances, sendTurn_fn).call(this)));
   }
@@ -806,20 +862,24 @@ class WSClient extends Emitter {
    *
    * @internal
    * @param {Subscription} subscription
-   * @param {unknown} id
-   * @param {string} [code]
-   * @param {string} [detail]
+   * @param {Reply} reply
    */
-  _answered(subscription, id, code = "", detail = "the server named no id") {
+  _answered(subscription, reply) {
+    const { ret, code, err = "no id" } = reply;
     if (__privateGet(this, _wanted).get(subscription._key) !== subscription) return;
-    if (typeof id === "string") {
-      __privateGet(this, _inForce).set(id, subscription);
-      subscription._confirm(id);
-    } else if (TEMPORARY_CODE.test(code)) {
+    const error = new RealizehitError(err, code);
+    if (typeof ret === "string") {
+      __privateGet(this, _inForce).set(ret, subscription);
+      subscription._confirm(reply);
+    } else if (TEMPORARY_CODE.test(
+      /** @type {string} */
+      code
+    )) {
+      if (!subscription._attempts) subscription._emit("error", error);
       callAfter(() => {
-        if (subscription.subscribing() && __privateGet(this, _wanted).has(subscription._key)) __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription, "sub");
+        if (subscription.subscribing() && __privateGet(this, _wanted).has(subscription._key)) __privateMethod(this, _WSClient_instances, ask_fn).call(this, subscription);
       }, __privateGet(this, _backoff)._jitter(subscription._attempts++));
-    } else __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, new RealizehitError(detail, code));
+    } else __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, error);
   }
   // ---- the token
   /**
@@ -851,30 +911,28 @@ class WSClient extends Emitter {
   _authenticate(connection, token) {
     return new Promise((resolve, reject) => {
       __privateMethod(this, _WSClient_instances, request_fn).call(this, connection, { act: "auth", token }, (reply) => {
-        var _a;
-        if (reply == null ? void 0 : reply.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test((_a = reply.code) != null ? _a : "") ? 0 : 401));
+        if (reply == null ? void 0 : reply.err) reject(new RealizehitError(reply.err, reply.code, TEMPORARY_CODE.test(
+          /** @type {string} */
+          reply.code
+        ) ? 0 : 401));
         else if (reply) resolve();
       });
     });
   }
   /**
-   * Begin to use an event stream.
+   * Begin to use a connection.
    *
    * @internal
    * @param {Connection} connection
-   * @param {unknown} hasNews whether it brings a token or a subscription that the present one does not have
+   * @param {unknown} [hasNews] whether it brings something that the present one does not have: to replace an event stream for
+   *   nothing would cost a gap
    */
-  _streamOpened(connection, hasNews) {
-    __privateSet(this, _next, void 0);
-    if (hasNews || connection === __privateGet(this, _connection)) this._opened(connection);
-    else connection._close();
-  }
-  /** Begin to use a connection. @internal @param {Connection} connection */
-  _opened(connection) {
+  _opened(connection, hasNews = true) {
     var _a;
     const before = this.transport;
     if (__privateGet(this, _connection) !== connection) {
-      if (__privateGet(this, _ended) || ((_a = __privateGet(this, _connection)) == null ? void 0 : _a._send)) return connection._close();
+      if (__privateGet(this, _next) === connection) __privateSet(this, _next, void 0);
+      if (!hasNews || __privateGet(this, _ended) || ((_a = __privateGet(this, _connection)) == null ? void 0 : _a._send)) return connection._close();
       __privateMethod(this, _WSClient_instances, reset_fn).call(this);
       __privateSet(this, _connection, connection);
       __privateMethod(this, _WSClient_instances, interrupt_fn).call(this);
@@ -885,14 +943,18 @@ class WSClient extends Emitter {
     __privateSet(this, _openedAt, __privateSet(this, _heardAt, now()));
     if (connection._send) {
       __privateGet(this, _turn).clear();
-      for (const subscription of this.subscriptions) __privateMethod(this, _WSClient_instances, act_fn).call(this, connection, "sub", subscription);
+      for (const subscription of this.subscriptions) __privateMethod(this, _WSClient_instances, act_fn).call(this, connection, subscription);
       if (__privateGet(this, _wanted).size) __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection, connection._received);
       else __privateMethod(this, _WSClient_instances, ping_fn).call(this, connection);
     } else {
       __privateMethod(this, _WSClient_instances, retryWebSocket_fn).call(this, connection);
       __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection);
     }
-    if (before !== connection._kind) this._emit("connected", connection._kind);
+    const kind = (
+      /** @type {"websocket" | "sse"} */
+      this.transport
+    );
+    if (before !== kind) this._emit("connected", kind);
   }
   /**
    * Take what came over a connection.
@@ -900,11 +962,10 @@ class WSClient extends Emitter {
    * @internal
    * @param {Connection} connection
    * @param {string} [text] undefined for a sign of life
-   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`, of which the client knows the key `c`, the
-   *   channel; a reply has no label
+   * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`; a reply has no label
    */
   _receive(connection, text, label) {
-    var _a, _b;
+    var _a;
     const isCurrent = connection === __privateGet(this, _connection);
     if (isCurrent) {
       __privateSet(this, _heardAt, now());
@@ -915,7 +976,7 @@ class WSClient extends Emitter {
     if (!label) __privateMethod(this, _WSClient_instances, reply_fn).call(this, text);
     else if (isCurrent) {
       const [id] = label.split("@", 1);
-      (_b = __privateGet(this, _inForce).get(id)) == null ? void 0 : _b._deliver(text, (_a = /[@&]c=([^&]*)/.exec(label)) == null ? void 0 : _a[1], this._options);
+      (_a = __privateGet(this, _inForce).get(id)) == null ? void 0 : _a._deliver(text, label);
     }
   }
   /**
@@ -930,8 +991,10 @@ class WSClient extends Emitter {
     connection._close();
     if (connection !== __privateGet(this, _connection) && connection !== __privateGet(this, _next)) return;
     const { status } = error;
-    const isRenewable = status === EXPIRED && typeof this._options.token === "function";
-    if (FINAL_STATUS.test(`${status}`) && !isRenewable) return __privateMethod(this, _WSClient_instances, end_fn).call(this, error);
+    if (FINAL_STATUS.test(
+      /** @type {any} */
+      status
+    ) && !(status === EXPIRED && typeof this._options.token === "function")) return __privateMethod(this, _WSClient_instances, end_fn).call(this, error);
     const wasOpen = __privateGet(this, _isOpen);
     __privateMethod(this, _WSClient_instances, reset_fn).call(this);
     if (wasOpen) {
@@ -949,17 +1012,26 @@ class WSClient extends Emitter {
    *
    * @internal
    * @param {string} name
-   * @param {{ids?: string[], seconds: number, code: string, reason: string}} event the fields that belong to its name
+   * @param {{ids?: string[], seconds: number, at?: Record<string, string>, code: string, reason: string}} event the fields that
+   *   belong to its name
    */
-  _handleEvent(name, { ids, seconds, code, reason }) {
+  _handleEvent(name, { ids, seconds, at, code, reason }) {
     if (name === "expiring") {
       this._emit(name, seconds);
-      if (typeof this._options.token === "function" && __privateGet(this, _connection)) __privateMethod(this, _WSClient_instances, renew_fn).call(this, __privateGet(this, _connection), seconds * (250 + Math.random() * 250));
+      if (typeof this._options.token === "function") __privateMethod(this, _WSClient_instances, renew_fn).call(
+        this,
+        /** @type {Connection} */
+        __privateGet(this, _connection),
+        seconds * (250 + Math.random() * 250)
+      );
     }
-    for (const id of Array.isArray(ids) ? ids : []) {
-      const subscription = __privateGet(this, _inForce).get(id);
+    for (const id of [ids].flat()) {
+      const subscription = __privateGet(this, _inForce).get(
+        /** @type {string} */
+        id
+      );
       if (!(subscription == null ? void 0 : subscription.subscribed())) continue;
-      if (name === "gap") subscription._gap(seconds);
+      if (name === "gap") subscription._gap(seconds, at == null ? void 0 : at[subscription.id]);
       else if (name === "unsubscribed") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, new RealizehitError(reason, code));
     }
   }
@@ -969,7 +1041,7 @@ _backoff = new WeakMap();
 _wanted = new WeakMap();
 _inForce = new WeakMap();
 _turn = new WeakMap();
-_requests2 = new WeakMap();
+_requests = new WeakMap();
 _lastId = new WeakMap();
 _connection = new WeakMap();
 _next = new WeakMap();
@@ -985,10 +1057,10 @@ _renewal = new WeakMap();
 _token2 = new WeakMap();
 _listeners = new WeakMap();
 _WSClient_instances = new WeakSet();
-/** @param {Subscription} subscription @param {"sub" | "unsub"} act */
-ask_fn = function(subscription, act) {
+/** Subscribe or unsubscribe with the actions of this turn. @param {Subscription} subscription */
+ask_fn = function(subscription, isSub = true) {
   var _a;
-  __privateGet(this, _turn).set(subscription, act);
+  __privateGet(this, _turn).set(subscription, isSub);
   (_a = __privateGet(this, _flush)) != null ? _a : __privateSet(this, _flush, setTimeout(() => __privateMethod(this, _WSClient_instances, sendTurn_fn).call(this)));
 };
 /** Send the actions that one turn of the event loop asked for. */
@@ -998,33 +1070,37 @@ sendTurn_fn = function() {
   __privateGet(this, _turn).clear();
   const connection = __privateGet(this, _connection);
   const waiting = [];
-  for (const [subscription, act] of turn) {
-    if (__privateGet(this, _isOpen) && (connection == null ? void 0 : connection._send)) __privateMethod(this, _WSClient_instances, act_fn).call(this, connection, act, subscription);
-    else if (act === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
-    else waiting.push(subscription);
+  for (const [subscription, isSub] of turn) {
+    if (__privateGet(this, _isOpen) && (connection == null ? void 0 : connection._send)) __privateMethod(this, _WSClient_instances, act_fn).call(this, connection, subscription, isSub);
+    else if (isSub) waiting.push(subscription);
+    else __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
   }
+  const isNewTo = (stream) => waiting.some((each) => {
+    var _a;
+    return !((_a = stream == null ? void 0 : stream._requested) == null ? void 0 : _a.includes(each));
+  });
   if (connection == null ? void 0 : connection._send) return;
   if (connection && !__privateGet(this, _wanted).size) this._lost(connection, new RealizehitError("nothing is subscribed", "", 400));
   else if (__privateGet(this, _isOpen)) {
-    if (waiting.every((each) => {
-      var _a, _b;
-      return (_b = (_a = __privateGet(this, _next)) == null ? void 0 : _a._requested) == null ? void 0 : _b.includes(each);
-    })) return;
-    __privateMethod(this, _WSClient_instances, replaceStream_fn).call(this);
-  } else if (waiting.some((each) => {
-    var _a;
-    return !((_a = connection == null ? void 0 : connection._requested) == null ? void 0 : _a.includes(each));
-  }) && __privateGet(this, _failures) > 1 && __privateGet(this, _sse) && !__privateGet(this, _hasDelay)) {
+    if (isNewTo(__privateGet(this, _next))) __privateMethod(this, _WSClient_instances, replaceStream_fn).call(this);
+  } else if (isNewTo(connection) && __privateGet(this, _failures) > 1 && __privateGet(this, _sse) && !__privateGet(this, _hasDelay)) {
     connection == null ? void 0 : connection._close();
     __privateMethod(this, _WSClient_instances, connect_fn).call(this, true);
   }
 };
-/** @param {Connection} connection @param {"sub" | "unsub"} act @param {Subscription} subscription */
-act_fn = function(connection, act, subscription) {
-  __privateGet(this, _requests2).delete(subscription._request);
-  subscription._request = __privateMethod(this, _WSClient_instances, request_fn).call(this, connection, { act, pat: subscription.pattern }, (reply) => {
-    if (act === "unsub") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
-    else if (reply) this._answered(subscription, reply.ret, reply.code, reply.err);
+/** @param {Connection} connection @param {Subscription} subscription */
+act_fn = function(connection, subscription, isSub = true) {
+  __privateGet(this, _requests).delete(subscription._request);
+  clearTimeout(subscription._timer);
+  subscription._timer = callAfter(() => {
+    if (!isSub) __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
+    else subscription._emit("error", new RealizehitError("the server is silent"));
+  }, this._options.responseTimeout);
+  const action = isSub ? { act: "sub", ...subscription._history() } : { act: "unsub" };
+  subscription._request = __privateMethod(this, _WSClient_instances, request_fn).call(this, connection, { ...action, pat: subscription.pattern }, (reply) => {
+    clearTimeout(subscription._timer);
+    if (!isSub) __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription);
+    else if (reply) this._answered(subscription, reply);
   });
 };
 /**
@@ -1032,13 +1108,13 @@ act_fn = function(connection, act, subscription) {
  *
  * @param {Connection} connection
  * @param {object} action
- * @param {(reply?: {ret?: string, err?: string, code?: string}) => void} [onReply] called without a reply if the connection
+ * @param {(reply?: Reply) => void} [onReply] called without a reply if the connection
  *   is lost.
  */
 request_fn = function(connection, action, onReply) {
   var _a;
   const id = `${++__privateWrapper(this, _lastId)._}`;
-  if (onReply) __privateGet(this, _requests2).set(id, onReply);
+  if (onReply) __privateGet(this, _requests).set(id, onReply);
   (_a = connection._send) == null ? void 0 : _a.call(connection, { id, ...action });
   return id;
 };
@@ -1125,15 +1201,10 @@ retryWebSocket_fn = function(connection) {
 };
 /** @param {string} text */
 reply_fn = function(text) {
-  let reply;
-  try {
-    reply = JSON.parse(text);
-  } catch (e) {
-    return;
-  }
-  if (reply == null ? void 0 : reply.evt) return this._handleEvent(reply.evt, reply);
-  const onReply = __privateGet(this, _requests2).get(reply == null ? void 0 : reply.id);
-  __privateGet(this, _requests2).delete(reply == null ? void 0 : reply.id);
+  const reply = parseObject(text);
+  if (reply.evt) return this._handleEvent(reply.evt, reply);
+  const onReply = __privateGet(this, _requests).get(reply.id);
+  __privateGet(this, _requests).delete(reply.id);
   onReply == null ? void 0 : onReply(reply);
 };
 /**
@@ -1163,9 +1234,14 @@ ping_fn = function(connection) {
 /** Reconnect, or test the connection: the network or the page has just come back. */
 wake_fn2 = function() {
   const connection = __privateGet(this, _connection);
-  if (__privateGet(this, _isOpen) && (connection == null ? void 0 : connection._send)) __privateMethod(this, _WSClient_instances, ping_fn).call(this, connection);
-  else if (__privateGet(this, _isOpen) && connection) __privateMethod(this, _WSClient_instances, watch_fn).call(this, connection);
-  else if (!__privateGet(this, _hasDelay)) {
+  if (__privateGet(this, _isOpen)) {
+    if (connection == null ? void 0 : connection._send) __privateMethod(this, _WSClient_instances, ping_fn).call(this, connection);
+    else __privateMethod(this, _WSClient_instances, watch_fn).call(
+      this,
+      /** @type {Connection} */
+      connection
+    );
+  } else if (!__privateGet(this, _hasDelay)) {
     connection == null ? void 0 : connection._close();
     __privateMethod(this, _WSClient_instances, connect_fn).call(this);
   }
@@ -1179,8 +1255,8 @@ reset_fn = function() {
   __privateSet(this, _isOpen, false);
   clearTimeout(__privateGet(this, _timer));
   clearTimeout(__privateGet(this, _renewal));
-  for (const onReply of __privateGet(this, _requests2).values()) onReply();
-  __privateGet(this, _requests2).clear();
+  for (const onReply of __privateGet(this, _requests).values()) onReply();
+  __privateGet(this, _requests).clear();
 };
 /** End for good. @param {RealizehitError} [error] why, if nobody asked for it */
 end_fn = function(error) {

@@ -1,6 +1,8 @@
 import { APIError, errorOfResult, PublishUnclear, RateLimited, TooLarge, Unavailable } from "./errors.js";
-import { checkedKey, encodeMessage } from "./message.js";
+import { historyOf } from "./history.js";
+import { checkedKey, encodeMessage, encodePattern } from "./message.js";
 import { send } from "./request.js";
+/** @import { History } from "./history.js" */
 /** @import { OutgoingMessage } from "./message.js" */
 /** @import { RequestOptions } from "./request.js" */
 /** @import { Pattern } from "../pattern_key.js" */
@@ -31,7 +33,7 @@ const BATCH_BYTES = 4 * 2 ** 20; // the server's limit for the body of a batch
 const isResult = (result) => typeof result?.id === "string" && typeof result.nodes === "number";
 
 /**
- * Publish over HTTP.
+ * Publish over HTTP, and read the history.
  *
  *     const api = new APIClient("https://example.org/", { key: process.env.REALIZEHIT_KEY });
  *     const { nodes } = await api.publish({ kind: "news" }, { title: "hello" });
@@ -149,11 +151,32 @@ export class APIClient {
   }
 
   /**
+   * Read the messages that the server keeps of a pattern.
+   *
+   * @param {Pattern} pattern
+   * @param {{last?: number, since?: string, limit?: number}} [options] last: how many of the newest messages; since: a position,
+   *   after which the messages come; limit: how many of these at most. Without `last` and `since` there are no messages, only
+   *   the position `at`.
+   * @returns {Promise<History>}
+   * @throws {APIError} the server refused it, with the code `no-history` if it keeps none of the pattern, or cannot be reached.
+   */
+  async history(pattern, { last, since, limit } = {}) {
+    const url = new URL("history", this.#url);
+    url.searchParams.set("pat", encodePattern(pattern));
+    for (const [name, value] of Object.entries({ last, since, limit })) if (value !== undefined) url.searchParams.set(name, `${value}`);
+    const { "Content-Type": _, ...headers } = this.#headers;
+    const { answer, text } = await send(url, { method: "GET", headers }, this.#options);
+    const history = historyOf(answer, text, pattern);
+    if (!history) throw new APIError("the answer is not a history", "", 200);
+    return history;
+  }
+
+  /**
    * @param {URL} url
    * @param {Record<string, string>} headers
    * @param {string} body
    */
-  #post(url, headers, body) {
-    return send(url, { method: "POST", headers, body }, this.#options);
+  async #post(url, headers, body) {
+    return (await send(url, { method: "POST", headers, body }, this.#options)).answer;
   }
 }

@@ -87,12 +87,13 @@ const isUnclear = (status, code, retryAfter) =>
  * @param {number} status
  * @param {any} problem the parsed body; anything but a problem document is ignored.
  * @param {number} [retryAfter] in seconds
+ * @param {typeof APIError} [Unclear] the error if it is open whether the server did what was asked.
  */
-export const errorOfAnswer = (status, problem, retryAfter) => {
+export const errorOfAnswer = (status, problem, retryAfter, Unclear = PublishUnclear) => {
   const code = typeof problem?.code === "string" ? problem.code : "";
   const text = typeof problem?.detail === "string" ? problem.detail : `the server answered with ${status || "a redirection"}`;
   const unclear = isUnclear(status, code, retryAfter);
-  const known = unclear ? PublishUnclear : (CLASSES.get(code) ?? (status === 503 ? Unavailable : CLASSES.get(status)));
+  const known = unclear ? Unclear : (CLASSES.get(code) ?? (status === 503 ? Unavailable : CLASSES.get(status)));
   return new (known ?? APIError)(text, code, status, { retryAfter });
 };
 

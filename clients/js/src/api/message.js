@@ -32,8 +32,13 @@ export const checkedKey = (key = newKey()) => {
   throw new APIError("an idempotency key has 1 to 64 visible ASCII characters", "bad-request");
 };
 
-/** @param {Pattern} pattern */
-const encodePattern = (pattern) => {
+/**
+ * Return the JSON text of a pattern.
+ *
+ * @param {Pattern} pattern
+ * @throws {BadPattern} JSON would change it.
+ */
+export const encodePattern = (pattern) => {
   try {
     patternKey(pattern);
     return JSON.stringify(pattern);

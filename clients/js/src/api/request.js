@@ -40,42 +40,44 @@ const parsed = (text) => {
 };
 
 /**
- * Send a request once and return the object that the server answers.
+ * Send a request once and return the object that the server answers, and its text.
  *
  * @param {URL} url
  * @param {RequestInit} request
  * @param {RequestOptions} options
  */
 const exchange = async (url, request, { fetch, timeout }) => {
+  const Unclear = request.method === "POST" ? PublishUnclear : Unavailable; // what only reads can be repeated
   const aborter = new AbortController();
   const timer = setTimeout(() => aborter.abort(), timeout);
   try {
     // A redirection could take the API key to another server.
     const response = await fetch(url, { ...request, redirect: "manual", signal: aborter.signal });
-    const answer = parsed(await response.text());
-    if (!response.ok) throw errorOfAnswer(response.status, answer, secondsOf(response.headers.get("Retry-After")));
-    if (Object(answer) === answer) return answer;
-    throw new PublishUnclear("the answer to the publication is not understood", "", response.status);
+    const text = await response.text();
+    const answer = parsed(text);
+    if (!response.ok) throw errorOfAnswer(response.status, answer, secondsOf(response.headers.get("Retry-After")), Unclear);
+    if (Object(answer) === answer) return { answer, text };
+    throw new Unclear("the answer is not understood", "", response.status);
   } catch (cause) {
     if (cause instanceof APIError) throw cause;
-    if (aborter.signal.aborted) throw new PublishUnclear(`no answer within ${timeout} ms`, "unavailable", 0, { cause });
+    if (aborter.signal.aborted) throw new Unclear(`no answer within ${timeout} ms`, "unavailable", 0, { cause });
     const { message, cause: reason } = /** @type {Error} */ (cause);
     const text = /** @type {Error | undefined} */ (reason)?.message || message;
     if (couldNotConnect(cause)) throw new Unavailable(`the server cannot be reached: ${text}`, "unavailable", 0, { cause });
-    throw new PublishUnclear(`the answer did not arrive: ${text}`, "unavailable", 0, { cause });
+    throw new Unclear(`the answer did not arrive: ${text}`, "unavailable", 0, { cause });
   } finally {
     clearTimeout(timer);
   }
 };
 
 /**
- * Send a request and return the object that the server answers. Repeat it, three tries in all, after an error that permits
+ * Send a request and return the object that the server answers, and its text. Repeat it, three tries in all, after an error that permits
  * this: the delays are random, below a bound that doubles, and come after the time that the server asks for.
  *
  * @param {URL} url
  * @param {RequestInit} request
  * @param {RequestOptions} options
- * @returns {Promise<any>}
+ * @returns {Promise<{answer: any, text: string}>}
  * @throws {APIError} the last error.
  */
 export const send = async (url, request, options) => {

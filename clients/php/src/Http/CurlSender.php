@@ -51,10 +51,10 @@ final class CurlSender implements Sender
         foreach ($headers as $name => $value) {
             $lines[] = "$name: $value";
         }
-        curl_setopt_array($handle, [
+        // The body comes from a function that cannot begin again, so that curl does not repeat a request that a kept
+        // connection may have carried: that could publish twice.
+        $upload = $method === 'GET' ? [] : [
             CURLOPT_CUSTOMREQUEST => $method,
-            // The body comes from a function that cannot begin again, so that curl does not repeat a request that a kept
-            // connection may have carried: that could publish twice.
             CURLOPT_UPLOAD => true,
             CURLOPT_INFILESIZE => strlen($body),
             CURLOPT_READFUNCTION => static function ($handle, $file, int $length) use ($body, &$at): string {
@@ -62,6 +62,8 @@ final class CurlSender implements Sender
                 $at += strlen($piece);
                 return $piece;
             },
+        ];
+        curl_setopt_array($handle, $upload + [
             CURLOPT_HTTPHEADER => $lines,
             CURLOPT_HTTP_VERSION => CURL_HTTP_VERSION_1_1,
             CURLOPT_PROTOCOLS => CURLPROTO_HTTP | CURLPROTO_HTTPS,

@@ -74,16 +74,24 @@ final class FrameParser
             }
             $first = ord($buffer[$at]);
             $length = ord($buffer[$at + 1]);
-            if ($first === 0x81 && $length < 126 && $length <= $size - $at - 2 && $this->opcode === null) {
-                // The usual case, without the steps of the general one.
-                $text = substr($buffer, $at + 2, $length);
-                if (preg_match('//u', $text) !== 1) {
-                    $this->fail(1007, 'a text message is not UTF-8');
-                    break;
+            if ($first === 0x81 && $length < 127 && $this->opcode === null && $size - $at >= 4) {
+                // The usual case, a whole text of up to 64 KiB, without the steps of the general one.
+                $begin = $at + 2;
+                $bytes = $length;
+                if ($length === 126) {
+                    $bytes = ord($buffer[$begin]) << 8 | ord($buffer[$begin + 1]);
+                    $begin += 2;
                 }
-                $at += 2 + $length;
-                $found[] = $text;
-                continue;
+                if ($bytes <= $size - $begin && $bytes <= $this->maxMessage && ($length < 126 || $bytes >= 126)) {
+                    $text = substr($buffer, $begin, $bytes);
+                    if (preg_match('//u', $text) !== 1) {
+                        $this->fail(1007, 'a text message is not UTF-8');
+                        break;
+                    }
+                    $at = $begin + $bytes;
+                    $found[] = $text;
+                    continue;
+                }
             }
             $opcode = $first & 0x0F;
             if (!$this->isAllowed($first, $length)) {

@@ -27,8 +27,28 @@ module Realizehit
     end
   end
 
-  # A message of the history: its payload, decoded, and its position.
-  Stored = Struct.new(:payload, :position, keyword_init: true)
+  # A message of the history.
+  #
+  # payload:: decoded
+  # position:: its position
+  # pattern:: what it was published to, if the history is that of a pattern with wildcards; else nil
+  Stored = Struct.new(:payload, :position, :pattern, keyword_init: true)
+
+  # A part of the messages that the server keeps for a pattern. It is Enumerable over the messages, the oldest first.
+  #
+  # id:: the pattern's label on the wire
+  # at:: the position of the last message that the server has
+  # first_offset:: the offset of the oldest message that the server keeps
+  # recovered:: of `since`: whether nothing after the position is missing; else nil
+  # more:: whether there are further messages; ask again with the position of the last one
+  # messages:: an array of {Stored}
+  History = Struct.new(:id, :at, :first_offset, :recovered, :more, :messages, keyword_init: true) do
+    include Enumerable
+
+    def each(&)
+      messages.each(&)
+    end
+  end
 
   # Publishes over HTTP. Several threads may use one; each request has a connection of its own, which is kept.
   #
@@ -132,8 +152,8 @@ module Realizehit
 
     # Returns messages of a pattern that has a history, the oldest first. Give `last`, a number, or `since`, a position.
     #
-    # @return [Array<Stored>]
-    # @raise [Rejected] with the status 404 if the server keeps no history
+    # @return [History]
+    # @raise [Rejected] with the code no-history if no rule of the server keeps a history of the pattern
     def history(pattern, last: nil, since: nil)
       raise ArgumentError, "give one of last and since" if last.nil? == since.nil?
 
@@ -142,7 +162,11 @@ module Realizehit
       messages = answer["messages"]
       raise Rejected, "the history is not understood" unless messages.is_a?(Array)
 
-      messages.map { |each| Stored.new(payload: each["payload"], position: each["at"]) }
+      stored = messages.map do |each|
+        Stored.new(payload: each["payload"], position: each["at"], pattern: each["pattern"])
+      end
+      History.new(id: answer["id"], at: answer["at"], first_offset: answer["first"], recovered: answer["recovered"],
+                  more: answer["more"] == true, messages: stored)
     end
 
     # Closes the connections that are kept.

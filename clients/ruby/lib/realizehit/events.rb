@@ -44,8 +44,8 @@ module Realizehit
     end
 
     # Calls a function of the program; one that raises is logged.
-    def guard(function, *arguments)
-      function.call(*arguments)
+    def guard
+      yield
     rescue StandardError, ScriptError => e
       @logger.error("realizehit: a function that the program gave has raised #{e.class}: #{e.message}")
     end
@@ -54,7 +54,7 @@ module Realizehit
 
     def run
       while (call = @waiting.pop)
-        guard(call.first, *call.last)
+        guard { call.first.call(*call.last) }
       end
     end
   end

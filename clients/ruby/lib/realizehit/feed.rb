@@ -10,6 +10,9 @@ module Realizehit
   #
   # @api private
   class Feed
+    AT_ONCE = 16 # messages that the thread of a block takes from the queue
+    private_constant :AT_ONCE
+
     # @return [Topic]
     attr_reader :topic
     # @return [Symbol] of {Subscription#state}
@@ -27,7 +30,7 @@ module Realizehit
       @news = ConditionVariable.new
       @messages = []
       @dropped = @untold = @waiting = 0
-      @ended = false
+      @ended = @discards = false
     end
 
     # How many messages were dropped.
@@ -44,6 +47,14 @@ module Realizehit
     #
     # @raise [Error] the error that ended it
     def take(timeout)
+      messages = take_some(timeout, 1)
+      messages.is_a?(Array) ? messages.first : messages
+    end
+
+    # Returns up to so many messages, nil if none came in time, or :ended.
+    #
+    # @raise [Error] the error that ended it
+    def take_some(timeout, most)
       deadline = timeout && (Clock.now + timeout)
       @lock.synchronize do
         while @messages.empty?
@@ -56,7 +67,7 @@ module Realizehit
           wait(left)
         end
         tell_dropped if @untold.positive?
-        @messages.shift
+        @messages.shift(most)
       end
     end
 
@@ -129,7 +140,8 @@ module Realizehit
 
         @ended = true
         @error = error
-        @messages.clear if error.nil?
+        @discards = error.nil?
+        @messages.clear if @discards
         @news.broadcast
       end
     end
@@ -137,8 +149,8 @@ module Realizehit
     # Calls the program's block with each message, on a thread of its own.
     def call_back(function)
       @thread = Thread.new do
-        while (message = quiet_take) != :ended
-          @events.guard(function, message)
+        while (messages = quiet_take) != :ended
+          messages.each { |message| @events.guard { function.call(message) } unless @discards }
         end
       end
       @thread.name = "realizehit #{@topic.text}"
@@ -163,8 +175,9 @@ module Realizehit
       @waiting -= 1
     end
 
+    # Returns some messages at once: a thread that takes each one alone waits as often for the lock.
     def quiet_take
-      take(nil)
+      take_some(nil, AT_ONCE)
     rescue Error
       :ended # it was told to on_error
     end

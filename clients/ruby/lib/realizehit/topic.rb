@@ -58,7 +58,7 @@ module Realizehit
     def action
       extra =
         if @position then { since: @position }
-        elsif @last then { last: @last }
+        elsif @last && !@known then { last: @last }
         elsif @positions then { offsets: true }
         end
       { act: "sub", pat: @pattern, **extra.to_h }
@@ -66,13 +66,14 @@ module Realizehit
 
     # Takes the answer to its action.
     def in_force(id, reply)
-      recovered = reply["recovered"] == true
+      resumes = !@position.nil?
+      recovered = resumes && reply["recovered"] == true
       move_to(reply["at"], keep: recovered)
       @id = id
       @known = true
       @delays.reset
       @members.each do |member|
-        member.gap(0) if reply["recovered"] == false && !member.away? # the program's own `since` cannot be served
+        member.gap(0) if resumes && !recovered && !member.away? # the program's own `since` cannot be served
         member.in_force(recovered)
       end
       @changed.broadcast
@@ -94,7 +95,7 @@ module Realizehit
 
     # Gives a message to all subscriptions.
     def deliver(text, channel, offset)
-      position = position_of(offset)
+      position = offset && position_of(offset)
       @position = position if position
       @members.each { |member| member.put(Message.new(text, channel || self.text, position)) }
     end
@@ -134,9 +135,12 @@ module Realizehit
     end
 
     def position_of(offset)
-      return if offset.nil? || !@positions
+      return unless @positions
 
-      offset.include?(".") ? offset : "#{@epoch}.#{offset}"
+      return @epoch && "#{@epoch}.#{offset}" unless offset.include?(".")
+
+      @epoch = epoch_of(offset)
+      offset
     end
   end
   private_constant :Topic

@@ -122,8 +122,16 @@ sub history ( $self, $pattern, %options ) {
     my $query = join q{&}, map {"$_->[0]=" . _uri( $_->[1] ) } [ pat => $text ], [ $name => $options{$name} ];
     my $read  = $self->_request( 'GET', "history?$query" );
     my $messages = ref $read eq 'HASH' ? $read->{messages} : undef;
-    _unclear('the history is not understood') if ref $messages ne 'ARRAY';
-    return [ map { { payload => $_->{payload}, position => $_->{at} } } grep { ref eq 'HASH' } @{$messages} ];
+    Net::RealizeHit::Error->throw( 'Rejected', text => 'the history is not understood' ) if ref $messages ne 'ARRAY';
+    return {
+        messages => [
+            map { { payload => $_->{payload}, position => $_->{at}, exists $_->{pattern} ? ( pattern => $_->{pattern} ) : () } }
+            grep { ref eq 'HASH' } @{$messages}
+        ],
+        ( map { $_ => $read->{$_} } qw(id at first) ),
+        more => $read->{more} ? 1 : 0,
+        exists $read->{recovered} ? ( recovered => $read->{recovered} ? 1 : 0 ) : (),
+    };
 }
 
 sub _publish ( $self, $message ) {
@@ -231,7 +239,7 @@ sub _try ( $self, $method, $path, $body, $key ) {
         return (
             undef,
             Net::RealizeHit::Error->of(
-                $never_sent ? 'Unavailable' : 'PublishUnclear',
+                $never_sent || $method eq 'GET' ? 'Unavailable' : 'PublishUnclear',
                 code => 'unavailable',
                 text => $never_sent ? "the server cannot be reached: $text" : "the answer did not come: $text",
             )
@@ -368,10 +376,14 @@ does not affect the others. After a request that failed because the server is no
 
 =head2 history
 
-    my $messages = $api->history( $pattern, last  => 10 );
-    my $messages = $api->history( $pattern, since => $position );
+    my $history = $api->history( $pattern, last  => 10 );
+    my $history = $api->history( $pattern, since => $position );
 
-The last messages of a pattern that has a history, or those after a position, the oldest first: a reference to a list of
-C<< { payload => ..., position => ... } >>. A server without history answers with 404, and the method dies with C<Rejected>.
+The last messages of a pattern that has a history, or those after a position: a reference to a hash with C<messages>, a
+reference to a list of C<< { payload => ..., position => ... } >>, the oldest first, each with C<pattern> if the history is
+that of a pattern with wildcards; C<at>, the position of the last message that the server has; C<first>, the offset of the
+oldest one that it keeps; C<more>, true if there are further messages (ask again with the position of the last one); and
+with C<since> also C<recovered>, true if nothing after the position is missing. If no rule of the server keeps a history of
+the pattern, the method dies with C<Rejected> and the code C<no-history>.
 
 =cut

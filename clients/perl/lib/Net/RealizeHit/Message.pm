@@ -7,7 +7,7 @@ use Net::RealizeHit::Pattern ();
 
 our $VERSION = '0.1.0';
 
-sub new ( $class, %fields ) { return bless {%fields}, $class }
+sub new ( $class, $fields ) { return bless $fields, $class }
 
 sub text     ($self) { return $self->{text} }
 sub position ($self) { return $self->{position} }

@@ -123,10 +123,11 @@ sub end_all ( $self, $error ) {
 sub _ask ( $self, $topic ) {
     return if !$self->{connection} || !$self->_has($topic);
     my %action = ( act => 'sub', pat => $topic->{pattern} );
-    if    ( defined $topic->{position} ) { $action{since}   = $topic->{position} }
-    elsif ( $topic->{last} )             { $action{last}    = 0 + $topic->{last} }
-    elsif ( $topic->{offsets} )          { $action{offsets} = Cpanel::JSON::XS::true() }
-    $topic->{request} = $self->act( \%action, sub ($reply) { $self->_subscribed( $topic, $reply ) } );
+    if    ( defined $topic->{position} ) { $action{since} = $topic->{position} }
+    elsif ( $topic->{last} && !$topic->{was_ready} ) { $action{last} = 0 + $topic->{last} }
+    elsif ( $topic->{offsets} ) { $action{offsets} = Cpanel::JSON::XS::true() }
+    my $resumes = exists $action{since};
+    $topic->{request} = $self->act( \%action, sub ($reply) { $self->_subscribed( $topic, $reply, $resumes ) } );
     return;
 }
 
@@ -135,7 +136,8 @@ sub _has ( $self, $topic ) {
     return $known && $known == $topic;
 }
 
-sub _subscribed ( $self, $topic, $reply ) {
+# Takes the answer to a sub. $resumes says whether it asked for what came after a position.
+sub _subscribed ( $self, $topic, $reply, $resumes ) {
     return if !$reply || !$self->_has($topic);    # the next connection asks again, or nobody wants it any more
     if ( defined $reply->{err} ) {
         my $refusal = refusal($reply);
@@ -162,17 +164,16 @@ sub _subscribed ( $self, $topic, $reply ) {
         );
     }
     $self->{retry}->reset_attempts;
-    my $recovered = $reply->{recovered};
-    my $missed    = defined $recovered && !$recovered;
-    if ( defined $reply->{at} && !ref $reply->{at} && $topic->{offsets} ) {
+    my $recovered = $resumes && $reply->{recovered} ? 1 : 0;
+    if ( _is_position( $reply->{at} ) && $topic->{offsets} ) {
         $topic->{epoch}    = _epoch_of( $reply->{at} );
         $topic->{position} = $reply->{at} if !$recovered;
     }
     @{$topic}{qw(id was_ready)} = ( $id, 1 );
     $self->{by_id}{$id} = $topic;
     for my $member ( @{ $topic->{members} } ) {
-        $member->_gap(0) if $missed && !defined $member->{away};    # the program's own `since` cannot be served
-        $member->_in_force( $recovered ? 1 : 0 );
+        $member->_gap(0) if $resumes && !$recovered && !defined $member->{away};    # the program's own `since` cannot be served
+        $member->_in_force($recovered);
         $member->{ready}->(undef) if $member->{ready};
     }
     return;
@@ -234,18 +235,23 @@ sub take ( $self, $text ) {
         $_->_tell( on_error => $error ) for @{ $topic->{members} };
         return;
     }
-    if ( defined $offset && $topic->{offsets} ) {
-        $offset = "$topic->{epoch}.$offset" if $offset !~ /[.]/ && defined $topic->{epoch};
-        $topic->{position} = $offset;
-    }
-    else { undef $offset }
     my $message = Net::RealizeHit::Message->new(
-        text     => $payload,
-        channel  => $channel // $topic->{text},
-        position => $offset,
+        {   text     => $payload,
+            channel  => $channel // $topic->{text},
+            position => defined $offset ? _next_position( $topic, $offset ) : undef,
+        }
     );
     $_->_put($message) for @{ $topic->{members} };
     return;
+}
+
+# The position of a message by the offset of its label; undef if nobody asked for positions, or the epoch is not known.
+sub _next_position ( $topic, $offset ) {
+    return undef if !defined $offset || !$topic->{offsets};    ## no critic (ProhibitExplicitReturnUndef)
+    if ( $offset =~ /[.]/ ) { $topic->{epoch} = _epoch_of($offset) }
+    elsif ( defined $topic->{epoch} ) { $offset = "$topic->{epoch}.$offset" }
+    else { return undef }    ## no critic (ProhibitExplicitReturnUndef)
+    return $topic->{position} = $offset;
 }
 
 sub _take_object ( $self, $object ) {
@@ -275,7 +281,7 @@ sub _take_object ( $self, $object ) {
 
 sub _told_gap ( $self, $topic, $seconds, $positions ) {
     my $at = ref $positions eq 'HASH' ? $positions->{ $topic->{id} } : undef;
-    if ( defined $at && !ref $at && $topic->{offsets} ) {
+    if ( _is_position($at) && $topic->{offsets} ) {
         @{$topic}{qw(position epoch)} = ( $at, _epoch_of($at) );
     }
     $_->_gap($seconds) for @{ $topic->{members} };
@@ -287,6 +293,8 @@ sub refusal ($reply) {
     my $text = ref $reply->{err} ? 'the server refused the action' : $reply->{err};
     return Net::RealizeHit::Error->refusal( $reply->{code}, undef, $text );
 }
+
+sub _is_position ($value) { return defined $value && !ref $value && $value =~ /[.]/ }
 
 sub _epoch_of ($position) { return defined $position ? $position =~ s/[.].*//sr : undef }
 

@@ -73,7 +73,12 @@ sub _put ( $self, $message ) {
         $self->_tell_dropped if $self->{dropped} == 1 || $self->{untold} >= $self->{queue};
         return;    # a call for the dropped message is waiting
     }
-    $self->{client}->_later( sub { $self->_call_message } ) if $self->{on_message};
+    if ( $self->{on_message} ) {
+        my $weak = $self;
+        weaken($weak);
+        $self->{call_message} //= sub { $weak->_call_message if $weak };
+        $self->{client}->_later( $self->{call_message} );
+    }
     return;
 }
 

@@ -3,7 +3,9 @@ package io.github.realizehit.client;
 import com.fasterxml.jackson.databind.JsonNode;
 import io.github.realizehit.client.RealizehitException.Details;
 import java.net.URI;
+import java.net.URLEncoder;
 import java.net.http.HttpClient;
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.Arrays;
 import java.util.List;
@@ -125,6 +127,43 @@ public final class APIClient {
             }
         }
         return Arrays.asList(outcomes);
+    }
+
+    /**
+     * Returns the last messages of a pattern that has a history.
+     *
+     * @param pattern the filters
+     * @param count how many
+     * @return the messages
+     * @throws RealizehitException the server refused it, by the code {@code no-history} if no rule keeps a history of the
+     *     pattern, or could not be reached
+     * @throws InterruptedException the thread was interrupted
+     */
+    public History last(Map<String, ?> pattern, int count) throws InterruptedException {
+        return history(pattern, "last=" + count);
+    }
+
+    /**
+     * Returns the messages of a pattern after a position, as far as one answer holds them.
+     *
+     * @param pattern the filters
+     * @param position the position
+     * @return the messages
+     * @throws RealizehitException as {@link #last(Map, int)} does
+     * @throws InterruptedException the thread was interrupted
+     */
+    public History since(Map<String, ?> pattern, String position) throws InterruptedException {
+        return history(pattern, "since=" + URLEncoder.encode(position, StandardCharsets.UTF_8));
+    }
+
+    private History history(Map<String, ?> pattern, String range) throws InterruptedException {
+        String text = Json.text(Pattern.of(pattern).filters());
+        String query = "history?pat=" + URLEncoder.encode(text, StandardCharsets.UTF_8) + "&" + range;
+        JsonNode read = Json.objectOrNull(Futures.await(sender.get(query)));
+        if (read == null || !read.path("messages").isArray()) {
+            throw notUnderstood("the answer is not a history");
+        }
+        return new History(read);
     }
 
     private static RejectedException notUnderstood(String text) {

@@ -138,7 +138,8 @@ final class Connection implements WebSocket.Listener {
         if (ended.get() != null) {
             return null;
         }
-        partBytes += utf8Length(data);
+        // A character has three bytes at most, so that short messages need no counting.
+        partBytes += partBytes + 3L * data.length() <= maxMessage && last ? 0 : utf8Length(data);
         if (partBytes > maxMessage) {
             from.sendClose(1009, "");
             end(Details.of("a message has more than " + maxMessage + " bytes").status(1009));

@@ -59,7 +59,12 @@ final class HttpSender {
         if (idempotencyKey != null) {
             request.header("Idempotency-Key", idempotencyKey);
         }
-        return send(request.build(), new Tries());
+        return send(request.build(), new Tries(true));
+    }
+
+    /** Reads something; nothing is published. */
+    CompletableFuture<byte[]> get(String path) {
+        return send(request(path).GET().build(), new Tries(false));
     }
 
     private HttpRequest.Builder request(String path) {
@@ -82,7 +87,9 @@ final class HttpSender {
                 return CompletableFuture.completedFuture(response.body());
             }
             sent.cancel(true);
-            RealizehitException error = failure == null ? problem(response) : transportError(Futures.cause(failure));
+            RealizehitException error = failure == null
+                    ? problem(response, tries.publishes)
+                    : transportError(Futures.cause(failure), tries.publishes);
             long delay = tries.delayAfter(error);
             if (delay < 0) {
                 return CompletableFuture.failedFuture(tries.outcome(error));
@@ -97,8 +104,13 @@ final class HttpSender {
     private final class Tries {
         private final Backoff backoff = new Backoff(backoffBase, MAX_BACKOFF);
         private final long start = System.nanoTime();
+        private final boolean publishes;
         private int count;
         private PublishUnclearException unclear; // of the latest try that may have published the message
+
+        Tries(boolean publishes) {
+            this.publishes = publishes;
+        }
 
         /** Returns the delay in nanoseconds before the next try; negative if there is to be none. */
         long delayAfter(RealizehitException error) {
@@ -129,7 +141,7 @@ final class HttpSender {
     }
 
     /** Tells an error before anything was sent from one after which the message may have been published. */
-    private static RealizehitException transportError(Throwable failure) {
+    private static RealizehitException transportError(Throwable failure, boolean publishes) {
         for (Throwable each = failure; each != null; each = each.getCause()) {
             boolean notSent = each instanceof ConnectException
                     || each instanceof HttpConnectTimeoutException
@@ -140,12 +152,16 @@ final class HttpSender {
                 return new UnavailableException(Details.of(text).code("unavailable").cause(failure));
             }
         }
+        if (!publishes) {
+            String text = "the answer did not come: " + failure;
+            return new UnavailableException(Details.of(text).code("unavailable").cause(failure));
+        }
         String text = "the answer did not come, and whether the message was published is not known: " + failure;
         return new PublishUnclearException(Details.of(text).code("unavailable").cause(failure));
     }
 
     /** Reads the problem document of an answer. */
-    private static RealizehitException problem(HttpResponse<byte[]> response) {
+    private static RealizehitException problem(HttpResponse<byte[]> response, boolean publishes) {
         JsonNode document = Json.objectOrNull(response.body());
         String detail = document == null ? "" : Json.field(document, "detail");
         String code = document == null ? "" : Json.field(document, "code");
@@ -156,7 +172,7 @@ final class HttpSender {
                 .status(status)
                 .retryAfter(retryAfter);
         // By 503 alone the server says that the message may have reached the broker.
-        return status == 503 && retryAfter == null ? new PublishUnclearException(details) : details.refusal();
+        return publishes && status == 503 && retryAfter == null ? new PublishUnclearException(details) : details.refusal();
     }
 
     /** Reads the header, seconds or a date; null if it is neither. */

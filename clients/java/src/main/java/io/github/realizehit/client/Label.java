@@ -19,19 +19,20 @@ final class Label {
      * @param end the index of its first question mark
      */
     static Label of(String text, int end) {
-        int at = text.indexOf('@');
-        if (at < 0 || at > end) {
-            return new Label(text.substring(0, end), "", null);
+        String head = text.substring(0, end);
+        int at = head.indexOf('@');
+        if (at < 0) {
+            return new Label(head, "", null);
         }
         String channel = "";
         String offset = null;
-        for (String field : text.substring(at + 1, end).split("&")) {
+        for (String field : head.substring(at + 1).split("&")) {
             if (field.startsWith("c=")) {
                 channel = field.substring(2);
             } else if (field.startsWith("o=")) {
                 offset = field.substring(2);
             }
         }
-        return new Label(text.substring(0, at), channel, offset);
+        return new Label(head.substring(0, at), channel, offset);
     }
 }

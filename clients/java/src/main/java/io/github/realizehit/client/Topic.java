@@ -52,12 +52,20 @@ final class Topic {
         epoch = given.substring(0, Math.max(given.indexOf('.'), 0));
     }
 
-    /** Notes the offset of a message, and returns its position; null if nobody asked for positions. */
+    /**
+     * Notes the offset of a message, and returns its position; null if nobody asked for positions or the epoch is not known.
+     */
     String positionOf(String offset) {
         if (!positions || offset == null) {
             return null;
         }
-        position = offset.indexOf('.') < 0 ? epoch + "." + offset : offset;
+        if (offset.indexOf('.') >= 0) {
+            goOnFrom(offset);
+        } else if (epoch.isEmpty()) {
+            return null;
+        } else {
+            position = epoch + "." + offset;
+        }
         return position;
     }
 }

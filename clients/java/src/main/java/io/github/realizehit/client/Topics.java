@@ -87,12 +87,13 @@ final class Topics {
         action.put("pat", topic.pattern.filters());
         if (topic.position != null) {
             action.put("since", topic.position);
-        } else if (topic.last > 0) {
+        } else if (topic.last > 0 && !topic.established) {
             action.put("last", topic.last);
         } else if (topic.positions) {
             action.put("offsets", true);
         }
-        topic.request = act(action, reply -> subscribed(topic, reply));
+        boolean resumes = topic.position != null;
+        topic.request = act(action, reply -> subscribed(topic, reply, resumes));
     }
 
     void authenticate(String token, ClientCore.Answer answer) {
@@ -107,7 +108,8 @@ final class Topics {
         }
     }
 
-    private void subscribed(Topic topic, JsonNode reply) {
+    /** Takes the answer to a {@code sub}; {@code resumes} says whether it asked for what came after a position. */
+    private void subscribed(Topic topic, JsonNode reply, boolean resumes) {
         if (reply == null || byText.get(topic.pattern.text()) != topic) {
             return; // it is asked for on the next connection, or nobody wants it any more
         }
@@ -133,13 +135,14 @@ final class Topics {
             return;
         }
         backoff.reset();
-        confirm(topic, id, reply);
+        confirm(topic, id, reply, resumes);
     }
 
-    private void confirm(Topic topic, String id, JsonNode reply) {
-        JsonNode recovered = reply.path("recovered");
-        String at = Json.field(reply, "at");
-        if (!at.isEmpty() && recovered.asBoolean()) {
+    private void confirm(Topic topic, String id, JsonNode reply, boolean resumes) {
+        boolean recovered = resumes && reply.path("recovered").asBoolean();
+        boolean missed = resumes && !recovered;
+        String at = topic.positions ? Json.field(reply, "at") : "";
+        if (!at.isEmpty() && recovered) {
             topic.replayFrom(at);
         } else if (!at.isEmpty()) {
             topic.goOnFrom(at);
@@ -147,8 +150,7 @@ final class Topics {
         topic.id = id;
         topic.established = true;
         byId.put(id, topic);
-        boolean missed = recovered.isBoolean() && !recovered.booleanValue();
-        topic.members.forEach(member -> member.confirmed(recovered.asBoolean(), missed));
+        topic.members.forEach(member -> member.confirmed(recovered, missed));
         topic.ready.complete(null);
     }
 

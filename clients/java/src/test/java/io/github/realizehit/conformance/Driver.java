@@ -6,12 +6,14 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import io.github.realizehit.client.APIClient;
 import io.github.realizehit.client.ClosedException;
 import io.github.realizehit.client.Message;
+import io.github.realizehit.client.History;
 import io.github.realizehit.client.Outcome;
 import io.github.realizehit.client.Pattern;
 import io.github.realizehit.client.Publication;
 import io.github.realizehit.client.PublishResult;
 import io.github.realizehit.client.RawJson;
 import io.github.realizehit.client.RealizehitException;
+import io.github.realizehit.client.StoredMessage;
 import io.github.realizehit.client.Subscription;
 import io.github.realizehit.client.SubscriptionBuilder;
 import io.github.realizehit.client.WSClient;
@@ -142,6 +144,8 @@ public final class Driver {
                 return resultOf(apis.get(command.path("api").asText()).publish(publicationOf(command)));
             case "publish_many":
                 return publishMany(command);
+            case "history":
+                return history(command, apis.get(command.path("api").asText()));
             case "pattern":
                 Pattern pattern = Pattern.of(filtersOf(command.path("pattern")));
                 return fields("text", pattern.text(), "id", pattern.id());
@@ -292,6 +296,22 @@ public final class Driver {
             outcomes.add(outcome.error().map(error -> fields("error", errorOf(error))).orElseGet(() -> resultOf(outcome.get())));
         }
         return fields("outcomes", outcomes);
+    }
+
+    private static Map<String, Object> history(JsonNode command, APIClient api) throws InterruptedException {
+        Map<String, Object> pattern = filtersOf(command.path("pattern"));
+        History found = command.has("since")
+                ? api.since(pattern, command.path("since").asText())
+                : api.last(pattern, command.path("last").asInt());
+        List<Map<String, Object>> messages = new ArrayList<>();
+        for (StoredMessage each : found.messages()) {
+            Map<String, Object> message = fields("text", each.json().toString(), "position", each.position());
+            each.pattern().ifPresent(filters -> message.put("pattern", filters));
+            messages.add(message);
+        }
+        Map<String, Object> fields = fields("messages", messages, "at", found.at(), "first", found.first(), "more", found.more());
+        found.recovered().ifPresent(recovered -> fields.put("recovered", recovered));
+        return fields;
     }
 
     private static Publication publicationOf(JsonNode given) {
