@@ -196,6 +196,18 @@ class Logs:
         state = self._engine.log_state(key)
         return None if state is None else InMemory(*state)
 
+    def figures(self) -> dict[str, int]:
+        """Return what the console shows: logs now, and what was recovered and lost since the start."""
+        counts = self.counts
+        return {
+            "logs": len(self._logs),
+            "recovered": counts.recovered_from_ring + counts.recovered_from_broker,
+            "not_recovered": sum(counts.not_recovered.values()),
+            "reads": counts.reads,
+            "repaired": counts.repaired,
+            "gaps": counts.unrepaired + counts.ended_replays,
+        }
+
     def begin(
         self, key: RegistryKey, request: HistoryRequest, part: LogPart | None = None, *, final: bool = False
     ) -> Beginning | None:
