@@ -432,3 +432,19 @@ async def test_the_figures_of_the_console_show_logs(broker: Valkey) -> None:
         assert (history["logs"], history["recovered"], history["not_recovered"], history["gaps"]) == (1, 1, 1, 0)
         assert history["messages"] >= 1
         assert history["bytes"] > 0
+
+
+async def test_history_is_for_those_who_may_subscribe(broker: Valkey, tmp_path: Path) -> None:
+    mine, theirs = room(), room()
+    grants = tmp_path / "grants.toml"
+    grants.write_text(f'[[grant]]\npattern = {{kept = "chat", room = "{mine["room"]}"}}\n')
+    async with node_at(broker) as (_, api), node_at(broker, grants=str(grants)) as (node, guarded):
+        at = await publish(api, theirs, "secret")
+        await publish(api, mine, "open")
+        one = await Client.connect(node.ws_url)
+        for keys in ({"since": at.partition(".")[0] + ".0"}, {"last": 1}, {"offsets": True}):
+            assert (await one.ask(theirs, **keys))["code"] == "forbidden"
+        assert (await one.ask(mine, last=1))["at"].endswith(".0")
+        assert await one.settled() == [f'{label(mine)}@o=1?"open"'.encode()]
+        query = httpx2.QueryParams([("pat", orjson.dumps(theirs).decode()), ("last", "1")])
+        assert (await guarded.get(f"/sse?{query}")).json()["errors"][0]["code"] == "forbidden"
