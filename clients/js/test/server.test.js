@@ -9,6 +9,7 @@ import { pathToFileURL } from "node:url";
 import { after, before, describe, test } from "node:test";
 
 import { APIClient, RealizehitError } from "realizehit";
+import { APIClient as FullClient } from "realizehit/api";
 import { WebSocket } from "ws";
 
 import { connect, event, Line, record, Server, take, until } from "./support.js";
@@ -237,6 +238,61 @@ for (const transport of ["websocket", "sse"]) {
         await second.stop();
       });
     }
+  });
+}
+
+for (const transport of ["websocket", "sse"]) {
+  test(`over ${transport} each message comes once, whenever the connection breaks`, async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), "realizehit-history-"));
+    t.after(() => rm(directory, { recursive: true }));
+    const rules = join(directory, "history.toml");
+    await writeFile(rules, '[[history]]\npattern = { kind = "chat" }\nsize = 1000\nttl = "5m"\n');
+    const server = await Server.start(t, 0, "memory://", "--history", rules);
+    const api = new FullClient(server.api);
+    const [chat, wild] = [{ kind: "chat", room: 7 }, { kind: "chat", room: "*" }];
+    let cut = () => {};
+    const options = transport === "sse" ? {
+      WebSocket: undefined,
+      fetch: (url, request) => {
+        const aborter = new AbortController();
+        cut = () => aborter.abort();
+        return fetch(url, { ...request, signal: AbortSignal.any([aborter.signal, request.signal]) });
+      },
+    } : {
+      WebSocket: class extends WebSocket {
+        constructor(url) {
+          super(url);
+          cut = () => this.terminate();
+        }
+      },
+    };
+    let published = 0;
+    const publish = () => api.publish(chat, ++published);
+    const { at } = await publish();
+    await publish();
+    await connect(t, server.ws).subscribe(wild).subscribe(); // the log of a wildcard goes on while anybody is subscribed to its shape
+    const client = connect(t, server.ws, options);
+    const a = client.subscribe(chat, { since: at });
+    const received = record(a, "payload");
+    await a.subscribe();
+    const positions = [];
+    const b = client.subscribe(wild, (_, { position, pattern }) => positions.push([position, pattern.room]), { offsets: true });
+    await b.subscribe(); // an event stream is replaced
+    for (let round = 0; round < 5; round++) {
+      const back = event(a, "recovered");
+      cut();
+      for (let n = 0; n < 20; n++) await publish();
+      await back;
+    }
+    await until(() => received.at(-1) === published && positions.length === 100);
+    assert.deepEqual(received, Array.from({ length: published - 1 }, (_, n) => n + 2));
+    assert.deepEqual([a.gaps, b.gaps, new Set(positions.map(([, room]) => room))], [0, 0, new Set(["7"])]);
+    const { messages, more, at: end } = await api.history(chat, { since: at, limit: 50 });
+    assert.deepEqual([messages.map(({ payload }) => payload), more, end], [Array.from({ length: 50 }, (_, n) => n + 2), true, a.position]);
+    assert.deepEqual((await api.history(wild, { last: 1 })).messages.map(({ pattern, position }) => [position, pattern.room]), [positions.at(-1)]);
+    const late = connect(t, server.ws, options).subscribe(chat, { last: 3 });
+    assert.deepEqual(await take(late, 3), [published - 2, published - 1, published]);
+    await assert.rejects(api.history({ kind: "news" }), { code: "no-history", status: 404 });
   });
 }
 
