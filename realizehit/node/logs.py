@@ -105,6 +105,7 @@ class Logs:
         self._enabled = enabled
         self._logs: dict[RegistryKey, LogRecord] = {}
         self._unsettled: set[RegistryKey] = set()  # logs that are not live, or have a read to be tried again
+        self._ended: dict[RegistryKey, float] = {}  # logs that ended behind an open gap: since when messages are missing
         self._seldom = Seldom(LOG_INTERVAL)
         self._reads = asyncio.Semaphore(READS)
         if enabled:
@@ -140,6 +141,7 @@ class Logs:
 
     def forget(self, key: RegistryKey) -> None:
         """Learn that a channel has no subscriber any more, or is not allowed."""
+        self._ended.pop(key, None)
         if self._logs.pop(key, None) is not None:
             self._unsettled.discard(key)
             self._engine.log_close(key)
@@ -173,6 +175,8 @@ class Logs:
         for key in list(self._unsettled):
             if self._bus.source_of(interest_of_key(key)) == source:
                 self.confirmed(key)
+        for key in [key for key in self._ended if self._bus.source_of(interest_of_key(key)) == source]:
+            self._user.log_missed(key, self._clock() - self._ended.pop(key))
 
     def tick(self, now: float) -> None:
         """Read again what could not be read, and give up what cannot be read for too long."""
@@ -299,10 +303,13 @@ class Logs:
             if log is not None and rule is not None:
                 log.rule = rule
             elif log is not None:
+                self.forget(key)
                 if log.is_behind:
                     self.counts.unrepaired += 1
-                    self._user.log_missed(key, self._clock() - log.disturbed)
-                self.forget(key)
+                    if log.confirmed:
+                        self._user.log_missed(key, self._clock() - log.disturbed)
+                    else:  # what is published until the channel is in force again is missing too
+                        self._ended[key] = log.disturbed
                 self._user.log_ready(key, None, set())
             elif rule is not None and self._engine.log_open(channel):
                 self._logs[key] = log = LogRecord(rule, self._clock())
