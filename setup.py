@@ -2,7 +2,7 @@
 
 Environment:
     REALIZEHIT_DEBUG=1          count live connections, frames, channels and subscriptions (the test suite asserts zero)
-    REALIZEHIT_NO_EXTENSION=1   build without the extension: the clients work, the server and `Pattern` do not
+    REALIZEHIT_NO_EXTENSION=1   build without the extension: the clients work, the server does not
     REALIZEHIT_NO_EPOLL=1       build as on a platform without epoll, to test that side on Linux
     REALIZEHIT_NO_COALESCE=1    build so that each frame is a send of its own: the benchmarks' guard must notice
     REALIZEHIT_SANITIZE=1       build with AddressSanitizer and UndefinedBehaviorSanitizer; see tests/sanitize.py

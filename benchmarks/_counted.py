@@ -15,6 +15,7 @@ NULL_SUBSCRIBERS = 1000
 SOCKET_SUBSCRIBERS = 200
 MESSAGES = 16
 PROJECTED = 100  # publications
+ROUNDS_PREPARED = 10  # so that preparing costs the same for all numbers of rounds
 WILDCARD = b"channel:*|kind:news"
 
 
@@ -27,6 +28,28 @@ def dispatch(rounds: int, channel: bytes = CHANNEL, payload: bytes = PAYLOAD) ->
 
     def work() -> None:
         for _ in range(rounds):
+            bench.engine.dispatch(batch)
+        os._exit(0)
+
+    bench.unflushed(work)
+
+
+def dispatch_positions(rounds: int, subscribers: int = NULL_SUBSCRIBERS, *, told: bool = True) -> None:
+    """Fill queues of a channel with a log, whose subscribers are told positions; the ring is full."""
+    bench = Bench(ring_bytes=4096)
+    bench.null_subscribers(subscribers)
+    bench.engine.log_open(CHANNEL)
+    bench.engine.log_set(CHANNEL, "aaaaaaaa", 100_000)  # all offsets have the same number of digits
+    for handle in bench.handles if told else ():
+        bench.engine.set_positions(handle, CHANNEL)
+    batches = [
+        [[b"message", CHANNEL, b"@o=aaaaaaaa.%d?%b" % (100_001 + n * MESSAGES + i, PAYLOAD)] for i in range(MESSAGES)]
+        for n in range(max(ROUNDS_PREPARED, rounds + 1))
+    ]
+    bench.engine.dispatch(batches[0])
+
+    def work() -> None:
+        for batch in batches[1 : rounds + 1]:
             bench.engine.dispatch(batch)
         os._exit(0)
 
@@ -67,6 +90,8 @@ if __name__ == "__main__":
         dispatch(count)
     elif kind == "dispatch wildcard":
         dispatch(count, WILDCARD, b"@c=" + CHANNEL + b"?" + PAYLOAD)
+    elif kind == "dispatch positions":
+        dispatch_positions(count)
     elif kind == "projections":
         project(count)
     else:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NewType
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, NewType
 from urllib.parse import unquote
 
-from realizehit import _fanout
 from realizehit.errors import PatternError, WildcardUnsupported
+
+# An extension that exists and cannot be loaded is an error: only an absent one is replaced.
+if TYPE_CHECKING or find_spec("realizehit._fanout"):
+    from realizehit import _fanout as _functions
+else:
+    from realizehit import pattern_text as _functions
 
 FilterValue = str | int | float | bool
 """What a filter's value may be; ``3``, ``3.0`` and ``"3"`` are the same value."""
@@ -18,10 +24,13 @@ Channel = NewType("Channel", bytes)
 RESERVED_KEY: Final = "realizehit"
 """Only servers publish to patterns that have this key."""
 
-MAX_FILTERS: Final = _fanout.MAX_FILTERS
-MAX_KEY: Final = _fanout.MAX_KEY  # bytes, percent-encoded
-MAX_VALUE: Final = _fanout.MAX_VALUE  # bytes, percent-encoded
-MAX_CHANNEL: Final = _fanout.MAX_CHANNEL  # bytes
+MAX_FILTERS: Final = _functions.MAX_FILTERS
+MAX_KEY: Final = _functions.MAX_KEY  # bytes, percent-encoded
+MAX_VALUE: Final = _functions.MAX_VALUE  # bytes, percent-encoded
+MAX_CHANNEL: Final = _functions.MAX_CHANNEL  # bytes
+
+channel_id = _functions.channel_id  # of a channel: the label on the wire
+projections = _functions.projections  # of a publication's channel, by several shapes: see `project`
 
 
 def channel_of(filters: object, *, wildcards: bool = False) -> Channel:
@@ -45,8 +54,8 @@ def channel_of(filters: object, *, wildcards: bool = False) -> Channel:
             raise PatternError(f"a pattern is an object of filters, not {_json_name(filters)}")
         filters = dict(filters)
     try:
-        return _fanout.canonical(filters, wildcards)  # type: ignore[return-value]  # saves a call for each publication
-    except _fanout.InvalidPattern as error:
+        return _functions.canonical(filters, wildcards)  # type: ignore[return-value]  # saves a call for each publication
+    except _functions.InvalidPattern as error:
         raise (WildcardUnsupported if error.wildcard else PatternError)(str(error)) from None
 
 
@@ -91,7 +100,7 @@ def shape_of(channel: bytes) -> bytes:
     Raises:
         ValueError: it is not a channel.
     """
-    return _fanout.shape_of(channel)
+    return _functions.shape_of(channel)
 
 
 def project(channel: bytes, shape: bytes) -> bytes | None:
@@ -108,7 +117,7 @@ def project(channel: bytes, shape: bytes) -> bytes | None:
         None where no subscription of that shape matches: the publication lacks a key of it, or has a further one that
         the shape does not leave open; or the publication has the `RESERVED_KEY`.
     """
-    return _fanout.project(channel, shape)
+    return _functions.project(channel, shape)
 
 
 def is_reserved(channel: bytes) -> bool:
@@ -165,7 +174,7 @@ class Pattern(Mapping[str, FilterValue]):
         put = object.__setattr__
         put(self, "_filters", own)
         put(self, "channel", channel.decode("ascii"))
-        put(self, "id", _fanout.channel_id(channel))
+        put(self, "id", channel_id(channel))
         put(self, "has_wildcard", "*" in own.values())
 
     @classmethod
@@ -196,7 +205,7 @@ class Pattern(Mapping[str, FilterValue]):
     @property
     def shape(self) -> str:
         """The channel with ``=`` in the place of each fixed value: ``channel:*|kind:=``."""
-        return _fanout.shape_of(self.channel.encode("ascii")).decode("ascii")
+        return _functions.shape_of(self.channel.encode("ascii")).decode("ascii")
 
     def matches(self, publication: Mapping[str, FilterValue]) -> bool:
         """Tell whether a subscription to this pattern receives a publication to another pattern.
@@ -214,7 +223,7 @@ class Pattern(Mapping[str, FilterValue]):
         except WildcardUnsupported as error:
             raise WildcardUnsupported(f"{error}; only subscriptions can have wildcards") from None
         own = self.channel.encode("ascii")
-        return _fanout.project(published, _fanout.shape_of(own)) == own if self.has_wildcard else published == own
+        return _functions.project(published, _functions.shape_of(own)) == own if self.has_wildcard else published == own
 
     def __getitem__(self, key: str) -> FilterValue:
         return self._filters[key]

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from realizehit import _fanout
 from realizehit.broker.publication import Outcome, Publication, Published, published
+from realizehit.pattern import projections as projected_channels
+from realizehit.pattern import shape_of
 
 COUNTED_SHAPES: Final = 64
 """Shapes whose projections are counted one by one."""
@@ -31,7 +32,7 @@ def origin_of(projection: Publication) -> Publication:
 
 def projections_of(publication: Publication, shapes: tuple[bytes, ...]) -> Sequence[Publication]:
     """Return the projections of a publication by those shapes that apply to it, in the order of the shapes."""
-    channels = _fanout.projections(publication.channel, shapes)
+    channels = projected_channels(publication.channel, shapes)
     if not channels:
         return ()
     payload = labelled(publication)
@@ -75,7 +76,7 @@ class ProjectionCounts:
             self.publications += 1
         counts = self._by_shape
         for projection in projections:
-            shape = _fanout.shape_of(projection.channel)
+            shape = shape_of(projection.channel)
             if shape not in counts and len(counts) >= self._most:
                 shape = OTHER
             counts[shape] = counts.get(shape, 0) + 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
 from realizehit.broker.history.log import LogPart
@@ -27,9 +28,14 @@ from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
 from realizehit.common.backoff import Backoff
 from realizehit.common.position import Position
+from realizehit.common.seldom import REMINDER, Seldom, more
 from realizehit.common.upkeep import keep_up
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from realizehit.pattern import is_wildcard, shape_of
+
+logger: Final = logging.getLogger(__name__)
+
+_REFUSED_PAUSE: Final = 30.0  # seconds until a broker is asked for the rules again that has refused the connection
 
 
 class _Reports(BusListener):
@@ -112,6 +118,7 @@ class RedisBus(Bus):
         self._follow_task: asyncio.Task[None] | None = None
         self._pipeline_down = asyncio.Event()
         self._told_version: str | None = None  # of the rules that the node was told
+        self._seldom = Seldom(REMINDER)
         self._held: dict[Interest, None] = {}  # channels in force before the rules were known
 
     @property
@@ -196,9 +203,11 @@ class RedisBus(Bus):
             self._pipeline_down.clear()
             try:
                 await pipeline.ping()
-            except BrokerRefused:  # whoever publishes is told; a node that only subscribes does not need it
+            except BrokerRefused as error:
+                if (left_out := self._seldom.passes("rules")) is not None:
+                    logger.warning("the rules of history are not followed: %s%s", error, more(left_out))
                 self._tell_rules(pipeline.rules)
-                await asyncio.sleep(backoff.next())
+                await asyncio.sleep(_REFUSED_PAUSE)
             except BrokerUnavailable:
                 if self._held:  # the broker is there for subscribing, and the rules may come later
                     self._tell_rules(pipeline.rules)

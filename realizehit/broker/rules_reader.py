@@ -37,7 +37,7 @@ class RulesReader:
 
     Attributes:
         rules: as they were read last; none where they cannot be read.
-        readable: whether the last reply was not an error.
+        readable: whether the broker allows to read them.
     """
 
     def __init__(self, broker: NamedBroker, on_rules: Callable[[Rules], None] = lambda rules: None) -> None:
@@ -52,11 +52,14 @@ class RulesReader:
     def take(self, reply: Any) -> Rules:
         """Take the reply to `READ_RULES`, which may be an error; return the rules.
 
-        Rules that make no sense change nothing. Rules that may not be read are none.
+        Rules that make no sense change nothing, nor does an error that may pass. Rules that may not be read are none.
         """
-        self.readable = reply is None or isinstance(reply, bytes)
-        if self.readable:
+        self.readable = "NOPERM" not in str(reply) if isinstance(reply, Exception) else True
+        if reply is None or isinstance(reply, bytes):
             self._take_text(reply)
+        elif self.readable:
+            self._warn("cannot be read", str(reply))
+            self._change(self.rules, self._text)
         else:
             self._warn("cannot be read, and messages are published without history", str(reply))
             self._change(NO_RULES, None)

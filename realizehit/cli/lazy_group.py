@@ -38,6 +38,7 @@ class LazyGroup(click.Group):
         super().__init__(*args, **kwargs)
         self.groups = groups or {}
         self.lazy = {name: command for name, command in lazy.items() if find_spec(command.module)}
+        self.absent = lazy.keys() - self.lazy.keys()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *self.lazy})
@@ -54,6 +55,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; for a mistyped name, suggest the nearest one."""
+        if args and args[0] in self.absent:
+            ctx.fail(f"The command {args[0]!r} is not in this installation, which has the clients only.")
         if args and self.get_command(ctx, args[0]) is None and (near := nearest(args[0], self.list_commands(ctx))):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {near!r}?")
         return super().resolve_command(ctx, args)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
-from realizehit._fanout import channel_id
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.client.messages import Message, PublishOutcome, PublishResult, encode_payload, parts_of
 from realizehit.common.idempotency_keys import check_key
 from realizehit.errors import BrokerError, BrokerUnavailable, PatternError, RealizehitError, SettingsError
-from realizehit.pattern import Pattern, publication_channel
+from realizehit.pattern import Pattern, channel_id, publication_channel
 
 BLOCK_MESSAGES: Final = 4096
 BLOCK_BYTES: Final = 2 << 20  # of payload; one message may be larger

@@ -238,8 +238,10 @@ class Publisher:
             return connection.read_response()
         except _AWAY:
             raise
+        except errors.NoPermissionError as error:
+            return hiredis.ReplyError(f"NOPERM {error}")
         except errors.ResponseError as error:
-            return error
+            return hiredis.ReplyError(str(error))
 
     def _publish_scripted(self, connection: Any, part: Block, script: PublishScript) -> list[Outcome]:
         """Publish messages that need the script; again those of which the broker lacked the script."""

@@ -17,7 +17,7 @@ from realizehit.engine.frames cimport FRAMINGS, Frame, Message, frame_release
 from realizehit.engine.framings cimport build_message
 from realizehit.engine.labelled cimport AHEAD, URGENT_MAX
 from realizehit.engine.labels cimport Label, read_label
-from realizehit.engine.logs cimport publish_labelled
+from realizehit.engine.logs cimport ARRIVED, publish_labelled
 from realizehit.engine.state cimport State
 from realizehit.engine.text cimport is_utf8
 
@@ -70,7 +70,7 @@ cdef inline int publish(State* s, Channel* channel, bytes raw) except -1:
     cdef const char* payload = PyBytes_AS_STRING(raw)
     cdef size_t size = PyBytes_GET_SIZE(raw)
     if channel.flags & CHANNEL_LOGGED or (size > 1 and payload[0] == c'@' and payload[1] != c'c'):
-        return publish_labelled(s, channel, raw, False)
+        return publish_labelled(s, channel, raw, ARRIVED)
     if s.check_utf8 and not is_utf8(<const uint8_t*> payload, size):
         s.n.dropped_invalid_utf8 += 1
         return 0

@@ -104,28 +104,31 @@ cdef inline uint32_t deliver_forms(State* s, const Channel* channel, uint32_t i,
     """Queue frames for the subscribers from `i` on; return the first one whose frame, `wanted`, is yet to be built."""
     cdef const Subscriber* subs = channel.subs
     cdef uint32_t count = channel.count, features
+    # Skipped are subscribers with a feature in `skipped`; where it is in `needed` too, those without it.
     cdef uint32_t skipped = FEATURE_MUTED
+    cdef uint32_t needed = 0
+    cdef uint32_t told = FEATURE_POSITIONS
     cdef bint urgent = count <= URGENT_MAX
     cdef Conn* c
     cdef Frame* f
     cdef int key
-    if to != UNPOSITIONED:
+    if to == UNPOSITIONED:
+        told = 0
+    else:
         skipped |= FEATURE_REPLAYING
-    if to == TO_PLAIN:
-        skipped |= FEATURE_POSITIONS
+        if to != TO_ALL:
+            skipped |= FEATURE_POSITIONS
+        if to == TO_POSITIONS:
+            needed = FEATURE_POSITIONS
     while i < count:
         if i + AHEAD < count:
             rh_prefetch(subs[i + AHEAD].conn)
         c = subs[i].conn
         features = subs[i].features
         i += 1
-        if features & skipped:
+        if (features ^ needed) & skipped:
             continue
-        key = c.frame_key
-        if features & FEATURE_POSITIONS and to != UNPOSITIONED:
-            key += FRAMINGS
-        elif to == TO_POSITIONS:
-            continue
+        key = c.frame_key + FRAMINGS * <int> (features & told)     # FEATURE_POSITIONS is 1
         f = frames[key]
         if f == NULL:
             wanted[0] = key

@@ -144,8 +144,13 @@ cdef inline int accept(State* s, Channel* channel, Publication* p, bint sendable
     return 0
 
 
-cdef inline int publish_labelled(State* s, Channel* channel, bytes raw, bint again) except -1:
-    """Deliver a publication with a label or of a channel with a log; `again` if it was kept back meanwhile."""
+cdef enum:  # where a publication comes from
+    ARRIVED = 0
+    KEPT = 1                    # it was kept back
+    KEPT_OPENED = 2             # it was kept back because the position was not known
+
+cdef inline int publish_labelled(State* s, Channel* channel, bytes raw, int again) except -1:
+    """Deliver a publication with a label or of a channel with a log; `again` says whether it was kept back."""
     cdef Publication p
     cdef Log* log = channel.log
     cdef bint text, same
@@ -187,6 +192,11 @@ cdef inline int publish_labelled(State* s, Channel* channel, bytes raw, bint aga
             log.shown = p.label.offset
             return fan_out_forms(s, channel, &p, NULL, TO_PLAIN) if text else 0
         s.n.log_duplicates += not again
+        if again == KEPT_OPENED and text:
+            # Those who had positions before, from an earlier log of the channel, did not get it yet.
+            p.epoch = log.epoch
+            p.dotted = True
+            return fan_out_forms(s, channel, &p, NULL, TO_POSITIONS)
         return 0
     if p.label.offset == log.last + 1 and memcmp(log.epoch, p.label.epoch, EPOCH_SIZE) == 0:
         return accept(s, channel, &p, text)
@@ -201,7 +211,7 @@ cdef inline list take_kept(State* s, Log* log):
     return kept
 
 
-cdef inline int resume_kept(State* s, Channel* channel) except -1:
+cdef inline int resume_kept(State* s, Channel* channel, int again) except -1:
     """Handle what was kept back, now that the position is known; what does not follow is kept back again."""
     cdef Log* log = channel.log
     cdef bytes raw
@@ -210,7 +220,7 @@ cdef inline int resume_kept(State* s, Channel* channel) except -1:
     memcpy(epoch, log.lost_epoch, EPOCH_SIZE)
     log.lost = 0
     for raw in take_kept(s, log):
-        publish_labelled(s, channel, raw, True)
+        publish_labelled(s, channel, raw, again)
     if lost and not is_old(log, epoch, lost):
         if log.state == LOG_LIVE:
             open_hole(s, channel, epoch, lost)
@@ -295,11 +305,15 @@ cdef inline bint set_log(State* s, Channel* channel, bytes epoch, uint64_t offse
     cdef Frame* f
     cdef bytes payload
     cdef bint other
+    cdef int again
     cdef uint64_t number
     if log == NULL or log.state == LOG_NONE:
         return False
+    if offset > OFFSET_MAX:
+        raise ValueError(f"{offset} is no offset")
     if messages and messages[-1][0] != offset:
         raise ValueError(f"the messages end at offset {messages[-1][0]}, not at {offset}")
+    again = KEPT_OPENED if log.state == LOG_OPENED else KEPT
     other = log.epoch[0] != 0 and memcmp(log.epoch, PyBytes_AS_STRING(epoch), EPOCH_SIZE) != 0
     memcpy(log.epoch, PyBytes_AS_STRING(epoch), EPOCH_SIZE)
     ring_clear(&s.pool, &s.ring, log)
@@ -325,7 +339,7 @@ cdef inline bint set_log(State* s, Channel* channel, bytes epoch, uint64_t offse
         end_replays(s, log)
     else:
         pump_log(s, log, NULL, False)
-    resume_kept(s, channel)
+    resume_kept(s, channel, again)
     return True
 
 
@@ -351,7 +365,7 @@ cdef inline bint repair_log(State* s, Channel* channel, bytes epoch, list messag
             s.n.messages += 1
             accept(s, channel, &p, sendable)
     log.state = LOG_LIVE
-    resume_kept(s, channel)
+    resume_kept(s, channel, KEPT)
     return True
 
 
@@ -386,7 +400,7 @@ cdef inline bint close_log(State* s, Channel* channel) except -1:
     log.state = LOG_NONE
     end_replays(s, log)
     for raw in kept:
-        publish_labelled(s, channel, raw, True)
+        publish_labelled(s, channel, raw, KEPT)
     log_free_unused(s, channel)
     return True
 
@@ -397,6 +411,8 @@ cdef inline bint tell_positions(State* s, Conn* c, Channel* channel, uint32_t po
                                 uint64_t after) except -1:
     cdef Log* log = channel.log
     cdef uint32_t number
+    if after > OFFSET_MAX:
+        raise ValueError(f"{after} is no offset")
     if not is_known(log) or c.framing == FRAMING_RESP:
         return False
     if live or after == log.last:
@@ -418,6 +434,8 @@ cdef inline uint64_t offset_reached(State* s, const Channel* channel, uint32_t p
 
 cdef inline bint end_replay(State* s, Channel* channel, uint32_t position, uint64_t after) except -1:
     cdef uint32_t features = channel.subs[position].features
+    if after > OFFSET_MAX:
+        raise ValueError(f"{after} is no offset")
     if not features & FEATURE_REPLAYING:
         return False
     s.replays.items[features >> FEATURE_BITS].next = after + 1

@@ -35,6 +35,9 @@ cdef class LogCalls:
 
         Returns:
             False when there is no such subscription, or the position of the log is not known.
+
+        Raises:
+            ValueError: it is larger than any offset.
         """
         cdef uint32_t position
         cdef Channel* known = self.channel_with(handle, channel, &position)
@@ -81,6 +84,9 @@ cdef class LogCalls:
 
     def log_repair(self, bytes channel not None, str epoch not None, messages):
         """Deliver messages that follow the position of a log, and handle the publications that were kept back.
+
+        All of them go into the queues of live subscribers at once. A caller with many messages gives a part at a time,
+        well within the bounds of a queue, and lets the event loop run between.
 
         Args:
             epoch: of the log now. It may be another one whose offsets go on.
@@ -137,6 +143,11 @@ cdef class LogCalls:
         if known == NULL or not is_known(known.log):
             return None
         return known.log.epoch[:EPOCH_SIZE].decode("ascii"), known.log.last, ring_first(known.log)
+
+    def log_owes(self, bytes channel not None):
+        """Whether publications up to the position that was set first may still be on their way to plain subscribers."""
+        cdef Channel* known = self.channel_named(channel)
+        return known != NULL and is_known(known.log) and known.log.shown < known.log.owed
 
     def position(self, uint64_t handle, bytes channel not None):
         """Return the epoch and the offset that a subscription has come to.

@@ -167,7 +167,9 @@ class Logs:
             if log.state in (State.LIVE, State.LOST):
                 log.disturbed = min(since, log.disturbed) if log.is_behind else since
                 log.state = State.LOST
-                kept.add(key)
+                # What was on its way when the log was read may be lost to subscriptions without positions.
+                if since > log.opened or not self._engine.log_owes(key):
+                    kept.add(key)
         return kept
 
     def restored(self, source: Source) -> None:
@@ -207,7 +209,7 @@ class Logs:
             key: its channel, in force at the broker.
             request: what it asks for.
             part: what was just read of the log.
-            final: decide in any case.
+            final: decide by what was read, in any case.
 
         Returns:
             None if the log must be read first.
@@ -215,7 +217,7 @@ class Logs:
         log = self._logs.get(key)
         if log is None:
             return Beginning(Started(recovered=None if request.since is None else False))
-        return log.begin(request, self._in_memory(key), part, final=final)
+        return log.begin(request, self._in_memory(key), part, final=final and part is not None)
 
     def start(self, conn: int, key: RegistryKey, request: HistoryRequest, beginning: Beginning) -> None:
         """Let a subscription begin where `begin` said."""
@@ -247,6 +249,7 @@ class Logs:
         if log is None or not (log.is_behind or log.state is State.OPENING):
             return
         behind, log.state, log.hole = log.is_behind, State.UNREADABLE, False
+        log.losses += 1  # a read that is under way is of no use any more
         log.starved.clear()
         log.retry_at = self._clock() + self._timeout
         self._unsettled.add(key)
@@ -354,6 +357,7 @@ class Logs:
                 logger.error(text, key.decode(), error, more(left_out))  # noqa: TRY400 - no traceback for an answer
             self._failed(key, log)
             if self._logs.get(key) is log:
+                log.asking = False
                 self.give_up(key)
                 self._user.log_ready(key, None, self._user.log_waiters(key))
         finally:
@@ -382,6 +386,7 @@ class Logs:
             return
         log.note(part)
         log.state, log.hole, log.asking = State.LIVE, False, False
+        log.opened = self._clock()
         self._unsettled.discard(key)
         self._engine.log_set(key, part.epoch, part.last, part.messages)
         if log.incomplete:
@@ -430,7 +435,11 @@ class Logs:
     async def _read_for_waiters(self, key: RegistryKey, log: LogRecord) -> None:
         losses, asked, here = log.losses, self._user.log_waiters(key), self.position(key)
         log.asking = False
-        part = await self._read_newest(key, log)
+        try:
+            part = await self._read_newest(key, log)
+        except BrokerError:
+            log.asking = True
+            raise
         if not self._is_current(key, log, losses) or log.state is not State.LIVE:
             log.asking = True
             return

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import pytest
+
+import realizehit
 
 HEAVY = {"asyncio", "httpx2", "redis", "rich", "starlette", "uvicorn", "uvloop", "websockets"}
 
@@ -21,19 +25,26 @@ def run(code: str) -> str:
 WITHOUT_EXTENSION = """
 import sys
 sys.modules["realizehit._fanout"] = None  # as if it had not been built: importing it fails
-from realizehit import APIClient, WSClient
+from realizehit import APIClient, Pattern, Publisher, WSClient
 from realizehit.sync import APIClient as SyncAPIClient
-import realizehit
 WSClient("ws://localhost/ws"), APIClient("http://localhost/"), SyncAPIClient("http://localhost/").close()
-try:
-    realizehit.Publisher
-except ImportError as error:
-    print(error.name)
+Publisher("redis://localhost/")
+print(Pattern(kind="news", channel="CNN").id, "realizehit.pattern_text" in sys.modules)
 """
 
 
 def test_clients_work_without_the_extension() -> None:
-    assert run(WITHOUT_EXTENSION) == "realizehit._fanout"
+    assert run(WITHOUT_EXTENSION) == "3bf1d979 True"
+
+
+def test_an_extension_that_cannot_be_loaded_is_not_replaced(tmp_path: Path) -> None:
+    package = tmp_path / "realizehit"
+    package.mkdir()
+    for name in ("__init__.py", "errors.py", "pattern.py", "pattern_text.py"):
+        (package / name).write_bytes((Path(realizehit.__file__).parent / name).read_bytes())
+    (package / f"_fanout{EXTENSION_SUFFIXES[0]}").write_bytes(b"not a shared object")
+    code = "try:\n import realizehit.pattern\nexcept ImportError as error:\n print(error.name)"
+    assert run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}") == "_fanout"
 
 
 def test_clients_load_nothing_of_the_server() -> None:
@@ -58,7 +69,7 @@ def test_clients_load_nothing_of_the_server() -> None:
         "rules_reader",
         "scripted_chunks",
     ]
-    publishing += ["history", "history.log", "history.rules", "history.scripts"]
+    publishing += ["shapes.rules_follower", "history", "history.log", "history.rules", "history.scripts"]
     publishing += ["resp", "shapes", "shapes.expected", "shapes.following", "shapes.registry", "shapes.view", "url"]
     own = {"", *(f".{name}" for name in publishing)}  # publishing straight to the broker
     assert {name for name in loaded if name.startswith("realizehit.broker")} <= {f"realizehit.broker{it}" for it in own}

@@ -1,8 +1,9 @@
 """Build the sdist and the wheels that are published, check them, and try those of this machine's architecture.
 
 ``python -m tests.distribution.wheels DIST``, where DIST is empty or missing. There is a wheel for each supported Python
-and each of `MACHINES`. The C compiler is the `ziglang` package: it brings the target's C library in the version that is
-asked for, so that one machine without any compiler builds for all of them. Every supported Python must be installed.
+and each of `MACHINES`, and one wheel of the clients alone. The C compiler is the `ziglang` package: it brings the
+target's C library in the version that is asked for, so that one machine without any compiler builds for all of them.
+Every supported Python must be installed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
+from tests.distribution.check_client import build as build_client
+from tests.distribution.check_client import check_contents as check_client
 from tests.distribution.check_wheel import check_contents, smoke
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +62,11 @@ def main(dist: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="realizehit-wheel-") as directory:
             smoke(find(dist, minor, platform.machine()), Path(directory), python=python, absent=COMPILERS)
         print(f"Python {minor}: the {platform.machine()} wheel delivers, where no compiler is", flush=True)
+    with tempfile.TemporaryDirectory(prefix="realizehit-client-") as directory:
+        client = build_client(Path(directory))
+        check_client(client)
+        shutil.copy(client, dist)
+    print(client.name)
 
 
 def supported(classifiers: Iterable[str]) -> list[str]:

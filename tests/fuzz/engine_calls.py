@@ -2,7 +2,8 @@
 transports, that come, subscribe, are spliced, stall, say anything and go.
 
 Invariant: nothing raises but what is documented; after every call the gauges equal what the registry says; who left
-was told so once, and so was the owner for each channel that lost its last subscriber; at the end nothing is alive.
+was told so once, and so was the owner for each channel that lost its last subscriber; the ring of recent messages keeps
+its bound; at the end nothing is alive.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ WILDCARD = b"b:*|c:2"
 CHANNELS = [b"a:1", b"a:2", WILDCARD, b"user:25442", b"user:28322"]  # the last two have the same id
 FRAMINGS = 9
 TEXTS = [b"", b"1", b'"a?b"', '"é€😀?"'.encode(), b"[1,\r\n2]", b'"' + b"x" * 5000 + b'"', b'"' + b"?" * 40_000 + b'"']
+EPOCHS = ["aaaaaaaa", "bbbbbbbb"]
+RING = 20_000
 DEPTH = 3  # callbacks inside callbacks
 
 
@@ -90,10 +93,13 @@ class Run:
             input_rate=1e-3 if kind & 64 else 0.0,
             input_burst=20,
             input_strikes=5,
+            ring_bytes=RING,
             epoll=self.epoll,
         )
         self.engine.on_vacant = self.on_vacant
         self.engine.on_left = self.on_left
+        self.engine.on_hole = self.on_hole
+        self.engine.on_starved = self.on_starved
         self.handles: list[int] = []
         self.peers: dict[int, socket.socket] = {}
         self.wires: list[Wire] = []
@@ -129,6 +135,16 @@ class Run:
         assert channel in CHANNELS
         assert handles
         assert set(handles) <= set(self.handles)
+
+    def on_hole(self, channel: bytes, epoch: str, offset: int) -> None:
+        assert epoch in EPOCHS
+        assert offset > 0
+        assert self.engine.log_state(channel) is not None
+        self.inside()
+
+    def on_starved(self, channel: bytes, replays: list[tuple[int, int]]) -> None:
+        assert {handle for handle, _ in replays} <= set(self.handles)
+        self.inside()
 
     def inside(self) -> None:
         """Do some of the case where the engine has called."""
@@ -174,7 +190,7 @@ class Run:
     def subscribe(self) -> None:
         channel = self.channel()
         fresh = not self.engine.subscribers(channel)
-        if self.engine.subscribe(self.some(), channel, 3) == _fanout.ADDED:
+        if self.engine.subscribe(self.some(), channel, 3, muted=len(self.handles) % 3 == 0) == _fanout.ADDED:
             self.begun[channel] += fresh
             self.engine.watch_leavers(channel, len(self.handles) % 2 == 0)
 
@@ -190,6 +206,57 @@ class Run:
         if self.case.byte(8) == 0:
             batch.append((b"message", self.channel(), b"\xff"))
         self.engine.dispatch(batch)
+
+    def offset(self, channel: bytes) -> int:
+        """An offset near the position of a log."""
+        state = self.engine.log_state(channel)
+        return max(1, (0 if state is None else state[1]) + self.case.byte(12) - 4)
+
+    def messages(self, channel: bytes, first: int) -> list[tuple[int, bytes]]:
+        label = b"@c=b:1|c:2?" if channel == WILDCARD else b""
+        return [(first + n, label + self.text()) for n in range(self.case.byte(8))]
+
+    def positioned(self) -> None:
+        channel = self.channel()
+        label = b"&c=b:1|c:2?" if channel == WILDCARD else b"?"
+        text = self.text()
+        epoch = EPOCHS[self.case.byte(8) == 0].encode()
+        first = self.offset(channel)
+        self.engine.dispatch(
+            [(b"message", channel, b"@o=%b.%d%b%b" % (epoch, first + n, label, text)) for n in range(self.case.byte(6))]
+        )
+
+    def log(self) -> None:
+        channel, what = self.channel(), self.case.byte(8)
+        epoch = EPOCHS[self.case.byte(4) == 0]
+        if what < 3:
+            self.engine.log_open(channel)
+            last = self.offset(channel)
+            kept = self.messages(channel, last)
+            self.engine.log_set(channel, epoch, last + len(kept) - 1, kept)
+        elif what == 3:
+            state = self.engine.log_state(channel)
+            if state is not None:
+                kept = self.messages(channel, max(1, state[2] - 3))
+                self.engine.log_fill(channel, [part for part in kept if part[0] < state[2]])
+        elif what == 4:
+            self.engine.log_close(channel)
+        else:
+            with contextlib.suppress(ValueError):  # they do not follow the position
+                self.engine.log_repair(channel, epoch, self.messages(channel, self.offset(channel)))
+
+    def replay(self) -> None:
+        channel, what = self.channel(), self.case.byte(8)
+        if what == 0:
+            self.engine.unmute(self.some(), channel)
+        elif what == 1:
+            self.engine.replay_end(self.some(), channel, self.offset(channel))
+        elif what == 2:
+            self.engine.replay_part(channel, self.messages(channel, self.offset(channel)))
+        elif what == 3:
+            self.engine.set_positions(self.some(), channel)
+        else:
+            self.engine.set_positions(self.some(), channel, self.offset(channel) - 1)
 
     def send(self) -> None:
         how = self.case.byte(4)
@@ -288,6 +355,8 @@ class Run:
                 channel: engine.subscribers(channel) for channel in engine.channel_names()
             }
         assert stats["channels"] == len(engine.channel_names())
+        assert stats["ring_bytes"] <= RING
+        assert stats["replays"] <= stats["subscriptions"]
         self.raise_errors()
 
     def end(self) -> None:
@@ -297,7 +366,10 @@ class Run:
         for peer in self.peers.values():
             peer.close()
         stats = self.engine.stats()
-        assert (stats["connections"], stats["closing"], stats["subscriptions"], stats["channels"]) == (0, 0, 0, 0)
+        for name in ("connections", "closing", "subscriptions", "channels"):
+            assert stats[name] == 0
+        for name in ("ring_messages", "ring_bytes", "replays", "kept_back"):
+            assert stats[name] == 0
         assert self.gone == Counter(set(self.handles) - self.spliced), (self.gone, self.handles, self.spliced)
         assert self.vacant == +self.begun
         assert all(wire.ended == 1 for wire in self.wires)
@@ -311,7 +383,7 @@ class Run:
 STEPS = (
     Run.connect, Run.connect, Run.subscribe, Run.subscribe, Run.unsubscribe, Run.dispatch, Run.dispatch, Run.send,
     Run.disconnect, Run.splice, Run.say, Run.read, Run.leave, Run.poll, Run.tick, Run.soon, Run.transport, Run.note,
-    Run.flush,
+    Run.flush, Run.positioned, Run.positioned, Run.positioned, Run.log, Run.log, Run.replay, Run.replay,
 )  # fmt: skip
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import hiredis
@@ -44,7 +46,7 @@ from tests.integration.test_shapes_following import (
     subscriber_at,
 )
 from tests.integration.test_shapes_registrar import eventually
-from tests.support.bus_recorder import Recorder
+from tests.support.bus_recorder import QUICK, Recorder
 from tests.support.ports import free_port
 from tests.support.programs import needs
 from tests.support.redis_server import RedisServer
@@ -308,6 +310,32 @@ async def test_rules_that_change_while_messages_are_published(valkey: Valkey) ->
         await bus.close()
 
 
+@pytest.mark.parametrize("channel", [NEWS, WILDCARD])
+async def test_the_rules_are_known_before_a_channel_is_in_force(tmp_path: Path, channel: bytes) -> None:
+    order: list[object] = []
+
+    class Noting(Recorder):
+        def subscribed(self, channel: Interest) -> None:
+            order.append(channel)
+            super().subscribed(channel)
+
+    valkey = Valkey(tmp_path, appendonly="yes", appendfsync="always")
+    with valkey:
+        set_rules(valkey)
+    bus = open_bus(valkey.url, max_shapes=64, link=QUICK)
+    bus.on_rules = lambda rules: order.append(bool(rules))
+    recorder = Noting()
+    await bus.start(recorder)
+    try:
+        assert bus.subscribe(Interest(channel)) is False
+        with valkey:
+            await recorder.until(lambda: recorder.confirmed)
+            assert order == [True, channel]
+            assert bus.subscribe(Interest(channel)) is True
+    finally:
+        await bus.close()
+
+
 async def test_a_full_broker_publishes_nothing_under_a_rule(tmp_path: Path) -> None:
     with Valkey(tmp_path, maxmemory="1", maxmemory_policy="noeviction") as valkey:
         valkey.command("CONFIG", "SET", "maxmemory", "0")
@@ -406,6 +434,7 @@ async def test_without_the_right_to_read_the_rules_there_is_no_history(
     def publish() -> None:
         with sync.Publisher(url, wildcards=False) as publisher:
             assert publisher.publish({"kind": "news"}, 1).at is None
+            assert "published without history: NOPERM" in caplog.text
 
     for more in ([], ["+hello"], ["+hello", "+subscribe"]):
         valkey.command("ACL", "SETUSER", "few", *more)
@@ -415,6 +444,7 @@ async def test_without_the_right_to_read_the_rules_there_is_no_history(
             assert await bus.publish_many([Publication(NEWS, b"1")] * 3) == [Published(0)] * 3
             assert len([one for one in caplog.records if "rules of history cannot be read" in one.message]) == 1
             assert "secret" not in caplog.text
+    caplog.clear()
     await asyncio.to_thread(publish)
     valkey.command("ACL", "SETUSER", "few", "+get", "~realizehit:history")
     async with bus_at(url, project=False) as bus:
@@ -511,28 +541,38 @@ async def test_the_news_of_a_shape_between_messages_with_logs(lost: bool, known:
 
 async def test_logs_while_shapes_come_and_scripts_go(valkey: Valkey) -> None:
     set_rules(valkey, size=10_000)
-    count = 600
+    done = threading.Event()
+    counts = [0, 0, 0]  # messages by each publisher
     wildcards = {SHAPE: WILDCARD, b"*:*|kind:=": b"*:*|kind:news"}
 
     def publish_synchronously() -> None:
         with sync.Publisher(valkey.url) as publisher:
-            for start in range(0, count, 20):
-                publisher.publish_many(({"kind": "news", "channel": "CNN"}, [0, n]) for n in range(start, start + 20))
+            while not done.is_set():
+                numbers = range(counts[0], counts[0] + 20)
+                publisher.publish_many(({"kind": "news", "channel": "CNN"}, [0, n]) for n in numbers)
+                counts[0] += 20
 
     async def publish(bus: Bus, by: int) -> None:
-        for start in range(0, count, 20):
-            numbers = range(start, start + 20)
+        while not done.is_set():
+            numbers = range(counts[by], counts[by] + 20)
             await bus.publish_many([Publication(NEWS, b"[%d,%d]" % (by, n)) for n in numbers])
+            counts[by] += 20
+
+    def all_went_on(since: list[int]) -> bool:
+        return all(now > before for now, before in zip(counts, since, strict=True))
 
     async with bus_at(valkey.url) as one, bus_at(valkey.url) as two, subscriber_at(valkey, *wildcards.values()) as live:
         publishing = [
             asyncio.ensure_future(asyncio.to_thread(publish_synchronously)),
             *(asyncio.ensure_future(publish(bus, by)) for by, bus in enumerate((one, two), 1)),
         ]
-        for shape in (*wildcards, b"channel:=|kind:*"):  # the rule does not contain the last one
-            await asyncio.to_thread(add_shape, valkey, shape)
-            await asyncio.to_thread(valkey.command, "SCRIPT", "FLUSH")
-            await asyncio.sleep(0.02)
+        try:
+            for shape in (*wildcards, b"channel:=|kind:*"):  # the rule does not contain the last one
+                await asyncio.to_thread(add_shape, valkey, shape)
+                await asyncio.to_thread(valkey.command, "SCRIPT", "FLUSH")
+                await eventually(partial(all_went_on, list(counts)))
+        finally:
+            done.set()
         await asyncio.gather(*publishing)
         parts = {channel: await one.read_log(channel, after=0, most=10_000) for channel in wildcards.values()}
         came: dict[bytes, list[bytes]] = {channel: [] for channel in wildcards.values()}
@@ -545,4 +585,4 @@ async def test_logs_while_shapes_come_and_scripts_go(valkey: Valkey) -> None:
         assert len(part.messages) == part.last
         for by in range(3):
             numbers = [n for _, text in part.messages for who, n in [json.loads(text.partition(b"?")[2])] if who == by]
-            assert numbers == list(range(numbers[0], count))
+            assert numbers == list(range(numbers[0], counts[by]))

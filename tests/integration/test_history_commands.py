@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
+from click.testing import CliRunner
 
 from realizehit import APIClient, sync
 from realizehit.broker.history.rules import KEY, Rule, Rules
+from realizehit.cli.main import main
 from realizehit.client.history import History
 from realizehit.client.messages import RawJSON
 from realizehit.errors import Rejected, RequestError, ServerUnavailable
 from tests.support.ports import free_port
-from tests.support.processes import Server, running, serving
+from tests.support.processes import Server, serving
 from tests.support.valkey import Valkey
 
 CHAT = {"kind": "chat", "room": 7}
@@ -28,6 +30,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     rules.write_text(RULES)
     with serving("--redis", "memory://", "--history", str(rules), "--drain-seconds", "0.1") as server:
         yield server
+
+
+def invoke(words: Sequence[str], status: int, **variables: str) -> tuple[list[str], list[str]]:
+    """Run a command in this process; return the lines of its output and of its errors."""
+    unset = dict.fromkeys(("ENDPOINT", "ENDPOINT_API", "REDIS_URI", "REALIZEHIT_KEY", "http_proxy", "HTTP_PROXY"))
+    result = CliRunner(env={**unset, **variables}).invoke(main, list(words))
+    assert result.exit_code == status, result.output
+    return result.stdout.splitlines(), result.stderr.splitlines()
 
 
 def room(name: str) -> dict[str, str]:
@@ -85,12 +95,8 @@ async def test_a_server_that_is_away() -> None:
 
 
 def test_the_command_shows_messages(server: Server) -> None:
-    url = {"ENDPOINT_API": server.api}
-
     def command(*words: str, status: int = 0) -> tuple[list[str], list[str]]:
-        with running("realizehit", *words, env=url) as process:
-            assert process.wait() == status, process.output
-            return process.out, process.err
+        return invoke(words, status, ENDPOINT_API=server.api)
 
     out, _ = command("publish", "kind=chat", "room=cli", '{"a": 1}')
     at = out[0].rpartition(" ")[2]
@@ -125,16 +131,13 @@ def test_the_command_shows_messages(server: Server) -> None:
     ],
 )
 def test_wrong_arguments(words: list[str], said: str) -> None:
-    with running("realizehit", "history", *words) as process:
-        assert process.wait() == 2
-    assert said in process.err[-1]
+    _, err = invoke(["history", *words], 2)
+    assert said in err[-1]
 
 
 def test_the_command_shows_rules(valkey: Valkey) -> None:
     def command(*words: str) -> tuple[list[str], list[str]]:
-        with running("realizehit", "history", *words, env={"REDIS_URI": valkey.url}) as process:
-            assert process.wait() == 0, process.output
-            return process.out, process.err
+        return invoke(["history", *words], 0, REDIS_URI=valkey.url)
 
     assert command()[0][0].startswith("no rules of history at ")
     rules = Rules((Rule({"kind": ("chat",), "room": None}, 100, 300.0), Rule({"kind": ("a", "b")}, 1, 1.5)))

@@ -386,3 +386,25 @@ async def test_metrics_tell_what_was_recovered(broker: Valkey) -> None:
         assert 'realizehit_history_not_recovered_total{reason="unknown_position"} 1.0' in text
         assert "realizehit_history_logs 1.0" in text
         assert 'realizehit_history_recovered_total{source="memory"} 1.0' in text
+
+
+@pytest.mark.slow
+async def test_a_crowd_that_comes_back_costs_few_reads(broker: Valkey) -> None:
+    logs, clients, missed = 50, 2000, 20
+    patterns = [room() for _ in range(logs)]
+    async with node_at(broker) as (node, _), node_at(broker, role="api") as (_, api):
+        since = [await publish(api, pattern, 0) for pattern in patterns]
+        for start in range(1, missed + 1):
+            messages = [{"pattern": pattern, "payload": start} for pattern in patterns]
+            assert (await api.post("batch", json={"messages": messages})).json()["queued"] == logs
+        crowd = [await Client.connect(node.ws_url) for _ in range(clients)]
+        for index, each in enumerate(crowd):
+            each.act(id="s", act="sub", pat=patterns[index % logs], since=since[index % logs])
+        for each in crowd:
+            await each.wait_for(1 + missed, SECONDS)
+        for index, each in enumerate(crowd):
+            reply = orjson.loads(each.texts.pop(0))
+            assert reply["recovered"]
+            assert numbers(each.texts, patterns[index % logs], positions=True) == list(range(1, missed + 1))
+            each.transport.abort()
+        assert node.hub.logs.counts.reads <= 2 * logs

@@ -46,7 +46,9 @@ def test_an_unknown_command() -> None:
 def test_a_command_whose_module_is_missing_does_not_exist() -> None:
     group = LazyGroup("g", lazy={"gone": LazyCommand("realizehit.cli.not_there", "gone", "Not here.")})
     assert "gone" not in CliRunner().invoke(group, ["--help"]).stdout
-    assert CliRunner().invoke(group, ["gone"]).exit_code == 2
+    result = CliRunner().invoke(group, ["gone"])
+    assert result.exit_code == 2
+    assert "'gone' is not in this installation" in result.stderr
 
 
 def test_id() -> None:

@@ -221,6 +221,7 @@ def test_older_messages_fill_the_ring_and_feed_those_that_starve() -> None:
         assert peer.texts() == [ID + b"@o=%d?%d" % (n, n) for n in range(11, 21)]
 
 
+@pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="the transports of the bench do not block")
 @pytest.mark.parametrize("limits", [{"max_queue_messages": 8}, {"max_queue_bytes": 20_000}])
 def test_a_replay_larger_than_the_queue_comes_in_parts_and_never_makes_a_client_slow(limits: dict[str, int]) -> None:
     text = b'"' + b"x" * 3000 + b'"'
@@ -244,6 +245,7 @@ def test_a_replay_larger_than_the_queue_comes_in_parts_and_never_makes_a_client_
         assert b.engine.stats()["replays"] == 0
 
 
+@pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="the transports of the bench do not block")
 def test_live_messages_of_other_channels_still_end_a_slow_client_that_replays() -> None:
     with bench(max_queue_messages=8) as b:
         log = Log(b)
@@ -302,6 +304,50 @@ def test_without_a_log_a_position_is_taken_off_and_other_text_stays() -> None:
         log.publish(labelled(7), labelled(9007199254740991), *strange)
         assert peer.texts() == [ID + b"?7", ID + b"?9007199254740991", *(ID + b"?" + text for text in strange)]
         assert b.engine.stats()["unpositioned"] == 0
+
+
+def test_a_worker_gets_all_as_it_came() -> None:
+    with bench() as b:
+        log = Log(b)
+        _, worker = log.join(framing=_fanout.RESP)
+        log.publish(labelled(7))
+        log.begin(7)
+        log.publish(labelled(9))
+        b.engine.log_repair(CHAT, A, messages(8, 9))
+        log.run()
+        start = b"*3\r\n$7\r\nmessage\r\n$12\r\nchannel:chat\r\n$15\r\n"
+        assert worker.read() == b"".join(start + labelled(n) + b"\r\n" for n in (7, 8, 9))
+
+
+def test_a_log_that_is_opened_again_goes_on_for_those_with_positions() -> None:
+    with bench() as b:
+        log = Log(b)
+        handle, peer = log.join(muted=True)
+        log.begin(1)
+        b.engine.set_positions(handle, CHAT)
+        b.engine.log_close(CHAT)
+        b.engine.log_open(CHAT)
+        log.publish(labelled(2), labelled(3))
+        b.engine.log_set(CHAT, A, 2)
+        log.run()
+        assert peer.texts() == [ID + b"@o=aaaaaaaa.2?2", ID + b"@o=3?3"]
+
+
+def test_what_there_was_no_room_to_keep_is_asked_for() -> None:
+    with bench(max_queue_messages=8) as b:
+        log = Log(b)
+        _, peer = log.join()
+        log.begin()
+        log.publish(*(labelled(n) for n in range(2, 8)))
+        assert b.engine.stats()["kept_back"] == 2
+        assert log.holes == [(CHAT, A, 2)]
+        b.engine.log_repair(CHAT, A, messages(1, 2))
+        log.run()
+        assert log.holes[1:] == [(CHAT, A, 7)]
+        b.engine.log_repair(CHAT, A, messages(4, 7))
+        log.run()
+        assert peer.texts() == [ID + b"?%d" % n for n in range(1, 8)]
+        assert len(log.holes) == 2
 
 
 def test_a_wildcards_label_has_position_and_channel() -> None:
@@ -452,6 +498,7 @@ def test_a_replay_goes_on_over_the_socket_of_another_connection() -> None:
         (lambda e: e.log_set(CHAT, A, 5, [(3, b""), (4, b"")]), "end at offset 4, not at 5"),
         (lambda e: e.log_set(CHAT, A, 5, [(3, b""), (5, b"")]), "offset 5 does not follow 3"),
         (lambda e: e.log_set(CHAT, A, 5, [(0, b"")]), "0 is no offset"),
+        (lambda e: e.log_set(CHAT, A, 1 << 53), "9007199254740992 is no offset"),
         (lambda e: e.log_repair(CHAT, A, [(9, b"")]), "begin at offset 9, and the position is 1"),
     ],
 )

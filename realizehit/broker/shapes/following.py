@@ -34,12 +34,11 @@ import hiredis
 
 from realizehit.broker.chunks import Chunk
 from realizehit.broker.history.rules import CHANGED, Rules
-from realizehit.broker.history.scripts import NO_RUN_ID
 from realizehit.broker.projections import projections_of, with_projections
 from realizehit.broker.publication import Outcome
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.resp import CommandConnection, pack, pack_publish
-from realizehit.broker.rules_reader import READ_RULES, READ_RUN_ID, RulesReader, run_id_of
+from realizehit.broker.rules_reader import READ_RULES
 from realizehit.broker.scripted_chunks import ScriptedChunk
 from realizehit.broker.shapes.expected import Book, Part, Reply, ScriptedBook
 from realizehit.broker.shapes.registry import (
@@ -55,8 +54,9 @@ from realizehit.broker.shapes.registry import (
     is_shape,
     read,
 )
+from realizehit.broker.shapes.rules_follower import RulesFollower
 from realizehit.common.seldom import REMINDER, Seldom, more
-from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from realizehit.errors import BrokerError, BrokerRefused
 
 logger: Final = logging.getLogger(__name__)
 
@@ -108,9 +108,6 @@ class FollowingPipeline(Pipeline):
     ) -> None:
         self.projects = project
         super().__init__(*args, **options)
-        self._rules = RulesReader(self._broker, on_rules)
-        self._asked_run_id = False
-        self._subscribed: asyncio.Future[BrokerError | None] | None = None  # while only the rules are followed
         self.registered: tuple[bytes, ...] = ()  # in the registry
         self._bridged = False  # a bridge runs, which projects by all of them
         self._pause: asyncio.TimerHandle | None = None  # while a bridge that ended publishes its last projections
@@ -118,6 +115,7 @@ class FollowingPipeline(Pipeline):
         self._seldom = Seldom(REMINDER)
         self._read_interval = read_interval
         self._expected: deque[Chunk | Reply | Part] = deque()  # a chunk stands for its messages, a reply for each
+        self._rules = RulesFollower(self._broker, self._script, self._errors, self._expected, on_rules)
         self._books: dict[Chunk, Book] = {}
         self._read_timer: asyncio.TimerHandle | None = None
 
@@ -126,15 +124,11 @@ class FollowingPipeline(Pipeline):
     async def prepare(self, connection: CommandConnection) -> BrokerError | None:
         """Subscribe to new shapes, then read those that there are, and the rules; nothing is published before."""
         self._forget()
-        self._script.run_id = NO_RUN_ID
-        if self.projects:
-            failure = await self._follow(connection)
-        else:
-            failure = await self._follow_rules(connection)
-        self._asked_run_id = bool(self._rules.rules)
-        if failure is None and self._asked_run_id:
-            self._script.run_id = run_id_of(await self._ask(connection, READ_RUN_ID))
+        self._rules.begin()
+        follow = self._follow if self.projects else self._rules.follow_alone
+        failure = await follow(connection)
         if failure is None:
+            await self._rules.read_run_id(connection)
             self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
         return failure
 
@@ -160,67 +154,12 @@ class FollowingPipeline(Pipeline):
 
         def has_rules(reply: Any) -> None:
             if not followed.done():
-                self._take_rules(reply)
-                settle(None)
+                settle(self._rules.take_first(reply))
 
         self._expected.extend((Reply(greeted), Reply(has_read), Reply(has_rules)))
         connection.write(pack(("HELLO", "3")) + pack(("SUBSCRIBE", CONTROL)) + pack(read()) + pack(READ_RULES))
         connection.closed.add_done_callback(lambda closed: settle(self._errors.lost(closed.result())))
         return await followed
-
-    async def _follow_rules(self, connection: CommandConnection) -> BrokerError | None:
-        """Follow only the rules. Each step may be refused, and then the rules are only read from time to time."""
-        greeting = await self._ask(connection, ("HELLO", "3"))
-        if not isinstance(greeting, hiredis.ReplyError):
-            # It is confirmed by a push; only its error is a reply.
-            self._subscribed = connection.loop.create_future()
-            await self._ask(connection, ("SUBSCRIBE", CONTROL), self._subscribed)
-        reply = await self._ask(connection, READ_RULES)
-        if isinstance(reply, hiredis.ReplyError):
-            error = self._errors.of_reply(str(reply))
-            if not isinstance(error, BrokerRefused):
-                return error
-        self._take_rules(reply)
-        return None
-
-    async def _ask(
-        self,
-        connection: CommandConnection,
-        command: tuple[bytes | str, ...],
-        answer: asyncio.Future[Any] | None = None,
-    ) -> Any:
-        """Send a command on a connection that is being prepared, and return its reply."""
-        reply = connection.loop.create_future() if answer is None else answer
-
-        def answered(value: Any) -> None:
-            if not reply.done():
-                reply.set_result(value)
-
-        self._expected.append(Reply(answered))
-        connection.write(pack(command))
-        await asyncio.wait({reply, connection.closed}, return_when=asyncio.FIRST_COMPLETED)
-        if not reply.done():
-            raise BrokerUnavailable(connection.closed.result())
-        return reply.result()
-
-    def _take_rules(self, reply: Any) -> None:
-        self._script.rules = self._rules.take(reply)
-
-    def _read_rules(self, connection: CommandConnection) -> None:
-        """Read the rules again, and the run id if it was not needed so far."""
-
-        def has_run_id(reply: Any) -> None:
-            self._script.run_id = run_id_of(reply)
-
-        def has_rules(reply: Any) -> None:
-            self._take_rules(reply)
-            if self._rules.rules and not self._asked_run_id:
-                self._asked_run_id = True
-                self._expected.append(Reply(has_run_id))
-                connection.write(pack(READ_RUN_ID))
-
-        self._expected.append(Reply(has_rules))
-        connection.write(pack(READ_RULES))
 
     def _cannot_follow(self, text: str) -> BrokerError:
         error = self._errors.of_reply(text)
@@ -255,8 +194,7 @@ class FollowingPipeline(Pipeline):
 
         if not self.projects:
             self._read_timer = connection.loop.call_later(self._read_interval, self._read_again)
-            if self._rules.readable:
-                self._read_rules(connection)
+            self._rules.read_now_and_then(connection)
             return
 
         def has_read(reply: Any) -> None:
@@ -271,8 +209,7 @@ class FollowingPipeline(Pipeline):
 
         self._expected.append(Reply(has_read))
         connection.write(pack(read()))
-        if self._rules.readable:
-            self._read_rules(connection)
+        self._rules.read_now_and_then(connection)
 
     def _take_registry(self, connection: CommandConnection, members: list[Any]) -> None:
         """Take what the registry holds, as of this place among the replies."""
@@ -294,14 +231,13 @@ class FollowingPipeline(Pipeline):
 
     def _pushed(self, connection: CommandConnection, push: list[Any]) -> None:
         """Take a push, which is no reply: the news of a shape, or that the subscription is in force."""
-        if push[:1] == [b"subscribe"] and self._subscribed is not None and not self._subscribed.done():
-            self._expected.popleft()  # its error does not come
-            self._subscribed.set_result(None)
+        if push[:1] == [b"subscribe"]:
+            self._rules.confirmed()
         if push[:1] != [b"message"]:
             return
         news: Any = push[2] if len(push) == 3 and push[1] == CONTROL else None
         if news == _RULES_CHANGED:
-            self._read_rules(connection)
+            self._rules.read(connection)
         elif not self.projects:
             pass  # the rest is about shapes
         elif news in (BRIDGE_BEGINS, BRIDGE_ENDS, BRIDGE_LAPSED, BRIDGE_DONE):
