@@ -105,7 +105,7 @@ class Logs:
         self._enabled = enabled
         self._logs: dict[RegistryKey, LogRecord] = {}
         self._unsettled: set[RegistryKey] = set()  # logs that are not live, or have a read to be tried again
-        self._ended: dict[RegistryKey, float] = {}  # logs that ended behind an open gap: since when messages are missing
+        self._ended: dict[RegistryKey, float] = {}  # logs that ended during a gap: since when messages are missing
         self._seldom = Seldom(LOG_INTERVAL)
         self._reads = asyncio.Semaphore(READS)
         if enabled:
