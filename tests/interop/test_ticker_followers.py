@@ -96,11 +96,11 @@ async def test_the_ticker_is_followed_from_all_languages_at_once(tmp_path: Path)
         ticker = stack.enter_context(running(*words, "--once", "--full-speed", env={"PYTHONPATH": str(ROOT)}))
         assert ticker.wait() == 0, ticker.output
         wait_for(followers, api, LAST)
-        expected = {}
+        expected: dict[str, list[tuple[str, str, float]]] = {}
         for price in read_prices():
             expected.setdefault(price.symbol, []).append((price.symbol, price.date, price.price))
         for name, each in followers.items():
             rows = prices_of(each.output)
             for symbol, prices in expected.items():
                 assert [row for row in rows if row[0] == symbol] == prices, f"{name}: {symbol}"
-            assert len(rows) == sum(map(len, expected.values())), name
+            assert len(rows) == sum(len(prices) for prices in expected.values()), name
