@@ -59,7 +59,7 @@ def _timed(bench: engines.Bench, batches: list[list[list[bytes]]], messages: int
         bench.engine.dispatch(batch)
         seconds += process_time() - started
         bench.drain()
-    deliveries = bench.engine.stats()["deliveries"] - before
+    deliveries: int = bench.engine.stats()["deliveries"] - before
     if deliveries != len(batches) * messages * SUBSCRIBERS:
         raise RuntimeError(f"{deliveries} deliveries of {len(batches)} batches")
     return seconds / deliveries
