@@ -153,7 +153,7 @@ class Figures:
                     "channel": channel.decode(),
                     "subscribers": subscribers,
                     "rate": round(count / elapsed, 1),
-                    "position": self._history.position(channel),
+                    "at": self._history.position(channel),
                 }
                 for channel, subscribers, count in busiest
                 if not is_reserved(channel)

@@ -42,11 +42,12 @@ class _Gap:
         exceptions: Iterable[SubscriptionKey],
         *,
         source: Source | None = None,
-        apart: Container[RegistryKey] = (),
+        apart: Iterable[RegistryKey] = (),
         keys: Container[RegistryKey] = (),
     ) -> None:
         self.source = source  # the gap is of all its channels, but for those in `apart`
-        self.apart = apart
+        self.apart = set(apart)
+        self.postponed: dict[RegistryKey, float] = {}  # of `apart`: to be told when the source is back, and since when
         self.keys = keys  # without a source: the channels that the gap is of
         self.is_noted = False  # whether somebody was told of it
         self.exceptions = set(exceptions)  # subscriptions that lost nothing
@@ -90,7 +91,7 @@ class Gaps:
         self._missed: dict[RegistryKey, float] | None = None  # channels that are told of in the next turn of the loop
         self._missed_exceptions: set[SubscriptionKey] = set()
 
-    def begin(self, source: Source, waiting: Iterable[SubscriptionKey], apart: Container[RegistryKey] = ()) -> None:
+    def begin(self, source: Source, waiting: Iterable[SubscriptionKey], apart: Iterable[RegistryKey] = ()) -> None:
         """Learn that a source is gone; where a gap is open already, it goes on.
 
         Args:
@@ -103,6 +104,8 @@ class Gaps:
         gap = self._open[source] = _Gap(waiting, source=source, apart=apart)
         if before is not None:
             gap.refused = before.refused
+            gap.postponed = before.postponed
+            gap.apart.update(gap.postponed)
 
     def is_open(self, source: Source) -> bool:
         """Whether a source has gone and is not restored."""
@@ -144,8 +147,19 @@ class Gaps:
         if gap is None:
             return
         self._tell_all(gap, seconds)
+        now = time.monotonic()
+        for key, began in gap.postponed.items():
+            self._tell_soon(key, now - began, gap.exceptions)
 
-    def missed(self, key: RegistryKey, seconds: float, reason: Reason, waiting: Iterable[SubscriptionKey]) -> None:
+    def missed(
+        self,
+        key: RegistryKey,
+        seconds: float,
+        reason: Reason,
+        waiting: Iterable[SubscriptionKey],
+        *,
+        in_force: bool = True,
+    ) -> None:
         """Tell all subscribers of one channel of a gap.
 
         Args:
@@ -153,10 +167,21 @@ class Gaps:
             seconds: how long the gap was.
             reason: why messages are missing.
             waiting: subscriptions that are not answered yet.
+            in_force: whether the broker sends the channel now. Otherwise its subscribers are told when its source is
+                back: what is published after they are told must not be missing.
 
         Cost: as `end`, once for all channels that are reported in one turn of the loop.
         """
         self.recent.note(reason, key, seconds)
+        gap = None if in_force else self._open.get(self._source_of(key))
+        if gap is not None:
+            began = time.monotonic() - seconds
+            gap.postponed[key] = min(began, gap.postponed.get(key, began))
+            gap.apart.add(key)
+        else:
+            self._tell_soon(key, seconds, waiting)
+
+    def _tell_soon(self, key: RegistryKey, seconds: float, waiting: Iterable[SubscriptionKey]) -> None:
         if self._missed is None:
             self._missed = {}
             self._call_soon(self._tell_missed)

@@ -54,6 +54,8 @@ class HistoryFigures:
             "messages": stats["ring_messages"],
             "bytes": stats["ring_bytes"],
             "replays": stats["replays"],
+            "reads": logs.counts.reads,
+            "repaired": logs.counts.repaired,
             "recovered_from": {
                 "memory": logs.counts.recovered_from_ring,
                 "broker": logs.counts.recovered_from_broker,

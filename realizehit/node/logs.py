@@ -57,8 +57,15 @@ class LogUser(Protocol):
     def log_wanted(self, key: RegistryKey) -> int:
         """Return how many of the newest messages the subscriptions that wait need, as far as that is known."""
 
-    def log_missed(self, key: RegistryKey, seconds: float, reason: Reason) -> None:
-        """Learn that messages of a log are lost for all subscriptions of its channel, and why."""
+    def log_missed(self, key: RegistryKey, seconds: float, reason: Reason, *, in_force: bool = True) -> None:
+        """Learn that messages of a log are lost for all subscriptions of its channel.
+
+        Args:
+            key: of the log.
+            seconds: the time in which they were published.
+            reason: why they are lost.
+            in_force: whether the broker sends the channel now.
+        """
 
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
         """Learn that the replays of connections ended early: their next messages are not kept any more."""
@@ -171,7 +178,9 @@ class Logs:
             if log.state in (State.LIVE, State.LOST):
                 log.disturbed = min(since, log.disturbed) if log.is_behind else since
                 log.state = State.LOST
-                kept.add(key)
+                # What was on its way when the log was read may be lost to subscriptions without positions.
+                if since > log.opened or not self._engine.log_owes(key):
+                    kept.add(key)
         return kept
 
     def restored(self, source: Source) -> None:
@@ -209,7 +218,7 @@ class Logs:
             key: its channel, in force at the broker.
             request: what it asks for.
             part: what was just read of the log.
-            final: decide in any case.
+            final: decide by what was read, in any case.
 
         Returns:
             None if the log must be read first.
@@ -219,7 +228,7 @@ class Logs:
             if request.since is None:
                 return Beginning(Started())
             return Beginning(Started(recovered=False), reason="no_rule")
-        return log.begin(request, self._in_memory(key), part, final=final)
+        return log.begin(request, self._in_memory(key), part, final=final and part is not None)
 
     def start(self, conn: int, key: RegistryKey, request: HistoryRequest, beginning: Beginning) -> None:
         """Let a subscription begin where `begin` said."""
@@ -251,6 +260,7 @@ class Logs:
         if log is None or not (log.is_behind or log.state is State.OPENING):
             return
         behind, log.state, log.hole = log.is_behind, State.UNREADABLE, False
+        log.losses += 1  # a read that is under way is of no use any more
         log.starved.clear()
         log.retry_at = self._clock() + self._timeout
         self._unsettled.add(key)
@@ -258,7 +268,7 @@ class Logs:
         if behind:
             self.counts.unrepaired += 1
             log.incomplete = True
-            self._user.log_missed(key, self._clock() - log.disturbed, "unreadable")
+            self._user.log_missed(key, self._clock() - log.disturbed, "unreadable", in_force=log.confirmed)
         self._user.log_ready(key, None, set())
 
     # ---- what the engine and the bus call
@@ -309,7 +319,7 @@ class Logs:
             elif log is not None:
                 if log.is_behind:
                     self.counts.unrepaired += 1
-                    self._user.log_missed(key, self._clock() - log.disturbed, "no_rule")
+                    self._user.log_missed(key, self._clock() - log.disturbed, "no_rule", in_force=log.confirmed)
                 self.forget(key)
                 self._user.log_ready(key, None, set())
             elif rule is not None and self._engine.log_open(channel):
@@ -357,6 +367,7 @@ class Logs:
                 logger.error(text, key.decode(), error, more(left_out))  # noqa: TRY400 - no traceback for an answer
             self._failed(key, log)
             if self._logs.get(key) is log:
+                log.asking = False
                 self.give_up(key)
                 self._user.log_ready(key, None, self._user.log_waiters(key))
         finally:
@@ -385,6 +396,7 @@ class Logs:
             return
         log.note(part)
         log.state, log.hole, log.asking = State.LIVE, False, False
+        log.opened = self._clock()
         self._unsettled.discard(key)
         self._engine.log_set(key, part.epoch, part.last, part.messages)
         if log.incomplete:
@@ -435,7 +447,11 @@ class Logs:
     async def _read_for_waiters(self, key: RegistryKey, log: LogRecord) -> None:
         losses, asked, here = log.losses, self._user.log_waiters(key), self.position(key)
         log.asking = False
-        part = await self._read_newest(key, log)
+        try:
+            part = await self._read_newest(key, log)
+        except BrokerError:
+            log.asking = True
+            raise
         if not self._is_current(key, log, losses) or log.state is not State.LIVE:
             log.asking = True
             return

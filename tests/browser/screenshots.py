@@ -14,7 +14,7 @@ from tests.support.processes import Server, serving
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 62  # until the charts are full
-HEIGHT = 1440  # of the page
+HEIGHT = 1500  # of the page
 RULES = '[[history]]\npattern = { kind = "stock" }\nsize = 100\nttl = "5m"\n'
 
 

@@ -292,6 +292,7 @@ async def test_the_figures_tell_of_history(valkey: Valkey) -> None:
         assert (history["logs"], history["logs_to_read"], history["replays"]) == (1, 0, 0)
         assert history["messages"] >= 3
         assert history["bytes"] > 0
+        assert (history["reads"], history["repaired"]) == (on.hub.logs.counts.reads, 0)
         assert (told["recovered"], told["not_recovered"], told["gaps"]) == (1, 0, 0)
         assert sum(history["recovered_from"].values()) == 1
         assert history["last_gaps"] == []
@@ -302,8 +303,8 @@ async def test_the_figures_tell_of_history(valkey: Valkey) -> None:
         assert (gap["reason"], gap["channel"], gap["seconds"]) == ("unknown_position", channel, None)
         assert told["history"]["not_recovered_for"]["unknown_position"] == 1
         at = await publish(api, mine, 4)
-        told = await figures(client, lambda told: any(busy["position"] == at for busy in told["busiest"]))
-        assert [busy["channel"] for busy in told["busiest"] if busy["position"]] == [channel]
+        told = await figures(client, lambda told: any(busy["at"] == at for busy in told["busiest"]))
+        assert [busy["channel"] for busy in told["busiest"] if busy["at"]] == [channel]
 
 
 async def test_a_lost_connection_is_among_the_last_gaps(valkey: Valkey) -> None:

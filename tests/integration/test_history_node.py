@@ -392,3 +392,41 @@ async def test_metrics_tell_what_was_recovered(broker: Valkey) -> None:
         assert node.hub.logs.counts.reads
         (gap,) = node.hub.gaps.recent.take()
         assert (gap["reason"], gap["channel"]) == ("unknown_position", Pattern(pattern).channel)
+
+
+@pytest.mark.slow
+async def test_a_crowd_that_comes_back_costs_few_reads(broker: Valkey) -> None:
+    logs, clients, missed = 50, 2000, 20
+    patterns = [room() for _ in range(logs)]
+    async with node_at(broker) as (node, _), node_at(broker, role="api") as (_, api):
+        since = [await publish(api, pattern, 0) for pattern in patterns]
+        for start in range(1, missed + 1):
+            messages = [{"pattern": pattern, "payload": start} for pattern in patterns]
+            assert (await api.post("batch", json={"messages": messages})).json()["queued"] == logs
+        crowd = [await Client.connect(node.ws_url) for _ in range(clients)]
+        for index, each in enumerate(crowd):
+            each.act(id="s", act="sub", pat=patterns[index % logs], since=since[index % logs])
+        for each in crowd:
+            await each.wait_for(1 + missed, SECONDS)
+        for index, each in enumerate(crowd):
+            reply = orjson.loads(each.texts.pop(0))
+            assert reply["recovered"]
+            assert numbers(each.texts, patterns[index % logs], positions=True) == list(range(1, missed + 1))
+            each.transport.abort()
+        assert node.hub.logs.counts.reads <= 2 * logs
+
+
+async def test_history_is_for_those_who_may_subscribe(broker: Valkey, tmp_path: Path) -> None:
+    mine, theirs = room(), room()
+    grants = tmp_path / "grants.toml"
+    grants.write_text(f'[[grant]]\npattern = {{kept = "chat", room = "{mine["room"]}"}}\n')
+    async with node_at(broker) as (_, api), node_at(broker, grants=str(grants)) as (node, guarded):
+        at = await publish(api, theirs, "secret")
+        await publish(api, mine, "open")
+        one = await Client.connect(node.ws_url)
+        for keys in ({"since": at.partition(".")[0] + ".0"}, {"last": 1}, {"offsets": True}):
+            assert (await one.ask(theirs, **keys))["code"] == "forbidden"
+        assert (await one.ask(mine, last=1))["at"].endswith(".0")
+        assert await one.settled() == [f'{label(mine)}@o=1?"open"'.encode()]
+        query = httpx2.QueryParams([("pat", orjson.dumps(theirs).decode()), ("last", "1")])
+        assert (await guarded.get(f"/sse?{query}")).json()["errors"][0]["code"] == "forbidden"

@@ -131,17 +131,17 @@ export class Nodes {
   #drawBusiest(nodes) {
     const channels = new Map();
     for (const node of nodes) {
-      for (const { channel, subscribers, rate, position } of node.busiest) {
+      for (const { channel, subscribers, rate, at } of node.busiest) {
         const known = channels.get(channel) ?? { subscribers: 0, rate: 0 };
         // Each node with a subscriber gets each message, so their rates are equal and not added.
-        channels.set(channel, { subscribers: known.subscribers + subscribers, rate: Math.max(known.rate, rate), position });
+        channels.set(channel, { subscribers: known.subscribers + subscribers, rate: Math.max(known.rate, rate), at: at ?? known.at });
       }
     }
     const busiest = [...channels].sort(([, a], [, b]) => b.rate - a.rate).slice(0, 10);
     $("#busiest-empty").hidden = busiest.length > 0;
     $("#busiest").hidden = !busiest.length;
     const focused = document.activeElement?.closest?.("#busiest button")?.dataset.channel;
-    const rows = busiest.map(([channel, { subscribers, rate, position }]) => {
+    const rows = busiest.map(([channel, { subscribers, rate, at }]) => {
       const row = document.createElement("tr");
       const name = document.createElement("th");
       name.scope = "row";
@@ -155,10 +155,10 @@ export class Nodes {
       patternText(pattern).split(/(?<=,)/).forEach((filter, at) => button.append(...(at ? [document.createElement("wbr"), filter] : [filter])));
       button.addEventListener("click", () => this.#subscribe(pattern));
       name.append(button);
-      if (position) {
-        const at = document.createElement("small");
-        at.textContent = `at ${position}`;
-        name.append(at);
+      if (at) {
+        const place = document.createElement("small");
+        place.textContent = `at ${at}`;
+        name.append(place);
       }
       row.append(name);
       cell(row, this.#count(subscribers), "number");
