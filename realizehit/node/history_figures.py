@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from realizehit import _fanout
 from realizehit.broker.base import Bus
-from realizehit.broker.history.rules import Rule
 from realizehit.node.hub import Hub
 
 RULES: Final = 20
@@ -47,7 +46,7 @@ class HistoryFigures:
         """
         rules, logs = self._bus.rules.rules, self._hub.logs
         return {
-            "rules": [_shown(rule) for rule in rules[:RULES]],
+            "rules": [rule.to_dict() for rule in rules[:RULES]],
             "more_rules": max(0, len(rules) - RULES),
             "logs": len(logs),
             "logs_to_read": logs.to_read,
@@ -68,8 +67,3 @@ class HistoryFigures:
         """Return the position of a channel's log; None if there is none here."""
         state = self._engine.log_state(channel)
         return None if state is None else f"{state[0]}.{state[1]}"
-
-
-def _shown(rule: Rule) -> dict[str, Any]:
-    pattern = {key: None if values is None else list(values) for key, values in rule.filters.items()}
-    return {"pattern": pattern, "size": rule.size, "ttl": rule.ttl}
