@@ -56,8 +56,14 @@ class LogUser(Protocol):
     def log_wanted(self, key: RegistryKey) -> int:
         """Return how many of the newest messages the subscriptions that wait need, as far as that is known."""
 
-    def log_missed(self, key: RegistryKey, seconds: float) -> None:
-        """Learn that messages of a log are lost for all subscriptions of its channel."""
+    def log_missed(self, key: RegistryKey, seconds: float, *, in_force: bool = True) -> None:
+        """Learn that messages of a log are lost for all subscriptions of its channel.
+
+        Args:
+            key: of the log.
+            seconds: the time in which they were published.
+            in_force: whether the broker sends the channel now.
+        """
 
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
         """Learn that the replays of connections ended early: their next messages are not kept any more."""
@@ -265,7 +271,7 @@ class Logs:
         if behind:
             self.counts.unrepaired += 1
             log.incomplete = True
-            self._user.log_missed(key, self._clock() - log.disturbed)
+            self._user.log_missed(key, self._clock() - log.disturbed, in_force=log.confirmed)
         self._user.log_ready(key, None, set())
 
     # ---- what the engine and the bus call
@@ -316,7 +322,7 @@ class Logs:
             elif log is not None:
                 if log.is_behind:
                     self.counts.unrepaired += 1
-                    self._user.log_missed(key, self._clock() - log.disturbed)
+                    self._user.log_missed(key, self._clock() - log.disturbed, in_force=log.confirmed)
                 self.forget(key)
                 self._user.log_ready(key, None, set())
             elif rule is not None and self._engine.log_open(channel):
