@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import hiredis
 
-from realizehit.broker.history.rules import NO_RULES, Rules
+from realizehit.broker.history.rules import NO_RULES, Rule, Rules
 from realizehit.broker.history.scripts import NO_RUN_ID, PUBLISH, SHAPES_KEY, log_key, new_epoch
 from realizehit.broker.history.scripts import RIGHTS as LOG_RIGHTS
 from realizehit.broker.idempotency import REGISTRY, SCRIPT, key_name
@@ -34,6 +34,12 @@ _SHA: Final = {
     script: hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()  # the broker's name for it
     for script in (SCRIPT, PUBLISH)
 }
+
+_APPEND: Final = (
+    b"*12\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n1\r\n" % _SHA[PUBLISH]
+    + b"$%d\r\n%b\r\n$1\r\n0\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"  # log; window, channel, payload
+    + b"$8\r\n%b\r\n$%d\r\n%b\r\n$1\r\n-\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"  # epoch, run id, mode, size, time to live
+)
 
 
 def is_unknown_script(reply: object) -> bool:
@@ -88,6 +94,10 @@ def added(first: Any, later: Any) -> Any:
     return [count + more, at] if at else count + more
 
 
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % max(1, round(seconds * 1000))
+
+
 def _count_and_position(reply: Any) -> tuple[int | None, bytes]:
     if type(reply) is int:
         return reply, b""
@@ -111,7 +121,7 @@ class PublishScript:
         self.loaded: set[bytes] = set()
         self.rules: Rules = NO_RULES
         self.run_id = NO_RUN_ID
-        self._window = b"%d" % max(1, round(window * 1000))
+        self._window = _milliseconds(window)
         self._registry = (REGISTRY.encode(),) if project else ()
 
     def has_log(self, channel: bytes) -> bool:
@@ -148,8 +158,12 @@ class PublishScript:
             projections = projections_of(publication, by) if by else ()
             if projections and counts is not None:
                 counts.add(projections)
-            if not projections and not self.needed_for(publication):
+            if projections or publication.key:
+                parts.append(self._call(publication, projections))
+            elif (rule := self.rules.rule_of(publication.channel)) is None:
                 parts.append(pack_publish((publication,)))
+            elif PUBLISH in self.loaded:
+                parts.append(self._append(publication, rule))
             else:
                 parts.append(self._call(publication, projections))
         return b"".join(parts)
@@ -205,13 +219,25 @@ class PublishScript:
         self.loaded.add(script)
         return pack((*command, b"%d" % len(keys), *keys, *message, *items))
 
+    def _append(self, publication: Publication, rule: Rule) -> bytes:
+        """Return what `_call` returns for a publication without a key and without projections.
+
+        Cost: one formatting, a third of what `_call` takes.
+        """
+        key, channel, payload = log_key(publication.channel), publication.channel, publication.payload
+        run_id, size, ttl = self.run_id, b"%d" % rule.size, _milliseconds(rule.ttl)
+        return _APPEND % (
+            len(key), key, len(channel), channel, len(payload), payload, new_epoch(), len(run_id), run_id,
+            len(size), size, len(ttl), ttl,
+        )  # fmt: skip
+
     def _log_of(self, channel: bytes, keys: list[bytes]) -> tuple[bytes, bytes]:
         """Return size and time to live of a channel's log, and add its key; zeros if it has none."""
         rule = self.rules.rule_of(channel)
         if rule is None:
             return b"0", b"0"
         keys.append(log_key(channel))
-        return b"%d" % rule.size, b"%d" % max(1, round(rule.ttl * 1000))
+        return b"%d" % rule.size, _milliseconds(rule.ttl)
 
     def rights_for(self, publication: Publication) -> str:
         """Return which rights the broker's user needs for a publication that needs the script."""

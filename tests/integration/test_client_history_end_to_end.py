@@ -17,7 +17,8 @@ from realizehit.settings import Settings
 from realizehit.sync import Subscriber
 from tests.integration.test_client_sync_ws import call, make
 from tests.integration.test_client_ws import connect, record, until
-from tests.integration.test_history_node import CHAT, SECONDS, SHORT, node_at, publish, room, set_rules
+from tests.integration.test_history_node import node_at
+from tests.support.history import CHAT, SECONDS, SHORT, publish, room, set_rules
 from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.valkey import Valkey

@@ -17,9 +17,8 @@ from clients.conformance import languages as language_files
 from clients.conformance.languages import Language
 from examples.ticker.ticker import read_prices
 from realizehit.sync import APIClient
-from tests.conformance.running import CASES
+from tests.conformance.running import CASES, require
 from tests.support.processes import Process, running, serving
-from tests.support.programs import needs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -79,8 +78,7 @@ async def test_the_ticker_is_followed_from_all_languages_at_once(tmp_path: Path)
     del languages["python"]  # the ticker itself follows in Python
     assert len(languages) == 6
     for language in languages.values():
-        for program in language.needs:
-            needs(program)
+        require(language)
     async with contextlib.AsyncExitStack() as stack:
         for name in BUILT:
             await stack.enter_async_context(languages[name].built())
@@ -96,11 +94,11 @@ async def test_the_ticker_is_followed_from_all_languages_at_once(tmp_path: Path)
         ticker = stack.enter_context(running(*words, "--once", "--full-speed", env={"PYTHONPATH": str(ROOT)}))
         assert ticker.wait() == 0, ticker.output
         wait_for(followers, api, LAST)
-        expected = {}
+        expected: dict[str, list[tuple[str, str, float]]] = {}
         for price in read_prices():
             expected.setdefault(price.symbol, []).append((price.symbol, price.date, price.price))
         for name, each in followers.items():
             rows = prices_of(each.output)
             for symbol, prices in expected.items():
                 assert [row for row in rows if row[0] == symbol] == prices, f"{name}: {symbol}"
-            assert len(rows) == sum(map(len, expected.values())), name
+            assert len(rows) == sum(len(prices) for prices in expected.values()), name
