@@ -176,11 +176,25 @@ class Logs:
                     kept.add(key)
         return kept
 
-    def restored(self, source: Source) -> None:
-        """Learn that all channels of a source are in force again."""
+    def restored(self, source: Source, seconds: float, *, logged: bool) -> None:
+        """Learn that all channels of a source are in force again. See `BusListener.restored`."""
+        if not logged:
+            self._not_logged(source, seconds)
         for key in list(self._unsettled):
             if self._bus.source_of(interest_of_key(key)) == source:
                 self.confirmed(key)
+
+    def _not_logged(self, source: Source, seconds: float) -> None:
+        """Have the subscribers of a source told of a gap, also if their logs have no hole."""
+        since = self._clock() - seconds
+        for key, log in list(self._logs.items()):
+            if self._bus.source_of(interest_of_key(key)) != source:
+                continue
+            if log.is_behind:
+                log.logged = False
+                log.disturbed = min(since, log.disturbed)
+            elif log.state is State.LIVE and log.losses:  # repaired before the source was restored
+                self._user.log_missed(key, seconds)
 
     def tick(self, now: float) -> None:
         """Read again what could not be read, and give up what cannot be read for too long."""
@@ -270,7 +284,7 @@ class Logs:
         self._engine.log_close(key)
         if behind:
             self.counts.unrepaired += 1
-            log.incomplete = True
+            log.incomplete = log.logged = True
             self._user.log_missed(key, self._clock() - log.disturbed, in_force=log.confirmed)
         self._user.log_ready(key, None, set())
 
@@ -431,17 +445,24 @@ class Logs:
             if part.messages and part.messages[-1][0] < part.last:
                 log.hole = True  # the next part follows
                 return
-            self.counts.repaired += 1
-        elif log.state is State.LIVE and part.epoch != here.epoch and part.first == 1:
+            if log.logged:
+                self.counts.repaired += 1
+            else:
+                self._missed(key, log)
+        elif log.logged and log.state is State.LIVE and part.epoch != here.epoch and part.first == 1:
             log.hole = True  # the log began anew while the connection held, and all of it is there
             self._begin_anew(key, log, part.epoch)
             return
         else:
-            self.counts.unrepaired += 1
             self._engine.log_set(key, part.epoch, part.last)
-            self._user.log_missed(key, self._clock() - log.disturbed)
+            self._missed(key, log)
         log.state = State.LIVE
         self._user.log_ready(key, None, set())
+
+    def _missed(self, key: RegistryKey, log: LogRecord) -> None:
+        self.counts.unrepaired += 1
+        log.logged = True
+        self._user.log_missed(key, self._clock() - log.disturbed)
 
     async def _read_for_waiters(self, key: RegistryKey, log: LogRecord) -> None:
         losses, asked, here = log.losses, self._user.log_waiters(key), self.position(key)
