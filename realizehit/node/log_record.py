@@ -67,6 +67,7 @@ class LogRecord:
         asking: whether a subscription waits whose beginning needs a read.
         incomplete: whether subscriptions with positions may have missed something while it was unreadable.
         running: whether a read is under way.
+        telling: whether its subscribers are being told of a gap, after which it goes on.
         retry_at: when a read that failed is tried again.
     """
 
@@ -85,6 +86,7 @@ class LogRecord:
         self.asking = False
         self.incomplete = False
         self.running = False
+        self.telling = False
         self.retry_at = 0.0
 
     @property
