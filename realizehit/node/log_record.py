@@ -68,6 +68,7 @@ class LogRecord:
         logged: whether the log at the broker has what was published while messages may be missing here.
         incomplete: whether subscriptions with positions may have missed something while it was unreadable.
         running: whether a read is under way.
+        telling: whether its subscribers are being told of a gap, after which it goes on.
         retry_at: when a read that failed is tried again.
     """
 
@@ -87,6 +88,7 @@ class LogRecord:
         self.logged = True
         self.incomplete = False
         self.running = False
+        self.telling = False
         self.retry_at = 0.0
 
     @property

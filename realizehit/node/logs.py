@@ -24,6 +24,7 @@ from realizehit.broker.history.rules import Rules
 from realizehit.common.position import Position
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.node.gaps import GoesOn
 from realizehit.node.history_request import HistoryRequest, Started
 from realizehit.node.log_counts import LogCounts
 from realizehit.node.log_record import Beginning, InMemory, LogRecord, State
@@ -56,13 +57,16 @@ class LogUser(Protocol):
     def log_wanted(self, key: RegistryKey) -> int:
         """Return how many of the newest messages the subscriptions that wait need, as far as that is known."""
 
-    def log_missed(self, key: RegistryKey, seconds: float, *, in_force: bool = True) -> None:
+    def log_missed(
+        self, key: RegistryKey, seconds: float, *, in_force: bool = True, goes_on: GoesOn | None = None
+    ) -> None:
         """Learn that messages of a log are lost for all subscriptions of its channel.
 
         Args:
             key: of the log.
             seconds: the time in which they were published.
             in_force: whether the broker sends the channel now.
+            goes_on: where the log goes on after them, and what is to be called before that.
         """
 
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
@@ -200,7 +204,7 @@ class Logs:
         """Read again what could not be read, and give up what cannot be read for too long."""
         for key in list(self._unsettled):
             log = self._logs[key]
-            if log.running or not log.confirmed or log.retry_at > now:
+            if log.running or log.telling or not log.confirmed or log.retry_at > now:
                 continue
             if log.is_behind and now - log.blocked >= self._timeout:
                 self.give_up(key)
@@ -274,7 +278,7 @@ class Logs:
     def give_up(self, key: RegistryKey) -> None:
         """Serve a channel without history, since its log cannot be read; it is tried again later."""
         log = self._logs.get(key)
-        if log is None or not (log.is_behind or log.state is State.OPENING):
+        if log is None or log.telling or not (log.is_behind or log.state is State.OPENING):
             return
         behind, log.state, log.hole = log.is_behind, State.UNREADABLE, False
         log.losses += 1  # a read that is under way is of no use any more
@@ -311,8 +315,36 @@ class Logs:
         log.first, log.before = 1, ()
         self.counts.renewed += 1
         if self._engine.stats()["replays"]:  # those of this log end: what they had yet to send is not kept any more
-            self._user.log_missed(key, log.rule.ttl)
-        self._engine.log_set(key, epoch, 0)
+            self._tell_and_go_on(key, log, log.rule.ttl, LogPart(epoch, 1, 0))
+        else:
+            self._engine.log_set(key, epoch, 0)
+
+    def _tell_and_go_on(self, key: RegistryKey, log: LogRecord, seconds: float, part: LogPart) -> None:
+        """Tell the subscribers of a log that messages are lost, and then let it go on after what was read of it."""
+        losses, here = log.losses, self._in_memory(key)
+        log.telling = True
+        if log.state is State.LIVE:
+            log.state = State.LOST  # nobody can begin before
+
+        def skip(conn: int) -> bool:
+            if here is not None:
+                self._engine.replay_end(conn, key, here.last)
+            return self._engine.has_positions(conn, key)
+
+        def done() -> None:
+            log.telling = False
+            if self._is_current(key, log, losses):
+                log.state, log.incomplete = State.LIVE, False
+                log.hole = part.last == 0  # it has begun anew, perhaps with messages that did not come here
+                self._unsettled.discard(key)
+                log.opened = self._clock()
+                self._engine.log_set(key, part.epoch, part.last, part.messages)
+                self._user.log_ready(key, None, set())
+            if self._logs.get(key) is log:
+                self._work(key, log)
+
+        goes_on = GoesOn(Position(part.epoch, part.last), skip, done)
+        self._user.log_missed(key, seconds, goes_on=goes_on)
 
     def _on_starved(self, channel: bytes, replays: list[tuple[int, int]]) -> None:
         key = RegistryKey(channel)
@@ -356,7 +388,7 @@ class Logs:
             self._start(self._run(key, log))
 
     def _next(self, log: LogRecord) -> Callable[[RegistryKey, LogRecord], Awaitable[None]] | None:
-        if not log.confirmed:
+        if not log.confirmed or log.telling:
             return None
         if log.state in (State.OPENING, State.UNREADABLE):
             return self._read_first
@@ -410,13 +442,14 @@ class Logs:
         if not self._is_current(key, log, losses):
             return
         log.note(part)
-        log.state, log.hole, log.asking = State.LIVE, False, False
+        log.hole = log.asking = False
+        if log.incomplete:
+            self._tell_and_go_on(key, log, self._clock() - log.disturbed, part)
+            return
+        log.state = State.LIVE
         log.opened = self._clock()
         self._unsettled.discard(key)
         self._engine.log_set(key, part.epoch, part.last, part.messages)
-        if log.incomplete:
-            log.incomplete = False
-            self._user.log_missed(key, self._clock() - log.disturbed)
         self._user.log_ready(key, part, asked)
 
     async def _read_newest(self, key: RegistryKey, log: LogRecord) -> LogPart:
@@ -454,8 +487,9 @@ class Logs:
             self._begin_anew(key, log, part.epoch)
             return
         else:
-            self._engine.log_set(key, part.epoch, part.last)
-            self._missed(key, log)
+            self.counts.unrepaired += 1
+            self._tell_and_go_on(key, log, self._clock() - log.disturbed, LogPart(part.epoch, part.first, part.last))
+            return
         log.state = State.LIVE
         self._user.log_ready(key, None, set())
 
