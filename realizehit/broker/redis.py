@@ -178,13 +178,14 @@ class RedisBus(Bus):
         try:
             if listener is not None:
                 self._reports = _Reports(self, listener)
-                following = keep_up(f"following the rules of {self._address}", partial(self._follow, self._pipeline))
-                self._follow_task = asyncio.create_task(following, name="realizehit rules")
+                self._start_following(self._pipeline)
                 self._link = self._make_link(listener, self._reports)
                 await self._link.start()
             else:
                 with contextlib.suppress(BrokerUnavailable):  # merely away; the state was noted
                     await self._pipeline.ping()
+                if self.on_rules is not None:
+                    self._start_following(self._pipeline)
         except BaseException:
             await self.close()
             raise
@@ -195,6 +196,10 @@ class RedisBus(Bus):
             watch = partial(self._watch, self._address, self._pipeline)
             watching = keep_up(f"watching the sentinels of {self._address}", watch)
             self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
+
+    def _start_following(self, pipeline: Pipeline) -> None:
+        following = keep_up(f"following the rules of {self._address}", partial(self._follow, pipeline))
+        self._follow_task = asyncio.create_task(following, name="realizehit rules")
 
     async def _follow(self, pipeline: Pipeline) -> None:
         """Keep the connection of the publisher, which follows the rules of history, also where nothing is published."""

@@ -144,6 +144,11 @@ cdef class LogCalls:
             return None
         return known.log.epoch[:EPOCH_SIZE].decode("ascii"), known.log.last, ring_first(known.log)
 
+    def log_owes(self, bytes channel not None):
+        """Whether publications up to the position that was set first may still be on their way to plain subscribers."""
+        cdef Channel* known = self.channel_named(channel)
+        return known != NULL and is_known(known.log) and known.log.shown < known.log.owed
+
     def position(self, uint64_t handle, bytes channel not None):
         """Return the epoch and the offset that a subscription has come to.
 

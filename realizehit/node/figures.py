@@ -16,7 +16,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import hiredis
 import orjson
@@ -24,8 +24,9 @@ import orjson
 from realizehit import __version__, _fanout
 from realizehit.broker.base import Bus
 from realizehit.broker.publication import Publication, Published
+from realizehit.common.position import Position
 from realizehit.errors import BrokerRefused
-from realizehit.node.names import interest_of
+from realizehit.node.names import RegistryKey, interest_of
 from realizehit.pattern import RESERVED_KEY, Channel, channel_of, is_reserved
 
 logger: Final = logging.getLogger(__name__)
@@ -40,6 +41,16 @@ BUSIEST: Final = 10  # channels in a message
 _NO_MORE: Final = object()
 
 
+class HistoryFigures(Protocol):
+    """What is shown of the channels with history."""
+
+    def figures(self) -> dict[str, int]:
+        """Return numbers by name."""
+
+    def position(self, key: RegistryKey) -> Position | None:
+        """Return the position of a channel; None if it has no history, or its position is not known."""
+
+
 class Figures:
     """Publishes the figures of one process.
 
@@ -47,6 +58,7 @@ class Figures:
         engine, bus: the node's.
         role: what the process does; one without clients has no probe.
         published: returns how many messages were published through it so far.
+        logs: of the channels with history.
         interval: seconds between messages.
 
     Attributes:
@@ -62,6 +74,7 @@ class Figures:
         *,
         role: str,
         published: Callable[[], int],
+        logs: HistoryFigures | None = None,
         interval: float = INTERVAL,
     ) -> None:
         self.node = secrets.token_hex(4)
@@ -69,6 +82,7 @@ class Figures:
         self._bus = bus
         self._role = role
         self._published = published
+        self._logs = logs
         self._interval = interval
         self._probe = Probe(engine, bus, channel_of({RESERVED_KEY: "probe", "node": self.node}))
         self._started = time.monotonic()
@@ -142,12 +156,28 @@ class Figures:
             "queued_bytes": size,
             "largest_queue": {"messages": largest_messages, "bytes": largest_bytes},
             "slow_disconnects": stats["slow_disconnects"],
+            "history": {
+                "messages": stats["ring_messages"],
+                "bytes": stats["ring_bytes"],
+                "replays": stats["replays"],
+                "replayed": stats["replayed"],
+                **({} if self._logs is None else self._logs.figures()),
+            },
             "busiest": [
-                {"channel": channel.decode(), "subscribers": subscribers, "rate": round(count / elapsed, 1)}
+                {
+                    "channel": channel.decode(),
+                    "subscribers": subscribers,
+                    "rate": round(count / elapsed, 1),
+                    "at": self._position(channel),
+                }
                 for channel, subscribers, count in busiest
                 if not is_reserved(channel)
             ][:BUSIEST],
         }
+
+    def _position(self, channel: bytes) -> str | None:
+        position = None if self._logs is None else self._logs.position(RegistryKey(channel))
+        return None if position is None else str(position)
 
 
 class Probe:

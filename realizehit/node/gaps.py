@@ -41,11 +41,12 @@ class _Gap:
         exceptions: Iterable[SubscriptionKey],
         *,
         source: Source | None = None,
-        apart: Container[RegistryKey] = (),
+        apart: Iterable[RegistryKey] = (),
         keys: Container[RegistryKey] = (),
     ) -> None:
         self.source = source  # the gap is of all its channels, but for those in `apart`
-        self.apart = apart
+        self.apart = set(apart)
+        self.postponed: dict[RegistryKey, float] = {}  # of `apart`: to be told when the source is back, and since when
         self.keys = keys  # without a source: the channels that the gap is of
         self.exceptions = set(exceptions)  # subscriptions that lost nothing
         self.refused: dict[RegistryKey, tuple[ErrorCode, str]] = {}  # channels that did not come back, and why
@@ -86,7 +87,7 @@ class Gaps:
         self._missed: dict[RegistryKey, float] | None = None  # channels that are told of in the next turn of the loop
         self._missed_exceptions: set[SubscriptionKey] = set()
 
-    def begin(self, source: Source, waiting: Iterable[SubscriptionKey], apart: Container[RegistryKey] = ()) -> None:
+    def begin(self, source: Source, waiting: Iterable[SubscriptionKey], apart: Iterable[RegistryKey] = ()) -> None:
         """Learn that a source is gone; where a gap is open already, it goes on.
 
         Args:
@@ -99,6 +100,8 @@ class Gaps:
         gap = self._open[source] = _Gap(waiting, source=source, apart=apart)
         if before is not None:
             gap.refused = before.refused
+            gap.postponed = before.postponed
+            gap.apart.update(gap.postponed)
 
     def is_open(self, source: Source) -> bool:
         """Whether a source has gone and is not restored."""
@@ -140,17 +143,30 @@ class Gaps:
         if gap is None:
             return
         self._tell_all(gap, seconds)
+        now = time.monotonic()
+        for key, began in gap.postponed.items():
+            self.missed(key, now - began, gap.exceptions)
 
-    def missed(self, key: RegistryKey, seconds: float, waiting: Iterable[SubscriptionKey]) -> None:
+    def missed(
+        self, key: RegistryKey, seconds: float, waiting: Iterable[SubscriptionKey], *, in_force: bool = True
+    ) -> None:
         """Tell all subscribers of one channel of a gap.
 
         Args:
             key: the channel's.
             seconds: how long the gap was.
             waiting: subscriptions that are not answered yet.
+            in_force: whether the broker sends the channel now. Otherwise its subscribers are told when its source is
+                back: what is published after they are told must not be missing.
 
         Cost: as `end`, once for all channels that are reported in one turn of the loop.
         """
+        gap = None if in_force else self._open.get(self._source_of(key))
+        if gap is not None:
+            began = time.monotonic() - seconds
+            gap.postponed[key] = min(began, gap.postponed.get(key, began))
+            gap.apart.add(key)
+            return
         if self._missed is None:
             self._missed = {}
             self._call_soon(self._tell_missed)

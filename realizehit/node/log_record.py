@@ -58,8 +58,9 @@ class LogRecord:
         confirmed: whether the channel is in force at the broker.
         hole: whether a publication came that does not follow.
         disturbed: since when messages may be missing, by the hub's clock.
+        opened: when its position was read first.
         blocked: since when the broker could have been read.
-        losses: how often the connection to the broker was lost; what was read before is then too old.
+        losses: how often its position was lost; what was read before is then of no use.
         first: no message before this offset is kept at the broker; it may have grown since.
         before: earlier epochs of which offsets are valid yet, with the last one of each.
         starved: replays that wait for a read: the connection, and after which offset.
@@ -75,6 +76,7 @@ class LogRecord:
         self.confirmed = False
         self.hole = False
         self.disturbed = now
+        self.opened = now
         self.blocked = now
         self.losses = 0
         self.first = 1

@@ -56,8 +56,14 @@ class LogUser(Protocol):
     def log_wanted(self, key: RegistryKey) -> int:
         """Return how many of the newest messages the subscriptions that wait need, as far as that is known."""
 
-    def log_missed(self, key: RegistryKey, seconds: float) -> None:
-        """Learn that messages of a log are lost for all subscriptions of its channel."""
+    def log_missed(self, key: RegistryKey, seconds: float, *, in_force: bool = True) -> None:
+        """Learn that messages of a log are lost for all subscriptions of its channel.
+
+        Args:
+            key: of the log.
+            seconds: the time in which they were published.
+            in_force: whether the broker sends the channel now.
+        """
 
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
         """Learn that the replays of connections ended early: their next messages are not kept any more."""
@@ -165,7 +171,9 @@ class Logs:
             if log.state in (State.LIVE, State.LOST):
                 log.disturbed = min(since, log.disturbed) if log.is_behind else since
                 log.state = State.LOST
-                kept.add(key)
+                # What was on its way when the log was read may be lost to subscriptions without positions.
+                if since > log.opened or not self._engine.log_owes(key):
+                    kept.add(key)
         return kept
 
     def restored(self, source: Source) -> None:
@@ -194,6 +202,18 @@ class Logs:
         state = self._engine.log_state(key)
         return None if state is None else InMemory(*state)
 
+    def figures(self) -> dict[str, int]:
+        """Return what the console shows: logs now, and what was recovered and lost since the start."""
+        counts = self.counts
+        return {
+            "logs": len(self._logs),
+            "recovered": counts.recovered_from_ring + counts.recovered_from_broker,
+            "not_recovered": sum(counts.not_recovered.values()),
+            "reads": counts.reads,
+            "repaired": counts.repaired,
+            "gaps": counts.unrepaired + counts.ended_replays,
+        }
+
     def begin(
         self, key: RegistryKey, request: HistoryRequest, part: LogPart | None = None, *, final: bool = False
     ) -> Beginning | None:
@@ -203,7 +223,7 @@ class Logs:
             key: its channel, in force at the broker.
             request: what it asks for.
             part: what was just read of the log.
-            final: decide in any case.
+            final: decide by what was read, in any case.
 
         Returns:
             None if the log must be read first.
@@ -211,7 +231,7 @@ class Logs:
         log = self._logs.get(key)
         if log is None:
             return Beginning(Started(recovered=None if request.since is None else False))
-        return log.begin(request, self._in_memory(key), part, final=final)
+        return log.begin(request, self._in_memory(key), part, final=final and part is not None)
 
     def start(self, conn: int, key: RegistryKey, request: HistoryRequest, beginning: Beginning) -> None:
         """Let a subscription begin where `begin` said."""
@@ -243,6 +263,7 @@ class Logs:
         if log is None or not (log.is_behind or log.state is State.OPENING):
             return
         behind, log.state, log.hole = log.is_behind, State.UNREADABLE, False
+        log.losses += 1  # a read that is under way is of no use any more
         log.starved.clear()
         log.retry_at = self._clock() + self._timeout
         self._unsettled.add(key)
@@ -250,7 +271,7 @@ class Logs:
         if behind:
             self.counts.unrepaired += 1
             log.incomplete = True
-            self._user.log_missed(key, self._clock() - log.disturbed)
+            self._user.log_missed(key, self._clock() - log.disturbed, in_force=log.confirmed)
         self._user.log_ready(key, None, set())
 
     # ---- what the engine and the bus call
@@ -301,7 +322,7 @@ class Logs:
             elif log is not None:
                 if log.is_behind:
                     self.counts.unrepaired += 1
-                    self._user.log_missed(key, self._clock() - log.disturbed)
+                    self._user.log_missed(key, self._clock() - log.disturbed, in_force=log.confirmed)
                 self.forget(key)
                 self._user.log_ready(key, None, set())
             elif rule is not None and self._engine.log_open(channel):
@@ -347,6 +368,7 @@ class Logs:
                 logger.error(text, key.decode(), error, more(left_out))  # noqa: TRY400 - no traceback for an answer
             self._failed(key, log)
             if self._logs.get(key) is log:
+                log.asking = False
                 self.give_up(key)
                 self._user.log_ready(key, None, self._user.log_waiters(key))
         finally:
@@ -375,6 +397,7 @@ class Logs:
             return
         log.note(part)
         log.state, log.hole, log.asking = State.LIVE, False, False
+        log.opened = self._clock()
         self._unsettled.discard(key)
         self._engine.log_set(key, part.epoch, part.last, part.messages)
         if log.incomplete:
@@ -423,7 +446,11 @@ class Logs:
     async def _read_for_waiters(self, key: RegistryKey, log: LogRecord) -> None:
         losses, asked, here = log.losses, self._user.log_waiters(key), self.position(key)
         log.asking = False
-        part = await self._read_newest(key, log)
+        try:
+            part = await self._read_newest(key, log)
+        except BrokerError:
+            log.asking = True
+            raise
         if not self._is_current(key, log, losses) or log.state is not State.LIVE:
             log.asking = True
             return

@@ -155,8 +155,8 @@ class Pending(LogUser):
         asked = [waiter.history for waiter in self.waiting.of(interest_of_key(key)) if waiter.history is not None]
         return max((MAX_LAST if each.since is not None else each.last for each in asked), default=0)
 
-    def log_missed(self, key: RegistryKey, seconds: float) -> None:
-        self._gaps.missed(key, seconds, [(conn, key) for conn in self.log_waiters(key)])
+    def log_missed(self, key: RegistryKey, seconds: float, *, in_force: bool = True) -> None:
+        self._gaps.missed(key, seconds, [(conn, key) for conn in self.log_waiters(key)], in_force=in_force)
 
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
         for conn in conns:

@@ -203,7 +203,11 @@ class Node:
             await self._listen(self._listener)
             if settings.console:
                 figures = Figures(
-                    self.engine, self.bus, role=settings.role, published=lambda: metrics.outcomes["queued"]
+                    self.engine,
+                    self.bus,
+                    role=settings.role,
+                    published=lambda: metrics.outcomes["queued"],
+                    logs=self.hub.logs,
                 )
                 publishing = keep_up("publishing the figures of this node", figures.run)
                 self._figures = asyncio.create_task(publishing, name="realizehit figures")

@@ -386,3 +386,65 @@ async def test_metrics_tell_what_was_recovered(broker: Valkey) -> None:
         assert 'realizehit_history_not_recovered_total{reason="unknown_position"} 1.0' in text
         assert "realizehit_history_logs 1.0" in text
         assert 'realizehit_history_recovered_total{source="memory"} 1.0' in text
+
+
+@pytest.mark.slow
+async def test_a_crowd_that_comes_back_costs_few_reads(broker: Valkey) -> None:
+    logs, clients, missed = 50, 2000, 20
+    patterns = [room() for _ in range(logs)]
+    async with node_at(broker) as (node, _), node_at(broker, role="api") as (_, api):
+        since = [await publish(api, pattern, 0) for pattern in patterns]
+        for start in range(1, missed + 1):
+            messages = [{"pattern": pattern, "payload": start} for pattern in patterns]
+            assert (await api.post("batch", json={"messages": messages})).json()["queued"] == logs
+        crowd = [await Client.connect(node.ws_url) for _ in range(clients)]
+        for index, each in enumerate(crowd):
+            each.act(id="s", act="sub", pat=patterns[index % logs], since=since[index % logs])
+        for each in crowd:
+            await each.wait_for(1 + missed, SECONDS)
+        for index, each in enumerate(crowd):
+            reply = orjson.loads(each.texts.pop(0))
+            assert reply["recovered"]
+            assert numbers(each.texts, patterns[index % logs], positions=True) == list(range(1, missed + 1))
+            each.transport.abort()
+        assert node.hub.logs.counts.reads <= 2 * logs
+
+
+async def test_the_figures_of_the_console_show_logs(broker: Valkey) -> None:
+    pattern = room()
+    async with node_at(broker, console=True) as (node, api):
+        at = await publish(api, pattern, 0)
+        one = await Client.connect(node.ws_url)
+        await one.ask(pattern, since="aaaaaaaa.1")
+        back = await Client.connect(node.ws_url)
+        await back.ask(pattern, since=at.rpartition(".")[0] + ".0")
+        watcher = await Client.connect(node.ws_url)
+        await watcher.ask({"realizehit": "stats"})
+        while True:
+            at = await publish(api, pattern, 1)
+            figures = orjson.loads((await watcher.take(1))[0].partition(b"?")[2])
+            busy = [each for each in figures["busiest"] if each["channel"] == Pattern(pattern).channel]
+            if busy:
+                break
+        assert busy[0]["at"] is not None
+        assert busy[0]["at"].partition(".")[0] == at.partition(".")[0]
+        history = figures["history"]
+        assert (history["logs"], history["recovered"], history["not_recovered"], history["gaps"]) == (1, 1, 1, 0)
+        assert history["messages"] >= 1
+        assert history["bytes"] > 0
+
+
+async def test_history_is_for_those_who_may_subscribe(broker: Valkey, tmp_path: Path) -> None:
+    mine, theirs = room(), room()
+    grants = tmp_path / "grants.toml"
+    grants.write_text(f'[[grant]]\npattern = {{kept = "chat", room = "{mine["room"]}"}}\n')
+    async with node_at(broker) as (_, api), node_at(broker, grants=str(grants)) as (node, guarded):
+        at = await publish(api, theirs, "secret")
+        await publish(api, mine, "open")
+        one = await Client.connect(node.ws_url)
+        for keys in ({"since": at.partition(".")[0] + ".0"}, {"last": 1}, {"offsets": True}):
+            assert (await one.ask(theirs, **keys))["code"] == "forbidden"
+        assert (await one.ask(mine, last=1))["at"].endswith(".0")
+        assert await one.settled() == [f'{label(mine)}@o=1?"open"'.encode()]
+        query = httpx2.QueryParams([("pat", orjson.dumps(theirs).decode()), ("last", "1")])
+        assert (await guarded.get(f"/sse?{query}")).json()["errors"][0]["code"] == "forbidden"

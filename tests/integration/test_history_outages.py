@@ -13,11 +13,13 @@ from realizehit.broker.base import BusState
 from realizehit.node.names import RegistryKey
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node
+from realizehit.settings import Settings
 from tests.integration.test_command_workers import worker_pids
 from tests.integration.test_history_node import node_at
 from tests.integration.test_sse import http
 from tests.support.history import CHAT, SECONDS, Client, kill_link, label, numbers, publish, room, set_rules
 from tests.support.processes import serving
+from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 
 
@@ -103,6 +105,24 @@ async def test_a_broker_that_is_restarted(tmp_path: Path, keeps: bool) -> None:
                 assert numbers((await back.take(2))[:1], pattern, positions=True) == [count - 1]
 
 
+async def test_a_broker_that_lost_its_rules_is_told_when_the_channel_is_in_force_again(tmp_path: Path) -> None:
+    pattern = room()
+    with Valkey(tmp_path) as broker:
+        set_rules(broker, CHAT)
+        async with node_at(broker) as (node, api):
+            client = await Client.connect(node.ws_url)
+            await client.ask(pattern, offsets=True)
+            await publish(api, pattern, 1)
+            await client.take(1)
+            broker.command("FLUSHALL")
+            broker.command("SAVE")
+            broker.kill()
+            broker.start()
+            assert orjson.loads((await client.take(1))[0])["evt"] == "gap"
+            assert broker.command("PUBSUB", "NUMSUB", Pattern(pattern).channel)[1] == 1
+            assert await client.settled() == []  # no second gap
+
+
 async def test_the_log_cannot_be_read_and_then_it_can(tmp_path: Path) -> None:
     pattern = room()
     with Valkey(tmp_path) as broker:
@@ -164,3 +184,42 @@ async def test_a_new_subscriber_during_an_outage_gets_nothing_from_before_its_an
             await publish(api, pattern, 2)
             assert numbers(await old.take(3), pattern, positions=False) == [0, 1, 2]
             assert numbers(await new.settled(), pattern, positions=False) == [2]
+
+
+async def test_rules_that_are_lost_with_the_broker_are_no_end_of_a_gap(valkey: Valkey) -> None:
+    """The rules can be known to be gone before the channel is in force: a client that is told then would miss more."""
+    pattern = room()
+    set_rules(valkey, CHAT)
+    async with Proxy(valkey.socket) as proxy:
+        node = Node(Settings(port=0, redis=valkey.url), valkey.url, relay_url=proxy.url)
+        await node.start()
+        try:
+            async with http(node.api_url) as api:
+                clients = plain, placed = [await Client.connect(node.ws_url) for _ in range(2)]
+                await plain.ask(pattern)
+                await placed.ask(pattern, offsets=True)
+                await publish(api, pattern, 0)
+                for each in clients:
+                    await each.take(1)
+                proxy.swallow = True
+                await proxy.cut()
+                async with asyncio.timeout(SECONDS):
+                    while node.bus.state is BusState.UP:
+                        await asyncio.sleep(0.005)
+                set_rules(valkey)
+                async with asyncio.timeout(SECONDS):
+                    while len(node.hub.logs):
+                        await asyncio.sleep(0.005)
+                await publish(api, pattern, "lost")
+                for each in clients:
+                    assert await each.settled() == []
+                proxy.swallow = False
+                await proxy.cut()
+                for each in clients:
+                    gap = orjson.loads((await each.take(1))[0])
+                    assert (gap["evt"], gap["ids"]) == ("gap", [label(pattern)])
+                await publish(api, pattern, "new")
+                for each in clients:
+                    assert await each.settled() == [f'{label(pattern)}?"new"'.encode()]
+        finally:
+            await node.close()

@@ -186,6 +186,15 @@ async def test_a_broker_that_is_away_gets_the_rules_later(valkey: Valkey, file: 
         assert kept(valkey) == [CHAT]
 
 
+async def test_a_broker_that_begins_anew_gets_the_rules_at_once(valkey: Valkey, file: Path, lines: Lines) -> None:
+    async with RulesWriter(valkey.url, str(file), look_interval=1000.0):
+        assert kept(valkey) == [CHAT]
+        valkey.kill()
+        await asyncio.to_thread(valkey.start)
+        await lines.find("the broker had lost the rules of history")
+        assert kept(valkey) == [CHAT]
+
+
 async def test_a_broker_that_does_not_allow_it(valkey: Valkey, file: Path) -> None:
     valkey.command("ACL", "SETUSER", "few", "on", ">x", "allkeys", "allchannels", "+@all", "-set")
     settings = Settings(port=0, redis=f"unix://few:x@{valkey.socket}", history=str(file))

@@ -113,6 +113,8 @@ def server_frames(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
         assert data[0] & 0xF0 == 0x80, "the server sends whole frames without extensions"
         size, start = data[1], 2
         assert size < 128, "the server masks nothing"
+        if len(data) < {126: 4, 127: 10}.get(size, 2):
+            break
         if size == 126:
             size, start = struct.unpack(">H", data[2:4])[0], 4
         elif size == 127:

@@ -1,4 +1,4 @@
-"""A TCP proxy between a node and its broker, which cuts, delays, truncates and drops."""
+"""A TCP proxy before a broker or a server, which cuts, delays, truncates and drops."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Self
 
 
 class Proxy:
-    """Forwards connections to a Unix socket, as an asynchronous context.
+    """Forwards connections to a Unix socket or a TCP port, as an asynchronous context.
 
     Args:
-        target: the broker's socket.
+        target: the path of the socket, or the port on this machine.
 
     Attributes:
         delay: seconds that each piece from the broker is held back.
@@ -23,7 +23,7 @@ class Proxy:
         connections: how many there are.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path | int) -> None:
         self.delay = 0.0
         self.swallow = False
         self.truncate: int | None = None
@@ -38,7 +38,8 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        self.url = f"redis://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(
@@ -65,7 +66,10 @@ class Proxy:
         number, self._accepted = self._accepted, self._accepted + 1
         to_broker: asyncio.StreamWriter | None = None
         try:
-            from_broker, to_broker = await asyncio.open_unix_connection(str(self._target))
+            if isinstance(self._target, int):
+                from_broker, to_broker = await asyncio.open_connection("127.0.0.1", self._target)
+            else:
+                from_broker, to_broker = await asyncio.open_unix_connection(str(self._target))
             up = asyncio.create_task(self._pump(number, reader, to_broker, downwards=False))
             down = asyncio.create_task(self._pump(number, from_broker, writer, downwards=True))
             try:

@@ -74,6 +74,7 @@ export class Nodes {
     this.#drawCharts(alive);
     this.#drawNodes(all.filter(({ node }) => this.#nodes.has(node)));
     this.#drawBusiest(alive);
+    this.#drawHistory(alive);
   }
 
   #drawCharts(nodes) {
@@ -124,20 +125,37 @@ export class Nodes {
     $("#nodes tbody").replaceChildren(...rows);
   }
 
+  #drawHistory(nodes) {
+    const kept = nodes.map(({ history }) => history ?? {}); // older nodes have none
+    const total = (name) => kept.reduce((all, history) => all + (history[name] ?? 0), 0);
+    const shown = total("logs") + total("recovered") + total("not_recovered") + total("gaps") > 0;
+    $("#history").hidden = !shown;
+    if (!shown) return;
+    const row = document.createElement("tr");
+    for (const name of ["logs", "messages", "bytes", "replays", "replayed", "recovered", "not_recovered", "repaired", "gaps"]) {
+      cell(row, name === "bytes" ? bytes(total(name)) : this.#count(total(name)), "number");
+    }
+    $("#history tbody").replaceChildren(row);
+  }
+
   #drawBusiest(nodes) {
     const channels = new Map();
     for (const node of nodes) {
-      for (const { channel, subscribers, rate } of node.busiest) {
-        const known = channels.get(channel) ?? { subscribers: 0, rate: 0 };
+      for (const { channel, subscribers, rate, at } of node.busiest) {
+        const known = channels.get(channel) ?? { subscribers: 0, rate: 0, at: null };
         // Each node with a subscriber gets each message, so their rates are equal and not added.
-        channels.set(channel, { subscribers: known.subscribers + subscribers, rate: Math.max(known.rate, rate) });
+        channels.set(channel, {
+          subscribers: known.subscribers + subscribers,
+          rate: Math.max(known.rate, rate),
+          at: known.at ?? at ?? null,
+        });
       }
     }
     const busiest = [...channels].sort(([, a], [, b]) => b.rate - a.rate).slice(0, 10);
     $("#busiest-empty").hidden = busiest.length > 0;
     $("#busiest").hidden = !busiest.length;
     const focused = document.activeElement?.closest?.("#busiest button")?.dataset.channel;
-    const rows = busiest.map(([channel, { subscribers, rate }]) => {
+    const rows = busiest.map(([channel, { subscribers, rate, at }]) => {
       const row = document.createElement("tr");
       const name = document.createElement("th");
       name.scope = "row";
@@ -157,6 +175,7 @@ export class Nodes {
       share.className = "share";
       share.style.width = `${(100 * rate) / busiest[0][1].rate}%`;
       cell(row, this.#count(rate), "number").append(share);
+      cell(row, at ?? "–", "mono");
       return row;
     });
     $("#busiest tbody").replaceChildren(...rows);
