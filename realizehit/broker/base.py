@@ -60,13 +60,14 @@ class BusListener(Protocol):
     def state_changed(self, source: Source, state: BusState) -> None:
         """Learn that a source came or went."""
 
-    def restored(self, source: Source, seconds: float) -> None:
+    def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
         """Learn that a source was lost, is back, and that each of its channels that was in force is so again.
 
         Args:
             source: it is `Bus.source_of` for these channels.
             seconds: from the last certain sign of the source before it was lost to now; what was published in them
                 may be missing, and nothing else.
+            logged: whether logs have what was published in them, for channels with history.
         """
 
 

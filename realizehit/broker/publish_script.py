@@ -22,7 +22,7 @@ from typing import Any, Final
 import hiredis
 
 from realizehit.broker.history.rules import NO_RULES, Rule, Rules
-from realizehit.broker.history.scripts import NO_RUN_ID, PUBLISH, log_key, new_epoch
+from realizehit.broker.history.scripts import NO_RUN_ID, PUBLISH, SHAPES_KEY, log_key, new_epoch
 from realizehit.broker.history.scripts import RIGHTS as LOG_RIGHTS
 from realizehit.broker.idempotency import REGISTRY, SCRIPT, key_name
 from realizehit.broker.idempotency import RIGHTS as KEY_RIGHTS
@@ -205,16 +205,19 @@ class PublishScript:
                 keys += self._registry
         others = len(keys)
         items: list[bytes] = []
-        for channel in (b"" if alone else publication.channel, *(projection.channel for projection in projections)):
-            items += (channel, *(self._log_of(channel, keys) if channel else (b"0", b"0")))
+        items += (b"0", b"0") if alone else self._log_of(publication.channel, keys)
+        own = len(keys)
+        for projection in projections:
+            items += (projection.channel, *self._log_of(projection.channel, keys))
+        if len(keys) > own:
+            keys.append(SHAPES_KEY.encode())
         message: tuple[bytes, ...]
         if len(keys) == others and publication.key and not alone:
             script, message = SCRIPT, (window, publication.channel, publication.payload)
-            items = items[3::3]
+            items = items[2::3]
         else:
             epoch = new_epoch() if len(keys) > others else b"-"
             script, message = PUBLISH, (window, publication.channel, publication.payload, epoch, self.run_id, mode)
-            del items[0]
         command = (b"EVALSHA", _SHA[script]) if script in self.loaded and not bring else (b"EVAL", script)
         self.loaded.add(script)
         return pack((*command, b"%d" % len(keys), *keys, *message, *items))

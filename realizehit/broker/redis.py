@@ -61,8 +61,8 @@ class _Reports(BusListener):
             self._bus.take_state(state)
         self._listener.state_changed(source, state)
 
-    def restored(self, source: Source, seconds: float) -> None:
-        self._listener.restored(source, seconds)
+    def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
+        self._listener.restored(source, seconds, logged=logged)
 
 
 class RedisBus(Bus):

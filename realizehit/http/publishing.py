@@ -20,9 +20,9 @@ from realizehit.broker.base import Bus
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.common.idempotency_keys import check_key
 from realizehit.errors import AccessDenied, BrokerError, BrokerUnavailable, PatternError, PublishUnclear, RequestError
-from realizehit.http.fast_path import Respond
+from realizehit.http.fast_path import IDEMPOTENCY_KEY, Respond
 from realizehit.http.problems import BrokerErrorReporter
-from realizehit.http.publish_endpoint import IDEMPOTENCY_KEY, JSON, Endpoint
+from realizehit.http.publish_endpoint import JSON, Endpoint
 from realizehit.node.messages import parse_batch, parse_lines, parse_publication
 from realizehit.node.metrics import Metrics
 from realizehit.settings import Settings

@@ -66,8 +66,10 @@ class LogRecord:
         before: earlier epochs of which offsets are valid yet, with the last one of each.
         starved: replays that wait for a read: the connection, and after which offset.
         asking: whether a subscription waits whose beginning needs a read.
+        logged: whether the log at the broker has what was published while messages may be missing here.
         incomplete: whether subscriptions with positions may have missed something while it was unreadable.
         running: whether a read is under way.
+        telling: whether its subscribers are being told of a gap, after which it goes on.
         retry_at: when a read that failed is tried again.
     """
 
@@ -84,8 +86,10 @@ class LogRecord:
         self.before: tuple[Position, ...] = ()
         self.starved: dict[int, int] = {}
         self.asking = False
+        self.logged = True
         self.incomplete = False
         self.running = False
+        self.telling = False
         self.retry_at = 0.0
 
     @property

@@ -24,6 +24,7 @@ from realizehit.broker.history.rules import Rules
 from realizehit.common.position import Position
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.node.gaps import GoesOn
 from realizehit.node.history_request import HistoryRequest, Started
 from realizehit.node.log_counts import LogCounts
 from realizehit.node.log_record import Beginning, InMemory, LogRecord, State
@@ -57,7 +58,15 @@ class LogUser(Protocol):
     def log_wanted(self, key: RegistryKey) -> int:
         """Return how many of the newest messages the subscriptions that wait need, as far as that is known."""
 
-    def log_missed(self, key: RegistryKey, seconds: float, reason: Reason, *, in_force: bool = True) -> None:
+    def log_missed(
+        self,
+        key: RegistryKey,
+        seconds: float,
+        reason: Reason,
+        *,
+        in_force: bool = True,
+        goes_on: GoesOn | None = None,
+    ) -> None:
         """Learn that messages of a log are lost for all subscriptions of its channel.
 
         Args:
@@ -65,6 +74,7 @@ class LogUser(Protocol):
             seconds: the time in which they were published.
             reason: why they are lost.
             in_force: whether the broker sends the channel now.
+            goes_on: where the log goes on after them, and what is to be called before that.
         """
 
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
@@ -183,17 +193,31 @@ class Logs:
                     kept.add(key)
         return kept
 
-    def restored(self, source: Source) -> None:
-        """Learn that all channels of a source are in force again."""
+    def restored(self, source: Source, seconds: float, *, logged: bool) -> None:
+        """Learn that all channels of a source are in force again. See `BusListener.restored`."""
+        if not logged:
+            self._not_logged(source, seconds)
         for key in list(self._unsettled):
             if self._bus.source_of(interest_of_key(key)) == source:
                 self.confirmed(key)
+
+    def _not_logged(self, source: Source, seconds: float) -> None:
+        """Have the subscribers of a source told of a gap, also if their logs have no hole."""
+        since = self._clock() - seconds
+        for key, log in list(self._logs.items()):
+            if self._bus.source_of(interest_of_key(key)) != source:
+                continue
+            if log.is_behind:
+                log.logged = False
+                log.disturbed = min(since, log.disturbed)
+            elif log.state is State.LIVE and log.losses:  # repaired before the source was restored
+                self._user.log_missed(key, seconds, "not_logged")
 
     def tick(self, now: float) -> None:
         """Read again what could not be read, and give up what cannot be read for too long."""
         for key in list(self._unsettled):
             log = self._logs[key]
-            if log.running or not log.confirmed or log.retry_at > now:
+            if log.running or log.telling or not log.confirmed or log.retry_at > now:
                 continue
             if log.is_behind and now - log.blocked >= self._timeout:
                 self.give_up(key)
@@ -257,7 +281,7 @@ class Logs:
     def give_up(self, key: RegistryKey) -> None:
         """Serve a channel without history, since its log cannot be read; it is tried again later."""
         log = self._logs.get(key)
-        if log is None or not (log.is_behind or log.state is State.OPENING):
+        if log is None or log.telling or not (log.is_behind or log.state is State.OPENING):
             return
         behind, log.state, log.hole = log.is_behind, State.UNREADABLE, False
         log.losses += 1  # a read that is under way is of no use any more
@@ -267,7 +291,7 @@ class Logs:
         self._engine.log_close(key)
         if behind:
             self.counts.unrepaired += 1
-            log.incomplete = True
+            log.incomplete = log.logged = True
             self._user.log_missed(key, self._clock() - log.disturbed, "unreadable", in_force=log.confirmed)
         self._user.log_ready(key, None, set())
 
@@ -294,8 +318,36 @@ class Logs:
         log.first, log.before = 1, ()
         self.counts.renewed += 1
         if self._engine.stats()["replays"]:  # those of this log end: what they had yet to send is not kept any more
-            self._user.log_missed(key, log.rule.ttl, "begun_anew")
-        self._engine.log_set(key, epoch, 0)
+            self._tell_and_go_on(key, log, log.rule.ttl, "begun_anew", LogPart(epoch, 1, 0))
+        else:
+            self._engine.log_set(key, epoch, 0)
+
+    def _tell_and_go_on(self, key: RegistryKey, log: LogRecord, seconds: float, reason: Reason, part: LogPart) -> None:
+        """Tell the subscribers of a log that messages are lost, and then let it go on after what was read of it."""
+        losses, here = log.losses, self._in_memory(key)
+        log.telling = True
+        if log.state is State.LIVE:
+            log.state = State.LOST  # nobody can begin before
+
+        def skip(conn: int) -> bool:
+            if here is not None:
+                self._engine.replay_end(conn, key, here.last)
+            return self._engine.has_positions(conn, key)
+
+        def done() -> None:
+            log.telling = False
+            if self._is_current(key, log, losses):
+                log.state, log.incomplete = State.LIVE, False
+                log.hole = part.last == 0  # it has begun anew, perhaps with messages that did not come here
+                self._unsettled.discard(key)
+                log.opened = self._clock()
+                self._engine.log_set(key, part.epoch, part.last, part.messages)
+                self._user.log_ready(key, None, set())
+            if self._logs.get(key) is log:
+                self._work(key, log)
+
+        goes_on = GoesOn(Position(part.epoch, part.last), skip, done)
+        self._user.log_missed(key, seconds, reason, goes_on=goes_on)
 
     def _on_starved(self, channel: bytes, replays: list[tuple[int, int]]) -> None:
         key = RegistryKey(channel)
@@ -339,7 +391,7 @@ class Logs:
             self._start(self._run(key, log))
 
     def _next(self, log: LogRecord) -> Callable[[RegistryKey, LogRecord], Awaitable[None]] | None:
-        if not log.confirmed:
+        if not log.confirmed or log.telling:
             return None
         if log.state in (State.OPENING, State.UNREADABLE):
             return self._read_first
@@ -395,13 +447,14 @@ class Logs:
         if not self._is_current(key, log, losses):
             return
         log.note(part)
-        log.state, log.hole, log.asking = State.LIVE, False, False
+        log.hole = log.asking = False
+        if log.incomplete:
+            self._tell_and_go_on(key, log, self._clock() - log.disturbed, "unreadable", part)
+            return
+        log.state = State.LIVE
         log.opened = self._clock()
         self._unsettled.discard(key)
         self._engine.log_set(key, part.epoch, part.last, part.messages)
-        if log.incomplete:
-            log.incomplete = False
-            self._user.log_missed(key, self._clock() - log.disturbed, "unreadable")
         self._user.log_ready(key, part, asked)
 
     async def _read_newest(self, key: RegistryKey, log: LogRecord) -> LogPart:
@@ -430,19 +483,27 @@ class Logs:
             if part.messages and part.messages[-1][0] < part.last:
                 log.hole = True  # the next part follows
                 return
-            self.counts.repaired += 1
-        elif log.state is State.LIVE and part.epoch != here.epoch and part.first == 1:
+            if log.logged:
+                self.counts.repaired += 1
+            else:
+                self._missed(key, log)
+        elif log.logged and log.state is State.LIVE and part.epoch != here.epoch and part.first == 1:
             log.hole = True  # the log began anew while the connection held, and all of it is there
             self._begin_anew(key, log, part.epoch)
             return
         else:
             self.counts.unrepaired += 1
-            self._engine.log_set(key, part.epoch, part.last)
-            self._user.log_missed(
-                key, self._clock() - log.disturbed, "not_kept" if part.epoch == here.epoch else "unknown_position"
-            )
+            reason: Reason = "not_kept" if part.epoch == here.epoch else "unknown_position"
+            seconds = self._clock() - log.disturbed
+            self._tell_and_go_on(key, log, seconds, reason, LogPart(part.epoch, part.first, part.last))
+            return
         log.state = State.LIVE
         self._user.log_ready(key, None, set())
+
+    def _missed(self, key: RegistryKey, log: LogRecord) -> None:
+        self.counts.unrepaired += 1
+        log.logged = True
+        self._user.log_missed(key, self._clock() - log.disturbed, "not_logged")
 
     async def _read_for_waiters(self, key: RegistryKey, log: LogRecord) -> None:
         losses, asked, here = log.losses, self._user.log_waiters(key), self.position(key)

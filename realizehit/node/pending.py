@@ -10,7 +10,7 @@ from realizehit.broker.history.log import LogPart
 from realizehit.common.position import Position
 from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
-from realizehit.node.gaps import Gaps, SubscriptionKey
+from realizehit.node.gaps import Gaps, GoesOn, SubscriptionKey
 from realizehit.node.history_request import MAX_LAST, PLAIN, Started
 from realizehit.node.logs import Logs, LogUser
 from realizehit.node.names import RegistryKey, interest_of_key, key_of_interest
@@ -159,8 +159,17 @@ class Pending(LogUser):
         asked = [waiter.history for waiter in self.waiting.of(interest_of_key(key)) if waiter.history is not None]
         return max((MAX_LAST if each.since is not None else each.last for each in asked), default=0)
 
-    def log_missed(self, key: RegistryKey, seconds: float, reason: Reason, *, in_force: bool = True) -> None:
-        self._gaps.missed(key, seconds, reason, [(conn, key) for conn in self.log_waiters(key)], in_force=in_force)
+    def log_missed(
+        self,
+        key: RegistryKey,
+        seconds: float,
+        reason: Reason,
+        *,
+        in_force: bool = True,
+        goes_on: GoesOn | None = None,
+    ) -> None:
+        waiting = [(conn, key) for conn in self.log_waiters(key)]
+        self._gaps.missed(key, seconds, reason, waiting, in_force=in_force, goes_on=goes_on)
 
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
         for conn in conns:

@@ -12,7 +12,7 @@ from realizehit.node.names import RegistryKey
 KEPT: Final = 10
 """Gaps that are remembered."""
 
-Reason = Literal["connection", "no_rule", "unknown_position", "not_kept", "unreadable", "begun_anew"]
+Reason = Literal["connection", "no_rule", "unknown_position", "not_kept", "unreadable", "begun_anew", "not_logged"]
 """Why messages are missing:
 
 - ``connection``: the connection to the broker was lost, and these channels have no history.
@@ -21,6 +21,7 @@ Reason = Literal["connection", "no_rule", "unknown_position", "not_kept", "unrea
 - ``not_kept``: the messages are older than what is kept.
 - ``unreadable``: the broker did not tell.
 - ``begun_anew``: the log expired and began again while clients were still being sent its older messages.
+- ``not_logged``: the shape of a wildcard was not registered for some time, so that its log may lack messages.
 """
 
 
