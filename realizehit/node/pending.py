@@ -12,7 +12,8 @@ from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
 from realizehit.node.gaps import Gaps, GoesOn, SubscriptionKey
 from realizehit.node.history_request import MAX_LAST, PLAIN, Started
-from realizehit.node.logs import Logs, LogUser
+from realizehit.node.log_reader import LogUser
+from realizehit.node.logs import Logs
 from realizehit.node.names import RegistryKey, interest_of_key, key_of_interest
 from realizehit.node.recent_gaps import Reason
 from realizehit.node.waiting import Waiter, Waiting

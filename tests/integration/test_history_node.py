@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from realizehit.broker.base import BusState
-from realizehit.node.logs import PART
+from realizehit.node.log_reader import PART
 from realizehit.node.names import RegistryKey
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
