@@ -6,13 +6,14 @@ import asyncio
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from realizehit.cli.endpoints import DEFAULT_WS, ws_endpoint
 from realizehit.cli.filters import as_argument, pattern_from
 from realizehit.cli.option_types import Seconds
+from realizehit.cli.text import without_controls
 from realizehit.cli.tls import tls_context, tls_options
 from realizehit.common.masking import masked
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from realizehit.client.ws import Subscription, WSClient
     from realizehit.errors import Disconnected, RealizehitError
     from realizehit.pattern import Pattern
-
-# JSON strings may contain these unescaped, and some terminals obey them.
-_CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 class Client(NamedTuple):
@@ -263,4 +261,4 @@ def _lay_out(text: str) -> None:
 
     from realizehit.cli.json_layout import lay_out_json
 
-    get_console().print(JSONHighlighter()(lay_out_json(text).translate(_CONTROLS)), soft_wrap=True)
+    get_console().print(JSONHighlighter()(without_controls(lay_out_json(text))), soft_wrap=True)

@@ -101,7 +101,7 @@ class LogCursor:
 
 def _check(since: object, last: object) -> None:
     if since is not None and last is not None:
-        raise RequestError("since and last were both given; a subscription begins at one of them")
+        raise RequestError("since and last were both given; give one of them")
     if since is not None and not (isinstance(since, str) and all(since.partition("."))):
         raise RequestError(f"since is {since!r}; a position is a text <epoch>.<offset>")
     if last is not None and not (isinstance(last, int) and not isinstance(last, bool) and last >= 1):
