@@ -24,7 +24,7 @@ from realizehit.broker.history.rules import Rules
 from realizehit.common.position import Position
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.errors import BrokerError, BrokerUnavailable
-from realizehit.node.gaps import GoesOn
+from realizehit.node.goes_on import GoesOn
 from realizehit.node.history_request import HistoryRequest, Started
 from realizehit.node.log_counts import LogCounts
 from realizehit.node.log_record import Beginning, InMemory, LogRecord, State
@@ -325,7 +325,7 @@ class Logs:
     def _tell_and_go_on(self, key: RegistryKey, log: LogRecord, seconds: float, reason: Reason, part: LogPart) -> None:
         """Tell the subscribers of a log that messages are lost, and then let it go on after what was read of it."""
         losses, here = log.losses, self._in_memory(key)
-        log.telling = True
+        log.telling = log.logged = True
         if log.state is State.LIVE:
             log.state = State.LOST  # nobody can begin before
 
