@@ -45,7 +45,7 @@ class LogCursor:
         """Whether the subscription is to begin with messages that were published before it."""
         return self.position is not None or self._last is not None
 
-    def wishes(self) -> dict[str, Any]:
+    def history_keys(self) -> dict[str, Any]:
         """Return the keys of the next ``sub`` besides its pattern."""
         self._asked_since = self.position is not None
         if self.position is not None:
