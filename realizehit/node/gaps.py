@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from realizehit import _fanout
 from realizehit.broker.base import Source
@@ -24,6 +24,7 @@ from realizehit.common.position import Position
 from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
 from realizehit.node.events import Events
+from realizehit.node.goes_on import GoesOn
 from realizehit.node.names import RegistryKey, label_of
 from realizehit.node.recent_gaps import Reason, RecentGaps
 
@@ -31,21 +32,6 @@ SLICE: Final = 0.002  # seconds of telling in one turn of the loop
 
 SubscriptionKey = tuple[int, RegistryKey]
 """A connection's handle and a channel's key."""
-
-
-class GoesOn(NamedTuple):
-    """Where a channel with history goes on after a gap.
-
-    Attributes:
-        at: the position.
-        skip: called with the handle of each connection right before it is told; returns whether it has positions.
-        done: called when all are told. Nothing after the position may be sent before: a client that had it and was not
-            told would resume after it, and never learn of the gap.
-    """
-
-    at: Position
-    skip: Callable[[int], bool]
-    done: Callable[[], None]
 
 
 class _Gap:
@@ -66,8 +52,8 @@ class _Gap:
         self.apart = set(apart)
         self.postponed: dict[RegistryKey, float] = {}  # of `apart`: to be told when the source is back, and since when
         self.keys = keys  # without a source: the channels that the gap is of
-        self.is_noted = False  # whether somebody was told of it
         self.goes_on = goes_on
+        self.is_noted = False  # whether somebody was told of it
         self.exceptions = set(exceptions)  # subscriptions that lost nothing
         self.refused: dict[RegistryKey, tuple[ErrorCode, str]] = {}  # channels that did not come back, and why
 

@@ -20,7 +20,7 @@ from realizehit.broker.history.log import LogPart
 from realizehit.common.position import Position
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.errors import BrokerError, BrokerUnavailable
-from realizehit.node.gaps import GoesOn
+from realizehit.node.goes_on import GoesOn
 from realizehit.node.log_counts import LogCounts
 from realizehit.node.log_record import InMemory, LogRecord, State
 from realizehit.node.names import RegistryKey
@@ -150,7 +150,7 @@ class LogReader:
     def _tell_and_go_on(self, key: RegistryKey, log: LogRecord, seconds: float, reason: Reason, part: LogPart) -> None:
         """Tell the subscribers of a log that messages are lost, and then let it go on after what was read of it."""
         losses, here = log.losses, self.in_memory(key)
-        log.telling = True
+        log.telling = log.logged = True
         if log.state is State.LIVE:
             log.state = State.LOST  # nobody can begin before
 
@@ -284,8 +284,8 @@ class LogReader:
         else:
             self.counts.unrepaired += 1
             reason: Reason = "not_kept" if part.epoch == here.epoch else "unknown_position"
-            seconds = self._clock() - log.disturbed
-            self._tell_and_go_on(key, log, seconds, reason, LogPart(part.epoch, part.first, part.last))
+            goes_on = LogPart(part.epoch, part.first, part.last)
+            self._tell_and_go_on(key, log, self._clock() - log.disturbed, reason, goes_on)
             return
         log.state = State.LIVE
         self._user.log_ready(key, None, set())

@@ -10,7 +10,8 @@ from realizehit.broker.history.log import LogPart
 from realizehit.common.position import Position
 from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
-from realizehit.node.gaps import Gaps, GoesOn, SubscriptionKey
+from realizehit.node.gaps import Gaps, SubscriptionKey
+from realizehit.node.goes_on import GoesOn
 from realizehit.node.history_request import MAX_LAST, PLAIN, Started
 from realizehit.node.log_reader import LogUser
 from realizehit.node.logs import Logs

@@ -21,7 +21,7 @@ Reason = Literal["connection", "no_rule", "unknown_position", "not_kept", "unrea
 - ``not_kept``: the messages are older than what is kept.
 - ``unreadable``: the broker did not tell.
 - ``begun_anew``: the log expired and began again while clients were still being sent its older messages.
-- ``not_logged``: the shape of a wildcard was not registered for some time, so that its log may lack messages.
+- ``not_logged``: the shape of a wildcard was not registered for a time, so that its log lacks messages.
 """
 
 

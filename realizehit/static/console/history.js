@@ -11,7 +11,7 @@ const REASONS = {
   not_kept: "the messages are not kept any more",
   unreadable: "the history could not be read",
   begun_anew: "the log began anew during a replay",
-  not_logged: "the shape of the wildcard was not registered for some time",
+  not_logged: "the shape of the wildcard was not registered for a time",
 };
 
 const $ = (selector) => document.querySelector(selector);
