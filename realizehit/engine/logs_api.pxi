@@ -160,6 +160,12 @@ cdef class LogCalls:
             return None
         return known.log.epoch[:EPOCH_SIZE].decode("ascii"), offset_reached(&self.s, known, position)
 
+    def has_positions(self, uint64_t handle, bytes channel not None):
+        """Return whether a subscription is told positions, also while that of the log is not known."""
+        cdef uint32_t position
+        cdef Channel* known = self.channel_with(handle, channel, &position)
+        return known != NULL and bool(known.subs[position].features & FEATURE_POSITIONS)
+
     def replay_part(self, bytes channel not None, messages):
         """Send messages to the replays of a channel that wait for them; each as much as its connection has room for.
 

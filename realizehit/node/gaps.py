@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from realizehit import _fanout
@@ -23,7 +24,9 @@ from realizehit.common.position import Position
 from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
 from realizehit.node.events import Events
+from realizehit.node.goes_on import GoesOn
 from realizehit.node.names import RegistryKey, label_of
+from realizehit.node.recent_gaps import Reason, RecentGaps
 
 SLICE: Final = 0.002  # seconds of telling in one turn of the loop
 
@@ -43,11 +46,14 @@ class _Gap:
         source: Source | None = None,
         apart: Iterable[RegistryKey] = (),
         keys: Container[RegistryKey] = (),
+        goes_on: Mapping[RegistryKey, GoesOn] = MappingProxyType({}),
     ) -> None:
         self.source = source  # the gap is of all its channels, but for those in `apart`
         self.apart = set(apart)
         self.postponed: dict[RegistryKey, float] = {}  # of `apart`: to be told when the source is back, and since when
         self.keys = keys  # without a source: the channels that the gap is of
+        self.goes_on = goes_on
+        self.is_noted = False  # whether somebody was told of it
         self.exceptions = set(exceptions)  # subscriptions that lost nothing
         self.refused: dict[RegistryKey, tuple[ErrorCode, str]] = {}  # channels that did not come back, and why
 
@@ -63,6 +69,7 @@ class Gaps:
 
     Attributes:
         told: how many gap events were sent.
+        recent: the last gaps, and why.
         position_of: returns the position that a subscription has come to; ``None`` for one without positions.
 
     Reentrancy: for the event loop's thread.
@@ -76,6 +83,7 @@ class Gaps:
         source_of: Callable[[RegistryKey], Source],
     ) -> None:
         self.told = 0
+        self.recent: Final = RecentGaps()
         self.position_of: Callable[[int, RegistryKey], Position | None] = lambda conn, key: None
         self._engine = engine
         self._events = events
@@ -86,6 +94,7 @@ class Gaps:
         self._ending: list[_Gap] = []  # those that are being told
         self._missed: dict[RegistryKey, float] | None = None  # channels that are told of in the next turn of the loop
         self._missed_exceptions: set[SubscriptionKey] = set()
+        self._missed_goes_on: dict[RegistryKey, GoesOn] = {}
 
     def begin(self, source: Source, waiting: Iterable[SubscriptionKey], apart: Iterable[RegistryKey] = ()) -> None:
         """Learn that a source is gone; where a gap is open already, it goes on.
@@ -145,38 +154,60 @@ class Gaps:
         self._tell_all(gap, seconds)
         now = time.monotonic()
         for key, began in gap.postponed.items():
-            self.missed(key, now - began, gap.exceptions)
+            self._tell_soon(key, now - began, gap.exceptions)
 
     def missed(
-        self, key: RegistryKey, seconds: float, waiting: Iterable[SubscriptionKey], *, in_force: bool = True
+        self,
+        key: RegistryKey,
+        seconds: float,
+        reason: Reason,
+        waiting: Iterable[SubscriptionKey],
+        *,
+        in_force: bool = True,
+        goes_on: GoesOn | None = None,
     ) -> None:
         """Tell all subscribers of one channel of a gap.
 
         Args:
             key: the channel's.
             seconds: how long the gap was.
+            reason: why messages are missing.
             waiting: subscriptions that are not answered yet.
             in_force: whether the broker sends the channel now. Otherwise its subscribers are told when its source is
                 back: what is published after they are told must not be missing.
+            goes_on: where the log of a channel in force goes on; None if its position does not change.
 
         Cost: as `end`, once for all channels that are reported in one turn of the loop.
         """
+        self.recent.note(reason, key, seconds)
         gap = None if in_force else self._open.get(self._source_of(key))
         if gap is not None:
             began = time.monotonic() - seconds
             gap.postponed[key] = min(began, gap.postponed.get(key, began))
             gap.apart.add(key)
-            return
+        else:
+            self._tell_soon(key, seconds, waiting, goes_on)
+
+    def _tell_soon(
+        self,
+        key: RegistryKey,
+        seconds: float,
+        waiting: Iterable[SubscriptionKey],
+        goes_on: GoesOn | None = None,
+    ) -> None:
         if self._missed is None:
             self._missed = {}
             self._call_soon(self._tell_missed)
         self._missed[key] = seconds
         self._missed_exceptions.update(waiting)
+        if goes_on is not None:
+            self._missed_goes_on[key] = goes_on
 
     def _tell_missed(self) -> None:
         missed, self._missed = self._missed or {}, None
         exceptions, self._missed_exceptions = self._missed_exceptions, set()
-        self._tell_all(_Gap(exceptions, keys=missed), max(missed.values()))
+        goes_on, self._missed_goes_on = self._missed_goes_on, {}
+        self._tell_all(_Gap(exceptions, keys=missed, goes_on=goes_on), max(missed.values()))
 
     def _tell_all(self, gap: _Gap, seconds: float) -> None:
         self._ending.append(gap)
@@ -202,6 +233,8 @@ class Gaps:
                 self._call_soon(lambda: self._tell(left, gap))
                 return
         self._ending.remove(gap)
+        for each in gap.goes_on.values():
+            each.done()
 
     def _tell_one(self, conn: int, gap: _Gap, seconds: float) -> None:
         keys = [RegistryKey(key) for key in self._engine.subscriptions(conn)]
@@ -210,21 +243,45 @@ class Gaps:
             for key in gap.refused.keys() & set(lost):
                 self._events.end_subscription(conn, key, *gap.refused[key])
             lost = [key for key in lost if key not in gap.refused]
-        self.tell(conn, lost, seconds)
+        if self.tell(conn, lost, seconds, gap.goes_on) and gap.source is not None and not gap.is_noted:
+            gap.is_noted = True
+            self.recent.note("connection", seconds=seconds)
 
     def _concerns(self, gap: _Gap, key: RegistryKey) -> bool:
         if gap.source is None:
             return key in gap.keys
         return key not in gap.apart and self._source_of(key) == gap.source
 
-    def tell(self, conn: int, keys: Iterable[RegistryKey], seconds: float) -> None:
-        """Tell a client of a gap in some of its subscriptions, and where those with positions go on."""
+    def tell(
+        self,
+        conn: int,
+        keys: Iterable[RegistryKey],
+        seconds: float,
+        goes_on: Mapping[RegistryKey, GoesOn] = MappingProxyType({}),
+    ) -> bool:
+        """Tell a client of a gap in some of its subscriptions, and where those with positions go on.
+
+        Args:
+            conn: its handle.
+            keys: of the subscriptions.
+            seconds: how long the gap was.
+            goes_on: where the logs go on that do not go on where the client is.
+
+        Returns:
+            Whether there was something to tell, and the client is still there.
+        """
         ids, at = [], {}
         for key in keys:
             label = label_of(key)
             ids.append(label)
-            if (position := self.position_of(conn, key)) is not None:
+            if (other := goes_on.get(key)) is not None:
+                position = other.at if other.skip(conn) else None
+            else:
+                position = self.position_of(conn, key)
+            if position is not None:
                 at[label] = str(position)
         fields: dict[str, Any] = {"at": at} if at else {}
         if ids and self._events.send(conn, "gap", ids=ids, seconds=seconds, **fields):
             self.told += 1
+            return True
+        return False
