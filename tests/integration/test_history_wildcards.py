@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ import pytest
 
 from realizehit.broker.base import Bus
 from realizehit.broker.history.rules import Rules
-from realizehit.broker.history.scripts import SHAPES_KEY
+from realizehit.broker.history.scripts import SHAPES_KEY, log_key
 from realizehit.broker.publication import Publication
 from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.registrar import Registrar
@@ -27,6 +28,7 @@ from tests.integration.test_idempotency import bus_at
 from tests.integration.test_shapes_registrar import eventually, registrar_at
 from tests.integration.test_sse import http
 from tests.support.history import CHAT, SECONDS, Client, label, publish, set_rules
+from tests.support.ports import free_port
 from tests.support.valkey import Valkey
 
 SHAPE = b"kept:=|room:*"
@@ -146,6 +148,30 @@ async def test_a_registry_that_is_lost_and_its_times_too(valkey: Valkey) -> None
             epochs.append((await bus.read_log(WILDCARD)).epoch)
             assert (await bus.read_log(WILDCARD)).epoch == epochs[-1]
         assert len(set(epochs)) == 3
+
+
+@pytest.mark.parametrize("lapsed", [False, True], ids=["registered", "lapsed"])
+async def test_a_failover_to_a_replica(tmp_path: Path, lapsed: bool) -> None:
+    port = free_port()
+    with (
+        Valkey(tmp_path / "a", port, repl_diskless_sync_delay="0") as master,
+        Valkey(tmp_path / "b", replicaof=f"127.0.0.1 {port}") as replica,
+    ):
+        set_rules(master, CHAT)
+        add(master)
+        async with stranger(master) as bus:
+            await bus.publish(Publication(ROOM, b"1"))
+            old = await bus.read_log(WILDCARD)
+        await eventually(lambda: replica.command("EXISTS", log_key(WILDCARD)))
+        replica.command("REPLICAOF", "NO", "ONE")
+        if lapsed:
+            lapse(replica)
+        add(replica)
+        async with stranger(replica) as bus:
+            await bus.publish(Publication(ROOM, b"2"))
+            part = await bus.read_log(WILDCARD, after=1)
+            assert part.covers(Position(old.epoch, 1)) != lapsed
+            assert part.last == (1 if lapsed else 2)
 
 
 async def test_times_of_shapes_that_lapsed_are_forgotten(valkey: Valkey) -> None:
