@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engines import MIXED, Bench, batch_of
+from benchmarks.engines import CHANNEL, MIXED, PAYLOAD, Bench, batch_of
 
 SUBSCRIBERS = 200
 MESSAGES = 50  # in a batch, whose frames join into one send
 BATCHES = 3
+EPOCH = "k3f09a2c"
 ROOT = Path(__file__).parents[2]
 
 Figures = dict[str, int]
@@ -58,6 +59,49 @@ def framings() -> Figures:
     bench.settle()
     after = bench.engine.stats()
     return {name: after[name] - before[name] for name in ("messages", "frames_built", "deliveries")}
+
+
+def _log(subscribers: int) -> Bench:
+    """Return an engine with a log, whose subscribers are told positions."""
+    bench = Bench(slice_seconds=60.0)
+    bench.socket_subscribers(subscribers)
+    bench.engine.log_open(CHANNEL)
+    bench.engine.log_set(CHANNEL, EPOCH, 0)
+    for handle in bench.handles:
+        bench.engine.set_positions(handle, CHANNEL)
+    return bench
+
+
+def positions() -> Figures:
+    """Count like `frames`, for subscribers that are told positions."""
+    bench = _log(SUBSCRIBERS)
+    before = bench.engine.stats()
+    for n in range(BATCHES):
+        bench.engine.dispatch(_logged(n * MESSAGES))
+        bench.drain()
+    after = bench.engine.stats()
+    return {name: after[name] - before[name] for name in ("messages", "frames_built", "deliveries", "sends")}
+
+
+def replays() -> Figures:
+    """Count the frames built when many subscribers, who missed the same messages, are sent those of the ring."""
+    bench = _log(1)
+    bench.engine.dispatch(_logged(0))
+    bench.drain()
+    first = len(bench.handles)
+    bench.socket_subscribers(SUBSCRIBERS)
+    before = bench.engine.stats()
+    for handle in bench.handles[first:]:
+        bench.engine.set_positions(handle, CHANNEL, 0)
+    bench.settle()
+    bench.drain()
+    after = bench.engine.stats()
+    return {name: after[name] - before[name] for name in ("replayed", "frames_built", "sends")}
+
+
+def _logged(after: int) -> list[list[bytes]]:
+    texts = (b"@o=%b.%d?%b" % (EPOCH.encode(), n, PAYLOAD) for n in range(after + 1, after + MESSAGES + 1))
+    return [[b"message", CHANNEL, text] for text in texts]
 
 
 def work() -> Figures:
@@ -114,6 +158,8 @@ def allocations() -> Figures:
 FACTS: dict[str, Callable[[], Figures]] = {
     "frames": frames,
     "framings": framings,
+    "positions": positions,
+    "replays": replays,
     "work": work,
     "python_calls": python_calls,
     "allocations": allocations,

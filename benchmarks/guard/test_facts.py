@@ -23,6 +23,18 @@ def test_a_message_is_one_frame_for_each_framing() -> None:
     assert seen["frames_built"] == 2 * seen["messages"]
 
 
+def test_a_message_with_its_position_is_one_frame_and_a_batch_one_send_for_each_connection() -> None:
+    seen = facts.count("positions")
+    assert seen == facts.count("frames")
+
+
+def test_a_replay_shares_the_frames_of_the_ring_and_is_one_send_for_each_connection() -> None:
+    seen = facts.count("replays")
+    assert seen["replayed"] == facts.MESSAGES * facts.SUBSCRIBERS
+    assert seen["frames_built"] == 0
+    assert seen["sends"] == facts.SUBSCRIBERS
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_the_kernel_sees_as_many_sends_as_the_engine_counts() -> None:
     assert facts.count_system_calls() == {"sendto": facts.BATCHES * facts.SUBSCRIBERS}

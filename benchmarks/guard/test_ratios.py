@@ -8,12 +8,14 @@ from importlib import import_module
 import pytest
 
 from benchmarks.results import Result, Verdict
-from benchmarks.system import deep, growth, harness, idle, many, pattern, wide, wildcards
+from benchmarks.system import deep, growth, harness, idle, logged, many, pattern, recover, wide, wildcards
 from benchmarks.system.against_floor import measure
 from benchmarks.system.place import pinned
 from benchmarks.system.row import Run
 
-JUDGED_ELSEWHERE = ("connect", "jitter", "publish", "batch", "framings", "cores", "workers")  # a person judges these
+JUDGED_ELSEWHERE = (  # a person judges these
+    "connect", "jitter", "publish", "batch", "logged", "idempotent", "framings", "cores", "workers",
+)  # fmt: skip
 ATTEMPTS = 3  # other work may spoil one; a real slowdown shows in all
 
 
@@ -48,8 +50,10 @@ def run() -> Iterator[Run]:
         growth_channels,
         harness.measure,
         wildcard_ratios,
+        recover.measure,
+        logged.deliveries,
     ],
-    ids=["wide", "deep", "many", "idle", "pattern", "growth", "harness", "wildcards"],
+    ids=["wide", "deep", "many", "idle", "pattern", "growth", "harness", "wildcards", "recover", "logged"],
 )
 def test_a_must_is_met(row: Callable[[Run], list[Result]], run: Run) -> None:
     seen = []

@@ -5,15 +5,17 @@ from __future__ import annotations
 import selectors
 import socket
 import time
+from collections.abc import Iterator
 
 
-def request(path: str, body: bytes) -> bytes:
+def request(path: str, body: bytes, *headers: str) -> bytes:
     """Return a POST as bytes."""
     lines = (
         f"POST {path} HTTP/1.1",
         "Host: localhost",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
+        *headers,
     )
     return "\r\n".join((*lines, "", "")).encode() + body
 
@@ -39,49 +41,46 @@ def exchange(sock: socket.socket, data: bytes) -> int:
 
 
 class Connections:
-    """Keep-alive connections to one server, which repeat one request.
+    """Keep-alive connections to one server.
 
     Args:
         port: on 127.0.0.1.
         count: how many.
-        data: the request. Its answers are all of one size.
+        requests: what they send, one after the other.
     """
 
-    def __init__(self, port: int, count: int, data: bytes) -> None:
-        self._data = data
+    def __init__(self, port: int, count: int, requests: Iterator[bytes]) -> None:
+        self._requests = requests
         self._selector = selectors.DefaultSelector()
         self._sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
         for sock in self._sockets:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._selector.register(sock, selectors.EVENT_READ, [0])
-            self._size = exchange(sock, data)
+            self._selector.register(sock, selectors.EVENT_READ, [b""])
+            exchange(sock, next(requests))
 
-    def send(self, requests: int) -> float:
-        """Send the request a number of times, over all connections; return the seconds.
+    def send(self, count: int) -> float:
+        """Send a number of requests, over all connections; return the seconds.
 
         Raises:
             RuntimeError: an answer was not 200.
         """
-        waiting = min(len(self._sockets), requests)
-        left = requests - waiting
+        waiting = min(len(self._sockets), count)
+        left = count - waiting
         start = time.perf_counter()
         for one in self._sockets[:waiting]:
-            one.send(self._data)
+            one.send(next(self._requests))
         while waiting:
             for key, _ in self._selector.select():
                 sock: object = key.fileobj
-                got: list[int] = key.data
+                got: list[bytes] = key.data
                 assert isinstance(sock, socket.socket)
-                answer = sock.recv(65536)
-                if not got[0] and not answer.startswith(b"HTTP/1.1 200"):
-                    raise RuntimeError(f"the server answered {answer[:300]!r}")
-                got[0] += len(answer)
-                if got[0] < self._size:  # its head and its body may arrive separately
+                got[0] += sock.recv(65536)
+                if not _is_complete(got[0]):  # its head and its body may arrive separately
                     continue
-                got[0] = 0
+                got[0] = b""
                 if left:
                     left -= 1
-                    sock.send(self._data)
+                    sock.send(next(self._requests))
                 else:
                     waiting -= 1
         return time.perf_counter() - start
@@ -91,3 +90,13 @@ class Connections:
         self._selector.close()
         for sock in self._sockets:
             sock.close()
+
+
+def _is_complete(answer: bytes) -> bool:
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"the server answered {answer[:300]!r}")
+    head, found, body = answer.partition(b"\r\n\r\n")
+    if not found:
+        return False
+    _, _, rest = head.lower().partition(b"content-length: ")
+    return len(body) >= int(rest.partition(b"\r")[0])

@@ -84,16 +84,20 @@ class Child:
             RuntimeError: it said nothing in time, or ended.
         """
         assert self._process.stdout is not None
-        waiter = select.poll()  # not select, whose descriptors end at 1,023
-        waiter.register(self._process.stdout, select.POLLIN)
-        ready = waiter.poll(timeout * 1000)
-        line = self._process.stdout.readline() if ready else ""
+        line = self._process.stdout.readline() if self.has_said(timeout) else ""
         if not line:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=1)
             raise RuntimeError(f"process {self.pid} said nothing in {timeout:g} s; exit status {self._process.poll()}")
         said: dict[str, Any] = json.loads(line)
         return said
+
+    def has_said(self, timeout: float = 0.0) -> bool:
+        """Wait until its output has something to read; tell whether that is so, or it ended."""
+        assert self._process.stdout is not None
+        waiter = select.poll()  # not select, whose descriptors end at 1,023
+        waiter.register(self._process.stdout, select.POLLIN)
+        return bool(waiter.poll(timeout * 1000))
 
     def tell(self, words: dict[str, Any]) -> None:
         """Write a line to its input."""

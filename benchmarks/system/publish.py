@@ -6,6 +6,7 @@ themselves; it does not depend on how fast the client is.
 
 from __future__ import annotations
 
+from itertools import repeat
 from pathlib import Path
 
 import orjson
@@ -28,7 +29,7 @@ def measure(run: Run) -> list[Result]:
     empty_app = [run.python, "-P", str(Path(__file__).with_name("_empty_app.py")), str(run.cores.server)]
     with run.pair() as (_, server), Child(empty_app) as empty:
         ports = ((server, server.port), (empty, int(empty.said["port"])))
-        sides = [(child, Connections(port, CONNECTIONS, data)) for child, port in ports]
+        sides = [(child, Connections(port, CONNECTIONS, repeat(data))) for child, port in ports]
         for _, connections in sides:
             connections.send(requests // 10)
         for n in range(run.rounds):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
+from benchmarks.environment import environment_for_script
 from benchmarks.results import Result, Target
 from benchmarks.system.row import Run
 
@@ -20,7 +20,7 @@ def measure(run: Run) -> list[Result]:
     """Time each case in a process of its own, both sides of a comparison in turn."""
     run.note("wildcards")
     command = [run.python, "-P", str(_SCRIPT), str(run.cores.server), str(run.rounds), str(run.scaled(250))]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "benchmarks")}
+    environment = environment_for_script(run.python)
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout
     cases: dict[str, list[list[float]]] = json.loads(output)
     delivery = Result("wildcards", "a delivery, 16 at once", "x exact", [], TARGET_DELIVERY)

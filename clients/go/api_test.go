@@ -150,6 +150,29 @@ func TestWhatMayBePublishedIsNotSentAgainWhenItsKeyMayBeForgotten(t *testing.T) 
 	}
 }
 
+func TestHistory(t *testing.T) {
+	body := `{"id":"bc86961b","at":"k3f09a2c.17","first":9,"recovered":true,"more":true,"messages":[` +
+		`{"at":"k3f09a2c.16","payload":{"a": 1.0},"pattern":{"kind":"news"}},{"at":"k3f09a2c.17","payload":2}]}`
+	api, _ := answering(t, abort, status(503, "", `{}`), status(200, "", body), status(404, "", `{"code":"no-history"}`))
+	api.options.NoUnclearRetries = true // reading publishes nothing
+	history, err := api.Since(context.Background(), Pattern{"kind": "news"}, "k3f09a2c.15")
+	if err != nil || len(history.Messages) != 2 {
+		t.Fatal(history, err)
+	}
+	first := history.Messages[0]
+	if string(first.Payload) != `{"a": 1.0}` || first.At != "k3f09a2c.16" || first.Pattern["kind"] != "news" {
+		t.Fatal(first)
+	}
+	if history.At != "k3f09a2c.17" || history.First != 9 || !history.Recovered || !history.More {
+		t.Fatal(history)
+	}
+	var known *Error
+	_, err = api.Last(context.Background(), Pattern{"kind": "news"}, 2)
+	if !errors.As(err, &known) || known.Code != "no-history" || known.Status != 404 {
+		t.Fatal(err)
+	}
+}
+
 func TestALongRetryAfterIsNotWaitedFor(t *testing.T) {
 	api, _ := answering(t, status(429, "3600", `{"detail":"too fast","code":"rate-limited"}`))
 	_, err := api.Publish(context.Background(), Pattern{"kind": "news"}, 1)

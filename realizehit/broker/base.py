@@ -15,6 +15,7 @@ from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import NO_RULES, Rules
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
+from realizehit.common.durations import Durations
 from realizehit.common.position import Position
 from realizehit.errors import BrokerError, BrokerRefused
 
@@ -59,17 +60,19 @@ class BusListener(Protocol):
     def state_changed(self, source: Source, state: BusState) -> None:
         """Learn that a source came or went."""
 
-    def restored(self, source: Source, seconds: float) -> None:
+    def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
         """Learn that a source was lost, is back, and that each of its channels that was in force is so again.
 
         Args:
             source: it is `Bus.source_of` for these channels.
             seconds: from the last certain sign of the source before it was lost to now; what was published in them
                 may be missing, and nothing else.
+            logged: whether logs have what was published in them, for channels with history.
         """
 
 
 _NONE: Final = ProjectionCounts()
+_NO_DURATIONS: Final = Durations()
 
 
 class Bus(ABC):
@@ -108,6 +111,11 @@ class Bus(ABC):
     def projected(self) -> ProjectionCounts:
         """Counts the projections that were published through this bus."""
         return _NONE
+
+    @property
+    def script_durations(self) -> Durations:
+        """How long the broker took for publications that need a script: those with history or an idempotency key."""
+        return _NO_DURATIONS
 
     @property
     def rules(self) -> Rules:

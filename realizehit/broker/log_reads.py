@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from realizehit.broker.history.log import LogPart
-from realizehit.broker.history.scripts import READ, RIGHTS, log_key, new_epoch
+from realizehit.broker.history.scripts import READ, RIGHTS, SHAPES_KEY, log_key, new_epoch
+from realizehit.broker.idempotency import REGISTRY
 from realizehit.broker.publish_script import PublishScript
 from realizehit.common.position import Position
 from realizehit.errors import BrokerRefused
+from realizehit.pattern import is_wildcard, shape_of
 
 _SHA: Final = hashlib.sha1(READ, usedforsecurity=False).hexdigest().encode()
 
@@ -44,17 +46,22 @@ class LogReads:
             raise BrokerRefused(f"no rule of history contains {channel.decode()}")
         ttl = b"%d" % max(1, round(rule.ttl * 1000))
         run_id = self._script.run_id
-        arguments = (log_key(channel), mode, b"%d" % number, b"%d" % most, new_epoch(), run_id, ttl, epoch)
+        keys, shape = [log_key(channel)], b""
+        if is_wildcard(channel):
+            keys += [REGISTRY.encode(), SHAPES_KEY.encode()]
+            shape = shape_of(channel)
+        numbers = b"%d" % number, b"%d" % most
+        arguments = (b"%d" % len(keys), *keys, mode, *numbers, new_epoch(), run_id, ttl, epoch, shape)
         reply: Any = None
         if self._known:
             try:
-                reply = await self._ask(b"EVALSHA", _SHA, b"1", *arguments)
+                reply = await self._ask(b"EVALSHA", _SHA, *arguments)
             except BrokerRefused as error:
                 if "NOSCRIPT" not in str(error):
                     raise _with_rights(error) from None
         if reply is None:
             try:
-                reply = await self._ask(b"EVAL", READ, b"1", *arguments)
+                reply = await self._ask(b"EVAL", READ, *arguments)
             except BrokerRefused as error:
                 raise _with_rights(error) from None
             self._known = True
@@ -76,4 +83,4 @@ def _part_of(channel: bytes, reply: Any) -> LogPart:
             [position for text in before.split() if (position := Position.parse(text.decode("ascii"))) is not None],
         )
     except (ValueError, TypeError, AttributeError):
-        raise BrokerRefused(f"the log of {channel.decode()} was read as {str(reply)[:100]}") from None
+        raise BrokerRefused(f"a read of the log of {channel.decode()} was answered with {str(reply)[:100]}") from None

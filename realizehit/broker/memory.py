@@ -136,6 +136,8 @@ class MemoryBus(Bus):
             if self._max_shapes is not None and shape not in shapes and len(shapes) >= self._max_shapes:
                 self._loop.call_soon(self._refuse, channel)
                 return False
+            if shape not in shapes:
+                self._space.logs.end_shape(shape)
             shapes[shape] = shapes.get(shape, 0) + 1
         self._space.channels.setdefault(channel, {})[self] = None
         return True
@@ -154,6 +156,7 @@ class MemoryBus(Bus):
             self._space.shapes[shape] -= 1
             if not self._space.shapes[shape]:
                 del self._space.shapes[shape]
+                self._space.logs.end_shape(shape)
 
     async def publish(self, publication: Publication) -> Published:
         """Publish one message to the buses that are subscribed. See `Bus.publish`."""

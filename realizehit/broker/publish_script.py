@@ -21,19 +21,26 @@ from typing import Any, Final
 
 import hiredis
 
-from realizehit.broker.history.rules import NO_RULES, Rules
-from realizehit.broker.history.scripts import NO_RUN_ID, PUBLISH, log_key, new_epoch
+from realizehit.broker.history.rules import NO_RULES, Rule, Rules
+from realizehit.broker.history.scripts import NO_RUN_ID, PUBLISH, SHAPES_KEY, log_key, new_epoch
 from realizehit.broker.history.scripts import RIGHTS as LOG_RIGHTS
 from realizehit.broker.idempotency import REGISTRY, SCRIPT, key_name
 from realizehit.broker.idempotency import RIGHTS as KEY_RIGHTS
 from realizehit.broker.projections import ProjectionCounts, projections_of
 from realizehit.broker.publication import Publication, Published, published
 from realizehit.broker.resp import code_of, pack, pack_publish
+from realizehit.common.durations import Durations
 
 _SHA: Final = {
     script: hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()  # the broker's name for it
     for script in (SCRIPT, PUBLISH)
 }
+
+_APPEND: Final = (
+    b"*12\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n1\r\n" % _SHA[PUBLISH]
+    + b"$%d\r\n%b\r\n$1\r\n0\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"  # log; window, channel, payload
+    + b"$8\r\n%b\r\n$%d\r\n%b\r\n$1\r\n-\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"  # epoch, run id, mode, size, time to live
+)
 
 
 def is_unknown_script(reply: object) -> bool:
@@ -88,6 +95,10 @@ def added(first: Any, later: Any) -> Any:
     return [count + more, at] if at else count + more
 
 
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % max(1, round(seconds * 1000))
+
+
 def _count_and_position(reply: Any) -> tuple[int | None, bytes]:
     if type(reply) is int:
         return reply, b""
@@ -105,13 +116,15 @@ class PublishScript:
         loaded: the scripts that were sent on this connection; the first call of another one brings it along.
         rules: which channels have a log.
         run_id: of the broker at this connection.
+        durations: from sending a chunk of publications to its last reply.
     """
 
     def __init__(self, window: float, *, project: bool) -> None:
         self.loaded: set[bytes] = set()
         self.rules: Rules = NO_RULES
         self.run_id = NO_RUN_ID
-        self._window = b"%d" % max(1, round(window * 1000))
+        self.durations = Durations()
+        self._window = _milliseconds(window)
         self._registry = (REGISTRY.encode(),) if project else ()
 
     def has_log(self, channel: bytes) -> bool:
@@ -148,8 +161,12 @@ class PublishScript:
             projections = projections_of(publication, by) if by else ()
             if projections and counts is not None:
                 counts.add(projections)
-            if not projections and not self.needed_for(publication):
+            if projections or publication.key:
+                parts.append(self._call(publication, projections))
+            elif (rule := self.rules.rule_of(publication.channel)) is None:
                 parts.append(pack_publish((publication,)))
+            elif PUBLISH in self.loaded:
+                parts.append(self._append(publication, rule))
             else:
                 parts.append(self._call(publication, projections))
         return b"".join(parts)
@@ -188,19 +205,34 @@ class PublishScript:
                 keys += self._registry
         others = len(keys)
         items: list[bytes] = []
-        for channel in (b"" if alone else publication.channel, *(projection.channel for projection in projections)):
-            items += (channel, *(self._log_of(channel, keys) if channel else (b"0", b"0")))
+        items += (b"0", b"0") if alone else self._log_of(publication.channel, keys)
+        own = len(keys)
+        for projection in projections:
+            items += (projection.channel, *self._log_of(projection.channel, keys))
+        if len(keys) > own:
+            keys.append(SHAPES_KEY.encode())
         message: tuple[bytes, ...]
         if len(keys) == others and publication.key and not alone:
             script, message = SCRIPT, (window, publication.channel, publication.payload)
-            items = items[3::3]
+            items = items[2::3]
         else:
             epoch = new_epoch() if len(keys) > others else b"-"
             script, message = PUBLISH, (window, publication.channel, publication.payload, epoch, self.run_id, mode)
-            del items[0]
         command = (b"EVALSHA", _SHA[script]) if script in self.loaded and not bring else (b"EVAL", script)
         self.loaded.add(script)
         return pack((*command, b"%d" % len(keys), *keys, *message, *items))
+
+    def _append(self, publication: Publication, rule: Rule) -> bytes:
+        """Return what `_call` returns for a publication without a key and without projections.
+
+        Cost: one formatting, a third of what `_call` takes.
+        """
+        key, channel, payload = log_key(publication.channel), publication.channel, publication.payload
+        run_id, size, ttl = self.run_id, b"%d" % rule.size, _milliseconds(rule.ttl)
+        return _APPEND % (
+            len(key), key, len(channel), channel, len(payload), payload, new_epoch(), len(run_id), run_id,
+            len(size), size, len(ttl), ttl,
+        )  # fmt: skip
 
     def _log_of(self, channel: bytes, keys: list[bytes]) -> tuple[bytes, bytes]:
         """Return size and time to live of a channel's log, and add its key; zeros if it has none."""
@@ -208,7 +240,7 @@ class PublishScript:
         if rule is None:
             return b"0", b"0"
         keys.append(log_key(channel))
-        return b"%d" % rule.size, b"%d" % max(1, round(rule.ttl * 1000))
+        return b"%d" % rule.size, _milliseconds(rule.ttl)
 
     def rights_for(self, publication: Publication) -> str:
         """Return which rights the broker's user needs for a publication that needs the script."""

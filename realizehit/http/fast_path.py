@@ -6,6 +6,7 @@ request asks for nothing but an answer. All other requests go to the application
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
@@ -42,13 +43,31 @@ class PlainHead(NamedTuple):
     size: int
 
 
-@lru_cache(maxsize=1024)  # publishers send the same few heads over and over
+IDEMPOTENCY_KEY: Final = b"idempotency-key"
+
+_KEY_LINE: Final = re.compile(rb"\r\n[Ii]dempotency-[Kk]ey:[ \t]*([!-~](?:[ -~]*[!-~])?)[ \t]*(?=\r\n|\Z)")
+
+
 def parse_plain_head(text: bytes) -> PlainHead | None:
     """Parse a head; ``None`` where the request is not for the fast path.
 
     Args:
         text: up to the blank line, that one not included; at most `LONGEST_HEAD` bytes, as what is kept has a bound.
     """
+    if b"dempotency-" not in text:
+        return _parse(text)
+    line = _KEY_LINE.search(text)
+    if line is None:
+        return _parse(text)
+    # Each request has another key. Without that line the heads are the same few again.
+    found = _parse(text[: line.start()] + text[line.end() :])
+    if found is None or IDEMPOTENCY_KEY in found.headers:
+        return None
+    return PlainHead(found.target, {**found.headers, IDEMPOTENCY_KEY: line[1]}, found.size)
+
+
+@lru_cache(maxsize=1024)  # publishers send the same few heads over and over
+def _parse(text: bytes) -> PlainHead | None:
     head = parse_head(text)
     if head is None or head.method != b"POST" or head.version != b"HTTP/1.1" or fault_of(head) is not None:
         return None

@@ -31,7 +31,7 @@ from realizehit.errors import (
     PatternError,
     RequestError,
 )
-from realizehit.http.fast_path import Respond
+from realizehit.http.fast_path import IDEMPOTENCY_KEY, Respond
 from realizehit.http.problems import DEFECT, LOG_INTERVAL, PROBLEM, BrokerErrorReporter, refusal_of
 from realizehit.node.metrics import Metrics
 from realizehit.settings import Settings
@@ -45,8 +45,6 @@ PATTERN_ROOM: Final = 16 * 1024  # bytes of a publish body besides its payload
 _LONGEST_TYPE: Final = 256  # bytes of a Content-Type
 
 JSON: Final = b"application/json"
-
-IDEMPOTENCY_KEY: Final = b"idempotency-key"
 
 
 class EncodedBody(RequestError):

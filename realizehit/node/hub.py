@@ -207,9 +207,9 @@ class Hub(BusListener):
         if state is BusState.DOWN:
             self.gaps.begin(source, self._pending.keys(), self.logs.lost(source))
 
-    def restored(self, source: Source, seconds: float) -> None:
+    def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
         self.gaps.end(source, seconds)
-        self.logs.restored(source)
+        self.logs.restored(source, seconds, logged=logged)
 
     def _vacant(self, key: bytes) -> None:
         # Called between two turns of the engine: a connection may have subscribed meanwhile.

@@ -9,6 +9,7 @@ from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import Rule
 from realizehit.common.position import Position
 from realizehit.node.history_request import HistoryRequest, Started
+from realizehit.node.recent_gaps import Reason
 
 
 class State(Enum):
@@ -40,13 +41,13 @@ class Beginning(NamedTuple):
         started: what it is told.
         after: offset after which messages are replayed; None to go on live. Not used without positions.
         from_ring: whether the ring holds all that is replayed.
-        reason: why the messages after a ``since`` are not replayed, one of `log_counts.REASONS`.
+        reason: why the messages after a ``since`` are not replayed, one of `log_counts.REASONS`; None if they are.
     """
 
     started: Started
     after: int | None = None
     from_ring: bool = False
-    reason: str = ""
+    reason: Reason | None = None
 
 
 class LogRecord:
@@ -65,6 +66,7 @@ class LogRecord:
         before: earlier epochs of which offsets are valid yet, with the last one of each.
         starved: replays that wait for a read: the connection, and after which offset.
         asking: whether a subscription waits whose beginning needs a read.
+        logged: whether the log at the broker has what was published while messages may be missing here.
         incomplete: whether subscriptions with positions may have missed something while it was unreadable.
         running: whether a read is under way.
         telling: whether its subscribers are being told of a gap, after which it goes on.
@@ -84,6 +86,7 @@ class LogRecord:
         self.before: tuple[Position, ...] = ()
         self.starved: dict[int, int] = {}
         self.asking = False
+        self.logged = True
         self.incomplete = False
         self.running = False
         self.telling = False

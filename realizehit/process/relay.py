@@ -201,7 +201,7 @@ class _RelayHub(Hub):
         super().refused(channel, error)  # answers those that wait; the others had it before the broker went
         self._relay.channel_refused(channel)
 
-    def restored(self, source: Source, seconds: float) -> None:
+    def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
         """Tell the workers, who measure the gap themselves, from what they were told at its beginning."""
         self.gaps.close(source)
         self._relay.broker_back()

@@ -17,6 +17,7 @@ import realizehit.client.token_renewal as token_renewal
 import realizehit.client.ws as ws
 from clients.conformance.drivers import python_driver
 from realizehit.client.connection import Connection
+from realizehit.client.log_cursor import LogCursor
 from realizehit.client.messages import RawJSON, encode_payload
 from realizehit.client.payload_queue import Overflow, PayloadQueue
 from realizehit.client.protocol import Notice, Reply
@@ -131,6 +132,18 @@ def accepts_every_size() -> None:
     patch(ws.WSClient, "__init__", made)
 
 
+def resumes_in_the_first_epoch() -> None:
+    original = LogCursor.advance
+
+    def advance(self: LogCursor, label: bytes) -> str | None:
+        epoch = self._epoch
+        position = original(self, label)
+        self._epoch = epoch or self._epoch
+        return position
+
+    patch(LogCursor, "advance", advance)
+
+
 def fails_on_what_it_does_not_know() -> None:
     def notice(self: Topics, event: Notice) -> None:
         raise ValueError(f"what is {event.name}?")
@@ -158,6 +171,7 @@ MUTATIONS: dict[str, Callable[[], None]] = {
         drops_the_newest,
         loses_codes,
         accepts_every_size,
+        resumes_in_the_first_epoch,
         fails_on_what_it_does_not_know,
         gives_up_when_the_protocol_breaks,
     )

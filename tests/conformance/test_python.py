@@ -26,6 +26,7 @@ FOUND_BY = {
     "drops_the_newest": "slow-reader/oldest-dropped",
     "loses_codes": "errors/subscribe-forbidden",
     "accepts_every_size": "limits/message-too-big",
+    "resumes_in_the_first_epoch": "history/resume-in-a-new-epoch",
     "fails_on_what_it_does_not_know": "unknown-fields/event",
     "gives_up_when_the_protocol_breaks": "bad-servers/half-a-frame",
 }

@@ -42,7 +42,7 @@ _GOES_ON = re.compile(
     rf"{_SERVER.pattern}"
     r"|^(?:\S+=\S+ )*(?:realizehit subscribe(?!.*--count)|redis-server|uvicorn|python3? -m http\.server"
     r"|flask |curl .*-N|caddy run|haproxy -f|nginx -g"
-    r"|python3? (?:\S+ runserver|examples/proxies|(?:-m )?examples.ticker))"
+    r"|python3? (?:\S+ runserver|examples/proxies|(?:-m )?examples.ticker|-m examples.orders board))"
 )
 _PORT = re.compile(r"(?:--(?:ws-|api-)?port[ =]|http\.server |runserver (?:--noreload )?|SERVER_PORT=|login\.py )(\d+)")
 # Programs that go on until somebody ends them, and those that print something.
@@ -210,7 +210,7 @@ class Reader:
 
     def _is_up(self, command: Running, ports: set[int], before: int) -> bool:
         assert command.goes_on(), f"ended: {command.text}\n{command.printed}"
-        if "realizehit subscribe" in command.text:
+        if "realizehit subscribe" in command.text or "orders board" in command.text:
             return self._subscriptions() > before
         if command.text.startswith("curl"):
             return bool(command.printed)

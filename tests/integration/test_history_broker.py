@@ -17,7 +17,7 @@ from realizehit import sync
 from realizehit.broker.base import Bus, Interest
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import Rule, Rules
-from realizehit.broker.history.scripts import log_key
+from realizehit.broker.history.scripts import SHAPES_KEY, log_key
 from realizehit.broker.open import open_bus
 from realizehit.broker.projections import labelled
 from realizehit.broker.publication import Publication, Published
@@ -29,7 +29,7 @@ from realizehit.broker.url import Address
 from realizehit.client.messages import Message, PublishResult
 from realizehit.common.position import Position
 from realizehit.errors import BrokerRefused, BrokerUnavailable
-from realizehit.pattern import project
+from realizehit.pattern import is_wildcard, project
 from tests.integration.test_idempotency import RIGHTS, WILDCARD, bus_at
 from tests.integration.test_shapes_following import (
     MESSAGES,
@@ -518,7 +518,8 @@ async def test_the_news_of_a_shape_between_messages_with_logs(lost: bool, known:
                     channels.insert(0, channel)
                     if number >= place:
                         late.add(payload)
-                assert keys == [log_key(one) for one in channels]
+                shapes_key = [SHAPES_KEY.encode()] if any(map(is_wildcard, channels)) else []
+                assert keys == [log_key(one) for one in channels] + shapes_key
                 published += [(one, payload) for one in channels]
                 position = b"abcdefgh.%d" % number
                 own = mode == b"-"

@@ -108,6 +108,24 @@ async def test_a_broker_that_is_restarted(tmp_path: Path, keeps: bool) -> None:
                 assert numbers((await back.take(2))[:1], pattern, positions=True) == [count - 1]
 
 
+async def test_a_broker_that_lost_its_rules_is_told_when_the_channel_is_in_force_again(tmp_path: Path) -> None:
+    pattern = room()
+    with Valkey(tmp_path) as broker:
+        set_rules(broker, CHAT)
+        async with node_at(broker) as (node, api):
+            client = await Client.connect(node.ws_url)
+            await client.ask(pattern, offsets=True)
+            await publish(api, pattern, 1)
+            await client.take(1)
+            broker.command("FLUSHALL")
+            broker.command("SAVE")
+            broker.kill()
+            broker.start()
+            assert orjson.loads((await client.take(1))[0])["evt"] == "gap"
+            assert broker.command("PUBSUB", "NUMSUB", Pattern(pattern).channel)[1] == 1
+            assert await client.settled() == []  # no second gap
+
+
 async def test_the_log_cannot_be_read_and_then_it_can(tmp_path: Path) -> None:
     pattern = room()
     with Valkey(tmp_path) as broker:

@@ -157,7 +157,7 @@ async def test_a_server_without_the_rights_says_which_in_its_log(
         for _ in range(3):
             answer = await api.post("/", json={"pattern": {"a": 1}, "payload": 1})
             assert (answer.status_code, answer.json()["code"]) == (502, "broker-refused")
-    refusals = [record.getMessage() for record in caplog.records if "refused a publication" in record.getMessage()]
+    refusals = [record.getMessage() for record in caplog.records if "refused a request" in record.getMessage()]
     assert len(refusals) == 1
     assert "SUBSCRIBE to realizehit:control" in refusals[0]
     assert "--no-wildcards" in refusals[0]

@@ -17,9 +17,8 @@ from clients.conformance import languages as language_files
 from clients.conformance.languages import Language
 from examples.ticker.ticker import read_prices
 from realizehit.sync import APIClient
-from tests.conformance.running import CASES
+from tests.conformance.running import CASES, require
 from tests.support.processes import Process, running, serving
-from tests.support.programs import needs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -79,8 +78,7 @@ async def test_the_ticker_is_followed_from_all_languages_at_once(tmp_path: Path)
     del languages["python"]  # the ticker itself follows in Python
     assert len(languages) == 6
     for language in languages.values():
-        for program in language.needs:
-            needs(program)
+        require(language)
     async with contextlib.AsyncExitStack() as stack:
         for name in BUILT:
             await stack.enter_async_context(languages[name].built())

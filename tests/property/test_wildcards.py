@@ -104,7 +104,7 @@ class WildcardMachine(RuleBasedStateMachine):
         if state is BusState.DOWN:
             self.gaps.add(source)
 
-    def restored(self, source: Source, seconds: float) -> None:
+    def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
         assert seconds >= 0
         assert source in self.gaps
         self.gaps.discard(source)

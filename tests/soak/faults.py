@@ -131,7 +131,7 @@ class SentinelBroker:
             if cut_off:
                 await asyncio.to_thread(new.command, "CONFIG", "SET", "masterauth", "")
                 await asyncio.to_thread(new.command, "CONFIG", "REWRITE")  # the promotion has written the other
-            # What was answered and had not come to the replica is lost, also without a fault: replication is asynchronous.
+            # Replication is asynchronous: what had not come to the replica is lost, although it was answered.
             self._account.lossy.append((began - 0.5, time.monotonic() + 0.5))
             await asyncio.to_thread(old.start)
             # The sentinels would do the same, after 8 s.

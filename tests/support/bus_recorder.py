@@ -44,7 +44,7 @@ class Recorder:
         self.states.append(state)
         self._changed.set()
 
-    def restored(self, source: Source, seconds: float) -> None:
+    def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
         self.gaps.append(seconds)
         self.restorations.append(source)
         self._changed.set()

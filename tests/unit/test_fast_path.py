@@ -10,7 +10,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from realizehit.http.fast_path import MAX_BODY, Respond
+from realizehit.http import fast_path
+from realizehit.http.fast_path import IDEMPOTENCY_KEY, MAX_BODY, Respond, parse_plain_head
 from realizehit.http.front_door import MAX_BUFFERED, FrontDoor
 
 POST = b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
@@ -178,3 +179,46 @@ async def test_unusual_requests_go_to_the_application(request_: bytes) -> None:
     assert one.seen == ["/publish"]
     assert one.answered()[-1] == "404 Not Found"
     one.protocol.connection_lost(None)
+
+
+KEYED = b"POST / HTTP/1.1\r\nHost: x\r\n%b\r\nContent-Length: 4"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Idempotency-Key: order-17",
+        b"idempotency-key:order-17",
+        b"IDEMPOTENCY-KEY: order-17",
+        b"Idempotency-Key: \t two words \t ",
+        b"Idempotency-Key: a\tb",
+        b"Idempotency-Key:",
+        b"Idempotency-Key: \xff",
+        b"Idempotency-Key: a\x00b",
+        b"Idempotency-Key : a",
+        b"X-Idempotency-Key: a",
+        b"Idempotency-Key: a\r\n folded",
+        b"Idempotency-Key: a\nHost: y",
+        b"Idempotency-Key: a\r\nIdempotency-Key: b",
+        b"Idempotency-Key: a\r\nIDEMPOTENCY-KEY: b",
+        b"Idempotency-Key: a\r\nExpect: 100-continue",
+        b"Accept: */*",
+    ],
+)
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_a_head_without_its_key_is_parsed_as_the_whole_head_is(line: bytes, place: str) -> None:
+    text = {
+        "first": b"POST / HTTP/1.1\r\n%b\r\nHost: x\r\nContent-Length: 4",
+        "middle": KEYED,
+        "last": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n%b",
+    }[place] % line
+    assert parse_plain_head(text) == fast_path._parse(text)
+
+
+def test_heads_that_differ_by_their_keys_alone_are_parsed_once() -> None:
+    fast_path._parse.cache_clear()
+    for number in range(3):
+        found = parse_plain_head(KEYED % b"Idempotency-Key: %d" % number)
+        assert found is not None
+        assert found.headers[IDEMPOTENCY_KEY] == b"%d" % number
+    assert fast_path._parse.cache_info().misses == 1

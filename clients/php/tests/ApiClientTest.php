@@ -11,9 +11,11 @@ use Realizehit\Exception\BadRequestException;
 use Realizehit\Exception\PublishUnclearException;
 use Realizehit\Exception\RealizehitException;
 use Realizehit\Exception\UnavailableException;
+use Realizehit\History;
 use Realizehit\Publication;
 use Realizehit\PublishResult;
 use Realizehit\RawJson;
+use Realizehit\StoredMessage;
 use Realizehit\Tests\Support\HttpServer;
 
 final class ApiClientTest extends TestCase
@@ -59,6 +61,37 @@ final class ApiClientTest extends TestCase
         $this->client()->publish(['kind' => 'news'], new RawJson($text), key: 'order-17');
         self::assertSame("{\"pattern\":{\"kind\":\"news\"},\"payload\":$text}", $this->server->requests[0][1]);
         self::assertMatchesRegularExpression('/^idempotency-key: order-17\r?$/mi', $this->server->requests[0][0]);
+    }
+
+    public function testHistoryIsRead(): void
+    {
+        $body = '{"id":"bc86961b","at":"k3f09a2c.17","first":9,"recovered":true,"more":true,"messages":['
+            . '{"at":"k3f09a2c.16","payload":{"a":1},"pattern":{"kind":"news"}},{"at":"k3f09a2c.17","payload":2}]}';
+        $this->server->answers = [
+            null,
+            HttpServer::response(503, '{}'),
+            HttpServer::response(200, $body),
+            HttpServer::response(404, '{"code":"no-history"}'),
+        ];
+        $client = $this->client(retryUnclear: false); // reading publishes nothing
+        $history = $client->history(['kind' => 'news'], since: 'k3f09a2c.15');
+        $expected = 'GET /api/history?pat=%7B%22kind%22%3A%22news%22%7D&since=k3f09a2c.15 HTTP/1.1';
+        self::assertStringStartsWith($expected, $this->server->requests[2][0]);
+        $messages = [
+            new StoredMessage(['a' => 1], 'k3f09a2c.16', ['kind' => 'news']),
+            new StoredMessage(2, 'k3f09a2c.17'),
+        ];
+        self::assertEquals(new History('bc86961b', 'k3f09a2c.17', 9, true, true, $messages), $history);
+        self::assertEquals($messages, iterator_to_array($history));
+        self::assertCount(2, $history);
+        try {
+            $client->history(['kind' => 'news'], last: 2);
+            self::fail('it was not refused');
+        } catch (RealizehitException $error) {
+            self::assertSame(['no-history', 404], [$error->errorCode, $error->status]);
+        }
+        $this->expectException(\ValueError::class);
+        $client->history(['kind' => 'news']);
     }
 
     public function testConnectionIsKept(): void

@@ -13,6 +13,7 @@ from realizehit.broker.history.rules import NO_RULES, Rule, Rules
 from realizehit.broker.history.scripts import MOST_BEFORE, new_epoch
 from realizehit.common.position import Position
 from realizehit.errors import BrokerRefused
+from realizehit.pattern import is_wildcard, shape_of
 
 MAX_BYTES: Final = 64 << 20
 """Bytes of all logs together; past that the log that was written the longest time ago is removed."""
@@ -78,6 +79,11 @@ class MemoryLogs:
         """Take other rules; a log that is under none of them ends."""
         self.rules = rules
         for channel in [channel for channel in self._logs if rules.rule_of(channel) is None]:
+            self._remove(channel)
+
+    def end_shape(self, shape: bytes) -> None:
+        """End the logs of the wildcards of a shape, since messages are missing in them from now on, or were so far."""
+        for channel in [channel for channel in self._logs if is_wildcard(channel) and shape_of(channel) == shape]:
             self._remove(channel)
 
     def append(self, channel: bytes, payload: bytes) -> Position | None:

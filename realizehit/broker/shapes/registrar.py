@@ -3,7 +3,7 @@
 The rules of this file. A shape is in force once the script that registered it on the present connection has been
 answered. On a new connection everything is registered again, since it may lead to a broker that knows nothing of it;
 and after `Registrar.again`, since the node's other connection may lead to one. A shape that was in force, and that the
-broker did not have any more or that may have lapsed meanwhile, had a gap: some publications may not have been projected
+broker did not have any more or that has lapsed meanwhile, had a gap: some publications may not have been projected
 by it. One command registers and renews all that is due.
 
 Only one node finds that the broker lost a shape: the first that registers it again. So the registrar follows the
@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
+from realizehit.broker.history.scripts import SHAPES_KEY
 from realizehit.broker.keeper import Broker
 from realizehit.broker.resp import TRANSIENT, CommandConnection, code_of, pack
 from realizehit.broker.shapes.registry import (
@@ -50,8 +51,8 @@ BRIDGE_POLL_MOST: Final = 1.0  # seconds
 
 _RIGHTS: Final = (
     "to serve wildcard subscriptions a node needs the rights to HELLO, to SUBSCRIBE to "
-    f"{CONTROL.decode()}, and to EVAL with the keys {KEY}, {BRIDGE_KEY} and {BRIDGED}; docs/access.md lists all. Grant "
-    "them, or serve without wildcards (--no-wildcards)"
+    f"{CONTROL.decode()}, and to EVAL with the keys {KEY}, {BRIDGE_KEY}, {BRIDGED} and {SHAPES_KEY}; docs/access.md "
+    "lists all. Grant them, or serve without wildcards (--no-wildcards)"
 )
 
 
@@ -116,6 +117,7 @@ class Registrar:
         self._timeout = timeout
         self._name = name
         self._wanted: dict[bytes, float | None] = {}  # when each was certainly in force; None for not yet
+        self._began: dict[bytes, int] = {}  # of shapes, as the broker told last; none after news of a registration
         self._in_force: set[bytes] = set()  # registered on the present connection, and since `again`
         self._round = 0  # counts the calls of `again`; answers to what was sent before the last one are not enough
         self._lapsed: dict[bytes, float] = {}  # shapes that had a gap, which is yet to be reported, and since when
@@ -151,6 +153,7 @@ class Registrar:
         self._wanted.pop(shape, None)
         self._in_force.discard(shape)
         self._lapsed.pop(shape, None)
+        self._began.pop(shape, None)
 
     def is_registered(self, shape: bytes) -> bool:
         """Tell whether a shape is in force."""
@@ -239,10 +242,16 @@ class Registrar:
             self._under_way = set()
         if isinstance(reply, hiredis.ReplyError):
             self._take_refusal(str(reply), shapes)
-        elif isinstance(reply, list) and len(reply) == len(shapes) + 2 and all(type(one) is int for one in reply):
+        elif isinstance(reply, list) and len(reply) == 2 * len(shapes) + 2 and all(type(one) is int for one in reply):
             self._awaits_bridge = False
-            for shape, outcome in zip(shapes, reply[2:], strict=True):
-                self._take_outcome(shape, outcome, sent, is_enough=sent_in == self._round)
+            bridge_had_gap = self._bridge_gaps is not None and self._bridge_gaps != reply[0]
+            outcomes, times = reply[2 : 2 + len(shapes)], reply[2 + len(shapes) :]
+            for shape, outcome, began in zip(shapes, outcomes, times, strict=True):
+                if shape in self._wanted:  # not left meanwhile
+                    if self._has_lapsed(shape, outcome, began, bridge_had_gap=bridge_had_gap):
+                        self._lapsed.setdefault(shape, self._wanted[shape] or sent)
+                    self._began[shape] = began
+                    self._take_outcome(shape, outcome, sent, is_enough=sent_in == self._round)
             self._take_bridge_gaps(reply[0], reply[1] / 1000, sent)
         else:
             raise BrokerUnavailable(f"not the answer to a registration: {str(reply)[:100]}")
@@ -263,7 +272,10 @@ class Registrar:
 
     def _heard(self, shape: Any) -> None:
         """Learn that somebody added a shape to the registry: it was not there before."""
-        last = self._wanted.get(shape) if isinstance(shape, bytes) else None
+        if not isinstance(shape, bytes):
+            return
+        self._began.pop(shape, None)  # it is another one now
+        last = self._wanted.get(shape)
         if last is None:
             return  # not of interest here, or the first registration here is under way
         self._lapsed.setdefault(shape, last)
@@ -271,9 +283,18 @@ class Registrar:
             now = asyncio.get_running_loop().time()
             self._listener.shape_lapsed(shape, now - self._lapsed.pop(shape))
 
+    def _has_lapsed(self, shape: bytes, outcome: int, began: int, *, bridge_had_gap: bool) -> bool:
+        """Whether a shape that was in force was not so for some time, or may not have been."""
+        last, known = self._wanted[shape], self._began.get(shape)
+        if last is None or known == began:
+            return False
+        if outcome in (ADDED, ADDED_NOT_BRIDGED) or asyncio.get_running_loop().time() - last > self._lease:
+            return True
+        # A gap of a bridge counts as another registration too, and is reported apart. Without a known time the news of
+        # the registration have come.
+        return known is not None and not bridge_had_gap
+
     def _take_outcome(self, shape: bytes, outcome: int, sent: float, *, is_enough: bool) -> None:
-        if shape not in self._wanted:
-            return  # left meanwhile
         if outcome == FULL:
             error = RegistryFull(
                 f"broker {self._broker}: its registry holds {self._most} shapes and has no room for another"
@@ -281,12 +302,8 @@ class Registrar:
             self.leave(shape)
             self._listener.shape_refused(shape, error)
             return
-        last = self._wanted[shape]
         news = shape not in self._in_force
         self._wanted[shape] = sent
-        now = asyncio.get_running_loop().time()
-        if last is not None and (outcome in (ADDED, ADDED_NOT_BRIDGED) or now - last > self._lease):
-            self._lapsed.setdefault(shape, last)
         if outcome in (RENEWED_NOT_BRIDGED, ADDED_NOT_BRIDGED):
             self._awaits_bridge = True
             self._in_force.discard(shape)  # until the bridge listens for it, which takes a moment
@@ -296,7 +313,7 @@ class Registrar:
         self._in_force.add(shape)
         since = self._lapsed.pop(shape, None)
         if since is not None:
-            self._listener.shape_lapsed(shape, now - since)
+            self._listener.shape_lapsed(shape, asyncio.get_running_loop().time() - since)
         elif news:
             self._listener.shape_registered(shape)
 

@@ -10,6 +10,9 @@ those of shapes are. `BRIDGE_BEGINS` and `BRIDGE_ENDS` on `CONTROL` tell publish
 publish them again, which they do once `BRIDGE_DONE` says that its last ones are published: so the order is kept. A
 bridge that lapsed without an end (`BRIDGE_LAPSED`) had a gap: the hash `BRIDGE_KEY` counts these and has the time
 since which the last one may have lost publications. The set `BRIDGED` has the shapes that the bridge listens for.
+
+The hash `SHAPES_KEY` has for each shape the time since which it is registered without interruption, and no bridge had a
+gap. Logs of wildcards that are older lack messages, and begin anew: `realizehit.broker.history.scripts`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
+from realizehit.broker.history.scripts import SHAPES_KEY
 from realizehit.errors import PatternError
 from realizehit.pattern import channel_of, shape_of
 
@@ -57,10 +61,25 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
+# Each call gives another number, also for calls within one millisecond.
+_BEGIN: Final = """
+local function begin(shape)
+    local began = math.max(now, tonumber(redis.call('HGET', KEYS[4], shape) or 0) + 1)
+    redis.call('HSET', KEYS[4], shape, string.format('%d', began))
+end
+local function begin_all()
+    for _, shape in ipairs(redis.call('HKEYS', KEYS[4])) do
+        begin(shape)
+    end
+end
+"""
+
 # A bridge that lapsed has ended, with a gap since its last renewal. For publishers that know nothing of shapes the gap
 # lasts until another bridge begins, and so does that between a bridge that ended by itself and the next one: "without"
 # says since when there has been none.
-_END_LAPSED_BRIDGE: Final = f"""
+_END_LAPSED_BRIDGE: Final = (
+    _BEGIN
+    + f"""
 local bridge = tonumber(redis.call('ZSCORE', KEYS[1], 'bridge') or 0)
 if bridge > 0 and bridge <= now then
     redis.call('ZREM', KEYS[1], 'bridge')
@@ -68,19 +87,28 @@ if bridge > 0 and bridge <= now then
     redis.call('HINCRBY', KEYS[2], 'gaps', 1)
     local since = string.format('%d', bridge - {round(BRIDGE_LEASE * 1000)})
     redis.call('HSET', KEYS[2], 'since', since, 'without', since)
+    begin_all()
     redis.call('PUBLISH', ARGV[1], '{BRIDGE_LAPSED.decode()}')
     bridge = 0
 end
 """
+)
 
 # Arguments: the channel that new shapes are published on, the lease in milliseconds, how many shapes there may be, the
 # shapes. What has lapsed makes room first, so that a member is always one that is in force. The reply begins with how
-# many gaps bridges have had, and how many milliseconds ago the last one began.
+# many gaps bridges have had, and how many milliseconds ago the last one began; then come the outcomes, and then the
+# times since which the shapes are registered.
 _REGISTER: Final = (
     _NOW
     + _END_LAPSED_BRIDGE
     + """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now) > 0 then
+    for _, shape in ipairs(redis.call('HKEYS', KEYS[4])) do
+        if not redis.call('ZSCORE', KEYS[1], shape) then
+            redis.call('HDEL', KEYS[4], shape)
+        end
+    end
+end
 local gaps = redis.call('HMGET', KEYS[2], 'gaps', 'since')
 local most = tonumber(ARGV[3]) + (bridge > 0 and 1 or 0)
 local lapses = string.format('%d', now + ARGV[2])
@@ -94,6 +122,9 @@ for i = 4, #ARGV do
     if outcome < 2 then
         redis.call('ZADD', KEYS[1], 'GT', lapses, shape)
     end
+    if outcome == 1 or (outcome == 0 and not redis.call('HGET', KEYS[4], shape)) then
+        begin(shape)
+    end
     if outcome == 1 then
         redis.call('PUBLISH', ARGV[1], shape)
     end
@@ -101,6 +132,9 @@ for i = 4, #ARGV do
         outcome = outcome + 3
     end
     outcomes[#outcomes + 1] = outcome
+end
+for i = 4, #ARGV do
+    outcomes[#outcomes + 1] = tonumber(redis.call('HGET', KEYS[4], ARGV[i]) or 0)
 end
 return outcomes
 """
@@ -153,6 +187,7 @@ if without then
     if score == 0 then
         redis.call('HINCRBY', KEYS[2], 'gaps', 1)
         redis.call('HSET', KEYS[2], 'since', without)
+        begin_all()
     end
     redis.call('HDEL', KEYS[2], 'without')
 end
@@ -190,14 +225,16 @@ def register(shapes: list[bytes], lease: float, most: int) -> tuple[bytes | str,
     """Return the command that registers shapes or renews them.
 
     Its reply has two numbers, how many gaps bridges have had so far and how many milliseconds ago the last one began,
-    and then an outcome for each shape, such as `ADDED`.
+    then an outcome for each shape, such as `ADDED`, and then for each shape since when it is registered without
+    interruption, a number of milliseconds that another registration does not have.
 
     Args:
         shapes: at least one.
         lease: seconds.
         most: how many shapes the registry may hold.
     """
-    return ("EVAL", _REGISTER, "3", KEY, BRIDGE_KEY, BRIDGED, CONTROL, str(round(lease * 1000)), str(most), *shapes)
+    keys = ("4", KEY, BRIDGE_KEY, BRIDGED, SHAPES_KEY)
+    return ("EVAL", _REGISTER, *keys, CONTROL, str(round(lease * 1000)), str(most), *shapes)
 
 
 def read() -> tuple[bytes | str, ...]:
@@ -214,7 +251,7 @@ def hold(bridge: str, shapes: Sequence[bytes], lease: float = BRIDGE_LEASE) -> t
         lease: seconds.
     """
     milliseconds = str(round(lease * 1000))
-    return ("EVAL", _HOLD, "3", KEY, BRIDGE_KEY, BRIDGED, CONTROL, milliseconds, bridge, *shapes)
+    return ("EVAL", _HOLD, "4", KEY, BRIDGE_KEY, BRIDGED, SHAPES_KEY, CONTROL, milliseconds, bridge, *shapes)
 
 
 def end(bridge: str) -> tuple[bytes | str, ...]:

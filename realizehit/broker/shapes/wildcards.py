@@ -8,6 +8,8 @@ It stands between the link and the node. Channels without a star pass through. T
   broker may be another one, or the same one with an empty registry.
 - Each shape is a source of its own. Its gap is open from when the link or the registration is lost until both are back,
   so that a subscription hears of one gap and not of two.
+- What is published while a shape is not registered, or its bridge is away, is also missing in the logs of its
+  wildcards.
 """
 
 from __future__ import annotations
@@ -48,15 +50,17 @@ class _Shape:
         promised: those of them that the node expects a report for.
         was_in_force: whether any of them ever was.
         gap_since: the loop's time from which on publications may be missing, while a gap is open.
+        logged: whether logs have what is published during the gap that is open.
     """
 
-    __slots__ = ("channels", "gap_since", "promised", "was_in_force")
+    __slots__ = ("channels", "gap_since", "logged", "promised", "was_in_force")
 
     def __init__(self) -> None:
         self.channels: set[Interest] = set()
         self.promised: dict[Interest, None] = {}  # a dict for its order
         self.was_in_force = False
         self.gap_since: float | None = None
+        self.logged = True
 
 
 class Wildcards(BusListener):
@@ -155,9 +159,9 @@ class Wildcards(BusListener):
             for name, shape in self._shapes.items():
                 self._open_gap(name, shape, asyncio.get_running_loop().time())
 
-    def restored(self, source: Source, seconds: float) -> None:
+    def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
         self._link_whole = True
-        self._listener.restored(source, seconds)
+        self._listener.restored(source, seconds, logged=logged)
         since = asyncio.get_running_loop().time() - seconds
         for name, shape in list(self._shapes.items()):
             if shape.gap_since is not None:
@@ -181,6 +185,7 @@ class Wildcards(BusListener):
         """Learn that a shape is in force again, and was not for some time within these seconds up to now."""
         shape = self._shapes.get(name)
         if shape is not None:
+            shape.logged = False
             self._open_gap(name, shape, asyncio.get_running_loop().time() - seconds)
             self.shape_registered(name)
 
@@ -188,6 +193,7 @@ class Wildcards(BusListener):
         """Learn that the bridge was not there for some time within these seconds up to now."""
         since = asyncio.get_running_loop().time() - seconds
         for name, shape in list(self._shapes.items()):
+            shape.logged = False
             self._open_gap(name, shape, since)
             self._end_gap(name, shape)
 
@@ -224,5 +230,5 @@ class Wildcards(BusListener):
     def _end_gap(self, name: bytes, shape: _Shape) -> None:
         if shape.gap_since is not None and self._link_whole and self._registrar.is_registered(name):
             seconds = asyncio.get_running_loop().time() - shape.gap_since
-            shape.gap_since = None
-            self._listener.restored(source_of(name), seconds)
+            logged, shape.gap_since, shape.logged = shape.logged, None, True
+            self._listener.restored(source_of(name), seconds, logged=logged)

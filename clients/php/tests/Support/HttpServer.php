@@ -25,8 +25,14 @@ final class HttpServer extends TestServer
     protected function read(): void
     {
         $end = strpos($this->input, "\r\n\r\n");
-        if ($end === false || preg_match('/^content-length: *(\d+)/mi', $this->input, $match) !== 1) {
+        if ($end === false) {
             return;
+        }
+        if (preg_match('/^content-length: *(\d+)/mi', $this->input, $match) !== 1) {
+            if (!str_starts_with($this->input, 'GET ')) {
+                return;
+            }
+            $match = ['', '0'];
         }
         if (strlen($this->input) < $end + 4 + (int) $match[1]) {
             return;

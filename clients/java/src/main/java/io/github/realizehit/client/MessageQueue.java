@@ -15,6 +15,7 @@ final class MessageQueue {
     private Runnable reader; // told that there is something to read
     private long dropped;
     private boolean ended;
+    private volatile boolean discards;
     private RealizehitException error;
 
     MessageQueue(int capacity, Runnable tellDropped) {
@@ -53,6 +54,25 @@ final class MessageQueue {
         } finally {
             lock.unlock();
         }
+    }
+
+    /** Takes as many messages as there are and fit, and returns how many. */
+    int poll(Message[] taken) {
+        lock.lock();
+        try {
+            int count = Math.min(taken.length, messages.size());
+            for (int place = 0; place < count; place++) {
+                taken[place] = messages.poll();
+            }
+            return count;
+        } finally {
+            lock.unlock();
+        }
+    }
+
+    /** Says whether messages that wait, or that were taken and not used yet, are to be discarded. */
+    boolean discards() {
+        return discards;
     }
 
     /**
@@ -112,6 +132,7 @@ final class MessageQueue {
             ended = true;
             error = given;
             if (given == null) {
+                discards = true;
                 messages.clear();
             }
             news.signalAll();

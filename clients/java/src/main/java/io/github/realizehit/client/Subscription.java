@@ -7,17 +7,23 @@ import java.util.NoSuchElementException;
 import java.util.Optional;
 import java.util.concurrent.Flow;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.locks.LockSupport;
 
 /**
  * What a client subscribed to. One reader takes its messages: a loop over it, {@link #next(Duration)}, the function
  * {@code onMessage}, or the subscriber of {@link #publisher()}. It is safe for several threads.
  */
 public final class Subscription implements Iterable<Message>, AutoCloseable {
+    private static final int AT_ONCE = 16; // messages that are taken from the queue for the function of the program
+
+    private static final long LINGER = 50_000; // nanoseconds
+
     private final ClientCore client;
     private final Callbacks callbacks;
     private final SubscriptionBuilder options;
     private final MessageQueue queue;
     private final AtomicLong untold = new AtomicLong(); // messages that were dropped since the last gap
+    private final Message[] taken; // by the function of the program, which takes some at once; null without one
     final Topic topic;
 
     // The lock of the client guards these.
@@ -31,6 +37,7 @@ public final class Subscription implements Iterable<Message>, AutoCloseable {
         this.topic = topic;
         this.options = options;
         this.queue = new MessageQueue(options.queue, this::messageDropped);
+        this.taken = options.onMessage == null ? null : new Message[AT_ONCE];
         if (options.onMessage != null) {
             SerialTask task = new SerialTask(callbacks.pool(), this::callBack);
             queue.attach(task::run);
@@ -164,10 +171,25 @@ public final class Subscription implements Iterable<Message>, AutoCloseable {
 
     /** Hands messages to the function of the program. */
     private void callBack() {
-        for (Message message = queue.poll(); message != null; message = queue.poll()) {
-            Message each = message;
-            Callbacks.guarded(() -> options.onMessage.accept(each));
+        for (int count = take(); count > 0; count = take()) {
+            for (int place = 0; place < count; place++) {
+                Message message = taken[place];
+                taken[place] = null;
+                if (!queue.discards()) {
+                    Callbacks.guarded(() -> options.onMessage.accept(message));
+                }
+            }
         }
+    }
+
+    /** Takes messages, and waits a moment for some: to wake a thread for each message costs more than the rest. */
+    private int take() {
+        int count = queue.poll(taken);
+        if (count == 0) {
+            LockSupport.parkNanos(LINGER);
+            count = queue.poll(taken);
+        }
+        return count;
     }
 
     // The methods below are called with the lock of the client.

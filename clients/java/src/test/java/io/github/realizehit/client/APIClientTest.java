@@ -98,6 +98,31 @@ final class APIClientTest {
     }
 
     @Test
+    void historyIsRead() throws Exception {
+        answers.add(new Answer(0, "", null));
+        answers.add(new Answer(503, "{}", null));
+        answers.add(new Answer(200, "{\"id\":\"bc86961b\",\"at\":\"k3f09a2c.17\",\"first\":9,\"recovered\":true,\"more\":true,"
+                + "\"messages\":[{\"at\":\"k3f09a2c.16\",\"payload\":{\"a\":1},\"pattern\":{\"kind\":\"news\"}}]}", null));
+        APIClient api = APIClient.builder("http://127.0.0.1:" + server.getAddress().getPort() + "/")
+                .backoffBase(Duration.ofMillis(1))
+                .retryUnclear(false) // reading publishes nothing
+                .build();
+        History history = api.since(NEWS, "k3f09a2c.15");
+        assertEquals("/history?pat=%7B%22kind%22%3A%22news%22%7D&since=k3f09a2c.15", requests.get(2).path);
+        assertEquals(List.of("bc86961b", "k3f09a2c.17", 9L), List.of(history.id(), history.at(), history.first()));
+        assertTrue(history.recovered().orElseThrow() && history.more());
+        StoredMessage message = history.messages().get(0);
+        assertEquals(1, message.json().path("a").asInt());
+        assertEquals(Map.of("a", 1), message.payload(Map.class));
+        assertEquals("k3f09a2c.16", message.position());
+        assertEquals(NEWS, message.pattern().orElseThrow());
+
+        answers.add(new Answer(404, "{\"code\":\"no-history\"}", null));
+        assertEquals("no-history", assertThrows(RejectedException.class, () -> api.last(NEWS, 2)).code());
+        assertThrows(RejectedException.class, () -> api.last(NEWS, 2)); // the answer is not a history
+    }
+
+    @Test
     void aPayloadIsWrittenAsJsonAndARawOneIsPassedOn() throws Exception {
         PublishResult result = builder().build().publish(NEWS, Map.of("a", List.of(1, "é")));
         assertEquals("bc86961b", result.id());

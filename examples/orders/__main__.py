@@ -1,0 +1,5 @@
+"""``python -m examples.orders``."""
+
+from examples.orders.orders import main
+
+main()
