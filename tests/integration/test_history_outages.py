@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from realizehit.broker.base import BusState
+from realizehit.broker.history.log import LogPart
+from realizehit.common.position import Position
 from realizehit.node.names import RegistryKey
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node
@@ -17,7 +20,7 @@ from realizehit.settings import Settings
 from tests.integration.test_command_workers import worker_pids
 from tests.integration.test_history_node import node_at
 from tests.integration.test_sse import http
-from tests.support.history import CHAT, SECONDS, Client, kill_link, label, numbers, publish, room, set_rules
+from tests.support.history import CHAT, SECONDS, SHORT, Client, kill_link, label, numbers, publish, room, set_rules
 from tests.support.processes import serving
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
@@ -223,3 +226,48 @@ async def test_rules_that_are_lost_with_the_broker_are_no_end_of_a_gap(valkey: V
                     assert await each.settled() == [f'{label(pattern)}?"new"'.encode()]
         finally:
             await node.close()
+
+
+async def test_a_gap_is_told_before_what_follows_it(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that had what follows, and was not told, would resume after it and never learn of the gap."""
+    set_rules(valkey, SHORT)
+    pattern = {"kept": "short", "room": "told first"}
+    channel = Pattern(pattern).channel.encode()
+    async with node_at(valkey) as (node, api):
+        plain, placed = await Client.connect(node.ws_url), await Client.connect(node.ws_url)
+        await plain.ask(pattern)
+        await placed.ask(pattern, offsets=True)
+        first = await publish(api, pattern, 0)
+        for each in (plain, placed):
+            await each.take(1)
+        read_log = node.bus.read_log
+
+        async def read(key: bytes, **keys: Any) -> LogPart:
+            """Read, and have one more message come before the answer does."""
+            part = await read_log(key, **keys)
+            monkeypatch.undo()
+            kept = node.engine.stats()["kept_back"]
+            await publish(api, pattern, "after")
+            async with asyncio.timeout(SECONDS):
+                while node.engine.stats()["kept_back"] == kept:
+                    await asyncio.sleep(0.005)
+            return part
+
+        node.engine.hold(channel, True)
+        for number in range(1, 2 * SHORT.size):
+            await publish(api, pattern, number)
+        async with asyncio.timeout(SECONDS):
+            while node.engine.stats()["dropped_unclaimed"] < 2 * SHORT.size - 1:
+                await asyncio.sleep(0.005)
+        node.engine.hold(channel, False)
+        monkeypatch.setattr(node.bus, "read_log", read)
+        at = Position(first.partition(".")[0], 2 * SHORT.size + 1)
+        await publish(api, pattern, "follows not")
+        for each, text in ((plain, b'?"after"'), (placed, b'@o=%d?"after"' % (at.offset + 1))):
+            gap, after = await each.take(2)
+            event = orjson.loads(gap)
+            assert (event["evt"], event["ids"]) == ("gap", [label(pattern)])
+            assert event.get("at") == ({label(pattern): str(at)} if each is placed else None)
+            assert after == label(pattern).encode() + text
+            assert await each.settled() == []
+        assert node.hub.logs.counts.unrepaired == 1

@@ -16,6 +16,7 @@ import pytest
 
 from realizehit import Publisher, sync
 from realizehit.broker.base import Bus, Interest
+from realizehit.broker.history.rules import Rule
 from realizehit.broker.memory import MAX_KEYS, MemoryBus, _spaces
 from realizehit.broker.open import open_bus
 from realizehit.broker.projections import labelled
@@ -29,6 +30,7 @@ from realizehit.settings import Settings
 from tests.integration.test_shapes_following import NEWS, SHAPE, add_shape, subscriber_at
 from tests.integration.test_shapes_registrar import eventually
 from tests.support.bus_recorder import Recorder
+from tests.support.history import set_rules
 from tests.support.programs import needs
 from tests.support.redis_server import RedisServer
 from tests.support.valkey import Valkey
@@ -261,6 +263,66 @@ async def test_a_publisher_that_is_killed_before_its_answer(broker: Valkey) -> N
             assert result == PublishResult(ID, 1, duplicate=True)
             await publisher.publish(PATTERN, 2)
         assert await subscriber.next() == (NEWS, b"2")
+
+
+async def test_a_publisher_of_history_that_is_killed_before_its_answer(broker: Valkey) -> None:
+    """Sent again with its key, it is in the log once, and the answer has its position."""
+    set_rules(broker, Rule({"kind": ("news",)}, 10, 300.0))
+    async with subscriber_at(broker, NEWS) as subscriber:
+        words = (sys.executable, "-c", PROGRAM, broker.url)
+        process = await asyncio.create_subprocess_exec(*words, stdin=PIPE, stdout=PIPE)
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            assert await process.stdout.readline() == b"ready\n"
+            broker.pause()
+            process.stdin.write(b"go\n")
+            assert await process.stdout.readline() == b"sent\n"
+        finally:
+            process.kill()
+            assert await process.wait() == -signal.SIGKILL
+            broker.resume()
+        channel, text = await subscriber.next()
+        assert (channel, text[:3], text[-2:]) == (NEWS, b"@o=", b"?1")
+        at = text[3:-2].decode()
+        async with Publisher(broker.url) as publisher:
+            result = await publisher.publish(PATTERN, 1, idempotency_key="k")
+            assert result == PublishResult(ID, 1, duplicate=True, at=at)
+            result = await publisher.publish(PATTERN, 2)
+            assert result.at == at.partition(".")[0] + ".2"
+        assert await subscriber.next() == (NEWS, b"@o=%b?2" % str(result.at).encode())
+
+
+@pytest.mark.slow
+async def test_the_memory_for_many_keys_a_second_is_bounded(valkey: Valkey) -> None:
+    """10,000 keys a second for several windows: the broker holds those of one window, and in the end none."""
+    rate, window, windows = 10_000, 2.0, 4
+
+    def used() -> int:
+        text = valkey.command("INFO", "memory").decode()
+        return int(text.partition("used_memory:")[2].partition("\r\n")[0])
+
+    sizes: list[int] = []
+    published = 0
+    async with bus_at(valkey.url, project=False, idempotency_window=window) as bus:
+        await bus.ping()
+        before = used()
+        began = asyncio.get_running_loop().time()
+        while (passed := asyncio.get_running_loop().time() - began) < window * windows:
+            if published > passed * rate:
+                await asyncio.sleep(0.01)
+                continue
+            keys = [b"%022d" % n for n in range(published, published + rate // 10)]
+            outcomes = await bus.publish_many([Publication(b"a:1", b"1", key) for key in keys])
+            assert outcomes == [Published(0)] * len(keys)
+            published += len(keys)
+            sizes.append(valkey.command("DBSIZE"))
+        # The broker looks for expired keys ten times a second and leaves some of them for later.
+        assert max(sizes) < 2 * rate * window
+        assert max(sizes[len(sizes) // 2 :]) < 1.5 * max(sizes[: len(sizes) // 2])
+        assert used() - before < 400 * max(sizes)
+        await eventually(lambda: valkey.command("DBSIZE") == 0)
+        await eventually(lambda: used() - before < 20 * published)
 
 
 async def test_the_brokers_memory_is_given_back(broker: Valkey) -> None:

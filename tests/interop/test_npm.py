@@ -16,10 +16,12 @@ import httpx2
 import orjson
 import pytest
 
+from realizehit.broker.history.rules import Rule
 from realizehit.pattern import Pattern
 from realizehit.process.server import serve
 from realizehit.settings import Settings
 from tests.interop.npm import install
+from tests.support.history import Client, publish, set_rules
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
 from tests.support.vectors import VECTORS
@@ -135,6 +137,36 @@ async def test_the_publisher_package_reaches_our_clients(packages: Path, tmp_pat
             assert [json.loads(text.removeprefix(label)) for text in ws.texts] == PAYLOADS
             ws.transport.close()
             await ws.closed.wait()
+
+
+async def test_the_publisher_package_under_a_rule_of_history(packages: Path, tmp_path: Path) -> None:
+    """It knows nothing of logs: its messages come to all, without a position, and are counted."""
+    with Valkey(tmp_path, port=free_port()) as valkey:
+        set_rules(valkey, Rule({"kind": ("news",)}, 100, 300.0))
+        async with (
+            serve(Settings(port=0, redis=valkey.tcp_url)) as server,
+            httpx2.AsyncClient(base_url=server.api_url) as api,
+            node_js(packages, "publish", valkey.tcp_url) as node,
+        ):
+            pattern = {"kind": "news", "channel": "CNN"}
+            plain, placed = await Client.connect(server.ws_url), await Client.connect(server.ws_url)
+            await plain.ask(pattern)
+            reply = await placed.ask(pattern, offsets=True)
+            assert reply["at"].endswith(".0")
+            for payload in PAYLOADS:
+                node.tell({"pattern": pattern, "payload": payload})
+            assert [(await node.answer())["reached"] for _ in PAYLOADS] == [1] * len(PAYLOADS)
+            label = f"{Pattern(pattern).id}?".encode()
+            for each in (plain, placed):
+                texts = await each.take(len(PAYLOADS))
+                assert all(text.startswith(label) for text in texts)
+                assert [json.loads(text.removeprefix(label)) for text in texts] == PAYLOADS
+            assert server.engine.stats()["unpositioned"] == len(PAYLOADS)
+            assert f"unpositioned_total {float(len(PAYLOADS))}" in (await api.get("metrics")).text
+            at = await publish(api, pattern, "kept")
+            assert at == reply["at"].replace(".0", ".1")
+            assert await plain.take(1) == [label + b'"kept"']
+            assert await placed.take(1) == [label[:-1] + b'@o=1?"kept"']
 
 
 async def test_our_api_reaches_subscribers_as_the_packages_do(packages: Path, tmp_path: Path) -> None:

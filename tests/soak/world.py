@@ -284,7 +284,7 @@ async def broker_of(
 ) -> AsyncIterator[tuple[Broker, str, str]]:
     """Start the broker; yield it, its URL, and a URL behind a proxy that breaks."""
     if plan.sentinel:
-        with await asyncio.to_thread(lambda: Watched(directory).__enter__()) as watched:
+        with Watched(directory) as watched:
             yield SentinelBroker(watched, account, random), watched.url, watched.url
         return
     # What the process has answered is written, although not yet to the disk: killing the process loses nothing.

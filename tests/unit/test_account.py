@@ -1,0 +1,127 @@
+"""The account of the soak of history finds what is wrong: each kind of mistake, put into an account that is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from realizehit.common.position import Position
+from tests.support.account import Account, AccountError, Back, Came, Life, Told
+
+PATTERN = {"kind": "chat"}
+EPOCH, NEXT = "aaaaaaaa", "bbbbbbbb"
+
+
+def right(*, positions: bool = True) -> Account:
+    """Twelve publications; one subscription that got 1 to 5, was told of 6 to 8, and got the others."""
+    account = Account()
+    for offset in range(1, 13):
+        entry = account.enter("api", PATTERN, float(offset))
+        entry.taken, entry.ended, entry.at = True, offset + 0.1, Position(EPOCH, offset)
+    life = account.begin(Life("websocket", PATTERN, 0.5, Position(EPOCH, 0) if positions else None, final=True))
+    for offset in range(1, 13):
+        if offset == 6:
+            life.events.append(Told(8.5, 5.9, Position(EPOCH, 8) if positions else None))
+        if not 6 <= offset <= 8:
+            life.events.append(Came(offset + 0.2, offset - 1, Position(EPOCH, offset) if positions else None))
+    return account
+
+
+def drop(account: Account) -> None:
+    del account.lives[0].events[2]
+
+
+def drop_the_last(account: Account) -> None:
+    del account.lives[0].events[-1]
+
+
+def repeat(account: Account) -> None:
+    account.lives[0].events.insert(3, account.lives[0].events[2])
+
+
+def swap(account: Account) -> None:
+    events = account.lives[0].events
+    events[1], events[2] = events[2], events[1]
+
+
+def hide_the_gap(account: Account) -> None:
+    del account.lives[0].events[5]
+
+
+def tell_of_another_time(account: Account) -> None:
+    events = account.lives[0].events
+    told = events[5]
+    assert isinstance(told, Told)
+    events[5] = Told(told.when, 8.4, Position(EPOCH, 7) if told.at else None)
+
+
+def refuse(account: Account) -> None:
+    account.entries[2].taken = False
+
+
+def pretend_recovery(account: Account) -> None:
+    account.lives[0].events[5] = Back(8.5, Position(EPOCH, 8) if account.lives[0].at else None)
+
+
+def tell_late(account: Account) -> None:
+    events = account.lives[0].events
+    events[5], events[6] = events[6], events[5]
+
+
+MISTAKES = [drop, drop_the_last, repeat, swap, hide_the_gap, tell_of_another_time, refuse, pretend_recovery]
+
+
+@pytest.mark.parametrize("positions", [True, False], ids=["positions", "plain"])
+def test_what_is_right_passes_and_is_counted(positions: bool) -> None:
+    account = right(positions=positions)
+    account.check()
+    counts = account.counts["websocket"]
+    assert (counts["delivered"], counts["told"], counts["missed"]) == (9, 1, 3)
+    assert "published 12" in account.table()
+
+
+@pytest.mark.parametrize("positions", [True, False], ids=["positions", "plain"])
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_a_mistake_is_found(mistake: Callable[[Account], None], positions: bool) -> None:
+    account = right(positions=positions)
+    mistake(account)
+    with pytest.raises(AccountError):
+        account.check()
+
+
+def test_a_gap_that_is_told_after_what_follows_it_is_found() -> None:
+    account = right()
+    tell_late(account)
+    with pytest.raises(AccountError, match="no gap was told between"):
+        account.check()
+
+
+def test_one_position_is_one_message() -> None:
+    account = right()
+    account.entries[3].at = Position(EPOCH, 5)
+    with pytest.raises(AccountError, match="aaaaaaaa"):
+        account.check()
+
+
+def test_offsets_go_on_in_another_epoch() -> None:
+    account = right()
+    for event in account.lives[0].events[6:]:
+        if isinstance(event, Came) and event.at is not None:
+            event.at = Position(NEXT, event.at.offset)
+    account.check()
+
+
+@pytest.mark.parametrize("lossy", [True, False])
+def test_what_a_broker_lost_is_excused_only_while_it_may_lose_something(lossy: bool) -> None:
+    """A publication was answered, and its offset is that of another one after a failover."""
+    account = right()
+    lost = account.enter("api", PATTERN, 9.0)
+    lost.taken, lost.ended, lost.at = True, 9.1, Position(NEXT, 9)
+    if lossy:
+        account.lossy.append((8.9, 9.2))
+        account.check()
+        assert account.counts["websocket"]["lost"] == 1
+    else:
+        with pytest.raises(AccountError, match="misses"):
+            account.check()
