@@ -740,8 +740,9 @@ cdef class Engine(LogCalls):
             "slow_disconnects": self.s.n.slow_disconnects, "heartbeat_disconnects": self.s.n.heartbeat_disconnects,
             "protocol_errors": self.s.n.protocol_errors, "refused_frames": self.s.n.refused_frames,
             "ring_messages": self.s.ring.count, "ring_bytes": self.s.ring.bytes, "replays": self.s.replays.count,
-            "replayed": self.s.n.replayed, "log_duplicates": self.s.n.log_duplicates,
-            "unpositioned": self.s.n.unpositioned, "kept_back": self.s.n.kept_back,
+            "replayed": self.s.n.replayed, "replayed_read": self.s.n.replayed_read,
+            "log_duplicates": self.s.n.log_duplicates, "unpositioned": self.s.n.unpositioned,
+            "kept_back": self.s.n.kept_back,
         }
 
     def queues(self):

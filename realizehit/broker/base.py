@@ -15,6 +15,7 @@ from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import NO_RULES, Rules
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
+from realizehit.common.durations import Durations
 from realizehit.common.position import Position
 from realizehit.errors import BrokerError, BrokerRefused
 
@@ -71,6 +72,7 @@ class BusListener(Protocol):
 
 
 _NONE: Final = ProjectionCounts()
+_NO_DURATIONS: Final = Durations()
 
 
 class Bus(ABC):
@@ -109,6 +111,11 @@ class Bus(ABC):
     def projected(self) -> ProjectionCounts:
         """Counts the projections that were published through this bus."""
         return _NONE
+
+    @property
+    def script_durations(self) -> Durations:
+        """How long the broker took for publications that need a script: those with history or an idempotency key."""
+        return _NO_DURATIONS
 
     @property
     def rules(self) -> Rules:

@@ -83,4 +83,4 @@ def _part_of(channel: bytes, reply: Any) -> LogPart:
             [position for text in before.split() if (position := Position.parse(text.decode("ascii"))) is not None],
         )
     except (ValueError, TypeError, AttributeError):
-        raise BrokerRefused(f"the log of {channel.decode()} was read as {str(reply)[:100]}") from None
+        raise BrokerRefused(f"a read of the log of {channel.decode()} was answered with {str(reply)[:100]}") from None

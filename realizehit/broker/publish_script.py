@@ -29,6 +29,7 @@ from realizehit.broker.idempotency import RIGHTS as KEY_RIGHTS
 from realizehit.broker.projections import ProjectionCounts, projections_of
 from realizehit.broker.publication import Publication, Published, published
 from realizehit.broker.resp import code_of, pack, pack_publish
+from realizehit.common.durations import Durations
 
 _SHA: Final = {
     script: hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()  # the broker's name for it
@@ -115,12 +116,14 @@ class PublishScript:
         loaded: the scripts that were sent on this connection; the first call of another one brings it along.
         rules: which channels have a log.
         run_id: of the broker at this connection.
+        durations: from sending a chunk of publications to its last reply.
     """
 
     def __init__(self, window: float, *, project: bool) -> None:
         self.loaded: set[bytes] = set()
         self.rules: Rules = NO_RULES
         self.run_id = NO_RUN_ID
+        self.durations = Durations()
         self._window = _milliseconds(window)
         self._registry = (REGISTRY.encode(),) if project else ()
 

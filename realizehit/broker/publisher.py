@@ -33,6 +33,7 @@ from realizehit.broker.publish_errors import PublishErrors
 from realizehit.broker.publish_script import PublishScript
 from realizehit.broker.resp import CommandConnection, code_of, pack
 from realizehit.broker.scripted_chunks import ScriptedChunk
+from realizehit.common.durations import Durations
 from realizehit.common.position import Position
 from realizehit.errors import BrokerError, BrokerRefused
 
@@ -103,6 +104,11 @@ class Pipeline:
     def connects(self) -> int:
         """How often a connection was made."""
         return self._keeper.connects
+
+    @property
+    def script_durations(self) -> Durations:
+        """How long the broker took for chunks of publications that need a script."""
+        return self._script.durations
 
     @property
     def rules(self) -> Rules:

@@ -27,6 +27,7 @@ from realizehit.broker.shapes.wildcards import Wildcards, source_of
 from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
 from realizehit.common.backoff import Backoff
+from realizehit.common.durations import Durations
 from realizehit.common.position import Position
 from realizehit.common.seldom import REMINDER, Seldom, more
 from realizehit.common.upkeep import keep_up
@@ -160,6 +161,11 @@ class RedisBus(Bus):
     def projected(self) -> ProjectionCounts:
         """Counts projections. See `Bus.projected`."""
         return self._pipeline.projected if self._pipeline else super().projected
+
+    @property
+    def script_durations(self) -> Durations:
+        """How long scripts took. See `Bus.script_durations`."""
+        return self._pipeline.script_durations if self._pipeline else super().script_durations
 
     # ---- life
 

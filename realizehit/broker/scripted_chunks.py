@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
 
 from realizehit.broker.chunks import Chunk
+from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication
 from realizehit.broker.publish_errors import PublishErrors
 from realizehit.broker.publish_script import PublishScript, is_unknown_script, outcome_of
@@ -33,7 +35,7 @@ class ScriptedChunk(Chunk):
             itself; empty if there are none.
     """
 
-    __slots__ = ("_send_again", "done_shapes", "origin", "script")
+    __slots__ = ("_send_again", "_sent_at", "done_shapes", "origin", "script")
 
     def __init__(
         self,
@@ -46,11 +48,18 @@ class ScriptedChunk(Chunk):
         self.script = script
         self.origin: Chunk | None = None
         self.done_shapes: list[tuple[bytes, ...]] = []
+        self._sent_at = 0.0
         self._send_again = send_again
 
-    def pack(self) -> bytes:
-        """Return its commands as bytes."""
-        return self.script.pack(self.publications, done=self.done_shapes)
+    def pack(self, shapes: tuple[bytes, ...] = (), counts: ProjectionCounts | None = None) -> bytes:
+        """Return its commands as bytes, and note that they are being sent.
+
+        Args:
+            shapes: those to project by.
+            counts: counts the projections.
+        """
+        self._sent_at = time.perf_counter()
+        return self.script.pack(self.publications, shapes, counts, self.done_shapes)
 
     def fail(self, error: BrokerError) -> None:
         """Note that the chunk failed as a whole, also for a caller that holds the one in whose place this is."""
@@ -68,6 +77,8 @@ class ScriptedChunk(Chunk):
         """Report the outcomes, unless the broker lacked the script: then send again what it did not publish."""
         places = [place for place, reply in enumerate(self.replies) if is_unknown_script(reply)]
         if not places:
+            if self.failure is None:
+                self.script.durations.add(time.perf_counter() - self._sent_at)
             super().finish(errors)
             return
         self.script.loaded.clear()

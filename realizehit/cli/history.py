@@ -10,6 +10,7 @@ import click
 from realizehit.cli.endpoints import DEFAULT_API, api_endpoint
 from realizehit.cli.filters import as_argument, pattern_from
 from realizehit.cli.option_types import Seconds
+from realizehit.cli.text import without_controls
 from realizehit.cli.tls import tls_context, tls_options
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from realizehit.pattern import Pattern
 
 LAST: Final = 10  # messages that are shown by default
-
-_CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # a terminal would obey them
 
 
 @click.command()
@@ -130,7 +129,7 @@ def _line(message: KeptMessage) -> str:
     parts = [message.position]
     if message.pattern is not None:
         parts.append(as_argument(message.pattern))
-    return "  ".join([*parts, _one_line(message).translate(_CONTROLS)])
+    return "  ".join([*parts, without_controls(_one_line(message))])
 
 
 def _one_line(message: KeptMessage) -> str:

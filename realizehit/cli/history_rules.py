@@ -123,15 +123,7 @@ async def _measure(pipeline: Pipeline, keys: list[bytes]) -> AsyncIterator[tuple
 
 
 def _object(rule: Rule | None, kept: Kept) -> dict[str, Any]:
-    rule_parts: dict[str, Any] = (
-        {"pattern": None}
-        if rule is None
-        else {
-            "pattern": {key: None if values is None else list(values) for key, values in rule.filters.items()},
-            "size": rule.size,
-            "ttl": rule.ttl,
-        }
-    )
+    rule_parts: dict[str, Any] = {"pattern": None} if rule is None else rule.to_dict()
     return {**rule_parts, "logs": kept.logs, "messages": kept.messages, "bytes": kept.size}
 
 

@@ -6,13 +6,14 @@ import asyncio
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from realizehit.cli.endpoints import DEFAULT_WS, ws_endpoint
 from realizehit.cli.filters import as_argument, pattern_from
 from realizehit.cli.option_types import Seconds
+from realizehit.cli.text import without_controls
 from realizehit.cli.tls import tls_context, tls_options
 from realizehit.common.masking import masked
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from realizehit.client.ws import Subscription, WSClient
     from realizehit.errors import Disconnected, RealizehitError
     from realizehit.pattern import Pattern
-
-# JSON strings may contain these unescaped, and some terminals obey them.
-_CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 class Client(NamedTuple):
@@ -46,7 +44,7 @@ class Client(NamedTuple):
         return WSClient(url, token=self.token, ssl=tls_context(url, self.ca, self.insecure))
 
 
-class Wishes(NamedTuple):
+class HistoryOptions(NamedTuple):
     """What to ask for of the pattern's history: see `WSClient.subscribe`."""
 
     since: str | None
@@ -115,7 +113,7 @@ def subscribe(
     realizehit subscribe 'kind=news,channel=*'
     realizehit subscribe 'user=42,**'
 
-    If the server keeps a history of the pattern, --last and --since begin with messages of the past. With any of
+    If the server keeps a history of the pattern, --last and --since begin with earlier messages. With any of
     --last, --since and --positions the command goes on after the last message when it connects again, and reports on
     standard error whether something is missing. With --positions the lines are {"pattern": {...}, "position": "...",
     "payload": ...}.
@@ -137,24 +135,30 @@ def subscribe(
     pattern = pattern_from(filters)
     layout = Layout(as_json or not sys.stdout.isatty(), pattern.has_wildcard or positions, positions)
     client = Client(url, token or None, ca, insecure)
-    run(_follow(pattern, client, Wishes(since, last, positions), layout, count=count, seconds=timeout))
+    run(_follow(pattern, client, HistoryOptions(since, last, positions), layout, count=count, seconds=timeout))
 
 
 async def _follow(
-    pattern: Pattern, target: Client, wishes: Wishes, layout: Layout, *, count: int | None, seconds: float | None
+    pattern: Pattern,
+    target: Client,
+    history: HistoryOptions,
+    layout: Layout,
+    *,
+    count: int | None,
+    seconds: float | None,
 ) -> int:
     subscription = None
     try:
         async with asyncio.timeout(seconds), target.open() as client:
             client.on("error", _tell_failure)
-            subscription = await client.subscribe(pattern, **wishes._asdict())
+            subscription = await client.subscribe(pattern, **history._asdict())
             subscription.on("error", _tell_error)
-            tell_disconnect = partial(_tell_disconnect, resumes=any(wishes))
+            tell_disconnect = partial(_tell_disconnect, resumes=any(history))
             client.on("disconnect", tell_disconnect)
             subscription.on("gap", _tell_gap)
             subscription.on("recovered", lambda: _say("connected again: nothing is missing"))
             _say(f"subscribed to {pattern} ({subscription.id}) at {masked(client.url)}")
-            _tell_history(subscription, wishes)
+            _tell_history(subscription, history)
             try:
                 await _print_all(subscription, layout, count)
             finally:
@@ -171,11 +175,11 @@ async def _follow(
     return 1
 
 
-def _tell_history(subscription: Subscription, wishes: Wishes) -> None:
+def _tell_history(subscription: Subscription, history: HistoryOptions) -> None:
     """Report what the server did not do of what was asked for."""
     if subscription.recovered is False:
-        _say(f"the server does not have all messages after {wishes.since}: messages may be missing")
-    if any(wishes) and subscription.position is None:
+        _say(f"the server does not have all messages after {history.since}: messages may be missing")
+    if any(history) and subscription.position is None:
         _say("the server keeps no history of this pattern")
 
 
@@ -263,4 +267,4 @@ def _lay_out(text: str) -> None:
 
     from realizehit.cli.json_layout import lay_out_json
 
-    get_console().print(JSONHighlighter()(lay_out_json(text).translate(_CONTROLS)), soft_wrap=True)
+    get_console().print(JSONHighlighter()(without_controls(lay_out_json(text))), soft_wrap=True)

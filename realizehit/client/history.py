@@ -128,7 +128,7 @@ def _read(response: httpx2.Response) -> History:
             hidden = Hidden(response.content)
             answer = _decoder.decode(hidden.text)
     except ValueError as error:  # also the errors of the library
-        text = f"{masked(str(response.url))} answered something else than a history: {error}"
+        text = f"{masked(str(response.url))} did not answer with a history: {error}"
         raise Rejected(text, status=response.status_code) from None
     messages = [
         KeptMessage(

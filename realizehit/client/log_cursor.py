@@ -45,7 +45,7 @@ class LogCursor:
         """Whether the subscription is to begin with messages that were published before it."""
         return self.position is not None or self._last is not None
 
-    def wishes(self) -> dict[str, Any]:
+    def history_keys(self) -> dict[str, Any]:
         """Return the keys of the next ``sub`` besides its pattern."""
         self._asked_since = self.position is not None
         if self.position is not None:
@@ -101,7 +101,7 @@ class LogCursor:
 
 def _check(since: object, last: object) -> None:
     if since is not None and last is not None:
-        raise RequestError("since and last were both given; a subscription begins at one of them")
+        raise RequestError("since and last were both given; give one of them")
     if since is not None and not (isinstance(since, str) and all(since.partition("."))):
         raise RequestError(f"since is {since!r}; a position is a text <epoch>.<offset>")
     if last is not None and not (isinstance(last, int) and not isinstance(last, bool) and last >= 1):

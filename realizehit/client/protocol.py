@@ -55,13 +55,13 @@ def action(
     filters: Mapping[str, Any] | None = None,
     *,
     token: str | None = None,
-    wishes: Mapping[str, Any] = MappingProxyType({}),
+    history_keys: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """Build the JSON text of one action; ``wishes`` are further keys of ``sub``."""
+    """Build the JSON text of one action; ``history_keys`` are further keys of ``sub``."""
     message: dict[str, Any] = {"id": request_id, "act": act}
     if filters is not None:
         message["pat"] = filters
-    message.update(wishes)
+    message.update(history_keys)
     if token is not None:
         message["token"] = token
     return orjson.dumps(message).decode()

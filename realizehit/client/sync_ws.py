@@ -300,7 +300,7 @@ class Subscriber:
             reply = subscribe(
                 socket,
                 self._filters,
-                self._cursor.wishes(),
+                self._cursor.history_keys(),
                 timeout=self._response_timeout,
                 token=self._token,
                 notice=self._notice,

@@ -219,7 +219,7 @@ class Topics:
         """Send ``sub``; if there is no connection, the next one begins with it."""
         if self._connection is not None and self._by_key.get(topic.key) is topic:
             topic.request_id = self._connection.act(
-                "sub", topic.filters, partial(self._subscribed, topic), wishes=topic.cursor.wishes()
+                "sub", topic.filters, partial(self._subscribed, topic), history_keys=topic.cursor.history_keys()
             )
 
     def _ask_again(self, topic: Topic, connection: Connection | None) -> None:

@@ -126,6 +126,8 @@ cdef inline int pump(State* s, uint32_t number, const Part* part) except -1:
                 mark_closed(s, c)
                 return 0
             s.n.replayed += 1
+            if r.next < ring_first(log):
+                s.n.replayed_read += 1
             if not c.flags & BLOCKED:
                 make_dirty(s, c, False)
         r.next += 1

@@ -65,6 +65,7 @@ cdef struct Counters:
     uint64_t protocol_errors
     uint64_t refused_frames
     uint64_t replayed           # messages that replays sent
+    uint64_t replayed_read      # those of them that the ring did not hold
     uint64_t log_duplicates     # publications at or below the position of their log
     uint64_t unpositioned       # publications without a position on a channel with a log
     uint64_t kept_back          # publications that wait for the position of their log, or for what is missing; a gauge

@@ -25,6 +25,7 @@ from realizehit.errors import AccessDenied, BrokerError, BrokerUnavailable, Erro
 from realizehit.http.pattern_query import fields_of, pattern_asked_for
 from realizehit.http.problems import BrokerErrorReporter, refusal_of
 from realizehit.node.history_metrics import HistoryMetrics
+from realizehit.node.history_request import BOTH_GIVEN, position_of
 from realizehit.pattern import RESERVED_KEY, channel_of, is_wildcard
 
 DEFAULT_LIMIT: Final = 100  # messages of one answer to `since`
@@ -114,7 +115,7 @@ class History:
             start, recovered, part = await self._start(query)
             messages, more = await self._messages(channel, start, part, query.limit)
         finally:
-            self._metrics.took(time.perf_counter() - began)
+            self._metrics.reads.add(time.perf_counter() - began)
         document: dict[str, Any] = {
             "id": _fanout.channel_id(channel),
             "pattern": _filters(channel),
@@ -198,11 +199,8 @@ def read_query(text: bytes) -> Query:
         last = _number(given, "last", 0)
         return Query(channel, last, None, last or 1)
     if "last" in given:
-        raise RequestError("since and last do not go together; use one")
-    since = Position.parse(given["since"])
-    if since is None:
-        raise RequestError("since is not a position; write <epoch>.<offset>, such as k3f09a2c.17")
-    return Query(channel, 0, since, _number(given, "limit", DEFAULT_LIMIT))
+        raise RequestError(BOTH_GIVEN)
+    return Query(channel, 0, position_of(given["since"]), _number(given, "limit", DEFAULT_LIMIT))
 
 
 def _number(given: Mapping[str, str], name: str, default: int) -> int:
@@ -210,7 +208,7 @@ def _number(given: Mapping[str, str], name: str, default: int) -> int:
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_SIZE)) and 1 <= int(text) <= MAX_SIZE):
-        raise RequestError(f"{name} is not a number from 1 to {MAX_SIZE}")
+        raise RequestError(f"{name} must be a number from 1 to {MAX_SIZE}")
     return int(text)
 
 

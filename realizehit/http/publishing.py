@@ -44,7 +44,7 @@ class Publish(Endpoint):
             self.metrics.count(_outcome(error))
             raise
         finally:
-            self.metrics.took(time.perf_counter() - began)
+            self.metrics.requests.add(time.perf_counter() - began)
         self._count(published)
         return _queued(publication, published)
 
@@ -80,7 +80,7 @@ class Publish(Endpoint):
             return
 
         def done(outcome: Outcome) -> None:
-            self.metrics.took(time.perf_counter() - began)
+            self.metrics.requests.add(time.perf_counter() - began)
             if isinstance(outcome, Published):
                 self._count(outcome)
                 respond(200, JSON, orjson.dumps(_queued(publication, outcome)), ())
@@ -142,7 +142,7 @@ class PublishBatch(Endpoint):
         self.metrics.count("invalid", len(items) - len(good) - denied)
         outcomes = await self.bus.publish_many(good)
         if good:
-            self.metrics.took(time.perf_counter() - began)
+            self.metrics.requests.add(time.perf_counter() - began)
         results: list[dict[str, Any]] = []
         queued = duplicates = logged = 0
         published = iter(outcomes)

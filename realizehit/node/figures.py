@@ -16,7 +16,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import hiredis
 import orjson
@@ -24,9 +24,9 @@ import orjson
 from realizehit import __version__, _fanout
 from realizehit.broker.base import Bus
 from realizehit.broker.publication import Publication, Published
-from realizehit.common.position import Position
 from realizehit.errors import BrokerRefused
-from realizehit.node.names import RegistryKey, interest_of
+from realizehit.node.history_figures import HistoryFigures
+from realizehit.node.names import interest_of
 from realizehit.pattern import RESERVED_KEY, Channel, channel_of, is_reserved
 
 logger: Final = logging.getLogger(__name__)
@@ -41,24 +41,14 @@ BUSIEST: Final = 10  # channels in a message
 _NO_MORE: Final = object()
 
 
-class HistoryFigures(Protocol):
-    """What is shown of the channels with history."""
-
-    def figures(self) -> dict[str, int]:
-        """Return numbers by name."""
-
-    def position(self, key: RegistryKey) -> Position | None:
-        """Return the position of a channel; None if it has no history, or its position is not known."""
-
-
 class Figures:
     """Publishes the figures of one process.
 
     Args:
         engine, bus: the node's.
+        history: figures of history.
         role: what the process does; one without clients has no probe.
         published: returns how many messages were published through it so far.
-        logs: of the channels with history.
         interval: seconds between messages.
 
     Attributes:
@@ -71,18 +61,18 @@ class Figures:
         self,
         engine: _fanout.Engine,
         bus: Bus,
+        history: HistoryFigures,
         *,
         role: str,
         published: Callable[[], int],
-        logs: HistoryFigures | None = None,
         interval: float = INTERVAL,
     ) -> None:
         self.node = secrets.token_hex(4)
         self._engine = engine
         self._bus = bus
+        self._history = history
         self._role = role
         self._published = published
-        self._logs = logs
         self._interval = interval
         self._probe = Probe(engine, bus, channel_of({RESERVED_KEY: "probe", "node": self.node}))
         self._started = time.monotonic()
@@ -129,6 +119,7 @@ class Figures:
             "deliveries": stats["deliveries"] - self._probe.arrived,
             "bytes": stats["bytes_out"] - self._probe.bytes,
             "published": self._published(),
+            **self._history.counters(stats),
         }
         then, before = self._before or (now, counters)
         self._before = now, counters
@@ -156,28 +147,18 @@ class Figures:
             "queued_bytes": size,
             "largest_queue": {"messages": largest_messages, "bytes": largest_bytes},
             "slow_disconnects": stats["slow_disconnects"],
-            "history": {
-                "messages": stats["ring_messages"],
-                "bytes": stats["ring_bytes"],
-                "replays": stats["replays"],
-                "replayed": stats["replayed"],
-                **({} if self._logs is None else self._logs.figures()),
-            },
+            "history": self._history.take(stats),
             "busiest": [
                 {
                     "channel": channel.decode(),
                     "subscribers": subscribers,
                     "rate": round(count / elapsed, 1),
-                    "at": self._position(channel),
+                    "at": self._history.position(channel),
                 }
                 for channel, subscribers, count in busiest
                 if not is_reserved(channel)
             ][:BUSIEST],
         }
-
-    def _position(self, channel: bytes) -> str | None:
-        position = None if self._logs is None else self._logs.position(RegistryKey(channel))
-        return None if position is None else str(position)
 
 
 class Probe:

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from realizehit import _fanout
 from realizehit.broker.base import Source
@@ -24,27 +24,14 @@ from realizehit.common.position import Position
 from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
 from realizehit.node.events import Events
+from realizehit.node.goes_on import GoesOn
 from realizehit.node.names import RegistryKey, label_of
+from realizehit.node.recent_gaps import Reason, RecentGaps
 
 SLICE: Final = 0.002  # seconds of telling in one turn of the loop
 
 SubscriptionKey = tuple[int, RegistryKey]
 """A connection's handle and a channel's key."""
-
-
-class GoesOn(NamedTuple):
-    """Where a channel with history goes on after a gap.
-
-    Attributes:
-        at: the position.
-        skip: called with the handle of each connection right before it is told; returns whether it has positions.
-        done: called when all are told. Nothing after the position may be sent before: a client that had it and was not
-            told would resume after it, and never learn of the gap.
-    """
-
-    at: Position
-    skip: Callable[[int], bool]
-    done: Callable[[], None]
 
 
 class _Gap:
@@ -66,6 +53,7 @@ class _Gap:
         self.postponed: dict[RegistryKey, float] = {}  # of `apart`: to be told when the source is back, and since when
         self.keys = keys  # without a source: the channels that the gap is of
         self.goes_on = goes_on
+        self.is_noted = False  # whether somebody was told of it
         self.exceptions = set(exceptions)  # subscriptions that lost nothing
         self.refused: dict[RegistryKey, tuple[ErrorCode, str]] = {}  # channels that did not come back, and why
 
@@ -81,6 +69,7 @@ class Gaps:
 
     Attributes:
         told: how many gap events were sent.
+        recent: the last gaps, and why.
         position_of: returns the position that a subscription has come to; ``None`` for one without positions.
 
     Reentrancy: for the event loop's thread.
@@ -94,6 +83,7 @@ class Gaps:
         source_of: Callable[[RegistryKey], Source],
     ) -> None:
         self.told = 0
+        self.recent: Final = RecentGaps()
         self.position_of: Callable[[int, RegistryKey], Position | None] = lambda conn, key: None
         self._engine = engine
         self._events = events
@@ -164,12 +154,13 @@ class Gaps:
         self._tell_all(gap, seconds)
         now = time.monotonic()
         for key, began in gap.postponed.items():
-            self.missed(key, now - began, gap.exceptions)
+            self._tell_soon(key, now - began, gap.exceptions)
 
     def missed(
         self,
         key: RegistryKey,
         seconds: float,
+        reason: Reason,
         waiting: Iterable[SubscriptionKey],
         *,
         in_force: bool = True,
@@ -180,6 +171,7 @@ class Gaps:
         Args:
             key: the channel's.
             seconds: how long the gap was.
+            reason: why messages are missing.
             waiting: subscriptions that are not answered yet.
             in_force: whether the broker sends the channel now. Otherwise its subscribers are told when its source is
                 back: what is published after they are told must not be missing.
@@ -187,12 +179,22 @@ class Gaps:
 
         Cost: as `end`, once for all channels that are reported in one turn of the loop.
         """
+        self.recent.note(reason, key, seconds)
         gap = None if in_force else self._open.get(self._source_of(key))
         if gap is not None:
             began = time.monotonic() - seconds
             gap.postponed[key] = min(began, gap.postponed.get(key, began))
             gap.apart.add(key)
-            return
+        else:
+            self._tell_soon(key, seconds, waiting, goes_on)
+
+    def _tell_soon(
+        self,
+        key: RegistryKey,
+        seconds: float,
+        waiting: Iterable[SubscriptionKey],
+        goes_on: GoesOn | None = None,
+    ) -> None:
         if self._missed is None:
             self._missed = {}
             self._call_soon(self._tell_missed)
@@ -241,7 +243,9 @@ class Gaps:
             for key in gap.refused.keys() & set(lost):
                 self._events.end_subscription(conn, key, *gap.refused[key])
             lost = [key for key in lost if key not in gap.refused]
-        self.tell(conn, lost, seconds, gap.goes_on)
+        if self.tell(conn, lost, seconds, gap.goes_on) and gap.source is not None and not gap.is_noted:
+            gap.is_noted = True
+            self.recent.note("connection", seconds=seconds)
 
     def _concerns(self, gap: _Gap, key: RegistryKey) -> bool:
         if gap.source is None:
@@ -254,7 +258,7 @@ class Gaps:
         keys: Iterable[RegistryKey],
         seconds: float,
         goes_on: Mapping[RegistryKey, GoesOn] = MappingProxyType({}),
-    ) -> None:
+    ) -> bool:
         """Tell a client of a gap in some of its subscriptions, and where those with positions go on.
 
         Args:
@@ -262,6 +266,9 @@ class Gaps:
             keys: of the subscriptions.
             seconds: how long the gap was.
             goes_on: where the logs go on that do not go on where the client is.
+
+        Returns:
+            Whether there was something to tell, and the client is still there.
         """
         ids, at = [], {}
         for key in keys:
@@ -276,3 +283,5 @@ class Gaps:
         fields: dict[str, Any] = {"at": at} if at else {}
         if ids and self._events.send(conn, "gap", ids=ids, seconds=seconds, **fields):
             self.told += 1
+            return True
+        return False

@@ -12,6 +12,9 @@ MAX_LAST: Final = (1 << 53) - 1
 """The largest ``last``: the largest integer that every language's JSON library reads exactly."""
 
 
+BOTH_GIVEN: Final = "since and last were both given; give one of them"
+
+
 class HistoryRequest(NamedTuple):
     """What a subscription asks for. One that asks for nothing else is told the positions of its messages.
 
@@ -64,7 +67,7 @@ def history_request(action: Mapping[str, Any]) -> HistoryRequest | None:
     if offsets is not None and not isinstance(offsets, bool):
         raise RequestError("offsets must be true or false")
     if since is not None and last is not None:
-        raise RequestError("since and last exclude each other; send one of them")
+        raise RequestError(BOTH_GIVEN)
     if since is not None:
         return HistoryRequest(position_of(since))
     if last is not None:
@@ -76,7 +79,7 @@ def position_of(since: object) -> Position:
     """Read a ``since``.
 
     Raises:
-        RequestError: ``bad-request``; it is no position.
+        RequestError: ``bad-request``; it is not a position.
     """
     position = Position.parse(since)
     if position is None:
@@ -88,8 +91,8 @@ def count_of(last: object) -> int:
     """Check a ``last``.
 
     Raises:
-        RequestError: ``bad-request``; it is no number of messages.
+        RequestError: ``bad-request``; it is not a number of messages.
     """
     if isinstance(last, bool) or not isinstance(last, int) or not 1 <= last <= MAX_LAST:
-        raise RequestError("last must be an integer from 1 on")
+        raise RequestError("last must be an integer of at least 1")
     return last

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-REASONS: Final = ("no_rule", "unknown_position", "not_kept", "unreadable")
+from realizehit.common.durations import Durations
+from realizehit.node.recent_gaps import Reason
+
+REASONS: Final[tuple[Reason, ...]] = ("no_rule", "unknown_position", "not_kept", "unreadable")
 
 
 class LogCounts:
@@ -13,6 +16,7 @@ class LogCounts:
     Attributes:
         reads: reads of logs at the broker.
         failed_reads: those of them that brought no answer, or an error.
+        read_durations: how long reads took, with what followed from them.
         recovered_from_ring: subscriptions with ``since`` or ``last`` that needed no read.
         recovered_from_broker: subscriptions with ``since`` or ``last`` that waited for a read.
         not_recovered: subscriptions with ``since`` that got ``recovered: false`` or no answer, by reason.
@@ -25,6 +29,7 @@ class LogCounts:
     def __init__(self) -> None:
         self.reads = 0
         self.failed_reads = 0
+        self.read_durations = Durations()
         self.recovered_from_ring = 0
         self.recovered_from_broker = 0
         self.not_recovered = dict.fromkeys(REASONS, 0)

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from realizehit.node.logs import Logs
+from realizehit.node.metric_families import counter, histogram
 
 
 class LogMetrics(Collector):
@@ -25,23 +26,28 @@ class LogMetrics(Collector):
         yield GaugeMetricFamily(
             "realizehit_history_logs", "Channels with history that have subscribers here.", len(self._logs)
         )
-        yield _counter(
-            "recovered",
+        yield counter(
+            "history_recovered",
             "Subscriptions that began in the past, by where their messages came from.",
             {"memory": counts.recovered_from_ring, "broker": counts.recovered_from_broker},
             "source",
         )
-        yield _counter(
-            "not_recovered", "Subscriptions whose missed messages were not to be had, by reason.", counts.not_recovered
+        yield counter(
+            "history_not_recovered",
+            "Subscriptions that asked for missed messages and did not get all of them, by reason.",
+            counts.not_recovered,
         )
-        yield _counter(
-            "log_reads",
+        yield counter(
+            "history_log_reads",
             "Reads of logs at the broker, by outcome.",
             {"answered": counts.reads - counts.failed_reads, "failed": counts.failed_reads},
             "outcome",
         )
-        yield _counter(
-            "log_repairs",
+        yield histogram(
+            "history_log_read_seconds", "Seconds that a read of a log at the broker took.", counts.read_durations
+        )
+        yield counter(
+            "history_log_repairs",
             "Times that messages of a log were missing here or might have been, by what became of it.",
             {"complete": counts.repaired, "gap": counts.unrepaired, "begun_anew": counts.renewed},
             "outcome",
@@ -51,10 +57,3 @@ class LogMetrics(Collector):
             "Clients so slow that the messages they had yet to receive were not kept any more.",
             counts.ended_replays,
         )
-
-
-def _counter(name: str, text: str, values: dict[str, int], label: str = "reason") -> CounterMetricFamily:
-    family = CounterMetricFamily(f"realizehit_history_{name}", text, labels=[label])
-    for value, count in values.items():
-        family.add_metric([value], count)
-    return family

@@ -9,6 +9,7 @@ from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import Rule
 from realizehit.common.position import Position
 from realizehit.node.history_request import HistoryRequest, Started
+from realizehit.node.recent_gaps import Reason
 
 
 class State(Enum):
@@ -40,13 +41,13 @@ class Beginning(NamedTuple):
         started: what it is told.
         after: offset after which messages are replayed; None to go on live. Not used without positions.
         from_ring: whether the ring holds all that is replayed.
-        reason: why the messages after a ``since`` are not replayed, one of `log_counts.REASONS`.
+        reason: why the messages after a ``since`` are not replayed, one of `log_counts.REASONS`; None if they are.
     """
 
     started: Started
     after: int | None = None
     from_ring: bool = False
-    reason: str = ""
+    reason: Reason | None = None
 
 
 class LogRecord:

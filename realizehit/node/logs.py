@@ -24,11 +24,12 @@ from realizehit.broker.history.rules import Rules
 from realizehit.common.position import Position
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.errors import BrokerError, BrokerUnavailable
-from realizehit.node.gaps import GoesOn
+from realizehit.node.goes_on import GoesOn
 from realizehit.node.history_request import HistoryRequest, Started
 from realizehit.node.log_counts import LogCounts
 from realizehit.node.log_record import Beginning, InMemory, LogRecord, State
 from realizehit.node.names import RegistryKey, interest_of_key
+from realizehit.node.recent_gaps import Reason
 
 logger: Final = logging.getLogger(__name__)
 
@@ -58,13 +59,20 @@ class LogUser(Protocol):
         """Return how many of the newest messages the subscriptions that wait need, as far as that is known."""
 
     def log_missed(
-        self, key: RegistryKey, seconds: float, *, in_force: bool = True, goes_on: GoesOn | None = None
+        self,
+        key: RegistryKey,
+        seconds: float,
+        reason: Reason,
+        *,
+        in_force: bool = True,
+        goes_on: GoesOn | None = None,
     ) -> None:
         """Learn that messages of a log are lost for all subscriptions of its channel.
 
         Args:
             key: of the log.
             seconds: the time in which they were published.
+            reason: why they are lost.
             in_force: whether the broker sends the channel now.
             goes_on: where the log goes on after them, and what is to be called before that.
         """
@@ -129,6 +137,11 @@ class Logs:
 
     def __len__(self) -> int:
         return len(self._logs)
+
+    @property
+    def to_read(self) -> int:
+        """How many logs have to be read before their channels are served with history again."""
+        return len(self._unsettled)
 
     def kept_seconds(self, key: RegistryKey) -> float | None:
         """Return for how long the messages of a channel are kept, in seconds; None if they are not kept."""
@@ -198,7 +211,7 @@ class Logs:
                 log.logged = False
                 log.disturbed = min(since, log.disturbed)
             elif log.state is State.LIVE and log.losses:  # repaired before the source was restored
-                self._user.log_missed(key, seconds)
+                self._user.log_missed(key, seconds, "not_logged")
 
     def tick(self, now: float) -> None:
         """Read again what could not be read, and give up what cannot be read for too long."""
@@ -220,18 +233,6 @@ class Logs:
         state = self._engine.log_state(key)
         return None if state is None else InMemory(*state)
 
-    def figures(self) -> dict[str, int]:
-        """Return what the console shows: logs now, and what was recovered and lost since the start."""
-        counts = self.counts
-        return {
-            "logs": len(self._logs),
-            "recovered": counts.recovered_from_ring + counts.recovered_from_broker,
-            "not_recovered": sum(counts.not_recovered.values()),
-            "reads": counts.reads,
-            "repaired": counts.repaired,
-            "gaps": counts.unrepaired + counts.ended_replays,
-        }
-
     def begin(
         self, key: RegistryKey, request: HistoryRequest, part: LogPart | None = None, *, final: bool = False
     ) -> Beginning | None:
@@ -248,7 +249,9 @@ class Logs:
         """
         log = self._logs.get(key)
         if log is None:
-            return Beginning(Started(recovered=None if request.since is None else False))
+            if request.since is None:
+                return Beginning(Started())
+            return Beginning(Started(recovered=False), reason="no_rule")
         return log.begin(request, self._in_memory(key), part, final=final and part is not None)
 
     def start(self, conn: int, key: RegistryKey, request: HistoryRequest, beginning: Beginning) -> None:
@@ -258,8 +261,8 @@ class Logs:
             self._engine.unmute(conn, key)
         else:
             self._engine.set_positions(conn, key, beginning.after)
-        if recovered is False:
-            self.counts.not_recovered["no_rule" if at is None else beginning.reason] += 1
+        if beginning.reason:
+            self.counts.not_recovered[beginning.reason] += 1
         elif (recovered or request.last) and beginning.from_ring:
             self.counts.recovered_from_ring += 1
         elif recovered or request.last:
@@ -289,7 +292,7 @@ class Logs:
         if behind:
             self.counts.unrepaired += 1
             log.incomplete = log.logged = True
-            self._user.log_missed(key, self._clock() - log.disturbed, in_force=log.confirmed)
+            self._user.log_missed(key, self._clock() - log.disturbed, "unreadable", in_force=log.confirmed)
         self._user.log_ready(key, None, set())
 
     # ---- what the engine and the bus call
@@ -315,14 +318,14 @@ class Logs:
         log.first, log.before = 1, ()
         self.counts.renewed += 1
         if self._engine.stats()["replays"]:  # those of this log end: what they had yet to send is not kept any more
-            self._tell_and_go_on(key, log, log.rule.ttl, LogPart(epoch, 1, 0))
+            self._tell_and_go_on(key, log, log.rule.ttl, "begun_anew", LogPart(epoch, 1, 0))
         else:
             self._engine.log_set(key, epoch, 0)
 
-    def _tell_and_go_on(self, key: RegistryKey, log: LogRecord, seconds: float, part: LogPart) -> None:
+    def _tell_and_go_on(self, key: RegistryKey, log: LogRecord, seconds: float, reason: Reason, part: LogPart) -> None:
         """Tell the subscribers of a log that messages are lost, and then let it go on after what was read of it."""
         losses, here = log.losses, self._in_memory(key)
-        log.telling = True
+        log.telling = log.logged = True
         if log.state is State.LIVE:
             log.state = State.LOST  # nobody can begin before
 
@@ -344,7 +347,7 @@ class Logs:
                 self._work(key, log)
 
         goes_on = GoesOn(Position(part.epoch, part.last), skip, done)
-        self._user.log_missed(key, seconds, goes_on=goes_on)
+        self._user.log_missed(key, seconds, reason, goes_on=goes_on)
 
     def _on_starved(self, channel: bytes, replays: list[tuple[int, int]]) -> None:
         key = RegistryKey(channel)
@@ -368,7 +371,7 @@ class Logs:
             elif log is not None:
                 if log.is_behind:
                     self.counts.unrepaired += 1
-                    self._user.log_missed(key, self._clock() - log.disturbed, in_force=log.confirmed)
+                    self._user.log_missed(key, self._clock() - log.disturbed, "no_rule", in_force=log.confirmed)
                 self.forget(key)
                 self._user.log_ready(key, None, set())
             elif rule is not None and self._engine.log_open(channel):
@@ -403,7 +406,9 @@ class Logs:
             while self._logs.get(key) is log and (step := self._next(log)) is not None:
                 async with self._reads:
                     self.counts.reads += 1
+                    began = self._clock()
                     await step(key, log)
+                    self.counts.read_durations.add(self._clock() - began)
             if log.state is State.LIVE:
                 self._unsettled.discard(key)
         except BrokerUnavailable:
@@ -444,7 +449,7 @@ class Logs:
         log.note(part)
         log.hole = log.asking = False
         if log.incomplete:
-            self._tell_and_go_on(key, log, self._clock() - log.disturbed, part)
+            self._tell_and_go_on(key, log, self._clock() - log.disturbed, "unreadable", part)
             return
         log.state = State.LIVE
         log.opened = self._clock()
@@ -488,7 +493,9 @@ class Logs:
             return
         else:
             self.counts.unrepaired += 1
-            self._tell_and_go_on(key, log, self._clock() - log.disturbed, LogPart(part.epoch, part.first, part.last))
+            reason: Reason = "not_kept" if part.epoch == here.epoch else "unknown_position"
+            goes_on = LogPart(part.epoch, part.first, part.last)
+            self._tell_and_go_on(key, log, self._clock() - log.disturbed, reason, goes_on)
             return
         log.state = State.LIVE
         self._user.log_ready(key, None, set())
@@ -496,7 +503,7 @@ class Logs:
     def _missed(self, key: RegistryKey, log: LogRecord) -> None:
         self.counts.unrepaired += 1
         log.logged = True
-        self._user.log_missed(key, self._clock() - log.disturbed)
+        self._user.log_missed(key, self._clock() - log.disturbed, "not_logged")
 
     async def _read_for_waiters(self, key: RegistryKey, log: LogRecord) -> None:
         losses, asked, here = log.losses, self._user.log_waiters(key), self.position(key)

@@ -8,16 +8,13 @@ Source: the Prometheus text format and its naming rules (seconds, bytes, ``_tota
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
@@ -27,13 +24,13 @@ from prometheus_client.registry import Collector
 from realizehit import __version__
 from realizehit.access.gate import Gate
 from realizehit.broker.base import Bus, BusState
+from realizehit.common.durations import Durations
 from realizehit.node.history_metrics import HistoryMetrics
 from realizehit.node.log_metrics import LogMetrics
 from realizehit.node.logs import Logs
+from realizehit.node.metric_families import counter, histogram
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-
-_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
 
 _GAUGES: Final = {
     "connections": "Clients that are connected now.",
@@ -53,7 +50,6 @@ _COUNTERS: Final = {  # name: the engine's own name, text
     "sent_bytes": ("bytes_out", "Bytes written to clients."),
     "sends": ("sends", "System calls that wrote to clients."),
     "blocked": ("blocked", "Times that a client's socket took no more, and the rest had to wait."),
-    "history_replayed": ("replayed", "Messages sent again to clients that missed them."),
     "history_duplicates": ("log_duplicates", "Publications that arrived although their log had delivered them before."),
     "history_unpositioned": ("unpositioned", "Publications without a position on a channel that has a log."),
 }
@@ -77,11 +73,11 @@ class Metrics:
         engine_stats: returns the engine's counters; ``None`` for a process without WebSocket clients.
         gate: has counted whom it refused.
         logs: of the channels with history; ``None`` for a process without WebSocket clients.
+        gap_events: returns how many events told a client of a gap; ``None`` for a process without WebSocket clients.
 
     Attributes:
         outcomes: publications by what became of them.
-        seconds: what all publish requests took together.
-        buckets: publish requests by how long they took.
+        requests: how long each publish request took, from its whole body to the broker's answer or to giving up.
         history: what publishers and backends do with history.
     """
 
@@ -92,21 +88,21 @@ class Metrics:
         engine_stats: Callable[[], dict[str, int]] | None = None,
         gate: Gate | None = None,
         logs: Logs | None = None,
+        gap_events: Callable[[], int] | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._registry.register(_NodeCollector(bus, engine_stats))
+        self._registry.register(_NodeCollector(bus, engine_stats, gap_events))
         self._registry.register(_PublishCollector(self))
         self._registry.register(_ProjectionCollector(bus))
-        self.history = HistoryMetrics()
+        self.history = HistoryMetrics(bus)
         self._registry.register(self.history)
         if logs is not None:
             self._registry.register(LogMetrics(logs))
         if gate is not None:
             self._registry.register(_GateCollector(gate, engine_stats))
         self.outcomes = dict.fromkeys(("queued", "duplicate", "invalid", "denied", "refused", "unavailable"), 0)
-        self.seconds = 0.0
-        self.buckets = [0] * (len(_BUCKETS) + 1)  # requests by how long they took, each in one bucket
+        self.requests = Durations()
 
     def count(self, outcome: str, messages: int = 1) -> None:
         """Count messages.
@@ -117,11 +113,6 @@ class Metrics:
             messages: how many.
         """
         self.outcomes[outcome] += messages
-
-    def took(self, seconds: float) -> None:
-        """Note how long it took from a request's whole body to the broker's answer, or until that was given up."""
-        self.seconds += seconds
-        self.buckets[bisect_left(_BUCKETS, seconds)] += 1
 
     def render(self) -> bytes:
         """Return everything in the text format, whose media type is `CONTENT_TYPE`."""
@@ -135,20 +126,13 @@ class _PublishCollector(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        counter = CounterMetricFamily(
-            "realizehit_publications",
-            "Messages handed to the publish API, by outcome.",
-            labels=["outcome"],
+        yield counter(
+            "publications", "Messages handed to the publish API, by outcome.", self._metrics.outcomes, "outcome"
         )
-        for outcome, count in self._metrics.outcomes.items():
-            counter.add_metric([outcome], count)
-        yield counter
-        bounds = [*(str(bound) for bound in _BUCKETS), "+Inf"]
-        yield HistogramMetricFamily(
-            "realizehit_publish_seconds",
+        yield histogram(
+            "publish_seconds",
             "Seconds from a publish request's whole body to the broker's answer, or until that was given up.",
-            buckets=list(zip(bounds, accumulate(self._metrics.buckets), strict=True)),
-            sum_value=self._metrics.seconds,
+            self._metrics.requests,
         )
 
 
@@ -170,14 +154,12 @@ class _ProjectionCollector(Collector):
             "Publications to which at least one shape applied.",
             counts.publications,
         )
-        counter = CounterMetricFamily(
-            "realizehit_projections",
+        yield counter(
+            "projections",
             "Projections published to wildcard subscriptions, by shape; shapes past the first 64 are 'other'.",
-            labels=["shape"],
+            {shape.decode("ascii"): count for shape, count in counts.by_shape.items()},
+            "shape",
         )
-        for shape, count in counts.by_shape.items():
-            counter.add_metric([shape.decode("ascii")], count)
-        yield counter
         yield CounterMetricFamily(
             "realizehit_malformed_shapes",
             "Members of the registry of shapes, and messages about it, that are no shapes.",
@@ -196,10 +178,9 @@ class _GateCollector(Collector):
         refusals = dict(self._gate.refusals.counts)
         if self._engine_stats is not None:
             refusals["too_many_actions"] += self._engine_stats()["refused_frames"]
-        yield _labelled(
+        yield counter(
             "refusals",
             "Connections, actions and publications that were refused, and those that were ended later, by reason.",
-            {reason: reason for reason in refusals},
             refusals,
         )
         yield CounterMetricFamily(
@@ -212,9 +193,15 @@ class _GateCollector(Collector):
 class _NodeCollector(Collector):
     """Reads the engine and the bus when a scrape comes."""
 
-    def __init__(self, bus: Bus, engine_stats: Callable[[], dict[str, int]] | None) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        engine_stats: Callable[[], dict[str, int]] | None,
+        gap_events: Callable[[], int] | None,
+    ) -> None:
         self._bus = bus
         self._engine_stats = engine_stats
+        self._gap_events = gap_events
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily(
@@ -248,12 +235,23 @@ class _NodeCollector(Collector):
             yield GaugeMetricFamily(f"realizehit_{name}", text, stats[key])
         for name, (key, text) in _COUNTERS.items():
             yield CounterMetricFamily(f"realizehit_{name}", text, stats[key])
-        yield _labelled("dropped", "Publications from the broker that reached no client, by reason.", _DROPPED, stats)
-        yield _labelled("disconnects", "Clients that the server disconnected, by reason.", _DISCONNECTS, stats)
-
-
-def _labelled(name: str, text: str, reasons: dict[str, str], stats: dict[str, int]) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"realizehit_{name}", text, labels=["reason"])
-    for reason, key in reasons.items():
-        family.add_metric([reason], stats[key])
-    return family
+        yield counter(
+            "history_replayed",
+            "Messages sent again to clients that missed them, by where they came from.",
+            {"memory": stats["replayed"] - stats["replayed_read"], "broker": stats["replayed_read"]},
+            "source",
+        )
+        yield counter(
+            "dropped",
+            "Publications from the broker that reached no client, by reason.",
+            {reason: stats[key] for reason, key in _DROPPED.items()},
+        )
+        yield counter(
+            "disconnects",
+            "Clients that the server disconnected, by reason.",
+            {reason: stats[key] for reason, key in _DISCONNECTS.items()},
+        )
+        if self._gap_events is not None:
+            yield CounterMetricFamily(
+                "realizehit_gap_events", "Events that told a client of a gap.", self._gap_events()
+            )

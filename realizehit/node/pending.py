@@ -10,10 +10,12 @@ from realizehit.broker.history.log import LogPart
 from realizehit.common.position import Position
 from realizehit.common.upkeep import Failures
 from realizehit.errors import ErrorCode
-from realizehit.node.gaps import Gaps, GoesOn, SubscriptionKey
+from realizehit.node.gaps import Gaps, SubscriptionKey
+from realizehit.node.goes_on import GoesOn
 from realizehit.node.history_request import MAX_LAST, PLAIN, Started
 from realizehit.node.logs import Logs, LogUser
 from realizehit.node.names import RegistryKey, interest_of_key, key_of_interest
+from realizehit.node.recent_gaps import Reason
 from realizehit.node.waiting import Waiter, Waiting
 
 _AWAY = ErrorCode.UNAVAILABLE, "the broker cannot be reached; try again later"
@@ -71,8 +73,11 @@ class Pending(LogUser):
         if beginning is not None:
             self.answer(waiter, started=beginning.started)
             self.logs.start(conn, key, history, beginning)  # after the answer: the first message may follow at once
+            if beginning.reason:
+                self._gaps.recent.note(beginning.reason, key)
         elif final:
             self.logs.counts.not_recovered["unreadable"] += 1
+            self._gaps.recent.note("unreadable", key)
             self.refuse(waiter, key, *_UNREADABLE)
         return beginning is not None or final
 
@@ -156,11 +161,18 @@ class Pending(LogUser):
         return max((MAX_LAST if each.since is not None else each.last for each in asked), default=0)
 
     def log_missed(
-        self, key: RegistryKey, seconds: float, *, in_force: bool = True, goes_on: GoesOn | None = None
+        self,
+        key: RegistryKey,
+        seconds: float,
+        reason: Reason,
+        *,
+        in_force: bool = True,
+        goes_on: GoesOn | None = None,
     ) -> None:
         waiting = [(conn, key) for conn in self.log_waiters(key)]
-        self._gaps.missed(key, seconds, waiting, in_force=in_force, goes_on=goes_on)
+        self._gaps.missed(key, seconds, reason, waiting, in_force=in_force, goes_on=goes_on)
 
     def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
         for conn in conns:
+            self._gaps.recent.note("not_kept", key, seconds)
             self._gaps.tell(conn, [key], seconds)

@@ -70,7 +70,7 @@ class RulesWriter:
         try:
             self._rules = read_rules(self._path)
         except SettingsError as error:
-            logger.error("the rules of history stay: %s", error)  # noqa: TRY400 - the error's text names the cause
+            logger.error("the rules of history are unchanged: %s", error)  # noqa: TRY400 - the error's text names the cause
             return
         self._to_write = True
         self._wake.set()
@@ -139,7 +139,9 @@ class RulesWriter:
             if found.version == self._rules.version:
                 logger.info("the broker has the rules of history of %s again", self._path)
             else:
-                text = "the broker has other rules of history than %s, which stay until this server reloads it: %s"
+                text = (
+                    "the rules of history at the broker differ from %s and stay until this server reloads that file: %s"
+                )
                 logger.warning(text, self._path, differences(self._rules, found))
 
 

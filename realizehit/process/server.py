@@ -27,6 +27,7 @@ from realizehit.http import console
 from realizehit.http.api import create_app
 from realizehit.http.listener import Listener
 from realizehit.node.figures import STATS_CHANNEL, Figures
+from realizehit.node.history_figures import HistoryFigures
 from realizehit.node.hub import Hub
 from realizehit.node.metrics import Metrics
 from realizehit.process.drain import CLOSE_TIMEOUT, DRAIN_STEP, Drain
@@ -182,6 +183,7 @@ class Node:
                 bus=self.bus,
                 gate=gate,
                 logs=self.hub.logs if self.websocket else None,
+                gap_events=(lambda: self.hub.gaps.told) if self.websocket else None,
             )
             app = create_app(
                 self.bus,
@@ -205,9 +207,9 @@ class Node:
                 figures = Figures(
                     self.engine,
                     self.bus,
+                    HistoryFigures(self.engine, self.bus, self.hub),
                     role=settings.role,
                     published=lambda: metrics.outcomes["queued"],
-                    logs=self.hub.logs,
                 )
                 publishing = keep_up("publishing the figures of this node", figures.run)
                 self._figures = asyncio.create_task(publishing, name="realizehit figures")

@@ -12,7 +12,7 @@ import orjson
 from realizehit import _fanout
 from realizehit.common.position import Position
 from realizehit.errors import ErrorCode, PatternError, RequestError
-from realizehit.node.history_request import HistoryRequest, count_of, position_of
+from realizehit.node.history_request import BOTH_GIVEN, HistoryRequest, count_of, position_of
 from realizehit.pattern import Channel, Pattern, subscription_channel
 from realizehit.transports.sse_responses import Refusal
 
@@ -102,7 +102,7 @@ def _wanted(field: _Field, *, offsets: bool, wildcards: bool) -> Wanted:
 
 def _history(field: _Field, *, offsets: bool) -> HistoryRequest | None:
     if field.since and field.last:
-        raise RequestError("since and last exclude each other; send one of them")
+        raise RequestError(BOTH_GIVEN)
     if field.since:
         return HistoryRequest(position_of(field.since))
     if field.last:

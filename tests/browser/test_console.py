@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -11,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.blocking_proxy import blocking_proxy
+from tests.browser.cutting_proxy import cutting_proxy
 from tests.support.chromium import PATIENCE, chromium, opened, publish
 from tests.support.ports import free_port
 from tests.support.processes import Server, serving
@@ -20,6 +22,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 NEWS = {"kind": "news", "channel": "CNN"}
 TEXT = "kind=news,channel=CNN"
 OPTIONS = ("--console", "--redis", "memory://", "--drain-seconds", "0.1")
+CHAT = {"kind": "chat", "room": 7}
+ROOM = "kind=chat,room=7"
+RULES = """
+[[history]]
+pattern = { kind = "chat" }
+size = 100
+ttl = "5m"
+
+[[history]]
+pattern = { kind = "note", of = ["a", "b"] }
+size = 1000
+ttl = "2h"
+"""
 
 expect.set_options(timeout=PATIENCE)
 
@@ -43,6 +58,14 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def server() -> Iterator[Server]:
     with serving(*OPTIONS) as server:
+        yield server
+
+
+@pytest.fixture
+def server_with_history(tmp_path: Path) -> Iterator[Server]:
+    rules = tmp_path / "history.toml"
+    rules.write_text(RULES, encoding="utf-8")
+    with serving(*OPTIONS, "--history", str(rules)) as server:
         yield server
 
 
@@ -115,6 +138,100 @@ def test_the_figures_outlive_a_subscription_to_them(browser: Browser, server: Se
             expect(page.locator(".chart .value").first).to_have_text("2")
         expect(payloads(page)).to_have_count(0)
         assert watched.errors == []
+
+
+def test_it_begins_in_the_history_and_shows_positions(browser: Browser, server_with_history: Server) -> None:
+    api = server_with_history.api
+    at = [answer["at"] for answer in publish(api, *[(CHAT, n) for n in range(5)])["results"]]
+    with opened(browser, f"{api}console", width=320) as watched:
+        page = watched.page
+        begin, position, error = page.get_by_label("Begin with"), page.get_by_label("Position"), "#subscribe-error"
+        expect(position).to_be_hidden()
+        begin.select_option("last")
+        number = page.get_by_label("Number of messages")
+        number.fill("none")
+        page.get_by_role("button", name="Subscribe", exact=True).click()
+        expect(page.locator(error)).to_have_text("write how many messages, such as 10")
+        expect(number).to_be_focused()
+        number.fill("2")
+        subscribe(page, ROOM)
+        expect(payloads(page)).to_have_text(["4", "3"])
+        expect(page.locator("#feed .position")).to_have_text([f"at {at[4]}", f"at {at[3]}"])
+        # The same pattern from an earlier position takes the place of the first subscription.
+        begin.select_option("since")
+        expect(number).to_be_hidden()
+        position.fill(at[1])
+        page.get_by_role("button", name="Subscribe", exact=True).click()
+        expect(payloads(page)).to_have_text(["4", "3", "2", "4", "3"])
+        expect(page.locator("#feed .recovered")).to_have_count(1)
+        expect(page.locator("#subscriptions li")).to_have_count(1)
+        page.locator("#publish-pattern").fill(ROOM)
+        page.get_by_label("Payload, JSON").fill('"new"')
+        page.get_by_role("button", name="Publish").click()
+        epoch = at[0].partition(".")[0]
+        expect(page.locator("#answer")).to_contain_text(f"at {epoch}.6")
+        expect(payloads(page).first).to_have_text('"new"')
+        # What cannot come is said.
+        position.fill("aaaaaaaa.3")
+        subscribe(page, "kind=chat,room=8")
+        expect(page.locator("#feed .gap")).to_contain_text("is not kept; messages may be missing here")
+        subscribe(page, "kind=news")
+        expect(page.locator("#feed .note p")).to_have_text("This pattern has no history: no rule contains it.")
+        subscribe(page, "realizehit=stats")
+        expect(payloads(page).first).to_contain_text("recovered_from")
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
+        assert page.evaluate(SMALL_OR_CUT) == []
+        assert watched.errors == []
+
+
+def test_it_shows_what_is_kept_and_what_was_lost(browser: Browser, server_with_history: Server) -> None:
+    api = server_with_history.api
+    publish(api, *[(CHAT, n) for n in range(5)])
+    with opened(browser, f"{api}console") as watched:
+        page = watched.page
+        rules = page.locator("#rules tbody tr")
+        expect(rules).to_have_text(["kind=chat1005 min", "kind=note,of=a|b1,0002 h"])
+        expect(page.locator("#gaps-empty")).to_be_visible()
+        page.get_by_label("Begin with").select_option("last")
+        subscribe(page, ROOM)
+        expect(payloads(page)).to_have_count(5)
+        expect(page.locator("#history-logs dd").first).to_have_text("1")
+        expect(page.locator("#history-memory .note")).to_have_text(re.compile(r"^[1-5] messages in memory$"))
+        expect(page.locator("#history-recovered .note")).to_contain_text("1 from ")
+        expect(page.locator("#history-replayed .note")).to_have_text("5 in all")
+        page.get_by_label("Begin with").select_option("since")
+        page.get_by_label("Position").fill("aaaaaaaa.3")
+        subscribe(page, "kind=chat,room=8")
+        gap = page.locator("#gaps tbody tr td")
+        expect(gap.nth(1)).to_have_text("kind=chat,room=8")
+        expect(gap.nth(2)).to_contain_text("the position is unknown")
+        expect(page.locator("#history-gaps .note")).to_have_text("0 told, 1 not recovered")
+        deadline = 100
+        while not page.locator("#busiest tbody small").count() and deadline:
+            publish(api, (CHAT, 1))
+            page.wait_for_timeout(200)
+            deadline -= 1
+        expect(page.locator("#busiest tbody small")).to_have_text(re.compile(r"^at \w{8}\.\d+$"))
+        assert watched.errors == []
+
+
+def test_what_it_missed_comes_when_the_network_is_back(browser: Browser, server_with_history: Server) -> None:
+    api = server_with_history.api
+    with (
+        cutting_proxy(urlsplit(api).port or 0) as proxy,
+        opened(browser, f"http://127.0.0.1:{proxy.port}/console") as watched,
+    ):
+        page = watched.page
+        subscribe(page, ROOM)
+        publish(api, (CHAT, 1))
+        expect(payloads(page)).to_have_text("1")
+        proxy.cut()
+        expect(page.get_by_text("Reconnecting")).to_be_visible()
+        publish(api, (CHAT, 2), (CHAT, 3))
+        proxy.restore()
+        expect(payloads(page)).to_have_text(["3", "2", "1"])
+        expect(page.locator("#feed .recovered")).to_contain_text("Nothing is missing")
+        expect(page.locator("#feed .gap")).to_have_count(0)
 
 
 def test_malformed_lines_are_reported_and_valid_lines_published(browser: Browser, server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Any
@@ -16,14 +17,18 @@ from starlette.applications import Starlette
 
 from realizehit import _fanout
 from realizehit.access.peers import is_loopback
+from realizehit.broker.history.rules import Rule
 from realizehit.broker.memory import MemoryBus
 from realizehit.broker.open import open_bus
 from realizehit.http import console
 from realizehit.http.api import create_app
 from realizehit.node.figures import STATS, Figures
+from realizehit.node.history_figures import HistoryFigures
+from realizehit.node.hub import Hub
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
+from tests.support.history import kill_link, publish, room, set_rules
 from tests.support.valkey import Valkey
 from tests.support.wire import RawClient, unique
 
@@ -266,6 +271,52 @@ async def test_figures_of_all_nodes_reach_each_subscriber(shared_valkey: Valkey)
         assert other.engine.handles() == []
 
 
+async def test_the_figures_tell_of_history(valkey: Valkey) -> None:
+    set_rules(
+        valkey,
+        Rule({"kept": ("chat",), "room": None}, 100, 300.0),
+        *[Rule({"n": (str(n),)}, 1, 1.0) for n in range(24)],
+    )
+    mine, unknown = room(), "aaaaaaaa.1"
+    channel = Pattern(mine).channel
+    async with node(valkey) as on, http(on) as api, subscribed(on, STATS) as client:
+        since = await publish(api, mine, 0)
+        for number in range(1, 4):
+            at = await publish(api, mine, number)
+        client.act(id="one", act="sub", pat=mine, since=since)
+        told = await figures(client, lambda told: told["replayed"] == 3)
+        history = told["history"]
+        pattern = {"kept": ["chat"], "room": None}
+        assert history["rules"][0] == {"pattern": pattern, "size": 100, "ttl": 300.0}
+        assert (len(history["rules"]), history["more_rules"]) == (20, 5)
+        assert (history["logs"], history["logs_to_read"], history["replays"]) == (1, 0, 0)
+        assert history["messages"] >= 3
+        assert history["bytes"] > 0
+        assert (history["reads"], history["repaired"]) == (on.hub.logs.counts.reads, 0)
+        assert (told["recovered"], told["not_recovered"], told["gaps"]) == (1, 0, 0)
+        assert sum(history["recovered_from"].values()) == 1
+        assert history["last_gaps"] == []
+        async with subscribed(on) as other:
+            other.act(id="other", act="sub", pat=mine, since=unknown)
+            told = await figures(client, lambda told: told["not_recovered"] == 1)
+        (gap,) = told["history"]["last_gaps"]
+        assert (gap["reason"], gap["channel"], gap["seconds"]) == ("unknown_position", channel, None)
+        assert told["history"]["not_recovered_for"]["unknown_position"] == 1
+        at = await publish(api, mine, 4)
+        told = await figures(client, lambda told: any(busy["at"] == at for busy in told["busiest"]))
+        assert [busy["channel"] for busy in told["busiest"] if busy["at"]] == [channel]
+
+
+async def test_a_lost_connection_is_among_the_last_gaps(valkey: Valkey) -> None:
+    mine = unique("lost")
+    async with node(valkey) as on, subscribed(on, STATS, mine) as client:
+        kill_link(valkey)
+        told = await figures(client, lambda told: told["gaps"] == 1)
+        (gap,) = told["history"]["last_gaps"]
+        assert (gap["reason"], gap["channel"], gap["count"]) == ("connection", None, 1)
+        assert gap["seconds"] > 0
+
+
 async def test_a_node_stops_measuring_without_subscribers(shared_valkey: Valkey) -> None:
     async with node(shared_valkey) as on:
         async with subscribed(on, STATS) as client:
@@ -291,7 +342,8 @@ async def test_a_broker_that_refuses_the_figures_is_logged_once(
     bus = open_bus(valkey.url.replace("unix://", "unix://ann:s3cret@"), project=False)
     await bus.start(None)
     engine = _fanout.Engine(asyncio.get_running_loop().call_soon, lambda error: None)
-    told = Figures(engine, bus, role="all", published=lambda: 0, interval=0.01)
+    hub = Hub(engine, bus, clock=time.monotonic, call_soon=asyncio.get_running_loop().call_soon)
+    told = Figures(engine, bus, HistoryFigures(engine, bus, hub), role="all", published=lambda: 0, interval=0.01)
 
     def rejected() -> int:
         found = re.search(r"cmdstat_publish:.*rejected_calls=(\d+)", valkey.command("INFO", "commandstats").decode())

@@ -78,7 +78,7 @@ async def test_the_clients_read_history(server: Server, in_threads: bool) -> Non
             await history()
         with pytest.raises(RequestError, match="either last or since"):
             await history(last=1, since=f"{epoch}.1")
-        with pytest.raises(Rejected, match="since is not a position") as caught:
+        with pytest.raises(Rejected, match="since must be a position") as caught:
             await history(since="x")
         assert caught.value.code == "bad-request"
         pattern = {"kind": "news"}

@@ -386,6 +386,12 @@ async def test_metrics_tell_what_was_recovered(broker: Valkey) -> None:
         assert 'realizehit_history_not_recovered_total{reason="unknown_position"} 1.0' in text
         assert "realizehit_history_logs 1.0" in text
         assert 'realizehit_history_recovered_total{source="memory"} 1.0' in text
+        assert 'realizehit_history_replayed_total{source="memory"} 0.0' in text
+        assert "realizehit_publish_script_seconds_count 1.0" in text
+        assert f"realizehit_history_log_read_seconds_count {node.hub.logs.counts.reads:.1f}" in text
+        assert node.hub.logs.counts.reads
+        (gap,) = node.hub.gaps.recent.take()
+        assert (gap["reason"], gap["channel"]) == ("unknown_position", Pattern(pattern).channel)
 
 
 @pytest.mark.slow
@@ -408,30 +414,6 @@ async def test_a_crowd_that_comes_back_costs_few_reads(broker: Valkey) -> None:
             assert numbers(each.texts, patterns[index % logs], positions=True) == list(range(1, missed + 1))
             each.transport.abort()
         assert node.hub.logs.counts.reads <= 2 * logs
-
-
-async def test_the_figures_of_the_console_show_logs(broker: Valkey) -> None:
-    pattern = room()
-    async with node_at(broker, console=True) as (node, api):
-        at = await publish(api, pattern, 0)
-        one = await Client.connect(node.ws_url)
-        await one.ask(pattern, since="aaaaaaaa.1")
-        back = await Client.connect(node.ws_url)
-        await back.ask(pattern, since=at.rpartition(".")[0] + ".0")
-        watcher = await Client.connect(node.ws_url)
-        await watcher.ask({"realizehit": "stats"})
-        while True:
-            at = await publish(api, pattern, 1)
-            figures = orjson.loads((await watcher.take(1))[0].partition(b"?")[2])
-            busy = [each for each in figures["busiest"] if each["channel"] == Pattern(pattern).channel]
-            if busy:
-                break
-        assert busy[0]["at"] is not None
-        assert busy[0]["at"].partition(".")[0] == at.partition(".")[0]
-        history = figures["history"]
-        assert (history["logs"], history["recovered"], history["not_recovered"], history["gaps"]) == (1, 1, 1, 0)
-        assert history["messages"] >= 1
-        assert history["bytes"] > 0
 
 
 async def test_history_is_for_those_who_may_subscribe(broker: Valkey, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ async def test_a_server_writes_its_rules_at_start_and_reload(valkey: Valkey, fil
         assert kept(valkey) == [CHAT, NEWS]
         write(file, "broken")
         node.reload()
-        await lines.find("the rules of history stay: ")
+        await lines.find("the rules of history are unchanged: ")
         write(file, "")
         node.reload()
         await lines.find("removed: kind=chat: 5 messages, 60 s | channel=*")
@@ -166,7 +166,7 @@ async def test_another_server_s_rules_are_logged_and_stay(valkey: Valkey, file: 
     async with RulesWriter(valkey.url, str(file), look_interval=0.02) as writer:
         assert "added: kind=chat: 5 messages, 60 s; removed: kind=old: 1 messages, 60 s" in lines.lines[0]
         await other.write_rules(Rules((Rule({"kind": ("new",)}, 1, 60.0),)))
-        await lines.find("the broker has other rules of history than")
+        await lines.find("the rules of history at the broker differ from")
         assert kept(valkey)[0]["pattern"] == {"kind": ["new"]}
         writer.reload()
         await lines.find("removed: kind=new")

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, default=None, help="file for the account, to look at with pickle")
     options = parser.parse_args()
     brokers = ("single", "sentinel") if options.broker == "both" else (options.broker,)
-    seed = random.randrange(1 << 32) if options.seed is None else options.seed  # noqa: S311 - no secret
+    seed = random.randrange(1 << 32) if options.seed is None else options.seed
     for broker in brokers:
         sys.stdout.write(f"{broker} broker, seed {seed}, {options.minutes / len(brokers):g} minutes\n")
         sys.stdout.flush()

@@ -40,7 +40,13 @@ class PythonClient:
         self._account = account
         self._wanted = wanted
         self._client = WSClient(
-            url, proxy=None, heartbeat=1.5, backoff_base=0.1, backoff_cap=1.0, response_timeout=PATIENCE, maxsize=100_000
+            url,
+            proxy=None,
+            heartbeat=1.5,
+            backoff_base=0.1,
+            backoff_cap=1.0,
+            response_timeout=PATIENCE,
+            maxsize=100_000,
         )
 
     async def start(self) -> None:

@@ -130,7 +130,7 @@ class SentinelBroker:
             await self._until(lambda: self._watched.master == new.port)
             if cut_off:
                 await asyncio.to_thread(new.command, "CONFIG", "SET", "masterauth", "")
-            # What was answered and had not come to the replica is lost, also without a fault: replication is asynchronous.
+            # Replication is asynchronous: what had not come to the replica is lost, although it was answered.
             self._account.lossy.append((began - 0.5, time.monotonic() + 0.5))
             await asyncio.to_thread(old.start)
             await self._until(self._watched.ready)

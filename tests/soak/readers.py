@@ -159,7 +159,7 @@ class Wire(RawClient):
         wishes: dict[str, Any] = {}
         if desk.positions:
             wishes = {"offsets": True} if desk.at is None else {"since": str(desk.at)}
-        answered = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         name = f"s{len(self._asked)}"
         self._asked[name] = desk, answered
         self.desks[desk.id.encode()] = desk
@@ -250,7 +250,8 @@ class Stream(asyncio.Protocol):
         try:
             async with asyncio.timeout(ANSWER):
                 loop = asyncio.get_running_loop()
-                transport, one = await loop.create_connection(lambda: cls(desks), parts.hostname, parts.port)
+                host, port = parts.hostname or "", parts.port or 80
+                transport, one = await loop.create_connection(lambda: cls(desks), host, port)
                 one.transport = transport
                 target = f"/sse?{'&'.join(query)}"
                 transport.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

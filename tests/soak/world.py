@@ -300,9 +300,7 @@ async def run(plan: Plan, directory: Path) -> World:
     async with AsyncExitStack() as stack:
         broker, url, broken_url = await stack.enter_async_context(broker_of(plan, directory, account, random))
         common = ("--history", str(rules), "--drain-seconds", "1", "--publish-timeout", "2", *QUEUE)
-        servers = Servers(
-            random, ("--redis", broken_url, *common), ("--redis", url, "--workers", "2", *common)
-        )
+        servers = Servers(random, ("--redis", broken_url, *common), ("--redis", url, "--workers", "2", *common))
         stack.push_async_callback(servers.stop)
         await servers.start()
         world = World(random, servers, account, time.monotonic() + plan.seconds)

@@ -349,7 +349,6 @@ class Account:
         else:
             raise AccountError(f"{_name(life)} misses {entry}, and was not told; it was told {list(life.told)}")
 
-
     def _may_repeat(self, entry: Entry) -> bool:
         """Whether the broker may have lost the key of what was sent again."""
         return entry.attempts > 1 and any(began <= entry.ended and entry.began <= ended for began, ended in self.lossy)

@@ -190,8 +190,12 @@ def test_starved_replays_are_told_once_and_share_one_part() -> None:
         log.run()
         for _, peer in joined:
             assert peer.texts() == [ID + b"@o=%d?%d" % (n, n) for n in range(11, 22)]
-        assert b.engine.stats()["frames_built"] - built == state[2] + 1 - 7
-        assert b.engine.stats()["ring_bytes"] <= 400
+        stats = b.engine.stats()
+        assert stats["frames_built"] - built == state[2] + 1 - 7
+        assert stats["ring_bytes"] <= 400
+        assert stats["replayed"] == 3 * 11
+        ring_begins = 11 + stats["replayed_read"] // 3  # what is before was read for the replays
+        assert state[2] <= ring_begins <= 21
 
 
 def test_a_replay_that_is_given_up_goes_on_live() -> None:

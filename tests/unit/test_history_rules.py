@@ -74,7 +74,7 @@ def test_nothing_at_the_broker(text: bytes | None) -> None:
     ],
 )
 def test_something_else_at_the_broker(text: bytes, said: str) -> None:
-    with pytest.raises(BrokerRefused, match="the key realizehit:history at the broker holds no rules") as caught:
+    with pytest.raises(BrokerRefused, match="the key realizehit:history at the broker does not hold rules") as caught:
         Rules.from_json(text)
     assert said.replace("rules[0].pattern", "$.rules[0].pattern").lower() in str(caught.value).lower()
 

@@ -56,6 +56,11 @@ class Rule(NamedTuple):
                 return False
         return True
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rule as the broker has it, for JSON."""
+        pattern = {key: None if values is None else list(values) for key, values in sorted(self.filters.items())}
+        return {"pattern": pattern, "size": self.size, "ttl": self.ttl}
+
     def describe(self) -> str:
         """Return the rule in one line, for people: ``kind=chat,room=*: 100 messages, 300 s``."""
         texts = (f"{key}={'*' if values is None else '|'.join(values)}" for key, values in self.filters.items())
@@ -91,7 +96,7 @@ class Rules:
         try:
             document = _DECODER.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BrokerRefused(f"the key {KEY} at the broker holds no rules of history: {error}") from None
+            raise BrokerRefused(f"the key {KEY} at the broker does not hold rules of history: {error}") from None
         rules = tuple(Rule(_tuples(rule.pattern), rule.size, float(rule.ttl)) for rule in document.rules)
         return cls(rules, document.version)
 
@@ -145,10 +150,7 @@ def _tuples(pattern: Mapping[str, list[str] | None]) -> dict[str, tuple[str, ...
 
 
 def _plain(rules: tuple[Rule, ...]) -> list[dict[str, Any]]:
-    return [
-        {"pattern": {key: rule.filters[key] for key in sorted(rule.filters)}, "size": rule.size, "ttl": rule.ttl}
-        for rule in rules
-    ]
+    return [rule.to_dict() for rule in rules]
 
 
 def _version_of(rules: tuple[Rule, ...]) -> str:

@@ -70,7 +70,7 @@ def _rule(entry: object, place: str) -> Rule:
         raise SettingsError(f"{place}: it is not a table")
     unknown = set(entry) - {*_MEMBERS}
     if unknown:
-        meant = did_you_mean(min(unknown), _MEMBERS) or f"; known are {', '.join(_MEMBERS)}"
+        meant = did_you_mean(min(unknown), _MEMBERS) or f"; use {', '.join(_MEMBERS)}"
         raise SettingsError(f"{place}: unknown key {min(unknown)!r}{meant}")
     for name in _MEMBERS:
         if name not in entry:
@@ -88,7 +88,7 @@ def _filters(pattern: object, place: str) -> dict[str, tuple[str, ...] | None]:
     for key, value in pattern.items():
         choices = value if isinstance(value, list) else [value]
         if not choices:
-            raise SettingsError(f"{place}: {key} has an empty list, so no pattern can meet it")
+            raise SettingsError(f"{place}: {key} has an empty list, so it matches no pattern")
         if key == RESERVED_KEY:
             raise SettingsError(f"{place}: patterns with the key {key}, to which only servers publish, have no history")
         try:

@@ -337,7 +337,7 @@ class FollowingPipeline(Pipeline):
         chunk.shapes = self.shapes
         if isinstance(chunk, ScriptedChunk):
             self._expected.append(self._keep_book(chunk, range(chunk.count)))
-            return chunk.script.pack(chunk.publications, self.shapes, self.projected, chunk.done_shapes)
+            return chunk.pack(self.shapes, self.projected)
         if self.shapes and chunk.publications:
             commands, places = with_projections(chunk.publications, self.shapes, self.projected)
             if len(places) > chunk.count:

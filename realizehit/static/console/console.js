@@ -4,7 +4,8 @@ import { APIClient, WSClient } from "../realizehit.js";
 import { Audience } from "./audience.js";
 import { Chart } from "./chart.js";
 import { Feed } from "./feed.js";
-import { Nodes } from "./nodes.js";
+import { History } from "./history.js";
+import { bytes, duration, Nodes } from "./nodes.js";
 import { patternText, problemOf, readPattern } from "./json.js";
 
 const STATS = { realizehit: "stats" }; // what the nodes publish their figures to
@@ -65,13 +66,24 @@ function keep() {
   sessionStorage.setItem(KEPT, JSON.stringify(patterns));
 }
 
-function subscribe(pattern) {
+/**
+ * Subscribe to a pattern.
+ *
+ * @param {object} pattern
+ * @param {{last?: number, since?: string}} begin where in the history of the pattern to begin; by default not in it.
+ */
+function subscribe(pattern, begin = {}) {
   fail("subscribe-error", "", $("pattern-text")); // it is about an earlier pattern
   const name = patternText(pattern);
   const key = name.split(",").sort().join();
+  if (key === patternText(STATS)) begin = {}; // the figures have no history, and the charts use the same subscription
+  const asked = begin.last || begin.since;
   const before = subscribed.get(key)?.subscription;
-  if (before && !before.unsubscribing()) return; // a subscription that is ending can be replaced
-  const subscription = client.subscribe(pattern);
+  if (before && !before.unsubscribing()) {
+    if (!asked) return;
+    before.unsubscribe(); // a subscription that is ending can be replaced
+  }
+  const subscription = client.subscribe(pattern, { ...begin, offsets: true });
   const colour = nextColour++ % COLOURS;
   const row = document.createElement("li");
   row.innerHTML =
@@ -94,12 +106,19 @@ function subscribe(pattern) {
   subscription.on("subscribing", show).on("subscribed", show).on("unsubscribing", show);
   subscription.on("unsubscribed", remove);
   subscription.on("error", (error) => fail("subscribe-error", `${name}: ${error.message}`));
-  subscription.on("payload", (text, { pattern }) => {
-    feed.payload(text, pattern === subscription.pattern ? name : patternText(pattern), colour);
+  subscription.on("payload", (text, { pattern, position }) => {
+    feed.payload(text, pattern === subscription.pattern ? name : patternText(pattern), colour, position);
   });
   subscription.on("gap", (seconds) => {
-    feed.note(`The connection was away for ${seconds.toFixed(1)} s; messages may be missing here.`, name, colour);
+    const when = seconds ? `The connection was away for ${seconds.toFixed(1)} s` : "What came after that position is not kept";
+    feed.note(`${when}; messages may be missing here.`, name, colour);
   });
+  subscription.on("recovered", () => feed.note("Nothing is missing: what was missed follows.", name, colour, "recovered"));
+  if (asked) {
+    subscription.once("subscribed", () => {
+      if (!subscription.position) feed.note("This pattern has no history: no rule contains it.", name, colour, "note");
+    });
+  }
   button.addEventListener("click", () => {
     const others = [...$("subscriptions").querySelectorAll("button")];
     (others[others.indexOf(button) + 1] ?? others[others.indexOf(button) - 1] ?? firstInput()).focus();
@@ -175,8 +194,10 @@ for (const radio of $("subscribe").elements.mode) radio.addEventListener("change
 $("add-filter").addEventListener("click", () => addFilter().focus());
 $("subscribe").addEventListener("submit", (event) => {
   event.preventDefault();
+  const begin = readBegin();
+  if (!begin) return;
   try {
-    subscribe(byText() ? readPattern($("pattern-text").value) : readFilters());
+    subscribe(byText() ? readPattern($("pattern-text").value) : readFilters(), begin);
   } catch (error) {
     fail("subscribe-error", error.message);
     if (byText()) $("pattern-text").setAttribute("aria-invalid", true);
@@ -184,6 +205,26 @@ $("subscribe").addEventListener("submit", (event) => {
   }
 });
 addFilter();
+
+function showBegin() {
+  for (const name of ["last", "since"]) $(`begin-${name}`).hidden = $("begin").value !== name;
+  fail("subscribe-error", "", $("begin-last"), $("begin-since"));
+}
+$("begin").addEventListener("change", showBegin);
+showBegin(); // a browser may remember what was chosen before a reload
+
+/** Read where to begin; an error is shown, and then there is no result. */
+function readBegin() {
+  const how = $("begin").value;
+  if (how === "now") return {};
+  const input = $(`begin-${how}`);
+  const value = input.value.trim();
+  const isRight = how === "last" ? /^[1-9]\d*$/.test(value) : /^\w+\.\d+$/.test(value);
+  fail("subscribe-error", isRight ? "" : how === "last" ? "write how many messages, such as 10" : "write a position, such as k3f09a2c.17", input);
+  if (isRight) return how === "last" ? { last: Number(value) } : { since: value };
+  input.focus();
+  return undefined;
+}
 
 // ---- publishing
 
@@ -237,10 +278,10 @@ $("publish").addEventListener("submit", async (event) => {
     const publisher = new APIClient(new URL(api, location.href), {
       fetch: (url, request) => fetch(url, { ...request, body }),
     });
-    const { status, id, nodes } = await publisher.publish(pattern, null);
+    const { status, id, nodes, at } = await publisher.publish(pattern, null);
     const took = `${Math.max(1, Math.round(performance.now() - began))} ms`;
     const reached = nodes ? `reached ${nodes} ${nodes === 1 ? "node" : "nodes"}` : "nobody subscribes to it";
-    show("good", `${status} · id ${id} · ${reached} · ${took}`);
+    show("good", [status, `id ${id}`, reached, ...(at ? [`at ${at}`] : []), took].join(" · "));
   } catch (error) {
     show("bad", error.code ? `${error.code} (${error.status}): ${error.message}` : `not published: ${error.message}`);
   }
@@ -267,7 +308,8 @@ const charts = {
   latency: new Chart($("charts"), { title: "Publish to deliver", kind: "c2", format: milliseconds, least: 1 }),
   queued: new Chart($("charts"), { title: "Messages in queues", kind: "c3", format: count, least: 5 }),
 };
-const nodes = new Nodes(charts, count, milliseconds, subscribe);
+const historyCard = new History(count, bytes, duration);
+const nodes = new Nodes(charts, count, milliseconds, subscribe, (alive) => historyCard.draw(alive));
 let figures;
 function watchFigures() {
   figures = client.subscribe(STATS);

@@ -37,12 +37,12 @@ export class Feed {
     return this.#pause.getAttribute("aria-pressed") === "true";
   }
 
-  /** Add a payload: its text, its pattern as text, and the number of its colour. */
-  payload(text, pattern, colour) {
+  /** Add a payload: its text, its pattern as text, the number of its colour, and its position if it has one. */
+  payload(text, pattern, colour, position) {
     this.#arrived++;
     this.#untold++;
     if (this.paused) this.#held++;
-    this.#add({ time: new Date(), text, pattern, colour });
+    this.#add({ time: new Date(), text, pattern, colour, position });
     this.#teller ??= setTimeout(() => {
       this.#teller = undefined;
       if (!this.paused) this.#news.textContent = `${this.#untold} new ${this.#untold === 1 ? "payload" : "payloads"}`;
@@ -50,9 +50,9 @@ export class Feed {
     }, TELL);
   }
 
-  /** Add a line about the feed itself. */
-  note(text, pattern, colour) {
-    this.#add({ time: new Date(), note: text, pattern, colour });
+  /** Add a line about the feed itself; `kind` is `gap` where messages may be missing. */
+  note(text, pattern, colour, kind = "gap") {
+    this.#add({ time: new Date(), note: text, pattern, colour, kind });
   }
 
   #add(entry) {
@@ -90,7 +90,7 @@ export class Feed {
   }
 }
 
-function item({ time, text, note, pattern, colour }) {
+function item({ time, text, note, pattern, colour, position, kind }) {
   const item = document.createElement("li");
   const stamp = document.createElement("time");
   stamp.dateTime = time.toISOString();
@@ -100,9 +100,15 @@ function item({ time, text, note, pattern, colour }) {
   name.textContent = pattern;
   const body = document.createElement(note ? "p" : "pre");
   if (note) {
-    item.className = "gap";
+    item.className = kind;
     body.textContent = note;
   } else body.append(pretty(text));
+  if (position) {
+    const at = document.createElement("span");
+    at.className = "position";
+    at.textContent = `at ${position}`;
+    name.append(" ", at);
+  }
   item.append(stamp, name, body);
   return item;
 }

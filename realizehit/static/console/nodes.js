@@ -15,7 +15,7 @@ function cell(row, text, kind = "") {
   return made;
 }
 
-function duration(seconds) {
+export function duration(seconds) {
   const units = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
   const first = units.findIndex(([, size]) => seconds >= size);
   if (first < 0) return "0 s";
@@ -25,7 +25,7 @@ function duration(seconds) {
   return `${Math.floor(seconds / size)} ${name}${rest ? ` ${rest} ${smaller}` : ""}`;
 }
 
-function bytes(size) {
+export function bytes(size) {
   return size < 1024 ? `${size} B` : size < 1 << 20 ? `${(size / 1024).toFixed(1)} KiB` : `${(size / (1 << 20)).toFixed(1)} MiB`;
 }
 
@@ -35,18 +35,21 @@ export class Nodes {
   #count;
   #milliseconds;
   #subscribe;
+  #history;
 
   /**
    * @param {Record<"connections" | "deliveries" | "latency" | "queued", import("./chart.js").Chart>} charts
    * @param {(value: number) => string} count writes a number.
    * @param {(value: number) => string} milliseconds writes a time.
    * @param {(pattern: object) => void} subscribe called for a channel that was clicked.
+   * @param {(nodes: object[]) => void} history shows what the nodes tell of history.
    */
-  constructor(charts, count, milliseconds, subscribe) {
+  constructor(charts, count, milliseconds, subscribe, history) {
     this.#charts = charts;
     this.#count = count;
     this.#milliseconds = milliseconds;
     this.#subscribe = subscribe;
+    this.#history = history;
     setInterval(() => this.#draw(), 1000);
   }
 
@@ -74,7 +77,7 @@ export class Nodes {
     this.#drawCharts(alive);
     this.#drawNodes(all.filter(({ node }) => this.#nodes.has(node)));
     this.#drawBusiest(alive);
-    this.#drawHistory(alive);
+    this.#history(alive);
   }
 
   #drawCharts(nodes) {
@@ -125,30 +128,13 @@ export class Nodes {
     $("#nodes tbody").replaceChildren(...rows);
   }
 
-  #drawHistory(nodes) {
-    const kept = nodes.map(({ history }) => history ?? {}); // older nodes have none
-    const total = (name) => kept.reduce((all, history) => all + (history[name] ?? 0), 0);
-    const shown = total("logs") + total("recovered") + total("not_recovered") + total("gaps") > 0;
-    $("#history").hidden = !shown;
-    if (!shown) return;
-    const row = document.createElement("tr");
-    for (const name of ["logs", "messages", "bytes", "replays", "replayed", "recovered", "not_recovered", "repaired", "gaps"]) {
-      cell(row, name === "bytes" ? bytes(total(name)) : this.#count(total(name)), "number");
-    }
-    $("#history tbody").replaceChildren(row);
-  }
-
   #drawBusiest(nodes) {
     const channels = new Map();
     for (const node of nodes) {
       for (const { channel, subscribers, rate, at } of node.busiest) {
-        const known = channels.get(channel) ?? { subscribers: 0, rate: 0, at: null };
+        const known = channels.get(channel) ?? { subscribers: 0, rate: 0 };
         // Each node with a subscriber gets each message, so their rates are equal and not added.
-        channels.set(channel, {
-          subscribers: known.subscribers + subscribers,
-          rate: Math.max(known.rate, rate),
-          at: known.at ?? at ?? null,
-        });
+        channels.set(channel, { subscribers: known.subscribers + subscribers, rate: Math.max(known.rate, rate), at: at ?? known.at });
       }
     }
     const busiest = [...channels].sort(([, a], [, b]) => b.rate - a.rate).slice(0, 10);
@@ -169,13 +155,17 @@ export class Nodes {
       patternText(pattern).split(/(?<=,)/).forEach((filter, at) => button.append(...(at ? [document.createElement("wbr"), filter] : [filter])));
       button.addEventListener("click", () => this.#subscribe(pattern));
       name.append(button);
+      if (at) {
+        const place = document.createElement("small");
+        place.textContent = `at ${at}`;
+        name.append(place);
+      }
       row.append(name);
       cell(row, this.#count(subscribers), "number");
       const share = document.createElement("span");
       share.className = "share";
       share.style.width = `${(100 * rate) / busiest[0][1].rate}%`;
       cell(row, this.#count(rate), "number").append(share);
-      cell(row, at ?? "–", "mono");
       return row;
     });
     $("#busiest tbody").replaceChildren(...rows);
