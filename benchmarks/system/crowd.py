@@ -70,6 +70,7 @@ class Crowd:
         subscriptions: for each connection its channels, as places in ``patterns``.
         sources: source addresses.
         others: connections that this process has besides.
+        over_http: whether to publish at the server instead of the broker.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Crowd:
         *,
         sources: Sequence[str] = (),
         others: int = 0,
+        over_http: bool = False,
     ) -> None:
         raise_file_limit(len(subscriptions) + others + SPARE)
         url = urlsplit(ws_url)
@@ -93,6 +95,9 @@ class Crowd:
             subscriptions,
             sources=sources,
         )
+        if over_http:
+            self.fleet.publish_http((url.hostname, url.port))
+            return
         publisher = socket.socket(socket.AF_UNIX)
         publisher.connect(str(valkey.path))
         publisher.setblocking(False)
