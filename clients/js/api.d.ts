@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of api.js, d2223bdc46e08fd3 */
+/*! realizehit 0.1.0, MIT; made of api.js, f99a954c45d401fd */
 export { RealizehitError };
 /**
  * An error of the API client. `code` is the stable code of the server, or the code that the server has for the same mistake;

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/api/, a85246a2939adb3b */
+/*! realizehit 0.1.0, MIT; joined of src/api/, 40261ffccafd8371 */
 /**
  * realizehit for JavaScript: the API client. It publishes single messages and batches over HTTP, with time-outs and retries.
  *
@@ -229,7 +229,7 @@ const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
  */
 const parseExact = (text) => {
   const value = JSON.parse(text);
-  if (!LARGE_NUMBER.test(text)) return value;
+  if (typeof value === "string" || !LARGE_NUMBER.test(text)) return value;
   let inString = false;
   // One escape, quote or number at a time, without recursion: the text may be long and deep.
   const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/, 291378b50defce78 */
+/*! realizehit 0.1.0, MIT; joined of src/, b27d9680c93a373b */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -166,7 +166,7 @@ const callAfter = (call, delay) => setTimeout(call, Math.min(Math.max(delay, 0) 
  * @throws {URIError} it is not percent-encoded.
  */
 const patternOf = (channel) =>
-  Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map((part) => decodeURIComponent(part))));
+  Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map(decodeURIComponent)));
 
 /**
  * A subscription to a pattern. Made by `WSClient.subscribe`.
@@ -309,7 +309,8 @@ export class Subscription extends Emitter {
     return new Promise((resolve) => this.once(names, /** @type {any} */ (resolve)));
   }
 
-  #wake(discard = false) {
+  /** @param {boolean} discard whether the messages that wait are discarded */
+  #wake(discard) {
     for (const reader of this.#readers) {
       if (discard) reader.queue.length = 0;
       reader.wake();
@@ -354,14 +355,16 @@ export class Subscription extends Emitter {
   /**
    * @internal
    * @param {string} text
-   * @param {string} label of the message, of which the client knows the fields `c`, the channel that it was published to, and
-   *   `o`, its position, or its offset in the epoch of the message before
+   * @param {string} label of the message: the id, or `<id>@<key>=<value>&…`. The client knows the keys `c`, the channel that the
+   *   message was published to, and `o`, its position, or its offset in the epoch of the message before.
    */
   _deliver(text, label) {
     const { parse, maxsize } = this.#client._options;
     if (!this.subscribed()) return;
-    const [, channel] = /[@&]c=([^&]*)/.exec(label) ?? [];
-    const [, at] = /[@&]o=((?:\w+\.)?\d+)(?![^&])/.exec(label) ?? [];
+    // Most labels are only the id, and need not be searched.
+    const find = (/** @type {RegExp} */ field) => (label === this.id ? undefined : field.exec(label)?.[1]);
+    const channel = find(/[@&]c=([^&]*)/);
+    const at = find(/[@&]o=((\w+\.)?\d+)(?![^&])/);
     // The stream that was replaced has delivered some messages already.
     if (at && !this._move(at)) return;
     /** @type {ReceivedMessage} */
@@ -372,7 +375,8 @@ export class Subscription extends Emitter {
       return this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
     }
     this.payloads++;
-    for (const { queue } of this.#readers) {
+    for (const { queue, wake } of this.#readers) {
+      wake();
       if (queue.push(message) !== maxsize + 1) continue;
       // Not at once: many payloads may arrive in one turn of the event loop, before any reader can run.
       setTimeout(() => {
@@ -381,7 +385,6 @@ export class Subscription extends Emitter {
         if (length) this._gap(0);
       });
     }
-    this.#wake();
     this._emit("payload", message.payload, message);
   }
 
@@ -443,9 +446,7 @@ const createBackoff = ({ backoffBase, backoffCap }) => {
     _next(requested) {
       if (requested == null) return _jitter(attempts++);
       // If servers ask for no delay one after the other, the client pauses nevertheless.
-      const least = requests && _jitter(requests);
-      requests++;
-      return Math.min(Math.max(requested, least), MAX_REQUESTED);
+      return Math.min(Math.max(requested, requests++ && _jitter(requests - 1)), MAX_REQUESTED);
     },
 
     /** Begin again: a connection has lasted. */
@@ -675,7 +676,7 @@ const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
  */
 const parseExact = (text) => {
   const value = JSON.parse(text);
-  if (!LARGE_NUMBER.test(text)) return value;
+  if (typeof value === "string" || !LARGE_NUMBER.test(text)) return value;
   let inString = false;
   // One escape, quote or number at a time, without recursion: the text may be long and deep.
   const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
@@ -800,8 +801,9 @@ class WebSocketConnection extends Connection {
         }
       };
       socket.onmessage = (/** @type {{data: string}} */ { data }) => {
-        const [, label, payload] = /^(\w+(?:@[^?]*)?)\?(.*)/s.exec(data) ?? [];
-        if (!this.#closed) client._receive(this, payload ?? data, label);
+        const text = `${data}`; // a server that sends bytes breaks nothing
+        const start = text[0] === "{" ? 0 : text.indexOf("?") + 1; // a reply is an object and has no label
+        if (!this.#closed) client._receive(this, text.slice(start), text.slice(0, start && start - 1));
       };
       // A close event follows at once and says more, but not on every platform.
       socket.onerror = () => this._failAfter(0, "");
@@ -1259,10 +1261,7 @@ export class WSClient extends Emitter {
     if (text == null) return;
     if (isCurrent && connection._send) this.#failures = 0;
     if (!label) this.#reply(text); // also over a WebSocket that is being opened beside an event stream
-    else if (isCurrent) {
-      const [id] = label.split("@", 1);
-      this.#inForce.get(id)?._deliver(text, label);
-    }
+    else if (isCurrent) (this.#inForce.get(label) ?? this.#inForce.get(label.split("@", 1)[0]))?._deliver(text, label);
   }
 
   /**

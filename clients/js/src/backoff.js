@@ -17,9 +17,7 @@ export const createBackoff = ({ backoffBase, backoffCap }) => {
     _next(requested) {
       if (requested == null) return _jitter(attempts++);
       // If servers ask for no delay one after the other, the client pauses nevertheless.
-      const least = requests && _jitter(requests);
-      requests++;
-      return Math.min(Math.max(requested, least), MAX_REQUESTED);
+      return Math.min(Math.max(requested, requests++ && _jitter(requests - 1)), MAX_REQUESTED);
     },
 
     /** Begin again: a connection has lasted. */

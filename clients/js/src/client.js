@@ -453,10 +453,7 @@ export class WSClient extends Emitter {
     if (text == null) return;
     if (isCurrent && connection._send) this.#failures = 0;
     if (!label) this.#reply(text); // also over a WebSocket that is being opened beside an event stream
-    else if (isCurrent) {
-      const [id] = label.split("@", 1);
-      this.#inForce.get(id)?._deliver(text, label);
-    }
+    else if (isCurrent) (this.#inForce.get(label) ?? this.#inForce.get(label.split("@", 1)[0]))?._deliver(text, label);
   }
 
   /**

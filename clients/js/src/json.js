@@ -12,7 +12,7 @@ const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
  */
 export const parseExact = (text) => {
   const value = JSON.parse(text);
-  if (!LARGE_NUMBER.test(text)) return value;
+  if (typeof value === "string" || !LARGE_NUMBER.test(text)) return value;
   let inString = false;
   // One escape, quote or number at a time, without recursion: the text may be long and deep.
   const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {

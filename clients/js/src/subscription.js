@@ -41,7 +41,7 @@ import { now } from "./timing.js";
  * @throws {URIError} it is not percent-encoded.
  */
 const patternOf = (channel) =>
-  Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map((part) => decodeURIComponent(part))));
+  Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map(decodeURIComponent)));
 
 /**
  * A subscription to a pattern. Made by `WSClient.subscribe`.
@@ -184,7 +184,8 @@ export class Subscription extends Emitter {
     return new Promise((resolve) => this.once(names, /** @type {any} */ (resolve)));
   }
 
-  #wake(discard = false) {
+  /** @param {boolean} discard whether the messages that wait are discarded */
+  #wake(discard) {
     for (const reader of this.#readers) {
       if (discard) reader.queue.length = 0;
       reader.wake();
@@ -229,14 +230,16 @@ export class Subscription extends Emitter {
   /**
    * @internal
    * @param {string} text
-   * @param {string} label of the message, of which the client knows the fields `c`, the channel that it was published to, and
-   *   `o`, its position, or its offset in the epoch of the message before
+   * @param {string} label of the message: the id, or `<id>@<key>=<value>&…`. The client knows the keys `c`, the channel that the
+   *   message was published to, and `o`, its position, or its offset in the epoch of the message before.
    */
   _deliver(text, label) {
     const { parse, maxsize } = this.#client._options;
     if (!this.subscribed()) return;
-    const [, channel] = /[@&]c=([^&]*)/.exec(label) ?? [];
-    const [, at] = /[@&]o=((?:\w+\.)?\d+)(?![^&])/.exec(label) ?? [];
+    // Most labels are only the id, and need not be searched.
+    const find = (/** @type {RegExp} */ field) => (label === this.id ? undefined : field.exec(label)?.[1]);
+    const channel = find(/[@&]c=([^&]*)/);
+    const at = find(/[@&]o=((\w+\.)?\d+)(?![^&])/);
     // The stream that was replaced has delivered some messages already.
     if (at && !this._move(at)) return;
     /** @type {ReceivedMessage} */
@@ -247,7 +250,8 @@ export class Subscription extends Emitter {
       return this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
     }
     this.payloads++;
-    for (const { queue } of this.#readers) {
+    for (const { queue, wake } of this.#readers) {
+      wake();
       if (queue.push(message) !== maxsize + 1) continue;
       // Not at once: many payloads may arrive in one turn of the event loop, before any reader can run.
       setTimeout(() => {
@@ -256,7 +260,6 @@ export class Subscription extends Emitter {
         if (length) this._gap(0);
       });
     }
-    this.#wake();
     this._emit("payload", message.payload, message);
   }
 

@@ -40,8 +40,9 @@ export class WebSocketConnection extends Connection {
         }
       };
       socket.onmessage = (/** @type {{data: string}} */ { data }) => {
-        const [, label, payload] = /^(\w+(?:@[^?]*)?)\?(.*)/s.exec(data) ?? [];
-        if (!this.#closed) client._receive(this, payload ?? data, label);
+        const text = `${data}`; // a server that sends bytes breaks nothing
+        const start = text[0] === "{" ? 0 : text.indexOf("?") + 1; // a reply is an object and has no label
+        if (!this.#closed) client._receive(this, text.slice(start), text.slice(0, start && start - 1));
       };
       // A close event follows at once and says more, but not on every platform.
       socket.onerror = () => this._failAfter(0, "");

@@ -1,8 +1,11 @@
 <?php
 
 /**
- * Receives messages for the load test of the conformance kit: with the client, or with a socket and a reader of frames that does
- * nothing else.
+ * Receives messages for the load test of the conformance kit: with the client, or with a socket and a minimal reader of frames.
+ *
+ * The reader does what RFC 6455 demands of the receiver of whole messages: it checks FIN, the reserved bits, the opcode, the mask,
+ * the length and UTF-8, and fails on anything else. It does not know fragments and control frames, which the server does not
+ * send in this test.
  */
 
 declare(strict_types=1);
@@ -51,7 +54,12 @@ fwrite($socket, "\x81" . chr(0x80 | strlen($action)) . $mask . $body);
 $at = 0;
 while ($count < $end) {
     while (strlen($bytes) - $at >= 2) {
-        $length = ord($bytes[$at + 1]) & 0x7f;
+        $first = ord($bytes[$at]);
+        $length = ord($bytes[$at + 1]);
+        if (($first & 0x70) !== 0 || ($first & 0x80) === 0 || ($first & 0x0f) !== 1 || $length >= 127) {
+            fwrite(STDERR, "a frame that this reader does not know\n"); // also one with a mask
+            exit(1);
+        }
         $head = 2;
         if ($length === 126) {
             if (strlen($bytes) - $at < 4) {
@@ -59,12 +67,20 @@ while ($count < $end) {
             }
             $length = unpack('n', $bytes, $at + 2)[1];
             $head = 4;
+            if ($length < 126) {
+                fwrite(STDERR, "a length is not in its shortest form\n");
+                exit(1);
+            }
         }
         if (strlen($bytes) - $at < $head + $length) {
             break;
         }
         $message = substr($bytes, $at + $head, $length);
         $at += $head + $length;
+        if (preg_match('//u', $message) !== 1) {
+            fwrite(STDERR, "a text message is not UTF-8\n");
+            exit(1);
+        }
         if ($message !== '' && $message[0] === '{') {
             echo "ready\n";
         } else {

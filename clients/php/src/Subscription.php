@@ -154,22 +154,23 @@ final class Subscription
         return $this->error;
     }
 
-    /** @internal */
-    public function deliver(Message $message): void
+    /** Take a message; return whether the queue dropped another one for it. @internal */
+    public function deliver(Message $message): bool
     {
         if ($this->state !== SubscriptionState::Subscribed) {
-            return;
+            return false;
         }
-        if ($this->listeners->has('message')) {
-            $this->listeners->emit('message', $message);
-            return;
+        if ($this->listeners->tell('message', $message)) {
+            return false;
         }
-        if ($this->queue->count() >= $this->bound) {
+        $isFull = $this->queue->count() >= $this->bound;
+        if ($isFull) {
             $this->queue->dequeue();
             $this->dropped++;
             $this->untold++;
         }
         $this->queue->enqueue($message);
+        return $isFull;
     }
 
     /** Tell what the queue dropped since the last time; return whether it dropped anything. @internal */

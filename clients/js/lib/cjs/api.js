@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of api.js, d2223bdc46e08fd3 */
+/*! realizehit 0.1.0, MIT; made of api.js, f99a954c45d401fd */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -189,7 +189,7 @@ const encodeMessage = (pattern, payload) => `{"pattern":${encodePattern(pattern)
 const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
 const parseExact = (text) => {
   const value = JSON.parse(text);
-  if (!LARGE_NUMBER.test(text)) return value;
+  if (typeof value === "string" || !LARGE_NUMBER.test(text)) return value;
   let inString = false;
   const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
     if (token === '"') inString = !inString;

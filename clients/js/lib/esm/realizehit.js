@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, 8be2f88b241e689a */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, c59d705544d58ea5 */
 var __defProp = Object.defineProperty;
 var __typeError = (msg) => {
   throw TypeError(msg);
@@ -120,7 +120,7 @@ of_fn = function(event) {
 const MAX_TIMER = 2 ** 31 - 1;
 const now = () => performance.now();
 const callAfter = (call, delay) => setTimeout(call, Math.min(Math.max(delay, 0) || 0, MAX_TIMER));
-const patternOf = (channel) => Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map((part) => decodeURIComponent(part))));
+const patternOf = (channel) => Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map(decodeURIComponent)));
 class Subscription extends Emitter {
   /**
    * @internal
@@ -261,15 +261,18 @@ class Subscription extends Emitter {
   /**
    * @internal
    * @param {string} text
-   * @param {string} label of the message, of which the client knows the fields `c`, the channel that it was published to, and
-   *   `o`, its position, or its offset in the epoch of the message before
+   * @param {string} label of the message: the id, or `<id>@<key>=<value>&…`. The client knows the keys `c`, the channel that the
+   *   message was published to, and `o`, its position, or its offset in the epoch of the message before.
    */
   _deliver(text, label) {
-    var _a, _b;
     const { parse, maxsize } = __privateGet(this, _client)._options;
     if (!this.subscribed()) return;
-    const [, channel] = (_a = /[@&]c=([^&]*)/.exec(label)) != null ? _a : [];
-    const [, at] = (_b = /[@&]o=((?:\w+\.)?\d+)(?![^&])/.exec(label)) != null ? _b : [];
+    const find = (field) => {
+      var _a;
+      return label === this.id ? void 0 : (_a = field.exec(label)) == null ? void 0 : _a[1];
+    };
+    const channel = find(/[@&]c=([^&]*)/);
+    const at = find(/[@&]o=((\w+\.)?\d+)(?![^&])/);
     if (at && !this._move(at)) return;
     let message;
     try {
@@ -278,7 +281,8 @@ class Subscription extends Emitter {
       return this._emit("error", new RealizehitError(`a payload cannot be parsed: ${error}`));
     }
     this.payloads++;
-    for (const { queue } of __privateGet(this, _readers)) {
+    for (const { queue, wake } of __privateGet(this, _readers)) {
+      wake();
       if (queue.push(message) !== maxsize + 1) continue;
       setTimeout(() => {
         const { length } = queue.splice(0, queue.length - maxsize);
@@ -286,7 +290,6 @@ class Subscription extends Emitter {
         if (length) this._gap(0);
       });
     }
-    __privateMethod(this, _Subscription_instances, wake_fn).call(this);
     this._emit("payload", message.payload, message);
   }
   /** @internal @param {{ret?: string, at?: string, recovered?: boolean}} reply */
@@ -361,7 +364,8 @@ until_fn = function(...names) {
     resolve
   ));
 };
-wake_fn = function(discard = false) {
+/** @param {boolean} discard whether the messages that wait are discarded */
+wake_fn = function(discard) {
   for (const reader of __privateGet(this, _readers)) {
     if (discard) reader.queue.length = 0;
     reader.wake();
@@ -377,9 +381,7 @@ const createBackoff = ({ backoffBase, backoffCap }) => {
     /** Return the delay before the next attempt. @param {number} [requested] the delay that the server asked for */
     _next(requested) {
       if (requested == null) return _jitter(attempts++);
-      const least = requests && _jitter(requests);
-      requests++;
-      return Math.min(Math.max(requested, least), MAX_REQUESTED);
+      return Math.min(Math.max(requested, requests++ && _jitter(requests - 1)), MAX_REQUESTED);
     },
     /** Begin again: a connection has lasted. */
     _reset() {
@@ -582,7 +584,7 @@ confirm_fn = function({ ids, at, recovered, errors, ...all }) {
 const LARGE_NUMBER = /(^|[\s[,:-])\d{16}|\de\+?\d{3,}(?=[\s,\]}]|$)/i;
 const parseExact = (text) => {
   const value = JSON.parse(text);
-  if (!LARGE_NUMBER.test(text)) return value;
+  if (typeof value === "string" || !LARGE_NUMBER.test(text)) return value;
   let inString = false;
   const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
     if (token === '"') inString = !inString;
@@ -676,9 +678,9 @@ open_fn = async function() {
       }
     };
     socket.onmessage = ({ data }) => {
-      var _a;
-      const [, label, payload] = (_a = /^(\w+(?:@[^?]*)?)\?(.*)/s.exec(data)) != null ? _a : [];
-      if (!__privateGet(this, _closed)) client._receive(this, payload != null ? payload : data, label);
+      const text = `${data}`;
+      const start = text[0] === "{" ? 0 : text.indexOf("?") + 1;
+      if (!__privateGet(this, _closed)) client._receive(this, text.slice(start), text.slice(0, start && start - 1));
     };
     socket.onerror = () => this._failAfter(0, "");
     socket.onclose = ({ code, reason }) => {
@@ -965,7 +967,7 @@ class WSClient extends Emitter {
    * @param {string} [label] of a payload: `<id>` or `<id>@<key>=<value>&…`; a reply has no label
    */
   _receive(connection, text, label) {
-    var _a;
+    var _a, _b;
     const isCurrent = connection === __privateGet(this, _connection);
     if (isCurrent) {
       __privateSet(this, _heardAt, now());
@@ -974,10 +976,7 @@ class WSClient extends Emitter {
     if (text == null) return;
     if (isCurrent && connection._send) __privateSet(this, _failures, 0);
     if (!label) __privateMethod(this, _WSClient_instances, reply_fn).call(this, text);
-    else if (isCurrent) {
-      const [id] = label.split("@", 1);
-      (_a = __privateGet(this, _inForce).get(id)) == null ? void 0 : _a._deliver(text, label);
-    }
+    else if (isCurrent) (_b = (_a = __privateGet(this, _inForce).get(label)) != null ? _a : __privateGet(this, _inForce).get(label.split("@", 1)[0])) == null ? void 0 : _b._deliver(text, label);
   }
   /**
    * End a connection, or learn that it has ended, and reconnect.

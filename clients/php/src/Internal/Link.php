@@ -179,11 +179,12 @@ final class Link
             $this->inbox = $left === [] ? $texts : array_merge($left, $texts);
             $this->next = 0;
         }
+        $received = $this->handler->received;
         while (isset($this->inbox[$this->next]) && $this->connection === $connection) {
             if ($isEnough !== null && $isEnough()) {
                 return false;
             }
-            ($this->handler->received)($this->inbox[$this->next++]);
+            $received($this->inbox[$this->next++]);
         }
         $this->inbox = [];
         $this->next = 0;

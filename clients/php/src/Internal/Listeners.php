@@ -45,12 +45,33 @@ final class Listeners
             try {
                 $callback(...$values);
             } catch (\Throwable $error) {
-                if ($this->logger !== null) {
-                    $this->logger->error('A callback of the event {event} failed.', ['event' => $event, 'exception' => $error]);
-                } else {
-                    error_log("realizehit: a callback of the event $event failed: $error");
-                }
+                $this->report($event, $error);
             }
+        }
+    }
+
+    /** Emit an event that has one value; return whether it has callbacks. It is what each message goes through. */
+    public function tell(string $event, mixed $value): bool
+    {
+        if (!isset($this->callbacks[$event])) {
+            return false;
+        }
+        foreach ($this->callbacks[$event] as $callback) {
+            try {
+                $callback($value);
+            } catch (\Throwable $error) {
+                $this->report($event, $error);
+            }
+        }
+        return true;
+    }
+
+    private function report(string $event, \Throwable $error): void
+    {
+        if ($this->logger !== null) {
+            $this->logger->error('A callback of the event {event} failed.', ['event' => $event, 'exception' => $error]);
+        } else {
+            error_log("realizehit: a callback of the event $event failed: $error");
         }
     }
 }

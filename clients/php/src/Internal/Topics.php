@@ -160,6 +160,13 @@ final class Topics
     /** Deliver a payload, `<id>?<JSON>` or `<id>@<key>=<value>&…?<JSON>`. What is not one is ignored. */
     public function deliver(string $text): void
     {
+        if (isset($text[8]) && $text[8] === '?') { // the usual label is an id alone
+            $topic = $this->inForce[substr($text, 0, 8)] ?? null;
+            if ($topic !== null && !$topic->pattern->isWildcard) {
+                $this->hand($topic, new Message(substr($text, 9), $topic->pattern->channel));
+                return;
+            }
+        }
         $end = strpos($text, '?');
         if ($end === false) {
             return;
@@ -188,11 +195,13 @@ final class Topics
             }
         }
         $position = $topic->hasPositions && isset($fields['o']) ? $topic->positionOf($fields['o']) : null;
-        $message = new Message(substr($text, $end + 1), $channel, $position, $filters);
+        $this->hand($topic, new Message(substr($text, $end + 1), $channel, $position, $filters));
+    }
+
+    private function hand(Topic $topic, Message $message): void
+    {
         foreach ($topic->members as $key => $member) {
-            $dropped = $member->dropped();
-            $member->deliver($message);
-            if ($member->dropped() !== $dropped) {
+            if ($member->deliver($message)) {
                 $this->full[$key] = $member;
             }
         }

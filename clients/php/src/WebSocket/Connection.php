@@ -358,6 +358,9 @@ final class Connection
      */
     private function take(array $found): array
     {
+        if (!$this->parser->hasFrames && $this->parser->failureCode === null) {
+            return $found;
+        }
         $texts = [];
         foreach ($found as $each) {
             if (is_string($each)) {

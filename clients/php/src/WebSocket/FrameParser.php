@@ -16,6 +16,8 @@ final class FrameParser
     /** The close code of the error that was found; null as long as there is none. */
     public ?int $failureCode = null;
     public string $failure = '';
+    /** Whether the last `feed` may have returned frames besides texts. */
+    public bool $hasFrames = false;
 
     private string $buffer = '';
     /** Opcode of the message that is being received; null between messages. */
@@ -47,6 +49,8 @@ final class FrameParser
         }
         $buffer = $this->buffer === '' ? $bytes : $this->buffer . $bytes;
         $size = strlen($buffer);
+        $max = $this->maxMessage;
+        $this->hasFrames = false;
         $at = 0;
         $found = [];
         while (true) {
@@ -64,6 +68,7 @@ final class FrameParser
                         break;
                     }
                     $found[] = $this->opcode === Frame::TEXT ? $this->message : new Frame(Frame::BINARY, $this->message);
+                    $this->hasFrames = true;
                     $this->opcode = null;
                     $this->message = '';
                 }
@@ -72,27 +77,37 @@ final class FrameParser
             if ($size - $at < 2) {
                 break;
             }
-            $first = ord($buffer[$at]);
-            $length = ord($buffer[$at + 1]);
-            if ($first === 0x81 && $length < 127 && $this->opcode === null && $size - $at >= 4) {
-                // The usual case, a whole text of up to 64 KiB, without the steps of the general one.
-                $begin = $at + 2;
-                $bytes = $length;
-                if ($length === 126) {
-                    $bytes = ord($buffer[$begin]) << 8 | ord($buffer[$begin + 1]);
-                    $begin += 2;
-                }
-                if ($bytes <= $size - $begin && $bytes <= $this->maxMessage && ($length < 126 || $bytes >= 126)) {
-                    $text = substr($buffer, $begin, $bytes);
-                    if (preg_match('//u', $text) !== 1) {
-                        $this->fail(1007, 'a text message is not UTF-8');
+            if ($this->opcode === null) {
+                // The usual case, whole texts of up to 64 KiB, without the steps of the general one.
+                while ($at + 4 <= $size && $buffer[$at] === "\x81") {
+                    $length = ord($buffer[$at + 1]);
+                    $begin = $at + 2;
+                    if ($length === 126) {
+                        $length = ord($buffer[$begin]) << 8 | ord($buffer[$begin + 1]);
+                        $begin += 2;
+                        if ($length < 126) {
+                            break;
+                        }
+                    } elseif ($length > 126) {
                         break;
                     }
-                    $at = $begin + $bytes;
+                    if ($begin + $length > $size || $length > $max) {
+                        break;
+                    }
+                    $text = substr($buffer, $begin, $length);
+                    if (preg_match('//u', $text) !== 1) {
+                        $this->fail(1007, 'a text message is not UTF-8');
+                        break 2;
+                    }
                     $found[] = $text;
-                    continue;
+                    $at = $begin + $length;
+                }
+                if ($size - $at < 2) {
+                    break;
                 }
             }
+            $first = ord($buffer[$at]);
+            $length = ord($buffer[$at + 1]);
             $opcode = $first & 0x0F;
             if (!$this->isAllowed($first, $length)) {
                 break;
@@ -119,6 +134,7 @@ final class FrameParser
                     break;
                 }
                 $found[] = new Frame($opcode, substr($buffer, $at + $head, $length));
+                $this->hasFrames = true;
                 $at += $head + $length;
                 continue;
             }
