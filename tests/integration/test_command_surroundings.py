@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "publish --json": ("realizehit", "publish", "--url", "{api}", ODD, '"é😀"', "--json"),
     "publish --file": ("realizehit", "publish", "--url", "{api}", "--file", "{file}"),
     "publish of no JSON": ("realizehit", "publish", ODD, "é😀"),
+    "history": ("realizehit", "history", "--url", "{api}", ODD),
     "audience": ("realizehit", "audience", "--url", "{api}", ODD),
     "subscribe": ("realizehit", "subscribe", "--url", "{ws}", ODD, "--timeout", "3"),
     "loadtest": (
