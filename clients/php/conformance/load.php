@@ -3,9 +3,9 @@
 /**
  * Receives messages for the load test of the conformance kit: with the client, or with a socket and a minimal reader of frames.
  *
- * The reader does what RFC 6455 demands of the receiver of whole messages: it checks FIN, the reserved bits, the opcode, the mask,
- * the length and UTF-8, and fails on anything else. It does not know fragments and control frames, which the server does not
- * send in this test.
+ * The reader does what RFC 6455 demands of the receiver of whole messages: it checks FIN, the reserved bits, the opcode, the
+ * mask, the length and UTF-8, and fails on anything else. It does not know fragments and control frames, which the server does
+ * not send in this test.
  */
 
 declare(strict_types=1);

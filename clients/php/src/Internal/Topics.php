@@ -163,7 +163,12 @@ final class Topics
         if (isset($text[8]) && $text[8] === '?') { // the usual label is an id alone
             $topic = $this->inForce[substr($text, 0, 8)] ?? null;
             if ($topic !== null && !$topic->pattern->isWildcard) {
-                $this->hand($topic, new Message(substr($text, 9), $topic->pattern->channel));
+                $message = new Message(substr($text, 9), $topic->pattern->channel);
+                foreach ($topic->members as $key => $member) {
+                    if ($member->deliver($message)) {
+                        $this->full[$key] = $member;
+                    }
+                }
                 return;
             }
         }
@@ -195,11 +200,7 @@ final class Topics
             }
         }
         $position = $topic->hasPositions && isset($fields['o']) ? $topic->positionOf($fields['o']) : null;
-        $this->hand($topic, new Message(substr($text, $end + 1), $channel, $position, $filters));
-    }
-
-    private function hand(Topic $topic, Message $message): void
-    {
+        $message = new Message(substr($text, $end + 1), $channel, $position, $filters);
         foreach ($topic->members as $key => $member) {
             if ($member->deliver($message)) {
                 $this->full[$key] = $member;

@@ -79,6 +79,7 @@ final class FrameParser
             }
             if ($this->opcode === null) {
                 // The usual case, whole texts of up to 64 KiB, without the steps of the general one.
+                $texts = [];
                 while ($at + 4 <= $size && $buffer[$at] === "\x81") {
                     $length = ord($buffer[$at + 1]);
                     $begin = $at + 2;
@@ -94,13 +95,14 @@ final class FrameParser
                     if ($begin + $length > $size || $length > $max) {
                         break;
                     }
-                    $text = substr($buffer, $begin, $length);
-                    if (preg_match('//u', $text) !== 1) {
-                        $this->fail(1007, 'a text message is not UTF-8');
-                        break 2;
-                    }
-                    $found[] = $text;
+                    $texts[] = substr($buffer, $begin, $length);
                     $at = $begin + $length;
+                }
+                $valid = self::validOf($texts);
+                $found = $found === [] ? $valid : array_merge($found, $valid);
+                if (count($valid) < count($texts)) {
+                    $this->fail(1007, 'a text message is not UTF-8');
+                    break;
                 }
                 if ($size - $at < 2) {
                     break;
@@ -150,6 +152,27 @@ final class FrameParser
         }
         $this->buffer = $at < $size && $this->failureCode === null ? substr($buffer, $at) : '';
         return $found;
+    }
+
+    /**
+     * Return the texts before the first one that is not UTF-8. One check for all is the usual case.
+     *
+     * @param list<string> $texts
+     * @return list<string>
+     */
+    private static function validOf(array $texts): array
+    {
+        if (preg_match('//u', implode("\n", $texts)) === 1) {
+            return $texts; // no character reaches over the line feed between two texts
+        }
+        $valid = [];
+        foreach ($texts as $text) {
+            if (preg_match('//u', $text) !== 1) {
+                break;
+            }
+            $valid[] = $text;
+        }
+        return $valid;
     }
 
     /** Check the first two bytes of a frame. */
