@@ -119,6 +119,7 @@ class LogReader:
         return None if here is None else Position(here.epoch, here.last)
 
     def in_memory(self, key: RegistryKey) -> InMemory | None:
+        """Return what the engine keeps of a log; None where it follows none."""
         state = self._engine.log_state(key)
         return None if state is None else InMemory(*state)
 
@@ -140,6 +141,7 @@ class LogReader:
         self._user.log_ready(key, None, set())
 
     def begin_anew(self, key: RegistryKey, log: LogRecord, epoch: str) -> None:
+        """Let a log go on from the beginning of a new epoch; open replays of the old one end with a gap."""
         log.first, log.before = 1, ()
         self.counts.renewed += 1
         if self._engine.stats()["replays"]:  # those of this log end: what they had yet to send is not kept any more
