@@ -303,7 +303,7 @@ class Logs:
         if log is None:
             return
         here = self.position(key)
-        if log.state is State.LIVE and here is not None and epoch != here.epoch and offset == 1:
+        if log.state is State.LIVE and here is not None and offset == 1 and epoch not in log.epochs:
             # The log ended, since nothing was published for so long, and began anew. The connection held all the
             # time, so that everything up to the end has arrived.
             self._begin_anew(key, log, epoch)
@@ -316,6 +316,7 @@ class Logs:
 
     def _begin_anew(self, key: RegistryKey, log: LogRecord, epoch: str) -> None:
         log.first, log.before = 1, ()
+        log.epochs.append(epoch)
         self.counts.renewed += 1
         if self._engine.stats()["replays"]:  # those of this log end: what they had yet to send is not kept any more
             self._tell_and_go_on(key, log, log.rule.ttl, "begun_anew", LogPart(epoch, 1, 0))
@@ -342,6 +343,7 @@ class Logs:
                 self._unsettled.discard(key)
                 log.opened = self._clock()
                 self._engine.log_set(key, part.epoch, part.last, part.messages)
+                log.epochs.append(part.epoch)
                 self._user.log_ready(key, None, set())
             if self._logs.get(key) is log:
                 self._work(key, log)
@@ -455,6 +457,7 @@ class Logs:
         log.opened = self._clock()
         self._unsettled.discard(key)
         self._engine.log_set(key, part.epoch, part.last, part.messages)
+        log.epochs.append(part.epoch)
         self._user.log_ready(key, part, asked)
 
     async def _read_newest(self, key: RegistryKey, log: LogRecord) -> LogPart:
@@ -480,6 +483,7 @@ class Logs:
         log.note(part)
         if part.covers(here):
             self._engine.log_repair(key, part.epoch, part.messages)
+            log.epochs.append(part.epoch)
             if part.messages and part.messages[-1][0] < part.last:
                 log.hole = True  # the next part follows
                 return
@@ -487,7 +491,7 @@ class Logs:
                 self.counts.repaired += 1
             else:
                 self._missed(key, log)
-        elif log.logged and log.state is State.LIVE and part.epoch != here.epoch and part.first == 1:
+        elif log.logged and log.state is State.LIVE and part.first == 1 and part.epoch not in log.epochs:
             log.hole = True  # the log began anew while the connection held, and all of it is there
             self._begin_anew(key, log, part.epoch)
             return
