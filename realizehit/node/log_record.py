@@ -12,7 +12,6 @@ from realizehit.common.position import Position
 from realizehit.node.history_request import HistoryRequest, Started
 from realizehit.node.recent_gaps import Reason
 
-
 MOST_EPOCHS: Final = 16
 """Epochs of a log that a node remembers."""
 

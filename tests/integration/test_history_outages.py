@@ -274,7 +274,7 @@ async def test_a_gap_is_told_before_what_follows_it(valkey: Valkey, monkeypatch:
 
 
 async def test_another_copy_of_a_log_that_comes_back_is_a_gap(valkey: Valkey) -> None:
-    """A node that is at a new log for a moment, as at a server that had lost its data, gets nothing twice afterwards."""
+    """A node was at a new log for a moment, as at a server without its data: nothing comes twice afterwards."""
     set_rules(valkey, CHAT)
     pattern = room()
     channel = Pattern(pattern).channel
