@@ -143,6 +143,7 @@ class LogReader:
     def begin_anew(self, key: RegistryKey, log: LogRecord, epoch: str) -> None:
         """Let a log go on from the beginning of a new epoch; open replays of the old one end with a gap."""
         log.first, log.before = 1, ()
+        log.epochs.append(epoch)
         self.counts.renewed += 1
         if self._engine.stats()["replays"]:  # those of this log end: what they had yet to send is not kept any more
             self._tell_and_go_on(key, log, log.rule.ttl, "begun_anew", LogPart(epoch, 1, 0))
@@ -169,6 +170,7 @@ class LogReader:
                 self.unsettled.discard(key)
                 log.opened = self._clock()
                 self._engine.log_set(key, part.epoch, part.last, part.messages)
+                log.epochs.append(part.epoch)
                 self._user.log_ready(key, None, set())
             if self.records.get(key) is log:
                 self.work(key, log)
@@ -247,6 +249,7 @@ class LogReader:
         log.opened = self._clock()
         self.unsettled.discard(key)
         self._engine.log_set(key, part.epoch, part.last, part.messages)
+        log.epochs.append(part.epoch)
         self._user.log_ready(key, part, asked)
 
     async def _read_newest(self, key: RegistryKey, log: LogRecord) -> LogPart:
@@ -272,6 +275,7 @@ class LogReader:
         log.note(part)
         if part.covers(here):
             self._engine.log_repair(key, part.epoch, part.messages)
+            log.epochs.append(part.epoch)
             if part.messages and part.messages[-1][0] < part.last:
                 log.hole = True  # the next part follows
                 return
@@ -279,7 +283,7 @@ class LogReader:
                 self.counts.repaired += 1
             else:
                 self._missed(key, log)
-        elif log.logged and log.state is State.LIVE and part.epoch != here.epoch and part.first == 1:
+        elif log.logged and log.state is State.LIVE and part.first == 1 and part.epoch not in log.epochs:
             log.hole = True  # the log began anew while the connection held, and all of it is there
             self.begin_anew(key, log, part.epoch)
             return

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import Rule
 from realizehit.common.position import Position
 from realizehit.node.history_request import HistoryRequest, Started
 from realizehit.node.recent_gaps import Reason
+
+MOST_EPOCHS: Final = 16
+"""Epochs of a log that a node remembers."""
 
 
 class State(Enum):
@@ -19,6 +23,21 @@ class State(Enum):
     LIVE = "live"  # its position, and each message comes with the next one
     LOST = "lost"  # its position, and messages may be missing after it
     UNREADABLE = "unreadable"  # nothing, and the broker does not tell; the channel is served like one without history
+
+
+class Epochs:
+    """The newest epochs of a log, each once."""
+
+    def __init__(self) -> None:
+        self._known: deque[str] = deque(maxlen=MOST_EPOCHS)
+
+    def __contains__(self, epoch: str) -> bool:
+        return epoch in self._known
+
+    def append(self, epoch: str) -> None:
+        if epoch in self._known:
+            self._known.remove(epoch)
+        self._known.append(epoch)
 
 
 class InMemory(NamedTuple):
@@ -63,6 +82,8 @@ class LogRecord:
         blocked: since when the broker could have been read.
         losses: how often its position was lost; what was read before is then of no use.
         first: no message before this offset is kept at the broker; it may have grown since.
+        epochs: the newest of those that it has had here. If one of them comes back, a failover brought back another
+            copy of the log, and its messages are not new.
         before: earlier epochs of which offsets are valid yet, with the last one of each.
         starved: replays that wait for a read: the connection, and after which offset.
         asking: whether a subscription waits whose beginning needs a read.
@@ -83,6 +104,7 @@ class LogRecord:
         self.blocked = now
         self.losses = 0
         self.first = 1
+        self.epochs = Epochs()
         self.before: tuple[Position, ...] = ()
         self.starved: dict[int, int] = {}
         self.asking = False

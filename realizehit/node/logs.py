@@ -226,7 +226,7 @@ class Logs:
         if log is None:
             return
         here = self.position(key)
-        if log.state is State.LIVE and here is not None and epoch != here.epoch and offset == 1:
+        if log.state is State.LIVE and here is not None and offset == 1 and epoch not in log.epochs:
             # The log ended, since nothing was published for so long, and began anew. The connection held all the
             # time, so that everything up to the end has arrived.
             self._reader.begin_anew(key, log, epoch)

@@ -271,3 +271,27 @@ async def test_a_gap_is_told_before_what_follows_it(valkey: Valkey, monkeypatch:
             assert after == label(pattern).encode() + text
             assert await each.settled() == []
         assert node.hub.logs.counts.unrepaired == 1
+
+
+async def test_another_copy_of_a_log_that_comes_back_is_a_gap(valkey: Valkey) -> None:
+    """A node was at a new log for a moment, as at a server without its data: nothing comes twice afterwards."""
+    set_rules(valkey, CHAT)
+    pattern = room()
+    channel = Pattern(pattern).channel
+    key = f"realizehit:log:{{{channel}}}"
+    async with node_at(valkey) as (node, api):
+        client = await Client.connect(node.ws_url)
+        await client.ask(pattern, offsets=True)
+        for number in range(3):
+            await publish(api, pattern, number)
+        assert numbers(await client.take(3), pattern, positions=True) == [0, 1, 2]
+        valkey.command("RENAME", key, "copy")
+        other = await publish(api, pattern, "other")  # in a log that begins anew
+        assert await client.take(1) == [f'{label(pattern)}@o={other}?"other"'.encode()]
+        valkey.command("RENAME", "copy", key)
+        at = await publish(api, pattern, 3)
+        gap = orjson.loads((await client.take(1))[0])
+        assert (gap["evt"], gap["at"]) == ("gap", {label(pattern): at})
+        assert await client.settled() == []
+        after = await publish(api, pattern, 4)
+        assert await client.take(1) == [f"{label(pattern)}@o={after}?4".encode()]

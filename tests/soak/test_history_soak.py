@@ -16,7 +16,7 @@ from tests.soak.clients import JavaScriptClient
 from tests.soak.world import Plan, run
 from tests.support.figures import note
 
-SECONDS = float(os.environ.get("REALIZEHIT_HISTORY_SOAK_SECONDS", "75"))
+SECONDS = float(os.environ.get("REALIZEHIT_HISTORY_SOAK_SECONDS", "60"))
 SEED = int(os.environ.get("REALIZEHIT_SOAK_SEED", "1"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 240)]
