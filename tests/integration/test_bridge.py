@@ -22,6 +22,7 @@ from realizehit.broker.publication import Publication, Published
 from realizehit.broker.shapes import bridge as bridge_module
 from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.registrar import Registrar
+from realizehit.broker.shapes.registry import done, end, hold, register
 from realizehit.broker.url import Address
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
@@ -221,6 +222,76 @@ async def test_another_bridge_follows_one_that_shut_down_and_reports_the_gap(
         assert event["evt"] == "gap"
         assert event["seconds"] <= time.monotonic() - began + 0.1  # the clocks differ, and it is rounded up
         await second.close()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_bridge_that_lost_its_connection_had_a_gap_since_the_last_message_that_it_read(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """The broker closes a connection that is read too slowly: what waited is lost, also after the bridge ended."""
+    monkeypatch.setattr("realizehit.broker.redis.Registrar", partial(Registrar, renew_interval=0.1))
+    monkeypatch.setattr(bridge_module, "BRIDGE_INTERVAL", 0.05)
+    monkeypatch.setattr(bridge_module, "end", partial(end, lease=0.1))
+    bridge = Bridge(Address(valkey.url))
+    lost_at = 0  # by the broker's clock, in milliseconds
+
+    def lose_a_message() -> None:
+        nonlocal lost_at
+        assert bridge._connection is not None
+        assert bridge._connection._transport is not None
+        bridge._connection._transport.pause_reading()
+        seconds, microseconds = map(int, valkey.command("TIME"))
+        lost_at = seconds * 1000 + microseconds // 1000
+        valkey.command("PUBLISH", CHANNEL, b'"lost"')
+        time.sleep(0.005)  # so that a renewal is certainly later
+
+    def hold_after_loss(name: str, projected: int, shapes: list[bytes]) -> tuple[bytes | str, ...]:
+        if bridge.runs and not ends and not lost_at:
+            lose_a_message()
+        return hold(name, projected, shapes, lease=1.0)
+
+    def score() -> Any:
+        return valkey.command("ZSCORE", "realizehit:shapes", "bridge")
+
+    monkeypatch.setattr(bridge_module, "hold", hold_after_loss)
+    async with serve(Settings(port=0, redis=valkey.url)) as node, client(node.ws_url) as ws:
+        await act(ws, "sub", NEWS)
+        bridge.start()
+        await eventually(lambda: bridge.runs)
+        connection, task = bridge._connection, bridge._task
+        assert connection is not None
+        assert task is not None
+        if ends:
+            lose_a_message()
+            closing = asyncio.create_task(bridge.close())
+            await eventually(lambda: score() is None)
+        else:  # a renewal, which the broker carries out after the message
+            held = score()
+            await eventually(lambda: lost_at and score() != held)
+            task.cancel()
+            closing = asyncio.create_task(bridge.close())
+        connection.drop("it was read too slowly")
+        await closing
+        event = orjson.loads(await payload(ws))
+        assert (event["evt"], event["ids"]) == ("gap", [Pattern(NEWS).id])
+    assert lost_at - 3000 < int(valkey.command("HGET", "realizehit:bridge", "since")) <= lost_at
+
+
+async def test_a_bridge_that_ended_in_time_had_no_gap(valkey: Valkey) -> None:
+    def gaps() -> int:
+        return int(valkey.command(*register([b"channel:*|kind:="], 60, 64))[0])
+
+    valkey.command(*hold("first", 0, [], lease=5))
+    valkey.command(*end("first", 0, lease=0.01))
+    assert valkey.command(*done("first")) == 1
+    await asyncio.sleep(0.02)
+    assert gaps() == 0
+    valkey.command(*hold("second", 0, [b"channel:*|kind:="], lease=5))
+    assert gaps() == 1  # since the first one ended
+    valkey.command(*end("second", 0, lease=0.01))
+    assert valkey.command(*done("first")) == 0
+    await eventually(lambda: gaps() == 2)
+    assert valkey.command(*done("second")) == 0
 
 
 def rights(valkey: Valkey, name: str, *rows: str) -> str:

@@ -43,7 +43,7 @@ async def test_a_shape_announced_in_the_read_of_the_registry_is_kept() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
     assert set(bridge._globs.members) == {OLD, NEW}
-    bridge.replied(connection, [1, 1, RUNS])  # to both announcements of what it listens for, and to the renewal
+    bridge.replied(connection, [1, 1, [RUNS, 1]])  # to both announcements of what it listens for, and to the renewal
     await looking
     assert set(bridge._globs.members) == {OLD, NEW}
     assert not [data for data in recorded.sent if b"PUNSUBSCRIBE" in data]

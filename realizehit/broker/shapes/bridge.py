@@ -12,8 +12,11 @@ things out. What has to hold:
 - A publisher that was writing at that moment has published some projections itself. So for `SETTLE` seconds each
   projection waits for `HELD` seconds, and is dropped where the publisher's own one comes by.
 - A new shape counts as registered once the bridge listens for it.
-- Before it ends by itself it projects all that was published before the end. One that dies had a gap since its last
-  renewal, which the scripts of the registry note, and nodes tell their clients.
+- Before it ends by itself it projects all that was published before the end, and then says that it is done. One that
+  dies had a gap, also after the end if it was not done. The scripts of the registry note that, and nodes tell their
+  clients. The broker may close the connection of a bridge that reads too slowly, at any time.
+- A gap begins where the projections end that the broker has certainly carried out. So each renewal tells up to when
+  everything was projected that was published: up to the reply to the renewal before.
 - It follows the rules of history. The projection of a message to a channel under a rule is also written into its log.
 - A connection that is lost is the end of this bridge; the next one has another id, so that the gap is noted.
 """
@@ -54,6 +57,7 @@ from realizehit.broker.shapes.registry import (
     MOST_SHAPES,
     RUNS,
     TAKEN,
+    done,
     end,
     hold,
     is_shape,
@@ -102,6 +106,9 @@ class Bridge:
         self._expected: deque[tuple[int, Callable[[Any], None] | None]] = deque()
         self._globs = Globs()
         self._certain = 0.0  # when the renewal was sent that was answered last
+        self._answered_at = 0  # the broker's time of that answer, in milliseconds
+        self._answered_due = 0.0  # when the last projection was due that waited at that answer
+        self._projected_to = 0  # the broker's time up to which everything was projected, in milliseconds
         self._settled_at = 0.0
         self._held = HeldProjections()
         self._release: asyncio.TimerHandle | None = None
@@ -123,11 +130,12 @@ class Bridge:
         if connection is not None:
             if self.runs:
                 try:
-                    await self._call(connection, end(self._id), self._ended)
+                    await self._call(connection, end(self._id, self._projected_until()), self._ended)
                     self._publish(self._held.take_due(float("inf")))
-                    await self._call(connection, ("PUBLISH", CONTROL, BRIDGE_DONE))
-                except BrokerError as error:
-                    self._report(f"it ends with a gap: {error}")
+                    await self._call(connection, done(self._id))
+                except (BrokerError, TimeoutError) as error:
+                    reason = str(error) or "the broker did not answer in time"
+                    self._report(f"it ends with a gap: {self._broker.scrub(reason)}")
             self._disconnected()
             connection.drop("closed by this side")
             await connection.closed
@@ -214,14 +222,29 @@ class Bridge:
 
         def answered(reply: Any) -> None:
             # Here and not in the task, since the messages that follow in this read must be projected already.
-            if reply in (RUNS, TAKEN):
+            outcome, now = reply
+            if outcome in (RUNS, TAKEN):
                 self._certain = sent
-            if reply == TAKEN:
+                self._answered_at = now
+                self._answered_due = self._held.last_due if self._held else 0.0
+            if outcome == TAKEN:
                 self.runs = True
+                self._projected_to = now
                 self._settled_at = connection.loop.time() + SETTLE
                 logger.info("broker %s: this is the bridge now, for %d shapes", self._broker, len(self._globs.members))
 
-        return int(await self._call(connection, hold(self._id, list(self._globs.members)), answered))
+        command = hold(self._id, self._projected_until(), list(self._globs.members))
+        outcome, _ = await self._call(connection, command, answered)
+        return int(outcome)
+
+    def _projected_until(self) -> int:
+        """Return the broker's time up to which everything that was published is projected, in milliseconds.
+
+        All that came before the last answer is, unless some projections of it wait yet.
+        """
+        if not self._held or self._held.next_due > self._answered_due:
+            self._projected_to = self._answered_at
+        return self._projected_to
 
     async def _read(self, connection: CommandConnection) -> list[bytes]:
         members = await self._call(connection, read())

@@ -27,8 +27,8 @@ from realizehit.broker.resp import TRANSIENT, CommandConnection, code_of, pack
 from realizehit.broker.shapes.registry import (
     ADDED,
     ADDED_NOT_BRIDGED,
+    BRIDGE_GAP_EARLIER,
     BRIDGE_KEY,
-    BRIDGE_LEASE,
     BRIDGED,
     CONTROL,
     FULL,
@@ -324,8 +324,8 @@ class Registrar:
             pass  # nothing, or another broker, whose registry is another one
         elif gaps == known + 1:
             self._listener.bridge_had_gap(seconds)
-        else:  # each of them began after the answer before this one, or a lease earlier
-            self._listener.bridge_had_gap(sent - self._answered + BRIDGE_LEASE)
+        else:  # only the beginning of the last one is known; none was counted before the last answer
+            self._listener.bridge_had_gap(sent - self._answered + BRIDGE_GAP_EARLIER)
         self._answered = sent
 
     def _take_refusal(self, text: str, shapes: list[bytes]) -> None:

@@ -8,8 +8,10 @@ on `CONTROL`.
 While a bridge runs (`realizehit.broker.shapes.bridge`), the registry has the member `BRIDGE`, whose score is renewed as
 those of shapes are. `BRIDGE_BEGINS` and `BRIDGE_ENDS` on `CONTROL` tell publishers to leave projections to it, and to
 publish them again, which they do once `BRIDGE_DONE` says that its last ones are published: so the order is kept. A
-bridge that lapsed without an end (`BRIDGE_LAPSED`) had a gap: the hash `BRIDGE_KEY` counts these and has the time
-since which the last one may have lost publications. The set `BRIDGED` has the shapes that the bridge listens for.
+bridge that lapsed without an end (`BRIDGE_LAPSED`) had a gap, and so had one that ended but did not tell within
+`BRIDGE_LEASE` that it was done. The hash `BRIDGE_KEY` counts the gaps and has the time since which the last one may
+have lost publications: the bridge tells with each command up to when it has projected everything. The set `BRIDGED` has
+the shapes that the bridge listens for.
 
 The hash `SHAPES_KEY` has for each shape the time since which it is registered without interruption, and no bridge had a
 gap. Logs of wildcards that are older lack messages, and begin anew: `realizehit.broker.history.scripts`.
@@ -37,6 +39,7 @@ BRIDGE_DONE: Final = b"bridge done"
 BRIDGE_LAPSED: Final = b"bridge lapsed"
 BRIDGE_LEASE: Final = 5.0  # seconds without a renewal after which a bridge counts as dead
 BRIDGE_INTERVAL: Final = 1.5  # seconds between two renewals, and between two attempts to become the bridge
+BRIDGE_GAP_EARLIER: Final = 3 * BRIDGE_LEASE + 1.0  # seconds by which a gap can begin before the registry counts it
 
 LEASE: Final = 60.0  # seconds that a registration holds
 RENEW_INTERVAL: Final = 10.0  # seconds between two renewals
@@ -74,20 +77,38 @@ local function begin_all()
 end
 """
 
-# A bridge that lapsed has ended, with a gap since its last renewal. For publishers that know nothing of shapes the gap
-# lasts until another bridge begins, and so does that between a bridge that ended by itself and the next one: "without"
-# says since when there has been none.
-_END_LAPSED_BRIDGE: Final = (
+# Argument: the time since which publications may be missing, in milliseconds.
+_COUNT_GAP: Final = (
     _BEGIN
+    + """
+local function count_gap(since)
+    redis.call('HINCRBY', KEYS[2], 'gaps', 1)
+    redis.call('HSET', KEYS[2], 'since', since)
+    begin_all()
+end
+"""
+)
+
+# A bridge that lapsed has ended, with a gap since the time that it told with its last renewal. For publishers that know
+# nothing of shapes the gap lasts until another bridge begins, and so does that between a bridge that ended by itself
+# and the next one: "without" says since when there has been none.
+_END_LAPSED_BRIDGE: Final = (
+    _COUNT_GAP
     + f"""
+local ending = redis.call('HMGET', KEYS[2], 'ending until', 'ending since')
+if ending[1] and tonumber(ending[1]) <= now then
+    redis.call('HDEL', KEYS[2], 'ending', 'ending until', 'ending since')
+    count_gap(ending[2])
+end
 local bridge = tonumber(redis.call('ZSCORE', KEYS[1], 'bridge') or 0)
 if bridge > 0 and bridge <= now then
     redis.call('ZREM', KEYS[1], 'bridge')
     redis.call('DEL', KEYS[3])
-    redis.call('HINCRBY', KEYS[2], 'gaps', 1)
-    local since = string.format('%d', bridge - {round(BRIDGE_LEASE * 1000)})
-    redis.call('HSET', KEYS[2], 'since', since, 'without', since)
-    begin_all()
+    local since = redis.call('HGET', KEYS[2], 'projected')
+        or string.format('%d', bridge - {round(BRIDGE_LEASE * 1000)})
+    redis.call('HDEL', KEYS[2], 'projected')
+    redis.call('HSET', KEYS[2], 'without', since)
+    count_gap(since)
     redis.call('PUBLISH', ARGV[1], '{BRIDGE_LAPSED.decode()}')
     bridge = 0
 end
@@ -148,7 +169,8 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%d', now), '+inf')
 )
 
 
-# Arguments: the channel of announcements, the lease in milliseconds, which bridge it is, the shapes it listens for.
+# Arguments: the channel of announcements, the lease in milliseconds, which bridge it is, the time up to which it has
+# projected everything, the shapes it listens for. The reply is the answer and the time.
 _HOLD: Final = (
     _NOW
     + """
@@ -157,25 +179,26 @@ local score = tonumber(redis.call('ZSCORE', KEYS[1], 'bridge') or 0)
 local lapses = string.format('%d', now + ARGV[2])
 local function listens()
     redis.call('DEL', KEYS[3])
-    if #ARGV > 3 then
-        redis.call('SADD', KEYS[3], unpack(ARGV, 4))
+    if #ARGV > 4 then
+        redis.call('SADD', KEYS[3], unpack(ARGV, 5))
     end
 end
 if score > now then
     if own then
         redis.call('ZADD', KEYS[1], lapses, 'bridge')
+        redis.call('HSET', KEYS[2], 'projected', ARGV[4])
         listens()
-        return 0
+        return {0, now}
     end
-    return 2
+    return {2, now}
 end
 local listened = {}
-for i = 4, #ARGV do
+for i = 5, #ARGV do
     listened[ARGV[i]] = true
 end
 for _, shape in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%d', now), '+inf')) do
     if not listened[shape] then
-        return 3
+        return {3, now}
     end
 end
 """
@@ -185,32 +208,49 @@ redis.call('ZADD', KEYS[1], lapses, 'bridge')
 local without = redis.call('HGET', KEYS[2], 'without')
 if without then
     if score == 0 then
-        redis.call('HINCRBY', KEYS[2], 'gaps', 1)
-        redis.call('HSET', KEYS[2], 'since', without)
-        begin_all()
+        count_gap(without)
     end
     redis.call('HDEL', KEYS[2], 'without')
 end
-redis.call('HSET', KEYS[2], 'id', ARGV[3])
+redis.call('HSET', KEYS[2], 'id', ARGV[3], 'projected', string.format('%d', now))
 listens()
 redis.call('PUBLISH', ARGV[1], '{BRIDGE_BEGINS.decode()}')
-return 1
+return {{1, now}}
 """
 )
 
-# Arguments: the channel of announcements, which bridge it is.
+# Arguments: the channel of announcements, which bridge it is, the time up to which it has projected everything, how
+# many milliseconds it has for the rest. One that ended before and is not done yet has a gap.
 _END: Final = (
     _NOW
+    + _COUNT_GAP
     + f"""
 if redis.call('HGET', KEYS[2], 'id') ~= ARGV[2] or redis.call('ZREM', KEYS[1], 'bridge') == 0 then
     return 0
 end
+local since = redis.call('HGET', KEYS[2], 'ending since')
+if since then
+    count_gap(since)
+end
+local until_ = string.format('%d', now + ARGV[4])
 redis.call('DEL', KEYS[3])
+redis.call('HDEL', KEYS[2], 'projected')
+redis.call('HSET', KEYS[2], 'ending', ARGV[2], 'ending until', until_, 'ending since', ARGV[3])
 redis.call('HSET', KEYS[2], 'without', string.format('%d', now))
 redis.call('PUBLISH', ARGV[1], '{BRIDGE_ENDS.decode()}')
 return 1
 """
 )
+
+# Arguments: the channel of announcements, which bridge it is.
+_DONE: Final = f"""
+if redis.call('HGET', KEYS[1], 'ending') ~= ARGV[2] then
+    return 0
+end
+redis.call('HDEL', KEYS[1], 'ending', 'ending until', 'ending since')
+redis.call('PUBLISH', ARGV[1], '{BRIDGE_DONE.decode()}')
+return 1
+"""
 
 # Arguments: which bridge it is, shapes.
 _BRIDGE: Final = """
@@ -242,21 +282,36 @@ def read() -> tuple[bytes | str, ...]:
     return ("EVAL", _READ, "1", KEY)
 
 
-def hold(bridge: str, shapes: Sequence[bytes], lease: float = BRIDGE_LEASE) -> tuple[bytes | str, ...]:
-    """Return the command that makes a bridge the one that runs, or renews it; its reply is `RUNS` or another number.
+def hold(bridge: str, projected: int, shapes: Sequence[bytes], lease: float = BRIDGE_LEASE) -> tuple[bytes | str, ...]:
+    """Return the command that makes a bridge the one that runs, or renews it.
+
+    Its reply has two numbers: `RUNS` or another answer, and the broker's time in milliseconds.
 
     Args:
         bridge: which one it is.
+        projected: the broker's time in milliseconds up to which the bridge has projected everything, if it runs.
         shapes: those that it listens for: all that are in the registry, or it is `UNHEARD`.
         lease: seconds.
     """
-    milliseconds = str(round(lease * 1000))
-    return ("EVAL", _HOLD, "4", KEY, BRIDGE_KEY, BRIDGED, SHAPES_KEY, CONTROL, milliseconds, bridge, *shapes)
+    keys = ("4", KEY, BRIDGE_KEY, BRIDGED, SHAPES_KEY)
+    return ("EVAL", _HOLD, *keys, CONTROL, str(round(lease * 1000)), bridge, str(projected), *shapes)
 
 
-def end(bridge: str) -> tuple[bytes | str, ...]:
-    """Return the command that ends a bridge without a gap."""
-    return ("EVAL", _END, "3", KEY, BRIDGE_KEY, BRIDGED, CONTROL, bridge)
+def end(bridge: str, projected: int, lease: float = BRIDGE_LEASE) -> tuple[bytes | str, ...]:
+    """Return the command that ends a bridge: publishers project again what they publish after it.
+
+    Args:
+        bridge: which one it is.
+        projected: as for `hold`.
+        lease: seconds within which `done` must follow; else the bridge had a gap since `projected`.
+    """
+    keys = ("4", KEY, BRIDGE_KEY, BRIDGED, SHAPES_KEY)
+    return ("EVAL", _END, *keys, CONTROL, bridge, str(projected), str(round(lease * 1000)))
+
+
+def done(bridge: str) -> tuple[bytes | str, ...]:
+    """Return the command by which a bridge that ended says that it has projected everything: it had no gap."""
+    return ("EVAL", _DONE, "1", BRIDGE_KEY, CONTROL, bridge)
 
 
 def listens(bridge: str, shapes: Sequence[bytes]) -> tuple[bytes | str, ...]:
