@@ -25,6 +25,7 @@ from tests.support.valkey import Valkey
 PUBLICATIONS = 20_000
 MEMBERS = 30
 SHAPES = 56  # fewer than a registry holds
+START_PAUSE = 0.1  # seconds between two requests of a publisher while a bridge starts
 DELAY = 0.02  # seconds that a far server hears later of what the broker did
 KEYS = ["kind", "channel", "user", "lang"]
 
@@ -66,6 +67,7 @@ class Rig:
         self.members: list[Member] = []
         self.apis: list[Server] = []
         self.nodes: list[Server] = []
+        self.pause = 0.0  # seconds between two requests of a publisher
 
     def _add_wildcard(self) -> None:
         filters = wildcard(self.random, self.random.choice(self.publications))
@@ -94,9 +96,17 @@ class Rig:
                 self.apis.append(await self.start_api(number))
             yield
 
-    def start_bridge(self) -> Server:
-        """Start a server that has no clients and may be the bridge."""
-        return Server("--role", "ws", "--bridge", "--redis", self.broker.url, "--drain-seconds", "0.1")
+    async def start_bridge(self) -> Server:
+        """Start a server that has no clients, and wait until it is the bridge.
+
+        The publishers publish less meanwhile: otherwise most would be published before a slow machine has started it.
+        """
+        words = "--role", "ws", "--bridge", "--redis", self.broker.url, "--drain-seconds", "0.1"
+        self.pause = START_PAUSE
+        bridge = await asyncio.to_thread(Server, *words)
+        await asyncio.to_thread(bridge.find, "this is the bridge now")
+        self.pause = 0.0
+        return bridge
 
     async def stop(self) -> None:
         """Stop the servers."""
@@ -154,6 +164,8 @@ class Rig:
             if not await publisher.publish(self.random.choices(self.publications, k=size)):
                 assert self.ledger.lossy, "a publication was refused"
                 await asyncio.sleep(0.05)
+            if self.pause:
+                await asyncio.sleep(self.pause)
 
     async def run(self, disturb: Callable[[Rig], Coroutine[Any, Any, None]] | None = None) -> dict[str, int]:
         """Let clients and publishers work, disturb them, and check the account."""
@@ -184,7 +196,7 @@ async def change_bridges(rig: Rig) -> None:
         for begins in (True, False):
             await rig.ledger.until(min(rig.total, rig.ledger.total + rig.total // 5))
             if begins:
-                bridge = await asyncio.to_thread(rig.start_bridge)
+                bridge = await rig.start_bridge()
             else:
                 bridge.signal(number)
                 await asyncio.to_thread(bridge.stop)
