@@ -16,4 +16,4 @@ TEXT = b'{"id": "a1", "act": "sub", "pat": {"kind": "news", "channel": "CNN"}}'
 def test_parse(benchmark: Any, side: str) -> None:
     benchmark.group = "parse an action"
     work: Any = parse_action if side == "engine" else models.parse_action
-    assert tuple(benchmark(work, TEXT)) == ("a1", "sub", {"kind": "news", "channel": "CNN"})
+    assert tuple(benchmark(work, TEXT))[:3] == ("a1", "sub", {"kind": "news", "channel": "CNN"})

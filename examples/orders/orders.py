@@ -75,7 +75,7 @@ def board(obj: tuple[str, Shop], ws: str, state: Path) -> None:
 
     async def follow() -> None:
         async with WSClient(ws) as client:
-            await Board(shop, state).run(client)
+            await Board(shop, state, click.echo).run(client)
 
     try:
         with contextlib.suppress(KeyboardInterrupt):

@@ -290,8 +290,9 @@ def _history() -> dict[str, Any]:
         "type": "object",
         "minProperties": 1,
         "maxProperties": 16,
-        "propertyNames": _KEY,
-        "additionalProperties": {"anyOf": [_VALUE, {"type": ["number", "boolean"]}]},
+        "propertyNames": {"anyOf": [{"const": "*"}, _KEY]},
+        "properties": {"*": {"const": "*"}},
+        "additionalProperties": {"anyOf": [{"const": "*"}, _VALUE, {"type": ["number", "boolean"]}]},
     }
     number = {"type": "integer", "minimum": 1, "maximum": MAX_SIZE}
     parameters = [

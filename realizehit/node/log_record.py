@@ -35,6 +35,7 @@ class Epochs:
         return epoch in self._known
 
     def append(self, epoch: str) -> None:
+        """Note an epoch as the newest; the oldest one is forgotten past `MOST_EPOCHS`."""
         if epoch in self._known:
             self._known.remove(epoch)
         self._known.append(epoch)

@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "publish --json": ("realizehit", "publish", "--url", "{api}", ODD, '"é😀"', "--json"),
     "publish --file": ("realizehit", "publish", "--url", "{api}", "--file", "{file}"),
     "publish of no JSON": ("realizehit", "publish", ODD, "é😀"),
-    "history": ("realizehit", "history", "--url", "{api}", ODD),
+    "history": ("realizehit", "history", "--redis", "{redis}"),
     "audience": ("realizehit", "audience", "--url", "{api}", ODD),
     "subscribe": ("realizehit", "subscribe", "--url", "{ws}", ODD, "--timeout", "3"),
     "loadtest": (
@@ -76,14 +76,15 @@ def server(shared_valkey: Valkey) -> Iterator[Server]:
 
 
 @pytest.fixture
-def command(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> list[str]:
+def command(request: pytest.FixtureRequest, server: Server, shared_valkey: Valkey, tmp_path: Path) -> list[str]:
     """The words of a command."""
     file, grants = tmp_path / "x.ndjson", tmp_path / "grants.toml"
     file.write_text('{"pattern": {"a": "b"}, "payload": "é😀"}\n', encoding="utf-8")
     grants.write_text("\ufeff[[grant]]\npattern = { kind = 'ö' }\n", encoding="utf-8")
     port = server.ws.rpartition(":")[2].partition("/")[0]
     program, *words = COMMANDS[request.param]
-    places = {"{ws}": server.ws, "{api}": server.api, "{port}": port, "{file}": str(file), "{grants}": str(grants)}
+    places = {"{ws}": server.ws, "{api}": server.api, "{port}": port, "{file}": str(file)}
+    places |= {"{grants}": str(grants), "{redis}": shared_valkey.url}
     return [str(SCRIPTS / program), *(places.get(word, word) for word in words)]
 
 

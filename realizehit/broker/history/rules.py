@@ -111,12 +111,14 @@ class Rules:
 
         Cost: a look into a dict for a channel that was asked for before.
         """
+        if not self.rules:  # and nothing is remembered of a channel
+            return None
         try:
             return self._known[channel]
         except KeyError:
             pass
         rule = None
-        if self.rules and not is_reserved(channel):
+        if not is_reserved(channel):
             filters = {}
             for text in channel.decode("ascii", "replace").split("|"):
                 key, _, value = text.partition(":")
