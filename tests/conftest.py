@@ -31,9 +31,9 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"the extension is the {BUILD} build, not the {expected} build")
 
 
-# Tests with servers, browsers and foreign programs, which a busy machine can fail. Elsewhere a failure is a defect, and
-# its cause, a random case or an order of events, is different in the next run.
-RUN_AGAIN = {"integration", "browser", "interop", "docs"}
+# Tests with servers, browsers and foreign programs, which a busy machine can fail; a run names those that needed a
+# second try. Elsewhere a failure is a defect, and its cause, a random case, is different in the next run.
+RUN_AGAIN = {"integration", "browser", "interop", "docs", "conformance", "faults", "soak"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -21,7 +21,7 @@ def test_once():
 """
 
 
-def test_random_cases_and_faults_fail_at_once(tmp_path: Path) -> None:
+def test_random_cases_fail_at_once(tmp_path: Path) -> None:
     names = {directory.name for directory in (ROOT / "tests").iterdir() if (directory / "__init__.py").exists()}
     assert names >= RUN_AGAIN
     for name in names:
