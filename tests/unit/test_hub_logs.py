@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 
-from realizehit._fanout import channel_id
+from realizehit._fanout import HAVE_EPOLL, channel_id
 from realizehit.broker.history.rules import Rule, Rules
 from realizehit.common.position import Position
 from realizehit.errors import ErrorCode
@@ -50,6 +51,7 @@ class Desk:
             self.bench.loop.run()
 
 
+@pytest.mark.skipif(not HAVE_EPOLL, reason="a transport of these tests takes everything")
 def test_a_client_so_slow_that_the_rest_of_its_replay_is_not_kept_is_told() -> None:
     with bench(max_queue_bytes=400_000, ring_bytes=0) as b:
         d = Desk(b)
