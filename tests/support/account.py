@@ -30,6 +30,10 @@ class AccountError(AssertionError):
     """Something is missing, came twice, or came in the wrong order."""
 
 
+class Untold(AccountError):
+    """A subscription misses a message, and was not told."""
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """A publication.
@@ -347,7 +351,7 @@ class Account:
         elif self._is_lost(entry):
             self.counts[life.transport]["lost"] += 1
         else:
-            raise AccountError(f"{_name(life)} misses {entry}, and was not told; it was told {list(life.told)}")
+            raise Untold(f"{_name(life)} misses {entry}, and was not told; it was told {list(life.told)}")
 
     def _may_repeat(self, entry: Entry) -> bool:
         """Whether the broker may have lost the key of what was sent again."""
