@@ -292,6 +292,7 @@ class Account:
         """Judge a publication whose position in the log of the subscription nobody knows."""
         if life.final or entry.ended < ended - IN_FLIGHT:
             covered = any(hole.began - SLACK <= entry.ended and entry.began <= hole.ended + SLACK for hole in holes)
+            covered |= any(each.since - SLACK <= entry.ended and entry.began <= each.when + SLACK for each in life.told)
             self._missing(life, entry, covered)
 
     def _holes(self, life: Life) -> Iterator[Hole]:
