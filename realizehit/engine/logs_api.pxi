@@ -198,7 +198,7 @@ cdef class LogCalls:
             self.later()
 
     cdef int later(self) except -1:
-        raise NotImplementedError
+        raise NotImplementedError   # `Engine` overrides it; Cython has no abstract methods
 
     cdef int tell_hole(self, tuple hole) except -1:
         cdef Channel* channel = self.channel_named(hole[0])
