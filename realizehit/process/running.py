@@ -13,8 +13,10 @@ from typing import Any, Final
 
 import uvloop
 
+from realizehit.node.metric_sums import Family
 from realizehit.process.line import Line
 from realizehit.process.server import Node
+from realizehit.process.server_metrics import METRICS
 from realizehit.settings import Settings
 
 logger: Final = logging.getLogger(__name__)
@@ -55,7 +57,13 @@ def run(
     """
     process = _Process(
         lambda: Node(
-            settings, broker_url, relay_url=relay_url, reuse_port=reuse_port, unix=unix, write_rules=write_rules
+            settings,
+            broker_url,
+            relay_url=relay_url,
+            reuse_port=reuse_port,
+            unix=unix,
+            write_rules=write_rules,
+            parent=None if line is None else line.exchange,
         ),
         reloads=reloads(settings),
         line=line,
@@ -115,7 +123,11 @@ class _Process:
         if stop_fd is not None:
             loop.add_reader(stop_fd, self._on_end_of_file, stop_fd)
         if self._line is not None:
-            self._line.attach(drain=self._stop.set, gone=self._on_orphaned)
+            handlers = {METRICS: self._tell_metrics}
+            self._line.attach(drain=self._stop.set, gone=self._on_orphaned, handlers=handlers)
+
+    async def _tell_metrics(self, _: None) -> list[Family]:
+        return [] if self._node is None else self._node.metrics.families()
 
     def _on_signal(self) -> None:
         (self._stop_now if self._stop.is_set() else self._stop).set()

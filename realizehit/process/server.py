@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from starlette.routing import Route
@@ -29,9 +30,12 @@ from realizehit.http.listener import Listener
 from realizehit.node.figures import STATS_CHANNEL, Figures
 from realizehit.node.history_figures import HistoryFigures
 from realizehit.node.hub import Hub
+from realizehit.node.metric_sums import text_of
 from realizehit.node.metrics import Metrics
 from realizehit.process.drain import CLOSE_TIMEOUT, DRAIN_STEP, Drain
+from realizehit.process.exchange import Exchange
 from realizehit.process.history_rules import RulesWriter
+from realizehit.process.server_metrics import METRICS
 from realizehit.process.sockets import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.settings import Settings
 from realizehit.transports.engineio.endpoint import EngineIO
@@ -64,8 +68,10 @@ class Node:
         write_rules: whether to write the rules of history that the settings name to the broker; one process of several
             does.
         epoll: false to leave every connection with its asyncio transport, as on platforms without epoll.
+        parent: of this process, where it is one of several workers.
 
     Attributes:
+        metrics: of this process.
         places: the addresses and ports that it listens on, ``127.0.0.1:8080`` or ``[::1]:8080``.
     """
 
@@ -79,6 +85,7 @@ class Node:
         unix: socket.socket | None = None,
         epoll: bool = True,
         write_rules: bool = True,
+        parent: Exchange | None = None,
     ) -> None:
         self.settings = settings
         self.draining = False
@@ -86,6 +93,7 @@ class Node:
         self.websocket: WebSocketTransport | None = None
         self.engineio: EngineIO | None = None
         self.streams: EventStreams | None = None
+        self._parent = parent
         self._broker_url = broker_url
         self._relay_url = relay_url
         self._reuse_port = reuse_port
@@ -178,7 +186,7 @@ class Node:
             if self._rules is not None:
                 await self._rules.start()
             await self.bus.start(None if settings.role == "api" else self.hub)
-            metrics = Metrics(
+            metrics = self.metrics = Metrics(
                 engine_stats=self.engine.stats if self.websocket else None,
                 bus=self.bus,
                 gate=gate,
@@ -189,6 +197,7 @@ class Node:
                 self.bus,
                 settings,
                 metrics=metrics,
+                server_metrics=None if self._parent is None else partial(server_metrics, self._parent),
                 draining=lambda: self.draining,
                 publish=settings.role != "ws",
                 subscribers=self.engine.subscribers if transports else None,
@@ -340,6 +349,15 @@ class Node:
 
     def _callback_failed(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "a connection's callback failed", "exception": error})
+
+
+async def server_metrics(parent: Exchange) -> bytes:
+    """Return the metrics of all workers and their parent in the text format.
+
+    Raises:
+        NoAnswerError: the parent does not answer.
+    """
+    return text_of(await parent.ask(METRICS))
 
 
 def _waits_on(loop: asyncio.AbstractEventLoop) -> int:

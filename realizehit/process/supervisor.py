@@ -28,13 +28,14 @@ from realizehit.broker.history.rules_file import read_rules
 from realizehit.broker.open import open_bus
 from realizehit.broker.private_directory import private_directory
 from realizehit.common.backoff import Backoff
-from realizehit.common.upkeep import Failures
+from realizehit.common.upkeep import Failures, keep_up
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.process.drain import CLOSE_TIMEOUT
 from realizehit.process.history_rules import RulesWriter
 from realizehit.process.line import Report
 from realizehit.process.relay import Relay
 from realizehit.process.running import completes, reloads, run
+from realizehit.process.server_metrics import METRICS, ServerMetrics
 from realizehit.process.sockets import PATIENCE, api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.process.worker import Worker
 from realizehit.settings import Settings
@@ -198,6 +199,8 @@ class _Parent:
         self._reloads = 0
         self._failure: RealizehitError | None = None
         self._rules: RulesWriter | None = None
+        self._metrics = ServerMetrics()
+        self._handlers = {METRICS: lambda _: self._metrics.of_server()}
 
     async def run(self) -> None:
         """Keep the workers, and a relay for them where they share one subscription."""
@@ -220,6 +223,7 @@ class _Parent:
                 await self._run()
 
     async def _run(self) -> None:
+        collecting = asyncio.create_task(keep_up("collecting the workers' metrics", self._metrics.run))
         keepers = asyncio.create_task(self._keep_all())
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait({keepers, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -229,6 +233,7 @@ class _Parent:
             worker.drain()
         await self._end(keepers)
         await keepers
+        collecting.cancel()
         if self._failure is not None:
             raise self._failure
 
@@ -288,7 +293,7 @@ class _Parent:
     async def _live(self) -> Report:
         """Run one worker to its end; return what it said at its start."""
         reloads_before = self._reloads
-        worker = await Worker.spawn(self._settings, self._broker_url, self._relay_url, self._unix)
+        worker = await Worker.spawn(self._settings, self._broker_url, self._relay_url, self._unix, self._handlers)
         self._workers.add(worker)
         try:
             if self._stop.is_set():
@@ -302,6 +307,7 @@ class _Parent:
         finally:
             self._workers.discard(worker)
             self._serving.discard(worker)
+            self._metrics.ended(worker)
             worker.close()
             worker.signal(signal.SIGKILL)  # it is not watched any more; does nothing if it has ended
         if not self._stop.is_set():
@@ -334,6 +340,7 @@ class _Parent:
     def _serves(self, worker: Worker) -> None:
         logger.info("worker %d serves", worker.process.pid)
         self._serving.add(worker)
+        self._metrics.serves(worker)
         if self._announce is not None and len(self._serving) == self._settings.workers:
             announce, self._announce = self._announce, None
             settings = self._settings

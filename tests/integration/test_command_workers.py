@@ -217,7 +217,7 @@ async def played_worker() -> AsyncIterator[tuple[worker.Worker, socket.socket]]:
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     with theirs:
-        yield worker.Worker(NoProcess(), reader, writer), theirs  # type: ignore[arg-type]
+        yield worker.Worker(NoProcess(), reader, writer, {}), theirs  # type: ignore[arg-type]
         writer.close()
 
 
