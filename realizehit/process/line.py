@@ -2,7 +2,7 @@
 
 Down goes the work, one line of JSON, and later ``drain``. Up comes one line that says whether the worker serves, and an
 empty line every second, the beat: a worker whose beat stays away hangs. Between these go questions and answers in both
-directions (`realizehit.process.exchange`). The end of the line means that the parent is gone; a worker without a parent
+directions (`realizehit.common.exchange`). The end of the line means that the parent is gone; a worker without a parent
 ends at once, since no process could replace or stop it.
 """
 
@@ -22,8 +22,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from realizehit.common.exchange import Exchange, Handler
 from realizehit.common.upkeep import Ticker
-from realizehit.process.exchange import Exchange, Handler
 
 BEAT: Final = 1.0  # seconds between two beats
 DRAIN: Final = b"drain"

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 import uvloop
@@ -17,6 +18,7 @@ from realizehit.node.metric_sums import Family
 from realizehit.process.line import Line
 from realizehit.process.server import Node
 from realizehit.process.server_metrics import METRICS
+from realizehit.process.siblings import Place
 from realizehit.settings import Settings
 
 logger: Final = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ def run(
     on_started: Callable[[Node], None] = lambda node: None,
     stop_fd: int | None = None,
     line: Line | None = None,
+    number: int = 0,
+    directory: Path | None = None,
     write_rules: bool = True,
 ) -> None:
     """Serve until SIGTERM or SIGINT, drain, and return; a second signal ends the drain. SIGHUP reads the files anew.
@@ -50,6 +54,8 @@ def run(
         on_started: called once the node listens.
         stop_fd: a descriptor whose end of file also means to stop.
         line: to the parent, whose word or end also means to stop.
+        number: of this process among several workers.
+        directory: where their own sockets are; ``None`` where this process is the only one.
         write_rules: whether this process writes the rules of history to the broker.
 
     Raises:
@@ -63,7 +69,7 @@ def run(
             reuse_port=reuse_port,
             unix=unix,
             write_rules=write_rules,
-            parent=None if line is None else line.exchange,
+            place=None if line is None or directory is None else Place(number, directory, line.exchange),
         ),
         reloads=reloads(settings),
         line=line,

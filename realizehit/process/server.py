@@ -11,7 +11,6 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
 
 from starlette.routing import Route
@@ -30,12 +29,11 @@ from realizehit.http.listener import Listener
 from realizehit.node.figures import STATS_CHANNEL, Figures
 from realizehit.node.history_figures import HistoryFigures
 from realizehit.node.hub import Hub
-from realizehit.node.metric_sums import text_of
 from realizehit.node.metrics import Metrics
 from realizehit.process.drain import CLOSE_TIMEOUT, DRAIN_STEP, Drain
-from realizehit.process.exchange import Exchange
 from realizehit.process.history_rules import RulesWriter
-from realizehit.process.server_metrics import METRICS
+from realizehit.process.other_workers import OtherWorkers
+from realizehit.process.siblings import Place
 from realizehit.process.sockets import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.settings import Settings
 from realizehit.transports.engineio.endpoint import EngineIO
@@ -68,7 +66,7 @@ class Node:
         write_rules: whether to write the rules of history that the settings name to the broker; one process of several
             does.
         epoll: false to leave every connection with its asyncio transport, as on platforms without epoll.
-        parent: of this process, where it is one of several workers.
+        place: of this process, where it is one of several workers.
 
     Attributes:
         metrics: of this process.
@@ -85,7 +83,7 @@ class Node:
         unix: socket.socket | None = None,
         epoll: bool = True,
         write_rules: bool = True,
-        parent: Exchange | None = None,
+        place: Place | None = None,
     ) -> None:
         self.settings = settings
         self.draining = False
@@ -93,7 +91,7 @@ class Node:
         self.websocket: WebSocketTransport | None = None
         self.engineio: EngineIO | None = None
         self.streams: EventStreams | None = None
-        self._parent = parent
+        self._workers = None if place is None else OtherWorkers(place, settings)
         self._broker_url = broker_url
         self._relay_url = relay_url
         self._reuse_port = reuse_port
@@ -197,7 +195,7 @@ class Node:
                 self.bus,
                 settings,
                 metrics=metrics,
-                server_metrics=None if self._parent is None else partial(server_metrics, self._parent),
+                server_metrics=None if self._workers is None else self._workers.metrics,
                 draining=lambda: self.draining,
                 publish=settings.role != "ws",
                 subscribers=self.engine.subscribers if transports else None,
@@ -209,6 +207,8 @@ class Node:
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
+            if self._workers is not None:
+                await self._workers.start(self.engineio)
             self._ticker = self._start_ticking()
             self._listener = Listener(app, settings, self.guard, self.fd_reserve, lambda: self.draining)
             await self._listen(self._listener)
@@ -238,6 +238,7 @@ class Node:
             ping_timeout=settings.heartbeat_timeout,
             draining=lambda: self.draining,
             guard=self.guard,
+            passing=None if self._workers is None else self._workers.passing,
         )
         self.websocket = WebSocketTransport(
             self.engine,
@@ -301,6 +302,8 @@ class Node:
                 transport.close()
         if self._listener is not None:
             await self._listener.close()
+        if self._workers is not None:
+            await self._workers.close()
         if self._ticker is not None:
             self._ticker.stop()
         if self.engine.owns_sockets:
@@ -349,15 +352,6 @@ class Node:
 
     def _callback_failed(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "a connection's callback failed", "exception": error})
-
-
-async def server_metrics(parent: Exchange) -> bytes:
-    """Return the metrics of all workers and their parent in the text format.
-
-    Raises:
-        NoAnswerError: the parent does not answer.
-    """
-    return text_of(await parent.ask(METRICS))
 
 
 def _waits_on(loop: asyncio.AbstractEventLoop) -> int:

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from realizehit.common.exchange import NoAnswerError
 from realizehit.node.metric_sums import Family, added_up, counted, families_of
-from realizehit.process.exchange import NoAnswerError
 
 METRICS: Final = "metrics"
 """A question: to the parent for the metrics of the whole server, to a worker for its own."""

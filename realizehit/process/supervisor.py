@@ -102,7 +102,7 @@ def start(settings: Settings, announce: Announce) -> None:
             run(settings, url, unix=unix, on_started=lambda node: announce(node.ws_url, node.api_url, node.places))
         else:
             settings, places = stack.enter_context(_reserved(settings))
-            directory = stack.enter_context(private_directory()) if settings.uses_relay else None
+            directory = stack.enter_context(private_directory())
             end_where_asked()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_Parent(settings, url, unix, lambda ws, api: announce(ws, api, places), directory).run())
@@ -184,7 +184,7 @@ class _Parent:
         broker_url: str,
         unix: socket.socket | None,
         announce: Callable[[str, str], None],
-        directory: Path | None = None,  # for a relay, which needs one
+        directory: Path,  # for the sockets of the workers and the relay
     ) -> None:
         self._settings = settings
         self._broker_url = broker_url
@@ -215,7 +215,7 @@ class _Parent:
                 if self._settings.history is not None:
                     self._rules = RulesWriter(self._broker_url, self._settings.history)
                     await stack.enter_async_context(self._rules)
-                if self._directory is not None:
+                if self._settings.uses_relay:
                     relay = await stack.enter_async_context(Relay(self._broker_url, self._directory / "relay.sock"))
                     self._relay_url = relay.url
 
@@ -262,18 +262,18 @@ class _Parent:
 
     async def _keep_all(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._settings.workers):
-                group.create_task(self._keep())
+            for number in range(self._settings.workers):
+                group.create_task(self._keep(number))
 
-    async def _keep(self) -> None:
-        """Have one worker running until the end."""
+    async def _keep(self, number: int) -> None:
+        """Have a worker of this number running until the end."""
         loop = asyncio.get_running_loop()
         failures = Failures("keeping a worker")
         backoff = Backoff(BACKOFF_FIRST, BACKOFF_MOST, jitter=False)
         while not self._stop.is_set():
             began = loop.time()
             try:
-                report = await self._live()
+                report = await self._live(number)
             except OSError as error:
                 report = Report(error=f"no process can be started: {error.strerror}")
             except Exception as error:  # noqa: BLE001 - a worker's place must not stay empty, and the error is logged
@@ -290,10 +290,18 @@ class _Parent:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), delay)
 
-    async def _live(self) -> Report:
+    async def _live(self, number: int) -> Report:
         """Run one worker to its end; return what it said at its start."""
         reloads_before = self._reloads
-        worker = await Worker.spawn(self._settings, self._broker_url, self._relay_url, self._unix, self._handlers)
+        worker = await Worker.spawn(
+            self._settings,
+            self._broker_url,
+            self._relay_url,
+            self._unix,
+            number=number,
+            directory=self._directory,
+            handlers=self._handlers,
+        )
         self._workers.add(worker)
         try:
             if self._stop.is_set():

@@ -13,13 +13,14 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any, Final
 
 from realizehit import logs
 from realizehit.common import children
+from realizehit.common.exchange import ANSWER_TIMEOUT, QUESTION, Exchange, Handler
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
-from realizehit.process.exchange import ANSWER_TIMEOUT, QUESTION, Exchange, Handler
 from realizehit.process.line import BEAT, DRAIN, Line, Report
 from realizehit.process.running import run
 from realizehit.settings import Settings
@@ -51,6 +52,9 @@ class Worker:
         broker_url: str,
         relay_url: str | None,
         unix: socket.socket | None,
+        *,
+        number: int,
+        directory: Path,
         handlers: Mapping[str, Handler],
     ) -> Worker:
         """Start a process: a fresh interpreter, not a fork.
@@ -60,6 +64,8 @@ class Worker:
             broker_url: the broker.
             relay_url: where to subscribe instead of at the broker.
             unix: a bound Unix socket to listen on as well.
+            number: its place among the workers.
+            directory: where the workers' own sockets are.
             handlers: answer the worker's questions, by kind.
 
         Raises:
@@ -82,6 +88,7 @@ class Worker:
         reader, writer = await asyncio.open_connection(sock=ours, limit=MOST_LINE)
         work = {
             "settings": dataclasses.asdict(settings), "broker": broker_url, "relay": relay_url, "unix": shared,
+            "number": number, "directory": str(directory),
         }  # fmt: skip
         writer.write(json.dumps(work).encode() + b"\n")
         return cls(process, reader, writer, handlers)
@@ -173,6 +180,8 @@ def work(fd: int) -> int:
             unix=socket.socket(fileno=order["unix"][0]) if order["unix"] else None,
             on_started=lambda node: line.tell(Report(ready=True)),
             line=line,
+            number=order["number"],
+            directory=Path(order["directory"]),
             write_rules=False,  # the parent does
         )
     except RealizehitError as error:

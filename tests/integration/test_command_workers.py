@@ -186,11 +186,14 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(
     hanging_on_signal: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(worker, "SILENCE", 1.5)
     monkeypatch.setattr(sys, "path", hanging_on_signal["PYTHONPATH"].split(os.pathsep))
     serves = asyncio.Event()
-    parent = _Parent(Settings(port=free_port(), workers=2), shared_valkey.url, None, lambda ws, api: serves.set())
+    parent = _Parent(
+        Settings(port=free_port(), workers=2), shared_valkey.url, None, lambda ws, api: serves.set(), tmp_path
+    )
     running = asyncio.create_task(parent.run())
     await asyncio.wait_for(serves.wait(), 60)
     victim, other = sorted(each.process.pid for each in parent._serving)

@@ -1,4 +1,4 @@
-"""Questions and answers between a parent and a worker."""
+"""Questions and answers between two processes of one server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from realizehit.process.exchange import QUESTION, Exchange, NoAnswerError
+from realizehit.common.exchange import QUESTION, Exchange, NoAnswerError
 
 
 class Sides:
@@ -17,7 +17,17 @@ class Sides:
         self.lines: list[bytes] = []
         self.cut = False
         self.asking = Exchange(lambda line: self._carry(line, self.answering), {})
-        self.answering = Exchange(lambda line: self._carry(line, self.asking), {"double": double, "fails": fails})
+        self.events: list[str] = []
+        handlers = {"double": double, "fails": fails, "waits": self._waits}
+        self.answering = Exchange(lambda line: self._carry(line, self.asking), handlers)
+
+    async def _waits(self, _: Any) -> Any:
+        self.events.append("asked")
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            self.events.append("cancelled")
+            raise
 
     def _carry(self, line: bytes, to: Exchange) -> None:
         self.lines.append(line)
@@ -48,7 +58,7 @@ async def test_what_cannot_be_answered_is_an_error_there_and_is_logged(
     sides = Sides()
     with pytest.raises(NoAnswerError, match="could not answer"):
         await sides.asking.ask(kind)
-    assert "answering a question between a parent and a worker failed" in caplog.text
+    assert "answering a question of another process of this server failed" in caplog.text
     assert await sides.asking.ask("double", 1) == [1, 1]
 
 
@@ -70,3 +80,21 @@ async def test_an_answer_that_comes_too_late_is_ignored() -> None:
     with pytest.raises(NoAnswerError):
         await sides.asking.ask("double", 1, patience=0.01)
     sides.asking.receive(b'{"number": 1, "answer": 2}')
+
+
+async def test_a_handler_whose_answer_nobody_wants_any_more_is_cancelled() -> None:
+    sides = Sides()
+    asking = asyncio.create_task(sides.asking.ask("waits", patience=60))
+    async with asyncio.timeout(5):
+        while not sides.events:
+            await asyncio.sleep(0)
+        asking.cancel()
+        while len(sides.events) < 2:
+            await asyncio.sleep(0)
+    assert sides.events == ["asked", "cancelled"]
+    with pytest.raises(NoAnswerError):
+        await sides.asking.ask("waits", patience=0.01)
+    async with asyncio.timeout(5):
+        while len(sides.events) < 4:
+            await asyncio.sleep(0)
+    assert sides.events[2:] == ["asked", "cancelled"]

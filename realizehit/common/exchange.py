@@ -1,7 +1,8 @@
-"""Questions and answers between a parent and a worker over their line, a JSON object in a line each.
+"""Questions and answers between two processes of one server, a JSON object in a line each.
 
 Either side may ask. A question has a kind and data, and the other side's handler of that kind gives the answer. Where
-there is no such handler, or it fails, the side that asked gets an error.
+there is no such handler, or it fails, the side that asked gets an error. Where the side that asked does not want the
+answer any more, the handler is cancelled.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Exchange:
         self._handlers = handlers
         self._asked = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._answering: set[asyncio.Task[None]] = set()
-        self._failures = Failures("answering a question between a parent and a worker")
+        self._answering: dict[int, asyncio.Task[None]] = {}  # by the number that the other side gave
+        self._failures = Failures("answering a question of another process of this server")
 
     async def ask(self, kind: str, data: Any = None, *, patience: float = ANSWER_TIMEOUT) -> Any:
         """Ask the other side, and return its answer.
@@ -62,18 +63,27 @@ class Exchange:
             async with asyncio.timeout(patience):
                 return await answer
         except TimeoutError:
+            self._send(b'{"cancel": %d}' % number)
             raise NoAnswerError(f"no answer about {kind} within {patience:g} seconds") from None
+        except asyncio.CancelledError:
+            self._send(b'{"cancel": %d}' % number)
+            raise
         finally:
             del self._waiting[number]
 
     def receive(self, line: bytes) -> None:
         """Take a line of the other side that is not empty."""
         message = json.loads(line)
+        if "cancel" in message:
+            task = self._answering.get(message["cancel"])
+            if task is not None:
+                task.cancel()
+            return
         number = message["number"]
         if "ask" in message:
             task = asyncio.get_running_loop().create_task(self._answer(message["ask"], number, message["data"]))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            self._answering[number] = task
+            task.add_done_callback(lambda _: self._answering.pop(number))
             return
         waiting = self._waiting.get(number)
         if waiting is not None and not waiting.done():
@@ -87,7 +97,7 @@ class Exchange:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(NoAnswerError("the other side is gone"))
-        for task in self._answering:
+        for task in self._answering.values():
             task.cancel()
 
     async def _answer(self, kind: str, number: int, data: Any) -> None:
