@@ -1,9 +1,10 @@
-"""What a worker has others do: the parent collects the metrics, and other workers answer for their polling sessions."""
+"""What a worker does with the others: they share counts, answer for their polling sessions, and have common metrics."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from realizehit.access.shared_limits import SharedLimits
 from realizehit.node.metric_sums import text_of
 from realizehit.process.drain import CLOSE_TIMEOUT
 from realizehit.process.server_metrics import METRICS
@@ -19,11 +20,15 @@ class OtherWorkers:
     Args:
         place: of this worker.
         settings: of the server.
+
+    Attributes:
+        limits: what all workers count together.
     """
 
     def __init__(self, place: Place, settings: Settings) -> None:
         self._place = place
         self._settings = settings
+        self.limits = SharedLimits(place.limits, settings.workers, place.number)
         self._siblings: Siblings | None = None
         self._engineio: EngineIO | None = None
 
@@ -41,6 +46,7 @@ class OtherWorkers:
         """Answer and ask no more."""
         if self._siblings is not None:
             await self._siblings.close()
+        self.limits.close()
 
     async def metrics(self) -> bytes:
         """Return the metrics of all workers and their parent in the text format.

@@ -128,7 +128,12 @@ class Node:
         loop = self._loop = asyncio.get_running_loop()
         self._tls = tls_context(settings)
         logs.guard_own_loggers()
-        gate = Gate(settings, clock=loop.time, connected=lambda: self.engine.stats()["connections"])
+        gate = Gate(
+            settings,
+            clock=loop.time,
+            connected=lambda: self.engine.stats()["connections"],
+            shared=None if self._workers is None else self._workers.limits,
+        )
         self.engine = _fanout.Engine(
             loop.call_soon,
             self._callback_failed,

@@ -19,7 +19,7 @@ class Place(NamedTuple):
 
     Attributes:
         number: of the worker; the one that replaces it has the same.
-        directory: where the workers' sockets are; closed to other users.
+        directory: where the workers' sockets and common counts are; closed to other users.
         parent: for questions to the parent.
     """
 
@@ -30,6 +30,16 @@ class Place(NamedTuple):
     def socket_of(self, number: int) -> Path:
         """Return the path of a worker's socket."""
         return self.directory / f"w{number}.sock"
+
+    @property
+    def limits(self) -> Path:
+        """Path of the counts that the workers share."""
+        return limits_in(self.directory)
+
+
+def limits_in(directory: Path) -> Path:
+    """Return the path of the counts that the workers with a directory share."""
+    return directory / "limits"
 
 
 class Siblings:

@@ -23,6 +23,7 @@ from typing import Final
 import uvloop
 
 from realizehit.access.gate import Gate
+from realizehit.access.shared_limits import SharedLimits
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.history.rules_file import read_rules
 from realizehit.broker.open import open_bus
@@ -36,6 +37,7 @@ from realizehit.process.line import Report
 from realizehit.process.relay import Relay
 from realizehit.process.running import completes, reloads, run
 from realizehit.process.server_metrics import METRICS, ServerMetrics
+from realizehit.process.siblings import limits_in
 from realizehit.process.sockets import PATIENCE, api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.process.worker import Worker
 from realizehit.settings import Settings
@@ -199,6 +201,7 @@ class _Parent:
         self._reloads = 0
         self._failure: RealizehitError | None = None
         self._rules: RulesWriter | None = None
+        self._limits = SharedLimits(limits_in(directory), settings.workers)
         self._metrics = ServerMetrics()
         self._handlers = {METRICS: lambda _: self._metrics.of_server()}
 
@@ -210,6 +213,7 @@ class _Parent:
         if reloads(self._settings):
             loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._limits)
 
             async def enter() -> None:
                 if self._settings.history is not None:
@@ -316,6 +320,7 @@ class _Parent:
             self._workers.discard(worker)
             self._serving.discard(worker)
             self._metrics.ended(worker)
+            self._limits.forget(number)
             worker.close()
             worker.signal(signal.SIGKILL)  # it is not watched any more; does nothing if it has ended
         if not self._stop.is_set():
