@@ -100,6 +100,10 @@ class ConnectedClients:
         """Return who a client is."""
         return self._identities.get(conn, NOBODY)
 
+    def identified(self) -> list[tuple[int, Identity]]:
+        """Return the connections of identified clients, with their identities."""
+        return list(self._identities.items())
+
     # Tokens
 
     @property
