@@ -27,9 +27,10 @@ from realizehit.common.position import Position
 from realizehit.errors import ClientError, PublishUnclear, RealizehitError
 from realizehit.pattern import Pattern
 from tests.soak.clients import JavaScriptClient, PythonClient
-from tests.soak.faults import Broker, SentinelBroker, Servers, SingleBroker, break_things, rules_file
+from tests.soak.faults import DOWN_AFTER, Broker, SentinelBroker, Servers, SingleBroker, break_things, rules_file
 from tests.soak.readers import Desk, EngineIO, Stream, Wire, first_of
-from tests.support.account import Account, Came, Entry, Filters, Life
+from tests.support.account import Account
+from tests.support.account_records import Came, Entry, Filters, Life
 from tests.support.proxy import Proxy
 from tests.support.sentinels import Watched
 from tests.support.valkey import Valkey
@@ -284,13 +285,13 @@ async def broker_of(
 ) -> AsyncIterator[tuple[Broker, str, str]]:
     """Start the broker; yield it, its URL, and a URL behind a proxy that breaks."""
     if plan.sentinel:
-        with Watched(directory) as watched:
+        with Watched(directory, down_after=DOWN_AFTER) as watched:
             yield SentinelBroker(watched, account, random), watched.url, watched.url
         return
     # What the process has answered is written, although not yet to the disk: killing the process loses nothing.
     with Valkey(directory, appendonly="yes", save="") as valkey:
         async with Proxy(valkey.socket) as proxy:
-            yield SingleBroker(valkey, proxy, random), valkey.url, proxy.url
+            yield SingleBroker(valkey, proxy, account, random), valkey.url, proxy.url
 
 
 async def run(plan: Plan, directory: Path) -> World:
@@ -306,6 +307,7 @@ async def run(plan: Plan, directory: Path) -> World:
         world = World(random, servers, account, time.monotonic() + plan.seconds)
         asyncio.get_running_loop().set_exception_handler(world.note_error)
         await _act(world, plan, broker, url, stack)
+        await broker.note_logs()
         return world
 
 
@@ -338,7 +340,8 @@ async def _act(world: World, plan: Plan, broker: Broker, url: str, stack: AsyncE
         for reader in readers:
             group.create_task(reader.run())
         breaking = [
-            group.create_task(break_things(faults, random, world.until, plan.pause, world.happened)) for _ in range(2)
+            group.create_task(break_things(faults, random, world.until, plan.pause, world.account, world.happened))
+            for _ in range(2)
         ]
         flows = [group.create_task(each.run(0.04)) for each in publishing]
         await asyncio.gather(*breaking, *flows)
