@@ -89,6 +89,11 @@ class Logs:
         log = self._logs.get(key)
         return None if log is None else log.rule.ttl
 
+    def behind(self, key: RegistryKey) -> float | None:
+        """Return for how many seconds messages of a channel may be missing here; None if it has all of them."""
+        log = self._logs.get(key)
+        return None if log is None or not log.is_behind else self._clock() - log.disturbed
+
     def is_live(self, key: RegistryKey) -> bool:
         """Whether a subscription without positions can begin now: nothing is delivered later that is older."""
         log = self._logs.get(key)

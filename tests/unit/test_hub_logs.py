@@ -125,3 +125,19 @@ def test_a_read_from_before_the_connection_was_lost_is_not_used() -> None:
         assert d.answers == [(None, Started(Position(d.log.epoch, 1)))]
         d.publish(1)
         assert peer.texts() == [LABEL + b"@o=2?1"]
+
+
+def test_a_client_that_is_sent_away_is_told_what_its_node_has_not_read_yet() -> None:
+    with bench() as b:
+        d = Desk(b)
+        (plain, one), (numbered, two), (late, three) = (b.connect() for _ in range(3))
+        d.sub(plain)
+        d.sub(numbered, HistoryRequest())
+        d.bus.go_away()
+        d.hub.subscribe(late, CHAT, lambda code, text, started: None)
+        for conn in (plain, numbered, late):
+            d.hub.tell_up_to_now(conn)
+        b.loop.run()
+        (told,) = map(orjson.loads, one.texts())
+        assert (told["evt"], told["ids"]) == ("gap", [LABEL.decode()])
+        assert two.texts() == three.texts() == []  # one goes on by its position, one was promised nothing yet
