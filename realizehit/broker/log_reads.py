@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -74,13 +75,14 @@ def _with_rights(error: BrokerRefused) -> BrokerRefused:
 
 def _part_of(channel: bytes, reply: Any) -> LogPart:
     try:
-        epoch, last, first, before, start, messages = reply
+        epoch, last, first, before, start, messages, left = reply
         return LogPart(
             epoch.decode("ascii"),
             first,
             last,
             list(enumerate(messages, start)),
             [position for text in before.split() if (position := Position.parse(text.decode("ascii"))) is not None],
+            left / 1000 if left >= 0 else math.inf,
         )
     except (ValueError, TypeError, AttributeError):
         raise BrokerRefused(f"a read of the log of {channel.decode()} was answered with {str(reply)[:100]}") from None

@@ -193,7 +193,9 @@ class Logs:
             if request.since is None:
                 return Beginning(Started())
             return Beginning(Started(recovered=False), reason="no_rule")
-        return log.begin(request, self._reader.in_memory(key), part, final=final and part is not None)
+        expired = log.has_expired(self._clock(), self._engine.log_touched(key))
+        here = self._reader.in_memory(key)
+        return log.begin(request, here, part, final=final and part is not None, expired=expired)
 
     def start(self, conn: int, key: RegistryKey, request: HistoryRequest, beginning: Beginning) -> None:
         """Let a subscription begin where `begin` said."""

@@ -156,7 +156,9 @@ async def test_a_key_has_the_position_of_the_first_time(broker: Valkey) -> None:
         assert await subscriber.next() == (NEWS, b"@o=%b?1" % first.at.encode())
         await subscriber.next()
         assert (await subscriber.next())[0] == WILDCARD
-        assert (await bus.read_log(NEWS)).last == 2
+        part = await bus.read_log(NEWS)
+        assert part.last == 2
+        assert 0.0 < part.expires_in <= 300.0
         assert (await bus.read_log(WILDCARD, last=9)).messages == [(1, labelled(message))]
 
 
@@ -457,7 +459,7 @@ async def test_the_rights_that_are_documented_are_enough(broker: Valkey) -> None
     set_rules(broker)
     add_shape(broker, SHAPE)
     keys = ["realizehit:shapes", "realizehit:once:*", "realizehit:history", "realizehit:log:*"]
-    rights = ["+info", "+lindex", "+lset", "+rpush", "+rpop", "+ltrim", "+llen", "+lrange", "+pexpire"]
+    rights = ["+info", "+lindex", "+lset", "+rpush", "+rpop", "+ltrim", "+llen", "+lrange", "+pexpire", "+pttl"]
     user = ["ACL", "SETUSER", "app", "on", ">secret", "resetchannels", f"&{NEWS.decode()}", f"&{CONTROL.decode()}"]
     broker.command(*user, *[f"~{key}" for key in keys], *RIGHTS, *rights)
     async with bus_at(f"unix://app:secret@{broker.socket}", project=False) as bus:

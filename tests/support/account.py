@@ -217,6 +217,9 @@ class Account:
                         raise AccountError(f"{_name(life)}: {event.at} came after {last}, and no gap was told between")
                     yield Hole(last, event.at, when if open_since is None else open_since, event.when)
                     open_since, credit = None, credit - 1
+                elif open_since is not None and event.at.epoch != last.epoch:
+                    # What came before may be lost, so that others have the same numbers in the epoch that goes on.
+                    yield Hole(last, event.at, open_since, event.when)
                 last, when = event.at, event.when
         if open_since is not None:
             yield Hole(last, None, open_since, max(event.when for event in life.events))

@@ -162,6 +162,32 @@ def test_the_lineage_of_a_log_forgets_what_a_failover_dropped() -> None:
     assert lineage.ends == {"e": None}
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_gap_covers_numbers_that_lost_messages_had(told: bool) -> None:
+    """A subscription got 6 to 8 of an epoch whose end was lost, and misses 6 to 8 of the epoch that goes on."""
+    account = right()
+    life = account.lives[0]
+    life.queued = True
+    before, gap, after = life.events[:5], life.events[5], life.events[6:]
+    lost: list[Came] = []
+    for offset in (6, 7, 8):
+        entry = account.enter("direct", PATTERN, offset - 0.5)
+        entry.taken, entry.ended, entry.at = True, offset - 0.4, Position(EPOCH, offset)
+        lost.append(Came(offset - 0.3, entry.serial, entry.at))
+    for entry in account.entries[5:12]:
+        entry.at = Position(NEXT, entry.serial + 1)
+    for came in after:
+        assert isinstance(came, Came)
+        came.at = Position(NEXT, came.serial + 1)
+    life.events = [*before, *lost, *([gap] if told else []), *after]
+    if told:
+        account.check()
+        assert account.counts["websocket"]["missed"] == 3
+    else:
+        with pytest.raises(Untold):
+            account.check()
+
+
 @pytest.mark.parametrize("outage", [True, False])
 def test_a_client_that_loses_its_node_in_an_outage_is_told_of_all_of_it(outage: bool) -> None:
     account = right(positions=False)

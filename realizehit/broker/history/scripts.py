@@ -37,8 +37,8 @@ MOST_BEFORE: Final = 8
 """Earlier epochs that a log remembers."""
 
 RIGHTS: Final = (
-    "history needs the rights to EVAL, EVALSHA, LINDEX, LSET, RPUSH, RPOP, LTRIM, LLEN, LRANGE, PEXPIRE and DEL with "
-    f"the keys {PREFIX}*; that of wildcards also HGET, TIME and ZSCORE, and the key realizehit:shapes"
+    "history needs the rights to EVAL, EVALSHA, LINDEX, LSET, RPUSH, RPOP, LTRIM, LLEN, LRANGE, PEXPIRE, PTTL and DEL "
+    f"with the keys {PREFIX}*; that of wildcards also HGET, TIME and ZSCORE, and the key realizehit:shapes"
 )
 
 NO_RUN_ID: Final = b"-"
@@ -260,7 +260,8 @@ return reply()
 # offset, the `last` so many, or `renew` the epoch if the log has that of a position, but not its offset; a number, the
 # offset or how many; how many messages at most; an epoch, the run id; the time to live in milliseconds of a log that
 # begins; the epoch of the position; the shape of a wildcard. The reply: epoch, last offset, offset of the oldest
-# message, positions at which earlier epochs ended, offset of the first message of the reply, messages.
+# message, positions at which earlier epochs ended, offset of the first message of the reply, messages, milliseconds
+# until the log expires.
 #
 # Where the shape of a wildcard is not registered now, the log begins anew: it may lack messages.
 _READ: Final = """
@@ -310,7 +311,9 @@ if from <= to then
     messages = redis.pcall('LRANGE', key, from - last - 2, to - last - 2)
     if failed(messages) then return messages end
 end
-return {current, last, first, before, from, messages}
+local left = redis.pcall('PTTL', key)
+if failed(left) then return left end
+return {current, last, first, before, from, messages, left}
 """
 
 PUBLISH: Final = (_COMMON_CASE + _HEAD + _PUBLISH).encode()
