@@ -7,8 +7,9 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from realizehit.broker.history.epochs import new_epoch
 from realizehit.broker.history.log import LogPart
-from realizehit.broker.history.scripts import READ, RIGHTS, SHAPES_KEY, log_key, new_epoch
+from realizehit.broker.history.scripts import READ, RIGHTS, SHAPES_KEY, log_key
 from realizehit.broker.idempotency import REGISTRY
 from realizehit.broker.publish_script import PublishScript
 from realizehit.common.position import Position

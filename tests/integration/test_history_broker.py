@@ -250,6 +250,25 @@ async def test_a_failover_to_a_replica(tmp_path: Path) -> None:
             assert part.messages == [(1, b"1"), (2, b"3")]
 
 
+async def test_a_master_without_the_replicas_that_it_needs_keeps_nothing(broker: Valkey) -> None:
+    rules = set_rules(broker)
+    assert rules.rule_of(b"kind:chat") is None
+    async with bus_at(broker.url) as bus, subscriber_at(broker, NEWS) as subscriber:
+        at = position(await bus.publish(Publication(NEWS, b"1")))
+        broker.command("CONFIG", "SET", "min-replicas-to-write", "1")
+        for message in (Publication(NEWS, b"2"), Publication(NEWS, b"2", b"k"), Publication(b"kind:chat", b"2", b"k")):
+            with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
+                await bus.publish(message)
+        await bus.publish(Publication(b"kind:chat", b"2"))  # is no write
+        assert (await bus.read_log(NEWS)).last == 1
+        broker.command("CONFIG", "SET", "min-replicas-to-write", "0")
+        after = position(await bus.publish(Publication(NEWS, b"2", b"k")))
+        assert after == at._replace(offset=2)
+        assert [await subscriber.next() for _ in range(2)] == [
+            (NEWS, b"@o=%b?%b" % (str(each).encode(), payload)) for each, payload in ((at, b"1"), (after, b"2"))
+        ]
+
+
 @pytest.mark.parametrize("project", [False, True], ids=["plain", "wildcards"])
 async def test_scripts_that_are_flushed_under_load(broker: Valkey, project: bool) -> None:
     set_rules(broker, size=10_000)

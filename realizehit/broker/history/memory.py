@@ -8,9 +8,10 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
+from realizehit.broker.history.epochs import new_epoch
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import NO_RULES, Rule, Rules
-from realizehit.broker.history.scripts import MOST_BEFORE, new_epoch
+from realizehit.broker.history.scripts import MOST_BEFORE
 from realizehit.common.position import Position
 from realizehit.errors import BrokerRefused
 from realizehit.pattern import is_wildcard, shape_of
