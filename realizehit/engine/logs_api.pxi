@@ -145,7 +145,10 @@ cdef class LogCalls:
         return known.log.epoch[:EPOCH_SIZE].decode("ascii"), known.log.last, ring_first(known.log)
 
     def log_touched(self, bytes channel not None):
-        """Return when the last message of a log came, by the clock of `tick`; 0 if none did. It may be a tick too early."""
+        """Return when the last message of a log came, by the clock of `tick`; 0 if none did.
+
+        It may be a tick too early.
+        """
         cdef Channel* known = self.channel_named(channel)
         return 0.0 if known == NULL or known.log == NULL else known.log.touched
 
