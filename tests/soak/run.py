@@ -28,6 +28,7 @@ from tests.support.proxy import Proxy
 from tests.support.sentinels import Watched
 from tests.support.valkey import Valkey
 
+CUTS: Final = 5
 QUEUE: Final = ("--max-queue-bytes", "200000", "--slow-grace", "0.2")
 
 
@@ -95,6 +96,7 @@ async def _act(world: World, plan: Plan, broker: Broker, url: str, stack: AsyncE
             group.create_task(break_things(faults, random, world.until, plan.pause, world.account, world.happened))
             for _ in range(2)
         ]
+        breaking.append(group.create_task(_cut_libraries(world, proxy, plan.seconds)))
         flows = [group.create_task(each.run(0.04)) for each in publishing]
         await asyncio.gather(*breaking, *flows)
         world.settling.set()
@@ -104,6 +106,14 @@ async def _act(world: World, plan: Plan, broker: Broker, url: str, stack: AsyncE
         world.stopping.set()
     for library in libraries:
         await library.stop()
+
+
+async def _cut_libraries(world: World, proxy: Proxy, seconds: float) -> None:
+    """Cut the clients with a library off a few times, whatever else happens to them."""
+    for _ in range(CUTS):
+        await asyncio.sleep(seconds / (CUTS + 1))
+        await proxy.cut()
+        world.happened["clients with a library cut"] += 1
 
 
 def _half_open(proxy: Proxy) -> Callable[[], Awaitable[None]]:
