@@ -139,7 +139,7 @@ class JavaScriptClient:
             self._enter(json.loads(line))
 
     def _enter(self, event: dict[str, Any]) -> None:
-        now, life, kind = time.monotonic(), self.lives[event["index"]], event["kind"]
+        now, life, kind = event["when"], self.lives[event["index"]], event["kind"]
         position = Position.parse(event.get("position"))
         if kind == "came":
             life.events.append(Came(now, event["serial"], position))

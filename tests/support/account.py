@@ -21,7 +21,7 @@ from realizehit.common.position import Position
 from tests.support import model_pattern
 from tests.support.account_records import Back, Came, Entry, Filters, Hole, Life, Lineage, Told
 
-SLACK = 0.1  # seconds of rounding, and of a loop's clock that is read before an event is handled
+SLACK = 0.2  # seconds of rounding, and of a loop's clock that is read before an event is handled
 NOTICED = 5.0  # seconds after a fault of the broker within which nodes have noticed it, and told their clients
 IN_FLIGHT = 1.0  # seconds that a message may be under way to a subscription without positions
 
