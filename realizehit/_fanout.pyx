@@ -710,6 +710,7 @@ cdef class Engine(LogCalls):
             now: seconds of a clock that never goes back, such as ``loop.time()``.
         """
         cdef uint32_t target
+        self.s.now = now
         if self.started < 0:
             self.started = now
         target = <uint32_t> max(0.0, (now - self.started) / self.tick_interval)

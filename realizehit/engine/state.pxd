@@ -125,6 +125,7 @@ cdef struct State:
     # logs
     Ring ring
     Replays replays
+    double now                  # seconds, as of the last tick
     Built* built                # frames of other framings made from those in the ring; NULL if never needed
     uint32_t built_count        # used since the table was cleared
     # input

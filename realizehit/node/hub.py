@@ -170,6 +170,14 @@ class Hub(BusListener):
         self.gaps.left(conn, key)
         return self._engine.unsubscribe(conn, key)
 
+    def tell_up_to_now(self, conn: int) -> None:
+        """Tell a client that is sent away what it may have missed, since nobody can tell it later."""
+
+        def behind(key: RegistryKey) -> float | None:
+            return None if self._pending.waiting.holds(interest_of_key(key), conn) else self.logs.behind(key)
+
+        self.gaps.tell_up_to_now(conn, behind)
+
     def tick(self, now: float) -> None:
         """Give up the subscriptions that waited too long; to be called now and then."""
         self._pending.give_up_late(now)
@@ -205,7 +213,7 @@ class Hub(BusListener):
             logger.log(logging.DEBUG if self._was_up else logging.INFO, "broker: %s", state.value)
             self._was_up = self._was_up or state is BusState.UP
         if state is BusState.DOWN:
-            self.gaps.begin(source, self._pending.keys(), self.logs.lost(source))
+            self.gaps.begin(source, self._pending.keys(), self.logs.lost(source), self._bus.silence)
 
     def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
         self.gaps.end(source, seconds)

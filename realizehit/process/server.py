@@ -147,7 +147,7 @@ class Node:
             reserved=(STATS_CHANNEL,) if settings.console else (),
         )
         self.guard = Guard(self.engine, self.hub, gate)
-        self._drain = Drain(self.engine, self.hub.events, settings.drain_seconds)
+        self._drain = Drain(self.engine, self.hub, settings.drain_seconds)
         transports: list[Route] = []
         if settings.role != "api":
             transports = self._open_transports()

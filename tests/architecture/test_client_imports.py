@@ -69,7 +69,14 @@ def test_clients_load_nothing_of_the_server() -> None:
         "rules_reader",
         "scripted_chunks",
     ]
-    publishing += ["shapes.rules_follower", "history", "history.log", "history.rules", "history.scripts"]
+    publishing += [
+        "shapes.rules_follower",
+        "history",
+        "history.epochs",
+        "history.log",
+        "history.rules",
+        "history.scripts",
+    ]
     publishing += ["resp", "shapes", "shapes.expected", "shapes.following", "shapes.registry", "shapes.view", "url"]
     own = {"", *(f".{name}" for name in publishing)}  # publishing straight to the broker
     assert {name for name in loaded if name.startswith("realizehit.broker")} <= {f"realizehit.broker{it}" for it in own}
