@@ -84,6 +84,7 @@ class RedisBus(Bus):
             registers none: it subscribes to the channels of wildcards as to any other.
         bridge: whether this process becomes the bridge of its deployment if no other one is, see `Bridge`.
         idempotency_window: seconds for which the broker remembers idempotency keys.
+        follow_rules: whether to know the rules of history while nothing is published.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -101,6 +102,7 @@ class RedisBus(Bus):
         max_shapes: int | None = None,
         bridge: bool = False,
         idempotency_window: float = WINDOW,
+        follow_rules: bool = True,
     ) -> None:
         self._project = project
         self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
@@ -110,6 +112,7 @@ class RedisBus(Bus):
         self._link_settings = link
         self._max_shapes = max_shapes
         self._idempotency_window = idempotency_window
+        self._follow_rules = follow_rules
         self._link: Link | None = None
         self._registrar: Registrar | None = None
         self._wildcards: Wildcards | None = None
@@ -184,7 +187,8 @@ class RedisBus(Bus):
         try:
             if listener is not None:
                 self._reports = _Reports(self, listener)
-                self._start_following(self._pipeline)
+                if self._follow_rules:
+                    self._start_following(self._pipeline)
                 self._link = self._make_link(listener, self._reports)
                 await self._link.start()
             else:
@@ -239,7 +243,7 @@ class RedisBus(Bus):
 
     def hold(self, channel: Interest) -> bool:
         """Whether the node is told later that a channel is in force, since it does not know the rules yet."""
-        if self._told_version is None:
+        if self._told_version is None and self._follow_rules:
             self._held[channel] = None
             return True
         return False

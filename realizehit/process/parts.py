@@ -83,7 +83,13 @@ def make_bus(settings: Settings, broker_url: str, relay_url: str | None) -> Bus:
 
 def make_fleet_bus(broker_url: str) -> Bus:
     """Make the bus that receives the questions of other processes of the deployment."""
-    return open_bus(broker_url, client_name="realizehit-fleet", project=False, link=LinkSettings(quiet_for=REMINDER))
+    return open_bus(
+        broker_url,
+        client_name="realizehit-fleet",
+        project=False,
+        follow_rules=False,
+        link=LinkSettings(quiet_for=REMINDER),  # that the broker is away is told by the node's own link
+    )
 
 
 def _waits_on(loop: asyncio.AbstractEventLoop) -> int:
