@@ -43,6 +43,7 @@ class Coordinator:
         target: the server to measure.
         scenario: its name, for the report.
         on_point: called with each point of the course.
+        on_joined: called when all connections are ready, before anything is published. They stay until it returns.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Coordinator:
         *,
         scenario: str = "",
         on_point: Callable[[Point], None] = lambda point: None,
+        on_joined: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan = plan
         self.target = target
@@ -61,6 +63,7 @@ class Coordinator:
         self._connect_timeout = connect_timeout(plan)
         self._run_id = secrets.token_hex(4)
         self._on_point = on_point
+        self._on_joined = on_joined
         self._interrupted = False
         self._interval = max(MIN_INTERVAL, (plan.duration + plan.ramp) / MAX_POINTS)
         self._processes = ClientProcesses()
@@ -102,6 +105,7 @@ class Coordinator:
                 for number in range(self.plan.processes)
             )
             self._connect()
+            self._on_joined()
             self._publish()
             self._settle()
         finally:
