@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import shutil
 import socket
@@ -15,6 +16,7 @@ from typing import Self
 from benchmarks.system.place import cpu_clock, cpu_seconds, pin
 
 TIMEOUT = 20.0  # seconds, for every wait
+UNDER_WAY = 32  # handshakes
 
 CONFIGURATION = """\
 daemon off;
@@ -104,7 +106,7 @@ class Nginx:
 
 
 class TlsClient:
-    """Makes connections to one port, one after the other, and ends each when its tickets have come."""
+    """Makes handshakes with one port, many at a time, and ends each connection when its tickets have come."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
         self._port = port
@@ -119,33 +121,68 @@ class TlsClient:
             resume: whether to resume the session of the first connection ever, or to begin a new one each time.
 
         Raises:
-            RuntimeError: a handshake was not of that kind.
+            RuntimeError: a handshake was not of that kind, or stopped.
         """
         if resume and self._session is None:
-            self._session = self._handshake(None)
-        for _ in range(count):
-            self._handshake(self._session if resume else None)
+            self._session = self._make(1, None)
+        self._make(count, self._session if resume else None)
 
-    def _handshake(self, session: ssl.SSLSession | None) -> ssl.SSLSession:
-        with (
-            socket.create_connection(("127.0.0.1", self._port), timeout=TIMEOUT) as plain,
-            self._context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as sock,
-        ):
-            if sock.session_reused != (session is not None):
-                raise RuntimeError(f"a handshake was {'' if session is None else 'not '}resumed")
-            sock.setblocking(False)
-            waiter = select.poll()
-            waiter.register(sock, select.POLLIN)
-            fresh = False
-            while not fresh:  # the tickets come after the handshake
-                if not waiter.poll(TIMEOUT * 1000):
-                    raise RuntimeError(f"no session ticket came in {TIMEOUT:g} s")
-                try:
-                    if not sock.recv(1):
-                        raise RuntimeError("the server closed the connection")
-                except ssl.SSLWantReadError:
-                    pass
-                current = sock.session
-                fresh = current is not None and current.has_ticket and (session is None or current != session)
-            assert current is not None
-            return current
+    def _make(self, count: int, session: ssl.SSLSession | None) -> ssl.SSLSession | None:
+        """Make handshakes, and return the session of the last one."""
+        waiter = select.epoll()
+        under_way: dict[int, ssl.SSLSocket] = {}
+        shaken: set[int] = set()
+        last: ssl.SSLSession | None = None
+        while count or under_way:
+            while count and len(under_way) < UNDER_WAY:
+                sock = self._begin(session)
+                under_way[sock.fileno()] = sock
+                waiter.register(sock, select.EPOLLIN)
+                count -= 1
+            ready = waiter.poll(TIMEOUT)
+            if not ready:
+                raise RuntimeError(f"{len(under_way)} handshakes stopped for {TIMEOUT:g} s")
+            for fd, _ in ready:
+                sock = under_way[fd]
+                if fd not in shaken:
+                    if _shake(sock):
+                        shaken.add(fd)
+                    continue
+                _read_tickets(sock)
+                last = sock.session
+                if sock.session_reused != (session is not None):
+                    raise RuntimeError(f"a handshake was {'' if session is None else 'not '}resumed")
+                shaken.remove(fd)
+                del under_way[fd]
+                sock.close()
+        waiter.close()
+        return last
+
+    def _begin(self, session: ssl.SSLSession | None) -> ssl.SSLSocket:
+        sock = self._context.wrap_socket(
+            socket.create_connection(("127.0.0.1", self._port), timeout=TIMEOUT),
+            server_hostname="127.0.0.1",
+            session=session,
+            do_handshake_on_connect=False,
+        )
+        sock.setblocking(False)
+        _shake(sock)
+        return sock
+
+
+def _shake(sock: ssl.SSLSocket) -> bool:
+    """Do what can be done of a handshake without waiting; tell whether it is complete."""
+    try:
+        sock.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
+def _read_tickets(sock: ssl.SSLSocket) -> None:
+    """Read what comes after a handshake of TLS 1.3: the server's tickets, and nothing else."""
+    with contextlib.suppress(ssl.SSLWantReadError):
+        if not sock.recv(1):
+            raise RuntimeError("the server closed the connection")
+    if sock.session is None or not sock.session.has_ticket:
+        raise RuntimeError("no session ticket came")
