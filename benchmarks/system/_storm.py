@@ -1,7 +1,7 @@
 """Clients that all leave and come back at once, in a process of their own.
 
-Each line of its input says what to do: ``join``, ``storm`` or ``leave``. The answer is one line with the seconds, or
-with the reason why it failed.
+Each line of its input says what to do: ``join``, ``storm`` or ``leave``. The answer is one line with the seconds that
+connecting took, or with the reason why it failed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def main() -> None:
         for line in sys.stdin:
             task: str = json.loads(line)["do"]
             said: dict[str, Any] = {}
-            start = time.perf_counter()
             try:
                 if task != "join":
                     crowd.fleet.disconnect()
+                start = time.perf_counter()
                 if task != "leave":
                     crowd.join()
                 said["seconds"] = time.perf_counter() - start
