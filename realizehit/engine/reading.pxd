@@ -11,19 +11,15 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from realizehit.engine.allowance cimport pay_or_end
-from realizehit.engine.backpressure cimport make_dirty, mark_closed, send_frame
+from realizehit.engine.backpressure cimport mark_closed, send_frame
 from realizehit.engine.callbacks cimport end_after_callbacks, fail_protocol, tell
-from realizehit.engine.conn cimport (
-    BLOCKED, CONN_DEAD, CONN_OPEN, DISCARD_INPUT, PEER_DONE, SEEN, SLOW_PARSER, Conn, Input, slot_find,
-)
+from realizehit.engine.conn cimport CONN_OPEN, DISCARD_INPUT, PEER_DONE, SEEN, SLOW_PARSER, Conn, Input, slot_find
 from realizehit.engine.frames cimport (
     FRAMING_SSE, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, PARSED_PART, PARSED_WHOLE,
     PARTIAL_MAX, Incoming, Parsed, frame_build, is_close_code, parse_incoming, websocket_header,
 )
 from realizehit.engine.input cimport input_bytes, input_drop, input_extend, input_keep, input_take
-from realizehit.engine.sockets cimport (
-    rh_epoll_arm, rh_event, rh_event_in, rh_event_out, rh_event_tag, rh_recv, rh_would_block,
-)
+from realizehit.engine.sockets cimport rh_recv, rh_would_block
 from realizehit.engine.state cimport State
 from realizehit.engine.text cimport is_utf8, is_utf8_start, utf8_complete
 
@@ -172,21 +168,3 @@ cdef inline int receive(State* s, Conn* c) except -1:
     elif n == 0 or not rh_would_block():
         mark_closed(s, c)
     return 0
-
-
-cdef inline bint attend(State* s, const rh_event* event) except -1:
-    """Act on what epoll says about a connection: make it dirty, or read from it; return whether it was read from."""
-    cdef uint64_t handle = rh_event_tag(event)
-    cdef Conn* c = slot_find(&s.slots, handle)
-    if c == NULL:
-        return False
-    if rh_event_out(event) and c.flags & BLOCKED:
-        c.flags &= ~BLOCKED
-        if rh_epoll_arm(s.epoll, c.fd, handle, False) < 0:
-            mark_closed(s, c)
-        else:
-            make_dirty(s, c, True)
-    if not rh_event_in(event) or c.state == CONN_DEAD:
-        return False
-    receive(s, c)
-    return True

@@ -20,6 +20,7 @@ NAMES: Final = (
     "engineio_payloads",
     "history_rules",
     "load_client",
+    "opening_heads",
     "pattern_text",
     "patterns",
     "publications",
