@@ -34,13 +34,19 @@ cdef class ArrivalCalls(LogCalls):
     cdef int recover_after_raise(self) except -1     # an entry point raises: its leftovers are for the next flush
 
 
+cdef class JoinCalls(ArrivalCalls):
+    cdef tuple joiners          # the handlers that `State.joiners` refers to
+
+    cdef bint join(self, uint64_t handle, bytes id, bytes name) except -1
+
+
 cdef class Lingering:
     cdef Engine engine
     cdef uint64_t handle
     cdef int turns
 
 
-cdef class Engine(ArrivalCalls):
+cdef class Engine(JoinCalls):
     # The Python objects that the state refers to; they are replaced by no others.
     cdef list pending           # callbacks to run: (what, handler, handle, data)
     cdef dict leavers           # callbacks "left" that wait: channel name -> handles

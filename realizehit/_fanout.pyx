@@ -130,10 +130,12 @@ include "engine/logs_api.pxi"
 
 include "engine/arrivals_api.pxi"
 
+include "engine/joining_api.pxi"
+
 
 @cython.final
 @cython.no_gc_clear  # `State` refers to its Python objects until the end
-cdef class Engine(ArrivalCalls):
+cdef class Engine(JoinCalls):
     """Connections, the channels that they are subscribed to, and the way of a message from the one to the other.
 
     Args:
@@ -894,7 +896,10 @@ cdef class Engine(ArrivalCalls):
         return 0
 
     cdef int run_callback(self, str what, object handler, uint64_t handle, object data) except -1:
-        if what == "vacant":
+        if what == "on_sub":
+            if self.is_open(handle) and not self.join(handle, <bytes> data[0], <bytes> data[1]):
+                handler.on_sub(handle, data)
+        elif what == "vacant":
             if self.on_vacant is not None:
                 self.on_vacant(data)
         elif what == "left":

@@ -87,6 +87,7 @@ cdef enum ChannelFlag:
     CHANNEL_WILDCARD = 2        # a star stands in its name: publications come with their concrete channel
     CHANNEL_WATCHED = 4         # the connections that leave it are told to Python
     CHANNEL_LOGGED = 8          # `log` is not NULL
+    CHANNEL_OPEN = 16           # it is in force, and clients may join it without Python
 
 
 cdef struct Input:

@@ -74,6 +74,7 @@ cdef struct Counters:
 
 cdef enum:
     DOORS = 32                  # listening sockets of an engine, at most
+    JOINERS = 4                 # handlers that take plain subs, at most
 
 
 cdef struct Door:
@@ -138,6 +139,10 @@ cdef struct State:
     uint32_t met                # heads that were read since `poll` began
     int spare                   # a descriptor to give up where there is no other one; -1 for none
     bint exhausted              # that there is none waits to be told
+    # joining
+    PyObject* joiners[JOINERS]  # the handlers that take plain subs
+    uint32_t join_limit         # subscriptions that a connection may hold
+    bint join_free              # whether every client may join each channel
     # output
     ConnList lists[LISTS]
     uint32_t picked

@@ -257,6 +257,7 @@ class Node:
             guard=self.guard,
             fd_reserve=self.fd_reserve,
         )
+        self.websocket.take_subs(settings.max_subscriptions)
         self.streams = EventStreams(
             self.engine,
             self.hub,

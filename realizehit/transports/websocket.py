@@ -123,6 +123,16 @@ class WebSocketTransport:
             return NO_DESCRIPTOR
         return None
 
+    def take_subs(self, limit: int) -> None:
+        """Have the engine read plain subs, and carry them out where no policy depends on the client.
+
+        Args:
+            limit: subscriptions that a connection may hold.
+        """
+        intakes = (self._plain,) if self._compressed is None else (self._plain, self._compressed)
+        free = self._guard is None or self._guard.gate.connected.are_free
+        self._engine.take_subs(intakes, limit, free)
+
     # Arrivals, which have no transport:
 
     @property

@@ -23,6 +23,7 @@ NAMES: Final = (
     "opening_heads",
     "pattern_text",
     "patterns",
+    "plain_subs",
     "publications",
     "queries",
     "request_bodies",
