@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import get_remote_addr
@@ -39,6 +40,22 @@ MAX_BUFFERED: Final = 16 * 1024  # bytes of later requests at which reading paus
 _STEPS: Final = 16  # in one turn of the event loop, so that one busy connection does not delay the others
 
 
+class Arrival(NamedTuple):
+    """What is known of a connection that the engine accepted.
+
+    Attributes:
+        data: the bytes that it has sent so far.
+        waited: seconds since it was accepted.
+        response: with which it is refused; ``None`` to serve it.
+        release: to be called once, when the connection ends or goes to the engine.
+    """
+
+    data: bytes
+    waited: float
+    response: bytes | None
+    release: Callable[[], None]
+
+
 class FrontDoor(Connection):
     """Serves a connection until it ends or goes to the engine; uvicorn creates one for each (its option ``http=``).
 
@@ -54,6 +71,7 @@ class FrontDoor(Connection):
         fd_reserve: tells whether a file descriptor is left for a client; ``None`` where that is not checked.
         direct: handlers of `POST` requests that are served without ASGI, by target.
         draining: returns whether each response must be the last one of its connection.
+        arrival: what is known of a connection that the engine accepted; ``None`` for any other.
 
     Attributes:
         client: the address of the client, known from the first HTTP request on.
@@ -75,6 +93,7 @@ class FrontDoor(Connection):
         fd_reserve: FdReserve | None = None,
         direct: Mapping[bytes, Handler] = MappingProxyType({}),
         draining: Callable[[], bool] = lambda: False,
+        arrival: Arrival | None = None,
     ) -> None:
         loop = _loop or asyncio.get_running_loop()
         timeouts = Timeouts(timeout, request_timeout, keep_alive)
@@ -86,6 +105,7 @@ class FrontDoor(Connection):
         self._max_head = max_head
         self._fd_reserve = fd_reserve
         self._direct = {} if config.access_log else direct
+        self._arrival = arrival
         self._heads = HeadReader(max_head)
         self._advancing = False
         self._scheduled = False  # whether it continues in the loop's next turn
@@ -94,13 +114,24 @@ class FrontDoor(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass
-        self._deadline.set(self._timeouts.first_head)
+        arrival, self._arrival = self._arrival, None
+        self._deadline.set(self._timeouts.first_head - (arrival.waited if arrival else 0.0))
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn needs no more than `shutdown`
-        if self._fd_reserve is not None and self._fd_reserve.is_exhausted(self._transport):
+        if arrival is not None:
+            self._release = arrival.release
+        if arrival is not None and arrival.response is not None:
+            self._state = ANSWERING
+            self._buffer += arrival.data
+            self._refuse(arrival.response)
+        elif self._fd_reserve is not None and self._fd_reserve.is_exhausted(self._transport):
             self._count_refusal("no_room")
             self._reject(NO_DESCRIPTOR)
+        elif arrival is not None:
+            self._buffer += arrival.data
+            self._scheduled = True
+            self._loop.call_soon(self.go_on)
         elif self._guard is not None:
-            counted = self._guard.count_connection(transport)
+            counted = self._guard.count_connection(partial(peer_of_transport, transport))
             if isinstance(counted, bytes):
                 self._reject(counted)
             else:

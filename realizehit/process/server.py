@@ -46,6 +46,7 @@ logger: Final = logging.getLogger(__name__)
 STALL: Final = 5.0  # seconds without a byte taken, after which a client over its limits is closed
 BURSTS: Final = 16  # batches that may wait while clients are over their limits; of all clients together
 RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
+NO_LIMIT: Final = 2**32 - 1  # clients, of an engine without a limit
 TICK: Final = 0.25  # seconds between two looks at what is due, at most
 IDLE_GRACE: Final = (
     1.0  # seconds of a drain for one more request on an HTTP connection, whose answer says it is the last
@@ -81,7 +82,7 @@ class Node:
         write_rules: bool = True,
     ) -> None:
         self.settings = settings
-        self.draining = False
+        self._draining = False
         self.fd_reserve = FdReserve()
         self.websocket: WebSocketTransport | None = None
         self.engineio: EngineIO | None = None
@@ -100,6 +101,17 @@ class Node:
         )
         self._ports: dict[str, int] = {}
         self.places: list[str] = []
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node takes no new clients."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        # The engine lets clients in by itself up to this number; past it the gate refuses them.
+        self.engine.room = 0 if draining else self.settings.max_connections or NO_LIMIT
 
     @property
     def ws_url(self) -> str:
@@ -141,10 +153,13 @@ class Node:
             heartbeat_interval=settings.heartbeat_interval,
             heartbeat_timeout=settings.heartbeat_timeout,
             close_timeout=CLOSE_TIMEOUT,
+            head_timeout=settings.handshake_timeout,
+            max_head=settings.max_head_bytes,
             ring_bytes=settings.history_memory,
             loop_fd=_waits_on(loop),
             epoll=self._epoll,
         )
+        self.draining = False
         self.bus = open_bus(
             self._broker_url,
             subscribe_url=self._relay_url,
@@ -201,7 +216,9 @@ class Node:
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
             self._ticker = self._start_ticking()
-            self._listener = Listener(app, settings, self.guard, self.fd_reserve, lambda: self.draining)
+            self._listener = Listener(
+                app, settings, self.guard, self.fd_reserve, lambda: self.draining, engine=self.engine
+            )
             await self._listen(self._listener)
             if settings.console:
                 figures = Figures(
@@ -240,6 +257,7 @@ class Node:
             guard=self.guard,
             fd_reserve=self.fd_reserve,
         )
+        self.websocket.take_subs(settings.max_subscriptions)
         self.streams = EventStreams(
             self.engine,
             self.hub,
