@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 
 from benchmarks.results import Result, Verdict
-from benchmarks.system import deep, growth, harness, idle, logged, many, pattern, recover, wide, wildcards
+from benchmarks.system import connect, deep, growth, harness, idle, logged, many, pattern, recover, wide, wildcards
 from benchmarks.system.against_floor import measure
 from benchmarks.system.place import pinned
 from benchmarks.system.row import Run
@@ -23,6 +23,10 @@ ATTEMPTS = 3  # other work may spoil one; a real slowdown shows in all
 
 def wide_eight(run: Run) -> list[Result]:
     return measure(run, "wide", 1000, 1, [wide.EIGHT])
+
+
+def connects(run: Run) -> list[Result]:
+    return connect.against_floor(run, connect.REGRESSED)
 
 
 def growth_channels(run: Run) -> list[Result]:
@@ -54,6 +58,7 @@ def run() -> Iterator[Run]:
         deep.measure,
         many.measure,
         idle.measure,
+        connects,
         pattern.measure,
         growth_channels,
         harness.measure,
@@ -61,7 +66,7 @@ def run() -> Iterator[Run]:
         recover_counts,
         logged.deliveries,
     ],
-    ids=["wide", "deep", "many", "idle", "pattern", "growth", "harness", "wildcards", "recover", "logged"],
+    ids=["wide", "deep", "many", "idle", "connect", "pattern", "growth", "harness", "wildcards", "recover", "logged"],
 )
 def test_a_must_is_met(row: Callable[[Run], list[Result]], run: Run) -> None:
     seen = []

@@ -27,6 +27,9 @@ from benchmarks.system.processes import Child, Server
 from benchmarks.system.row import Run
 
 TARGET = Target(must=1.5, aim=1.25)
+REGRESSED = Target(
+    must=2.25, aim=1.5
+)  # what the guard allows: beyond other work's noise, and half of what uvloop needs
 TARGET_POLICY = Target(must=1.3, aim=1.1)
 TARGET_RATE = Target(must=6000, aim=15_000, lower=False)
 CLIENTS = 3000
@@ -82,13 +85,13 @@ def measure(run: Run) -> list[Result]:
     return [*against_floor(run), *under_policies(run), _by_the_clock(run)]
 
 
-def against_floor(run: Run) -> list[Result]:
+def against_floor(run: Run, target: Target = TARGET) -> list[Result]:
     """Compare the server with the floor, which is measured before and after it."""
     results = []
     with plain_and_floor(run) as (plain, floor):
         for under_way in UNDER_WAY:
             case = f"{run.scaled(CLIENTS):,} clients, {under_way} under way"
-            result = Result("connect", case, "x C floor", [], TARGET)
+            result = Result("connect", case, "x C floor", [], target)
             for n in range(run.rounds + 1):
                 run.note(f"connect, {under_way} under way: round {n} of {run.rounds}")
                 before, _ = floor.cost(run, 3 * n, under_way)

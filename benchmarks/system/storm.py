@@ -1,10 +1,10 @@
 """STORM: all clients are gone at once and back at once, each with a channel of its own, over a real broker.
 
 The time is that from the moment at which all have left to the last reply; the server learns of both at once. It is
-compared with the time in which the same clients connect while none of them is there. Meanwhile 100 messages a second go to 10 other subscribers of one channel.
-Their p99 during the storms is compared with that while nothing else happens. The clients are a process with a lower
-priority than the reader of these messages: they share a core, and the time that the clients need is not the server's
-delay.
+compared with the time in which the same clients connect while none of them is there. Meanwhile 100 messages a second go
+to 10 other subscribers of one channel. Their p99 during the storms is compared with that while nothing else happens.
+The clients are a process with a lower priority than the reader of these messages: they share a core, and the time that
+the clients need is not the server's delay.
 """
 
 from __future__ import annotations
