@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from time import monotonic
 from typing import Any
 
 from benchmarks.results import Result, Target
@@ -25,6 +26,7 @@ TARGET_LIVE = Target(must=3.0, aim=1.5)
 CLIENTS = 10_000
 READERS = 10
 RATE = 100.0  # live messages a second
+TIMEOUT = 20.0  # seconds for the last of them
 ALONE = 5  # seconds of them while nothing else happens
 STORMS = 3  # of a round: one is over too soon for a p99
 SOURCES = [f"127.0.3.{n}" for n in range(1, 9)]  # the ports of those that left are in TIME_WAIT
@@ -63,12 +65,15 @@ class Live:
         self._crowd.fleet.schedule(rate=RATE)
 
     def _end(self) -> Counter[int]:
-        self._crowd.fleet.unschedule()
-        self._crowd.fleet.run(0.3)
+        fleet = self._crowd.fleet
+        fleet.unschedule()
+        deadline = monotonic() + TIMEOUT
+        while fleet.missing():
+            if monotonic() > deadline:
+                raise RuntimeError(f"{fleet.missing()} live messages never came")
+            fleet.run(0.1)
         self._crowd.check()
-        if self._crowd.fleet.missing():
-            raise RuntimeError(f"{self._crowd.fleet.missing()} live messages never came")
-        return Counter(dict(self._crowd.fleet.take_latencies()))
+        return Counter(dict(fleet.take_latencies()))
 
 
 def measure(run: Run) -> list[Result]:
