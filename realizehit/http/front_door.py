@@ -29,6 +29,7 @@ from realizehit.http.connection import ANSWERING, BODY, CLOSING, GONE, HEAD, WAI
 from realizehit.http.fast_path import LONGEST_HEAD, DirectRequest, Handler, parse_plain_head
 from realizehit.http.head_reader import HeadReader, HeadTooLarge, MalformedHead
 from realizehit.http.requests import BodyFault, Progress, Requests
+from realizehit.logs import ACCESS_LOGGER
 from realizehit.transports.fd_reserve import NO_DESCRIPTOR, FdReserve
 from realizehit.transports.guard import Guard
 from realizehit.transports.handshake import VERSION_LINE, refusal, too_large
@@ -104,7 +105,8 @@ class FrontDoor(Connection):
         self._websocket = websocket
         self._max_head = max_head
         self._fd_reserve = fd_reserve
-        self._direct = {} if config.access_log else direct
+        self._direct = direct
+        self._access_log = config.access_log
         self._arrival = arrival
         self._heads = HeadReader(max_head)
         self._advancing = False
@@ -266,7 +268,13 @@ class FrontDoor(Connection):
             return None
         if self._requests is None:
             self._prepare()
-        return DirectRequest(self, found.headers, found.size, handler)
+        return DirectRequest(self, found, handler)
+
+    def note_answer(self, target: bytes, status: int) -> None:
+        """Write a line to the access log, as uvicorn does for the requests that the application serves."""
+        if self._access_log and ACCESS_LOGGER.hasHandlers():
+            client = "" if self.client is None else f"{self.client[0]}:{self.client[1]}"
+            ACCESS_LOGGER.info('%s - "%s %s HTTP/%s" %d', client, "POST", target.decode("ascii"), "1.1", status)
 
     def _begin(self, text: bytes) -> None:
         """Decide by its head who serves a request."""
