@@ -14,7 +14,7 @@ from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
 from realizehit.access.limits import AddressLimit, Bucket
 from realizehit.access.local import is_local_client
 from realizehit.access.page_gate import PageGate
-from realizehit.access.peers import Networks
+from realizehit.access.peers import UNKNOWN, Networks
 from realizehit.access.policy import CurrentPolicy
 from realizehit.access.refusals import Refusals
 from realizehit.errors import AccessDenied, ErrorCode
@@ -72,6 +72,30 @@ class ClientGate:
         rate = settings.max_handshakes
         self._handshakes = Bucket(rate, rate, clock()) if rate else None
         self.ignored_headers = 0
+
+    @property
+    def decides_by_head(self) -> bool:
+        """Whether `is_admitted` decides about an opening request over TCP, apart from the number of clients.
+
+        That is so unless a setting asks for a look at each client: at its address, its identity or its token.
+        """
+        return (
+            self.addresses is None
+            and self._handshakes is None
+            and self._headers is None
+            and self._policy.tokens is None
+            and not self._trusted
+            and not self._figures
+        )
+
+    def is_admitted(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a page, or a program, may connect; nothing is counted. For where `decides_by_head` is true."""
+        try:
+            self._pages.check_origin(headers)
+            self._pages.check_host(UNKNOWN, headers)
+        except AccessDenied:
+            return False
+        return True
 
     # Connections before their first request
 

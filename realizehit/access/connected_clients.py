@@ -161,6 +161,11 @@ class ConnectedClients:
         """Whether there are subscriptions that some client may not have."""
         return self._policy.rules is not None
 
+    @property
+    def are_free(self) -> bool:
+        """Whether `may_subscribe` is true for all clients and channels, and remains so."""
+        return self._local is None and self._policy.rules is None
+
     def may_subscribe(self, conn: int, channel: bytes) -> bool:
         """Whether a client may have a subscription, with or without wildcards.
 

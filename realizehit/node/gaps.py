@@ -120,6 +120,11 @@ class Gaps:
             gap.postponed = before.postponed
             gap.apart.update(gap.postponed)
 
+    @property
+    def are_open(self) -> bool:
+        """Whether a gap is open or being told, so that `on_subscribed` must learn of new subscriptions."""
+        return bool(self._open or self._ending) or self._missed is not None
+
     def is_open(self, source: Source) -> bool:
         """Whether a source has gone and is not restored."""
         return source in self._open

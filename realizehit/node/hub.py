@@ -149,7 +149,10 @@ class Hub(BusListener):
             if not self._pending.settle(key, [waiter]):
                 self.logs.ask(key)
             self.logs.confirmed(key)
+            if key not in self.logs and not self.gaps.are_open:
+                self._engine.open_channel(key, True)
             return
+        self._engine.open_channel(key, False)
         if added and (is_first or self.gaps.is_open(self._bus.source_of(interest))):
             # What still comes was sent to a subscription that has just been left: to the new one it would be the
             # beginning of a stream with a hole behind it. Connections that subscribe meanwhile wait with it. Those that
@@ -192,6 +195,7 @@ class Hub(BusListener):
 
     def refused(self, channel: Interest, error: BrokerError) -> None:
         key = key_of_interest(channel)
+        self._engine.open_channel(key, False)
         waiting = self._pending.waiting.take(channel)
         self.logs.forget(key)
         # A connection that left while it waited is among the waiters, but not among the subscribers.
@@ -213,6 +217,7 @@ class Hub(BusListener):
             logger.log(logging.DEBUG if self._was_up else logging.INFO, "broker: %s", state.value)
             self._was_up = self._was_up or state is BusState.UP
         if state is BusState.DOWN:
+            self._engine.close_channels()  # who joins from now on is to be asked about here
             self.gaps.begin(source, self._pending.keys(), self.logs.lost(source), self._bus.silence)
 
     def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:

@@ -49,6 +49,8 @@ def make_engine(
         heartbeat_interval=settings.heartbeat_interval,
         heartbeat_timeout=settings.heartbeat_timeout,
         close_timeout=CLOSE_TIMEOUT,
+        head_timeout=settings.handshake_timeout,
+        max_head=settings.max_head_bytes,
         ring_bytes=settings.history_memory,
         loop_fd=_waits_on(loop),
         epoll=epoll,

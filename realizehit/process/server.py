@@ -45,6 +45,7 @@ from realizehit.transports.websocket import WS_PATH, WebSocketTransport
 
 logger: Final = logging.getLogger(__name__)
 
+NO_LIMIT: Final = 2**32 - 1  # clients, of an engine without a limit
 TICK: Final = 0.25  # seconds between two looks at what is due, at most
 IDLE_GRACE: Final = (
     1.0  # seconds of a drain for one more request on an HTTP connection, whose answer says it is the last
@@ -83,7 +84,7 @@ class Node:
         place: Place | None = None,
     ) -> None:
         self.settings = settings
-        self.draining = False
+        self._draining = False
         self.fd_reserve = FdReserve()
         self.websocket: WebSocketTransport | None = None
         self.engineio: EngineIO | None = None
@@ -105,6 +106,20 @@ class Node:
         )
         self._ports: dict[str, int] = {}
         self.places: list[str] = []
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node takes no new clients."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        # The engine lets clients in by itself up to this number; past it the gate decides, which knows other workers.
+        room = self.settings.max_connections or NO_LIMIT
+        if draining or (self._workers is not None and self.settings.max_connections):
+            room = 0
+        self.engine.room = room
 
     @property
     def ws_url(self) -> str:
@@ -134,6 +149,7 @@ class Node:
             shared=None if self._workers is None else self._workers.limits,
         )
         self.engine = make_engine(settings, loop, self._callback_failed, epoll=self._epoll)
+        self.draining = False
         self.bus = make_bus(settings, self._broker_url, self._relay_url)
         self.hub = Hub(
             self.engine,
@@ -191,7 +207,9 @@ class Node:
             if self._workers is not None:
                 await self._workers.start(self.engineio)
             self._ticker = self._start_ticking()
-            self._listener = Listener(app, settings, self.guard, self.fd_reserve, lambda: self.draining)
+            self._listener = Listener(
+                app, settings, self.guard, self.fd_reserve, lambda: self.draining, engine=self.engine
+            )
             await self._listen(self._listener)
             if settings.console:
                 publishing = keep_up("publishing the figures of this node", figures.run)
@@ -236,6 +254,7 @@ class Node:
             guard=self.guard,
             fd_reserve=self.fd_reserve,
         )
+        self.websocket.take_subs(settings.max_subscriptions)
         self.streams = EventStreams(
             self.engine,
             self.hub,
