@@ -23,6 +23,7 @@ from realizehit.broker.open import open_bus
 from realizehit.errors import ErrorCode
 from realizehit.http.api import Application, create_app
 from realizehit.http.publish_endpoint import PATTERN_ROOM
+from realizehit.logs import ACCESS_LOGGER
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
@@ -671,5 +672,7 @@ async def test_a_publication_is_logged_the_same_on_both_ways(
         async with serve(settings) as node, httpx2.AsyncClient(base_url=node.api_url, timeout=20) as client:
             assert (await client.post("", content=HELLO, headers=JSON)).status_code == 200
             assert (await client.post("", content=b"{", headers=JSON)).status_code == 400
-        lines.append([record.getMessage().partition(" - ")[2] for record in caplog.records if record.args])
+        lines.append(
+            [record.getMessage().partition(" - ")[2] for record in caplog.records if record.name == ACCESS_LOGGER.name]
+        )
     assert lines[0] == lines[1] == [f'"POST /a/ HTTP/1.1" {status}' for status in (200, 400)]
