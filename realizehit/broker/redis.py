@@ -22,7 +22,6 @@ from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.shapes.registrar import Registrar
-from realizehit.broker.shapes.registry import CONTROL
 from realizehit.broker.shapes.wildcards import Wildcards, source_of
 from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
@@ -390,7 +389,7 @@ class RedisBus(Bus):
 
     async def write_rules(self, rules: Rules, *, only_if_missing: bool = False) -> Rules | None:
         """Have the broker keep these rules of history. See `Bus.write_rules`."""
-        before = await self._publisher().ask(*write_rules(rules, CONTROL, only_if_missing=only_if_missing))
+        before = await self._publisher().ask(*write_rules(rules, only_if_missing=only_if_missing))
         if not isinstance(before, bytes):
             return None
         try:
