@@ -265,7 +265,8 @@ return reply()
 # offset, the `last` so many, or `renew` the epoch if the log has that of a position, but not its offset; a number, the
 # offset or how many; how many messages at most; an epoch, the run id; the time to live in milliseconds of a log that
 # begins; the epoch of the position; the shape of a wildcard, or in a cluster its registration. The reply: epoch, last
-# offset, offset of the oldest message, positions at which earlier epochs ended, offset of the first message of the reply, messages.
+# offset, offset of the oldest message, positions at which earlier epochs ended, offset of the first message of the
+# reply, messages.
 #
 # Where the shape of a wildcard is not registered now, the log begins anew: it may lack messages.
 _READ: Final = """
