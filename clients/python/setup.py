@@ -27,7 +27,7 @@ LEFT_OUT = {  # commands of the server, and what only they use
     },
 }  # fmt: skip
 BROKER = (  # for publishing at the broker
-    "__init__", "chunks", "deadlines", "idempotency", "idle_probe", "keeper", "log_reads", "projections", "publication",
+    "__init__", "chunks", "deadlines", "hosts", "idempotency", "idle_probe", "keeper", "log_reads", "projections", "publication",
     "publish_errors", "publish_script", "publisher", "resp", "rules_reader", "scripted_chunks", "sentinel", "url",
     "history/__init__", "history/log", "history/rules", "history/rules_commands", "history/scripts",
     "shapes/__init__", "shapes/expected", "shapes/following", "shapes/registry", "shapes/rules_follower", "shapes/view",
