@@ -242,6 +242,12 @@ class Cluster:
         self.end_move(slot, source, to)
         return moved
 
+    def migrate(self, slot: int, to: Machine) -> None:
+        """Have the owner move a slot at once, which Valkey can from 9 on, and wait until it has."""
+        source = next(machine for machine, slots in self.owners().items() if slot in slots)
+        source.command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", to.id)
+        wait(lambda: slot in self.owners(to).get(to, []))
+
     def kill_primary(self, primary: Machine) -> Machine:
         """Kill a primary, and return the replica that took over, as soon as it has."""
         candidates = self.replicas(primary)
