@@ -1,7 +1,7 @@
 """CLUSTER: messages a second and CPU of a cluster with 1, 2 and 3 primaries, and the bytes that it sends.
 
-All machines of the cluster share the client's core, so the rate is worked out: a cluster takes as many messages a second
-as its busiest primary allows, when each primary has a core of its own.
+All machines of the cluster share the client's core, so the rate is worked out: a cluster takes as many messages a
+second as its busiest primary allows, when each primary has a core of its own.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Side:
     def __init__(self, run: Run, stack: ExitStack, primaries: int) -> None:
         self._run = run
         self._machines = stack.enter_context(Machines(primaries, run.cores.client))
-        self._channels = [channel_of({"cluster": n}) for n in range(CHANNELS)]
+        self._channels = [channel_of({"cluster": n}).decode() for n in range(CHANNELS)]
         self._node = self._join(stack, self._channels)
         self._publisher = stack.enter_context(self._child())
         self._received = 0
@@ -80,7 +80,7 @@ class Side:
     def add_nodes(self, stack: ExitStack) -> None:
         """Start nodes that need other channels."""
         for other in range(OTHERS):
-            self._join(stack, [channel_of({"other": other, "n": n}) for n in range(CHANNELS)])
+            self._join(stack, [channel_of({"other": other, "n": n}).decode() for n in range(CHANNELS)])
 
     def flow(self, messages: int) -> Figures:
         """Publish messages, and wait until the node has them."""
