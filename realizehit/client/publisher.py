@@ -148,8 +148,8 @@ class Publisher:
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``; for a cluster ``redis+cluster://`` or ``rediss+cluster://``
-            with some of its machines, such as ``redis+cluster://h1:6379,h2:6379``. With user and password, and of redis-py's
-            options ``socket_connect_timeout``, ``socket_keepalive`` and those for TLS; others are refused.
+            with some of its machines, such as ``redis+cluster://h1:6379,h2:6379``. With user and password, and of
+            redis-py's options ``socket_connect_timeout``, ``socket_keepalive`` and those for TLS; others are refused.
         timeout: seconds until a publication fails.
         retries: how often connecting is tried again at most; in a cluster ``timeout`` alone counts.
         wildcards: whether messages reach wildcard subscriptions too. The broker's user needs further rights for that

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from realizehit.broker.history.scripts import NO_RUN_ID
+from realizehit.broker.mode import mode_of, wrong_mode
 from realizehit.broker.projections import OutcomeSums, ProjectionCounts, projections_of, with_projections
 from realizehit.broker.publication import PUBLISHED, Outcome, Publication, published
 from realizehit.broker.publish_script import PublishScript, added, combined, is_unknown_script, outcome_of
@@ -108,6 +109,7 @@ class BrokerSender:
         try:
             connection = self._connect()
             try:
+                self._check_mode(connection)
                 if self._view is not None and self._view.shapes is None:  # nothing is published before this is known
                     connection.send_packed_command([READ])
                     self._read_registry(connection, self._view)
@@ -170,6 +172,15 @@ class BrokerSender:
             line.script.run_id = run_id_of(self._read_reply(connection, READ_RUN_ID))
             line.has_run_id = True
         return line.script
+
+    def _check_mode(self, connection: Any) -> None:
+        """Refuse a machine of a cluster, before the first publication of a connection."""
+        line = self._line_of(connection)
+        if not line.has_mode:
+            error = wrong_mode(mode_of(self._read_reply(connection, ("HELLO", "2"))), sharded=False)
+            if error is not None:
+                raise BrokerRefused(f"broker {self._address}: {error}")
+            line.has_mode = True
 
     def _line_of(self, connection: Any) -> _Line:
         with self._lock:
@@ -302,16 +313,18 @@ class _Line:
     Attributes:
         script: knows whether the broker has had the script on it.
         has_run_id: whether the run id of the broker was read.
+        has_mode: whether the broker was asked whether it belongs to a cluster.
     """
 
     def __init__(self, script: PublishScript) -> None:
         self.script = script
         self.has_run_id = False
+        self.has_mode = False
 
     def reconnected(self, connection: Any) -> None:
         """Learn that the connection is a new one, perhaps to another process."""
         self.script.loaded.clear()
-        self.has_run_id = False
+        self.has_run_id = self.has_mode = False
         self.script.run_id = NO_RUN_ID
 
 
