@@ -15,6 +15,7 @@ ROWS = (
     "recover",
     "logged",
     "idempotent",
+    "cluster",
     "framings",
     "harness",
     "cores",

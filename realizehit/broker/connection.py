@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 import hiredis
 
 from realizehit.broker.base import Batch, Interest
-from realizehit.broker.mode import wrong_mode
+from realizehit.broker.mode import mode_of, wrong_mode
 from realizehit.broker.resp import BACK, LOGIN_NEEDED, LOST, REFUSED, code_of, login_error, pack
 from realizehit.errors import BrokerUnavailable
 
@@ -274,9 +274,7 @@ class SubscriberConnection(asyncio.Protocol):
 
     def _greeted(self, reply: Any) -> None:
         """Refuse a broker of the other kind: classic pub/sub would send every message to all machines of a cluster."""
-        fields = reply if isinstance(reply, list) else []
-        mode = dict(zip(fields[::2], fields[1::2], strict=False)).get(b"mode")
-        if (error := wrong_mode(mode, sharded=self.words is SHARDED)) and not self.ready.done():
+        if (error := wrong_mode(mode_of(reply), sharded=self.words is SHARDED)) and not self.ready.done():
             self.ready.set_exception(error)
             self.drop(str(error))
 

@@ -19,3 +19,10 @@ def wrong_mode(mode: Any, *, sharded: bool) -> BrokerRefused | None:
     if mode == b"standalone" and sharded:
         return BrokerRefused("it is no cluster; use redis:// instead of redis+cluster://")
     return None
+
+
+def mode_of(greeting: Any) -> Any:
+    """Return the field ``mode`` of an answer to ``HELLO``, in RESP2 or RESP3; None if it has none."""
+    if isinstance(greeting, list):
+        greeting = dict(zip(greeting[::2], greeting[1::2], strict=False))
+    return greeting.get(b"mode") if isinstance(greeting, dict) else None

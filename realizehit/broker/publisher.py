@@ -50,6 +50,8 @@ class Pipeline(PublishCalls):
         probe_after: seconds without a reply after which an idle connection is probed.
         probe_timeout: seconds for the answer to that, after which the connection is made anew.
         idempotency_window: seconds for which the broker remembers idempotency keys.
+        script: packs the publications that need a script; one for a single broker by default.
+        errors: builds the errors; those of `PublishErrors` by default.
         on_up: called when the broker has answered: at each login, and after it had been silent.
         on_down: called when the broker could not be reached, was silent, or the connection was lost.
 
@@ -75,6 +77,8 @@ class Pipeline(PublishCalls):
         probe_after: float = PROBE_AFTER,
         probe_timeout: float = PROBE_TIMEOUT,
         idempotency_window: float = WINDOW,
+        script: PublishScript | None = None,
+        errors: PublishErrors | None = None,
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[], None] = lambda: None,
     ) -> None:
@@ -83,9 +87,9 @@ class Pipeline(PublishCalls):
         self._on_up = on_up
         self._on_down = on_down
         self.projected = ProjectionCounts()
-        super().__init__(PublishScript(idempotency_window, project=self.projects))
+        super().__init__(script or PublishScript(idempotency_window, project=self.projects))
         self._logs = LogReads(self.ask, self._script)
-        self._errors = PublishErrors(broker, timeout)
+        self._errors = errors or PublishErrors(broker, timeout)
         self._keeper = ConnectionKeeper(broker, self, self._errors, timeout=timeout, name=name)
         self._probe = IdleProbe(self, probe_after, min(probe_timeout, timeout / 2))
         self._closed = False

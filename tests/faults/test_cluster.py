@@ -18,6 +18,7 @@ from tests.support.cluster import Cluster, slot_of
 from tests.support.cluster_machine import Machine
 from tests.support.cluster_rig import KEPT, WITHIN, patterns_of, rig
 from tests.support.figures import note
+from tests.support.processes import serving
 from tests.support.programs import needs
 
 pytestmark = pytest.mark.slow
@@ -94,6 +95,22 @@ async def test_a_primary_that_is_killed(either: Cluster) -> None:
         note("Cluster: a primary is killed, messages of its shard that were missed and told", missed, "")
         assert all(entry.taken for pattern in others for entry in it.source.sent[pattern.id] if entry.ended)
         note("Cluster: a primary is killed, slowest publication of another shard", it.slowest(others, gone), "s")
+
+
+async def test_a_primary_that_is_killed_behind_a_relay(cluster: Cluster) -> None:
+    """The relay has the subscriptions of all workers, which keep their connections to it."""
+    with serving("--redis", cluster.url, "--workers", "2", "--relay", "on") as server:
+        async with rig(cluster, server.ws) as it:
+            primary, own = next(iter(it.shards.items()))
+            gone = time.monotonic()
+            await asyncio.to_thread(cluster.kill_primary, primary)
+            took = await it.restored(own) - time.monotonic()
+            note("Cluster: the same behind a relay, from the promotion until all is in force and told", took, "s")
+            assert took < WITHIN
+            await it.flows()
+            it.check(own, gone=gone)
+            other = next(machine for machine in it.shards if machine is not primary)
+            assert [each["name"] for each in other.clients("TYPE", "pubsub")].count("realizehit-relay") == 1
 
 
 async def test_a_replica_that_takes_over_by_command(cluster: Cluster) -> None:
@@ -182,7 +199,7 @@ async def test_what_has_a_log_is_not_missed(cluster: Cluster) -> None:
         assert it.source.refused == 0
         for pattern in it.patterns:
             taken = len([entry for entry in it.source.sent[pattern.id] if entry.taken])
-            log = await it.node.bus.read_log(pattern.channel.encode())
+            log = await it.source.bus.read_log(pattern.channel.encode())
             assert taken <= log.last <= len(it.source.sent[pattern.id])
 
 

@@ -38,9 +38,6 @@ class Broker(Protocol):
 
     faults: dict[str, Fault]
 
-    def command(self, *words: str) -> Any:
-        """Send one command to the server that is the master now."""
-
 
 class SingleBroker:
     """One Valkey, which keeps its data, with a proxy before it for one of the servers."""

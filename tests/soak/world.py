@@ -27,12 +27,17 @@ from realizehit.common.position import Position
 from realizehit.errors import ClientError, PublishUnclear, RealizehitError
 from realizehit.pattern import Pattern
 from tests.soak.clients import JavaScriptClient, PythonClient
+from tests.soak.cluster_faults import ClusterBroker
 from tests.soak.faults import Broker, SentinelBroker, Servers, SingleBroker, break_things, rules_file
 from tests.soak.readers import Desk, EngineIO, Stream, Wire, first_of
+from tests.support import model_pattern
 from tests.support.account import Account, Came, Entry, Filters, Life
+from tests.support.cluster import Cluster
 from tests.support.proxy import Proxy
 from tests.support.sentinels import Watched
 from tests.support.valkey import Valkey
+
+BROKERS: Final = ("single", "sentinel", "cluster")
 
 RULES: Final = """
 [[history]]
@@ -72,14 +77,14 @@ class Plan:
     Attributes:
         seconds: for how long things happen.
         seed: of what happens; the order of events differs from run to run all the same.
-        sentinel: whether the broker is a master and a replica with sentinels; else one that keeps its data.
+        broker: ``single``, one that keeps its data; ``sentinel``, a master and a replica with sentinels; ``cluster``.
         javascript: the directory of the JavaScript program; None to leave its clients out.
         pause: seconds between faults, about.
     """
 
     seconds: float
     seed: int
-    sentinel: bool = False
+    broker: str = "single"
     javascript: Path | None = None
     pause: float = 3.0
 
@@ -283,7 +288,12 @@ async def broker_of(
     plan: Plan, directory: Path, account: Account, random: Random
 ) -> AsyncIterator[tuple[Broker, str, str]]:
     """Start the broker; yield it, its URL, and a URL behind a proxy that breaks."""
-    if plan.sentinel:
+    if plan.broker == "cluster":
+        with Cluster(directory, separable=True, cluster_allow_pubsubshard_when_down="no") as cluster:
+            channels = [model_pattern.channel(dict(filters), wildcards=True) for filters in (*SUBSCRIBED, BULK)]
+            yield ClusterBroker(cluster, account, random, channels), cluster.url, cluster.url
+        return
+    if plan.broker == "sentinel":
         with Watched(directory) as watched:
             yield SentinelBroker(watched, account, random), watched.url, watched.url
         return

@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from realizehit.broker.history.rules import Rule, Rules
 from realizehit.broker.open import open_bus
 from realizehit.pattern import Pattern
-from realizehit.process.server import Node, serve
+from realizehit.process.server import serve
 from realizehit.settings import Settings
 from tests.support.cluster import Cluster, slot_of
 from tests.support.cluster_machine import Machine
@@ -49,11 +49,7 @@ class Rig:
         since: when all subscriptions had been answered.
     """
 
-    def __init__(
-        self, cluster: Cluster, node: Node, source: Source, clients: list[Witness], shards: dict[Machine, list[Pattern]]
-    ) -> None:
-        self.cluster = cluster
-        self.node = node
+    def __init__(self, source: Source, clients: list[Witness], shards: dict[Machine, list[Pattern]]) -> None:
         self.source = source
         self.clients = clients
         self.shards = shards
@@ -142,24 +138,28 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(cluster: Cluster, *, history: bool = False, **settings: Any) -> AsyncIterator[Rig]:
-    """Run a node on a cluster, clients of it, and a publisher for each shard.
+async def rig(cluster: Cluster, ws_url: str = "", *, history: bool = False) -> AsyncIterator[Rig]:
+    """Run clients of a node on a cluster, and a publisher for each shard.
 
     Args:
         cluster: it is started.
+        ws_url: where its node is; one is started by default.
         history: whether all patterns have history.
-        **settings: of the node.
     """
-    filters = {"kept": "yes"} if history else {}
-    shards = {machine: patterns_of(machine, cluster, EACH, **filters) for machine in cluster.primaries}
-    bus = open_bus(cluster.url, publish_timeout=PUBLISH_TIMEOUT)
-    await bus.start(None)
-    if history:
-        await bus.write_rules(KEPT)
-    async with serve(Settings(port=0, redis=cluster.url, publish_timeout=PUBLISH_TIMEOUT, **settings)) as node:
-        clients = [await Witness.connect(node.ws_url) for _ in range(CLIENTS)]
-        it = Rig(cluster, node, Source(bus), clients, shards)
-        for number, one in enumerate(clients):
+    async with AsyncExitStack() as stack:
+        bus = open_bus(cluster.url, publish_timeout=PUBLISH_TIMEOUT)
+        await bus.start(None)
+        stack.push_async_callback(bus.close)
+        if history:
+            await bus.write_rules(KEPT)
+        if not ws_url:
+            settings = Settings(port=0, redis=cluster.url, publish_timeout=PUBLISH_TIMEOUT)
+            ws_url = (await stack.enter_async_context(serve(settings))).ws_url
+        filters = {"kept": "yes"} if history else {}
+        shards = {machine: patterns_of(machine, cluster, EACH, **filters) for machine in cluster.primaries}
+        it = Rig(Source(bus), [await Witness.connect(ws_url) for _ in range(CLIENTS)], shards)
+        for number, one in enumerate(it.clients):
+            stack.callback(one.transport.abort)
             for pattern in it.of(number):
                 reply = await one.ask("sub", pattern)
                 assert "ret" in reply, reply
@@ -171,9 +171,4 @@ async def rig(cluster: Cluster, *, history: bool = False, **settings: Any) -> As
         finally:
             for flow in running:
                 flow.cancel()
-            for flow in running:
-                with suppress(asyncio.CancelledError):
-                    await flow
-            for one in clients:
-                one.transport.abort()
-            await bus.close()
+            await asyncio.gather(*running, return_exceptions=True)

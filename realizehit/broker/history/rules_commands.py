@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from realizehit.broker.history.rules import CHANGED, Rules
@@ -49,14 +49,29 @@ async def remove_logs(ask: Callable[..., Awaitable[Any]], rules: Rules) -> int:
     Cost: looks at all keys of the database, 1,000 in each command.
     """
     removed = 0
+    async for keys in ended_logs(ask, rules):
+        removed += await ask("UNLINK", *keys)
+    return removed
+
+
+async def ended_logs(ask: Callable[..., Awaitable[Any]], rules: Rules) -> AsyncIterator[list[bytes]]:
+    """Find the logs of channels that are under none of the rules.
+
+    Args:
+        ask: as for `remove_logs`.
+        rules: which are in force.
+
+    Yields:
+        The keys of some of them, at least one.
+    """
     cursor: Any = b"0"
     while True:
         cursor, keys = await ask("SCAN", cursor, "MATCH", f"{PREFIX}{{*}}", "COUNT", _SCANNED)
         ended = [key for key in keys if rules.rule_of(channel_in(key)) is None]
         if ended:
-            removed += await ask("UNLINK", *ended)
+            yield ended
         if cursor == b"0":
-            return removed
+            return
 
 
 def channel_in(key: bytes) -> bytes:

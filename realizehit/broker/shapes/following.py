@@ -32,6 +32,7 @@ from typing import Any, Final
 import hiredis
 
 from realizehit.broker.history.rules import CHANGED, Rules
+from realizehit.broker.mode import mode_of, wrong_mode
 from realizehit.broker.resp import CommandConnection, pack
 from realizehit.broker.rules_reader import READ_RULES
 from realizehit.broker.shapes.expected import Part, Reply
@@ -135,6 +136,8 @@ class FollowingPipeline(ProjectingPipeline):
         def greeted(reply: Any) -> None:
             if isinstance(reply, hiredis.ReplyError):
                 settle(self._cannot_follow(str(reply)))
+            elif (error := wrong_mode(mode_of(reply), sharded=False)) is not None:
+                settle(BrokerRefused(f"broker {self._broker}: {error}"))
 
         def has_read(reply: Any) -> None:
             # Where SUBSCRIBE is refused, its error stands here: what it answers otherwise is no reply.
