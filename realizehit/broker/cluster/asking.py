@@ -59,6 +59,7 @@ class ClusterQuestions:
         return await self.at(key, lambda shard, asking: (shard.ask_asking if asking else shard.ask)(*command))
 
     async def ask_once(self, key: bytes | str, *command: bytes | str) -> Any:
+        """Ask as `ask_at` does, but only once, so that it is known when the question was sent."""
         shard = self._shards.owner_of(_slot(key))
         if shard is None:
             self._watch.refresh_soon()

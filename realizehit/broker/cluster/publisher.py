@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from realizehit.broker.chunks import CHUNKS, chunk_end
@@ -246,6 +246,16 @@ class ClusterPublisher:
         """Send a command to the machine that owns the slot of a key or a channel. See `ClusterQuestions.ask_at`."""
         return await self._questions.ask_at(key, *command)
 
+    def machines(self) -> list[Callable[..., Awaitable[Any]]]:
+        """Return for each primary what sends it a command and returns the reply.
+
+        Raises:
+            BrokerUnavailable: nobody knows the primaries.
+        """
+        if self._shards.topology is None:
+            raise self._questions.late(None)
+        return [self._shards.at(place).ask for place in self._shards.topology.primaries]
+
     async def ping(self) -> None:
         """Check that all primaries answer. See `ClusterQuestions.ping`."""
         await self._questions.ping()
@@ -300,11 +310,8 @@ class ClusterPublisher:
 
     async def remove_logs(self, rules: Rules) -> int:
         """Remove the logs of channels that are under none of these rules. See `Bus.remove_logs`."""
-        topology = self._watch.current
-        if topology is None:
-            raise self._questions.late(None)
         removed = 0
-        for place in topology.primaries:
-            async for keys in ended_logs(self._shards.at(place).ask, rules):
+        for ask in self.machines():
+            async for keys in ended_logs(ask, rules):
                 removed += sum(await asyncio.gather(*(self.ask_at(key, "UNLINK", key) for key in keys)))
         return removed

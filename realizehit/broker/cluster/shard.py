@@ -150,6 +150,8 @@ class Shard(Pipeline):
         end = loop.time() + grace
         while not self.is_idle() and loop.time() < end:
             await asyncio.sleep(0.02)
+        reason = "it is a primary no more"
+        self._lose(self._errors.unavailable(reason), reason)
         await self.close()
 
     async def prepare(self, connection: CommandConnection) -> BrokerError | None:
