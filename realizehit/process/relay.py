@@ -263,7 +263,7 @@ class _Worker:
             for channel in arguments:
                 self._hub.unsubscribe(self._handle, channel)
             command.text = _confirmations(b"unsubscribe", arguments)
-        elif name in (b"client", b"ping"):
+        elif name in (b"client", b"hello", b"ping"):
             command.text = b"+OK\r\n"
         else:
             raise _CommandError(repr(name)[:100])
