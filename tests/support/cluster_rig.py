@@ -26,7 +26,7 @@ EACH = 8  # patterns of each shard
 PUBLISH_TIMEOUT = 1.0
 PATIENCE = 30.0
 
-KEPT = Rules((Rule({"kept": ("yes",)}, 100_000, 3600.0),))
+KEPT = Rules((Rule({"kept": ("yes",)}, 10_000, 3600.0),))
 
 
 def patterns_of(machine: Machine, cluster: Cluster, count: int, **filters: Any) -> list[Pattern]:
