@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from realizehit.broker.base import Bus
+from realizehit.broker.cluster.address import SCHEMES as CLUSTER_SCHEMES
+from realizehit.broker.cluster.bus import ClusterBus
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.memory import MemoryBus
@@ -30,7 +32,8 @@ def open_bus(
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://`` of a Redis or Valkey, ``redis+sentinel://`` or
-            ``rediss+sentinel://`` where sentinels look after it, or ``memory://`` with an optional name.
+            ``rediss+sentinel://`` where sentinels look after it, ``redis+cluster://`` or ``rediss+cluster://`` for a
+            cluster, or ``memory://`` with an optional name.
         subscribe_url: where to subscribe, when that is another place than the broker itself, such as a relay.
         publish_timeout: seconds until a publish fails.
         client_name: how the subscriber connection is called in the broker's ``CLIENT LIST``.
@@ -39,7 +42,8 @@ def open_bus(
             further rights for that, see docs/access.md.
         max_shapes: how many shapes of wildcard subscriptions the broker's registry may hold; ``None`` for a bus that
             registers none.
-        bridge: whether this process becomes the bridge of its deployment if no other one is. Not for ``memory://``.
+        bridge: whether this process becomes the bridge of its deployment if no other one is. Not for ``memory://``
+            and clusters.
         idempotency_window: seconds for which idempotency keys are remembered.
 
     Raises:
@@ -60,5 +64,22 @@ def open_bus(
             bridge=bridge,
             idempotency_window=idempotency_window,
         )
-    known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES))
+    if separator and scheme in CLUSTER_SCHEMES:
+        if bridge:
+            raise SettingsError(
+                f"broker URL {redacted(url)}: a cluster has no bridge (--bridge), since sharded pub/sub has no "
+                "subscriptions to patterns; publish through realizehit instead"
+            )
+        if subscribe_url is not None:
+            raise SettingsError(f"broker URL {redacted(url)}: a cluster has no relay; use --relay off")
+        return ClusterBus(
+            url,
+            publish_timeout=publish_timeout,
+            client_name=client_name,
+            link=link,
+            project=project,
+            max_shapes=max_shapes,
+            idempotency_window=idempotency_window,
+        )
+    known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES, *CLUSTER_SCHEMES))
     raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

@@ -12,8 +12,6 @@ from typing import Any, Final, Protocol
 from realizehit.broker.base import Bus, Interest
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import NO_RULES, Rules
-from realizehit.broker.history.rules_commands import write_rules
-from realizehit.broker.names import Names
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.common.backoff import Backoff
@@ -74,12 +72,10 @@ class PublishingBus(Bus):
 
     Args:
         broker: names the broker in texts, without secrets.
-        names: what keys and channels are called there.
     """
 
-    def __init__(self, broker: object, names: Names) -> None:
+    def __init__(self, broker: object) -> None:
         self._broker = broker
-        self._names = names
         self._pipeline: BusPublisher | None = None
         self._follow_task: asyncio.Task[None] | None = None
         self._pipeline_down = asyncio.Event()
@@ -145,10 +141,6 @@ class PublishingBus(Bus):
     def _tell_subscribed(self, channel: Interest) -> None:
         """Tell the node that a channel is in force that was held."""
 
-    @abstractmethod
-    async def _ask(self, key: str, *command: bytes | str) -> Any:
-        """Send a command that concerns a key to the broker, and return its reply."""
-
     async def _stop_following(self) -> None:
         task, self._follow_task = self._follow_task, None
         if task is not None:
@@ -194,18 +186,6 @@ class PublishingBus(Bus):
     async def ping(self) -> None:
         """Check that the broker answers. See `Bus.ping`."""
         await self._publisher().ping()
-
-    async def write_rules(self, rules: Rules, *, only_if_missing: bool = False) -> Rules | None:
-        """Have the broker keep these rules of history. See `Bus.write_rules`."""
-        before = await self._ask(self._names.rules, *write_rules(rules, self._names, only_if_missing=only_if_missing))
-        if not isinstance(before, bytes):
-            return None
-        try:
-            return Rules.from_json(before)
-        except BrokerRefused:
-            if only_if_missing:  # rules that nobody can read are of no use
-                return await self.write_rules(rules)
-            return None
 
     def _publisher(self) -> BusPublisher:
         if self._pipeline is None:

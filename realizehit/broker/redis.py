@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from realizehit.broker.base import BROKER, Batch, BusListener, BusState, Interest, Source
 from realizehit.broker.history.rules import Rules
-from realizehit.broker.history.rules_commands import remove_logs
+from realizehit.broker.history.rules_commands import remove_logs, write_rules
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.link_settings import LinkSettings
-from realizehit.broker.names import SINGLE
 from realizehit.broker.publishing_bus import PublishingBus
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 from realizehit.broker.shapes.bridge import Bridge
@@ -92,7 +90,7 @@ class RedisBus(PublishingBus):
     ) -> None:
         self._project = project
         self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
-        super().__init__(self._address, SINGLE)
+        super().__init__(self._address)
         self._subscribe_address = self._address if subscribe_url is None else Address(subscribe_url)
         self._publish_timeout = publish_timeout
         self._client_name = client_name
@@ -285,8 +283,17 @@ class RedisBus(PublishingBus):
         """Remove the logs of channels that are under none of these rules. See `Bus.remove_logs`."""
         return await remove_logs(self._asker().ask, rules)
 
-    async def _ask(self, key: str, *command: bytes | str) -> Any:
-        return await self._asker().ask(*command)
+    async def write_rules(self, rules: Rules, *, only_if_missing: bool = False) -> Rules | None:
+        """Have the broker keep these rules of history. See `Bus.write_rules`."""
+        before = await self._asker().ask(*write_rules(rules, only_if_missing=only_if_missing))
+        if not isinstance(before, bytes):
+            return None
+        try:
+            return Rules.from_json(before)
+        except BrokerRefused:
+            if only_if_missing:  # rules that nobody can read are of no use
+                return await self.write_rules(rules)
+            return None
 
     def _asker(self) -> FollowingPipeline:
         self._publisher()  # raises where the bus was not started

@@ -299,6 +299,8 @@ class ClusterPublisher:
         """Have the cluster keep these rules of history. See `Bus.write_rules`."""
         command = write_rules(rules, CLUSTER, only_if_missing=only_if_missing)
         before = await self.ask_at(CLUSTER.rules, *command)
+        keeps = only_if_missing and isinstance(before, bytes)
+        self._view.take_rules(before if keeps else rules.to_json())
         if not isinstance(before, bytes):
             return None
         try:

@@ -127,6 +127,10 @@ class RegistryView:
             self._read.clear()
             await self._read.wait()
 
+    def take_rules(self, text: bytes) -> None:
+        """Take rules that were just written or read by somebody else."""
+        self._reader.take(text)
+
     def start(self) -> None:
         """Begin to read."""
         if self._task is None:

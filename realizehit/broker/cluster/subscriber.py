@@ -42,7 +42,7 @@ class SubscriberUser(Protocol):
         """Learn that a primary is not connected any more."""
 
 
-class ClusterSubscriber(BusListener):
+class ClusterSubscriber:
     """Has exactly the channels that are wanted in force, each at the primary that owns it.
 
     Args:
@@ -80,13 +80,13 @@ class ClusterSubscriber(BusListener):
         self._is_closed = False
         self._refresh_timer: asyncio.TimerHandle | None = None
         self._earlier = [0, 0, 0]  # messages, bytes and reconnects of links that are closed
-        watch.add_listener(self._take)
 
     # ---- life
 
     def start(self) -> None:
         """Connect to the primaries that are known, and to others when they are."""
         self._loop = asyncio.get_running_loop()
+        self._watch.add_listener(self._take)
         if self._watch.current is not None:
             self._take(self._watch.current)
 
