@@ -19,7 +19,7 @@ from realizehit.errors import BrokerRefused, SettingsError
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
-from tests.integration.test_client_ws import connect, take
+from tests.integration.test_client_ws import connect, take, until
 from tests.integration.test_wildcards_end_to_end import publishers, told
 from tests.support.cluster import Cluster, slot_of
 from tests.support.cluster_rig import KEPT, patterns_of
@@ -132,6 +132,7 @@ async def test_history_and_keys(cluster: Cluster) -> None:
     pattern, wildcard = {"kept": "yes", **unique("cluster")}, {"kept": "yes", "test": "cluster", "n": "*"}
     async with node_at(cluster) as node, APIClient(node.api_url, trust_env=False) as api:
         await node.bus.write_rules(KEPT)
+        await until(lambda: node.bus.rules.version == KEPT.version)
         client: Client = await Client.connect(node.ws_url)
         begin, wild = (await client.ask(pattern, offsets=True))["at"], (await client.ask(wildcard, offsets=True))["at"]
         results = [await api.publish(pattern, number, idempotency_key=f"k{number}") for number in range(5)]
