@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from realizehit.broker.base import BROKER, Interest
+from collections.abc import Collection
+
+from realizehit.broker.base import BROKER, Interest, Source
 from realizehit.broker.cluster.lapses import JOIN, Lapses
 from tests.support.bus_recorder import Recorder
 
@@ -83,10 +85,13 @@ def test_channels_that_are_left_or_refused() -> None:
 
 
 def test_the_beginning_tells_since_when() -> None:
-    lapses, recorder, _ = make()
     seen = []
-    told = recorder.lapsed
-    recorder.lapsed = lambda source, channels: (seen.append(lapses.since), told(source, channels))  # type: ignore
+
+    class Asking(Recorder):
+        def lapsed(self, source: Source, channels: Collection[Interest]) -> None:
+            seen.append(lapses.since)
+
+    lapses = Lapses(Asking(), Clock())
     lapses.lapse([A], 97.0, "machine")
     assert seen == [97.0]
     assert lapses.since is None
