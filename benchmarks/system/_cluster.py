@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import uvloop
@@ -43,6 +43,10 @@ class Counter:
     def state_changed(self, source: Source, state: BusState) -> None: ...
 
     def restored(self, source: Source, seconds: float, **details: Any) -> None: ...
+
+    def lapsed(self, source: Source, channels: Collection[Interest]) -> None: ...
+
+    def regained(self, source: Source, channels: Collection[Interest], seconds: float, **details: Any) -> None: ...
 
 
 async def subscribe(bus: Bus, counter: Counter, channels: Sequence[str]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from tests.support.programs import needs
 pytestmark = pytest.mark.slow
 
 MANY = 100_000
+BUSY = 4.0  # seconds more for as many channels, where other tests have most of the machine
 
 
 @pytest.fixture(params=["valkey", "redis"])
@@ -97,20 +98,18 @@ async def test_a_primary_that_is_killed(either: Cluster) -> None:
         note("Cluster: a primary is killed, slowest publication of another shard", it.slowest(others, gone), "s")
 
 
-async def test_a_primary_that_is_killed_behind_a_relay(cluster: Cluster) -> None:
-    """The relay has the subscriptions of all workers, which keep their connections to it."""
-    with serving("--redis", cluster.url, "--workers", "2", "--relay", "on") as server:
+async def test_a_primary_that_is_killed_under_workers(cluster: Cluster) -> None:
+    """Each worker subscribes at the machines by itself."""
+    with serving("--redis", cluster.url, "--workers", "2") as server:
         async with rig(cluster, server.ws) as it:
             primary, own = next(iter(it.shards.items()))
             gone = time.monotonic()
             await asyncio.to_thread(cluster.kill_primary, primary)
             took = await it.restored(own) - time.monotonic()
-            note("Cluster: the same behind a relay, from the promotion until all is in force and told", took, "s")
+            note("Cluster: the same with two workers, from the promotion until all is in force and told", took, "s")
             assert took < WITHIN
             await it.flows()
             it.check(own, gone=gone)
-            other = next(machine for machine in it.shards if machine is not primary)
-            assert [each["name"] for each in other.clients("TYPE", "pubsub")].count("realizehit-relay") == 1
 
 
 async def test_a_replica_that_takes_over_by_command(cluster: Cluster) -> None:
@@ -253,10 +252,10 @@ async def test_many_channels_of_a_primary_that_is_killed(cluster: Cluster) -> No
         await recorder.until(lambda: recorder.gaps, 60)
         took = time.monotonic() - promoted
         note(f"Cluster: {len(own):,} channels of a killed primary, from the promotion until in force", took, "s")
-        assert took < WITHIN
+        assert took < WITHIN + BUSY
         assert len(await asyncio.to_thread(replica.command, "PUBSUB", "SHARDCHANNELS")) == len(own)
-        assert len(recorder.gaps) == 1
-        assert len(recorder.confirmed) == MANY
+        assert [len(channels) for _, channels in recorder.regains] == [len(own)]
+        assert len(set(recorder.confirmed)) == MANY
     finally:
         await bus.close()
 
@@ -271,9 +270,10 @@ async def test_many_channels_of_all_connections_that_are_killed(cluster: Cluster
         for machine in cluster.primaries:
             machine.command("CLIENT", "KILL", "TYPE", "pubsub")
         killed = time.monotonic()
-        await recorder.until(lambda: len(recorder.gaps) == 3, 60)
+        await recorder.until(lambda: sum(len(channels) for _, channels in recorder.regains) == MANY, 60)
         took = time.monotonic() - killed
         note(f"Cluster: all connections are killed, until {MANY:,} channels are in force", took, "s")
+        assert took < WITHIN + BUSY
         buffers = [int(each["tot-mem"]) for machine in cluster.primaries for each in machine.clients("TYPE", "pubsub")]
         note("Cluster: the largest connection at a broker afterwards", max(buffers) / 1024, "KiB")
         assert sum(len(machine.command("PUBSUB", "SHARDCHANNELS")) for machine in cluster.primaries) == MANY

@@ -130,7 +130,7 @@ class Rig:
             for when, event in one.gaps:
                 assert gone is None or when - event["seconds"] >= gone - TOO_LONG - LATENESS, (when, event, gone)
             for pattern in self.of(number):
-                came, missing = one.check(self.source, pattern, self.since, self._until)
+                came, missing = one.check(self.source, pattern, self.since, self._until, unclear_late=True)
                 assert came
                 assert not missing or pattern.id in names
                 missed += missing
