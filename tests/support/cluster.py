@@ -297,8 +297,7 @@ class Cluster:
         machine.launch()
         self._started(machine)
         self._introduce([machine])
-        wait(lambda: all(machine.id in nodes_of(each) for each in self.living))
-        wait(lambda: len(nodes_of(machine)) >= len(self.living))
+        self.settle()  # a machine that has just started refuses keys for two seconds
         return machine
 
     def remove_primary(self, primary: Machine) -> None:
