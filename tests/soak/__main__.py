@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 from tests.soak.clients import JavaScriptClient
-from tests.soak.world import BROKERS, Plan, run
+from tests.soak.run import run
+from tests.soak.world import BROKERS, Plan
 
 
 def main() -> None:

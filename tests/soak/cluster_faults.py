@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, Final
 
-from tests.soak.faults import Fault
+from tests.soak.faults import Fault, note_log
 from tests.support.account import Account
 from tests.support.cluster import Cluster, slot_of
 from tests.support.cluster_machine import Machine
@@ -40,8 +41,16 @@ class ClusterBroker:
         self._cluster = cluster
         self._account = account
         self._random = random
+        self._channels = channels
         self._slots = sorted({slot_of(name) for name in (*channels, CONTROL)})
         self._busy = asyncio.Lock()
+
+    async def note_logs(self) -> None:
+        await self._do(self._note_logs)
+
+    def _note_logs(self) -> None:
+        for channel in self._channels:
+            note_log(self._account, channel, self._cluster.owner(channel).command)
 
     async def _do(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(work, *arguments)
@@ -55,26 +64,27 @@ class ClusterBroker:
             await self._do(self._cluster.move_slot, slot, to)
 
     async def move_slots(self) -> None:
-        async with self._busy:
+        async with self._busy, self._outage():
             primaries = await self._do(lambda: self._cluster.primaries)
             for slot in self._random.sample(self._slots, 5):
                 await self._move(slot, self._random.choice(primaries))
 
     async def fail_over(self) -> None:
-        async with self._busy:
+        async with self._busy, self._outage():
             await self._do(self._cluster.failover, await self._do(self._any_primary))
             await self._do(self._cluster.settle)
 
     async def kill_primary(self) -> None:
         async with self._busy:
             began, primary = time.monotonic(), await self._do(self._any_primary)
-            await self._do(self._cluster.kill_primary, primary)
-            self._lost(began)
+            with self._account.outage():
+                await self._do(self._cluster.kill_primary, primary)
             await self._do(primary.start)
             await self._do(self._cluster.settle)
+            await self._lost(began)
 
     async def stop_primary(self) -> None:
-        async with self._busy:
+        async with self._busy, self._outage():
             began, primary = time.monotonic(), await self._do(self._any_primary)
             candidates = await self._do(self._cluster.replicas, primary)
             primary.pause()
@@ -83,10 +93,10 @@ class ClusterBroker:
             finally:
                 primary.resume()
             await self._do(self._cluster.settle)
-            self._lost(began)
+            await self._lost(began)
 
     async def cut_off_primary(self) -> None:
-        async with self._busy:
+        async with self._busy, self._outage():
             began, primary = time.monotonic(), await self._do(self._any_primary)
             candidates = await self._do(self._cluster.replicas, primary)
             await self._do(self._cluster.cut_off, primary)
@@ -96,15 +106,15 @@ class ClusterBroker:
             finally:
                 await self._do(self._cluster.rejoin, primary)
             await self._do(self._cluster.settle)
-            self._lost(began)
+            await self._lost(began)
 
     async def kill_connections(self) -> None:
-        async with self._busy:
+        async with self._busy, self._outage():
             machine, kind = await self._do(self._any_primary), self._random.choice(["pubsub", "normal"])
             await self._do(machine.command, "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     async def add_and_remove(self) -> None:
-        async with self._busy:
+        async with self._busy, self._outage():
             machine = await self._do(self._cluster.add_primary)
             for slot in self._random.sample(self._slots, 4):
                 await self._move(slot, machine)
@@ -112,6 +122,12 @@ class ClusterBroker:
             await self._do(self._cluster.remove_primary, machine)
             await self._do(self._cluster.settle)
 
-    def _lost(self, began: float) -> None:
+    @asynccontextmanager
+    async def _outage(self) -> AsyncIterator[None]:
+        with self._account.outage():
+            yield
+
+    async def _lost(self, began: float) -> None:
         """Enter that what was answered since a failover began may be lost: replication is asynchronous."""
         self._account.lossy.append((began - LOSS, time.monotonic() + LOSS))
+        await self.note_logs()
