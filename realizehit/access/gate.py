@@ -16,6 +16,7 @@ from realizehit.access.page_gate import PageGate
 from realizehit.access.policy import CurrentPolicy, header_names
 from realizehit.access.publisher_gate import PublisherGate
 from realizehit.access.refusals import Refusals
+from realizehit.access.shared_limits import SharedLimits
 from realizehit.settings import Settings
 
 
@@ -25,7 +26,8 @@ class Gate:
     Args:
         settings: the configuration.
         clock: seconds of a monotonic clock.
-        connected: returns how many clients are connected.
+        connected: returns how many clients are connected to this process.
+        shared: counts together with other workers; ``None`` where this process is the only one.
 
     Attributes:
         pages: which web pages may use the server.
@@ -38,7 +40,18 @@ class Gate:
         SettingsError: the configuration cannot be used.
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float], connected: Callable[[], int] = int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float],
+        connected: Callable[[], int] = int,
+        shared: SharedLimits | None = None,
+    ) -> None:
+        self._shared = shared
+        self._own_connected = connected
+        if shared is not None:
+            connected = self._connected_to_all
         policy = CurrentPolicy(settings)
         self._policy = policy
         refusals = Refusals(clock)
@@ -59,7 +72,9 @@ class Gate:
             expiry_warning=settings.expiry_warning,
             figures=settings.console,
         )
-        self.publishers: Final = PublisherGate(policy, pages, refusals, insecure=settings.insecure_publish, clock=clock)
+        self.publishers: Final = PublisherGate(
+            policy, pages, refusals, insecure=settings.insecure_publish, clock=clock, shared=shared
+        )
 
     def reload(self) -> None:
         """Read the files of grants, keys and tokens again; connections and their identities stay.
@@ -70,5 +85,10 @@ class Gate:
         self._policy.reload()
 
     def tick(self) -> None:
-        """Log the refusals that were only counted so far; to be called regularly."""
+        """Log refusals that were only counted so far, and share the counts; to be called regularly."""
         self.refusals.tick()
+        if self._shared is not None:
+            self._shared.tell(self._own_connected())
+
+    def _connected_to_all(self) -> int:
+        return self._shared.connected(self._own_connected()) if self._shared is not None else 0

@@ -13,6 +13,7 @@ from realizehit.access.local import is_local_program, is_local_publisher
 from realizehit.access.page_gate import PageGate
 from realizehit.access.policy import CurrentPolicy
 from realizehit.access.refusals import Refusals, shown_channel
+from realizehit.access.shared_limits import SharedLimits
 from realizehit.errors import AccessDenied, ErrorCode
 
 _PROTECTED: Final = (
@@ -29,17 +30,26 @@ class PublisherGate:
         pages: checks which web page sends a request.
         refusals: counts and logs what is refused.
         insecure: whether everybody may publish without a key.
-        clock: seconds of a monotonic clock.
+        clock: seconds of a monotonic clock, the same for all processes of this machine.
+        shared: counts the rates of keys together with other workers; ``None`` where this process is the only one.
     """
 
     def __init__(
-        self, policy: CurrentPolicy, pages: PageGate, refusals: Refusals, *, insecure: bool, clock: Callable[[], float]
+        self,
+        policy: CurrentPolicy,
+        pages: PageGate,
+        refusals: Refusals,
+        *,
+        insecure: bool,
+        clock: Callable[[], float],
+        shared: SharedLimits | None = None,
     ) -> None:
         self._policy = policy
         self._pages = pages
         self._refusals = refusals
         self._insecure = insecure
         self._clock = clock
+        self._new_bucket = _own_bucket if shared is None else shared.bucket
         self._buckets: dict[str, tuple[float, Bucket]] = {}  # by the key's name: its rate, and what is left of it
 
     def authenticate(self, peer: str, headers: Mapping[bytes, bytes]) -> Key | None:
@@ -124,8 +134,15 @@ class PublisherGate:
     def _bucket(self, key: Key, now: float) -> Bucket:
         known = self._buckets.get(key.name)
         if known is None or known[0] != key.rate:
-            known = self._buckets[key.name] = (key.rate, Bucket(key.rate, max(1.0, key.rate), now))
+            known = self._buckets[key.name] = (
+                key.rate,
+                self._new_bucket(key.name, key.rate, max(1.0, key.rate), now),
+            )
         return known[1]
+
+
+def _own_bucket(_name: str, rate: float, burst: float, now: float) -> Bucket:
+    return Bucket(rate, burst, now)
 
 
 def _too_fast(key: Key, wait: float) -> AccessDenied:

@@ -277,6 +277,18 @@ class ChannelStates:
                 self._channels[channel] = flags | BUSY | KEPT | (LAPSED if flags & WANTED else 0)
         self._count_lapsed()
 
+    def keep_some_for_relay(self, channels: Iterable[Interest]) -> list[Interest]:
+        """Let those of some channels that are in force wait for the relay; return the wanted ones of them."""
+        lost = []
+        for channel in channels:
+            flags = self._channels.get(channel, 0)
+            if flags & (ON | BUSY) == ON:
+                if flags & WANTED:
+                    flags |= PROMISED
+                    lost.append(channel)
+                self._channels[channel] = flags | BUSY | KEPT
+        return lost
+
     def kept(self) -> list[Interest]:
         """Return the channels that wait for the relay."""
         return [channel for channel, flags in self._channels.items() if flags & KEPT]

@@ -70,10 +70,9 @@ def open_bus(
                 f"broker URL {redacted(url)}: a cluster has no bridge (--bridge), since sharded pub/sub has no "
                 "subscriptions to patterns; publish through realizehit instead"
             )
-        if subscribe_url is not None:
-            raise SettingsError(f"broker URL {redacted(url)}: a cluster has no relay; use --relay off")
         return ClusterBus(
             url,
+            subscribe_url=subscribe_url,
             publish_timeout=publish_timeout,
             client_name=client_name,
             link=link,

@@ -30,7 +30,7 @@ LOST: Final = b"lost"
 which it has not been certain of the broker. It keeps what they subscribed to."""
 
 BACK: Final = b"back"
-"""What it says when all of that is in force again: ``[back]``."""
+"""What it says when all of that is in force again: ``[back]``, or ``[back, channel, ...]`` for some channels."""
 
 REFUSED: Final = b"refused"
 """What it says before, of each channel that the broker does not allow any more: ``[refused, channel, text]``."""

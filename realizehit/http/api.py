@@ -5,7 +5,7 @@ Source: section 3 of the wire protocol, ``docs/http-api.md``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from realizehit.access.gate import Gate
 from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus, BusState
-from realizehit.errors import AccessDenied, BrokerError, ErrorCode
+from realizehit.errors import AccessDenied, BrokerError, ErrorCode, RealizehitError
 from realizehit.http import assets, openapi, welcome
 from realizehit.http.audience import Audience
 from realizehit.http.fast_path import Handler
@@ -39,6 +39,7 @@ def create_app(
     settings: Settings | None = None,
     *,
     metrics: Metrics | None = None,
+    server_metrics: Callable[[], Awaitable[bytes]] | None = None,
     draining: Callable[[], bool] = lambda: False,
     publish: bool = True,
     transports: Sequence[Route] = (),
@@ -52,6 +53,8 @@ def create_app(
         bus: the broker; the caller starts and closes it.
         settings: the prefix and the bounds; the defaults where none are given.
         metrics: what ``/metrics`` shows; of the bus alone where none is given.
+        server_metrics: returns what ``/metrics`` shows instead, where this process is one of several workers; it raises
+            a `RealizehitError` where that cannot be had.
         draining: whether the server is going away, which makes it not ready.
         publish: whether messages can be published here; health and metrics are served anyway.
         transports: routes that tell pages of other origins themselves what they may read.
@@ -79,7 +82,11 @@ def create_app(
         return PlainTextResponse("ready\n")
 
     async def show_metrics(_: Request) -> Response:
-        return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+        try:
+            text = metrics.render() if server_metrics is None else await server_metrics()
+        except RealizehitError as error:
+            return _problem_response(ErrorCode.UNAVAILABLE, str(error))
+        return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def describe(_: Request) -> Response:
         return Response(described, media_type="application/json")

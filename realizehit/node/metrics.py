@@ -29,6 +29,7 @@ from realizehit.node.history_metrics import HistoryMetrics
 from realizehit.node.log_metrics import LogMetrics
 from realizehit.node.logs import Logs
 from realizehit.node.metric_families import counter, histogram
+from realizehit.node.metric_sums import Family, families_of
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -117,6 +118,10 @@ class Metrics:
     def render(self) -> bytes:
         """Return everything in the text format, whose media type is `CONTENT_TYPE`."""
         return generate_latest(self._registry)
+
+    def families(self) -> list[Family]:
+        """Return everything as plain lists, to be added up with the metrics of other processes."""
+        return families_of(self._registry.collect())
 
 
 class _PublishCollector(Collector):

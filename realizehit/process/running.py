@@ -9,12 +9,16 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 
+from realizehit.node.metric_sums import Family
 from realizehit.process.line import Line
 from realizehit.process.server import Node
+from realizehit.process.server_metrics import METRICS
+from realizehit.process.siblings import Place
 from realizehit.settings import Settings
 
 logger: Final = logging.getLogger(__name__)
@@ -35,6 +39,8 @@ def run(
     on_started: Callable[[Node], None] = lambda node: None,
     stop_fd: int | None = None,
     line: Line | None = None,
+    number: int = 0,
+    directory: Path | None = None,
     write_rules: bool = True,
 ) -> None:
     """Serve until SIGTERM or SIGINT, drain, and return; a second signal ends the drain. SIGHUP reads the files anew.
@@ -48,6 +54,8 @@ def run(
         on_started: called once the node listens.
         stop_fd: a descriptor whose end of file also means to stop.
         line: to the parent, whose word or end also means to stop.
+        number: of this process among several workers.
+        directory: where their own sockets are; ``None`` where this process is the only one.
         write_rules: whether this process writes the rules of history to the broker.
 
     Raises:
@@ -55,7 +63,13 @@ def run(
     """
     process = _Process(
         lambda: Node(
-            settings, broker_url, relay_url=relay_url, reuse_port=reuse_port, unix=unix, write_rules=write_rules
+            settings,
+            broker_url,
+            relay_url=relay_url,
+            reuse_port=reuse_port,
+            unix=unix,
+            write_rules=write_rules,
+            place=None if line is None or directory is None else Place(number, directory, line.exchange),
         ),
         reloads=reloads(settings),
         line=line,
@@ -115,7 +129,11 @@ class _Process:
         if stop_fd is not None:
             loop.add_reader(stop_fd, self._on_end_of_file, stop_fd)
         if self._line is not None:
-            self._line.attach(drain=self._stop.set, gone=self._on_orphaned)
+            handlers = {METRICS: self._tell_metrics}
+            self._line.attach(drain=self._stop.set, gone=self._on_orphaned, handlers=handlers)
+
+    async def _tell_metrics(self, _: None) -> list[Family]:
+        return [] if self._node is None else self._node.metrics.families()
 
     def _on_signal(self) -> None:
         (self._stop_now if self._stop.is_set() else self._stop).set()

@@ -32,6 +32,8 @@ from realizehit.node.hub import Hub
 from realizehit.node.metrics import Metrics
 from realizehit.process.drain import CLOSE_TIMEOUT, DRAIN_STEP, Drain
 from realizehit.process.history_rules import RulesWriter
+from realizehit.process.other_workers import OtherWorkers
+from realizehit.process.siblings import Place
 from realizehit.process.sockets import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.settings import Settings
 from realizehit.transports.engineio.endpoint import EngineIO
@@ -64,8 +66,10 @@ class Node:
         write_rules: whether to write the rules of history that the settings name to the broker; one process of several
             does.
         epoll: false to leave every connection with its asyncio transport, as on platforms without epoll.
+        place: of this process, where it is one of several workers.
 
     Attributes:
+        metrics: of this process.
         places: the addresses and ports that it listens on, ``127.0.0.1:8080`` or ``[::1]:8080``.
     """
 
@@ -79,6 +83,7 @@ class Node:
         unix: socket.socket | None = None,
         epoll: bool = True,
         write_rules: bool = True,
+        place: Place | None = None,
     ) -> None:
         self.settings = settings
         self.draining = False
@@ -86,6 +91,7 @@ class Node:
         self.websocket: WebSocketTransport | None = None
         self.engineio: EngineIO | None = None
         self.streams: EventStreams | None = None
+        self._workers = None if place is None else OtherWorkers(place, settings)
         self._broker_url = broker_url
         self._relay_url = relay_url
         self._reuse_port = reuse_port
@@ -122,7 +128,12 @@ class Node:
         loop = self._loop = asyncio.get_running_loop()
         self._tls = tls_context(settings)
         logs.guard_own_loggers()
-        gate = Gate(settings, clock=loop.time, connected=lambda: self.engine.stats()["connections"])
+        gate = Gate(
+            settings,
+            clock=loop.time,
+            connected=lambda: self.engine.stats()["connections"],
+            shared=None if self._workers is None else self._workers.limits,
+        )
         self.engine = _fanout.Engine(
             loop.call_soon,
             self._callback_failed,
@@ -178,7 +189,7 @@ class Node:
             if self._rules is not None:
                 await self._rules.start()
             await self.bus.start(None if settings.role == "api" else self.hub)
-            metrics = Metrics(
+            metrics = self.metrics = Metrics(
                 engine_stats=self.engine.stats if self.websocket else None,
                 bus=self.bus,
                 gate=gate,
@@ -189,6 +200,7 @@ class Node:
                 self.bus,
                 settings,
                 metrics=metrics,
+                server_metrics=None if self._workers is None else self._workers.metrics,
                 draining=lambda: self.draining,
                 publish=settings.role != "ws",
                 subscribers=self.engine.subscribers if transports else None,
@@ -200,6 +212,8 @@ class Node:
             )
             if self.engine.owns_sockets:
                 loop.add_reader(self.engine.fileno(), self.engine.poll)
+            if self._workers is not None:
+                await self._workers.start(self.engineio)
             self._ticker = self._start_ticking()
             self._listener = Listener(app, settings, self.guard, self.fd_reserve, lambda: self.draining)
             await self._listen(self._listener)
@@ -229,6 +243,7 @@ class Node:
             ping_timeout=settings.heartbeat_timeout,
             draining=lambda: self.draining,
             guard=self.guard,
+            passing=None if self._workers is None else self._workers.passing,
         )
         self.websocket = WebSocketTransport(
             self.engine,
@@ -292,6 +307,8 @@ class Node:
                 transport.close()
         if self._listener is not None:
             await self._listener.close()
+        if self._workers is not None:
+            await self._workers.close()
         if self._ticker is not None:
             self._ticker.stop()
         if self.engine.owns_sockets:

@@ -23,18 +23,21 @@ from typing import Final
 import uvloop
 
 from realizehit.access.gate import Gate
+from realizehit.access.shared_limits import SharedLimits
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.history.rules_file import read_rules
 from realizehit.broker.open import open_bus
 from realizehit.broker.private_directory import private_directory
 from realizehit.common.backoff import Backoff
-from realizehit.common.upkeep import Failures
+from realizehit.common.upkeep import Failures, keep_up
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.process.drain import CLOSE_TIMEOUT
 from realizehit.process.history_rules import RulesWriter
 from realizehit.process.line import Report
 from realizehit.process.relay import Relay
 from realizehit.process.running import completes, reloads, run
+from realizehit.process.server_metrics import METRICS, ServerMetrics
+from realizehit.process.siblings import limits_in
 from realizehit.process.sockets import PATIENCE, api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.process.worker import Worker
 from realizehit.settings import Settings
@@ -101,7 +104,7 @@ def start(settings: Settings, announce: Announce) -> None:
             run(settings, url, unix=unix, on_started=lambda node: announce(node.ws_url, node.api_url, node.places))
         else:
             settings, places = stack.enter_context(_reserved(settings))
-            directory = stack.enter_context(private_directory()) if settings.uses_relay else None
+            directory = stack.enter_context(private_directory())
             end_where_asked()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_Parent(settings, url, unix, lambda ws, api: announce(ws, api, places), directory).run())
@@ -183,7 +186,7 @@ class _Parent:
         broker_url: str,
         unix: socket.socket | None,
         announce: Callable[[str, str], None],
-        directory: Path | None = None,  # for a relay, which needs one
+        directory: Path,  # for the sockets of the workers and the relay
     ) -> None:
         self._settings = settings
         self._broker_url = broker_url
@@ -198,6 +201,9 @@ class _Parent:
         self._reloads = 0
         self._failure: RealizehitError | None = None
         self._rules: RulesWriter | None = None
+        self._limits = SharedLimits(limits_in(directory), settings.workers)
+        self._metrics = ServerMetrics()
+        self._handlers = {METRICS: lambda _: self._metrics.of_server()}
 
     async def run(self) -> None:
         """Keep the workers, and a relay for them where they share one subscription."""
@@ -207,12 +213,13 @@ class _Parent:
         if reloads(self._settings):
             loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._limits)
 
             async def enter() -> None:
                 if self._settings.history is not None:
                     self._rules = RulesWriter(self._broker_url, self._settings.history)
                     await stack.enter_async_context(self._rules)
-                if self._directory is not None:
+                if self._settings.uses_relay:
                     relay = await stack.enter_async_context(Relay(self._broker_url, self._directory / "relay.sock"))
                     self._relay_url = relay.url
 
@@ -220,6 +227,7 @@ class _Parent:
                 await self._run()
 
     async def _run(self) -> None:
+        collecting = asyncio.create_task(keep_up("collecting the workers' metrics", self._metrics.run))
         keepers = asyncio.create_task(self._keep_all())
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait({keepers, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -229,6 +237,7 @@ class _Parent:
             worker.drain()
         await self._end(keepers)
         await keepers
+        collecting.cancel()
         if self._failure is not None:
             raise self._failure
 
@@ -257,18 +266,18 @@ class _Parent:
 
     async def _keep_all(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._settings.workers):
-                group.create_task(self._keep())
+            for number in range(self._settings.workers):
+                group.create_task(self._keep(number))
 
-    async def _keep(self) -> None:
-        """Have one worker running until the end."""
+    async def _keep(self, number: int) -> None:
+        """Have a worker of this number running until the end."""
         loop = asyncio.get_running_loop()
         failures = Failures("keeping a worker")
         backoff = Backoff(BACKOFF_FIRST, BACKOFF_MOST, jitter=False)
         while not self._stop.is_set():
             began = loop.time()
             try:
-                report = await self._live()
+                report = await self._live(number)
             except OSError as error:
                 report = Report(error=f"no process can be started: {error.strerror}")
             except Exception as error:  # noqa: BLE001 - a worker's place must not stay empty, and the error is logged
@@ -285,10 +294,18 @@ class _Parent:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), delay)
 
-    async def _live(self) -> Report:
+    async def _live(self, number: int) -> Report:
         """Run one worker to its end; return what it said at its start."""
         reloads_before = self._reloads
-        worker = await Worker.spawn(self._settings, self._broker_url, self._relay_url, self._unix)
+        worker = await Worker.spawn(
+            self._settings,
+            self._broker_url,
+            self._relay_url,
+            self._unix,
+            number=number,
+            directory=self._directory,
+            handlers=self._handlers,
+        )
         self._workers.add(worker)
         try:
             if self._stop.is_set():
@@ -302,6 +319,8 @@ class _Parent:
         finally:
             self._workers.discard(worker)
             self._serving.discard(worker)
+            self._metrics.ended(worker)
+            self._limits.forget(number)
             worker.close()
             worker.signal(signal.SIGKILL)  # it is not watched any more; does nothing if it has ended
         if not self._stop.is_set():
@@ -334,6 +353,7 @@ class _Parent:
     def _serves(self, worker: Worker) -> None:
         logger.info("worker %d serves", worker.process.pid)
         self._serving.add(worker)
+        self._metrics.serves(worker)
         if self._announce is not None and len(self._serving) == self._settings.workers:
             announce, self._announce = self._announce, None
             settings = self._settings

@@ -12,17 +12,21 @@ import json
 import signal
 import socket
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from subprocess import DEVNULL
-from typing import Final
+from typing import Any, Final
 
 from realizehit import logs
 from realizehit.common import children
+from realizehit.common.exchange import ANSWER_TIMEOUT, QUESTION, Exchange, Handler
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
 from realizehit.process.line import BEAT, DRAIN, Line, Report
 from realizehit.process.running import run
 from realizehit.settings import Settings
 
 START_TIMEOUT: Final = 60.0  # seconds for a worker to get ready
+MOST_LINE: Final = 4 << 20  # bytes of a line from a worker
 SILENCE: Final = 10.0  # seconds without a beat after which a worker is looked at once more, and then hangs
 
 
@@ -30,17 +34,39 @@ class Worker:
     """A worker as its parent sees it; `spawn` makes one."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        handlers: Mapping[str, Handler],
     ) -> None:
         self.process = process
         self._reader = reader
         self._writer = writer
+        self._exchange = Exchange(self._send, handlers)
 
     @classmethod
     async def spawn(
-        cls, settings: Settings, broker_url: str, relay_url: str | None, unix: socket.socket | None
+        cls,
+        settings: Settings,
+        broker_url: str,
+        relay_url: str | None,
+        unix: socket.socket | None,
+        *,
+        number: int,
+        directory: Path,
+        handlers: Mapping[str, Handler],
     ) -> Worker:
         """Start a process: a fresh interpreter, not a fork.
+
+        Args:
+            settings: what to serve and where.
+            broker_url: the broker.
+            relay_url: where to subscribe instead of at the broker.
+            unix: a bound Unix socket to listen on as well.
+            number: its place among the workers.
+            directory: where the workers' own sockets are.
+            handlers: answer the worker's questions, by kind.
 
         Raises:
             OSError: the system cannot start another process.
@@ -59,20 +85,20 @@ class Worker:
             except BaseException:
                 ours.close()
                 raise
-        reader, writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=MOST_LINE)
         work = {
             "settings": dataclasses.asdict(settings), "broker": broker_url, "relay": relay_url, "unix": shared,
+            "number": number, "directory": str(directory),
         }  # fmt: skip
         writer.write(json.dumps(work).encode() + b"\n")
-        return cls(process, reader, writer)
+        return cls(process, reader, writer, handlers)
 
     async def report(self) -> Report:
         """Wait until the worker is ready, says why not, or is gone without a word."""
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                line = b"\n"
-                while line == b"\n":  # a beat
-                    line = await self._reader.readline()
+                while (line := await self._reader.readline()).startswith((b"\n", QUESTION)):
+                    self._receive(line)
         except TimeoutError:
             self.signal(signal.SIGKILL)
             return Report(error=f"it was not ready within {START_TIMEOUT:g} seconds")
@@ -83,6 +109,7 @@ class Worker:
     async def silence(self) -> float:
         """Wait until the worker has been silent for so long that it hangs; return for how many seconds it was.
 
+        Its questions and answers are taken meanwhile.
         Of each second between two looks at most two count, however long it was: a parent that was stopped or held up
         itself, perhaps with its workers, sees old beats or new ones at its next looks. For a worker that let go of its
         line, since it is ending, this waits without an end.
@@ -93,21 +120,33 @@ class Worker:
             began = loop.time()
             try:
                 async with asyncio.timeout(BEAT):
-                    beat = await self._reader.read(4096)
+                    line = await self._reader.readline()
             except TimeoutError:
                 silent += min(loop.time() - began, 2 * BEAT)
                 continue
             except ConnectionError:
-                beat = b""
-            if not beat:
+                line = b""
+            if not line:
                 await loop.create_future()
+            self._receive(line)
             silent = 0.0
         return silent
 
+    def _receive(self, line: bytes) -> None:
+        if line != b"\n":  # a beat
+            self._exchange.receive(line)
+
+    async def ask(self, kind: str, data: Any = None, *, patience: float = ANSWER_TIMEOUT) -> Any:
+        """Ask the worker, which serves. See `Exchange.ask`."""
+        return await self._exchange.ask(kind, data, patience=patience)
+
+    def _send(self, line: bytes) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(line + b"\n")
+
     def drain(self) -> None:
         """Tell the worker to send its clients away and end."""
-        if not self._writer.is_closing():
-            self._writer.write(DRAIN)
+        self._send(DRAIN)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, where it still runs."""
@@ -116,6 +155,7 @@ class Worker:
 
     def close(self) -> None:
         """Let go of the line, which makes a worker that still runs leave at once."""
+        self._exchange.close()
         self._writer.close()
 
 
@@ -140,6 +180,8 @@ def work(fd: int) -> int:
             unix=socket.socket(fileno=order["unix"][0]) if order["unix"] else None,
             on_started=lambda node: line.tell(Report(ready=True)),
             line=line,
+            number=order["number"],
+            directory=Path(order["directory"]),
             write_rules=False,  # the parent does
         )
     except RealizehitError as error:

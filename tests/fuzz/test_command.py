@@ -22,7 +22,7 @@ def one(data):
         {what}
 
 watched.load = lambda name: one
-watched.blind("patterns", 60.0, Path({found!r}), Path({seeds!r}))
+watched.blind("patterns", 60.0, Path({found!r}), Path({seeds!r}), 1)
 """
 
 
@@ -49,7 +49,7 @@ def test_what_is_printed_puts_the_case_into_the_corpus(
 ) -> None:
     case = bytes(range(256)) * 16
 
-    def broken(command: list[str], *, check: bool) -> subprocess.CompletedProcess[bytes]:
+    def broken(command: list[str], *, env: dict[str, str], check: bool) -> subprocess.CompletedProcess[bytes]:
         found = Path(command[5])
         found.joinpath("crash-1").write_bytes(case)
         found.joinpath("0123").write_bytes(b"a case that reached new code")

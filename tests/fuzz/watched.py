@@ -1,4 +1,4 @@
-"""The process in which a fuzzer runs: ``python -m tests.fuzz.watched NAME SECONDS FOUND SEEDS [blind]``.
+"""The process in which a fuzzer runs: ``python -m tests.fuzz.watched NAME SECONDS FOUND CORPUS SEED [blind]``.
 
 With atheris, the Python code of the package and of `websockets` is instrumented, so that cases which reach new code are
 kept and changed further. The extensions are not: that takes clang, whose instrumentation atheris' runtime understands.
@@ -25,21 +25,20 @@ WATCHED = [
 ]
 
 
-def guided(name: str, seconds: float, found: Path, seeds: Path) -> None:
+def guided(name: str, seconds: float, found: Path, corpus: Path, seed: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=WATCHED):
         one = load(name)
     options = [f"-max_total_time={max(1, round(seconds))}", f"-max_len={LONGEST}", "-timeout=20", "-rss_limit_mb=4096"]
-    options += [f"-artifact_prefix={found}/", "-print_final_stats=0", "-verbosity=1"]
-    atheris.Setup([name, *options, str(found), str(seeds)], one)
+    options += [f"-artifact_prefix={found}/", "-print_final_stats=0", "-verbosity=1", f"-seed={seed}"]
+    atheris.Setup([name, *options, str(found), str(corpus)], one)
     atheris.Fuzz()
 
 
-def blind(name: str, seconds: float, found: Path, seeds: Path) -> None:
+def blind(name: str, seconds: float, found: Path, corpus: Path, seed: int) -> None:
     one = load(name)
-    cases = [path.read_bytes() for path in sorted(seeds.iterdir())] or [b""]
-    seed = time.time_ns()
+    cases = [path.read_bytes() for path in sorted(corpus.iterdir())] or [b""]
     chance = random.Random(seed)
     end = time.monotonic() + seconds
     runs = 0
@@ -78,5 +77,5 @@ def changed(chance: random.Random, cases: list[bytes]) -> bytes:
 
 
 if __name__ == "__main__":
-    _, name, seconds, found, seeds, *rest = sys.argv
-    (blind if rest else guided)(name, float(seconds), Path(found), Path(seeds))
+    _, name, seconds, found, corpus, seed, *rest = sys.argv
+    (blind if rest else guided)(name, float(seconds), Path(found), Path(corpus), int(seed))

@@ -295,12 +295,23 @@ async def test_a_stopped_registry_holds_back_what_is_published(shared_cluster: C
             assert await subscriber.take(1) == [(channel, b"2")]
 
 
+async def test_without_wildcards_a_stopped_registry_holds_back_nothing(shared_cluster: Cluster) -> None:
+    registry = shared_cluster.owner(CLUSTER.shapes)
+    other = next(machine for machine in shared_cluster.primaries if machine is not registry)
+    async with publisher_to(shared_cluster, timeout=0.3, project=False) as publisher:
+        assert await publisher.publish(Publication(channel_at(other, shared_cluster), b"1")) == Published(0)
+        publisher._view.read_at -= 100.0
+        registry.command("CLIENT", "PAUSE", "600", "ALL")
+        assert await publisher.publish(Publication(channel_at(other, shared_cluster), b"1")) == Published(0)
+        registry.command("CLIENT", "UNPAUSE")
+
+
 async def test_a_connection_that_is_lost_fails_what_was_sent_and_sends_the_rest(shared_cluster: Cluster) -> None:
     machine = shared_cluster.primaries[0]
     channel = channel_at(machine, shared_cluster)
     async with publisher_to(shared_cluster, name="to-be-killed") as publisher:
         await publisher.publish(Publication(channel, b"0"))
-        machine.command("CLIENT", "PAUSE", "300", "ALL")
+        machine.command("CLIENT", "PAUSE", "200", "ALL")
         sent = asyncio.create_task(publisher.publish(Publication(channel, b"1")))
         keyed = asyncio.create_task(publisher.publish(Publication(channel, b"2", b"k")))
         await asyncio.sleep(0.01)  # they are written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import websockets
+from websockets.exceptions import InvalidStatus
 
+from realizehit.access.keys import generate
 from realizehit.process import worker
 from realizehit.process.supervisor import _Parent
 from realizehit.settings import Settings
@@ -186,11 +190,14 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(
     hanging_on_signal: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(worker, "SILENCE", 1.5)
     monkeypatch.setattr(sys, "path", hanging_on_signal["PYTHONPATH"].split(os.pathsep))
     serves = asyncio.Event()
-    parent = _Parent(Settings(port=free_port(), workers=2), shared_valkey.url, None, lambda ws, api: serves.set())
+    parent = _Parent(
+        Settings(port=free_port(), workers=2), shared_valkey.url, None, lambda ws, api: serves.set(), tmp_path
+    )
     running = asyncio.create_task(parent.run())
     await asyncio.wait_for(serves.wait(), 60)
     victim, other = sorted(each.process.pid for each in parent._serving)
@@ -217,7 +224,7 @@ async def played_worker() -> AsyncIterator[tuple[worker.Worker, socket.socket]]:
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     with theirs:
-        yield worker.Worker(NoProcess(), reader, writer), theirs  # type: ignore[arg-type]
+        yield worker.Worker(NoProcess(), reader, writer, {}), theirs  # type: ignore[arg-type]
         writer.close()
 
 
@@ -260,3 +267,30 @@ def test_it_gives_up_when_workers_die_at_their_start_again_and_again(shared_valk
     assert process.err[-1] == "Error: workers die again and again right after their start"
     assert len([line for line in process.err if line.endswith("ended with status 7")]) == 8
     assert process.out == []
+
+
+async def test_the_rate_of_a_key_and_the_most_connections_hold_for_all_workers(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.toml"
+    text, lines = generate("app")
+    keys.write_text(f"{lines}rate = 5\n")
+    words = ("--workers", "4", "--drain-seconds", "0.1", "--redis", shared_valkey.url)
+    with serving(*words, "--keys", str(keys), "--max-connections", "6") as server:
+        worker_pids(server, 4)
+        body = json.dumps({"pattern": unique("rate"), "payload": 1})
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {text}"}
+        began = time.monotonic()
+        answers = [await asyncio.to_thread(request, server.api, body, headers) for _ in range(40)]
+        allowed = [status for status, _ in answers].count(200)
+        assert 5 <= allowed <= 6 + 5 * (time.monotonic() - began)  # one more, and a moment without a lock
+        async with contextlib.AsyncExitStack() as stack:
+            statuses: list[int] = []
+            for _ in range(23):
+                try:
+                    await stack.enter_async_context(websockets.connect(server.ws))
+                except InvalidStatus as error:
+                    statuses.append(error.response.status_code)
+            # Each of the other workers may not have told its last client yet.
+            assert 6 <= 23 - len(statuses) <= 9
+            assert set(statuses) == {503}

@@ -266,11 +266,13 @@ async def test_the_thread_that_keeps_the_embedded_broker_goes_on(
 
 
 async def test_a_workers_place_is_filled_again_where_watching_it_fails(
-    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     failing = make_fail(monkeypatch, Worker, "report", 1)
     serves = asyncio.Event()
-    parent = _Parent(Settings(port=free_port(), workers=2), shared_valkey.url, None, lambda ws, api: serves.set())
+    parent = _Parent(
+        Settings(port=free_port(), workers=2), shared_valkey.url, None, lambda ws, api: serves.set(), tmp_path
+    )
     running = asyncio.create_task(parent.run())
     await asyncio.wait_for(serves.wait(), 60)
     assert failing.calls == 3

@@ -11,6 +11,7 @@ from realizehit.broker.base import BROKER, Batch, BusListener, BusState, Interes
 from realizehit.broker.cluster.address import ClusterAddress, Place, place_text
 from realizehit.broker.cluster.lapses import Lapses
 from realizehit.broker.cluster.publisher import ClusterPublisher
+from realizehit.broker.cluster.relayed import RelayedSubscriber
 from realizehit.broker.cluster.slot_address import SlotAddress
 from realizehit.broker.cluster.slots import slot_of
 from realizehit.broker.cluster.subscriber import ClusterSubscriber
@@ -24,6 +25,7 @@ from realizehit.broker.names import CLUSTER
 from realizehit.broker.publishing_bus import PublishingBus
 from realizehit.broker.shapes.registrar import Registrar
 from realizehit.broker.shapes.registry import VIEW_SETTLE
+from realizehit.broker.url import Address
 from realizehit.errors import BrokerError, BrokerUnavailable
 from realizehit.pattern import is_wildcard
 
@@ -39,6 +41,7 @@ class ClusterBus(PublishingBus):
         client_name: how the subscriber connections are called in the machines' ``CLIENT LIST``; the others have
             something behind it.
         link: times of the subscriber connections.
+        subscribe_url: where to subscribe, when that is a relay.
         project: whether what is published here reaches wildcard subscriptions too.
         max_shapes: how many shapes of wildcard subscriptions the registry may hold. ``None`` for a bus that registers
             none: it subscribes to the channels of wildcards as to any other.
@@ -55,6 +58,7 @@ class ClusterBus(PublishingBus):
         publish_timeout: float = 5.0,
         client_name: str = "realizehit",
         link: LinkSettings | None = None,
+        subscribe_url: str | None = None,
         project: bool = True,
         max_shapes: int | None = None,
         idempotency_window: float = WINDOW,
@@ -64,12 +68,13 @@ class ClusterBus(PublishingBus):
         self._publish_timeout = publish_timeout
         self._client_name = client_name
         self._link_settings = link
+        self._relay = None if subscribe_url is None else Address(subscribe_url)
         self._project = project
         self._max_shapes = max_shapes
         self._idempotency_window = idempotency_window
         self._watch: TopologyWatch | None = None
         self._publishing: ClusterPublisher | None = None
-        self._subscribing: ClusterSubscriber | None = None
+        self._subscribing: ClusterSubscriber | RelayedSubscriber | None = None
         self._registrar: Registrar | None = None
         self._wildcards: ClusterWildcards | None = None
         self._lapses: Lapses | None = None
@@ -137,16 +142,16 @@ class ClusterBus(PublishingBus):
 
     def _make_subscriber(
         self, watch: TopologyWatch, listener: BusListener, node: _Node, lapses: Lapses
-    ) -> ClusterSubscriber:
+    ) -> ClusterSubscriber | RelayedSubscriber:
         user = _Shards(self, node, lapses)
-        subscriber = ClusterSubscriber(
-            self._address,
-            watch,
-            user,
-            deliver=listener.deliver,
-            client_name=self._client_name,
-            settings=self._link_settings,
-        )
+        subscriber: ClusterSubscriber | RelayedSubscriber
+        deliver, name, settings = listener.deliver, self._client_name, self._link_settings
+        if self._relay is None:
+            subscriber = ClusterSubscriber(
+                self._address, watch, user, deliver=deliver, client_name=name, settings=settings
+            )
+        else:
+            subscriber = RelayedSubscriber(self._relay, user, deliver=deliver, client_name=name, settings=settings)
         if self._max_shapes is not None:
             self._wildcards = user.wildcards = ClusterWildcards(node, lapses)
             self._registrar = Registrar(
@@ -237,7 +242,7 @@ class ClusterBus(PublishingBus):
         """Return the lapse that a channel is in; `BROKER` for one that is in force."""
         return BROKER if self._lapses is None else self._lapses.source_of(channel)
 
-    def _subscriber(self) -> ClusterSubscriber:
+    def _subscriber(self) -> ClusterSubscriber | RelayedSubscriber:
         if self._subscribing is None:
             raise RuntimeError("this bus was started without a listener, so it cannot subscribe")
         return self._subscribing
@@ -309,8 +314,8 @@ class _Shards:
             self._node.refused(channel, error)
             self._lapses.forget(channel, refused=True)
 
-    def lapsed_since(self, channels: list[Interest], since: float) -> None:
-        self._lapses.lapse(channels, since)
+    def lapsed(self, place: Place, channels: list[Interest], since: float) -> None:
+        self._lapses.lapse(channels, since, place)
 
     def shard_up(self, place: Place) -> None:
         self._bus.shard_up(place)

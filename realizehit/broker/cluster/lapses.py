@@ -1,8 +1,8 @@
 """Which channels of a cluster are not in force any more, and since when.
 
-A shard that fails, or a slot that moves, interrupts some channels and not the others. Channels that lapse within a
-short time form one lapse. It is over when all of them are in force again. While slots move one after the other, the
-clients are thus told a few times a second, and not for each slot.
+A shard that fails, or a slot that moves, interrupts some channels and not the others. Channels that one machine loses
+within a short time form one lapse. It is over when all of them are in force again. While slots move one after the
+other, the clients are thus told a few times a second, and not for each slot.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class _Lapse:
 
     Attributes:
         source: names it.
+        cause: what was lost.
         began: the loop's time at which it was noticed.
         since: the loop's time from which on publications may be missing.
         logged: whether logs have these.
@@ -27,10 +28,11 @@ class _Lapse:
         missing: those that are not in force again.
     """
 
-    __slots__ = ("began", "channels", "logged", "missing", "since", "source")
+    __slots__ = ("began", "cause", "channels", "logged", "missing", "since", "source")
 
-    def __init__(self, source: Source, now: float) -> None:
+    def __init__(self, source: Source, now: float, cause: object) -> None:
         self.source = source
+        self.cause = cause
         self.began = self.since = now
         self.logged = True
         self.channels: dict[Interest, None] = {}
@@ -51,7 +53,7 @@ class Lapses:
         self._listener = listener
         self._clock = clock
         self._of: dict[Interest, _Lapse] = {}
-        self._latest: _Lapse | None = None
+        self._latest: dict[object, _Lapse] = {}  # by what was lost
         self._count = 0
 
     def source_of(self, channel: Interest) -> Source:
@@ -63,12 +65,13 @@ class Lapses:
         """Whether a channel is in a lapse."""
         return channel in self._of
 
-    def lapse(self, channels: Iterable[Interest], since: float, *, logged: bool = True) -> None:
+    def lapse(self, channels: Iterable[Interest], since: float, cause: object, *, logged: bool = True) -> None:
         """Learn that channels are not in force any more.
 
         Args:
             channels: those that were.
             since: the loop's time from which on publications may be missing.
+            cause: what was lost, such as a machine. Channels with different causes never form one lapse.
             logged: whether logs have these.
         """
         now = self._clock()
@@ -76,7 +79,7 @@ class Lapses:
         for channel in channels:
             lapse = self._of.get(channel)
             if lapse is None:
-                lapse = self._of[channel] = self._open(now)
+                lapse = self._of[channel] = self._open(now, cause)
             lapse.channels[channel] = None
             lapse.missing.add(channel)
             found.setdefault(id(lapse), (lapse, []))[1].append(channel)
@@ -89,11 +92,12 @@ class Lapses:
             finally:
                 self.since = None
 
-    def _open(self, now: float) -> _Lapse:
-        if self._latest is None or now - self._latest.began > JOIN:
+    def _open(self, now: float, cause: object) -> _Lapse:
+        latest = self._latest.get(cause)
+        if latest is None or now - latest.began > JOIN:
             self._count += 1
-            self._latest = _Lapse(Source(f"lapse {self._count}"), now)
-        return self._latest
+            latest = self._latest[cause] = _Lapse(Source(f"lapse {self._count}"), now, cause)
+        return latest
 
     def back(self, channel: Interest) -> None:
         """Learn that a channel is in force; those that are in no lapse are ignored."""
@@ -116,8 +120,8 @@ class Lapses:
     def _end_if_over(self, lapse: _Lapse) -> None:
         if lapse.missing:
             return
-        if lapse is self._latest:
-            self._latest = None
+        if self._latest.get(lapse.cause) is lapse:
+            del self._latest[lapse.cause]
         self._listener.regained(lapse.source, lapse.channels, self._clock() - lapse.since, logged=lapse.logged)
         for channel in lapse.channels:
             if self._of.get(channel) is lapse:

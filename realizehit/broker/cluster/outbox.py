@@ -144,7 +144,7 @@ class Outbox:
         delivery.take(part, outcome)
         if delivery.left:
             return
-        if not self._project or self._view.covers(now):
+        if self._view.covers(now):
             self._tell(delivery)
         else:
             self._unconfirmed.append(delivery)

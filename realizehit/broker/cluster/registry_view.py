@@ -91,6 +91,7 @@ class RegistryView:
         self._counts = counts
         self._project = project
         self._follow = follow
+        self._most_age = VIEW_AGE if project else math.inf  # old rules do no harm, an old registry does
         self._on_view = on_view
         self._on_refused = on_refused
         self._reader = RulesReader(broker, on_rules)
@@ -114,11 +115,11 @@ class RegistryView:
         self._needed.set()
         if self._task is None:
             self.start()
-        return now - self.read_at < VIEW_AGE
+        return now - self.read_at < self._most_age
 
     def covers(self, time: float) -> bool:
         """Whether the view is young enough for a reply that came at ``time``."""
-        return time - self.read_at < VIEW_AGE
+        return time - self.read_at < self._most_age
 
     async def young(self) -> None:
         """Wait until the view is young enough."""

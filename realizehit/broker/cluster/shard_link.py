@@ -74,7 +74,7 @@ class ShardLink(Link):
         self._confirmed = confirmed
         self._channels = ChannelStates(self, order=slot_of)
         self._evicted: list[Interest] = []
-        self._postponed: set[Interest] = set()
+        self._postponed: dict[Interest, None] = {}
         self._strangers: set[Interest] = set()  # channels that another machine has now
 
     def __len__(self) -> int:
@@ -171,8 +171,8 @@ class ShardLink(Link):
     def _try_again(self, channels: Iterable[Interest]) -> None:
         if not self._postponed:
             self._loop.call_later(RETRY, self._retry)
-        self._postponed.update(channels)
+        self._postponed.update(dict.fromkeys(channels))
 
     def _retry(self) -> None:
-        postponed, self._postponed = self._postponed, set()
+        postponed, self._postponed = self._postponed, {}
         self._channels.try_again(postponed)

@@ -32,8 +32,8 @@ class SubscriberUser(Protocol):
     def refused(self, channel: Interest, error: BrokerError) -> None:
         """Learn that the cluster refused a channel; it is forgotten."""
 
-    def lapsed_since(self, channels: list[Interest], since: float) -> None:
-        """Learn that channels were in force and are not any more, as certain as the loop's time ``since``."""
+    def lapsed(self, place: Place, channels: list[Interest], since: float) -> None:
+        """Learn that channels were in force at a primary and are not any more, as certain as the time ``since``."""
 
     def shard_up(self, place: Place) -> None:
         """Learn that a primary is connected."""
@@ -181,21 +181,19 @@ class ClusterSubscriber:
             return
         before, self._topology = self._topology, topology
         moved = moved_slots(before, topology)
-        lapsed: list[Interest] = []
-        since = self._loop.time()
+        lapsed: dict[Place, list[Interest]] = {}
         adopted: list[tuple[Place, Interest]] = []
         for slot in sorted(moved.keys() & self._slots.keys()):
             old = None if before is None else self._links.get(before.owner_of(slot) or ("", 0))
             for channel in self._slots[slot]:
                 if old is not None and old.give_away(channel):
-                    lapsed.append(channel)
-                    since = min(since, old.certain)
+                    lapsed.setdefault(old.place, []).append(channel)
                 if (place := moved[slot]) is not None:
                     adopted.append((place, channel))
         for place in topology.primaries:
             self._link(place)
-        if lapsed:
-            self._user.lapsed_since(lapsed, since)
+        for place, channels in lapsed.items():
+            self._user.lapsed(place, channels, self._links[place].certain)
         for place, channel in adopted:
             if self._link(place).subscribe(channel):
                 self._user.subscribed(channel)
@@ -230,7 +228,7 @@ class ClusterSubscriber:
         """Pass it on."""
         current = [channel for channel in channels if self.is_current(place, channel)]
         if current and not self._is_closed:
-            self._user.lapsed_since(current, since)
+            self._user.lapsed(place, current, since)
 
     def shard_state(self, place: Place, state: BusState) -> None:
         """Pass it on; while a shard is away, a replica may take over at any time."""

@@ -53,7 +53,7 @@ class ClusterWildcards(Wildcards):
     def _open_gap(self, name: bytes, shape: Shape, since: float) -> None:
         told = [channel for channel in shape.channels if channel not in shape.promised]
         if told:
-            self._lapses.lapse(told, since, logged=shape.logged)
+            self._lapses.lapse(told, since, name, logged=shape.logged)
 
     def _end_gap(self, name: bytes, shape: Shape) -> None:
         shape.logged = True

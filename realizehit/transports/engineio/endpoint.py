@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 from math import ceil
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -27,6 +27,7 @@ from realizehit.transports.admission import adding, check_claimant, claimant_of,
 from realizehit.transports.engineio.errors import EngineIOError, Refused
 from realizehit.transports.engineio.packet_session import PacketSession, Upgrade, as_payload
 from realizehit.transports.engineio.packets import REVISIONS, body, frame, join, open_packet, split_own
+from realizehit.transports.engineio.passing import SID_BYTES, Passing
 from realizehit.transports.engineio.polling import Polling, PollingSession, answer, preflight, refuse
 from realizehit.transports.engineio.query import Query
 from realizehit.transports.guard import STATUS, Guard
@@ -40,7 +41,6 @@ MIN_PAYLOAD: Final = 64 * 1024  # bytes that a POST's body may always have, sinc
 UPGRADE_TIMEOUT: Final = 10.0  # seconds for an upgrade from polling to a WebSocket
 
 _FRAMINGS: Final = {3: _fanout.ENGINEIO_3, 4: _fanout.ENGINEIO_4}
-_SID_BYTES: Final = 15
 
 
 class EngineIO:
@@ -54,6 +54,8 @@ class EngineIO:
         ping_timeout: seconds that a client has to answer a heartbeat, the same as in the engine.
         draining: returns whether new sessions are refused.
         guard: decides who is let in; ``None`` for everybody.
+        passing: makes one `Passing` for this endpoint, from the bytes that a payload may have, where other workers may
+            have polling sessions; ``None`` where this process is the only one.
     """
 
     def __init__(
@@ -66,12 +68,14 @@ class EngineIO:
         ping_timeout: float,
         draining: Callable[[], bool] = lambda: False,
         guard: Guard | None = None,
+        passing: Callable[[int], Passing] | None = None,
     ) -> None:
         self._engine = engine
         self._gate = None if guard is None else guard.gate
         self._draining = draining
         self._max_message = max_message
         max_payload = max(4 * max_message, MIN_PAYLOAD)
+        self._passing = None if passing is None else passing(max_payload)
         self._open_packet = partial(
             open_packet, ping_interval=ping_interval, ping_timeout=ping_timeout, max_payload=max_payload
         )
@@ -143,7 +147,7 @@ class EngineIO:
             adopt, self._engine, transport, self._intakes[query.revision], framing=_FRAMINGS[query.revision]
         )
         if query.sid is None:
-            return take_over(response + frame(self._open_packet(_new_sid(), upgrades=())), rest)
+            return take_over(response + frame(self._open_packet(self._new_sid(), upgrades=())), rest)
         session = self._sessions[query.sid]
         handle = take_over(response, rest)
         session.probed = True
@@ -191,13 +195,20 @@ class EngineIO:
             text = problem(426, "connect with a WebSocket or an Engine.IO client", ErrorCode.BAD_REQUEST)
             await answer(scope, send, 426, text, media_type=b"application/problem+json", more=more)
         else:
-            try:
-                await self._serve(scope, receive, send)
-            except Refused as refused:
-                await refuse(scope, send, refused)
-            except AccessDenied as error:
-                wait = [] if error.retry_after is None else [(b"retry-after", b"%d" % ceil(error.retry_after))]
-                await refuse(scope, send, _denied(error), status=STATUS[ErrorCode(error.code)], more=wait)
+            await self._poll(scope, receive, send)
+
+    async def passed(self, request: Any) -> Any:
+        """Serve a request that another worker passed on; see `Passing.passed`."""
+        return await Passing.passed(self._poll, request)
+
+    async def _poll(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._serve(scope, receive, send)
+        except Refused as refused:
+            await refuse(scope, send, refused)
+        except AccessDenied as error:
+            wait = [] if error.retry_after is None else [(b"retry-after", b"%d" % ceil(error.retry_after))]
+            await refuse(scope, send, _denied(error), status=STATUS[ErrorCode(error.code)], more=wait)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
@@ -207,7 +218,10 @@ class EngineIO:
             raise Refused(
                 EngineIOError.BAD_REQUEST, "the transport is websocket, but the request is not a WebSocket handshake"
             )
-        if query.sid is not None:
+        other = None if self._passing is None or query.sid is None else self._passing.other_worker(query.sid)
+        if self._passing is not None and other is not None:
+            await self._passing.pass_on(other, scope, receive, send)
+        elif query.sid is not None:
             session = self._session(query.sid, query.revision, partial(check_claimant, scope))
             if method == "GET":
                 await self._polling.get(session, scope, receive, send)
@@ -225,7 +239,7 @@ class EngineIO:
             claimant = Claimant() if self._gate is None else claimant_of(scope, self._gate)
             session = PollingSession(
                 self._engine,
-                _new_sid(),
+                self._new_sid(),
                 query.revision,
                 claimant,
                 on_closed=self._forget,
@@ -236,6 +250,9 @@ class EngineIO:
                 self._gate.connected.on_connected(session.connection.handle, opening)
             payload = join([self._open_packet(session.sid, upgrades=("websocket",))], query.revision)
             await answer(scope, send, 200, body(payload, query.revision))
+
+    def _new_sid(self) -> str:
+        return secrets.token_urlsafe(SID_BYTES) if self._passing is None else self._passing.new_sid()
 
     def _count_bad_handshake(self, scope: Scope) -> None:
         if self._gate is not None:
@@ -276,7 +293,3 @@ def _wants_websocket(scope: Scope) -> bool:
 
 def _denied(error: AccessDenied) -> Refused:
     return Refused(EngineIOError.FORBIDDEN, f"{error} ({error.code})")
-
-
-def _new_sid() -> str:
-    return secrets.token_urlsafe(_SID_BYTES)

@@ -20,6 +20,7 @@ from realizehit.errors import CloseCode
 from realizehit.transports.buffered import BufferedConnection
 from realizehit.transports.engineio.errors import EngineIOError, Refused
 from realizehit.transports.engineio.packets import CLOSE, NOOP, PayloadError, body, join, split
+from realizehit.transports.engineio.passing import disconnected
 from realizehit.transports.heads import coding_of
 
 FRAMINGS: Final = {3: _fanout.POLLING_3, 4: _fanout.POLLING_4}
@@ -93,13 +94,13 @@ class PollingSession:
         payload = self.connection.take()
         if not payload and not self.connection.ended:
             self.receiving = True
-            disconnected = asyncio.ensure_future(_disconnected(receive))
-            disconnected.add_done_callback(lambda _: self.connection.wake())
+            gone = asyncio.ensure_future(disconnected(receive))
+            gone.add_done_callback(lambda _: self.connection.wake())
             try:
                 payload = await self.connection.wait(_NOOP_AFTER if self.upgrading else None)
             finally:
                 self.receiving = False
-                if not disconnected.cancel():
+                if not gone.cancel():
                     self.close(CloseCode.GOING_AWAY)  # messages sent to this GET may be lost
         if not payload:
             payload = join([CLOSE if self.connection.ended else NOOP], self.revision)
@@ -185,11 +186,6 @@ class Polling:
     def _close(self, session: PollingSession, code: CloseCode, text: str) -> Refused:
         session.close(code, text)
         return Refused(EngineIOError.BAD_REQUEST, text + "; the session is closed")
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def answer(
