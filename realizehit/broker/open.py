@@ -67,8 +67,8 @@ def open_bus(
     if separator and scheme in CLUSTER_SCHEMES:
         if bridge:
             raise SettingsError(
-                f"broker URL {redacted(url)}: a cluster has no bridge (--bridge), since sharded pub/sub has no "
-                "subscriptions to patterns; publish through realizehit instead"
+                f"broker URL {redacted(url)}: there is no bridge (--bridge) in a cluster, since nobody can "
+                "subscribe to patterns of channels there"
             )
         return ClusterBus(
             url,

@@ -114,9 +114,6 @@ class Rig:
     def check(self, affected: Collection[Pattern], *, times: int | None = 1, gone: float | None = None) -> int:
         """Check that each message came once and in order, or was told; return how many were missed and told.
 
-        A machine that was stopped may carry out what was sent to it when it goes on, and passes that on to its shard.
-        So a message whose publisher was told that its outcome is unclear may come late.
-
         Args:
             affected: the patterns whose gap must have been told; of no other one anything may have been told, or miss.
             times: how often the gap of each was told; None for any number.
@@ -133,7 +130,7 @@ class Rig:
             for when, event in one.gaps:
                 assert gone is None or when - event["seconds"] >= gone - TOO_LONG - LATENESS, (when, event, gone)
             for pattern in self.of(number):
-                came, missing = one.check(self.source, pattern, self.since, self._until, late=True)
+                came, missing = one.check(self.source, pattern, self.since, self._until, unclear_late=True)
                 assert came
                 assert not missing or pattern.id in names
                 missed += missing
