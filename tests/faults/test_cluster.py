@@ -18,6 +18,7 @@ from tests.support.cluster import Cluster, slot_of
 from tests.support.cluster_machine import Machine
 from tests.support.cluster_rig import KEPT, WITHIN, patterns_of, rig
 from tests.support.figures import note
+from tests.support.gaps import TOO_LONG
 from tests.support.processes import serving
 from tests.support.programs import needs
 
@@ -98,18 +99,25 @@ async def test_a_primary_that_is_killed(either: Cluster) -> None:
         note("Cluster: a primary is killed, slowest publication of another shard", it.slowest(others, gone), "s")
 
 
-async def test_a_primary_that_is_killed_under_workers(cluster: Cluster) -> None:
-    """Each worker subscribes at the machines by itself."""
-    with serving("--redis", cluster.url, "--workers", "2") as server:
+@pytest.mark.parametrize("relay", ["off", "on"])
+async def test_a_primary_that_is_killed_under_workers(cluster: Cluster, relay: str) -> None:
+    """Each worker subscribes at the machines by itself, or the relay does for all."""
+    with serving("--redis", cluster.url, "--workers", "2", "--relay", relay) as server:
         async with rig(cluster, server.ws) as it:
             primary, own = next(iter(it.shards.items()))
             gone = time.monotonic()
             await asyncio.to_thread(cluster.kill_primary, primary)
             took = await it.restored(own) - time.monotonic()
-            note("Cluster: the same with two workers, from the promotion until all is in force and told", took, "s")
+            note(
+                f"Cluster: the same, two workers, relay {relay}, from the promotion until in force and told", took, "s"
+            )
             assert took < WITHIN
             await it.flows()
-            it.check(own, gone=gone)
+            # Behind the relay the last certain sign is up to a second older: it is asked every second, as it asks.
+            it.check(own, gone=gone - TOO_LONG if relay == "on" else gone)
+            if relay == "on":
+                other = next(machine for machine in it.shards if machine is not primary)
+                assert [each["name"] for each in other.clients("TYPE", "pubsub")].count("realizehit-relay") == 1
 
 
 async def test_a_replica_that_takes_over_by_command(cluster: Cluster) -> None:

@@ -141,7 +141,9 @@ async def test_history_and_keys(cluster: Cluster) -> None:
     await write_rules(cluster, KEPT)
     async with node_at(cluster) as node, APIClient(node.api_url, trust_env=False) as api:
         client: Client = await Client.connect(node.ws_url)
-        begin, wild = (await client.ask(pattern, offsets=True))["at"], (await client.ask(wildcard, offsets=True))["at"]
+        replies = [await client.ask(each, offsets=True) for each in (pattern, wildcard)]
+        assert all("at" in reply for reply in replies), replies
+        begin, wild = (reply["at"] for reply in replies)
         results = [await api.publish(pattern, number, idempotency_key=f"k{number}") for number in range(5)]
         again = [await api.publish(pattern, number, idempotency_key=f"k{number}") for number in range(5)]
         assert [one.at for one in again] == [one.at for one in results]
