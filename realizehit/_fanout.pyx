@@ -648,6 +648,11 @@ cdef class Engine(JoinCalls):
         cdef Channel* known = self.channel_named(channel)
         return 0 if known == NULL else known.count
 
+    def subscriber_handles(self, bytes channel not None):
+        """Return the handles of the connections that are in a channel."""
+        cdef Channel* known = self.channel_named(channel)
+        return [] if known == NULL else [handle_of(known.subs[i].conn) for i in range(known.count)]
+
     def subscriptions(self, uint64_t handle):
         """Return the channels that a connection is in."""
         cdef Conn* c = slot_find(&self.s.slots, handle)

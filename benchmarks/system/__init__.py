@@ -18,6 +18,7 @@ ROWS = (
     "recover",
     "logged",
     "idempotent",
+    "cluster",
     "framings",
     "harness",
     "cores",

@@ -49,7 +49,9 @@ class LogReads:
         ttl = b"%d" % max(1, round(rule.ttl * 1000))
         run_id = self._script.run_id
         keys, shape = [log_key(channel)], b""
-        if is_wildcard(channel):
+        if self._script.registrations is not None:
+            shape = self._script.registration_of(channel)
+        elif is_wildcard(channel):
             keys += [REGISTRY.encode(), SHAPES_KEY.encode()]
             shape = shape_of(channel)
         numbers = b"%d" % number, b"%d" % most

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -44,14 +44,15 @@ class _Gap:
         *,
         source: Source | None = None,
         apart: Iterable[RegistryKey] = (),
-        keys: Container[RegistryKey] = (),
+        keys: Collection[RegistryKey] | None = None,
         goes_on: Mapping[RegistryKey, GoesOn] = MappingProxyType({}),
     ) -> None:
         self.began = time.monotonic() - seconds
-        self.source = source  # the gap is of all its channels, but for those in `apart`
+        self.source = source
+        # The channels that the gap is of, but for those in `apart`; None for all of the source.
+        self.keys = None if keys is None else set(keys)
         self.apart = set(apart)
         self.postponed: dict[RegistryKey, float] = {}  # of `apart`: to be told when the source is back, and since when
-        self.keys = keys  # without a source: the channels that the gap is of
         self.goes_on = goes_on
         self.is_noted = False  # whether somebody was told of it
         self.exceptions = set(exceptions)  # subscriptions that lost nothing
@@ -102,6 +103,7 @@ class Gaps:
         waiting: Iterable[SubscriptionKey],
         apart: Iterable[RegistryKey] = (),
         seconds: float = 0.0,
+        keys: Collection[RegistryKey] | None = None,
     ) -> None:
         """Learn that a source is gone; where a gap is open already, it goes on.
 
@@ -110,12 +112,17 @@ class Gaps:
             waiting: subscriptions that are not confirmed yet.
             apart: channels whose logs tell what was missed; `missed` follows for those that cannot.
             seconds: since the last certain sign of it.
+            keys: the channels that are gone, if they are not all of the source. Further ones may follow.
         """
         # Subscriptions made during an open gap and confirmed before the source went again have lost something now.
         before = self._open.get(source)
-        gap = self._open[source] = _Gap(waiting, seconds, source=source, apart=apart)
+        gap = self._open[source] = _Gap(waiting, seconds, source=source, apart=apart, keys=keys)
         if before is not None:
             gap.began = min(gap.began, before.began)
+            if gap.keys is not None and before.keys is not None:
+                gap.exceptions |= {one for one in before.exceptions if one[1] not in gap.keys}
+                gap.apart |= before.apart - gap.keys
+                gap.keys |= before.keys
             gap.refused = before.refused
             gap.postponed = before.postponed
             gap.apart.update(gap.postponed)
@@ -225,8 +232,15 @@ class Gaps:
 
     def _tell_all(self, gap: _Gap) -> None:
         self._ending.append(gap)
-        left = iter(self._engine.handles())
+        left = iter(self._subscribers(gap))
         self._call_soon(lambda: self._tell(left, gap))
+
+    def _subscribers(self, gap: _Gap) -> Iterable[int]:
+        """Return connections among which are all subscribers of a gap's channels."""
+        keys = gap.keys
+        if keys is None or sum(map(self._engine.subscribers, keys)) > self._engine.stats()["connections"]:
+            return self._engine.handles()
+        return {conn: None for key in keys for conn in self._engine.subscriber_handles(key)}
 
     def close(self, source: Source) -> None:
         """Learn that a gap is over for a hub whose subscribers learn of it in another way: none is told."""
@@ -261,8 +275,8 @@ class Gaps:
             self.recent.note("connection", seconds=seconds)
 
     def _concerns(self, gap: _Gap, key: RegistryKey) -> bool:
-        if gap.source is None:
-            return key in gap.keys
+        if gap.keys is not None:
+            return key in gap.keys and key not in gap.apart
         return key not in gap.apart and self._source_of(key) == gap.source
 
     def tell_up_to_now(self, conn: int, behind: Callable[[RegistryKey], float | None]) -> None:

@@ -8,7 +8,7 @@ subscriptions that wait for the broker's confirmation, and `logs` decides where 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Callable, Collection, Container, Coroutine
 from typing import Any, Final
 
 from realizehit import _fanout
@@ -223,6 +223,14 @@ class Hub(BusListener):
     def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
         self.gaps.end(source, seconds)
         self.logs.restored(source, seconds, logged=logged)
+
+    def lapsed(self, source: Source, channels: Collection[Interest]) -> None:
+        keys = [key_of_interest(channel) for channel in channels]
+        self.gaps.begin(source, self._pending.keys(), self.logs.lost(source, keys), keys)
+
+    def regained(self, source: Source, channels: Collection[Interest], seconds: float, *, logged: bool = True) -> None:
+        self.gaps.end(source, seconds)
+        self.logs.restored(source, seconds, logged=logged, keys=[key_of_interest(channel) for channel in channels])
 
     def _vacant(self, key: bytes) -> None:
         # Called between two turns of the engine: a connection may have subscribed meanwhile.

@@ -7,7 +7,7 @@ go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final
 
 from realizehit import _fanout
@@ -121,13 +121,16 @@ class Logs:
             log.blocked = self._clock()
             self._reader.work(key, log)
 
-    def lost(self, source: Source) -> set[RegistryKey]:
-        """Learn that a source is gone; return the channels whose logs will tell what was missed."""
+    def lost(self, source: Source, keys: Iterable[RegistryKey] | None = None) -> set[RegistryKey]:
+        """Learn that a source is gone; return the channels whose logs will tell what was missed.
+
+        Args:
+            source: what is gone.
+            keys: the channels that are concerned, if they are not all of the source.
+        """
         kept = set()
         since = self._clock() - self._bus.silence
-        for key, log in self._logs.items():
-            if self._bus.source_of(interest_of_key(key)) != source:
-                continue
+        for key, log in self._concerned(source, self._logs if keys is None else keys):
             log.confirmed = False
             log.losses += 1
             self._unsettled.add(key)
@@ -139,20 +142,30 @@ class Logs:
                     kept.add(key)
         return kept
 
-    def restored(self, source: Source, seconds: float, *, logged: bool) -> None:
-        """Learn that all channels of a source are in force again. See `BusListener.restored`."""
-        if not logged:
-            self._not_logged(source, seconds)
-        for key in list(self._unsettled):
-            if self._bus.source_of(interest_of_key(key)) == source:
-                self.confirmed(key)
+    def _concerned(self, source: Source, keys: Iterable[RegistryKey]) -> list[tuple[RegistryKey, LogRecord]]:
+        found = [(key, log) for key in keys if (log := self._logs.get(key)) is not None]
+        return [(key, log) for key, log in found if self._bus.source_of(interest_of_key(key)) == source]
 
-    def _not_logged(self, source: Source, seconds: float) -> None:
-        """Have the subscribers of a source told of a gap, also if their logs have no hole."""
+    def restored(
+        self, source: Source, seconds: float, *, logged: bool, keys: Iterable[RegistryKey] | None = None
+    ) -> None:
+        """Learn that all channels of a source are in force again. See `BusListener.restored`.
+
+        Args:
+            source: what is back.
+            seconds: as there.
+            logged: as there.
+            keys: the channels that are concerned, if they are not all of the source.
+        """
+        if not logged:
+            self._not_logged(seconds, self._concerned(source, self._logs if keys is None else keys))
+        for key, _ in self._concerned(source, self._unsettled if keys is None else keys):
+            self.confirmed(key)
+
+    def _not_logged(self, seconds: float, logs: list[tuple[RegistryKey, LogRecord]]) -> None:
+        """Have the subscribers of channels told of a gap, also if their logs have no hole."""
         since = self._clock() - seconds
-        for key, log in list(self._logs.items()):
-            if self._bus.source_of(interest_of_key(key)) != source:
-                continue
+        for key, log in logs:
             if log.is_behind:
                 log.logged = False
                 log.disturbed = min(since, log.disturbed)

@@ -47,10 +47,15 @@ class Broker(Protocol):
 
 def _note_logs(account: Account, command: Callable[..., Any]) -> None:
     for channel in {entry.channel for entry in account.entries}:
-        head = command("LINDEX", log_key(channel.encode()).decode(), "-1")
-        if head:
-            epoch, _, _, _, *before = (head if isinstance(head, str) else head.decode()).split()
-            account.lineages[channel].note(epoch, [at for text in before if (at := Position.parse(text))])
+        note_log(account, channel, command)
+
+
+def note_log(account: Account, channel: str, command: Callable[..., Any]) -> None:
+    """Enter what the head of a log says; ``command`` sends a command to the machine that has it."""
+    head = command("LINDEX", log_key(channel.encode()).decode(), "-1")
+    if head:
+        epoch, _, _, _, *before = (head if isinstance(head, str) else head.decode()).split()
+        account.lineages[channel].note(epoch, [at for text in before if (at := Position.parse(text))])
 
 
 class SingleBroker:

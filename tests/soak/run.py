@@ -17,13 +17,16 @@ from typing import Final
 from realizehit.broker.open import open_bus
 from realizehit.client.api import APIClient
 from tests.soak.clients import JavaScriptClient, PythonClient
+from tests.soak.cluster_faults import ClusterBroker
 from tests.soak.faults import DOWN_AFTER, Broker, SentinelBroker, Servers, SingleBroker, break_things, rules_file
 from tests.soak.publishers import Publishing, through_api, to_broker
 from tests.soak.readers import EngineIO, Stream, Wire
 from tests.soak.subscribers import Reader, SlowReader
-from tests.soak.world import BULK, KEPT, PLAIN, RULES, SETTLED, SHORT, WILD_KEPT, WILD_PLAIN, Plan, World
+from tests.soak.world import BULK, KEPT, PLAIN, RULES, SETTLED, SHORT, SUBSCRIBED, WILD_KEPT, WILD_PLAIN, Plan, World
+from tests.support import model_pattern
 from tests.support.account import Account
 from tests.support.account_records import Came, Life
+from tests.support.cluster import Cluster
 from tests.support.proxy import Proxy
 from tests.support.sentinels import Watched
 from tests.support.valkey import Valkey
@@ -37,7 +40,13 @@ async def broker_of(
     plan: Plan, directory: Path, account: Account, random: Random
 ) -> AsyncIterator[tuple[Broker, str, str]]:
     """Start the broker; yield it, its URL, and a URL behind a proxy that breaks."""
-    if plan.sentinel:
+    if plan.broker == "cluster":
+        with Cluster(directory, separable=True, cluster_allow_pubsubshard_when_down="no") as cluster:
+            account.sharded = True
+            channels = [model_pattern.channel(dict(filters), wildcards=True) for filters in (*SUBSCRIBED, BULK)]
+            yield ClusterBroker(cluster, account, random, channels), cluster.url, cluster.url
+        return
+    if plan.broker == "sentinel":
         with Watched(directory, down_after=DOWN_AFTER) as watched:
             yield SentinelBroker(watched, account, random), watched.url, watched.url
         return

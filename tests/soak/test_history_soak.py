@@ -23,11 +23,12 @@ SEED = int(os.environ.get("REALIZEHIT_SOAK_SEED", "1"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 240)]
 
 
-@pytest.mark.parametrize("broker", ["single", "sentinel"])
+@pytest.mark.parametrize("broker", ["single", "sentinel", "cluster"])
 async def test_every_message_comes_once_or_is_told_lost(broker: str, tmp_path: Path) -> None:
     program = tmp_path / "js"
     program.mkdir()
-    plan = Plan(SECONDS, SEED, broker == "sentinel", JavaScriptClient.prepare(program))
+    seconds = SECONDS * 2 / 3 if broker == "cluster" else SECONDS
+    plan = Plan(seconds, SEED, broker, JavaScriptClient.prepare(program))
     world = await run(plan, tmp_path)
     try:
         world.check()
@@ -36,7 +37,7 @@ async def test_every_message_comes_once_or_is_told_lost(broker: str, tmp_path: P
     counts = world.account.counts
     assert {"js sse", "js websocket", "python client", "slow websocket"} <= set(counts)
     for transport, count in counts.items():
-        assert count["delivered"] > SECONDS, transport
+        assert count["delivered"] > seconds, transport
         # Those with positions come back after less than is kept of most patterns, and some of them after more.
         comes_back = transport.endswith("with positions")
         if comes_back or transport in ("js sse", "python client", "slow websocket"):
@@ -45,4 +46,4 @@ async def test_every_message_comes_once_or_is_told_lost(broker: str, tmp_path: P
             assert count["told"], transport
     assert len(world.happened) > 3
     for name in ("delivered", "recovered", "told", "missed", "lost"):
-        note(f"Soak of history, {broker}: {name}", sum(count[name] for count in counts.values()), f"in {SECONDS:g} s")
+        note(f"Soak of history, {broker}: {name}", sum(count[name] for count in counts.values()), f"in {seconds:g} s")

@@ -15,6 +15,8 @@ from tests.soak.faults import Servers
 from tests.support.account import Account
 from tests.support.account_records import Filters
 
+BROKERS: Final = ("single", "sentinel", "cluster")
+
 RULES: Final = """
 [[history]]
 pattern = { soak = "kept" }
@@ -51,14 +53,14 @@ class Plan:
     Attributes:
         seconds: for how long things happen.
         seed: of what happens; the order of events differs from run to run all the same.
-        sentinel: whether the broker is a master and a replica with sentinels; else one that keeps its data.
+        broker: ``single``, one that keeps its data; ``sentinel``, a master and a replica with sentinels; ``cluster``.
         javascript: the directory of the JavaScript program; None to leave its clients out.
         pause: seconds between faults, about.
     """
 
     seconds: float
     seed: int
-    sentinel: bool = False
+    broker: str = "single"
     javascript: Path | None = None
     pause: float = 3.0
 

@@ -41,6 +41,7 @@ class Account:
         lossy: times in which the broker may lose what it has answered: failovers, until all replicas follow again.
         outages: times in which nodes had no broker, until they had told their clients.
         faults: when each fault began and ended, and its name; for those who look for the cause of a mistake.
+        sharded: whether the broker may lose a projection and not the publication itself, since another machine has it.
         lineages: what is known of the logs at the broker, by their channels.
         counts: for each transport what was delivered, recovered and told; filled by `check`.
     """
@@ -50,6 +51,7 @@ class Account:
         self.lives: list[Life] = []
         self.lossy: list[tuple[float, float]] = []
         self.outages: list[tuple[float, float]] = []
+        self.sharded = False
         self.faults: list[tuple[float, float, str]] = []
         self.lineages: dict[str, Lineage] = defaultdict(Lineage)
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -256,7 +258,7 @@ class Account:
     def _missing(self, life: Life, entry: Entry, covered: bool) -> None:
         if covered:
             self.counts[life.transport]["missed"] += 1
-        elif self._is_lost(entry):
+        elif self._is_lost(life, entry):
             self.counts[life.transport]["lost"] += 1
         else:
             raise Untold(f"{_name(life)} misses {entry}, and was not told; it was told {list(life.told)}")
@@ -265,10 +267,13 @@ class Account:
         """Whether the broker may have lost the key of what was sent again."""
         return entry.attempts > 1 and any(began <= entry.ended and entry.began <= ended for began, ended in self.lossy)
 
-    def _is_lost(self, entry: Entry) -> bool:
+    def _is_lost(self, life: Life, entry: Entry) -> bool:
         """Whether the broker has lost what it had answered: its position, if it has one, is in no log any more."""
         if not any(began <= entry.ended and entry.began <= ended for began, ended in self.lossy):
             return False
+        if self.sharded and life.is_wildcard:  # nobody may know the position in this log
+            at = self._positions.get((life.channel, entry.serial))
+            return at is None or not self.lineages[life.channel].has(at)
         return entry.at is None or not self.lineages[entry.channel].has(entry.at)
 
 
