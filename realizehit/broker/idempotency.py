@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Final
 
-from realizehit.broker.names import CLUSTER, SINGLE, key_of_channel
+from realizehit.broker.names import CLOSING_BRACE, CLUSTER, SINGLE, key_of_channel
 from realizehit.broker.publication import Publication
 
 WINDOW: Final = 120.0
@@ -98,4 +98,7 @@ def has_keys(publications: Iterable[Publication]) -> bool:
 
 def key_name(publication: Publication) -> bytes:
     """Return the name of a publication's key at the broker, which has the slot of its channel."""
-    return key_of_channel(b"realizehit:once:", publication.channel, b":%b" % publication.key)
+    channel = publication.channel
+    if CLOSING_BRACE in channel:
+        return key_of_channel(b"realizehit:once:", channel, b":%b" % publication.key)
+    return b"realizehit:once:{%b}:%b" % (channel, publication.key)

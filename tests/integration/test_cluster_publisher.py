@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from realizehit.broker.projections import labelled
 from realizehit.broker.publication import Publication, Published
 from realizehit.broker.shapes.registrar import Registrar
 from realizehit.broker.shapes.registry import MAX_SHAPES, VIEW_SETTLE, register
+from realizehit.cli.history_rules import show_rules
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, BrokerUnclear
 from realizehit.pattern import shape_of
 from tests.support.cluster import Cluster
@@ -263,6 +265,22 @@ async def test_logs_of_channels_and_of_wildcards(shared_cluster: Cluster) -> Non
         assert (await publisher.read_log(wildcard, after=0, last=None, most=10)).last == 0
         assert await publisher.write_rules(Rules()) is not None
         assert await publisher.remove_logs(Rules()) == 2
+
+
+async def test_the_command_shows_the_rules_and_the_logs_of_all_machines(
+    shared_cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = f"shown{next(_numbers)}"
+    rules = Rules((Rule({key: None}, 100, 60.0),))
+    async with publisher_to(shared_cluster) as publisher:
+        await publisher.write_rules(rules)
+        await eventually(lambda: _is_known(publisher, rules))
+        await publisher.publish_many([Publication(b"%b:%d" % (key.encode(), n), b"1") for n in range(30)])
+        assert await show_rules(shared_cluster.url, 5.0, as_json=True) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert (shown["pattern"], shown["logs"], shown["messages"]) == ({key: None}, 30, 30)
+        await publisher.write_rules(Rules())
+        assert await publisher.remove_logs(Rules()) == 30
 
 
 def _is_known(publisher: ClusterPublisher, rules: Rules) -> bool:

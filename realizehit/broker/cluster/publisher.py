@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any
 
 from realizehit.broker.chunks import CHUNKS, chunk_end
 from realizehit.broker.cluster.address import ClusterAddress
@@ -48,12 +48,6 @@ from realizehit.common.durations import Durations
 from realizehit.common.position import Position
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, BrokerUnclear
 from realizehit.pattern import is_wildcard, shape_of
-
-GRACE: Final = 0.5  # seconds for the last replies of a machine that is no primary any more
-
-REDIRECTS: Final = 3  # that a question follows without a pause
-
-_T = TypeVar("_T")
 
 
 class ClusterPublisher:

@@ -95,6 +95,7 @@ class RegistryView:
         self._on_view = on_view
         self._on_refused = on_refused
         self._reader = RulesReader(broker, on_rules)
+        self._writes = 0  # how often this process has changed the rules
         self._needed_at = -math.inf
         self._needed = asyncio.Event()
         self._read = asyncio.Event()
@@ -130,6 +131,7 @@ class RegistryView:
 
     def take_rules(self, text: bytes) -> None:
         """Take rules that were just written or read by somebody else."""
+        self._writes += 1  # a read that is under way may have older ones
         self._reader.take(text)
 
     def start(self) -> None:
@@ -180,13 +182,15 @@ class RegistryView:
             pass
 
     async def _read_once(self, sent: float) -> None:
+        writes = self._writes
         shapes, rules = await asyncio.gather(
             self._answer(*read_registrations(CLUSTER)) if self._project else _nothing(), self._answer(*_READ_RULES)
         )
         if isinstance(shapes, BrokerError):
             raise BrokerRefused(f"{shapes}; {_RIGHTS}")
         new = self._take(shapes or [])
-        self._reader.take(rules)
+        if writes == self._writes:
+            self._reader.take(rules)
         self.read_at = sent
         self._read.set()
         self._on_view(new)

@@ -27,7 +27,7 @@ import os
 import random
 from typing import Final
 
-from realizehit.broker.names import CLUSTER, SINGLE, key_of_channel
+from realizehit.broker.names import CLOSING_BRACE, CLUSTER, SINGLE, key_of_channel
 
 PREFIX: Final = "realizehit:log:"
 """What the names of the logs' keys at the broker begin with."""
@@ -330,7 +330,9 @@ READ: Final = (_HEAD + _READ).encode()
 
 def log_key(channel: bytes) -> bytes:
     """Return the name of a channel's log at the broker, which has the slot of the channel."""
-    return key_of_channel(b"realizehit:log:", channel)
+    if CLOSING_BRACE in channel:
+        return key_of_channel(b"realizehit:log:", channel)
+    return b"realizehit:log:{%b}" % channel
 
 
 _DIGITS: Final = b"abcdefghijklmnopqrstuvwxyz0123456789"
