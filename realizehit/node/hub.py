@@ -190,6 +190,7 @@ class Hub(BusListener):
         key = key_of_interest(channel)
         self._engine.hold(key, False)
         self.gaps.allowed(key)
+        self.logs.catch_up(key)
         self._pending.settle(key, self._pending.waiting.take(channel))
         self.logs.confirmed(key)
 

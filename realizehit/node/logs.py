@@ -102,7 +102,14 @@ class Logs:
     def open(self, key: RegistryKey) -> None:
         """Learn that a channel has its first subscriber, before the broker has confirmed the channel."""
         self.forget(key)
-        rule = self._bus.rules.rule_of(key) if self._enabled else None
+        self.catch_up(key)
+
+    def catch_up(self, key: RegistryKey) -> None:
+        """Open the log of a channel without one if there is a rule for it now.
+
+        The rules may have come after the first subscriber, and be applied to other channels first.
+        """
+        rule = self._bus.rules.rule_of(key) if self._enabled and key not in self._logs else None
         if rule is not None and self._engine.log_open(key):
             self._logs[key] = LogRecord(rule, self._clock())
             self._unsettled.add(key)

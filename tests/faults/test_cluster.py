@@ -25,7 +25,7 @@ from tests.support.programs import needs
 pytestmark = pytest.mark.slow
 
 MANY = 100_000
-BUSY = 4.0  # seconds more for as many channels, where other tests have most of the machine
+BUSY = 8.0  # seconds more for as many channels, where other tests have most of the machine
 
 
 @pytest.fixture(params=["valkey", "redis"])
@@ -277,10 +277,11 @@ async def test_many_channels_of_all_connections_that_are_killed(cluster: Cluster
         await recorder.until(lambda: len(recorder.confirmed) == MANY, 60)
         for machine in cluster.primaries:
             machine.command("CLIENT", "KILL", "TYPE", "pubsub")
-        killed = time.monotonic()
+        killed, cpu = time.monotonic(), time.process_time()
         await recorder.until(lambda: sum(len(channels) for _, channels in recorder.regains) == MANY, 60)
         took = time.monotonic() - killed
         note(f"Cluster: all connections are killed, until {MANY:,} channels are in force", took, "s")
+        assert time.process_time() - cpu < WITHIN  # what it takes where this process has a core
         assert took < WITHIN + BUSY
         buffers = [int(each["tot-mem"]) for machine in cluster.primaries for each in machine.clients("TYPE", "pubsub")]
         note("Cluster: the largest connection at a broker afterwards", max(buffers) / 1024, "KiB")

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from realizehit._fanout import HAVE_EPOLL, channel_id
-from realizehit.broker.history.rules import Rule, Rules
+from realizehit.broker.history.rules import NO_RULES, Rule, Rules
 from realizehit.common.position import Position
 from realizehit.errors import ErrorCode
 from realizehit.node.history_request import HistoryRequest, Started
@@ -93,6 +93,23 @@ def test_a_client_that_saw_more_than_the_node_waits_for_it_without_a_repetition(
         d.hub.deliver([[b"message", CHAT, b"@o=%b?0" % str(late).encode()]])
         d.publish(1)
         assert peer.texts() == [LABEL + b"@o=2?1"]
+
+
+def test_rules_that_come_after_the_first_subscription_are_applied_before_it_is_answered() -> None:
+    """The bus tells the rules before the first channel is in force, but all channels are looked at in later turns."""
+    with bench() as b:
+        d = Desk(b)
+        rules = d.bus.rules
+        d.bus.change_rules(NO_RULES)
+        b.loop.run()
+        conn, _ = b.connect()
+        d.hub.subscribe(conn, CHAT, lambda code, text, started: d.answers.append((code, started)), HistoryRequest())
+        d.bus.change_rules(rules)
+        d.bus.confirm(CHAT)
+        assert d.answers == []
+        d.bus.answer()
+        b.loop.run()
+        assert d.answers == [(None, Started(d.log.here))]
 
 
 def test_what_is_not_kept_is_not_called_recovered() -> None:
