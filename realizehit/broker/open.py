@@ -82,6 +82,7 @@ def open_bus(
             project=project,
             max_shapes=max_shapes,
             idempotency_window=idempotency_window,
+            follow_rules=follow_rules,
         )
     known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES, *CLUSTER_SCHEMES))
     raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

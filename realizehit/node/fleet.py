@@ -14,7 +14,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 import orjson
@@ -130,6 +130,12 @@ class Fleet(BusListener):
         pass
 
     def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
+        pass
+
+    def lapsed(self, source: Source, channels: Collection[Interest]) -> None:
+        pass
+
+    def regained(self, source: Source, channels: Collection[Interest], seconds: float, *, logged: bool = True) -> None:
         pass
 
     def _receive(self, channel: bytes, payload: bytes) -> None:

@@ -227,7 +227,7 @@ class Hub(BusListener):
 
     def lapsed(self, source: Source, channels: Collection[Interest]) -> None:
         keys = [key_of_interest(channel) for channel in channels]
-        self.gaps.begin(source, self._pending.keys(), self.logs.lost(source, keys), keys)
+        self.gaps.begin(source, self._pending.keys(), self.logs.lost(source, keys), self._bus.silence, keys)
 
     def regained(self, source: Source, channels: Collection[Interest], seconds: float, *, logged: bool = True) -> None:
         self.gaps.end(source, seconds)

@@ -35,10 +35,10 @@ from realizehit.broker.cluster.shards import Shards
 from realizehit.broker.cluster.slots import slot_of
 from realizehit.broker.cluster.topology import Topology
 from realizehit.broker.cluster.watch import TopologyWatch
+from realizehit.broker.history.epochs import new_epoch
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import Rules
 from realizehit.broker.history.rules_commands import ended_logs, write_rules
-from realizehit.broker.history.scripts import new_epoch
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.names import CLUSTER
 from realizehit.broker.projections import ProjectionCounts
