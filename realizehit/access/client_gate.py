@@ -41,6 +41,7 @@ class ClientGate:
         connected: returns how many clients are connected.
         headers: read the identity that a trusted proxy sets; ``None`` where no header is configured.
         addresses: bounds the connections of each address; ``None`` for no limit.
+        shared: whether `connected` counts the clients of other processes too.
 
     Attributes:
         addresses: as given.
@@ -58,6 +59,7 @@ class ClientGate:
         connected: Callable[[], int],
         headers: IdentityHeaders | None,
         addresses: AddressLimit | None,
+        shared: bool = False,
     ) -> None:
         self._max_connections = settings.max_connections
         self._figures = settings.console
@@ -67,6 +69,7 @@ class ClientGate:
         self._refusals = refusals
         self._clock = clock
         self._connected = connected
+        self._counts_others = shared and settings.max_connections > 0
         self._headers = headers
         self.addresses: Final = addresses
         rate = settings.max_handshakes
@@ -75,12 +78,14 @@ class ClientGate:
 
     @property
     def decides_by_head(self) -> bool:
-        """Whether `is_admitted` decides about an opening request over TCP, apart from the number of clients.
+        """Whether `is_admitted` decides about an opening request over TCP, apart from the number of clients here.
 
-        That is so unless a setting asks for a look at each client: at its address, its identity or its token.
+        That is so unless a setting asks for a look at each client: at its address, its identity or its token, or at the
+        number of clients of other processes.
         """
         return (
-            self.addresses is None
+            not self._counts_others
+            and self.addresses is None
             and self._handshakes is None
             and self._headers is None
             and self._policy.tokens is None
