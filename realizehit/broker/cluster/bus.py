@@ -130,7 +130,7 @@ class ClusterBus(PublishingBus):
                 self._node = _Node(self, listener)
                 self._subscribing = self._make_subscriber(watch, listener, self._node, self._lapses)
             await watch.start()
-            self._publishing.start()
+            await self._publishing.start()
             if self._subscribing is not None:
                 self._subscribing.start()
             else:
