@@ -27,10 +27,15 @@ LEFT_OUT = {  # commands of the server, and what only they use
     },
 }  # fmt: skip
 BROKER = (  # for publishing at the broker
-    "__init__", "chunks", "deadlines", "idempotency", "idle_probe", "keeper", "log_reads", "projections", "publication",
-    "publish_errors", "publish_script", "publisher", "resp", "rules_reader", "scripted_chunks", "sentinel", "url",
-    "history/__init__", "history/log", "history/rules", "history/rules_commands", "history/scripts",
-    "shapes/__init__", "shapes/expected", "shapes/following", "shapes/registry", "shapes/rules_follower", "shapes/view",
+    "__init__", "chunks", "deadlines", "hosts", "idempotency", "idle_probe", "keeper", "log_reads", "mode", "names",
+    "projections", "publication", "publish_calls", "publish_errors", "publish_script", "publisher", "resp",
+    "rules_reader", "scripted_chunks", "sentinel", "url",
+    "cluster/__init__", "cluster/address", "cluster/asking", "cluster/deliveries", "cluster/outbox",
+    "cluster/publisher", "cluster/questions", "cluster/redirects", "cluster/registry_view", "cluster/routes",
+    "cluster/shard", "cluster/shards", "cluster/slots", "cluster/topology", "cluster/watch",
+    "history/__init__", "history/epochs", "history/log", "history/rules", "history/rules_commands", "history/scripts",
+    "shapes/__init__", "shapes/expected", "shapes/following", "shapes/projecting", "shapes/registry",
+    "shapes/rules_follower", "shapes/view",
 )  # fmt: skip
 DEPENDENCIES = {"click", "hiredis", "httpx2", "msgspec", "orjson", "redis", "rich", "websockets"}
 

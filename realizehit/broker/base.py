@@ -7,7 +7,7 @@ Everything here happens on the event loop's thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from typing import Any, Final, NewType, Protocol, TypeAlias
 
@@ -69,6 +69,29 @@ class BusListener(Protocol):
                 may be missing, and nothing else.
             logged: whether logs have what was published in them, for channels with history.
         """
+
+    def lapsed(self, source: Source, channels: Collection[Interest]) -> None:
+        """Learn that some channels are not in force any more, such as those of one shard of a cluster.
+
+        `regained` follows for all of them together. It may be called again before that, with further channels, or with
+        some that have been in force again meanwhile.
+
+        Args:
+            source: it is `Bus.source_of` for these channels until then.
+            channels: those that were in force.
+        """
+        self.state_changed(source, BusState.DOWN)
+
+    def regained(self, source: Source, channels: Collection[Interest], seconds: float, *, logged: bool = True) -> None:
+        """Learn that all channels that have `lapsed` with a source are in force again.
+
+        Args:
+            source: what they have lapsed with.
+            channels: those of them that are still wanted and not refused.
+            seconds: as for `restored`.
+            logged: as for `restored`.
+        """
+        self.restored(source, seconds, logged=logged)
 
 
 _NONE: Final = ProjectionCounts()

@@ -22,7 +22,7 @@ sets where the channel was in force. Once there is a connection and no channel i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from realizehit.broker.base import Interest
@@ -70,11 +70,28 @@ class Due(NamedTuple):
 
     def batches(self) -> Iterator[tuple[bool, Sequence[Interest]]]:
         """Return the commands in their order: whether it is SUBSCRIBE, and its channels."""
+        return self._batches([self.joining], [self.leaving])
+
+    def batches_by(self, group: Callable[[Interest], object]) -> Iterator[tuple[bool, Sequence[Interest]]]:
+        """Return the same where a command may only have channels of one group."""
+        return self._batches(_grouped(self.joining, group), _grouped(self.leaving, group))
+
+    def _batches(
+        self, joining: Iterable[list[Interest]], leaving: Iterable[list[Interest]]
+    ) -> Iterator[tuple[bool, Sequence[Interest]]]:
         for channel in self.alone:
             yield True, [channel]
-        for subscribe, channels in ((True, self.joining), (False, self.leaving)):
-            for start in range(0, len(channels), BATCH):
-                yield subscribe, channels[start : start + BATCH]
+        for subscribe, groups in ((True, joining), (False, leaving)):
+            for channels in groups:
+                for start in range(0, len(channels), BATCH):
+                    yield subscribe, channels[start : start + BATCH]
+
+
+def _grouped(channels: list[Interest], group: Callable[[Interest], object]) -> Iterable[list[Interest]]:
+    groups: dict[object, list[Interest]] = {}
+    for channel in channels:
+        groups.setdefault(group(channel), []).append(channel)
+    return groups.values()
 
 
 class ChannelStates:
@@ -82,13 +99,15 @@ class ChannelStates:
 
     Args:
         reports: told of what changes.
+        order: sorts the channels for a new connection, if their order matters.
 
     Attributes:
         connected: whether there is a connection to send commands on.
         lapsed: how many channels are LAPSED.
     """
 
-    def __init__(self, reports: Reports) -> None:
+    def __init__(self, reports: Reports, order: Callable[[Interest], int] | None = None) -> None:
+        self._order = order
         self.connected = False
         self.lapsed = 0
         self._reports = reports
@@ -97,6 +116,9 @@ class ChannelStates:
 
     def __len__(self) -> int:
         return len(self._channels)
+
+    def __contains__(self, channel: object) -> bool:
+        return channel in self._channels
 
     @property
     def has_due(self) -> bool:
@@ -183,6 +205,48 @@ class ChannelStates:
         for channel in channels:
             self._put(channel, self._channels[channel] & ~BUSY)
 
+    # ---- slots of a cluster move
+
+    def in_force(self) -> list[Interest]:
+        """Return the wanted channels that are in force."""
+        return [channel for channel, flags in self._channels.items() if flags & (ON | BUSY | WANTED) == ON | WANTED]
+
+    def is_in_force(self, channel: Interest) -> bool:
+        """Whether a wanted channel is in force."""
+        return self._channels.get(channel, 0) & (ON | BUSY | WANTED) == ON | WANTED
+
+    def evict(self, channel: Interest) -> bool:
+        """Learn that the broker ended a subscription unasked; return whether the channel was in force.
+
+        Nothing is sent for it until `try_again`.
+        """
+        flags = self._channels.get(channel, 0)
+        if flags & (ON | BUSY) != ON:
+            return False
+        if flags & WANTED:
+            self._channels[channel] = flags & ~ON | PROMISED
+            return True
+        if not flags & QUEUED:
+            del self._channels[channel]
+        else:
+            self._channels[channel] = flags & ~ON
+        return False
+
+    def postpone(self, channels: Sequence[Interest]) -> None:
+        """Learn that a SUBSCRIBE was refused for now. Nothing is sent for its channels until `try_again`."""
+        for channel in channels:
+            flags = self._channels[channel] & ~(ON | BUSY)
+            if flags & WANTED:
+                self._channels[channel] = flags
+            else:
+                del self._channels[channel]
+
+    def try_again(self, channels: Iterable[Interest]) -> None:
+        """Have commands sent for postponed channels that are still wanted."""
+        for channel in channels:
+            if channel in self._channels:
+                self._put(channel, self._channels[channel])
+
     def refuse(self, channel: Interest, text: str) -> None:
         """Forget a channel that the broker refused with this text."""
         flags = self._channels.pop(channel)
@@ -195,7 +259,7 @@ class ChannelStates:
     def on_connected(self) -> None:
         """Queue all channels for a new connection."""
         self.connected = True
-        self._queue.extend(self._channels)
+        self._queue.extend(self._channels if self._order is None else sorted(self._channels, key=self._order))
         if self._queue:
             self._reports.commands_due()
 
@@ -212,6 +276,18 @@ class ChannelStates:
             if flags & (ON | BUSY) == ON:
                 self._channels[channel] = flags | BUSY | KEPT | (LAPSED if flags & WANTED else 0)
         self._count_lapsed()
+
+    def keep_some_for_relay(self, channels: Iterable[Interest]) -> list[Interest]:
+        """Let those of some channels that are in force wait for the relay; return the wanted ones of them."""
+        lost = []
+        for channel in channels:
+            flags = self._channels.get(channel, 0)
+            if flags & (ON | BUSY) == ON:
+                if flags & WANTED:
+                    flags |= PROMISED
+                    lost.append(channel)
+                self._channels[channel] = flags | BUSY | KEPT
+        return lost
 
     def kept(self) -> list[Interest]:
         """Return the channels that wait for the relay."""

@@ -15,21 +15,33 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import hiredis
 
 from realizehit.broker.base import Batch, Interest
+from realizehit.broker.mode import mode_of, wrong_mode
 from realizehit.broker.resp import BACK, LOGIN_NEEDED, LOST, REFUSED, code_of, login_error, pack
 from realizehit.errors import BrokerUnavailable
 
-SUBSCRIBE: Final = b"subscribe"
-UNSUBSCRIBE: Final = b"unsubscribe"
 
-MESSAGE: Final = b"message"
+class Words(NamedTuple):
+    """How commands and messages are called: those of classic pub/sub, or of sharded pub/sub in a cluster."""
+
+    subscribe: bytes
+    unsubscribe: bytes
+    message: bytes
+
+
+CLASSIC: Final = Words(b"subscribe", b"unsubscribe", b"message")
+SHARDED: Final = Words(b"ssubscribe", b"sunsubscribe", b"smessage")
+
+SUBSCRIBE: Final = CLASSIC.subscribe
+UNSUBSCRIBE: Final = CLASSIC.unsubscribe
+
 _AUTH: Final = b"auth"
-_NAME: Final = b"client"
-_PING: Final = b"ping"
+PING: Final = b"ping"
+_HELLO: Final = b"hello"
 
 _UNASKED: Final = (LOST, BACK, REFUSED)
 _NO_MORE: Final = object()  # what the reader says when no whole reply is left
@@ -94,9 +106,12 @@ class SubscriberConnection(asyncio.Protocol):
         probe_timeout: seconds of silence after a PING, after which the broker counts as dead.
 
     Attributes:
+        words: how its commands are called.
         ready: done when the login was accepted; fails with a `BrokerError` where it was not or the connection broke.
         closed: done when the connection is gone; its result says why.
     """
+
+    words = CLASSIC
 
     def __init__(self, owner: Owner, login: list[str], name: str, probe_after: float, probe_timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -105,6 +120,7 @@ class SubscriberConnection(asyncio.Protocol):
         self._name = name
         self._probe_after = probe_after
         self._probe_timeout = probe_timeout
+        self._message = self.words.message
         self._reader = hiredis.Reader(notEnoughData=_NO_MORE)
         self._transport: asyncio.Transport | None = None
         self._in_flight: deque[Command] = deque()
@@ -156,8 +172,8 @@ class SubscriberConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         if self._login:
             self._command(_AUTH, *self._login)
-        self._command(_NAME, "SETNAME", self._name)
-        self._command(_PING)
+        self._command(_HELLO, "2", "SETNAME", self._name)
+        self._command(PING)
         self.flush()
 
     def _command(self, kind: bytes, *arguments: str) -> None:
@@ -183,7 +199,7 @@ class SubscriberConnection(asyncio.Protocol):
         try:
             self._reader.feed(data)
             for reply in iter(self._reader.gets, _NO_MORE):
-                if type(reply) is list and reply[0] == MESSAGE:
+                if type(reply) is list and reply[0] == self._message:
                     batch.append(reply)
                 else:
                     replies.append(reply)
@@ -239,8 +255,10 @@ class SubscriberConnection(asyncio.Protocol):
                 self._login_failed(command.kind, str(reply))
         elif not command.channels:
             self._done(command)
-            if command.kind == _PING:
+            if command.kind == PING:
                 self._logged_in()
+            elif command.kind == _HELLO:
+                self._greeted(reply)
         else:
             channel = command.channels[command.answered]
             if type(reply) is not list or reply[:2] != [command.kind, channel]:
@@ -253,6 +271,12 @@ class SubscriberConnection(asyncio.Protocol):
     def _done(self, command: Command) -> None:
         self._in_flight.popleft()
         self._certain = command.sent
+
+    def _greeted(self, reply: Any) -> None:
+        """Refuse a broker of the other kind: classic pub/sub would send every message to all machines of a cluster."""
+        if (error := wrong_mode(mode_of(reply), sharded=self.words is SHARDED)) and not self.ready.done():
+            self.ready.set_exception(error)
+            self.drop(str(error))
 
     def _take_unasked(self, words: list[Any]) -> None:
         """Take what only a relay says; see `realizehit.broker.resp`."""
@@ -278,9 +302,9 @@ class SubscriberConnection(asyncio.Protocol):
 
     def _login_failed(self, kind: bytes, text: str) -> None:
         code = code_of(text)
-        if kind == _NAME and code not in LOGIN_NEEDED:
-            return  # a user without the right to name connections; nothing depends on it
-        if kind == _PING and code == "NOPERM":
+        if kind == _HELLO and code not in LOGIN_NEEDED:
+            return  # a user without the right to name connections, or an old broker; little depends on it
+        if kind == PING and code == "NOPERM":
             self._logged_in()
             return
         self.ready.set_exception(login_error(text, about_password=kind == _AUTH))
@@ -303,8 +327,8 @@ class SubscriberConnection(asyncio.Protocol):
                 self._timer = self._loop.call_later(_LAST_LOOK, self._judge)
                 return
             due = min(due, verdict)
-        if all(command.kind != _PING for command in self._in_flight):
-            self._command(_PING)
+        if all(command.kind != PING for command in self._in_flight):
+            self._command(PING)
             self.flush()
         if self._probed is None:
             self._probed = now

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Final
 
+from realizehit.broker.names import CLOSING_BRACE, CLUSTER, SINGLE, key_of_channel
 from realizehit.broker.publication import Publication
 
 WINDOW: Final = 120.0
@@ -14,7 +15,7 @@ WINDOW: Final = 120.0
 PREFIX: Final = "realizehit:once:"
 """What the names of the script's keys at the broker begin with."""
 
-REGISTRY: Final = "realizehit:shapes"
+REGISTRY: Final = SINGLE.shapes
 """The sorted set of shapes; `realizehit.broker.shapes.registry` defines it."""
 
 RIGHTS: Final = (
@@ -81,6 +82,9 @@ if refusal then return refusal end
 return seen and -1 - nodes or nodes
 """
 
+SCRIPT_SHARDED: Final = CLUSTER.script(SCRIPT.decode()).encode()
+"""The same for a cluster."""
+
 _key_of: Final = attrgetter("key")
 
 
@@ -93,5 +97,8 @@ def has_keys(publications: Iterable[Publication]) -> bool:
 
 
 def key_name(publication: Publication) -> bytes:
-    """Return the name of a publication's key at the broker; the channel is its hash tag."""
-    return b"%b{%b}:%b" % (PREFIX.encode(), publication.channel, publication.key)
+    """Return the name of a publication's key at the broker, which has the slot of its channel."""
+    channel = publication.channel
+    if CLOSING_BRACE in channel:
+        return key_of_channel(b"realizehit:once:", channel, b":%b" % publication.key)
+    return b"realizehit:once:{%b}:%b" % (channel, publication.key)

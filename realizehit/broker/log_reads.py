@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from realizehit.broker.history.epochs import new_epoch
 from realizehit.broker.history.log import LogPart
-from realizehit.broker.history.scripts import READ, RIGHTS, SHAPES_KEY, log_key, new_epoch
+from realizehit.broker.history.scripts import READ, RIGHTS, SHAPES_KEY, log_key
 from realizehit.broker.idempotency import REGISTRY
 from realizehit.broker.publish_script import PublishScript
 from realizehit.common.position import Position
@@ -47,7 +49,9 @@ class LogReads:
         ttl = b"%d" % max(1, round(rule.ttl * 1000))
         run_id = self._script.run_id
         keys, shape = [log_key(channel)], b""
-        if is_wildcard(channel):
+        if self._script.registrations is not None:
+            shape = self._script.registration_of(channel)
+        elif is_wildcard(channel):
             keys += [REGISTRY.encode(), SHAPES_KEY.encode()]
             shape = shape_of(channel)
         numbers = b"%d" % number, b"%d" % most
@@ -74,13 +78,14 @@ def _with_rights(error: BrokerRefused) -> BrokerRefused:
 
 def _part_of(channel: bytes, reply: Any) -> LogPart:
     try:
-        epoch, last, first, before, start, messages = reply
+        epoch, last, first, before, start, messages, left = reply
         return LogPart(
             epoch.decode("ascii"),
             first,
             last,
             list(enumerate(messages, start)),
             [position for text in before.split() if (position := Position.parse(text.decode("ascii"))) is not None],
+            left / 1000 if left >= 0 else math.inf,
         )
     except (ValueError, TypeError, AttributeError):
         raise BrokerRefused(f"a read of the log of {channel.decode()} was answered with {str(reply)[:100]}") from None

@@ -16,30 +16,32 @@ remembered, so it may be sent again only if the broker did not have the script: 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import hiredis
 
+from realizehit.broker.history.epochs import new_epoch
 from realizehit.broker.history.rules import NO_RULES, Rule, Rules
-from realizehit.broker.history.scripts import NO_RUN_ID, PUBLISH, SHAPES_KEY, log_key, new_epoch
+from realizehit.broker.history.scripts import NO_RUN_ID, PUBLISH, PUBLISH_SHARDED, SHAPES_KEY, log_key
 from realizehit.broker.history.scripts import RIGHTS as LOG_RIGHTS
-from realizehit.broker.idempotency import REGISTRY, SCRIPT, key_name
+from realizehit.broker.idempotency import REGISTRY, SCRIPT, SCRIPT_SHARDED, key_name
 from realizehit.broker.idempotency import RIGHTS as KEY_RIGHTS
 from realizehit.broker.projections import ProjectionCounts, projections_of
 from realizehit.broker.publication import Publication, Published, published
-from realizehit.broker.resp import code_of, pack, pack_publish
+from realizehit.broker.resp import code_of, pack, pack_publish, pack_spublish
 from realizehit.common.durations import Durations
+from realizehit.pattern import is_wildcard, shape_of
 
 _SHA: Final = {
     script: hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()  # the broker's name for it
-    for script in (SCRIPT, PUBLISH)
+    for script in (SCRIPT, PUBLISH, SCRIPT_SHARDED, PUBLISH_SHARDED)
 }
 
+_APPEND_HEAD: Final = b"*12\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n1\r\n"
 _APPEND: Final = (
-    b"*12\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n1\r\n" % _SHA[PUBLISH]
-    + b"$%d\r\n%b\r\n$1\r\n0\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"  # log; window, channel, payload
-    + b"$8\r\n%b\r\n$%d\r\n%b\r\n$1\r\n-\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"  # epoch, run id, mode, size, time to live
+    b"$%d\r\n%b\r\n$1\r\n0\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"  # log; window, channel, payload
+    b"$8\r\n%b\r\n$%d\r\n%b\r\n$1\r\n-\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"  # epoch, run id, mode, size, time to live
 )
 
 
@@ -111,21 +113,28 @@ class PublishScript:
     Args:
         window: seconds for which an idempotency key is remembered.
         project: whether projections are published here, so that the script has to know of a bridge.
+        registrations: for a cluster, where a projection is a publication of its own: the registration of each shape.
 
     Attributes:
         loaded: the scripts that were sent on this connection; the first call of another one brings it along.
         rules: which channels have a log.
         run_id: of the broker at this connection.
+        pack_plain: returns the commands for publications that need no script.
         durations: from sending a chunk of publications to its last reply.
     """
 
-    def __init__(self, window: float, *, project: bool) -> None:
+    def __init__(self, window: float, *, project: bool, registrations: Mapping[bytes, bytes] | None = None) -> None:
         self.loaded: set[bytes] = set()
         self.rules: Rules = NO_RULES
         self.run_id = NO_RUN_ID
         self.durations = Durations()
         self._window = _milliseconds(window)
         self._registry = (REGISTRY.encode(),) if project else ()
+        self.registrations = registrations
+        sharded = registrations is not None
+        self._script, self._log_script = (SCRIPT_SHARDED, PUBLISH_SHARDED) if sharded else (SCRIPT, PUBLISH)
+        self._append_format = _APPEND_HEAD % _SHA[self._log_script] + _APPEND
+        self.pack_plain: Callable[[Sequence[Publication]], bytes] = pack_spublish if sharded else pack_publish
 
     def has_log(self, channel: bytes) -> bool:
         """Whether a channel is under a rule."""
@@ -164,8 +173,10 @@ class PublishScript:
             if projections or publication.key:
                 parts.append(self._call(publication, projections))
             elif (rule := self.rules.rule_of(publication.channel)) is None:
-                parts.append(pack_publish((publication,)))
-            elif PUBLISH in self.loaded:
+                parts.append(self.pack_plain((publication,)))
+            elif self._log_script in self.loaded and (
+                self.registrations is None or not is_wildcard(publication.channel)
+            ):
                 parts.append(self._append(publication, rule))
             else:
                 parts.append(self._call(publication, projections))
@@ -213,23 +224,28 @@ class PublishScript:
             keys.append(SHAPES_KEY.encode())
         message: tuple[bytes, ...]
         if len(keys) == others and publication.key and not alone:
-            script, message = SCRIPT, (window, publication.channel, publication.payload)
+            script, message = self._script, (window, publication.channel, publication.payload)
             items = items[2::3]
         else:
             epoch = new_epoch() if len(keys) > others else b"-"
-            script, message = PUBLISH, (window, publication.channel, publication.payload, epoch, self.run_id, mode)
+            if self.registrations is not None:
+                mode = self.registration_of(publication.channel)
+            script, message = (
+                self._log_script,
+                (window, publication.channel, publication.payload, epoch, self.run_id, mode),
+            )
         command = (b"EVALSHA", _SHA[script]) if script in self.loaded and not bring else (b"EVAL", script)
         self.loaded.add(script)
         return pack((*command, b"%d" % len(keys), *keys, *message, *items))
 
     def _append(self, publication: Publication, rule: Rule) -> bytes:
-        """Return what `_call` returns for a publication without a key and without projections.
+        """Return what `_call` returns for a publication without a key and without projections, not for a projection.
 
         Cost: one formatting, a third of what `_call` takes.
         """
         key, channel, payload = log_key(publication.channel), publication.channel, publication.payload
         run_id, size, ttl = self.run_id, b"%d" % rule.size, _milliseconds(rule.ttl)
-        return _APPEND % (
+        return self._append_format % (
             len(key), key, len(channel), channel, len(payload), payload, new_epoch(), len(run_id), run_id,
             len(size), size, len(ttl), ttl,
         )  # fmt: skip
@@ -241,6 +257,15 @@ class PublishScript:
             return b"0", b"0"
         keys.append(log_key(channel))
         return b"%d" % rule.size, _milliseconds(rule.ttl)
+
+    def registration_of(self, channel: bytes) -> bytes:
+        """Return the registration of a wildcard's shape in a cluster, ``-`` for other channels.
+
+        Without a known one it is 0, which never is newer than that of a log.
+        """
+        if self.registrations is None or not is_wildcard(channel):
+            return b"-"
+        return self.registrations.get(shape_of(channel), b"0")
 
     def rights_for(self, publication: Publication) -> str:
         """Return which rights the broker's user needs for a publication that needs the script."""

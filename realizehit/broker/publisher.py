@@ -15,33 +15,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import chain, takewhile
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from realizehit.broker.chunks import CallbackCompletion, Chunk, chunk_end, in_chunks, next_chunk
+from realizehit.broker.chunks import CallbackCompletion, Chunk
 from realizehit.broker.deadlines import Deadlines
 from realizehit.broker.history.log import LogPart
-from realizehit.broker.history.rules import NO_RULES, Rules
-from realizehit.broker.idempotency import WINDOW, has_keys
+from realizehit.broker.history.rules import NO_RULES
+from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.idle_probe import PROBE_AFTER, PROBE_TIMEOUT, IdleProbe
 from realizehit.broker.keeper import Broker, ConnectionKeeper
 from realizehit.broker.log_reads import LogReads
 from realizehit.broker.projections import ProjectionCounts
-from realizehit.broker.publication import Outcome, Publication, Published
+from realizehit.broker.publish_calls import PublishCalls
 from realizehit.broker.publish_errors import PublishErrors
 from realizehit.broker.publish_script import PublishScript
-from realizehit.broker.resp import CommandConnection, code_of, pack
+from realizehit.broker.resp import CommandConnection
 from realizehit.broker.scripted_chunks import ScriptedChunk
-from realizehit.common.durations import Durations
 from realizehit.common.position import Position
-from realizehit.errors import BrokerError, BrokerRefused
+from realizehit.errors import BrokerError
 
 WINDOW_MESSAGES: Final = 8192
 WINDOW_BYTES: Final = 4 << 20  # of payload under way; one chunk may exceed it
 
 
-class Pipeline:
+class Pipeline(PublishCalls):
     """Publishes over one connection, which is made when it is needed and made again after it was lost.
 
     Args:
@@ -51,6 +50,8 @@ class Pipeline:
         probe_after: seconds without a reply after which an idle connection is probed.
         probe_timeout: seconds for the answer to that, after which the connection is made anew.
         idempotency_window: seconds for which the broker remembers idempotency keys.
+        script: packs the publications that need a script; one for a single broker by default.
+        errors: builds the errors; those of `PublishErrors` by default.
         on_up: called when the broker has answered: at each login, and after it had been silent.
         on_down: called when the broker could not be reached, was silent, or the connection was lost.
 
@@ -76,6 +77,8 @@ class Pipeline:
         probe_after: float = PROBE_AFTER,
         probe_timeout: float = PROBE_TIMEOUT,
         idempotency_window: float = WINDOW,
+        script: PublishScript | None = None,
+        errors: PublishErrors | None = None,
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[], None] = lambda: None,
     ) -> None:
@@ -84,9 +87,9 @@ class Pipeline:
         self._on_up = on_up
         self._on_down = on_down
         self.projected = ProjectionCounts()
-        self._script = PublishScript(idempotency_window, project=self.projects)
+        super().__init__(script or PublishScript(idempotency_window, project=self.projects))
         self._logs = LogReads(self.ask, self._script)
-        self._errors = PublishErrors(broker, timeout)
+        self._errors = errors or PublishErrors(broker, timeout)
         self._keeper = ConnectionKeeper(broker, self, self._errors, timeout=timeout, name=name)
         self._probe = IdleProbe(self, probe_after, min(probe_timeout, timeout / 2))
         self._closed = False
@@ -105,59 +108,7 @@ class Pipeline:
         """How often a connection was made."""
         return self._keeper.connects
 
-    @property
-    def script_durations(self) -> Durations:
-        """How long the broker took for chunks of publications that need a script."""
-        return self._script.durations
-
-    @property
-    def rules(self) -> Rules:
-        """Which channels have a log, as far as it is known here."""
-        return self._script.rules
-
-    # ---- what callers do
-
-    async def publish(self, publication: Publication) -> Published:
-        """Publish one message; what is published in one turn of the loop goes out in one write.
-
-        Raises:
-            BrokerUnavailable: the broker cannot be reached, or did not answer in time; as `PublishUnclear` where it
-                may have taken the message.
-            BrokerRefused: it answered with an error.
-        """
-        outcome = (await self._awaited(self._chunk(publication)))[0]
-        if isinstance(outcome, BrokerError):
-            raise outcome
-        return outcome
-
-    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
-        """Publish one message as `publish` does; ``done`` is called once with what that would return or raise."""
-        chunk = self._chunk(publication)
-        chunk.done = CallbackCompletion(done, asyncio.get_running_loop())
-        self._submit(chunk)
-
-    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
-        """Publish messages in order, in chunks that each have the whole ``timeout``.
-
-        Returns:
-            For each message what `publish` would have returned or raised, in the same order. Where a chunk fails as a
-            whole, what follows is not sent, and has that failure as its outcome.
-        """
-        cut = self._cut if has_keys(publications) else next_chunk
-        return await in_chunks(publications, self._awaited, cut)
-
-    async def ask(self, *command: bytes | str) -> Any:
-        """Send a command that publishes nothing, in order with the publications; return its reply.
-
-        Raises:
-            BrokerUnavailable: as `publish`.
-            BrokerRefused: the broker answered with an error.
-        """
-        chunk = Chunk((), 0, pack(command))
-        (outcome,) = await self._awaited(chunk)
-        if isinstance(outcome, BrokerError):
-            raise outcome
-        return chunk.replies[0]
+    # ---- what callers do, besides publishing
 
     async def read_log(self, channel: bytes, *, after: int | None, last: int | None, most: int) -> LogPart:
         """Read the log of a channel. See `Bus.read_log`."""
@@ -170,20 +121,6 @@ class Pipeline:
         if self._keeper.connection is None:
             await self.ping()
         return await self._logs.renew(channel, seen)
-
-    async def ping(self) -> None:
-        """Check that the broker answers.
-
-        Raises:
-            BrokerUnavailable: it does not.
-            BrokerRefused: it refuses the login.
-        """
-        chunk = Chunk((), 0)
-        (outcome,) = await self._awaited(chunk)
-        if isinstance(outcome, BrokerRefused) and code_of(chunk.refusal) == "NOPERM":
-            return  # an answer all the same
-        if isinstance(outcome, BrokerError):
-            raise outcome
 
     def leave(self, place: str) -> None:
         """Learn that the broker is at ``place`` now; a connection to another one is given up."""
@@ -203,45 +140,12 @@ class Pipeline:
 
     # ---- the queue
 
-    def _chunk(self, publication: Publication) -> Chunk:
-        """Return the chunk of one publication."""
-        if publication.key:
-            return ScriptedChunk((publication,), len(publication.payload), self._script, self._send_again)
-        return Chunk((publication,), len(publication.payload))
-
-    def _cut(self, publications: Sequence[Publication], start: int) -> Chunk:
-        """Return the chunk that begins with the publication at ``start``: all of it has keys, or nothing of it."""
-        end, size = chunk_end(publications, start)
-        keyed = bool(publications[start].key)
-        part = list(takewhile(lambda publication: bool(publication.key) is keyed, publications[start:end]))
-        if len(part) < end - start:
-            size = sum(len(publication.payload) for publication in part)
-        return ScriptedChunk(part, size, self._script, self._send_again) if keyed else Chunk(part, size)
-
     def _send_again(self, chunk: ScriptedChunk) -> None:
         """Send a chunk before what waits; its deadline stays, so it is earlier than those of the others."""
         self._waiting.insert(self._sent_again, chunk)
         self._sent_again += 1
         if self._keeper.connection is not None and self._send_handle is None:
             self._send_handle = asyncio.get_running_loop().call_soon(self._send)
-
-    def _with_logs(self, chunk: Chunk) -> Chunk:
-        """Return a chunk that writes logs in place of a plain one, if a channel of it is under a rule.
-
-        This is decided when the chunk is sent, since the rules are known only then.
-        """
-        needs = self._script.needed_for
-        if type(chunk) is not Chunk or not any(map(needs, chunk.publications)):
-            return chunk
-        scripted = ScriptedChunk(chunk.publications, chunk.size, self._script, self._send_again)
-        scripted.deadline, scripted.done, scripted.origin = chunk.deadline, chunk.done, chunk
-        return scripted
-
-    def _awaited(self, chunk: Chunk) -> asyncio.Future[list[Outcome]]:
-        """Take a chunk; return the future of its outcomes."""
-        chunk.done = future = asyncio.get_running_loop().create_future()
-        self._submit(chunk)
-        return cast("asyncio.Future[list[Outcome]]", future)
 
     def _submit(self, chunk: Chunk) -> None:
         loop = asyncio.get_running_loop()

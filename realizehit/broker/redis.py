@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
 
-from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
-from realizehit.broker.history.log import LogPart
-from realizehit.broker.history.rules import NO_RULES, Rules
+from realizehit.broker.base import BROKER, Batch, BusListener, BusState, Interest, Source
+from realizehit.broker.history.rules import Rules
 from realizehit.broker.history.rules_commands import remove_logs, write_rules
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.link_settings import LinkSettings
-from realizehit.broker.projections import ProjectionCounts
-from realizehit.broker.publication import Outcome, Publication, Published
-from realizehit.broker.publisher import Pipeline
+from realizehit.broker.publishing_bus import PublishingBus
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 from realizehit.broker.shapes.bridge import Bridge
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.shapes.registrar import Registrar
-from realizehit.broker.shapes.registry import CONTROL
 from realizehit.broker.shapes.wildcards import Wildcards, source_of
 from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
-from realizehit.common.backoff import Backoff
-from realizehit.common.durations import Durations
-from realizehit.common.position import Position
-from realizehit.common.seldom import REMINDER, Seldom, more
 from realizehit.common.upkeep import keep_up
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from realizehit.pattern import is_wildcard, shape_of
-
-logger: Final = logging.getLogger(__name__)
-
-_REFUSED_PAUSE: Final = 30.0  # seconds until a broker is asked for the rules again that has refused the connection
 
 
 class _Reports(BusListener):
@@ -65,7 +51,7 @@ class _Reports(BusListener):
         self._listener.restored(source, seconds, logged=logged)
 
 
-class RedisBus(Bus):
+class RedisBus(PublishingBus):
     """A Redis 6.2+ or Valkey server as the broker.
 
     Everything that this process publishes goes over one connection, in the order of the calls; the busier the process,
@@ -84,6 +70,7 @@ class RedisBus(Bus):
             registers none: it subscribes to the channels of wildcards as to any other.
         bridge: whether this process becomes the bridge of its deployment if no other one is, see `Bridge`.
         idempotency_window: seconds for which the broker remembers idempotency keys.
+        follow_rules: whether to know the rules of history while nothing is published.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -101,9 +88,11 @@ class RedisBus(Bus):
         max_shapes: int | None = None,
         bridge: bool = False,
         idempotency_window: float = WINDOW,
+        follow_rules: bool = True,
     ) -> None:
         self._project = project
         self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
+        super().__init__(self._address, follow_rules=follow_rules)
         self._subscribe_address = self._address if subscribe_url is None else Address(subscribe_url)
         self._publish_timeout = publish_timeout
         self._client_name = client_name
@@ -114,18 +103,7 @@ class RedisBus(Bus):
         self._registrar: Registrar | None = None
         self._wildcards: Wildcards | None = None
         self._bridge = Bridge(self._address, name=f"{client_name}-bridge") if bridge else None
-        self._pipeline: Pipeline | None = None
         self._watch_task: asyncio.Task[None] | None = None
-        self._follow_task: asyncio.Task[None] | None = None
-        self._pipeline_down = asyncio.Event()
-        self._told_version: str | None = None  # of the rules that the node was told
-        self._seldom = Seldom(REMINDER)
-        self._held: dict[Interest, None] = {}  # channels in force before the rules were known
-
-    @property
-    def rules(self) -> Rules:
-        """Which patterns have history, as they were read last. See `Bus.rules`."""
-        return self._pipeline.rules if self._pipeline else NO_RULES
 
     @property
     def messages_received(self) -> int:
@@ -152,26 +130,11 @@ class RedisBus(Bus):
         """Seconds since the last sign of the broker. See `Bus.silence`."""
         return self._link.silence if self._link else 0.0
 
-    @property
-    def followed_shapes(self) -> tuple[bytes, ...]:
-        """Shapes that are in use; none while there is no publishing connection. See `Bus.followed_shapes`."""
-        return self._pipeline.registered if self._pipeline else ()
-
-    @property
-    def projected(self) -> ProjectionCounts:
-        """Counts projections. See `Bus.projected`."""
-        return self._pipeline.projected if self._pipeline else super().projected
-
-    @property
-    def script_durations(self) -> Durations:
-        """How long scripts took. See `Bus.script_durations`."""
-        return self._pipeline.script_durations if self._pipeline else super().script_durations
-
     # ---- life
 
     async def start(self, listener: BusListener | None) -> None:
         """Connect. See `Bus.start`."""
-        self._pipeline = FollowingPipeline(
+        self._pipeline = self._following = FollowingPipeline(
             self._address,
             project=self._project,
             timeout=self._publish_timeout,
@@ -199,50 +162,12 @@ class RedisBus(Bus):
             self._bridge.start()
         if isinstance(self._address, SentinelAddress):
             # Without this watch the connections would stay at a demoted master.
-            watch = partial(self._watch, self._address, self._pipeline)
+            watch = partial(self._watch, self._address, self._following)
             watching = keep_up(f"watching the sentinels of {self._address}", watch)
             self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
 
-    def _start_following(self, pipeline: Pipeline) -> None:
-        following = keep_up(f"following the rules of {self._address}", partial(self._follow, pipeline))
-        self._follow_task = asyncio.create_task(following, name="realizehit rules")
-
-    async def _follow(self, pipeline: Pipeline) -> None:
-        """Keep the connection of the publisher, which follows the rules of history, also where nothing is published."""
-        backoff = Backoff(0.1, 5.0)
-        while True:
-            self._pipeline_down.clear()
-            try:
-                await pipeline.ping()
-            except BrokerRefused as error:
-                if (left_out := self._seldom.passes("rules")) is not None:
-                    logger.warning("the rules of history are not followed: %s%s", error, more(left_out))
-                self._tell_rules(pipeline.rules)
-                await asyncio.sleep(_REFUSED_PAUSE)
-            except BrokerUnavailable:
-                if self._held:  # the broker is there for subscribing, and the rules may come later
-                    self._tell_rules(pipeline.rules)
-                await asyncio.sleep(backoff.next())
-            else:
-                backoff.reset()
-                await self._pipeline_down.wait()
-
-    def _tell_rules(self, rules: Rules) -> None:
-        """Tell the node the rules, and after the first time which channels came in force before."""
-        if rules.version != self._told_version:
-            self._told_version = rules.version
-            if self.on_rules is not None:
-                self.on_rules(rules)
-        held, self._held = self._held, {}
-        for channel in held:
-            self._reports.subscribed(channel)
-
-    def hold(self, channel: Interest) -> bool:
-        """Whether the node is told later that a channel is in force, since it does not know the rules yet."""
-        if self._told_version is None:
-            self._held[channel] = None
-            return True
-        return False
+    def _tell_subscribed(self, channel: Interest) -> None:
+        self._reports.subscribed(channel)
 
     def _make_link(self, listener: BusListener, reports: BusListener) -> Link:
         if self._max_shapes is not None:
@@ -262,7 +187,7 @@ class RedisBus(Bus):
             self._wildcards.attach(link, self._registrar)
         return link
 
-    async def _watch(self, address: SentinelAddress, pipeline: Pipeline) -> None:
+    async def _watch(self, address: SentinelAddress, pipeline: FollowingPipeline) -> None:
         """Leave a broker that is not the master any more.
 
         A demoted master may be alive and answer. It sends subscribers nothing, and publications there reach no node.
@@ -282,12 +207,11 @@ class RedisBus(Bus):
     async def close(self) -> None:
         """Leave the broker. See `Bus.close`."""
         self.state = BusState.CLOSED
-        tasks = {task for task in (self._watch_task, self._follow_task) if task is not None}
-        self._watch_task = self._follow_task = None
-        for task in tasks:
+        await self._stop_following()
+        task, self._watch_task = self._watch_task, None
+        if task is not None:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait({task})
         if self._pipeline is not None:
             await self._pipeline.close()
         if self._link is not None:
@@ -306,7 +230,7 @@ class RedisBus(Bus):
         if self._link is not None:
             self.reconnects = self._link.reconnects
         elif self._pipeline is not None:
-            self.reconnects = max(0, self._pipeline.connects - 1)
+            self.reconnects = max(0, self._following.connects - 1)
 
     def _note_down(self) -> None:
         self._pipeline_down.set()
@@ -349,48 +273,21 @@ class RedisBus(Bus):
 
     # ---- publishing
 
-    def publish(self, publication: Publication) -> Coroutine[Any, Any, Published]:
-        """Publish one message. See `Bus.publish`."""
-        return self._publisher().publish(publication)
-
-    def publish_soon(self, publication: Publication, done: Callable[[Outcome], None]) -> None:
-        """Publish one message, and call back. See `Bus.publish_soon`."""
-        try:
-            pipeline = self._publisher()
-        except BrokerUnavailable as error:
-            done(error)
-        else:
-            pipeline.publish_soon(publication, done)
-
-    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
-        """Publish messages in order. See `Bus.publish_many`, and `Pipeline.publish_many` for its times."""
-        return await self._publisher().publish_many(publications)
-
     async def nodes(self, channels: Sequence[bytes]) -> list[int]:
         """Ask with PUBSUB NUMSUB. See `Bus.nodes`."""
-        reply = await self._publisher().ask("PUBSUB", "NUMSUB", *channels)
+        reply = await self._asker().ask("PUBSUB", "NUMSUB", *channels)
         counts = reply[1::2] if isinstance(reply, list) else []
         if len(counts) != len(channels) or not all(type(count) is int for count in counts):
-            raise BrokerRefused(f"broker {self._address}: PUBSUB NUMSUB answered {str(reply)[:100]}")
+            raise BrokerRefused(f"broker {self._broker}: PUBSUB NUMSUB answered {str(reply)[:100]}")
         return counts
 
-    async def read_log(
-        self, channel: bytes, *, after: int | None = None, last: int | None = None, most: int = 256
-    ) -> LogPart:
-        """Read the log of a channel; reads of one turn of the loop go out together. See `Bus.read_log`."""
-        return await self._publisher().read_log(channel, after=after, last=last, most=most)
-
-    async def renew_log(self, channel: bytes, seen: Position) -> LogPart:
-        """Begin a new epoch of a log that lacks a message. See `Bus.renew_log`."""
-        return await self._publisher().renew_log(channel, seen)
-
-    async def ping(self) -> None:
-        """Check that the broker answers. See `Bus.ping`."""
-        await self._publisher().ping()
+    async def remove_logs(self, rules: Rules) -> int:
+        """Remove the logs of channels that are under none of these rules. See `Bus.remove_logs`."""
+        return await remove_logs(self._asker().ask, rules)
 
     async def write_rules(self, rules: Rules, *, only_if_missing: bool = False) -> Rules | None:
         """Have the broker keep these rules of history. See `Bus.write_rules`."""
-        before = await self._publisher().ask(*write_rules(rules, CONTROL, only_if_missing=only_if_missing))
+        before = await self._asker().ask(*write_rules(rules, only_if_missing=only_if_missing))
         if not isinstance(before, bytes):
             return None
         try:
@@ -400,11 +297,6 @@ class RedisBus(Bus):
                 return await self.write_rules(rules)
             return None
 
-    async def remove_logs(self, rules: Rules) -> int:
-        """Remove the logs of channels that are under none of these rules. See `Bus.remove_logs`."""
-        return await remove_logs(self._publisher().ask, rules)
-
-    def _publisher(self) -> Pipeline:
-        if self._pipeline is None:
-            raise BrokerUnavailable(f"broker {self._address}: the bus was not started")
-        return self._pipeline
+    def _asker(self) -> FollowingPipeline:
+        self._publisher()  # raises where the bus was not started
+        return self._following

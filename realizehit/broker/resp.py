@@ -16,8 +16,11 @@ from realizehit.errors import BrokerRefused, BrokerUnavailable
 
 PING: Final = b"*1\r\n$4\r\nPING\r\n"
 
-TRANSIENT: Final = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"})
+TRANSIENT: Final = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS"})
 """Codes of error replies that go away by themselves."""
+
+MOVING: Final = frozenset({"MOVED", "ASK"})
+"""Codes of error replies of a cluster whose slots are elsewhere, or on the way."""
 
 LOGIN_NEEDED: Final = frozenset({"NOAUTH", "WRONGPASS", "DENIED"})
 """Codes of error replies that ask for another login."""
@@ -27,7 +30,7 @@ LOST: Final = b"lost"
 which it has not been certain of the broker. It keeps what they subscribed to."""
 
 BACK: Final = b"back"
-"""What it says when all of that is in force again: ``[back]``."""
+"""What it says when all of that is in force again: ``[back]``, or ``[back, channel, ...]`` for some channels."""
 
 REFUSED: Final = b"refused"
 """What it says before, of each channel that the broker does not allow any more: ``[refused, channel, text]``."""
@@ -35,6 +38,17 @@ REFUSED: Final = b"refused"
 _NO_MORE: Final = object()  # what the reader says when no whole reply is left
 
 pack: Final[Callable[[tuple[bytes | str, ...]], bytes]] = cast("Any", hiredis.pack_command)  # its stub says one word
+
+
+def pack_spublish(publications: Iterable[Publication]) -> bytes:
+    """Return the SPUBLISH commands of some publications, for a cluster. See `pack_publish`."""
+    return b"".join(
+        [
+            b"*3\r\n$8\r\nSPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+            % (len(publication.channel), publication.channel, len(publication.payload), publication.payload)
+            for publication in publications
+        ]
+    )
 
 
 def pack_publish(publications: Iterable[Publication]) -> bytes:

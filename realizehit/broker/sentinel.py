@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool, SSLConnection
@@ -16,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from realizehit.broker.hosts import hosts_of
 from realizehit.broker.url import Address, redacted
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.errors import BrokerUnavailable, SettingsError
@@ -30,9 +30,10 @@ WATCH_INTERVAL: Final = 0.5  # seconds between two questions while everything is
 
 GOSSIP_DELAY: Final = 5.0  # seconds within which a sentinel's failover is known to the others; it tells them every two
 
+FORGET_AFTER: Final = 2 * GOSSIP_DELAY  # seconds after which a failover that no sentinel knows any more is forgotten
+
 _DOWN: Final = frozenset({"s_down", "o_down", "disconnected"})
 _MOVING: Final = "failover_in_progress"
-_HOST: Final = re.compile(r"\[[^]]+\]|[^:\[\]]+")
 
 
 class _Opinion(NamedTuple):
@@ -74,9 +75,12 @@ class SentinelAddress(Address):
         super().__init__(inner + (f"?{urlencode(options)}" if options else ""), shown=shown)
         self.name: Final = unquote(name)
         self._confirmed: dict[str, float] = {}  # an entry for each master there was
+        self._epoch = 0  # of the latest failover that a sentinel has told of
+        self._epoch_told = -math.inf  # when one told of it last
         self._seldom = Seldom(LOG_INTERVAL)
         self._odd: set[Redis] = set()  # sentinels whose last answer made no sense
-        self._sentinels = [self._client(host, port, sentinel_login) for host, port in _places(hosts, shown)]
+        places = hosts_of(hosts, shown, port=PORT, of="a sentinel")
+        self._sentinels = [self._client(host, port, sentinel_login) for host, port in places]
 
     def _client(self, host: str, port: int, login: dict[str, str]) -> Redis:
         options: dict[str, Any] = {key: value for key, value in self._options.items() if key.startswith("ssl_")}
@@ -126,7 +130,8 @@ class SentinelAddress(Address):
     async def master(self) -> tuple[str, int] | None:
         """Ask all sentinels, and take the answer of the one that knows of the latest failover.
 
-        A sentinel that was cut off from the others may name a master that was replaced long ago.
+        A sentinel that was cut off from the others may name a master that was replaced long ago. So while those that
+        told of a later failover do not answer, the others are not believed for `FORGET_AFTER`.
         """
         asked = asyncio.get_running_loop().time()
         answers = await asyncio.gather(*(self._ask(sentinel) for sentinel in self._sentinels))
@@ -134,6 +139,9 @@ class SentinelAddress(Address):
         if not known:
             return None
         latest = max(known, key=lambda answer: answer.epoch)
+        if latest.epoch < self._epoch and len(known) < len(answers) and asked - self._epoch_told < FORGET_AFTER:
+            return None
+        self._epoch, self._epoch_told = latest.epoch, asked
         if _DOWN & latest.flags:
             return None
         if 2 * len(known) > len(answers) and all(_MOVING not in answer.flags for answer in known):
@@ -175,20 +183,6 @@ def _read(answer: Any) -> _Opinion:
     fields = dict(zip(answer[::2], answer[1::2], strict=True))
     place = str(fields["ip"]), int(fields["port"])
     return _Opinion(place, int(fields.get("config-epoch", 0)), frozenset(fields.get("flags", "").split(",")))
-
-
-def _places(hosts: str, shown: str) -> list[tuple[str, int]]:
-    places = []
-    for text in hosts.split(","):
-        try:
-            parts = urlsplit(f"//{text}")
-            port = parts.port
-        except ValueError:
-            parts, port = urlsplit("//"), None
-        if not parts.hostname or not _HOST.match(text) or parts.path or parts.username is not None:
-            raise SettingsError(f"broker URL {shown}: {text!r} is not the host:port of a sentinel")
-        places.append((parts.hostname, port or PORT))
-    return places
 
 
 def _text(place: tuple[str, int]) -> str:

@@ -6,6 +6,7 @@ Options of redis-py that mean nothing to these connections are refused, since no
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import os
 import socket
@@ -84,6 +85,16 @@ class Address:
     def __str__(self) -> str:
         return self._shown
 
+    def at(self, host: str, port: int) -> Address:
+        """Return the address of another server with the same login and options."""
+        other = copy.copy(self)
+        bracketed = f"[{host}]" if ":" in host else host
+        other._shown = f"{'redis' if self._tls is None else 'rediss'}://{bracketed}:{port}"
+        other._options = {**self._options, "host": host, "port": port}
+        make_connection: Callable[[], AbstractConnection] = ConnectionPool(**other._options).make_connection
+        other._template = make_connection()
+        return other
+
     def _check_options(self) -> None:
         for name, value in self._options.items():
             if name.startswith("ssl_") or name in _PARTS:
@@ -119,6 +130,11 @@ class Address:
                 for form in (secret, quote(secret, safe=""), quote(secret), quote_plus(secret)):
                     text = text.replace(form, MASK)
         return text
+
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return int(self._options.get("db") or 0)
 
     def login(self) -> list[str]:
         """Return the arguments of AUTH, empty if the URL has no credentials."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple
 
 import click
 
-from realizehit.broker.history.rules import KEY, NO_RULES, Rule, Rules
+from realizehit.broker.cluster.address import SCHEMES as CLUSTER_SCHEMES
+from realizehit.broker.cluster.address import ClusterAddress
+from realizehit.broker.cluster.publisher import ClusterPublisher
+from realizehit.broker.cluster.watch import TopologyWatch
+from realizehit.broker.history.rules import NO_RULES, Rule, Rules
 from realizehit.broker.history.rules_commands import channel_in
 from realizehit.broker.history.scripts import PREFIX
+from realizehit.broker.names import CLUSTER, SINGLE
 from realizehit.broker.publisher import Pipeline
 from realizehit.broker.sentinel import SCHEMES, SentinelAddress
 from realizehit.broker.url import Address
@@ -21,6 +27,9 @@ from realizehit.errors import BrokerRefused
 MOST_KEYS: Final = 200_000  # keys of the broker that are looked through
 MOST_LOGS: Final = 20_000  # logs that are measured
 _SCAN: Final = 1000  # keys of one step
+_NAME: Final = "realizehit-history"
+
+Ask = Callable[..., Awaitable[Any]]
 
 
 class Kept:
@@ -44,6 +53,40 @@ class Kept:
         self.size = None if self.size is None or size is None else self.size + size
 
 
+class _Found(NamedTuple):
+    """The broker: its name for people, its rules, and what sends a command to each machine."""
+
+    name: str
+    rules: Rules
+    asks: Sequence[Ask]
+
+
+@asynccontextmanager
+async def _broker(url: str, patience: float) -> AsyncIterator[_Found]:
+    address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
+    pipeline = Pipeline(address, timeout=patience, name=_NAME)
+    try:
+        yield _Found(str(address), Rules.from_json(await pipeline.ask("GET", SINGLE.rules)), [pipeline.ask])
+    finally:
+        await pipeline.close()
+        if isinstance(address, SentinelAddress):
+            await address.close()
+
+
+@asynccontextmanager
+async def _cluster(url: str, patience: float) -> AsyncIterator[_Found]:
+    address = ClusterAddress(url)
+    watch = TopologyWatch(address)
+    await watch.start()
+    publisher = ClusterPublisher(address, watch, project=False, timeout=patience, name=_NAME)
+    try:
+        rules = Rules.from_json(await publisher.ask_at(CLUSTER.rules, "GET", CLUSTER.rules))
+        yield _Found(str(address), rules, publisher.machines())
+    finally:
+        await publisher.close()
+        await watch.close()
+
+
 async def show_rules(url: str, patience: float, *, as_json: bool) -> int:
     """Print a broker's rules and what is kept by each.
 
@@ -56,15 +99,12 @@ async def show_rules(url: str, patience: float, *, as_json: bool) -> int:
         SettingsError: the URL cannot be used.
         BrokerError: the broker cannot be reached, or does not allow this.
     """
-    address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
-    pipeline = Pipeline(address, timeout=patience, name="realizehit-history")
-    try:
-        rules = Rules.from_json(await pipeline.ask("GET", KEY))
-        kept, complete = await _survey(pipeline, rules)
-    finally:
-        await pipeline.close()
-        if isinstance(address, SentinelAddress):
-            await address.close()
+    async with (
+        _cluster(url, patience) if url.partition("://")[0] in CLUSTER_SCHEMES else _broker(url, patience) as found
+    ):
+        rules = found.rules
+        kept: dict[int | None, Kept] = {}
+        complete = all([await _survey(ask, rules, kept) for ask in found.asks])
     places: list[Rule | None] = [*rules.rules]
     if None in kept:
         places.append(None)  # logs of rules that there were before
@@ -72,7 +112,7 @@ async def show_rules(url: str, patience: float, *, as_json: bool) -> int:
         for rule in places:
             click.echo(json.dumps(_object(rule, kept.get(rule_key(rules, rule), Kept()))))
     elif not rules:
-        click.echo(f"no rules of history at {address}")
+        click.echo(f"no rules of history at {found.name}")
     else:
         _print_table(rules, places, kept)
     if not complete:
@@ -85,33 +125,37 @@ def rule_key(rules: Rules, rule: Rule | None) -> int | None:
     return None if rule is None else next(index for index, other in enumerate(rules.rules) if other is rule)
 
 
-async def _survey(pipeline: Pipeline, rules: Rules) -> tuple[dict[int | None, Kept], bool]:
-    """Measure the logs at the broker.
+async def _survey(ask: Ask, rules: Rules, kept: dict[int | None, Kept]) -> bool:
+    """Measure the logs at one machine.
+
+    Args:
+        ask: sends it a command.
+        rules: those of history.
+        kept: gets what is kept by the index of its rule, ``None`` for no rule.
 
     Returns:
-        What is kept by the index of its rule, ``None`` for no rule; and whether all logs were looked at.
+        Whether all logs were looked at.
     """
-    kept: dict[int | None, Kept] = {}
     if rules is NO_RULES:
-        return kept, True
+        return True
     looked = measured = 0
     cursor: Any = b"0"
     while True:
-        cursor, keys = await pipeline.ask("SCAN", cursor, "MATCH", f"{PREFIX}{{*}}", "COUNT", str(_SCAN))
+        cursor, keys = await ask("SCAN", cursor, "MATCH", f"{PREFIX}{{*}}", "COUNT", str(_SCAN))
         looked += _SCAN
-        async for key, messages, size in _measure(pipeline, keys):
+        async for key, messages, size in _measure(ask, keys):
             rule = rule_key(rules, rules.rule_of(channel_in(key)))
             kept.setdefault(rule, Kept()).add(messages, size)
             measured += 1
         if cursor == b"0":
-            return kept, True
+            return True
         if looked >= MOST_KEYS or measured >= MOST_LOGS:
-            return kept, False
+            return False
 
 
-async def _measure(pipeline: Pipeline, keys: list[bytes]) -> AsyncIterator[tuple[bytes, int, int | None]]:
+async def _measure(ask: Ask, keys: list[bytes]) -> AsyncIterator[tuple[bytes, int, int | None]]:
     """Yield each log with its number of messages and its bytes."""
-    questions = [pipeline.ask("LLEN", key) for key in keys] + [pipeline.ask("MEMORY", "USAGE", key) for key in keys]
+    questions = [ask("LLEN", key) for key in keys] + [ask("MEMORY", "USAGE", key) for key in keys]
     answers = await asyncio.gather(*questions, return_exceptions=True)
     for key, length, size in zip(keys, answers[: len(keys)], answers[len(keys) :], strict=True):
         if isinstance(length, BaseException):

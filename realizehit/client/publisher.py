@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
+from realizehit.broker.cluster.address import SCHEMES, ClusterAddress
+from realizehit.broker.cluster.publisher import ClusterPublisher
+from realizehit.broker.cluster.watch import TopologyWatch
 from realizehit.broker.idempotency import WINDOW
+from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.broker.shapes.following import FollowingPipeline
 from realizehit.broker.url import Address
 from realizehit.client.channels import checked_window, encode_message, publish_in_blocks, result_of
@@ -23,26 +28,108 @@ __all__ = ["PublishOutcome", "PublishResult", "Publisher", "RawJSON"]
 DEFAULT_URL: Final = "redis://localhost:6379"
 
 
-class _Line:
-    """The connection of one event loop.
+class LineOptions(NamedTuple):
+    """What a publisher was made with."""
+
+    timeout: float
+    retries: int
+    wildcards: bool
+    window: float
+
+
+class _Connections(Protocol):
+    """What publishes: a `FollowingPipeline`, or a `ClusterPublisher`."""
+
+    async def publish(self, publication: Publication) -> Published:
+        """Publish one message."""
+
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
+        """Publish messages in order."""
+
+    async def ping(self) -> None:
+        """Check that the broker answers."""
+
+
+class _Line(ABC):
+    """The connections of one event loop.
+
+    Attributes:
+        pipeline: publishes.
+    """
+
+    pipeline: _Connections
+
+    @abstractmethod
+    async def reach(self) -> None:
+        """Connect if need be. Only this is tried again: it publishes nothing."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+class _BrokerLine(_Line):
+    """The connection to one broker.
 
     Attributes:
         up: whether the broker has answered on it.
     """
 
-    def __init__(self, address: Address, timeout: float, wildcards: bool, window: float) -> None:
+    def __init__(self, address: Address, options: LineOptions) -> None:
         self.up = False
-        self.pipeline = FollowingPipeline(
+        self._options = options
+        self.pipeline: FollowingPipeline = FollowingPipeline(
             address,
-            project=wildcards,
-            timeout=timeout,
-            idempotency_window=window,
+            project=options.wildcards,
+            timeout=options.timeout,
+            idempotency_window=options.window,
             on_up=lambda: self._set_up(True),
             on_down=lambda: self._set_up(False),
         )
 
     def _set_up(self, up: bool) -> None:
         self.up = up
+
+    async def reach(self) -> None:
+        backoff = Backoff(0.1, 2.0)
+        left = self._options.retries
+        while not self.up:
+            began = time.monotonic()
+            try:
+                await self.pipeline.ping()
+            except BrokerUnavailable:
+                if not left or was_silent(began, self._options.timeout):
+                    raise
+                left -= 1
+                await asyncio.sleep(backoff.next())
+            else:
+                break
+
+    async def close(self) -> None:
+        await self.pipeline.close()
+
+
+class ClusterLine(_Line):
+    """The connections to a cluster, which sends again by itself what no machine has carried out."""
+
+    def __init__(self, address: ClusterAddress, options: LineOptions) -> None:
+        self._starting = asyncio.Lock()
+        self._watch = TopologyWatch(address)
+        self.pipeline: ClusterPublisher = ClusterPublisher(
+            address,
+            self._watch,
+            project=options.wildcards,
+            timeout=options.timeout,
+            idempotency_window=options.window,
+        )
+
+    async def reach(self) -> None:
+        async with self._starting:
+            await self._watch.start()
+
+    async def close(self) -> None:
+        await self.pipeline.close()
+        await self._watch.close()
 
 
 class Publisher:
@@ -53,15 +140,18 @@ class Publisher:
         async with Publisher("redis://localhost:6379") as publisher:
             await publisher.publish({"kind": "news", "channel": "CNN"}, {"title": "hello"})
 
-    Each event loop and each process that uses it has one connection, made when it is first needed and again after it
-    was lost. What is published in one turn of the event loop goes out together. A publication that failed is not sent
-    again. With an idempotency key the caller may do that: it is then published once.
+    Each event loop and each process that uses it has one connection, in a cluster one to each primary. It is made when
+    it is first needed and again after it was lost. What is published in one turn of the event loop goes out together.
+    A publication that failed is not sent again. With an idempotency key the caller may do that: it is then published
+    once. In a cluster a publication that no machine has carried out, since its slot moves or its primary is replaced,
+    is sent again until its time is up; so is one with a key whose answer was lost.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``, with user and password, and of redis-py's options
-            ``socket_connect_timeout``, ``socket_keepalive`` and those for TLS; others are refused.
+        url: ``redis://``, ``rediss://`` or ``unix://``; for a cluster ``redis+cluster://`` or ``rediss+cluster://``
+            with some of its machines, such as ``redis+cluster://h1:6379,h2:6379``. With user and password, and of
+            redis-py's options ``socket_connect_timeout``, ``socket_keepalive`` and those for TLS; others are refused.
         timeout: seconds until a publication fails.
-        retries: how often connecting is tried again at most.
+        retries: how often connecting is tried again at most; in a cluster ``timeout`` alone counts.
         wildcards: whether messages reach wildcard subscriptions too. The broker's user needs further rights for that
             (docs/access.md); where they are missing, publishing is refused.
         idempotency_window: seconds for which the broker remembers an idempotency key.
@@ -82,11 +172,14 @@ class Publisher:
         idempotency_window: float = WINDOW,
     ) -> None:
         window = checked_window(idempotency_window)
-        self._retries = retries
-        self._timeout = timeout
         self._closed = False
-        address = Address(url)
-        self._lines = PerLoop(lambda: _Line(address, timeout, wildcards, window))
+        options = LineOptions(timeout, retries, wildcards, window)
+        if url.partition("://")[0] in SCHEMES:
+            cluster = ClusterAddress(url)
+            self._lines = PerLoop[_Line](lambda: ClusterLine(cluster, options))
+        else:
+            address = Address(url)
+            self._lines = PerLoop[_Line](lambda: _BrokerLine(address, options))
 
     async def publish(
         self, pattern: Mapping[str, Any], payload: Any, *, idempotency_key: str | None = None
@@ -107,8 +200,8 @@ class Publisher:
             BrokerRefused: it answered with an error.
         """
         publication = encode_message(pattern, payload, idempotency_key)
-        line = await self._reach()
-        return result_of(pattern, publication, await line.pipeline.publish(publication))
+        pipeline = await self._reach()
+        return result_of(pattern, publication, await pipeline.publish(publication))
 
     async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined.
@@ -127,8 +220,8 @@ class Publisher:
             block = next(work)
             while True:
                 try:
-                    line = await self._reach()
-                    replies = await line.pipeline.publish_many(block)
+                    pipeline = await self._reach()
+                    replies = await pipeline.publish_many(block)
                 except BrokerError as error:
                     replies = [error] * len(block)
                 block = work.send(replies)
@@ -136,23 +229,10 @@ class Publisher:
             outcomes: list[PublishOutcome] = done.value
             return outcomes
 
-    async def _reach(self) -> _Line:
-        """Connect if need be. Only this is tried again: it publishes nothing."""
+    async def _reach(self) -> _Connections:
         line = self._line()
-        backoff = Backoff(0.1, 2.0)
-        left = self._retries
-        while not line.up:
-            began = time.monotonic()
-            try:
-                await line.pipeline.ping()
-            except BrokerUnavailable:
-                if not left or was_silent(began, self._timeout):
-                    raise
-                left -= 1
-                await asyncio.sleep(backoff.next())
-            else:
-                break
-        return line
+        await line.reach()
+        return line.pipeline
 
     def _line(self) -> _Line:
         if self._closed:
@@ -166,14 +246,17 @@ class Publisher:
             BrokerUnavailable: it does not.
             BrokerRefused: it refuses the login.
         """
-        await self._line().pipeline.ping()
+        line = self._line()
+        if isinstance(line, ClusterLine):
+            await line.reach()
+        await line.pipeline.ping()
 
     async def close(self) -> None:
         """Disconnect in this event loop; calling it again does nothing, publishing fails from here on."""
         self._closed = True
         line = self._lines.take()
         if line is not None:
-            await line.pipeline.close()
+            await line.close()
 
     async def __aenter__(self) -> Self:
         return self

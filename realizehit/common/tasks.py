@@ -18,3 +18,8 @@ class Tasks:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def wait(self) -> None:
+        """Wait until those that run now have ended."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))

@@ -7,7 +7,7 @@ go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final
 
 from realizehit import _fanout
@@ -89,6 +89,11 @@ class Logs:
         log = self._logs.get(key)
         return None if log is None else log.rule.ttl
 
+    def behind(self, key: RegistryKey) -> float | None:
+        """Return for how many seconds messages of a channel may be missing here; None if it has all of them."""
+        log = self._logs.get(key)
+        return None if log is None or not log.is_behind else self._clock() - log.disturbed
+
     def is_live(self, key: RegistryKey) -> bool:
         """Whether a subscription without positions can begin now: nothing is delivered later that is older."""
         log = self._logs.get(key)
@@ -97,7 +102,14 @@ class Logs:
     def open(self, key: RegistryKey) -> None:
         """Learn that a channel has its first subscriber, before the broker has confirmed the channel."""
         self.forget(key)
-        rule = self._bus.rules.rule_of(key) if self._enabled else None
+        self.catch_up(key)
+
+    def catch_up(self, key: RegistryKey) -> None:
+        """Open the log of a channel without one if there is a rule for it now.
+
+        The rules may have come after the first subscriber, and be applied to other channels first.
+        """
+        rule = self._bus.rules.rule_of(key) if self._enabled and key not in self._logs else None
         if rule is not None and self._engine.log_open(key):
             self._logs[key] = LogRecord(rule, self._clock())
             self._unsettled.add(key)
@@ -116,13 +128,16 @@ class Logs:
             log.blocked = self._clock()
             self._reader.work(key, log)
 
-    def lost(self, source: Source) -> set[RegistryKey]:
-        """Learn that a source is gone; return the channels whose logs will tell what was missed."""
+    def lost(self, source: Source, keys: Iterable[RegistryKey] | None = None) -> set[RegistryKey]:
+        """Learn that a source is gone; return the channels whose logs will tell what was missed.
+
+        Args:
+            source: what is gone.
+            keys: the channels that are concerned, if they are not all of the source.
+        """
         kept = set()
         since = self._clock() - self._bus.silence
-        for key, log in self._logs.items():
-            if self._bus.source_of(interest_of_key(key)) != source:
-                continue
+        for key, log in self._concerned(source, self._logs if keys is None else keys):
             log.confirmed = False
             log.losses += 1
             self._unsettled.add(key)
@@ -134,20 +149,30 @@ class Logs:
                     kept.add(key)
         return kept
 
-    def restored(self, source: Source, seconds: float, *, logged: bool) -> None:
-        """Learn that all channels of a source are in force again. See `BusListener.restored`."""
-        if not logged:
-            self._not_logged(source, seconds)
-        for key in list(self._unsettled):
-            if self._bus.source_of(interest_of_key(key)) == source:
-                self.confirmed(key)
+    def _concerned(self, source: Source, keys: Iterable[RegistryKey]) -> list[tuple[RegistryKey, LogRecord]]:
+        found = [(key, log) for key in keys if (log := self._logs.get(key)) is not None]
+        return [(key, log) for key, log in found if self._bus.source_of(interest_of_key(key)) == source]
 
-    def _not_logged(self, source: Source, seconds: float) -> None:
-        """Have the subscribers of a source told of a gap, also if their logs have no hole."""
+    def restored(
+        self, source: Source, seconds: float, *, logged: bool, keys: Iterable[RegistryKey] | None = None
+    ) -> None:
+        """Learn that all channels of a source are in force again. See `BusListener.restored`.
+
+        Args:
+            source: what is back.
+            seconds: as there.
+            logged: as there.
+            keys: the channels that are concerned, if they are not all of the source.
+        """
+        if not logged:
+            self._not_logged(seconds, self._concerned(source, self._logs if keys is None else keys))
+        for key, _ in self._concerned(source, self._unsettled if keys is None else keys):
+            self.confirmed(key)
+
+    def _not_logged(self, seconds: float, logs: list[tuple[RegistryKey, LogRecord]]) -> None:
+        """Have the subscribers of channels told of a gap, also if their logs have no hole."""
         since = self._clock() - seconds
-        for key, log in list(self._logs.items()):
-            if self._bus.source_of(interest_of_key(key)) != source:
-                continue
+        for key, log in logs:
             if log.is_behind:
                 log.logged = False
                 log.disturbed = min(since, log.disturbed)
@@ -188,7 +213,9 @@ class Logs:
             if request.since is None:
                 return Beginning(Started())
             return Beginning(Started(recovered=False), reason="no_rule")
-        return log.begin(request, self._reader.in_memory(key), part, final=final and part is not None)
+        expired = log.has_expired(self._clock(), self._engine.log_touched(key))
+        here = self._reader.in_memory(key)
+        return log.begin(request, here, part, final=final and part is not None, expired=expired)
 
     def start(self, conn: int, key: RegistryKey, request: HistoryRequest, beginning: Beginning) -> None:
         """Let a subscription begin where `begin` said."""

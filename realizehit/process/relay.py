@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -130,6 +130,24 @@ class Relay:
         """Tell the workers that all they subscribed to is in force again."""
         self._tell(BACK)
 
+    def channels_lost(self, channels: Collection[bytes]) -> None:
+        """Tell the workers that have some of these channels that they are not in force any more, and since when."""
+        seconds = f"{self._bus.silence:.3f}".encode()
+        for handle, own in self._by_worker(channels).items():
+            self._tell(LOST, seconds, *own, to=[handle])
+
+    def channels_back(self, channels: Collection[bytes]) -> None:
+        """Tell the workers that these channels are in force again."""
+        for handle, own in self._by_worker(channels).items():
+            self._tell(BACK, *own, to=[handle])
+
+    def _by_worker(self, channels: Collection[bytes]) -> dict[int, list[bytes]]:
+        found: dict[int, list[bytes]] = {}
+        for channel in channels:
+            for handle in self._engine.subscriber_handles(channel):
+                found.setdefault(handle, []).append(channel)
+        return found
+
     def channel_refused(self, channel: bytes) -> None:
         """Take the workers out of a channel that they had and the broker does not allow any more."""
         text = b"NOPERM the broker does not allow this channel"
@@ -206,6 +224,15 @@ class _RelayHub(Hub):
         self.gaps.close(source)
         self._relay.broker_back()
 
+    def lapsed(self, source: Source, channels: Collection[Interest]) -> None:
+        super().lapsed(source, channels)
+        self._relay.channels_lost(channels)
+
+    def regained(self, source: Source, channels: Collection[Interest], seconds: float, *, logged: bool = True) -> None:
+        """Tell the workers; see `restored`."""
+        self.gaps.close(source)
+        self._relay.channels_back(channels)
+
 
 class _Door(asyncio.Protocol):
     """A worker's connection until the engine has it."""
@@ -263,7 +290,7 @@ class _Worker:
             for channel in arguments:
                 self._hub.unsubscribe(self._handle, channel)
             command.text = _confirmations(b"unsubscribe", arguments)
-        elif name in (b"client", b"ping"):
+        elif name in (b"client", b"hello", b"ping"):
             command.text = b"+OK\r\n"
         else:
             raise _CommandError(repr(name)[:100])

@@ -76,7 +76,8 @@ class Settings:
     redis: str | None = _option(
         None,
         "broker: redis://, rediss:// or unix:// of a Redis 6.2+ or Valkey, redis+sentinel:// with its sentinels, "
-        "memory:// for a single process; without it an embedded Valkey is started",
+        "redis+cluster:// with some machines of a cluster (Redis 7 or Valkey), memory:// for a single process; "
+        "without it an embedded Valkey is started",
         env="REDIS_URI",
         secret=True,
     )
@@ -241,6 +242,10 @@ def _check_processes(settings: Settings) -> None:
         raise SettingsError(f"{names_of('bridge')}: there is nothing to bridge without wildcards (--no-wildcards)")
     if settings.bridge and in_memory:
         raise SettingsError(f"{names_of('bridge')}: memory:// has no other publishers, so it needs no bridge")
+    if settings.bridge and settings.redis is not None and "+cluster" in settings.redis.partition(":")[0]:
+        raise SettingsError(
+            f"{names_of('bridge')}: there is no bridge in a cluster, since nobody can subscribe to patterns of channels"
+        )
 
 
 def _check_places(host: str, prefix: str) -> None:

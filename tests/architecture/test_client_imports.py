@@ -63,14 +63,42 @@ def test_clients_load_nothing_of_the_server() -> None:
         "log_reads",
         "projections",
         "publication",
+        "publish_calls",
         "publish_errors",
         "publish_script",
         "publisher",
         "rules_reader",
         "scripted_chunks",
     ]
-    publishing += ["shapes.rules_follower", "history", "history.log", "history.rules", "history.scripts"]
+    publishing += [
+        "shapes.rules_follower",
+        "history",
+        "history.epochs",
+        "history.log",
+        "history.rules",
+        "history.scripts",
+    ]
     publishing += ["resp", "shapes", "shapes.expected", "shapes.following", "shapes.registry", "shapes.view", "url"]
+    publishing += ["cluster", "history.rules_commands", "hosts", "mode", "names", "shapes.projecting"]
+    publishing += [
+        f"cluster.{name}"
+        for name in (
+            "address",
+            "asking",
+            "deliveries",
+            "outbox",
+            "publisher",
+            "questions",
+            "redirects",
+            "registry_view",
+            "routes",
+            "shard",
+            "shards",
+            "slots",
+            "topology",
+            "watch",
+        )
+    ]
     own = {"", *(f".{name}" for name in publishing)}  # publishing straight to the broker
     assert {name for name in loaded if name.startswith("realizehit.broker")} <= {f"realizehit.broker{it}" for it in own}
     assert not loaded & {f"realizehit.{name}" for name in ("server", "hub", "settings", "messages", "metrics", "api")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import trustme
 
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
+from tests.support.cluster import Cluster
 from tests.support.valkey import Valkey
 
 
@@ -41,3 +42,10 @@ def certificate(tmp_path: Path) -> Certificate:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return Certificate({"tls_cert": str(chain), "tls_key": str(key)}, context)
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster for tests that break nothing and use channels of their own."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster

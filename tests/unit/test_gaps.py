@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from realizehit import _fanout
+from realizehit.broker.base import Interest, Source
 from realizehit.errors import ErrorCode
 from realizehit.node import gaps
 from tests.unit.test_hub import NEWS, NEWS_ID, Desk, desk
@@ -133,3 +134,64 @@ def test_many_are_told_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum(told) == count
         assert 0 < max(told) <= 5
         assert [len(peer.texts()) for peer in peers] == [1] * count
+
+
+def test_a_client_that_is_sent_away_is_told_of_a_gap_that_is_not_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with desk() as (d, b):
+        (one, first), (two, second) = b.connect(), b.connect()
+        granted(d, one, NEWS)
+        d.hub.tell_up_to_now(one)
+        b.loop.run()
+        assert first.texts() == []
+        monkeypatch.setattr(type(d.bus), "silence", 3.0)
+        d.bus.go_away()
+        d.sub(one, CHAT)  # waits for the broker: its client has missed nothing
+        d.sub(two, NEWS)
+        for conn in (one, two):
+            d.hub.tell_up_to_now(conn)
+        b.loop.run()
+        (told,) = map(orjson.loads, first.texts())
+        assert (told["evt"], told["ids"], told["seconds"] // 1) == ("gap", [NEWS_ID], 3)
+        assert second.texts() == []
+        d.bus.restore(4.0)  # while they are being told of the end
+        d.hub.tell_up_to_now(one)
+        b.loop.run()
+        assert [orjson.loads(text)["seconds"] // 1 for text in first.texts()] == [4, 4]
+
+
+def test_only_subscribers_of_lapsed_channels_are_told() -> None:
+    """Those of other channels are not, also if all have lost some."""
+    with desk() as (d, b):
+        (one, first), (two, second) = b.connect(), b.connect()
+        granted(d, one, NEWS, CHAT)
+        granted(d, two, CHAT)
+        lapse = Source("lapse 1")
+        d.hub.lapsed(lapse, [Interest(NEWS)])
+        d.hub.lapsed(lapse, [Interest(NEWS)])  # once more, before it is over
+        d.hub.regained(lapse, [Interest(NEWS)], 2.0)
+        b.loop.run()
+        assert [orjson.loads(text)["ids"] for text in first.texts()] == [[NEWS_ID]]
+        assert second.texts() == []
+        d.hub.lapsed(lapse, [Interest(NEWS)])
+        d.hub.lapsed(lapse, [Interest(CHAT)])  # a further channel of the same lapse
+        d.hub.regained(lapse, [Interest(NEWS), Interest(CHAT)], 2.0)
+        b.loop.run()
+        assert [sorted(orjson.loads(text)["ids"]) for text in first.texts()] == [sorted([NEWS_ID, CHAT_ID])]
+        assert [orjson.loads(text)["ids"] for text in second.texts()] == [[CHAT_ID]]
+
+
+def test_a_gap_of_one_channel_is_told_by_its_subscribers_alone() -> None:
+    with desk() as (d, b):
+        clients = [b.connect() for _ in range(8)]
+        for conn, _ in clients:
+            granted(d, conn, CHAT)
+        conn, sink = clients[3]
+        granted(d, conn, NEWS)
+        looked: list[int] = []
+        tell = d.hub.gaps._tell_one
+        d.hub.gaps._tell_one = lambda conn, gap, seconds: (looked.append(conn), tell(conn, gap, seconds))  # type: ignore[assignment, func-returns-value]
+        d.hub.lapsed(Source("lapse 1"), [Interest(NEWS)])
+        d.hub.regained(Source("lapse 1"), [Interest(NEWS)], 1.0)
+        b.loop.run()
+        assert looked == [conn]
+        assert len(sink.texts()) == 1

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
+from realizehit.broker.names import SINGLE
 from realizehit.errors import BrokerRefused
 from realizehit.pattern import is_reserved
 
-KEY: Final = "realizehit:history"
+KEY: Final = SINGLE.rules
 """Name of the key at the broker. A change is announced by publishing `CHANGED` to the registry's control channel."""
 
 CHANGED: Final = "history"

@@ -23,22 +23,22 @@ The callers choose the epochs, since scripts should do the same on each call wit
 
 from __future__ import annotations
 
-import os
-import random
 from typing import Final
+
+from realizehit.broker.names import CLOSING_BRACE, CLUSTER, SINGLE, key_of_channel
 
 PREFIX: Final = "realizehit:log:"
 """What the names of the logs' keys at the broker begin with."""
 
-SHAPES_KEY: Final = "realizehit:log:shapes"
+SHAPES_KEY: Final = SINGLE.registrations
 """A hash: since when each shape of wildcards is registered without interruption, in milliseconds of the broker."""
 
 MOST_BEFORE: Final = 8
 """Earlier epochs that a log remembers."""
 
 RIGHTS: Final = (
-    "history needs the rights to EVAL, EVALSHA, LINDEX, LSET, RPUSH, RPOP, LTRIM, LLEN, LRANGE, PEXPIRE and DEL with "
-    f"the keys {PREFIX}*; that of wildcards also HGET, TIME and ZSCORE, and the key realizehit:shapes"
+    "history needs the rights to EVAL, EVALSHA, LINDEX, LSET, RPUSH, RPOP, LTRIM, LLEN, LRANGE, PEXPIRE, PTTL and DEL "
+    f"with the keys {PREFIX}*; that of wildcards also HGET, TIME and ZSCORE, and the key realizehit:shapes"
 )
 
 NO_RUN_ID: Final = b"-"
@@ -62,6 +62,7 @@ local function renewed(epoch, last, before)
         if count > {MOST_BEFORE} then return '' end
     end)
 end
+local function newer(given, known) return (tonumber(known) or -1) > tonumber(given) and known or given end
 local function is_other(run, known) return run ~= '-' and known ~= '-' and run ~= known end
 """
 
@@ -103,9 +104,10 @@ end
 # Keys: that of the publication, if it has an idempotency key; the registry of shapes, if it has one and projections are
 # published here; the logs, in the order of their channels; `SHAPES_KEY`, if a projection has a log. Arguments: the
 # window of the idempotency key in milliseconds, 0 for none; the channel; the payload; an epoch for logs that begin; the
-# run id; what to do: `r` if the registry is among the keys, `l` if only the projections are published, else `-`. Then
-# come the size of the log of the channel, 0 for none, and its time to live in milliseconds, and for each projection its
-# channel and the same two.
+# run id; what to do: `r` if the registry is among the keys, `l` if only the projections are published, else `-`. In a
+# cluster, where a projection is a publication of its own and the registry has another slot, the caller gives the
+# registration of its shape instead. Then come the size of the log of the channel, 0 for none, and its time to live in
+# milliseconds, and for each projection its channel and the same two.
 #
 # The value of the key of the publication is the number of nodes, and then each with a blank before and after: the
 # position behind `@`, `bridge` if a bridge publishes the projections, and the channels of projections that were
@@ -189,6 +191,7 @@ local function append(item)
     if failed(old) then return old end
     local current, last, known, of_shape, before
     if old then current, last, known, of_shape, before = head_of(old) end
+    if tonumber(mode) then shape = newer(mode, of_shape) end
     if not current or of_shape ~= shape then
         if old then redis.pcall('DEL', key) end
         old, current, last, known, before = false, epoch, 0, run, ''
@@ -259,8 +262,9 @@ return reply()
 # Keys: the log; for that of a wildcard also the registry of shapes and `SHAPES_KEY`. Arguments: what to do: `after` an
 # offset, the `last` so many, or `renew` the epoch if the log has that of a position, but not its offset; a number, the
 # offset or how many; how many messages at most; an epoch, the run id; the time to live in milliseconds of a log that
-# begins; the epoch of the position; the shape of a wildcard. The reply: epoch, last offset, offset of the oldest
-# message, positions at which earlier epochs ended, offset of the first message of the reply, messages.
+# begins; the epoch of the position; the shape of a wildcard, or in a cluster its registration. The reply: epoch, last
+# offset, offset of the oldest message, positions at which earlier epochs ended, offset of the first message of the
+# reply, messages, milliseconds until the log expires.
 #
 # Where the shape of a wildcard is not registered now, the log begins anew: it may lack messages.
 _READ: Final = """
@@ -280,6 +284,7 @@ local old = redis.pcall('LINDEX', key, -1)
 if failed(old) then return old end
 local current, last, known, of_shape, before
 if old then current, last, known, of_shape, before = head_of(old) end
+if tonumber(ARGV[8]) then shape = newer(ARGV[8], of_shape) end
 local written
 if not current or of_shape ~= shape then
     if old then redis.pcall('DEL', key) end
@@ -310,37 +315,24 @@ if from <= to then
     messages = redis.pcall('LRANGE', key, from - last - 2, to - last - 2)
     if failed(messages) then return messages end
 end
-return {current, last, first, before, from, messages}
+local left = redis.pcall('PTTL', key)
+if failed(left) then return left end
+return {current, last, first, before, from, messages, left}
 """
 
-PUBLISH: Final = (_COMMON_CASE + _HEAD + _PUBLISH).encode()
+_WHOLE: Final = _COMMON_CASE + _HEAD + _PUBLISH
+PUBLISH: Final = _WHOLE.encode()
+PUBLISH_SHARDED: Final = CLUSTER.script(_WHOLE).encode()
+"""The same for a cluster."""
+
 READ: Final = (_HEAD + _READ).encode()
 
 
 def log_key(channel: bytes) -> bytes:
-    """Return the name of a channel's log at the broker; the channel is its hash tag."""
-    return b"%b{%b}" % (PREFIX.encode(), channel)
-
-
-_DIGITS: Final = b"abcdefghijklmnopqrstuvwxyz0123456789"
-_PAIRS: Final = tuple(bytes((high, low)) for high in _DIGITS for low in _DIGITS)
-
-
-_RANDOM: Final = random.Random()  # noqa: S311 - no secret; of its own, since programs may seed the common one
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_RANDOM.seed)
-
-
-def new_epoch() -> bytes:
-    """Return a random epoch, 8 of the characters a-z and 0-9.
-
-    Cost: 0.5 us; each publication under a rule takes one, as any of them may begin a log.
-    """
-    number = _RANDOM.getrandbits(52)
-    number, first = divmod(number, 1296)
-    number, second = divmod(number, 1296)
-    number, third = divmod(number, 1296)
-    return b"%b%b%b%b" % (_PAIRS[first], _PAIRS[second], _PAIRS[third], _PAIRS[number % 1296])
+    """Return the name of a channel's log at the broker, which has the slot of the channel."""
+    if CLOSING_BRACE in channel:
+        return key_of_channel(b"realizehit:log:", channel)
+    return b"realizehit:log:{%b}" % channel
 
 
 def without_position(payload: bytes) -> bytes:

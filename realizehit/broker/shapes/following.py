@@ -26,21 +26,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import hiredis
 
-from realizehit.broker.chunks import Chunk
 from realizehit.broker.history.rules import CHANGED, Rules
-from realizehit.broker.projections import projections_of, with_projections
-from realizehit.broker.publication import Outcome
-from realizehit.broker.publisher import Pipeline
-from realizehit.broker.resp import CommandConnection, pack, pack_publish
+from realizehit.broker.mode import mode_of, wrong_mode
+from realizehit.broker.resp import CommandConnection, pack
 from realizehit.broker.rules_reader import READ_RULES
-from realizehit.broker.scripted_chunks import ScriptedChunk
-from realizehit.broker.shapes.expected import Book, Part, Reply, ScriptedBook
+from realizehit.broker.shapes.expected import Part, Reply
+from realizehit.broker.shapes.projecting import ProjectingPipeline
 from realizehit.broker.shapes.registry import (
     BRIDGE,
     BRIDGE_BEGINS,
@@ -72,7 +68,7 @@ _RIGHTS: Final = (
 )
 
 
-class FollowingPipeline(Pipeline):
+class FollowingPipeline(ProjectingPipeline):
     """A `Pipeline` whose messages reach wildcard subscriptions.
 
     The outcome of a message is how often the broker handed it to a node: a node that subscribed to its channel and to a
@@ -114,9 +110,7 @@ class FollowingPipeline(Pipeline):
         self._owed: list[tuple[list[Part], bytes]] = []  # projections that wait for that
         self._seldom = Seldom(REMINDER)
         self._read_interval = read_interval
-        self._expected: deque[Chunk | Reply | Part] = deque()  # a chunk stands for its messages, a reply for each
         self._rules = RulesFollower(self._broker, self._script, self._errors, self._expected, on_rules)
-        self._books: dict[Chunk, Book] = {}
         self._read_timer: asyncio.TimerHandle | None = None
 
     # ---- the connection
@@ -142,6 +136,8 @@ class FollowingPipeline(Pipeline):
         def greeted(reply: Any) -> None:
             if isinstance(reply, hiredis.ReplyError):
                 settle(self._cannot_follow(str(reply)))
+            elif (error := wrong_mode(mode_of(reply), sharded=False)) is not None:
+                settle(BrokerRefused(f"broker {self._broker}: {error}"))
 
         def has_read(reply: Any) -> None:
             # Where SUBSCRIBE is refused, its error stands here: what it answers otherwise is no reply.
@@ -172,14 +168,13 @@ class FollowingPipeline(Pipeline):
         self._forget()
 
     def _forget(self) -> None:
-        self.shapes = self.registered = ()
+        super()._forget()
+        self.registered = ()
         self._bridged = False
         self._owed.clear()
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        self._expected.clear()
-        self._books.clear()
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
@@ -274,164 +269,15 @@ class FollowingPipeline(Pipeline):
             return
         super()._send()
 
+    def _write_owed(self, connection: CommandConnection, owing: list[Part], commands: bytes) -> None:
+        if self._pause is not None:
+            self._owed.append((owing, commands))
+        else:
+            super()._write_owed(connection, owing, commands)
+
     def _ignore(self, count: int, where: str) -> None:
         """Count and log what cannot be a shape; anybody with access to the broker may have written it."""
         self.projected.malformed += count
         left_out = self._seldom.passes(where)
         if left_out is not None:
             logger.warning("broker %s: ignored %d shapes %s%s", self._broker, count, where, more(left_out))
-
-    def _catch_up(self, connection: CommandConnection, new: Sequence[bytes]) -> None:
-        """Project by new shapes what was carried out after their registration: whatever has no reply yet."""
-        commands: list[bytes] = []
-        owing: list[Part] = []
-        for index, part in enumerate(self._expected):
-            if isinstance(part, Chunk):
-                chunk, unanswered = part, range(len(part.replies), part.count)
-            elif isinstance(part, Part) and part.originals:
-                chunk, unanswered = part.chunk, part.unanswered()
-            else:
-                continue
-            known = chunk.shapes
-            shapes = tuple(shape for shape in new if shape not in known)
-            chunk.shapes += shapes
-            if not shapes or not chunk.publications:
-                continue
-            places: list[int] = []
-            for place in unanswered:
-                owed, count = self._owed_by(chunk, place, shapes, known)
-                if count:
-                    commands.append(owed)
-                    places += [place] * count
-            if places:
-                if part is chunk:
-                    self._expected[index] = self._keep_book(chunk, range(chunk.count))
-                self._books[chunk].parts += 1
-                self._add(chunk, places)
-                owing.append(Part(chunk, places, originals=False))
-        if commands and self._pause is not None:
-            self._owed.append((owing, b"".join(commands)))
-        elif commands:
-            self._expected.extend(owing)
-            connection.write(b"".join(commands))
-
-    def _owed_by(
-        self, chunk: Chunk, place: int, shapes: tuple[bytes, ...], known: tuple[bytes, ...]
-    ) -> tuple[bytes, int]:
-        """Return the commands for a message's projections by new shapes, and how many commands these are."""
-        publication = chunk.publications[place]
-        projections = projections_of(publication, shapes)
-        if not projections:
-            return b"", 0
-        self.projected.add(projections, later=bool(projections_of(publication, known)))
-        if isinstance(chunk, ScriptedChunk):
-            if publication.key:
-                return chunk.script.pack_again(publication, chunk.shapes), 1
-            chunk.note_projected(place, shapes)
-            return chunk.script.pack_projections(publication, projections), 1
-        return pack_publish(projections), len(projections)
-
-    # ---- the queue
-
-    def _pack(self, chunk: Chunk) -> bytes:
-        chunk.shapes = self.shapes
-        if isinstance(chunk, ScriptedChunk):
-            self._expected.append(self._keep_book(chunk, range(chunk.count)))
-            return chunk.pack(self.shapes, self.projected)
-        if self.shapes and chunk.publications:
-            commands, places = with_projections(chunk.publications, self.shapes, self.projected)
-            if len(places) > chunk.count:
-                self._expected.append(self._keep_book(chunk, places))
-                self._add(chunk, [place for at, place in enumerate(places) if at and places[at - 1] == place])
-                return pack_publish(commands)
-        self._expected.append(chunk)
-        return super()._pack(chunk)
-
-    def _keep_book(self, chunk: Chunk, places: Sequence[int]) -> Part:
-        """Count the replies of each message from here on; return what stands for the chunk among what is expected."""
-        self._books[chunk] = ScriptedBook(chunk) if isinstance(chunk, ScriptedChunk) else Book(chunk)
-        part = Part(chunk, places, originals=True)
-        part.taken = len(chunk.replies)
-        chunk.replies = []
-        return part
-
-    def _add(self, chunk: Chunk, places: Sequence[int]) -> None:
-        """Expect a reply to a projection of each of these messages, too."""
-        book = self._books[chunk]
-        size = 0
-        for place in places:
-            book.left[place] += 1
-            size += len(chunk.publications[place].payload)
-        book.extra += len(places)
-        book.extra_bytes += size
-        self._messages_under_way += len(places)
-        self._bytes_under_way += size
-
-    def _take(self, connection: CommandConnection, replies: list[Any]) -> int:
-        """Take replies in their order, and the pushes that stand between them."""
-        start = 0
-        if hiredis.PushNotification in set(map(type, replies)):  # seldom; a loop to find out would cost more
-            for index, reply in enumerate(replies):
-                if type(reply) is hiredis.PushNotification:
-                    start += self._take_replies(replies[start:index])
-                    if start < index:
-                        return start
-                    self._pushed(connection, reply)
-                    start = index + 1
-        start += self._take_replies(replies[start:] if start else replies)
-        while self._under_way and len(self._under_way[0].replies) == self._under_way[0].count:
-            self._under_way.popleft()  # they may be complete in another order
-        return start
-
-    def _take_replies(self, replies: list[Any]) -> int:
-        start = 0
-        expected = self._expected
-        while start < len(replies) and expected:
-            part = expected[0]
-            if type(part) is Chunk:
-                if part.count == 1:  # most publications come alone, and slices would cost as much as the rest
-                    part.replies.append(replies[start])
-                    start += 1
-                else:
-                    taken = replies[start : start + part.count - len(part.replies)]
-                    part.replies += taken
-                    start += len(taken)
-                if len(part.replies) == part.count:
-                    expected.popleft()
-                    self._finish(part, part.count, part.size)
-            elif isinstance(part, Part):
-                start += self._take_part(part, replies[start : start + len(part.places) - part.taken])
-            elif isinstance(part, Reply):
-                expected.popleft()
-                part.take(replies[start])
-                start += 1
-        return start
-
-    def _take_part(self, part: Part, replies: list[Any]) -> int:
-        """Take replies, no more than there are to come; return how many."""
-        chunk, book = part.chunk, self._books[part.chunk]
-        end = part.taken + len(replies)
-        for place, reply in zip(part.places[part.taken : end], replies, strict=True):
-            book.take(place, reply)
-        part.taken = end
-        if end == len(part.places):
-            self._expected.popleft()
-            book.parts -= 1
-            if not book.parts:
-                del self._books[chunk]
-                chunk.replies = book.totals
-                self._finish(chunk, chunk.count + book.extra, chunk.size + book.extra_bytes)
-        return len(replies)
-
-    def _fail(self, chunk: Chunk, error: BrokerError, sent: bool) -> None:
-        """Fail what of a chunk lacks a reply."""
-        book = self._books.get(chunk)
-        if book is None:
-            super()._fail(chunk, error, sent)
-            return
-        chunk.fail(error)
-        unclear = self._errors.unclear(error)
-        chunk.replies = list(book.totals)
-        outcomes: list[Outcome] = chunk.outcomes(self._errors)
-        chunk.replies = []
-        chunk.done.set_result([unclear if book.left[place] else outcome for place, outcome in enumerate(outcomes)])

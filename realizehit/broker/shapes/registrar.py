@@ -2,9 +2,10 @@
 
 The rules of this file. A shape is in force once the script that registered it on the present connection has been
 answered. On a new connection everything is registered again, since it may lead to a broker that knows nothing of it;
-and after `Registrar.again`, since the node's other connection may lead to one. A shape that was in force, and that the
-broker did not have any more or that has lapsed meanwhile, had a gap: some publications may not have been projected
-by it. One command registers and renews all that is due.
+and after `Registrar.again`, since the node's other connection may lead to one. A shape that was in
+force, and that the broker did not have any more or that has lapsed meanwhile, had a gap: some publications may not have
+been projected by it. One command registers and renews all that is due. In a cluster a shape is in force some time
+later, since publishers may know an older state of the registry for a second.
 
 Only one node finds that the broker lost a shape: the first that registers it again. So the registrar follows the
 control channel, like a publisher, and learns of that at once. Without it the other nodes would not know of their gap,
@@ -21,18 +22,14 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
-from realizehit.broker.history.scripts import SHAPES_KEY
 from realizehit.broker.keeper import Broker
-from realizehit.broker.resp import TRANSIENT, CommandConnection, code_of, pack
+from realizehit.broker.names import SINGLE, Names
+from realizehit.broker.resp import MOVING, TRANSIENT, CommandConnection, code_of, pack
 from realizehit.broker.shapes.registry import (
     ADDED,
     ADDED_NOT_BRIDGED,
     BRIDGE_GAP_EARLIER,
-    BRIDGE_KEY,
-    BRIDGED,
-    CONTROL,
     FULL,
-    KEY,
     LEASE,
     MAX_SHAPES,
     RENEW_INTERVAL,
@@ -49,11 +46,19 @@ BACKOFF_MOST: Final = 1.0  # seconds
 BRIDGE_POLL_FIRST: Final = 0.02  # seconds until it is asked again whether the bridge listens for a new shape
 BRIDGE_POLL_MOST: Final = 1.0  # seconds
 
-_RIGHTS: Final = (
-    "to serve wildcard subscriptions a node needs the rights to HELLO, to SUBSCRIBE to "
-    f"{CONTROL.decode()}, and to EVAL with the keys {KEY}, {BRIDGE_KEY}, {BRIDGED} and {SHAPES_KEY}; docs/access.md "
-    "lists all. Grant them, or serve without wildcards (--no-wildcards)"
-)
+CLOCKS_DIFFER: Final = 10.0  # seconds by which the clocks of a primary and of its replica may differ
+
+
+def _rights(names: Names) -> str:
+    return (
+        f"to serve wildcard subscriptions a node needs the rights to HELLO, to {_subscribe(names)} to "
+        f"{names.control.decode()}, and to EVAL with the keys {names.shapes}, {names.bridge}, {names.bridged} and "
+        f"{names.registrations}; docs/access.md lists all. Grant them, or serve without wildcards (--no-wildcards)"
+    )
+
+
+def _subscribe(names: Names) -> str:
+    return "SSUBSCRIBE" if names.sharded else "SUBSCRIBE"
 
 
 class Listener(Protocol):
@@ -86,6 +91,8 @@ class Registrar:
         most: how many shapes the registry may hold.
         timeout: seconds within which the broker must answer.
         name: how the connection is called in the broker's ``CLIENT LIST``.
+        names: those of the broker.
+        settle: seconds for which publishers may not know of a registration. So much later it is in force.
 
     Reentrancy: for one event loop's thread.
 
@@ -103,6 +110,8 @@ class Registrar:
         most: int = MAX_SHAPES,
         timeout: float = 5.0,
         name: str = "realizehit-registrar",
+        names: Names = SINGLE,
+        settle: float = 0.0,
     ) -> None:
         if not 0 < renew_interval < lease / 2:
             raise ValueError(
@@ -116,6 +125,9 @@ class Registrar:
         self._most = most
         self._timeout = timeout
         self._name = name
+        self._names = names
+        self._settle = settle
+        self._known_at: dict[bytes, float] = {}  # when all publishers know of shapes that are not in force yet
         self._wanted: dict[bytes, float | None] = {}  # when each was certainly in force; None for not yet
         self._began: dict[bytes, int] = {}  # of shapes, as the broker told last; none after news of a registration
         self._in_force: set[bytes] = set()  # registered on the present connection, and since `again`
@@ -154,6 +166,7 @@ class Registrar:
         self._in_force.discard(shape)
         self._lapsed.pop(shape, None)
         self._began.pop(shape, None)
+        self._known_at.pop(shape, None)
 
     def is_registered(self, shape: bytes) -> bool:
         """Tell whether a shape is in force."""
@@ -213,6 +226,8 @@ class Registrar:
                 if self._awaits_bridge:
                     await asyncio.sleep(pause)
                     pause = min(BRIDGE_POLL_MOST, 2 * pause)
+                elif self._known_at:
+                    await self._sleep(min(self._known_at.values()) - loop.time())
                 else:
                     pause = BRIDGE_POLL_FIRST
                 if self._trouble:
@@ -237,19 +252,21 @@ class Registrar:
         if sent >= self._renew_at:
             self._renew_at = sent + self._renew_interval
         try:
-            reply = await self._ask(connection, register(shapes, self._lease, self._most))
+            reply = await self._ask(connection, register(shapes, self._lease, self._most, self._names))
         finally:
             self._under_way = set()
         if isinstance(reply, hiredis.ReplyError):
             self._take_refusal(str(reply), shapes)
-        elif isinstance(reply, list) and len(reply) == 2 * len(shapes) + 2 and all(type(one) is int for one in reply):
+        elif isinstance(reply, list) and len(reply) == 2 * len(shapes) + 3 and all(type(one) is int for one in reply):
             self._awaits_bridge = False
             bridge_had_gap = self._bridge_gaps is not None and self._bridge_gaps != reply[0]
-            outcomes, times = reply[2 : 2 + len(shapes)], reply[2 + len(shapes) :]
+            outcomes, times = reply[2 : 2 + len(shapes)], reply[2 + len(shapes) : -1]
             for shape, outcome, began in zip(shapes, outcomes, times, strict=True):
                 if shape in self._wanted:  # not left meanwhile
                     if self._has_lapsed(shape, outcome, began, bridge_had_gap=bridge_had_gap):
                         self._lapsed.setdefault(shape, self._wanted[shape] or sent)
+                    if self._settle and self._began.get(shape) != began:
+                        self._wait_for_publishers(shape, (reply[-1] - began) / 1000)
                     self._began[shape] = began
                     self._take_outcome(shape, outcome, sent, is_enough=sent_in == self._round)
             self._take_bridge_gaps(reply[0], reply[1] / 1000, sent)
@@ -279,7 +296,10 @@ class Registrar:
         if last is None:
             return  # not of interest here, or the first registration here is under way
         self._lapsed.setdefault(shape, last)
-        if shape not in self._under_way and shape in self._in_force:
+        if self._settle:
+            self._in_force.discard(shape)  # until all publishers know of it
+            self._wake.set()
+        elif shape not in self._under_way and shape in self._in_force:
             now = asyncio.get_running_loop().time()
             self._listener.shape_lapsed(shape, now - self._lapsed.pop(shape))
 
@@ -293,6 +313,11 @@ class Registrar:
         # A gap of a bridge counts as another registration too, and is reported apart. Without a known time the news of
         # the registration have come.
         return known is not None and not bridge_had_gap
+
+    def _wait_for_publishers(self, shape: bytes, age: float) -> None:
+        """Have a shape wait that was registered ``age`` seconds ago by the broker's clock, until publishers know it."""
+        if age <= CLOCKS_DIFFER:
+            self._known_at[shape] = asyncio.get_running_loop().time() + self._settle
 
     def _take_outcome(self, shape: bytes, outcome: int, sent: float, *, is_enough: bool) -> None:
         if outcome == FULL:
@@ -310,6 +335,10 @@ class Registrar:
             return
         if not is_enough:
             return
+        if asyncio.get_running_loop().time() < self._known_at.get(shape, 0.0):
+            self._in_force.discard(shape)
+            return
+        self._known_at.pop(shape, None)
         self._in_force.add(shape)
         since = self._lapsed.pop(shape, None)
         if since is not None:
@@ -331,9 +360,9 @@ class Registrar:
     def _take_refusal(self, text: str, shapes: list[bytes]) -> None:
         """Take an error reply: it is the end of what was never in force, and a trouble for the rest."""
         shown = self._broker.scrub(text)
-        if code_of(text) in TRANSIENT:
+        if code_of(text) in TRANSIENT | MOVING:
             raise BrokerUnavailable(shown)
-        hint = f"; {_RIGHTS}" if code_of(text) == "NOPERM" else ""
+        hint = f"; {_rights(self._names)}" if code_of(text) == "NOPERM" else ""
         error = BrokerRefused(f"broker {self._broker} refused to register a shape: {shown}{hint}")
         for shape in shapes:
             if shape in self._wanted and self._wanted[shape] is None:
@@ -370,7 +399,7 @@ class Registrar:
 
     async def _follow(self, connection: CommandConnection) -> bool:
         """Have the connection told of what is added to the registry, between its replies as RESP3 allows it."""
-        commands: list[tuple[bytes | str, ...]] = [("HELLO", "3"), ("SUBSCRIBE", CONTROL)]
+        commands: list[tuple[bytes | str, ...]] = [("HELLO", "3"), (_subscribe(self._names), self._names.control)]
         for command in commands:
             reply = await self._ask(connection, command)
             if isinstance(reply, hiredis.ReplyError):
@@ -387,7 +416,7 @@ class Registrar:
     def replied(self, connection: CommandConnection, replies: list[Any]) -> None:
         """Take the replies of one read."""
         for reply in replies:
-            if type(reply) is hiredis.PushNotification and reply[:1] == [b"message"]:
+            if type(reply) is hiredis.PushNotification and reply[:1] in ([b"message"], [b"smessage"]):
                 self._heard(reply[-1])
                 continue
             # The news that a subscription is in force is the answer to SUBSCRIBE.

@@ -24,15 +24,16 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from realizehit.broker.history.scripts import SHAPES_KEY
+from realizehit.broker.names import SINGLE, Names
 from realizehit.errors import PatternError
 from realizehit.pattern import channel_of, shape_of
 
-KEY: Final = "realizehit:shapes"
-CONTROL: Final = b"realizehit:control"
+KEY: Final = SINGLE.shapes
+CONTROL: Final = SINGLE.control
 
 BRIDGE: Final = b"bridge"
-BRIDGE_KEY: Final = "realizehit:bridge"
-BRIDGED: Final = "realizehit:bridged"
+BRIDGE_KEY: Final = SINGLE.bridge
+BRIDGED: Final = SINGLE.bridged
 BRIDGE_BEGINS: Final = b"bridge begins"
 BRIDGE_ENDS: Final = b"bridge ends"
 BRIDGE_DONE: Final = b"bridge done"
@@ -44,6 +45,9 @@ BRIDGE_GAP_EARLIER: Final = 3 * BRIDGE_LEASE + 1.0  # seconds by which a gap can
 LEASE: Final = 60.0  # seconds that a registration holds
 RENEW_INTERVAL: Final = 10.0  # seconds between two renewals
 READ_INTERVAL: Final = 30.0  # seconds between two reads of the whole registry by a publisher
+VIEW_AGE: Final = 1.0  # seconds: a publisher to a cluster knows the registry as it was at most so long ago
+VIEW_READ_INTERVAL: Final = 0.4  # seconds between two reads of it by a publisher to a cluster, while it publishes
+VIEW_SETTLE: Final = 1.1  # seconds after a registration at which no publisher to a cluster has an older view
 MAX_SHAPES: Final = 64  # that a registry holds
 MOST_SHAPES: Final = 1024
 """Shapes that one publisher follows. A registry is far smaller: what comes beyond was not written by a node."""
@@ -118,7 +122,7 @@ end
 # Arguments: the channel that new shapes are published on, the lease in milliseconds, how many shapes there may be, the
 # shapes. What has lapsed makes room first, so that a member is always one that is in force. The reply begins with how
 # many gaps bridges have had, and how many milliseconds ago the last one began; then come the outcomes, and then the
-# times since which the shapes are registered.
+# times since which the shapes are registered, and the time.
 _REGISTER: Final = (
     _NOW
     + _END_LAPSED_BRIDGE
@@ -157,6 +161,7 @@ end
 for i = 4, #ARGV do
     outcomes[#outcomes + 1] = tonumber(redis.call('HGET', KEYS[4], ARGV[i]) or 0)
 end
+outcomes[#outcomes + 1] = now
 return outcomes
 """
 )
@@ -168,6 +173,19 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%d', now), '+inf')
 """
 )
 
+
+# Shapes that are in force, and behind each since when it is registered.
+_READ_REGISTRATIONS: Final = (
+    _NOW
+    + """
+local found = {}
+for _, shape in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%d', now), '+inf')) do
+    found[#found + 1] = shape
+    found[#found + 1] = redis.call('HGET', KEYS[2], shape) or '0'
+end
+return found
+"""
+)
 
 # Arguments: the channel of announcements, the lease in milliseconds, which bridge it is, the time up to which it has
 # projected everything, the shapes it listens for. The reply is the answer and the time.
@@ -261,25 +279,31 @@ return redis.call('SADD', KEYS[2], unpack(ARGV, 2))
 """
 
 
-def register(shapes: list[bytes], lease: float, most: int) -> tuple[bytes | str, ...]:
+def register(shapes: list[bytes], lease: float, most: int, names: Names = SINGLE) -> tuple[bytes | str, ...]:
     """Return the command that registers shapes or renews them.
 
     Its reply has two numbers, how many gaps bridges have had so far and how many milliseconds ago the last one began,
     then an outcome for each shape, such as `ADDED`, and then for each shape since when it is registered without
-    interruption, a number of milliseconds that another registration does not have.
+    interruption, a number of milliseconds that another registration does not have, and last the broker's time.
 
     Args:
         shapes: at least one.
         lease: seconds.
         most: how many shapes the registry may hold.
+        names: those of the broker.
     """
-    keys = ("4", KEY, BRIDGE_KEY, BRIDGED, SHAPES_KEY)
-    return ("EVAL", _REGISTER, *keys, CONTROL, str(round(lease * 1000)), str(most), *shapes)
+    keys = ("4", names.shapes, names.bridge, names.bridged, names.registrations)
+    return ("EVAL", names.script(_REGISTER), *keys, names.control, str(round(lease * 1000)), str(most), *shapes)
 
 
 def read() -> tuple[bytes | str, ...]:
     """Return the command that reads the shapes that are in force; its reply is a list of them."""
     return ("EVAL", _READ, "1", KEY)
+
+
+def read_registrations(names: Names) -> tuple[bytes | str, ...]:
+    """Return the command that reads the shapes that are in force, and behind each the number of its registration."""
+    return ("EVAL", _READ_REGISTRATIONS, "2", names.shapes, names.registrations)
 
 
 def hold(bridge: str, projected: int, shapes: Sequence[bytes], lease: float = BRIDGE_LEASE) -> tuple[bytes | str, ...]:

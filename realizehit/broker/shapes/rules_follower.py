@@ -15,13 +15,14 @@ import hiredis
 
 from realizehit.broker.history.rules import Rules
 from realizehit.broker.history.scripts import NO_RUN_ID
+from realizehit.broker.mode import mode_of, wrong_mode
 from realizehit.broker.publish_errors import NamedBroker, PublishErrors
 from realizehit.broker.publish_script import PublishScript
 from realizehit.broker.resp import CommandConnection, pack
 from realizehit.broker.rules_reader import READ_RULES, READ_RUN_ID, RulesReader, run_id_of
 from realizehit.broker.shapes.expected import Reply
 from realizehit.broker.shapes.registry import CONTROL
-from realizehit.errors import BrokerError, BrokerUnavailable
+from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
 
 class RulesFollower:
@@ -43,6 +44,7 @@ class RulesFollower:
         expected: deque[Any],
         on_rules: Callable[[Rules], None],
     ) -> None:
+        self._broker = broker
         self._reader = RulesReader(broker, on_rules)
         self._script = script
         self._errors = errors
@@ -62,6 +64,8 @@ class RulesFollower:
         The broker may refuse each step; then the rules are only read from time to time, or there are none.
         """
         greeting = await self._ask(connection, ("HELLO", "3"))
+        if (error := wrong_mode(mode_of(greeting), sharded=False)) is not None:
+            return BrokerRefused(f"broker {self._broker}: {error}")
         if not isinstance(greeting, hiredis.ReplyError):
             # A push confirms it; only its error is a reply.
             self._subscribed = connection.loop.create_future()

@@ -42,7 +42,7 @@ class Subscriber(Protocol):
         """Want a channel no longer."""
 
 
-class _Shape:
+class Shape:
     """The channels of one shape.
 
     Attributes:
@@ -74,7 +74,7 @@ class Wildcards(BusListener):
 
     def __init__(self, listener: BusListener) -> None:
         self._listener = listener
-        self._shapes: dict[bytes, _Shape] = {}
+        self._shapes: dict[bytes, Shape] = {}
         self._link_whole = True  # all that was in force at the link is so
         self._seldom = Seldom(LOG_INTERVAL)
 
@@ -95,10 +95,10 @@ class Wildcards(BusListener):
         name = shape_of(channel)
         shape = self._shapes.get(name)
         if shape is None:
-            shape = self._shapes[name] = _Shape()
+            shape = self._shapes[name] = Shape()
         # The node has the channel and no gap: while the registrar reconnects, the registration holds. A new subscriber
         # of the channel receives the same messages as the others, so its answer must not wait.
-        held = channel in shape.channels and channel not in shape.promised and shape.gap_since is None
+        held = channel in shape.channels and channel not in shape.promised and not self._has_gap(shape, channel)
         shape.channels.add(channel)
         registered = self._registrar.register(name)
         if self._link.subscribe(channel) and (registered or held):
@@ -125,8 +125,7 @@ class Wildcards(BusListener):
         if shape is not None and not shape.channels:
             del self._shapes[name]
             self._registrar.leave(name)
-            if shape.gap_since is not None:  # no subscription is left
-                self._listener.restored(source_of(name), asyncio.get_running_loop().time() - shape.gap_since)
+            self._drop_gap(name, shape)
 
     # ---- what the link reports
 
@@ -213,21 +212,29 @@ class Wildcards(BusListener):
         for channel in shape.channels:
             self._link.unsubscribe(channel)
             self._listener.refused(channel, error)
-        if shape.gap_since is not None:
-            self._listener.restored(source_of(name), asyncio.get_running_loop().time() - shape.gap_since)
+        self._drop_gap(name, shape)
 
     # ---- one shape
 
-    def _tell(self, shape: _Shape, channel: Interest) -> None:
+    def _tell(self, shape: Shape, channel: Interest) -> None:
         del shape.promised[channel]
         shape.was_in_force = True
         self._listener.subscribed(channel)
 
-    def _open_gap(self, name: bytes, shape: _Shape, since: float) -> None:
+    def _has_gap(self, shape: Shape, channel: Interest) -> bool:
+        """Whether a gap of a channel is open."""
+        return shape.gap_since is not None
+
+    def _drop_gap(self, name: bytes, shape: Shape) -> None:
+        """End the gap of a shape that has no subscription any more."""
+        if shape.gap_since is not None:
+            self._listener.restored(source_of(name), asyncio.get_running_loop().time() - shape.gap_since)
+
+    def _open_gap(self, name: bytes, shape: Shape, since: float) -> None:
         shape.gap_since = since if shape.gap_since is None else min(shape.gap_since, since)
         self._listener.state_changed(source_of(name), BusState.DOWN)
 
-    def _end_gap(self, name: bytes, shape: _Shape) -> None:
+    def _end_gap(self, name: bytes, shape: Shape) -> None:
         if shape.gap_since is not None and self._link_whole and self._registrar.is_registered(name):
             seconds = asyncio.get_running_loop().time() - shape.gap_since
             logged, shape.gap_since, shape.logged = shape.logged, None, True

@@ -1,0 +1,1 @@
+"""Redis and Valkey Cluster: slots, the topology, sharded publishing and subscribing."""
