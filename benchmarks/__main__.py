@@ -16,12 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from benchmarks import chart, machine, report
 from benchmarks.against import installed
 from benchmarks.results import Result, Verdict
-from benchmarks.system import ROWS
+from benchmarks.system import ROWS, ROWS_BY_COMMAND
 from benchmarks.system.place import pinned
 from benchmarks.system.row import Row, Run
 
 DOCS = Path(__file__).parents[1] / "docs"
 WHOLE = "; a complete run writes to docs/ by itself"
+WHICH = f"which to measure: {', '.join(ROWS)}; only by name: {', '.join(ROWS_BY_COMMAND)}"
 OWN_CLIENT = ("harness",)  # measures the load client, which is the same on both sides
 
 
@@ -29,13 +30,13 @@ def chosen(context: click.Context, parameter: click.Parameter, value: str | None
     """Turn ``--rows`` into names, all of them by default."""
     names = value.split(",") if value else list(ROWS)
     for name in names:
-        if name not in ROWS:
-            raise click.BadParameter(f"{name} is not a row; the rows are {', '.join(ROWS)}")
+        if name not in (*ROWS, *ROWS_BY_COMMAND):
+            raise click.BadParameter(f"{name} is not a row; the rows are {', '.join((*ROWS, *ROWS_BY_COMMAND))}")
     return names
 
 
 @click.command()
-@click.option("--rows", callback=chosen, metavar="NAME,…", help=f"which to measure: {', '.join(ROWS)}")
+@click.option("--rows", callback=chosen, metavar="NAME,…", help=WHICH)
 @click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="how often each is measured")
 @click.option("--quick", is_flag=True, help="a fifth of the messages, for a quick look")
 @click.option("--details", is_flag=True, help="also print the raw figures")

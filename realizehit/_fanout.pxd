@@ -26,13 +26,27 @@ cdef class LogCalls:
     cdef int tell_starved(self, bytes name) except -1
 
 
+cdef class ArrivalCalls(LogCalls):
+    cdef dict doors             # the objects that `State.doors` refers to, by descriptor
+    cdef readonly double tick_interval
+
+    cdef int feed_rest(self, uint64_t handle, bytes rest) except -1     # of what came with a head; asks for `settle`
+    cdef int recover_after_raise(self) except -1     # an entry point raises: its leftovers are for the next flush
+
+
+cdef class JoinCalls(ArrivalCalls):
+    cdef tuple joiners          # the handlers that `State.joiners` refers to
+
+    cdef bint join(self, uint64_t handle, bytes id, bytes name) except -1
+
+
 cdef class Lingering:
     cdef Engine engine
     cdef uint64_t handle
     cdef int turns
 
 
-cdef class Engine(LogCalls):
+cdef class Engine(JoinCalls):
     # The Python objects that the state refers to; they are replaced by no others.
     cdef list pending           # callbacks to run: (what, handler, handle, data)
     cdef dict leavers           # callbacks "left" that wait: channel name -> handles
@@ -43,7 +57,6 @@ cdef class Engine(LogCalls):
     cdef public object on_vacant
     cdef public object on_left
     cdef dict moved             # handles that `splice` ended while callbacks wait -> the ones that go on
-    cdef readonly double tick_interval
     cdef double started
     cdef int depth              # entry points on the stack
     cdef bint flush_scheduled
@@ -57,4 +70,4 @@ cdef class Engine(LogCalls):
     cdef int settle(self) except -1
     cdef int run_pending(self) except -1
     cdef int run_callback(self, str what, object handler, uint64_t handle, object data) except -1
-    cdef int recover_after_raise(self) except -1     # an entry point raises: its leftovers are for the next flush
+    cdef bint takes_callbacks(self, uint64_t handle) noexcept

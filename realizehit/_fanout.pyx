@@ -17,6 +17,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from realizehit.engine.allowance cimport INPUT_HOPELESS, INPUT_PAID, INPUT_REFUSED, pay
+from realizehit.engine.arrivals cimport HEADS
 from realizehit.engine.backpressure cimport QueueTotals, make_dirty, mark_closed, put_outside, queue_totals, send_frame
 from realizehit.engine.conn cimport (
     BLOCKED, CHANNEL_HELD, CHANNEL_WATCHED, CONN_FREE, CONN_OPEN, FEATURE_MUTED, HALF_CLOSED, IS_TRANSPORT, LAST_FRAME,
@@ -24,6 +25,7 @@ from realizehit.engine.conn cimport (
 )
 from realizehit.engine.connections cimport close_slow, close_with, open_connection, reap, take_over
 from realizehit.engine.dispatch cimport publish
+from realizehit.engine.events cimport attend
 from realizehit.engine.flush cimport write_slice
 from realizehit.engine.frames cimport (
     FRAMING_DEFLATE, FRAMING_ENGINEIO_3, FRAMING_ENGINEIO_4, FRAMING_POLLING_3, FRAMING_POLLING_4, FRAMING_RESP,
@@ -34,7 +36,7 @@ from realizehit.engine.framings cimport build_message, frame_of, pings_build, pi
 from realizehit.engine.memory cimport RH_DEBUG, alive, pool_clear
 from realizehit.engine.pumping cimport built_clear, pump_waiting
 from realizehit.engine.queue cimport QUEUE_MAX
-from realizehit.engine.reading cimport INBOX, answer_ping, attend, consume, has_answered
+from realizehit.engine.reading cimport INBOX, answer_ping, consume, has_answered
 from realizehit.engine.registry cimport (
     SUBSCRIPTION_ADDED, SUBSCRIPTION_ALREADY, SUBSCRIPTION_COLLISION, SUBSCRIPTION_FULL, SUBSCRIPTION_GONE,
     add_subscription, channel_init, drop_subscription, index_of, subscription_refusal,
@@ -126,10 +128,14 @@ cdef class Lingering:
 
 include "engine/logs_api.pxi"
 
+include "engine/arrivals_api.pxi"
+
+include "engine/joining_api.pxi"
+
 
 @cython.final
 @cython.no_gc_clear  # `State` refers to its Python objects until the end
-cdef class Engine(LogCalls):
+cdef class Engine(JoinCalls):
     """Connections, the channels that they are subscribed to, and the way of a message from the one to the other.
 
     Args:
@@ -149,6 +155,8 @@ cdef class Engine(LogCalls):
         heartbeat_interval: seconds between pings of a connection.
         heartbeat_timeout: seconds that a connection may stay silent after a ping.
         close_timeout: seconds that a connection may take to end after its close frame.
+        head_timeout: seconds that an arrival may take to send something.
+        max_head: bytes that the head of an opening handshake may have.
         slice_seconds: how long a flush may hold the event loop while somebody else waits for it.
         loop_fd: the descriptor on which the event loop itself waits, to see that; -1 where it is not known, and a flush
             then gives way after every slice.
@@ -175,20 +183,22 @@ cdef class Engine(LogCalls):
     """
 
     def __cinit__(self):
-        self.pending, self.channels, self.moved, self.leavers = [], {}, {}, {}
+        self.pending, self.channels, self.moved, self.leavers, self.doors = [], {}, {}, {}, {}
         self.compressobj = zlib.compressobj
         self.s.pending = <PyObject*> self.pending
         self.s.leavers = <PyObject*> self.leavers
         self.s.channels = <PyObject*> self.channels
         self.s.compressobj = <PyObject*> self.compressobj
         self.s.on_error = <PyObject*> self.on_error
-        self.s.epoll = -1
+        self.s.epoll = self.s.spare = -1
+        self.s.room = 0xFFFFFFFF
         wheel_init(&self.s.wheel)
 
     def __init__(self, call_soon, on_error, *, max_queue_bytes=1 << 20, max_queue_messages=4096,
                  double grace=0.0, double stall=5.0, burst_bytes=0, burst_messages=0, burst_total=1 << 26,
                  max_message=16384, double input_rate=0.0, int input_burst=1, int input_strikes=100,
-                 heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, slice_seconds=0.0005,
+                 heartbeat_interval=25.0, heartbeat_timeout=20.0, close_timeout=5.0, head_timeout=10.0,
+                 size_t max_head=16384, slice_seconds=0.0005,
                  int loop_fd=-1, check_utf8=True, ring_bytes=1 << 26, epoll=True):
         cdef State* s = &self.s
         if self.on_error is not None:
@@ -218,10 +228,13 @@ cdef class Engine(LogCalls):
         s.loop_fd = loop_fd
         s.check_utf8 = check_utf8
         s.ring.limit = ring_bytes
-        self.tick_interval = max(0.01, min(1.0, heartbeat_interval / 8, heartbeat_timeout / 8, close_timeout / 4))
+        self.tick_interval = max(0.01, min(1.0, heartbeat_interval / 8, heartbeat_timeout / 8, close_timeout / 4,
+                                           head_timeout / 4))
         s.ping_ticks = max(1, round(heartbeat_interval / self.tick_interval))
         s.pong_ticks = max(1, round(heartbeat_timeout / self.tick_interval))
         s.close_ticks = max(1, round(close_timeout / self.tick_interval))
+        s.head_ticks = 1 + max(1, round(head_timeout / self.tick_interval))  # the first tick is under way
+        s.max_head = max_head
         s.burst_bytes = min(max(burst_bytes, max_queue_bytes), 1 << 30)
         s.burst_messages = min(max(burst_messages, max_queue_messages), QUEUE_MAX)
         s.burst_total = burst_total
@@ -256,6 +269,8 @@ cdef class Engine(LogCalls):
         pool_clear(&self.s.pool)
         if self.s.epoll >= 0:
             rh_close(self.s.epoll)
+        if self.s.spare >= 0:
+            rh_close(self.s.spare)
 
     @property
     def owns_sockets(self):
@@ -329,13 +344,7 @@ cdef class Engine(LogCalls):
         try:
             if head:
                 send_frame(&self.s, c, frame_of(&self.s.pool, head))
-            if rest:
-                self.depth += 1     # no callback before the caller knows the handle
-                try:
-                    self.feed(handle, rest)
-                finally:
-                    self.depth -= 1
-            self.later()
+            self.feed_rest(handle, rest)    # no callback before the caller knows the handle
         except BaseException:
             mark_closed(&self.s, c)    # the caller never gets its handle
             self.recover_after_raise()
@@ -692,10 +701,13 @@ cdef class Engine(LogCalls):
             return
         self.depth += 1
         try:
+            self.s.met = 0
             count = rh_epoll_wait(self.s.epoll, self.s.events, EVENTS)
             for i in range(count):
-                if attend(&self.s, &self.s.events[i]) and len(self.pending) >= CALLBACKS:
-                    break   # the others are still ready in the next turn; what waits here takes memory
+                # The others are still ready in the next turn: what waits here takes memory, and a storm of arrivals
+                # must not hold up the clients.
+                if attend(&self.s, &self.s.events[i]) and (len(self.pending) >= CALLBACKS or self.s.met >= HEADS):
+                    break
         except BaseException:
             self.depth -= 1
             self.recover_after_raise()
@@ -715,6 +727,7 @@ cdef class Engine(LogCalls):
             now: seconds of a clock that never goes back, such as ``loop.time()``.
         """
         cdef uint32_t target
+        self.s.now = now
         if self.started < 0:
             self.started = now
         target = <uint32_t> max(0.0, (now - self.started) / self.tick_interval)
@@ -735,7 +748,7 @@ cdef class Engine(LogCalls):
     def stats(self):
         """Return the counters and gauges, by name. Counters start at zero with the engine."""
         return {
-            "connections": self.s.open_count, "closing": self.s.used_count - self.s.open_count,
+            "connections": self.s.open_count, "closing": self.s.used_count - self.s.open_count - self.s.arrived_count,
             "subscriptions": self.s.subscription_count, "channels": len(self.channels),
             "connections_total": self.s.n.connections_total, "messages": self.s.n.messages,
             "deliveries": self.s.n.deliveries, "bytes_out": self.s.n.bytes_out, "frames_built": self.s.n.frames_built,
@@ -889,7 +902,10 @@ cdef class Engine(LogCalls):
         return 0
 
     cdef int run_callback(self, str what, object handler, uint64_t handle, object data) except -1:
-        if what == "vacant":
+        if what == "on_sub":
+            if self.is_open(handle) and not self.join(handle, <bytes> data[0], <bytes> data[1]):
+                handler.on_sub(handle, data)
+        elif what == "vacant":
             if self.on_vacant is not None:
                 self.on_vacant(data)
         elif what == "left":
@@ -908,6 +924,22 @@ cdef class Engine(LogCalls):
             self.disconnect(handle, data[0], data[1])
         elif what == "linger":
             self.call_soon(Lingering(self, handle))
-        elif self.is_open(handle):  # it may have left in a callback before this one
+        elif what == "on_exhausted":
+            self.s.exhausted = False
+            handler.on_exhausted(handle, data)
+        elif self.takes_callbacks(handle):  # it may have left in a callback before this one
             getattr(handler, what)(handle, data)
         return 0
+
+    cdef bint takes_callbacks(self, uint64_t handle) noexcept:
+        cdef Conn* c = slot_find(&self.s.slots, handle)
+        return c != NULL and (c.state == CONN_OPEN or c.state == CONN_ARRIVED)
+
+    cdef int feed_rest(self, uint64_t handle, bytes rest) except -1:
+        if rest:
+            self.depth += 1     # no callback before the caller is done
+            try:
+                self.feed(handle, rest)
+            finally:
+                self.depth -= 1
+        return self.later()

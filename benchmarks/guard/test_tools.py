@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 from click.testing import CliRunner
 
 from benchmarks import chart, machine
 from benchmarks.__main__ import main
 from benchmarks.results import Result, Target, Verdict
+from benchmarks.system import capacity
 from benchmarks.system.histogram import percentile
 
 LESS = Target(must=1.1, aim=1.03)
@@ -54,6 +56,21 @@ def test_the_picture_has_a_bar_and_two_marks_for_each_judged_result() -> None:
     lines = [each.get("class") for each in picture.iter() if each.tag.endswith("line")]
     assert len(bars) == 3
     assert lines.count("must-mark") == lines.count("aim-mark") == 3 + 1  # one of each in the legend
+
+
+def test_rates_of_a_part_of_the_connects() -> None:
+    course = [(10.0, 0), (11.0, 100), (12.0, 150), (16.0, 200)]
+    assert capacity.rate_between(course, 0, 100) == 100
+    assert capacity.rate_between(course, 0, 50) == 100
+    assert capacity.rate_between(course, 175, 200) == 12.5
+    assert capacity.rate_between(course, 0, 200) == pytest.approx(200 / 6)
+
+
+def test_the_connections_of_a_machine_follow_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(capacity.VARIABLE, raising=False)
+    assert capacity.connections_for(20 << 30) == 300_000
+    monkeypatch.setenv(capacity.VARIABLE, "1000")
+    assert capacity.connections_for(20 << 30) == 1000
 
 
 def test_unknown_rows_are_named() -> None:

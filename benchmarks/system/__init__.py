@@ -6,6 +6,9 @@ ROWS = (
     "many",
     "idle",
     "connect",
+    "close",
+    "storm",
+    "tls",
     "jitter",
     "growth",
     "pattern",
@@ -22,3 +25,6 @@ ROWS = (
     "workers",
 )
 """The modules that measure one row each, by ``measure(run)``."""
+
+ROWS_BY_COMMAND = ("capacity",)
+"""Further ones, which take so much of a machine that only ``--rows`` measures them."""

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from realizehit.process.server import Node
@@ -20,11 +21,22 @@ except ImportError:  # an older revision, to compare with
     from realizehit.process.server import run  # type: ignore[attr-defined, no-redef]
 
 
+def log_to_nowhere() -> None:
+    """Write log lines as the command does, to the null device: each is formatted, and one system call."""
+    from realizehit.logs import configure
+
+    sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open as long as this process
+    configure("text", "info")
+
+
 def main() -> None:
     options: dict[str, Any] = json.loads(sys.argv[1])
     core, broker, reuse_port = options.pop("core"), options.pop("broker"), options.pop("reuse_port")
     if core is not None:
         os.sched_setaffinity(0, {core})
+
+    if options.get("access_log"):
+        log_to_nowhere()
 
     def started(node: Node) -> None:
         print(json.dumps({"ws": node.ws_url, "api": node.api_url}), flush=True)

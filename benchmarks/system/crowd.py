@@ -65,24 +65,28 @@ class Crowd:
 
     Args:
         ws_url: the server's.
-        valkey: where to publish.
+        valkey: where to publish; ``None`` for a crowd that publishes nothing.
         patterns: the channels.
         subscriptions: for each connection its channels, as places in ``patterns``.
         sources: source addresses.
         others: connections that this process has besides.
         over_http: whether to publish at the server instead of the broker.
+        headers: further header lines of the handshakes.
+        max_pending: connections that may be between connect and reply at once.
     """
 
     def __init__(
         self,
         ws_url: str,
-        valkey: Valkey,
+        valkey: Valkey | None,
         patterns: Sequence[dict[str, object]],
         subscriptions: Sequence[Sequence[int]],
         *,
         sources: Sequence[str] = (),
         others: int = 0,
         over_http: bool = False,
+        headers: Sequence[tuple[str, str]] = (),
+        max_pending: int = 512,
     ) -> None:
         raise_file_limit(len(subscriptions) + others + SPARE)
         url = urlsplit(ws_url)
@@ -94,9 +98,12 @@ class Crowd:
             [(channel_of(pattern), orjson.dumps(pattern)) for pattern in patterns],
             subscriptions,
             sources=sources,
+            headers=headers,
+            max_pending=max_pending,
         )
         if over_http:
             self.fleet.publish_http((url.hostname, url.port))
+        if over_http or valkey is None:
             return
         publisher = socket.socket(socket.AF_UNIX)
         publisher.connect(str(valkey.path))

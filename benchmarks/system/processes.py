@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,6 +20,10 @@ from benchmarks.environment import environment_for
 from benchmarks.system.place import cpu_clock, cpu_seconds, pin, resident_bytes
 
 START_TIMEOUT: Final = 20.0  # seconds
+SETTLE_TIMEOUT: Final = 20.0  # seconds
+STEP: Final = 0.02  # seconds between two looks at a process that is to become idle
+QUIET: Final = 3  # looks in a row
+IDLE_SHARE: Final = 0.05  # of a core that an idle process may use
 
 _ROOT: Final = Path(__file__).parents[2]
 
@@ -119,6 +124,21 @@ class Child:
     def resident(self) -> int:
         """Bytes of its anonymous memory."""
         return resident_bytes(self.pid)
+
+    def settle(self) -> None:
+        """Wait until it has nothing to do, so that earlier work does not count as that of the next measurement.
+
+        Raises:
+            RuntimeError: it is still busy after a long time.
+        """
+        deadline = time.monotonic() + SETTLE_TIMEOUT
+        before, quiet = self.cpu, 0
+        while quiet < QUIET:
+            time.sleep(STEP)
+            spent, before = self.cpu - before, self.cpu
+            quiet = quiet + 1 if spent < STEP * IDLE_SHARE else 0
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"process {self.pid} was not idle in {SETTLE_TIMEOUT:g} s")
 
     def close(self) -> None:
         """End it, and wait for its end."""

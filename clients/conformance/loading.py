@@ -24,7 +24,8 @@ MOST_UNDER_WAY: Final = 20_000  # published messages that the program has not to
 ROUNDS: Final = 2  # of each program, in turns; the best one counts
 SILENCE: Final = 60.0  # seconds without progress after which a program is given up
 QUEUE: Final = 60_000  # messages that may wait in the server and in the client
-ARGS: Final = ("--max-queue-messages", str(QUEUE), "--max-queue-bytes", str(64 << 20))
+NO_PINGS: Final = ("--heartbeat-interval", "3600")  # a plain reader may know no pings, and slow runs take long
+ARGS: Final = ("--max-queue-messages", str(QUEUE), "--max-queue-bytes", str(64 << 20), *NO_PINGS)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/api/, 40261ffccafd8371 */
+/*! realizehit 0.1.0, MIT; joined of src/api/, 5ed8b6da57a839e5 */
 /**
  * realizehit for JavaScript: the API client. It publishes single messages and batches over HTTP, with time-outs and retries.
  *
@@ -232,12 +232,11 @@ const parseExact = (text) => {
   if (typeof value === "string" || !LARGE_NUMBER.test(text)) return value;
   let inString = false;
   // One escape, quote or number at a time, without recursion: the text may be long and deep.
-  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+  return JSON.parse(text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
     if (token === '"') inString = !inString;
     const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
     return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
-  });
-  return quoted === text ? value : JSON.parse(quoted);
+  }));
 };
 
 /**

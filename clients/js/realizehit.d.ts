@@ -1,13 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, c59d705544d58ea5 */
-/**
- * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
- * Node.js, Deno and Bun.
- *
- * `realizehit.js` and everything in `lib/` is built from `src/`: `npm run build`.
- *
- * @license MIT
- * @module
- */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, d0b5dbaf64f0d4ce */
 /** An error that the server reported, or the loss of a connection. */
 export class RealizehitError extends Error {
     /**
@@ -319,6 +310,16 @@ export type Reply = {
     err?: string;
     code?: string;
 };
+/*! realizehit 0.1.0, MIT; joined of src/, e06ae655a78d8319 */
+/**
+ * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
+ * Node.js, Deno and Bun.
+ *
+ * `realizehit.js` and everything in `lib/` is built from `src/`: `npm run build`.
+ *
+ * @license MIT
+ * @module
+ */
 /**
  * Something that callbacks can be attached to. An exception in a callback does not stop the others: it is thrown again
  * where the platform reports uncaught exceptions. An `error` event without a callback is written to the console.

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; joined of src/, b27d9680c93a373b */
+/*! realizehit 0.1.0, MIT; joined of src/, e06ae655a78d8319 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.
@@ -8,35 +8,6 @@
  * @license MIT
  * @module
  */
-
-/** An error that the server reported, or the loss of a connection. */
-export class RealizehitError extends Error {
-  name = "RealizehitError";
-
-  /**
-   * @param {string} message text for people.
-   * @param {string} [code] the server's stable code, for programs; empty if it sent none.
-   * @param {number} [status] the HTTP status, or the close code of a WebSocket.
-   */
-  constructor(message, code = "", status = 0) {
-    super(`${message}`.replace(/([?&]token=)[^&\s]+/g, "$1***")); // messages contain addresses and end up in logs
-    /** The server's stable code, or an empty string. */
-    this.code = code;
-    /** The HTTP status, or the WebSocket's close code; 0 if there is none. */
-    this.status = status;
-  }
-}
-
-/**
- * Read the error that a response describes, with the errors of the single patterns if it names them.
- *
- * @param {Response} response
- */
-const errorFrom = async (response) => {
-  const { code, detail, errors } = Object(await response.json().catch(() => {}));
-  const error = new RealizehitError(detail ?? `${response.url} answered ${response.status}`, code, response.status);
-  return Object.assign(error, { detail, errors });
-};
 
 /**
  * Something that callbacks can be attached to. An exception in a callback does not stop the others: it is thrown again
@@ -121,13 +92,51 @@ const MAX_TIMER = 2 ** 31 - 1; // ms; with a longer delay, every platform fires 
 /** Return the time of a monotonic clock, in ms. */
 const now = () => performance.now();
 
+/** @type {number | undefined} */
+let time;
+
+/**
+ * Return the time at which the first of several messages came that arrived together, in ms of `now`: it is read once for
+ * everything that runs before the next microtask. Reading the clock for each message would cost a tenth of its time.
+ */
+const timeOfArrival = () => (time ??= (queueMicrotask(() => (time = undefined)), now()));
+
 /**
  * Call something after a delay, which may be any number.
  *
  * @param {() => void} call
  * @param {number} delay in ms
  */
-const callAfter = (call, delay) => setTimeout(call, Math.min(Math.max(delay, 0) || 0, MAX_TIMER));
+const callAfter = (call, delay) => setTimeout(call, Math.min(delay > 0 ? delay : 0, MAX_TIMER));
+
+/** An error that the server reported, or the loss of a connection. */
+export class RealizehitError extends Error {
+  name = "RealizehitError";
+
+  /**
+   * @param {string} message text for people.
+   * @param {string} [code] the server's stable code, for programs; empty if it sent none.
+   * @param {number} [status] the HTTP status, or the close code of a WebSocket.
+   */
+  constructor(message, code = "", status = 0) {
+    super(`${message}`.replace(/([?&]token=)[^&\s]+/g, "$1***")); // messages contain addresses and end up in logs
+    /** The server's stable code, or an empty string. */
+    this.code = code;
+    /** The HTTP status, or the WebSocket's close code; 0 if there is none. */
+    this.status = status;
+  }
+}
+
+/**
+ * Read the error that a response describes, with the errors of the single patterns if it names them.
+ *
+ * @param {Response} response
+ */
+const errorFrom = async (response) => {
+  const { code, detail, errors } = Object(await response.json().catch(() => {}));
+  const error = new RealizehitError(detail ?? `${response.url} answered ${response.status}`, code, response.status);
+  return Object.assign(error, { detail, errors });
+};
 
 /**
  * @typedef {"subscribing" | "subscribed" | "unsubscribing" | "unsubscribed"} SubscriptionState
@@ -361,10 +370,9 @@ export class Subscription extends Emitter {
   _deliver(text, label) {
     const { parse, maxsize } = this.#client._options;
     if (!this.subscribed()) return;
-    // Most labels are only the id, and need not be searched.
-    const find = (/** @type {RegExp} */ field) => (label === this.id ? undefined : field.exec(label)?.[1]);
-    const channel = find(/[@&]c=([^&]*)/);
-    const at = find(/[@&]o=((\w+\.)?\d+)(?![^&])/);
+    const hasFields = label !== this.id; // most labels are only the id
+    const channel = hasFields && /[@&]c=([^&]*)/.exec(label)?.[1];
+    const at = hasFields ? /[@&]o=((\w+\.)?\d+)(?![^&])/.exec(label)?.[1] : undefined;
     // The stream that was replaced has delivered some messages already.
     if (at && !this._move(at)) return;
     /** @type {ReceivedMessage} */
@@ -501,6 +509,58 @@ class Connection {
     clearTimeout(this._timer);
     const error = new RealizehitError(`no connection to ${this._url}${why}`);
     this._timer = callAfter(() => this._client._lost(this, error), delay);
+  }
+}
+
+/** A connection over a WebSocket. */
+class WebSocketConnection extends Connection {
+  /** @type {SocketLike | undefined} */
+  #socket;
+  #closed = false;
+
+  /** @param {WSClient} client */
+  constructor(client) {
+    super(client, client.url);
+    this._send = (/** @type {object} */ message) => this.#socket?.send(JSON.stringify(message));
+    this.#open();
+  }
+
+  _stop() {
+    this.#closed = true;
+    this.#socket?.close(1000);
+  }
+
+  async #open() {
+    const client = this._client;
+    try {
+      const token = await client._freshToken(); // without a time limit: a function may have to ask a person
+      if (this.#closed) return;
+      this._failAfter();
+
+      const socket = (this.#socket = new client._options.WebSocket(client.url));
+      socket.onmessage = (/** @type {{data: string}} */ { data }) => {
+        const text = `${data}`; // a server that sends bytes breaks nothing
+        const start = text[0] === "{" ? 0 : text.indexOf("?") + 1; // a reply is an object and has no label
+        if (!this.#closed) client._receive(this, text.slice(start), text.slice(0, start && start - 1));
+      };
+      // A close event follows at once and says more, but not on every platform.
+      socket.onerror = () => this._failAfter(0, "");
+      socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
+        const delay = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
+        const text = `the connection to ${client.url} ended: ${code} ${reason}`;
+        const error = new RealizehitError(text, code === EXPIRED ? "not-authenticated" : "", code);
+        client._lost(this, error, delay ? +delay[1] : undefined);
+      };
+      await new Promise((resolve) => (socket.onopen = resolve));
+      // Scripts cannot set headers here, and addresses are logged: the token is the first message.
+      if (token) await client._authenticate(this, token);
+      if (!this.#closed) client._opened(this);
+    } catch (error) {
+      if (error instanceof RealizehitError) {
+        this._received++; // a matter of the token; WebSockets have not failed
+        client._lost(this, error);
+      } else this._failAfter(0, `: ${error}`);
+    }
   }
 }
 
@@ -679,12 +739,11 @@ const parseExact = (text) => {
   if (typeof value === "string" || !LARGE_NUMBER.test(text)) return value;
   let inString = false;
   // One escape, quote or number at a time, without recursion: the text may be long and deep.
-  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+  return JSON.parse(text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
     if (token === '"') inString = !inString;
     const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
     return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
-  });
-  return quoted === text ? value : JSON.parse(quoted);
+  }));
 };
 
 /**
@@ -732,6 +791,9 @@ const resolveOptions = (options) => {
   return resolved;
 };
 
+/** @param {unknown} value @returns {value is Function} */
+const isFunction = (value) => typeof value === "function";
+
 /**
  * Return a token that a header can carry.
  *
@@ -764,63 +826,6 @@ const patternKey = (pattern) => {
   });
   return filters.sort().join();
 };
-
-/** A connection over a WebSocket. */
-class WebSocketConnection extends Connection {
-  /** @type {SocketLike | undefined} */
-  #socket;
-  #closed = false;
-
-  /** @param {WSClient} client */
-  constructor(client) {
-    super(client, client.url);
-    this._send = (/** @type {object} */ message) => this.#socket?.send(JSON.stringify(message));
-    this.#open();
-  }
-
-  _stop() {
-    this.#closed = true;
-    this.#socket?.close(1000);
-  }
-
-  async #open() {
-    const client = this._client;
-    try {
-      const token = await client._freshToken(); // without a time limit: a function may have to ask a person
-      if (this.#closed) return;
-      this._failAfter();
-
-      const socket = (this.#socket = new client._options.WebSocket(client.url));
-      socket.onopen = async () => {
-        try {
-          // Scripts cannot set headers here, and addresses are logged: the token is the first message.
-          if (token) await client._authenticate(this, token);
-          if (!this.#closed) client._opened(this);
-        } catch (error) {
-          client._lost(this, /** @type {RealizehitError} */ (error));
-        }
-      };
-      socket.onmessage = (/** @type {{data: string}} */ { data }) => {
-        const text = `${data}`; // a server that sends bytes breaks nothing
-        const start = text[0] === "{" ? 0 : text.indexOf("?") + 1; // a reply is an object and has no label
-        if (!this.#closed) client._receive(this, text.slice(start), text.slice(0, start && start - 1));
-      };
-      // A close event follows at once and says more, but not on every platform.
-      socket.onerror = () => this._failAfter(0, "");
-      socket.onclose = (/** @type {{code: number, reason: string}} */ { code, reason }) => {
-        const delay = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
-        const text = `the connection to ${client.url} ended: ${code} ${reason}`;
-        const error = new RealizehitError(text, code === EXPIRED ? "not-authenticated" : "", code);
-        client._lost(this, error, delay ? +delay[1] : undefined);
-      };
-    } catch (error) {
-      if (error instanceof RealizehitError) {
-        this._received++; // there is no token; WebSockets have not failed
-        client._lost(this, error);
-      } else this._failAfter(0, `: ${error}`);
-    }
-  }
-}
 
 /** @typedef {{ret?: string, at?: string, recovered?: boolean, err?: string, code?: string}} Reply to an action */
 
@@ -899,16 +904,16 @@ export class WSClient extends Emitter {
     this._options = resolveOptions(options);
     this.#backoff = createBackoff(this._options);
     const { sse = "sse" + address.search, token } = options;
-    if (token != null && typeof token !== "function") checkToken(token);
+    if (token != null && !isFunction(token)) checkToken(token);
     if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
     if (!this._options.WebSocket) {
       if (!sse) throw new TypeError("no WebSocket");
       this.#failures = 2;
     }
-    const { signal } = this.#listeners;
-    globalThis.addEventListener?.("online", () => this.#wake(), { signal });
     const page = globalThis.document;
-    page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), { signal });
+    // The controller itself has the `signal` that the options of a listener may name.
+    globalThis.addEventListener?.("online", () => this.#wake(), this.#listeners);
+    page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), this.#listeners);
     // What this turn of the event loop subscribes to is sent as soon as the connection is open.
     this.#timer = setTimeout(() => this.#connect());
   }
@@ -953,7 +958,7 @@ export class WSClient extends Emitter {
   subscribe(pattern, callback, options = /** @type {HistoryOptions} */ (callback ?? {})) {
     const other = options.since || options.last ? undefined : this.getSubscription(pattern);
     const subscription = other ?? new Subscription(this, pattern, patternKey(pattern), options);
-    if (typeof callback === "function") subscription.on("payload", callback);
+    if (isFunction(callback)) subscription.on("payload", callback);
     this._join(subscription);
     return subscription;
   }
@@ -1107,12 +1112,6 @@ export class WSClient extends Emitter {
     subscription._finish(error);
   }
 
-  /** Note that no subscription is in force any more: messages after the last sign of life may be missing. */
-  #interrupt() {
-    this.#inForce.clear();
-    for (const subscription of this.subscriptions) subscription._interrupt(this.#heardAt);
-  }
-
   // ---- the token
 
   /**
@@ -1126,7 +1125,7 @@ export class WSClient extends Emitter {
     if (token == null) return;
     return (this.#token ??= (async () => {
       try {
-        return checkToken(await (typeof token === "function" ? token() : token));
+        return checkToken(await (isFunction(token) ? token() : token));
       } catch (error) {
         throw new RealizehitError(`there is no token: ${error}`);
       }
@@ -1213,12 +1212,10 @@ export class WSClient extends Emitter {
     const before = this.transport;
     if (this.#connection !== connection) {
       if (this.#next === connection) this.#next = undefined;
-      if (!hasNews || this.#ended || this.#connection?._send) return connection._close();
-      // It replaces an event stream.
-      this.#reset();
+      const replaces = hasNews && !this.#connection?._send;
+      if (replaces) this.#reset(); // callbacks may end the client
+      if (!replaces || this.#ended) return connection._close();
       this.#connection = connection;
-      this.#interrupt();
-      if (this.#ended) return;
     }
     clearTimeout(connection._timer);
     this.#isOpen = true;
@@ -1255,7 +1252,7 @@ export class WSClient extends Emitter {
   _receive(connection, text, label) {
     const isCurrent = connection === this.#connection;
     if (isCurrent) {
-      this.#heardAt = now();
+      this.#heardAt = timeOfArrival();
       connection._received++;
     }
     if (text == null) return;
@@ -1278,13 +1275,10 @@ export class WSClient extends Emitter {
     if (connection !== this.#connection && connection !== this.#next) return;
     const { status } = error;
     // A function renews a token that has ended.
-    if (FINAL_STATUS.test(/** @type {any} */ (status)) && !(status === EXPIRED && typeof this._options.token === "function")) return this.#end(error);
+    if (FINAL_STATUS.test(/** @type {any} */ (status)) && !(status === EXPIRED && isFunction(this._options.token))) return this.#end(error);
     const wasOpen = this.#isOpen;
     this.#reset();
-    if (wasOpen) {
-      this.#interrupt();
-      if (now() - this.#openedAt >= STABLE_AFTER) this.#backoff._reset();
-    }
+    if (wasOpen && now() - this.#openedAt >= STABLE_AFTER) this.#backoff._reset();
     this.#hasDelay = delay != null;
     if (connection._send && !this.#hasDelay && !connection._received && ++this.#failures > 1 && this.#sse) this.#connect(true);
     else this.#connectLater(delay);
@@ -1313,12 +1307,12 @@ export class WSClient extends Emitter {
     if (name === "expiring") {
       this._emit(name, seconds);
       // A random delay, so that clients whose tokens end together do not renew them together.
-      if (typeof this._options.token === "function") this.#renew(/** @type {Connection} */ (this.#connection), seconds * (250 + Math.random() * 250));
+      if (isFunction(this._options.token)) this.#renew(/** @type {Connection} */ (this.#connection), seconds * (250 + Math.random() * 250));
     }
     for (const id of [ids].flat()) {
       const subscription = this.#inForce.get(/** @type {string} */ (id));
       if (!subscription?.subscribed()) continue;
-      if (name === "gap") subscription._gap(seconds, at?.[subscription.id]);
+      if (name === "gap") subscription._gap(seconds, at?.[/** @type {string} */ (id)]);
       else if (name === "unsubscribed") this.#forget(subscription, new RealizehitError(reason, code));
     }
   }
@@ -1371,6 +1365,9 @@ export class WSClient extends Emitter {
     clearTimeout(this.#renewal);
     for (const onReply of this.#requests.values()) onReply();
     this.#requests.clear();
+    // No subscription is in force any more: messages after the last sign of life may be missing.
+    this.#inForce.clear();
+    for (const subscription of this.subscriptions) subscription._interrupt(this.#heardAt);
   }
 
   /** End for good. @param {RealizehitError} [error] why, if nobody asked for it */
@@ -1379,9 +1376,9 @@ export class WSClient extends Emitter {
     this.#ended = error ?? new RealizehitError("the client was closed");
     const wasOpen = this.#isOpen;
     const subscriptions = this.subscriptions;
+    this.#wanted.clear();
     this.#reset();
     this.#listeners.abort();
-    this.#wanted.clear();
     if (wasOpen) this._emit("disconnect", this.#ended);
     for (const subscription of subscriptions) subscription._finish(error);
     if (error) this._emit("error", error);

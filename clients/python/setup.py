@@ -33,7 +33,7 @@ BROKER = (  # for publishing at the broker
     "cluster/__init__", "cluster/address", "cluster/asking", "cluster/deliveries", "cluster/outbox",
     "cluster/publisher", "cluster/questions", "cluster/redirects", "cluster/registry_view", "cluster/routes",
     "cluster/shard", "cluster/shards", "cluster/slots", "cluster/topology", "cluster/watch",
-    "history/__init__", "history/log", "history/rules", "history/rules_commands", "history/scripts",
+    "history/__init__", "history/epochs", "history/log", "history/rules", "history/rules_commands", "history/scripts",
     "shapes/__init__", "shapes/expected", "shapes/following", "shapes/projecting", "shapes/registry",
     "shapes/rules_follower", "shapes/view",
 )  # fmt: skip

@@ -14,7 +14,7 @@ from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
 from realizehit.access.limits import AddressLimit, Bucket
 from realizehit.access.local import is_local_client
 from realizehit.access.page_gate import PageGate
-from realizehit.access.peers import Networks
+from realizehit.access.peers import UNKNOWN, Networks
 from realizehit.access.policy import CurrentPolicy
 from realizehit.access.refusals import Refusals
 from realizehit.errors import AccessDenied, ErrorCode
@@ -41,6 +41,7 @@ class ClientGate:
         connected: returns how many clients are connected.
         headers: read the identity that a trusted proxy sets; ``None`` where no header is configured.
         addresses: bounds the connections of each address; ``None`` for no limit.
+        shared: whether `connected` counts the clients of other processes too.
 
     Attributes:
         addresses: as given.
@@ -58,6 +59,7 @@ class ClientGate:
         connected: Callable[[], int],
         headers: IdentityHeaders | None,
         addresses: AddressLimit | None,
+        shared: bool = False,
     ) -> None:
         self._max_connections = settings.max_connections
         self._figures = settings.console
@@ -67,11 +69,38 @@ class ClientGate:
         self._refusals = refusals
         self._clock = clock
         self._connected = connected
+        self._counts_others = shared and settings.max_connections > 0
         self._headers = headers
         self.addresses: Final = addresses
         rate = settings.max_handshakes
         self._handshakes = Bucket(rate, rate, clock()) if rate else None
         self.ignored_headers = 0
+
+    @property
+    def decides_by_head(self) -> bool:
+        """Whether `is_admitted` decides about an opening request over TCP, apart from the number of clients here.
+
+        That is so unless a setting asks for a look at each client: at its address, its identity or its token, or at the
+        number of clients of other processes.
+        """
+        return (
+            not self._counts_others
+            and self.addresses is None
+            and self._handshakes is None
+            and self._headers is None
+            and self._policy.tokens is None
+            and not self._trusted
+            and not self._figures
+        )
+
+    def is_admitted(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a page, or a program, may connect; nothing is counted. For where `decides_by_head` is true."""
+        try:
+            self._pages.check_origin(headers)
+            self._pages.check_host(UNKNOWN, headers)
+        except AccessDenied:
+            return False
+        return True
 
     # Connections before their first request
 

@@ -100,6 +100,10 @@ class ConnectedClients:
         """Return who a client is."""
         return self._identities.get(conn, NOBODY)
 
+    def identified(self) -> list[tuple[int, Identity]]:
+        """Return the connections of identified clients, with their identities."""
+        return list(self._identities.items())
+
     # Tokens
 
     @property
@@ -156,6 +160,11 @@ class ConnectedClients:
     def are_restricted(self) -> bool:
         """Whether there are subscriptions that some client may not have."""
         return self._policy.rules is not None
+
+    @property
+    def are_free(self) -> bool:
+        """Whether `may_subscribe` is true for all clients and channels, and remains so."""
+        return self._local is None and self._policy.rules is None
 
     def may_subscribe(self, conn: int, channel: bytes) -> bool:
         """Whether a client may have a subscription, with or without wildcards.

@@ -61,7 +61,15 @@ class Gate:
         headers = IdentityHeaders(header_names(settings)) if settings.identify else None
         addresses = AddressLimit(settings.max_per_address) if settings.max_per_address else None
         self.clients: Final = ClientGate(
-            settings, policy, pages, refusals, clock=clock, connected=connected, headers=headers, addresses=addresses
+            settings,
+            policy,
+            pages,
+            refusals,
+            clock=clock,
+            connected=connected,
+            headers=headers,
+            addresses=addresses,
+            shared=shared is not None,
         )
         self.connected: Final = ConnectedClients(
             policy,

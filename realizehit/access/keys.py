@@ -19,7 +19,7 @@ from realizehit.errors import SettingsError
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_MEMBERS: Final = ("name", "sha256", "grants", "rate")
+_MEMBERS: Final = ("name", "sha256", "grants", "rate", "admin")
 _RATE_MOST: Final = 1e9  # messages per second
 _LIFTED: Final = {"grants": "grants = [{}]", "rate": f"rate = {_RATE_MOST:.0f}"}
 
@@ -32,12 +32,14 @@ class Key(NamedTuple):
         digest: SHA-256 of the key, in hexadecimal.
         grants: what may be published with it; ``None`` for everything.
         rate: messages per second; 0 for any number.
+        admin: whether it opens the admin API.
     """
 
     name: str
     digest: str
     grants: Grants | None = None
     rate: float = 0.0
+    admin: bool = False
 
 
 class Keys:
@@ -147,6 +149,9 @@ def _read_key(entry: object, place: str) -> Key:
         raise SettingsError(f"{place}: sha256 is not 64 lower-case hexadecimal digits; realizehit gen-key prints it")
     if "rate" in entry and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= _RATE_MOST):
         raise SettingsError(f"{place}: rate is not a number of messages per second above 0")
+    admin = entry.get("admin", False)
+    if not isinstance(admin, bool):
+        raise SettingsError(f"{place}: admin is not true or false")
     grants = None
     if "grants" in entry:
         if not isinstance(entry["grants"], list):
@@ -157,7 +162,7 @@ def _read_key(entry: object, place: str) -> Key:
                 for n, pattern in enumerate(entry["grants"], 1)
             ]
         )
-    return Key(str(name), digest, grants, float(rate))
+    return Key(str(name), digest, grants, float(rate), admin)
 
 
 def _check_name(name: object, place: str) -> None:

@@ -21,6 +21,11 @@ _PROTECTED: Final = (
     "lines into a file and name that with --keys (or let everybody in with --insecure-publish)"
 )
 
+_ADMIN_PROTECTED: Final = (
+    "no API key is configured, so only programs on this machine may do this; make a key with 'realizehit gen-key "
+    "NAME', add admin = true to its lines in a file, and name that with --keys"
+)
+
 
 class PublisherGate:
     """Decides about publications.
@@ -73,6 +78,30 @@ class PublisherGate:
         except AccessDenied as error:
             self._refusals.denied(error, peer, headers)
             raise
+
+    def authenticate_admin(self, peer: str, headers: Mapping[bytes, bytes]) -> None:
+        """Decide about a request to the admin API; ``insecure`` does not open it.
+
+        Args:
+            peer: where the TCP connection comes from.
+            headers: values by lower-case name.
+
+        Raises:
+            AccessDenied: the key is missing, unknown, over its rate or has no ``admin = true``.
+        """
+        try:
+            self._check_admin(peer, headers)
+        except AccessDenied as error:
+            self._refusals.denied(error, peer, headers)
+            raise
+
+    def _check_admin(self, peer: str, headers: Mapping[bytes, bytes]) -> None:
+        if self._policy.keys is None and not is_local_publisher(peer, headers, self._pages.origins):
+            raise AccessDenied(_ADMIN_PROTECTED, ErrorCode.FORBIDDEN, "protected")
+        key = self._authenticate(peer, headers)
+        if key is not None and not key.admin:
+            text = f"the key {key.name} is for publishing only; the admin API needs a key with admin = true"
+            raise AccessDenied(text, ErrorCode.FORBIDDEN, "key_not_granted")
 
     def _authenticate(self, peer: str, headers: Mapping[bytes, bytes]) -> Key | None:
         self._pages.check_origin(headers)

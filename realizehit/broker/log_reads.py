@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from realizehit.broker.history.epochs import new_epoch
 from realizehit.broker.history.log import LogPart
-from realizehit.broker.history.scripts import READ, RIGHTS, SHAPES_KEY, log_key, new_epoch
+from realizehit.broker.history.scripts import READ, RIGHTS, SHAPES_KEY, log_key
 from realizehit.broker.idempotency import REGISTRY
 from realizehit.broker.publish_script import PublishScript
 from realizehit.common.position import Position
@@ -76,13 +78,14 @@ def _with_rights(error: BrokerRefused) -> BrokerRefused:
 
 def _part_of(channel: bytes, reply: Any) -> LogPart:
     try:
-        epoch, last, first, before, start, messages = reply
+        epoch, last, first, before, start, messages, left = reply
         return LogPart(
             epoch.decode("ascii"),
             first,
             last,
             list(enumerate(messages, start)),
             [position for text in before.split() if (position := Position.parse(text.decode("ascii"))) is not None],
+            left / 1000 if left >= 0 else math.inf,
         )
     except (ValueError, TypeError, AttributeError):
         raise BrokerRefused(f"a read of the log of {channel.decode()} was answered with {str(reply)[:100]}") from None

@@ -27,6 +27,7 @@ def open_bus(
     max_shapes: int | None = None,
     bridge: bool = False,
     idempotency_window: float = WINDOW,
+    follow_rules: bool = True,
 ) -> Bus:
     """Make the bus for a broker's URL. Nothing is connected before its ``start``.
 
@@ -45,6 +46,7 @@ def open_bus(
         bridge: whether this process becomes the bridge of its deployment if no other one is. Not for ``memory://``
             and clusters.
         idempotency_window: seconds for which idempotency keys are remembered.
+        follow_rules: whether to know the rules of history while nothing is published.
 
     Raises:
         SettingsError: the URL cannot be used; the text never holds a password.
@@ -63,6 +65,7 @@ def open_bus(
             max_shapes=max_shapes,
             bridge=bridge,
             idempotency_window=idempotency_window,
+            follow_rules=follow_rules,
         )
     if separator and scheme in CLUSTER_SCHEMES:
         if bridge:
@@ -79,6 +82,7 @@ def open_bus(
             project=project,
             max_shapes=max_shapes,
             idempotency_window=idempotency_window,
+            follow_rules=follow_rules,
         )
     known = ", ".join(f"{name}://" for name in ("memory", *SCHEMES, *SENTINEL_SCHEMES, *CLUSTER_SCHEMES))
     raise SettingsError(f"broker URL {redacted(url)!r}: unknown scheme; use one of {known}")

@@ -21,8 +21,9 @@ from typing import Any, Final
 
 import hiredis
 
+from realizehit.broker.history.epochs import new_epoch
 from realizehit.broker.history.rules import NO_RULES, Rule, Rules
-from realizehit.broker.history.scripts import NO_RUN_ID, PUBLISH, PUBLISH_SHARDED, SHAPES_KEY, log_key, new_epoch
+from realizehit.broker.history.scripts import NO_RUN_ID, PUBLISH, PUBLISH_SHARDED, SHAPES_KEY, log_key
 from realizehit.broker.history.scripts import RIGHTS as LOG_RIGHTS
 from realizehit.broker.idempotency import REGISTRY, SCRIPT, SCRIPT_SHARDED, key_name
 from realizehit.broker.idempotency import RIGHTS as KEY_RIGHTS

@@ -72,10 +72,12 @@ class PublishingBus(Bus):
 
     Args:
         broker: names the broker in texts, without secrets.
+        follow_rules: whether to know the rules of history while nothing is published.
     """
 
-    def __init__(self, broker: object) -> None:
+    def __init__(self, broker: object, *, follow_rules: bool = True) -> None:
         self._broker = broker
+        self._follow_rules = follow_rules
         self._pipeline: BusPublisher | None = None
         self._follow_task: asyncio.Task[None] | None = None
         self._pipeline_down = asyncio.Event()
@@ -104,6 +106,8 @@ class PublishingBus(Bus):
         return self._pipeline.script_durations if self._pipeline else super().script_durations
 
     def _start_following(self, pipeline: BusPublisher) -> None:
+        if not self._follow_rules:
+            return
         following = keep_up(f"following the rules of {self._broker}", partial(self._follow, pipeline))
         self._follow_task = asyncio.create_task(following, name="realizehit rules")
 
@@ -149,7 +153,7 @@ class PublishingBus(Bus):
 
     def hold(self, channel: Interest) -> bool:
         """Whether the node is told later that a channel is in force, since it does not know the rules yet."""
-        if self._told_version is None:
+        if self._told_version is None and self._follow_rules:
             self._held[channel] = None
             return True
         return False

@@ -70,6 +70,7 @@ class RedisBus(PublishingBus):
             registers none: it subscribes to the channels of wildcards as to any other.
         bridge: whether this process becomes the bridge of its deployment if no other one is, see `Bridge`.
         idempotency_window: seconds for which the broker remembers idempotency keys.
+        follow_rules: whether to know the rules of history while nothing is published.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -87,10 +88,11 @@ class RedisBus(PublishingBus):
         max_shapes: int | None = None,
         bridge: bool = False,
         idempotency_window: float = WINDOW,
+        follow_rules: bool = True,
     ) -> None:
         self._project = project
         self._address = SentinelAddress(url) if url.partition("://")[0] in SCHEMES else Address(url)
-        super().__init__(self._address)
+        super().__init__(self._address, follow_rules=follow_rules)
         self._subscribe_address = self._address if subscribe_url is None else Address(subscribe_url)
         self._publish_timeout = publish_timeout
         self._client_name = client_name

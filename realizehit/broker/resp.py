@@ -16,7 +16,7 @@ from realizehit.errors import BrokerRefused, BrokerUnavailable
 
 PING: Final = b"*1\r\n$4\r\nPING\r\n"
 
-TRANSIENT: Final = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"})
+TRANSIENT: Final = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS"})
 """Codes of error replies that go away by themselves."""
 
 MOVING: Final = frozenset({"MOVED", "ASK"})

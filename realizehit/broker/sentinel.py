@@ -30,6 +30,8 @@ WATCH_INTERVAL: Final = 0.5  # seconds between two questions while everything is
 
 GOSSIP_DELAY: Final = 5.0  # seconds within which a sentinel's failover is known to the others; it tells them every two
 
+FORGET_AFTER: Final = 2 * GOSSIP_DELAY  # seconds after which a failover that no sentinel knows any more is forgotten
+
 _DOWN: Final = frozenset({"s_down", "o_down", "disconnected"})
 _MOVING: Final = "failover_in_progress"
 
@@ -73,6 +75,8 @@ class SentinelAddress(Address):
         super().__init__(inner + (f"?{urlencode(options)}" if options else ""), shown=shown)
         self.name: Final = unquote(name)
         self._confirmed: dict[str, float] = {}  # an entry for each master there was
+        self._epoch = 0  # of the latest failover that a sentinel has told of
+        self._epoch_told = -math.inf  # when one told of it last
         self._seldom = Seldom(LOG_INTERVAL)
         self._odd: set[Redis] = set()  # sentinels whose last answer made no sense
         places = hosts_of(hosts, shown, port=PORT, of="a sentinel")
@@ -126,7 +130,8 @@ class SentinelAddress(Address):
     async def master(self) -> tuple[str, int] | None:
         """Ask all sentinels, and take the answer of the one that knows of the latest failover.
 
-        A sentinel that was cut off from the others may name a master that was replaced long ago.
+        A sentinel that was cut off from the others may name a master that was replaced long ago. So while those that
+        told of a later failover do not answer, the others are not believed for `FORGET_AFTER`.
         """
         asked = asyncio.get_running_loop().time()
         answers = await asyncio.gather(*(self._ask(sentinel) for sentinel in self._sentinels))
@@ -134,6 +139,9 @@ class SentinelAddress(Address):
         if not known:
             return None
         latest = max(known, key=lambda answer: answer.epoch)
+        if latest.epoch < self._epoch and len(known) < len(answers) and asked - self._epoch_told < FORGET_AFTER:
+            return None
+        self._epoch, self._epoch_told = latest.epoch, asked
         if _DOWN & latest.flags:
             return None
         if 2 * len(known) > len(answers) and all(_MOVING not in answer.flags for answer in known):

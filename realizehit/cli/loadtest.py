@@ -132,8 +132,9 @@ def loadtest(
         _check_platform()
         from realizehit.loadtest.expect import Expectation
         from realizehit.loadtest.plan import make_plan
+        from realizehit.loadtest.source_addresses import with_sources
         from realizehit.loadtest.started_server import embedded_target
-        from realizehit.loadtest.target import find_target, with_sources
+        from realizehit.loadtest.target import find_target
 
         expectations = [Expectation.parse(text) for text in expect]
         plan = make_plan(scenario, numbers)

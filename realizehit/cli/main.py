@@ -12,6 +12,7 @@ from realizehit.cli.lazy_group import LazyCommand, LazyGroup
 from realizehit.errors import SettingsError
 
 _COMMANDS: Final = {
+    "admin": LazyCommand("realizehit.cli.admin", "admin", "See and steer the clients of a whole deployment."),
     "audience": LazyCommand("realizehit.cli.audience", "audience", "Show who would get a publication."),
     "can": LazyCommand(
         "realizehit.cli.explain_access", "can", "Tell whether a client may subscribe to a pattern, and why."
@@ -25,6 +26,7 @@ _COMMANDS: Final = {
     "publish": LazyCommand("realizehit.cli.publish", "publish", "Publish a payload, or a file of them."),
     "server": LazyCommand("realizehit.cli.serve", "serve", "Run a server; the same as realizehit-server."),
     "subscribe": LazyCommand("realizehit.cli.subscribe", "subscribe", "Print what is published to a pattern."),
+    "top": LazyCommand("realizehit.cli.top", "top", "Show all processes of a deployment, live."),
 }
 
 

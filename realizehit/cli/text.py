@@ -18,6 +18,6 @@ def without_controls(json_text: str) -> str:
     return json_text.translate(_CONTROLS)
 
 
-def counted(number: int, name: str) -> str:
+def counted(number: int, name: str, plural: str | None = None) -> str:
     """Return ``1 node`` or ``2 nodes``."""
-    return f"{number} {name}{'' if number == 1 else 's'}"
+    return f"{number} {name if number == 1 else plural or name + 's'}"

@@ -91,12 +91,13 @@ class Notice(NamedTuple):
     """What a server tells without having been asked.
 
     Attributes:
-        name: ``gap``, ``unsubscribed`` or ``expiring``; there may be others, which a client ignores.
+        name: ``gap``, ``unsubscribed``, ``expiring`` or ``note``; there may be others, which a client ignores.
         ids: the ids of the subscriptions that it concerns.
         seconds: of a gap, how long it was; of a token that expires, how long it still holds.
         reason: why a subscription was ended, for a person.
         code: the same for programs.
         at: of a gap, for the ids of subscriptions with positions: the position from which each goes on.
+        note: what an operator sent.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Notice(NamedTuple):
     reason: str = ""
     code: str = ""
     at: Mapping[str, str] = MappingProxyType({})
+    note: Any = None
 
 
 def parse_event(message: bytes) -> Notice | None:
@@ -123,6 +125,7 @@ def parse_event(message: bytes) -> Notice | None:
         str(values.get("reason", "")),
         str(values.get("code", "")),
         {key: each for key, each in at.items() if isinstance(each, str)} if isinstance(at, dict) else {},
+        values.get("note"),
     )
 
 

@@ -131,6 +131,9 @@ class Session:
             self._finish(error)
 
     def _on_event(self, event: Notice) -> None:
+        if event.name == "note":
+            self._emit("note", event.note)
+            return
         if event.name != "expiring":
             self._topics.notice(event)
             return

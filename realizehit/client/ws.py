@@ -57,6 +57,7 @@ class WSClient(Emitter):
     - ``disconnect`` (`Disconnected`): the connection is lost; the error has the close code.
     - ``expiring`` (seconds): the client's token expires in so many seconds. If ``token`` is a function, the client
       sends a new token before that.
+    - ``note`` (any JSON): an operator sent this note.
     - ``error`` (exception): an attempt to connect again or to renew the token failed; or the client ended because the
       server refuses it.
 
@@ -84,7 +85,7 @@ class WSClient(Emitter):
     Concurrency: any number of tasks of one event loop may use it.
     """
 
-    events: ClassVar[tuple[str, ...]] = ("connected", "disconnect", "expiring", "error")
+    events: ClassVar[tuple[str, ...]] = ("connected", "disconnect", "expiring", "note", "error")
 
     def __init__(
         self,

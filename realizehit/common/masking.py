@@ -25,6 +25,10 @@ _ITEM: Final = re.compile(  # of a dictionary, as Python shows it
     rf"('{_NAMES_IN_OBJECTS}'\s*+:\s*+')(?:[^'\\]++|\\.)*+", re.IGNORECASE | re.DOTALL
 )
 _JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}+(?:\.[A-Za-z0-9_-]*+)*+")  # the base64 of '{"'
+# Recent texts without secrets: log lines have the same few parts again and again.
+_harmless: Final[set[str]] = set()
+_MOST_HARMLESS: Final = 2048
+_LONGEST_HARMLESS: Final = 200  # characters
 _WORD: Final = re.compile(r"\S++")
 
 
@@ -34,8 +38,19 @@ def masked(text: str) -> str:
     Tokens, passwords and session ids in queries; credentials in header lines and in JSON; JSON Web Tokens; logins in
     URLs. It is better to hide too much than to show a secret.
 
-    Cost: linear in the text.
+    Cost: linear in the text; little for a short text that had nothing to mask a moment ago.
     """
+    if text in _harmless:
+        return text
+    shown = _masked(text)
+    if shown == text and len(text) <= _LONGEST_HARMLESS:
+        if len(_harmless) >= _MOST_HARMLESS:
+            _harmless.clear()
+        _harmless.add(text)
+    return shown
+
+
+def _masked(text: str) -> str:
     if "://" in text and "@" in text:
         text = _WORD.sub(_without_login, text)
     text = _QUERY.sub(_without_value, text)

@@ -15,6 +15,11 @@ cdef enum:  # what `pay` returns
     INPUT_HOPELESS = 2
 
 
+cdef inline bint can_pay(State* s, Conn* c) noexcept nogil:
+    """Whether `pay` would answer that a frame is paid for."""
+    return s.input_step == 0 or c.full - clock_ns() <= s.input_most
+
+
 cdef inline int pay(State* s, Conn* c) noexcept nogil:
     cdef int64_t now
     if s.input_step == 0:

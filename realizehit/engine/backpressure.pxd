@@ -8,8 +8,8 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from realizehit.engine.conn cimport (
-    BLOCKED, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, ON_BULK, ON_OVER, ON_SLOW, ON_URGENT, RELEASE_PENDING, Conn,
-    list_pop, list_push, rh_rare, slot_at, slot_release,
+    BLOCKED, CONN_ARRIVED, CONN_DEAD, CONN_FREE, CONN_OPEN, CONN_SLOW, ON_BULK, ON_OVER, ON_SLOW, ON_URGENT,
+    RELEASE_PENDING, Conn, list_pop, list_push, rh_rare, slot_at, slot_release,
 )
 from realizehit.engine.frames cimport Frame, frame_release
 from realizehit.engine.queue cimport queue_append
@@ -32,6 +32,8 @@ cdef inline void mark_closed(State* s, Conn* c) noexcept nogil:
         return
     if c.state == CONN_OPEN or c.state == CONN_SLOW:
         s.open_count -= 1
+    elif c.state == CONN_ARRIVED:
+        s.arrived_count -= 1
     c.state = CONN_DEAD
     list_push(&s.lists[DOOMED], c)
 

@@ -21,6 +21,7 @@ cdef enum ConnState:
     CONN_CLOSING = 2            # out of the registry; its last frames go out, what it sends is thrown away
     CONN_SLOW = 3               # its queue passed a bound: takes nothing more, and is sent away after this dispatch
     CONN_DEAD = 4               # waits for `reap`, which closes its socket
+    CONN_ARRIVED = 5            # accepted; has sent no head yet, and is no client (`arrivals.pxd`)
 
 cdef enum ConnFlag:
     IS_TRANSPORT = 1            # second kind of sink: its bytes go through a Python transport
@@ -42,6 +43,7 @@ cdef enum ConnFlag:
     TLS = 65536                 # its transport encrypts, over another transport that has a buffer of its own
     HAS_REPLAY = 131072         # one of its subscriptions may be replaying
     ON_REPLAY = 262144          # stands in the list of connections whose replays can go on
+    WITH_PYTHON = 524288        # arrived, and Python decides about it: nothing is read from it meanwhile
     LISTED = 311310             # ON_URGENT, ON_BULK, ON_PYTHON, ON_SLOW, ON_OVER and ON_REPLAY: a list names it
 
 
@@ -85,6 +87,7 @@ cdef enum ChannelFlag:
     CHANNEL_WILDCARD = 2        # a star stands in its name: publications come with their concrete channel
     CHANNEL_WATCHED = 4         # the connections that leave it are told to Python
     CHANNEL_LOGGED = 8          # `log` is not NULL
+    CHANNEL_OPEN = 16           # it is in force, and clients may join it without Python
 
 
 cdef struct Input:
@@ -103,7 +106,7 @@ cdef struct Conn:
     uint32_t generation         # counts the connections that had this slot; never 0
     uint32_t flags
     uint8_t state
-    uint8_t framing
+    uint8_t framing             # while it has only arrived, the number of its door
     uint8_t frame_key           # which frames it shares: framing and features
     uint8_t strikes             # what it sent too fast: refused less allowed, 0 or more
     uint32_t over               # last tick at which its queue was within the limit, for ON_OVER; when closing is over

@@ -32,16 +32,10 @@ from realizehit.engine.state cimport DOOMED, LISTS, SLOW, State
 from realizehit.engine.wheel cimport wheel_set, wheel_unset
 
 
-cdef inline Conn* open_connection(State* s, object handler, int framing) except NULL:
-    """Take a slot for a connection: open and in the timer wheel, with neither socket nor transport yet."""
+cdef inline Conn* new_connection(State* s, object handler) except NULL:
+    """Take a slot for a connection, which is in use and neither open nor in the timer wheel yet."""
     cdef Conn* c
     cdef int i
-    if s.closed:
-        raise RuntimeError("the engine is closed")
-    if not 0 <= framing < FRAMINGS:
-        raise ValueError(f"{framing} is not a framing")
-    if framing == FRAMING_POLLING_3 and not s.check_utf8:
-        raise ValueError("this framing needs check_utf8: its lengths hold for valid UTF-8 only")
     if s.slots.unused_count == 0:
         for i in range(LISTS):
             if not list_grow(&s.lists[i], s.slots.count + CHUNK):
@@ -49,19 +43,37 @@ cdef inline Conn* open_connection(State* s, object handler, int framing) except 
         if not slots_grow(&s.slots):
             raise MemoryError()
     c = slot_take(&s.slots)
+    Py_INCREF(handler)
+    c.handler = <PyObject*> handler
+    s.used_count += 1
+    if RH_DEBUG:
+        alive.connections += 1
+    return c
+
+
+cdef inline void begin_client(State* s, Conn* c, int framing) noexcept nogil:
+    """Make a connection a client, open and with heartbeats."""
     c.state = CONN_OPEN
     c.framing = <uint8_t> framing
     c.frame_key = frame_key(framing)
-    Py_INCREF(handler)
-    c.handler = <PyObject*> handler
     if not is_websocket(framing):
         c.flags |= SLOW_PARSER     # what comes in is not a WebSocket frame
     start_heartbeat(s, c)
     s.open_count += 1
-    s.used_count += 1
     s.n.connections_total += 1
-    if RH_DEBUG:
-        alive.connections += 1
+
+
+cdef inline Conn* open_connection(State* s, object handler, int framing) except NULL:
+    """Take a slot for a connection: open and in the timer wheel, with neither socket nor transport yet."""
+    cdef Conn* c
+    if s.closed:
+        raise RuntimeError("the engine is closed")
+    if not 0 <= framing < FRAMINGS:
+        raise ValueError(f"{framing} is not a framing")
+    if framing == FRAMING_POLLING_3 and not s.check_utf8:
+        raise ValueError("this framing needs check_utf8: its lengths hold for valid UTF-8 only")
+    c = new_connection(s, handler)
+    begin_client(s, c, framing)
     return c
 
 

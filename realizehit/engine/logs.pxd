@@ -127,6 +127,7 @@ cdef inline int accept(State* s, Channel* channel, Publication* p, bint sendable
     cdef Log* log = channel.log
     cdef Frame* f = NULL
     cdef bint shown = p.label.offset <= log.shown
+    log.touched = s.now
     log.owed = 0    # publications come in order: none of those is on its way any more
     p.epoch = log.epoch
     p.dotted = p.label.offset == log.dotted

@@ -1,7 +1,7 @@
 # What Python sees of logs and replays: the methods of `Engine` that follow logs. Included by `_fanout.pyx`, and so a
 # part of that module.
 
-from realizehit.engine.conn cimport FEATURE_POSITIONS
+from realizehit.engine.conn cimport FEATURE_POSITIONS, handle_of
 from realizehit.engine.labels cimport EPOCH_SIZE
 from realizehit.engine.logs cimport (
     close_log, end_muting, end_replay, epoch_of, fill_log, is_known, messages_of, offset_reached, open_log, repair_log,
@@ -143,6 +143,24 @@ cdef class LogCalls:
         if known == NULL or not is_known(known.log):
             return None
         return known.log.epoch[:EPOCH_SIZE].decode("ascii"), known.log.last, ring_first(known.log)
+
+    def log_touched(self, bytes channel not None):
+        """Return when the last message of a log came, by the clock of `tick`; 0 if none did.
+
+        It may be a tick too early.
+        """
+        cdef Channel* known = self.channel_named(channel)
+        return 0.0 if known == NULL or known.log == NULL else known.log.touched
+
+    def log_replaying(self, bytes channel not None):
+        """Return the handles of the connections whose replays of a log are not over."""
+        cdef Channel* known = self.channel_named(channel)
+        cdef list found = []
+        cdef uint32_t number = 0 if known == NULL or known.log == NULL else known.log.replays
+        while number:
+            found.append(handle_of(self.s.replays.items[number].conn))
+            number = self.s.replays.items[number].behind
+        return found
 
     def log_owes(self, bytes channel not None):
         """Whether publications up to the position that was set first may still be on their way to plain subscribers."""

@@ -10,21 +10,18 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from realizehit.engine.actions cimport PlainSub, read_plain_sub
 from realizehit.engine.allowance cimport pay_or_end
-from realizehit.engine.backpressure cimport make_dirty, mark_closed, send_frame
+from realizehit.engine.backpressure cimport mark_closed, send_frame
 from realizehit.engine.callbacks cimport end_after_callbacks, fail_protocol, tell
-from realizehit.engine.conn cimport (
-    BLOCKED, CONN_DEAD, CONN_OPEN, DISCARD_INPUT, PEER_DONE, SEEN, SLOW_PARSER, Conn, Input, slot_find,
-)
+from realizehit.engine.conn cimport CONN_OPEN, DISCARD_INPUT, PEER_DONE, SEEN, SLOW_PARSER, Conn, Input, slot_find
 from realizehit.engine.frames cimport (
     FRAMING_SSE, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, PARSED_PART, PARSED_WHOLE,
     PARTIAL_MAX, Incoming, Parsed, frame_build, is_close_code, parse_incoming, websocket_header,
 )
 from realizehit.engine.input cimport input_bytes, input_drop, input_extend, input_keep, input_take
-from realizehit.engine.sockets cimport (
-    rh_epoll_arm, rh_event, rh_event_in, rh_event_out, rh_event_tag, rh_recv, rh_would_block,
-)
-from realizehit.engine.state cimport State
+from realizehit.engine.sockets cimport rh_recv, rh_would_block
+from realizehit.engine.state cimport JOINERS, State
 from realizehit.engine.text cimport is_utf8, is_utf8_start, utf8_complete
 
 cdef enum:
@@ -64,6 +61,16 @@ cdef inline int receive_close(State* s, Conn* c, const uint8_t* data, size_t siz
             return fail_protocol(s, c, 1002, "invalid close frame")
     c.flags |= PEER_DONE
     return end_after_callbacks(s, c, code, "")
+
+
+cdef inline int receive_text(State* s, Conn* c, const char* text, size_t size) except -1:
+    cdef PlainSub sub
+    cdef int i
+    for i in range(JOINERS):
+        if s.joiners[i] == c.handler and read_plain_sub(&sub, text, size):
+            return tell(s, "on_sub", c, (PyBytes_FromStringAndSize(sub.id, sub.id_size),
+                                         PyBytes_FromStringAndSize(sub.channel, sub.channel_size)))
+    return tell(s, "on_text", c, PyBytes_FromStringAndSize(text, size))
 
 
 cdef inline int receive_fragment(State* s, Conn* c, Incoming* frame) except -1:
@@ -138,7 +145,7 @@ cdef inline int consume(State* s, Conn* c, uint8_t* data, size_t size) except -1
         if frame.opcode == OP_TEXT and frame.last:
             if not is_utf8(frame.payload, frame.size):
                 return fail_protocol(s, c, 1007, "the text is not UTF-8")
-            tell(s, "on_text", c, PyBytes_FromStringAndSize(<char*> frame.payload, frame.size))
+            receive_text(s, c, <char*> frame.payload, frame.size)
         elif frame.opcode == OP_TEXT or frame.opcode == OP_CONTINUATION:
             receive_fragment(s, c, &frame)
         elif frame.opcode == OP_BINARY:
@@ -172,21 +179,3 @@ cdef inline int receive(State* s, Conn* c) except -1:
     elif n == 0 or not rh_would_block():
         mark_closed(s, c)
     return 0
-
-
-cdef inline bint attend(State* s, const rh_event* event) except -1:
-    """Act on what epoll says about a connection: make it dirty, or read from it; return whether it was read from."""
-    cdef uint64_t handle = rh_event_tag(event)
-    cdef Conn* c = slot_find(&s.slots, handle)
-    if c == NULL:
-        return False
-    if rh_event_out(event) and c.flags & BLOCKED:
-        c.flags &= ~BLOCKED
-        if rh_epoll_arm(s.epoll, c.fd, handle, False) < 0:
-            mark_closed(s, c)
-        else:
-            make_dirty(s, c, True)
-    if not rh_event_in(event) or c.state == CONN_DEAD:
-        return False
-    receive(s, c)
-    return True

@@ -36,6 +36,7 @@ cdef struct Log:
     char old_epoch[8]           # the one before, whose offsets go on in this one; zeros for none
     char shown_epoch[8]
     uint64_t last               # the position
+    double touched              # seconds, as of the last tick before the last message came; 0 if none came yet
     uint64_t dotted             # offset of the first message of an epoch that subscribers were not told; 0 for none
     uint64_t shown              # plain subscribers got the messages up to it while the position was not known
     uint64_t owed               # those after `shown` up to it may be on their way to plain subscribers

@@ -6,12 +6,15 @@ from libc.stdint cimport uint32_t, uint64_t
 cdef extern from *:
     """
     #include <errno.h>
+    #include <fcntl.h>
     #include <poll.h>
+    #include <netdb.h>
     #include <stdint.h>
     #include <unistd.h>
     #include <netinet/in.h>
     #include <netinet/tcp.h>
     #include <sys/ioctl.h>
+    #include <sys/resource.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
     #ifdef __linux__
@@ -35,7 +38,9 @@ cdef extern from *:
     static int rh_epoll_arm(int ep, int fd, uint64_t tag, int out) {
         return rh_epoll_set(ep, EPOLL_CTL_MOD, fd, tag, out);
     }
+    static int rh_epoll_drop(int ep, int fd) { return epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL); }
     static int rh_epoll_wait(int ep, rh_event *events, int room) { return epoll_wait(ep, events, room, 0); }
+    static int rh_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
     static uint64_t rh_event_tag(const rh_event *event) { return event->data.u64; }
     static int rh_event_in(const rh_event *event) { return (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0; }
     static int rh_event_out(const rh_event *event) { return (event->events & EPOLLOUT) != 0; }
@@ -45,7 +50,9 @@ cdef extern from *:
     static int rh_epoll_create(void) { errno = ENOSYS; return -1; }
     static int rh_epoll_add(int ep, int fd, uint64_t tag) { errno = ENOSYS; return -1; }
     static int rh_epoll_arm(int ep, int fd, uint64_t tag, int out) { errno = ENOSYS; return -1; }
+    static int rh_epoll_drop(int ep, int fd) { errno = ENOSYS; return -1; }
     static int rh_epoll_wait(int ep, rh_event *events, int room) { return 0; }
+    static int rh_accept(int fd) { errno = ENOSYS; return -1; }
     static uint64_t rh_event_tag(const rh_event *event) { return event->tag; }
     static int rh_event_in(const rh_event *event) { return 0; }
     static int rh_event_out(const rh_event *event) { return 0; }
@@ -87,6 +94,26 @@ cdef extern from *:
         (void) setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof(milliseconds));
     #endif
     }
+    static void rh_no_delay(int fd) {
+        int on = 1;
+        (void) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
+    /* Whether `accept` failed for want of a descriptor or of memory, so that the next call would fail too. */
+    static int rh_is_exhausted(void) {
+        return errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+    }
+    static int rh_peer(int fd, char *out, int room) {
+        struct sockaddr_storage address;
+        socklen_t size = sizeof(address);
+        if (getpeername(fd, (struct sockaddr *) &address, &size) < 0) return -1;
+        return getnameinfo((struct sockaddr *) &address, size, out, room, NULL, 0, NI_NUMERICHOST) == 0 ? 0 : -1;
+    }
+    static int rh_descriptors(void) {
+        struct rlimit limit;
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > INT32_MAX) return INT32_MAX;
+        return (int) limit.rlim_cur;
+    }
+    static int rh_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 0); }
     static int rh_is_quiet(int fd) {
         struct pollfd one = {.fd = fd, .events = POLLIN};
         return poll(&one, 1, 0) == 0;
@@ -104,7 +131,14 @@ cdef extern from *:
     int rh_epoll_create() noexcept nogil
     int rh_epoll_add(int ep, int fd, uint64_t tag) noexcept nogil
     int rh_epoll_arm(int ep, int fd, uint64_t tag, bint out) noexcept nogil
+    int rh_epoll_drop(int ep, int fd) noexcept nogil
     int rh_epoll_wait(int ep, rh_event* events, int room) noexcept nogil
+    int rh_accept(int fd) noexcept nogil        # a connection, non-blocking
+    void rh_no_delay(int fd) noexcept nogil
+    bint rh_is_exhausted() noexcept nogil
+    int rh_peer(int fd, char* out, int room) noexcept nogil     # writes the numeric address of the peer
+    int rh_descriptors() noexcept nogil         # how many this process may have
+    int rh_duplicate(int fd) noexcept nogil
     uint64_t rh_event_tag(const rh_event* event) noexcept nogil
     bint rh_event_in(const rh_event* event) noexcept nogil
     bint rh_event_out(const rh_event* event) noexcept nogil

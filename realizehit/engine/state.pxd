@@ -72,6 +72,19 @@ cdef struct Counters:
     uint64_t kept_bytes         # a gauge, too
 
 
+cdef enum:
+    DOORS = 32                  # listening sockets of an engine, at most
+    JOINERS = 4                 # handlers that take plain subs, at most
+
+
+cdef struct Door:
+    # A listening socket, which stays its owner's.
+    int fd
+    PyObject* handler           # of what arrives, until it is a client; NULL for an unused entry
+    PyObject* verdicts          # dict: signature of a head -> verdict, see `Engine.listen`
+    bint counted                # Python is told of each arrival before its head is read
+
+
 cdef enum:  # the lists of connections
     URGENT = 0              # dirty through a channel with few subscribers, or a reply
     BULK = 1                # dirty through a broadcast
@@ -114,9 +127,22 @@ cdef struct State:
     # connections
     Slots slots
     uint32_t open_count
+    uint32_t arrived_count
     uint32_t used_count         # open, closing or dead
     uint64_t subscription_count
     bint closed
+    # arrivals
+    Door doors[DOORS]
+    uint32_t room               # clients up to which arrivals are let in by a verdict
+    uint32_t head_ticks         # for a head to arrive
+    size_t max_head             # bytes
+    uint32_t met                # heads that were read since `poll` began
+    int spare                   # a descriptor to give up where there is no other one; -1 for none
+    bint exhausted              # that there is none waits to be told
+    # joining
+    PyObject* joiners[JOINERS]  # the handlers that take plain subs
+    uint32_t join_limit         # subscriptions that a connection may hold
+    bint join_free              # whether every client may join each channel
     # output
     ConnList lists[LISTS]
     uint32_t picked
@@ -125,6 +151,7 @@ cdef struct State:
     # logs
     Ring ring
     Replays replays
+    double now                  # seconds, as of the last tick
     Built* built                # frames of other framings made from those in the ring; NULL if never needed
     uint32_t built_count        # used since the table was cleared
     # input

@@ -23,11 +23,13 @@ from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus, BusState
 from realizehit.errors import AccessDenied, BrokerError, ErrorCode, RealizehitError
 from realizehit.http import assets, openapi, welcome
+from realizehit.http.admin import Admin
 from realizehit.http.audience import Audience
 from realizehit.http.fast_path import Handler
 from realizehit.http.history import History
 from realizehit.http.problems import DEFECT, PROBLEM, RETRY_AFTER, BrokerErrorReporter, problem_of
 from realizehit.http.publishing import Publish, PublishBatch
+from realizehit.node.fleet import Fleet
 from realizehit.node.messages import problem
 from realizehit.node.metrics import CONTENT_TYPE, Metrics
 from realizehit.settings import Settings
@@ -46,6 +48,7 @@ def create_app(
     more: Sequence[Route] = (),
     gate: Gate | None = None,
     subscribers: Callable[[bytes], int] | None = None,
+    fleet: Fleet | None = None,
 ) -> Application:
     """Build the application.
 
@@ -60,6 +63,7 @@ def create_app(
         transports: routes that tell pages of other origins themselves what they may read.
         more: further routes.
         subscribers: returns how many clients of this process are subscribed to a channel.
+        fleet: all processes of the deployment, for the admin API; it needs a gate.
         gate: decides who may publish; without one, access has to be controlled elsewhere.
     """
     settings = settings or Settings()
@@ -118,6 +122,8 @@ def create_app(
         routes.append(Route(settings.prefix + "audience", audience.answer))
         history = History(bus, gate, broker_errors, metrics.history, max_bytes=settings.max_batch_bytes)
         routes.append(Route(settings.prefix + "history", history.answer))
+        if fleet is not None and gate is not None:
+            routes += Admin(fleet, gate, broker_errors).routes(settings.prefix)
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
     figures = frozenset(("/metrics", "/readyz"))
     console = frozenset(route.path for route in more)

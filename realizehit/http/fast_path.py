@@ -95,13 +95,16 @@ class Owner(Protocol):
     def is_last(self) -> bool:
         """Whether the connection ends with this answer."""
 
+    def note_answer(self, target: bytes, status: int) -> None:
+        """Write a line to the access log, if there is one."""
+
 
 class DirectRequest:
     """One request from when its body is here until it is answered.
 
     Args:
         owner: the protocol.
-        headers: of the request.
+        found: the head.
         handler: serves it.
 
     Attributes:
@@ -109,22 +112,23 @@ class DirectRequest:
         disconnected: whether the client is gone, so that no answer can be sent.
     """
 
-    __slots__ = ("_handler", "_headers", "_owner", "disconnected", "size")
+    __slots__ = ("_found", "_handler", "_owner", "disconnected", "size")
 
-    def __init__(self, owner: Owner, headers: Mapping[bytes, bytes], size: int, handler: Handler) -> None:
-        self.size = size
+    def __init__(self, owner: Owner, found: PlainHead, handler: Handler) -> None:
+        self.size = found.size
         self.disconnected = False
         self._owner = owner
-        self._headers = headers
+        self._found = found
         self._handler = handler
 
     def serve(self, body: bytes) -> None:
         """Have it served."""
-        self._handler(self._owner.client, self._headers, body, self._answer)
+        self._handler(self._owner.client, self._found.headers, body, self._answer)
 
     def _answer(self, status: int, media_type: bytes, body: bytes, more: Iterable[tuple[bytes, bytes]]) -> None:
         if self.disconnected:
             return
+        self._owner.note_answer(self._found.target, status)
         lines = [b"content-type: %b\r\ncontent-length: %d\r\n" % (media_type, len(body))]
         lines += [b"%b: %b\r\n" % header for header in more]
         if self._owner.is_last():

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import get_remote_addr
@@ -28,6 +29,7 @@ from realizehit.http.connection import ANSWERING, BODY, CLOSING, GONE, HEAD, WAI
 from realizehit.http.fast_path import LONGEST_HEAD, DirectRequest, Handler, parse_plain_head
 from realizehit.http.head_reader import HeadReader, HeadTooLarge, MalformedHead
 from realizehit.http.requests import BodyFault, Progress, Requests
+from realizehit.logs import ACCESS_LOGGER
 from realizehit.transports.fd_reserve import NO_DESCRIPTOR, FdReserve
 from realizehit.transports.guard import Guard
 from realizehit.transports.handshake import VERSION_LINE, refusal, too_large
@@ -37,6 +39,22 @@ from realizehit.transports.websocket import WebSocketTransport
 MAX_BUFFERED: Final = 16 * 1024  # bytes of later requests at which reading pauses while a response is owed
 
 _STEPS: Final = 16  # in one turn of the event loop, so that one busy connection does not delay the others
+
+
+class Arrival(NamedTuple):
+    """What is known of a connection that the engine accepted.
+
+    Attributes:
+        data: the bytes that it has sent so far.
+        waited: seconds since it was accepted.
+        response: with which it is refused; ``None`` to serve it.
+        release: to be called once, when the connection ends or goes to the engine.
+    """
+
+    data: bytes
+    waited: float
+    response: bytes | None
+    release: Callable[[], None]
 
 
 class FrontDoor(Connection):
@@ -54,6 +72,7 @@ class FrontDoor(Connection):
         fd_reserve: tells whether a file descriptor is left for a client; ``None`` where that is not checked.
         direct: handlers of `POST` requests that are served without ASGI, by target.
         draining: returns whether each response must be the last one of its connection.
+        arrival: what is known of a connection that the engine accepted; ``None`` for any other.
 
     Attributes:
         client: the address of the client, known from the first HTTP request on.
@@ -75,6 +94,7 @@ class FrontDoor(Connection):
         fd_reserve: FdReserve | None = None,
         direct: Mapping[bytes, Handler] = MappingProxyType({}),
         draining: Callable[[], bool] = lambda: False,
+        arrival: Arrival | None = None,
     ) -> None:
         loop = _loop or asyncio.get_running_loop()
         timeouts = Timeouts(timeout, request_timeout, keep_alive)
@@ -85,7 +105,9 @@ class FrontDoor(Connection):
         self._websocket = websocket
         self._max_head = max_head
         self._fd_reserve = fd_reserve
-        self._direct = {} if config.access_log else direct
+        self._direct = direct
+        self._access_log = config.access_log
+        self._arrival = arrival
         self._heads = HeadReader(max_head)
         self._advancing = False
         self._scheduled = False  # whether it continues in the loop's next turn
@@ -94,13 +116,24 @@ class FrontDoor(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass
-        self._deadline.set(self._timeouts.first_head)
+        arrival, self._arrival = self._arrival, None
+        self._deadline.set(self._timeouts.first_head - (arrival.waited if arrival else 0.0))
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn needs no more than `shutdown`
-        if self._fd_reserve is not None and self._fd_reserve.is_exhausted(self._transport):
+        if arrival is not None:
+            self._release = arrival.release
+        if arrival is not None and arrival.response is not None:
+            self._state = ANSWERING
+            self._buffer += arrival.data
+            self._refuse(arrival.response)
+        elif self._fd_reserve is not None and self._fd_reserve.is_exhausted(self._transport):
             self._count_refusal("no_room")
             self._reject(NO_DESCRIPTOR)
+        elif arrival is not None:
+            self._buffer += arrival.data
+            self._scheduled = True
+            self._loop.call_soon(self.go_on)
         elif self._guard is not None:
-            counted = self._guard.count_connection(transport)
+            counted = self._guard.count_connection(partial(peer_of_transport, transport))
             if isinstance(counted, bytes):
                 self._reject(counted)
             else:
@@ -235,7 +268,13 @@ class FrontDoor(Connection):
             return None
         if self._requests is None:
             self._prepare()
-        return DirectRequest(self, found.headers, found.size, handler)
+        return DirectRequest(self, found, handler)
+
+    def note_answer(self, target: bytes, status: int) -> None:
+        """Write a line to the access log, as uvicorn does for the requests that the application serves."""
+        if self._access_log and ACCESS_LOGGER.hasHandlers():
+            client = "" if self.client is None else f"{self.client[0]}:{self.client[1]}"
+            ACCESS_LOGGER.info('%s - "%s %s HTTP/%s" %d', client, "POST", target.decode("ascii"), "1.1", status)
 
     def _begin(self, text: bytes) -> None:
         """Decide by its head who serves a request."""

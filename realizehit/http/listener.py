@@ -9,13 +9,15 @@ import socket
 import ssl
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 
+from realizehit import _fanout
 from realizehit.common.upkeep import Failures
 from realizehit.errors import SettingsError
 from realizehit.http.api import Application
+from realizehit.http.arrivals import Arrivals
 from realizehit.http.front_door import FrontDoor
 from realizehit.settings import Settings
 from realizehit.transports.fd_reserve import FdReserve
@@ -37,12 +39,23 @@ class Listener:
         guard: decides who is let in.
         fd_reserve: tells whether a file descriptor is left for a client.
         draining: returns whether each response must be the last one of its connection.
+        engine: accepts WebSocket clients over TCP, if it owns its sockets.
     """
 
     def __init__(
-        self, app: Application, settings: Settings, guard: Guard, fd_reserve: FdReserve, draining: Callable[[], bool]
+        self,
+        app: Application,
+        settings: Settings,
+        guard: Guard,
+        fd_reserve: FdReserve,
+        draining: Callable[[], bool],
+        *,
+        engine: _fanout.Engine,
     ) -> None:
         self._app = app
+        self._engine = engine
+        self._guard = guard
+        self._fd_reserve = fd_reserve
         self._settings = settings
         self._door = partial(
             FrontDoor,
@@ -60,7 +73,7 @@ class Listener:
     @property
     def connections(self) -> int:
         """How many connections the HTTP server has; clients that the engine has taken over are not among them."""
-        return sum(len(server.server_state.connections) for server, _ in self._servers)
+        return self._engine.arrivals + sum(len(server.server_state.connections) for server, _ in self._servers)
 
     async def accept(
         self,
@@ -97,7 +110,7 @@ class Listener:
         config.access_log = self._settings.access_log
         config.load()
         config.ssl = tls
-        server = _Server(config, self._settings.handshake_timeout)
+        server = _Server(config, self._settings.handshake_timeout, partial(self._accepting, websocket, tls))
         task = asyncio.create_task(server.serve(sockets=list(sockets)))
         self._servers.append((server, task))
         while not server.started:
@@ -108,6 +121,14 @@ class Listener:
                     raise SettingsError(f"cannot listen on {address}: {error or 'the server stopped'}")
                 raise error
             await asyncio.sleep(0.001)
+
+    def _accepting(
+        self, websocket: WebSocketTransport | None, tls: ssl.SSLContext | None, protocol: Callable[..., Any]
+    ) -> Arrivals | None:
+        """Return who accepts where the engine does, given the protocol of other connections."""
+        if websocket is None or tls is not None or not self._engine.owns_sockets:
+            return None
+        return Arrivals(self._engine, websocket, self._guard, self._fd_reserve, protocol)
 
     def stop(self) -> None:
         """Stop accepting at once: the sockets are closed in the loop's next turn. `close` must still be called."""
@@ -131,10 +152,17 @@ class _Server(uvicorn.Server):
     Args:
         config: of uvicorn.
         handshake_timeout: seconds for a TLS handshake; the default of the event loop is a minute.
+        accepting: returns who accepts the connections of TCP sockets, ``None`` for the event loop.
     """
 
-    def __init__(self, config: uvicorn.Config, handshake_timeout: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        handshake_timeout: float,
+        accepting: Callable[[Callable[..., Any]], Arrivals | None],
+    ) -> None:
         super().__init__(config)
+        self._accepting = accepting
         self._handshake_timeout = handshake_timeout
         self._failures = Failures("the HTTP server's timer")
 
@@ -145,8 +173,11 @@ class _Server(uvicorn.Server):
         door: Any = config.http_protocol_class
         protocol = partial(door, config=config, server_state=self.server_state, app_state=self.lifespan.state)
         timeout = None if config.ssl is None else self._handshake_timeout
+        arrivals = self._accepting(protocol)
         self.servers = [
-            await loop.create_server(
+            self._open_door(sock, arrivals)
+            if arrivals is not None and sock.family != socket.AF_UNIX
+            else await loop.create_server(
                 protocol,
                 sock=sock,
                 ssl=config.ssl,
@@ -157,6 +188,11 @@ class _Server(uvicorn.Server):
             for sock in sockets or ()
         ]
         self.started = True
+
+    def _open_door(self, sock: socket.socket, arrivals: Arrivals) -> asyncio.Server:
+        sock.listen(self.config.backlog)
+        arrivals.listen(sock)
+        return cast(asyncio.Server, _OpenDoor(sock, arrivals))
 
     async def on_tick(self, counter: int) -> bool:
         """Run uvicorn's timer, ten times a second; an error must not end the task that closes the sockets later."""
@@ -169,3 +205,25 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
+
+
+class _OpenDoor:
+    """A socket whose connections the engine accepts, with what uvicorn uses of a server of the event loop.
+
+    Args:
+        sock: listens; closed in the end.
+        arrivals: accept.
+    """
+
+    def __init__(self, sock: socket.socket, arrivals: Arrivals) -> None:
+        self._sock = sock
+        self._arrivals = arrivals
+
+    def close(self) -> None:
+        """Stop accepting; calling it again does nothing."""
+        if self._sock.fileno() >= 0:
+            self._arrivals.unlisten(self._sock)
+            self._sock.close()
+
+    async def wait_closed(self) -> None:
+        """Return at once: nothing is left to wait for."""

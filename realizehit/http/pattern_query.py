@@ -36,7 +36,16 @@ def pattern_asked_for(fields: list[tuple[str, str]]) -> Any:
     if len(patterns) != 1:
         count = len(patterns) or "no"
         raise RequestError(f'the query names {count} patterns; write one: pat=key=value or pat={{"key": "value"}}')
-    (text,) = patterns
+    return parsed_pattern(patterns[0])
+
+
+def parsed_pattern(text: str) -> Any:
+    """Return the filters of a pattern in a query, in either form.
+
+    Raises:
+        RequestError: it is not JSON.
+        PatternError: the pattern in the form with ``=`` breaks a rule.
+    """
     if not text.lstrip().startswith("{"):
         return dict(Pattern.parse(text))
     try:

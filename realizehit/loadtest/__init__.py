@@ -6,6 +6,7 @@
 | `expect` | expressions such as ``p99<50ms`` |
 | `histogram` | latencies merged, percentiles |
 | `target`, `addresses`, `broker` | which server is measured, and where it is |
+| `source_addresses` | the addresses that it connects from, so many that free ports are found quickly |
 | `started_server`, `server_main` | a server that the load test starts: the parent's side, and the program |
 | `open_files` | the limit of open files |
 | `proc_usage` | the processor time and memory of a server on this machine, from ``/proc`` |

@@ -27,7 +27,7 @@ from realizehit.loadtest.open_files import raise_open_files
 from realizehit.loadtest.plan import Plan
 from realizehit.loadtest.report import Point, Report, describe_problems
 from realizehit.loadtest.target import Target
-from realizehit.loadtest.worker import CONNECT_TIMEOUT, SETTLE_TIMEOUT, Job, Last, Sample, pattern_of
+from realizehit.loadtest.worker import SETTLE_TIMEOUT, Job, Last, Sample, connect_timeout, pattern_of
 
 START_DELAY: Final = 0.3  # seconds from the command to the start, so that all processes have received it
 MIN_INTERVAL: Final = 0.25  # seconds between two points of the course
@@ -43,6 +43,7 @@ class Coordinator:
         target: the server to measure.
         scenario: its name, for the report.
         on_point: called with each point of the course.
+        on_joined: called when all connections are ready, before anything is published. They stay until it returns.
     """
 
     def __init__(
@@ -52,14 +53,17 @@ class Coordinator:
         *,
         scenario: str = "",
         on_point: Callable[[Point], None] = lambda point: None,
+        on_joined: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan = plan
         self.target = target
         self.scenario = scenario
         self.points: list[Point] = []
         self.phase = "connecting"
+        self._connect_timeout = connect_timeout(plan)
         self._run_id = secrets.token_hex(4)
         self._on_point = on_point
+        self._on_joined = on_joined
         self._interrupted = False
         self._interval = max(MIN_INTERVAL, (plan.duration + plan.ramp) / MAX_POINTS)
         self._processes = ClientProcesses()
@@ -101,6 +105,7 @@ class Coordinator:
                 for number in range(self.plan.processes)
             )
             self._connect()
+            self._on_joined()
             self._publish()
             self._settle()
         finally:
@@ -117,11 +122,11 @@ class Coordinator:
             )
 
     def _connect(self) -> None:
-        self._until("begun", CONNECT_TIMEOUT, stoppable=True)
+        self._until("begun", self._connect_timeout, stoppable=True)
         # The connect rate must not include the time in which interpreters start.
         self._moments["begun"] = self._moment()
         self._processes.send("connect")
-        self._until("joined", self.plan.ramp + CONNECT_TIMEOUT + 30, stoppable=True)
+        self._until("joined", self.plan.ramp + self._connect_timeout + 30, stoppable=True)
         joined = self._moments["joined"] = self._moment()
         if not joined.counts["ready"] and not self._interrupted:
             notes = self._stop_all()
@@ -136,20 +141,20 @@ class Coordinator:
         else:
             self._processes.send("start", self._start)
         self._phase("publishing")
-        self._until("published", self.plan.duration + CONNECT_TIMEOUT + 30, stoppable=True)
+        self._until("published", self.plan.duration + self._connect_timeout + 30, stoppable=True)
         self._moments["published"] = self._moment()
 
     def _settle(self) -> None:
         self._phase("settling")
         self._processes.send("settle")
         # Messages that still arrive extend the wait, so its length is not known; the processes bound it.
-        self._until("last", 10 * SETTLE_TIMEOUT + CONNECT_TIMEOUT)
+        self._until("last", 10 * SETTLE_TIMEOUT + self._connect_timeout)
         self._point()  # the charts end with how it ended
 
     def _stop_all(self) -> list[str]:
         self._processes.send("stop")
         self._processes.send("settle")
-        self._until("last", SETTLE_TIMEOUT + CONNECT_TIMEOUT)
+        self._until("last", SETTLE_TIMEOUT + self._connect_timeout)
         return list(dict.fromkeys(note for last in self._last if last for note in last.notes))[:3]
 
     def _phase(self, name: str) -> None:
@@ -216,8 +221,9 @@ class Coordinator:
         server = proc_usage.usage(self.target.pids) if self.target.pids else None
         if server is not None:
             self._rss = max(self._rss or 0, server.rss)
+        kernel = sum(sample.kernel for sample in samples)
         sampled = sum(sample.clock for sample in samples) / len(samples) if samples else 0.0
-        return Moment(time.monotonic(), sampled, counts, cpu, server, proc_usage.machine_times())
+        return Moment(time.monotonic(), sampled, counts, cpu, server, proc_usage.machine_times(), kernel)
 
     def _point(self) -> None:
         now, before = self._moment(), self._previous or self._moments["begun"]
@@ -238,6 +244,7 @@ class Coordinator:
             server_cpu=(now.server.cpu - before.server.cpu) / seconds if now.server and before.server else None,
             server_rss=now.server.rss if now.server else None,
             client_cpu=max(b - a for a, b in zip(before.cpu, now.cpu, strict=True)) / counted,
+            client_kernel=(now.kernel - before.kernel) / counted,
         )
         self._latencies.merge(self._recent)
         self._recent = Histogram()
@@ -277,7 +284,7 @@ class Coordinator:
         if self._interrupted:
             warnings.insert(0, "stopped early: the figures are of a part of the load test")
         elif self.plan.storm and figures["storm_seconds"] is None:
-            warnings.insert(0, f"after the storm not everyone was back within {CONNECT_TIMEOUT:g} s")
+            warnings.insert(0, f"after the storm not everyone was back within {self._connect_timeout:.0f} s")
         codes: dict[int, int] = {}
         for each in last:
             for code, count in each.close_codes.items():

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
+from realizehit.loadtest.expect import show_time
 from realizehit.loadtest.histogram import Histogram
 from realizehit.loadtest.plan import Plan
 from realizehit.loadtest.report import Point, counted, machine
+from realizehit.loadtest.source_addresses import CROWDED, used_share
 from realizehit.loadtest.target import Target
 
 MACHINE_BUSY: Final = 0.95  # from this share of all cores' time on, the machine counts as the limit
 OFTEN: Final = 0.1  # share of the points at which a client process may be busy without a warning
 BUSY: Final = 0.9  # from this share of a core on, a client process counts as the limit
+KERNEL_COST: Final = 300e-6  # seconds of the client's kernel for a connection; 20 to 100 us are usual
+KERNEL_BUSY: Final = 0.5  # cores that the client's kernel must keep busy for its cost to count
 LATE_SHARE: Final = 0.01  # share of the messages that may be late without a warning
 SHORT_SHARE: Final = 0.99  # share of the scheduled messages that must have been sent
 
@@ -57,7 +62,29 @@ def make_limits(
             f"the cores of this machine were busy {machine:.0%} of the time with all of its programs: {waited}, "
             "and the figures may show the machine's limit, not the server's"
         )
+    cost = _kernel_cost(points)
+    if cost is not None:
+        found.append(
+            f"the kernel of the client's machine used {show_time(cost)} of CPU for each connection, mostly to find a "
+            "free port: while connections were opened, rates and latencies are its limit, not the server's; name more "
+            "addresses with --source-address"
+        )
     return found
+
+
+def _kernel_cost(points: Sequence[Point]) -> float | None:
+    """Return the client's kernel CPU for a connection while it was high; ``None`` if it never was so for long."""
+    course = [point for point in points if point.phase == "connecting" and point.client_kernel is not None]
+    total = dear = used = 0.0
+    opened = 0
+    for before, point in pairwise(course):
+        seconds = point.seconds - before.seconds
+        kernel = (point.client_kernel or 0.0) * seconds
+        fresh = max(0, point.connections - before.connections)
+        total += seconds
+        if kernel >= KERNEL_BUSY * seconds and kernel >= KERNEL_COST * fresh:
+            dear, used, opened = dear + seconds, used + kernel, opened + fresh
+    return used / max(1, opened) if dear > OFTEN * total else None
 
 
 def make_warnings(
@@ -91,6 +118,13 @@ def make_warnings(
         )
     if figures["connections"] is not None and figures["connections"] < plan.connections:
         found.append(f"only {figures['connections']:,.0f} of {plan.connections:,} connections were ready in time")
+    share = used_share(target, plan.connections)
+    if share > CROWDED:
+        addresses = counted(max(1, len(target.sources)), "source address", "source addresses")
+        found.append(
+            f"{plan.connections:,} connections from {addresses} use {share:.0%} of the ports: finding a free one takes "
+            "the client's kernel long; name more addresses with --source-address"
+        )
     cpus = machine()["cpus"]
     needed = plan.processes + target.workers + (1 if target.embedded else 0)
     if target.pids and cpus is not None and cpus < needed:

@@ -70,6 +70,7 @@ FIGURES: Final[dict[str, tuple[Kind, str]]] = {
     "resubscribes": (Kind.COUNT, "subscriptions that were left and joined again"),
     "late": (Kind.COUNT, "messages sent more than 10 ms after their time"),
     "client_cpu": (Kind.SHARE, "busiest client process, as a share of a core"),
+    "client_kernel_per_connection": (Kind.TIME, "processor time of the client's kernel for opening a connection"),
     "server_cpu": (Kind.CORES, "cores that the server kept busy"),
     "server_cpu_per_delivery": (Kind.TIME, "processor time of the server for each delivery"),
     "server_cpu_per_connection": (Kind.TIME, "processor time of the server for opening and subscribing a connection"),

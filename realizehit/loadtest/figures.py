@@ -26,6 +26,7 @@ class Moment:
         cpu: seconds of CPU of each client process.
         server: resources that the server has used, if known.
         machine: CPU times of all cores of this machine, if known.
+        kernel: seconds of CPU that the kernel used for all client processes.
     """
 
     clock: float
@@ -34,6 +35,7 @@ class Moment:
     cpu: list[float]
     server: Usage | None
     machine: MachineTimes | None = None
+    kernel: float = 0.0
 
 
 def errors_of(counts: Mapping[str, int]) -> int:
@@ -76,7 +78,7 @@ def make_figures(
     figures["errors"] = errors_of(counts)
     figures["connections"] = (started or last).counts["ready"]
     figures["connect_rate"] = None
-    figures |= dict.fromkeys(("rss_per_connection", "server_cpu_per_connection"))
+    figures |= dict.fromkeys(("rss_per_connection", "server_cpu_per_connection", "client_kernel_per_connection"))
     for name, histogram in (("join", joins), ("rejoin", rejoins)):
         for percent in ("p50", "p99", "max"):
             figures[f"{name}_{percent}"] = histogram.percentiles()[percent]
@@ -87,6 +89,8 @@ def make_figures(
     if began and joined and joined.clock > began.clock:
         ready = joined.counts["ready"]
         figures["connect_rate"] = ready / (joined.clock - began.clock)
+        if ready:
+            figures["client_kernel_per_connection"] = (joined.kernel - began.kernel) / ready
         if began.server and joined.server and ready:
             figures["rss_per_connection"] = (joined.server.rss - began.server.rss) / ready
             figures["server_cpu_per_connection"] = (joined.server.cpu - began.server.cpu) / ready

@@ -39,6 +39,7 @@ class Point:
         server_cpu: cores that the server kept busy since the previous point; ``None`` if unknown.
         server_rss: its resident memory in bytes; ``None`` if it cannot be read.
         client_cpu: share of a core that the busiest client process used.
+        client_kernel: cores that the kernel kept busy for all client processes since the previous point.
     """
 
     seconds: float
@@ -52,6 +53,7 @@ class Point:
     server_cpu: float | None
     server_rss: int | None
     client_cpu: float | None = None
+    client_kernel: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)

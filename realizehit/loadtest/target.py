@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import json
 import re
-import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -24,7 +22,6 @@ from realizehit.pattern import Pattern
 
 API_TIMEOUT: Final = 10.0  # seconds without progress until the API counts as gone
 MAX_ANSWER: Final = 64 << 10  # bytes of the API's answer that are read
-PORTS_PER_SOURCE: Final = 20_000  # connections from one source address; Linux has about 28,000 ports for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,37 +149,6 @@ def find_target(
     if key is not None and not _KEY.fullmatch(key):
         raise SettingsError("--key: it contains a character that no API key has")
     return Target(ws, api_place, broker, publish, pids=pids, workers=len(workers) or 1, key=key, headers=lines)
-
-
-def with_sources(target: Target, connections: int, given: tuple[str, ...] = ()) -> Target:
-    """Choose source addresses: the given ones, or several loopback addresses if one has too few ports.
-
-    Raises:
-        SettingsError: a given address is not one of this machine, or of another IP version than the server's.
-    """
-    for address in given:
-        _check_source(address, target.ws.host)
-    if given:
-        return replace(target, sources=given)
-    if connections > PORTS_PER_SOURCE and target.ws.host.startswith("127."):
-        count = -(-connections // PORTS_PER_SOURCE)
-        return replace(target, sources=tuple(f"127.0.{n // 250}.{n % 250 + 1}" for n in range(1, count + 1)))
-    return target
-
-
-def _check_source(address: str, host: str) -> None:
-    try:
-        version = ipaddress.ip_address(address).version
-    except ValueError:
-        raise SettingsError(f"--source-address {address!r} is not a numeric IP address") from None
-    if version != ipaddress.ip_address(host.partition("%")[0]).version:
-        raise SettingsError(f"--source-address {address}: the server is at {host}, an address of the other version")
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError as error:
-            raise SettingsError(f"--source-address {address} cannot be used: {error.strerror}") from None
 
 
 _KEY: Final = re.compile(r"[!-~]{1,1024}")

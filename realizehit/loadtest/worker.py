@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import signal
 import time
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from realizehit.loadtest.plan import Plan
 from realizehit.loadtest.target import Target
 from realizehit.pattern import Pattern
 
-CONNECT_TIMEOUT: Final = 60.0  # seconds beyond the ramp for all connections to be ready
+CONNECT_TIMEOUT: Final = 60.0  # seconds beyond the ramp for all connections to be ready, and
+SLOWEST: Final = 1000  # one more second for so many of them
 SETTLE_TIMEOUT: Final = 5.0  # seconds without a delivery until missing messages count as lost
 API_CONNECTIONS: Final = 8  # of each process; a channel always uses the same one
 HANDFUL: Final = 100  # connections that are ended at once
@@ -58,6 +60,7 @@ class Sample:
         counts: as ``Fleet.counts``.
         latencies, joins, lags: as ``Fleet.take_latencies``.
         cpu: processor time of the process, in seconds.
+        kernel: the part of it that the kernel used.
         clock: ``time.monotonic()``.
     """
 
@@ -66,6 +69,7 @@ class Sample:
     joins: list[tuple[int, int]]
     lags: list[tuple[int, int]]
     cpu: float
+    kernel: float
     clock: float
 
 
@@ -77,6 +81,11 @@ class Last:
     notes: list[str]
     close_codes: dict[int, int]
     storm_seconds: float | None
+
+
+def connect_timeout(plan: Plan) -> float:
+    """Return the seconds, beyond the ramp, after which connections that are not ready count as failed."""
+    return CONNECT_TIMEOUT + plan.connections / SLOWEST
 
 
 def pattern_of(run_id: str, channel: int) -> Pattern:
@@ -132,7 +141,7 @@ class _Worker:
             self.listen()
         if "stop" not in self.commands:
             self.fleet.connect(plan.connections / plan.ramp * self.share if plan.ramp else 0.0)
-        self.spin(time.monotonic() + plan.ramp + CONNECT_TIMEOUT, until=READY)
+        self.spin(time.monotonic() + plan.ramp + connect_timeout(plan), until=READY)
         self.tell("joined")
         if self.own:
             self.open_publisher()
@@ -193,7 +202,7 @@ class _Worker:
         for first in range(0, self.size, HANDFUL):
             self.fleet.disconnect(first, HANDFUL)
             self.fleet.run(0)
-        deadline = began + CONNECT_TIMEOUT
+        deadline = began + connect_timeout(self.job.plan)
         while time.monotonic() < deadline and "stop" not in self.commands:
             self.fleet.connect(max_pending=self.size)
             if self.spin(deadline, until=READY) and self.fleet.counts()["ready"] == self.size:
@@ -204,7 +213,7 @@ class _Worker:
 
     def settle(self) -> None:
         """Wait for messages in flight, and count missing ones as lost."""
-        self.spin(time.monotonic() + CONNECT_TIMEOUT, until=READY, stoppable=False)
+        self.spin(time.monotonic() + connect_timeout(self.job.plan), until=READY, stoppable=False)
         seen, since = -1, time.monotonic()
         while self.fleet.missing():
             if self.fleet.deliveries != seen:
@@ -253,6 +262,7 @@ class _Worker:
             fleet.take_joins(),
             fleet.take_lags(),
             time.process_time(),
+            resource.getrusage(resource.RUSAGE_SELF).ru_stime,
             self.sampled,
         )
         self.pipe.send((event, sample))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -47,12 +46,10 @@ class Figures:
     Args:
         engine, bus: the node's.
         history: figures of history.
+        node: names the process in its messages; drawn anew at each start.
         role: what the process does; one without clients has no probe.
         published: returns how many messages were published through it so far.
         interval: seconds between messages.
-
-    Attributes:
-        node: names the process in its messages; drawn anew at each start.
 
     Reentrancy: for the event loop's thread.
     """
@@ -63,11 +60,12 @@ class Figures:
         bus: Bus,
         history: HistoryFigures,
         *,
+        node: str,
         role: str,
         published: Callable[[], int],
         interval: float = INTERVAL,
     ) -> None:
-        self.node = secrets.token_hex(4)
+        self.node = node
         self._engine = engine
         self._bus = bus
         self._history = history
@@ -137,6 +135,7 @@ class Figures:
             "uptime": round(now - self._started, 1),
             "interval": self._interval * (1 if self._listened() else IDLE),
             "broker": self._bus.state.value,
+            "shapes": self._bus.shapes,
             "connections": stats["connections"] - probing,
             "subscriptions": stats["subscriptions"] - probing,
             "channels": stats["channels"] - probing,

@@ -37,17 +37,17 @@ SubscriptionKey = tuple[int, RegistryKey]
 class _Gap:
     """What tells the subscriptions that a gap concerns from the others."""
 
-    began: float  # by the clock of `time.monotonic`
-
     def __init__(
         self,
         exceptions: Iterable[SubscriptionKey],
+        seconds: float,
         *,
         source: Source | None = None,
         apart: Iterable[RegistryKey] = (),
         keys: Collection[RegistryKey] | None = None,
         goes_on: Mapping[RegistryKey, GoesOn] = MappingProxyType({}),
     ) -> None:
+        self.began = time.monotonic() - seconds
         self.source = source
         # The channels that the gap is of, but for those in `apart`; None for all of the source.
         self.keys = None if keys is None else set(keys)
@@ -102,6 +102,7 @@ class Gaps:
         source: Source,
         waiting: Iterable[SubscriptionKey],
         apart: Iterable[RegistryKey] = (),
+        seconds: float = 0.0,
         keys: Collection[RegistryKey] | None = None,
     ) -> None:
         """Learn that a source is gone; where a gap is open already, it goes on.
@@ -110,12 +111,14 @@ class Gaps:
             source: what is gone.
             waiting: subscriptions that are not confirmed yet.
             apart: channels whose logs tell what was missed; `missed` follows for those that cannot.
+            seconds: since the last certain sign of it.
             keys: the channels that are gone, if they are not all of the source. Further ones may follow.
         """
         # Subscriptions made during an open gap and confirmed before the source went again have lost something now.
         before = self._open.get(source)
-        gap = self._open[source] = _Gap(waiting, source=source, apart=apart, keys=keys)
+        gap = self._open[source] = _Gap(waiting, seconds, source=source, apart=apart, keys=keys)
         if before is not None:
+            gap.began = min(gap.began, before.began)
             if gap.keys is not None and before.keys is not None:
                 gap.exceptions |= {one for one in before.exceptions if one[1] not in gap.keys}
                 gap.apart |= before.apart - gap.keys
@@ -123,6 +126,11 @@ class Gaps:
             gap.refused = before.refused
             gap.postponed = before.postponed
             gap.apart.update(gap.postponed)
+
+    @property
+    def are_open(self) -> bool:
+        """Whether a gap is open or being told, so that `on_subscribed` must learn of new subscriptions."""
+        return bool(self._open or self._ending) or self._missed is not None
 
     def is_open(self, source: Source) -> bool:
         """Whether a source has gone and is not restored."""
@@ -163,8 +171,9 @@ class Gaps:
         gap = self._open.pop(source, None)
         if gap is None:
             return
-        self._tell_all(gap, seconds)
         now = time.monotonic()
+        gap.began = now - seconds
+        self._tell_all(gap)
         for key, began in gap.postponed.items():
             self._tell_soon(key, now - began, gap.exceptions)
 
@@ -219,12 +228,11 @@ class Gaps:
         missed, self._missed = self._missed or {}, None
         exceptions, self._missed_exceptions = self._missed_exceptions, set()
         goes_on, self._missed_goes_on = self._missed_goes_on, {}
-        self._tell_all(_Gap(exceptions, keys=missed, goes_on=goes_on), max(missed.values()))
+        self._tell_all(_Gap(exceptions, max(missed.values()), keys=missed, goes_on=goes_on))
 
-    def _tell_all(self, gap: _Gap, seconds: float) -> None:
+    def _tell_all(self, gap: _Gap) -> None:
         self._ending.append(gap)
         left = iter(self._subscribers(gap))
-        gap.began = time.monotonic() - seconds
         self._call_soon(lambda: self._tell(left, gap))
 
     def _subscribers(self, gap: _Gap) -> Iterable[int]:
@@ -270,6 +278,28 @@ class Gaps:
         if gap.keys is not None:
             return key in gap.keys and key not in gap.apart
         return key not in gap.apart and self._source_of(key) == gap.source
+
+    def tell_up_to_now(self, conn: int, behind: Callable[[RegistryKey], float | None]) -> None:
+        """Tell a client that is sent away of the gaps that are not over: it will not learn here that they are.
+
+        Its subscriptions with positions are left out: they go on where they are at any node.
+
+        Args:
+            conn: its handle.
+            behind: returns for how many seconds messages of a channel's log are missing here; None if none are.
+        """
+        now, longest, keys = time.monotonic(), 0.0, []
+        gaps = (*self._open.values(), *self._ending)
+        for key in map(RegistryKey, self._engine.subscriptions(conn)):
+            if self._engine.has_positions(conn, key):
+                continue
+            times = [now - gap.began for gap in gaps if (conn, key) not in gap.exceptions and self._concerns(gap, key)]
+            if (seconds := behind(key)) is not None:
+                times.append(seconds)
+            if times:
+                longest = max(longest, *times)
+                keys.append(key)
+        self.tell(conn, keys, math.ceil(longest * 1000) / 1000)
 
     def tell(
         self,

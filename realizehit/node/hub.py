@@ -149,7 +149,10 @@ class Hub(BusListener):
             if not self._pending.settle(key, [waiter]):
                 self.logs.ask(key)
             self.logs.confirmed(key)
+            if key not in self.logs and not self.gaps.are_open:
+                self._engine.open_channel(key, True)
             return
+        self._engine.open_channel(key, False)
         if added and (is_first or self.gaps.is_open(self._bus.source_of(interest))):
             # What still comes was sent to a subscription that has just been left: to the new one it would be the
             # beginning of a stream with a hole behind it. Connections that subscribe meanwhile wait with it. Those that
@@ -170,6 +173,14 @@ class Hub(BusListener):
         self.gaps.left(conn, key)
         return self._engine.unsubscribe(conn, key)
 
+    def tell_up_to_now(self, conn: int) -> None:
+        """Tell a client that is sent away what it may have missed, since nobody can tell it later."""
+
+        def behind(key: RegistryKey) -> float | None:
+            return None if self._pending.waiting.holds(interest_of_key(key), conn) else self.logs.behind(key)
+
+        self.gaps.tell_up_to_now(conn, behind)
+
     def tick(self, now: float) -> None:
         """Give up the subscriptions that waited too long; to be called now and then."""
         self._pending.give_up_late(now)
@@ -185,6 +196,7 @@ class Hub(BusListener):
 
     def refused(self, channel: Interest, error: BrokerError) -> None:
         key = key_of_interest(channel)
+        self._engine.open_channel(key, False)
         waiting = self._pending.waiting.take(channel)
         self.logs.forget(key)
         # A connection that left while it waited is among the waiters, but not among the subscribers.
@@ -206,7 +218,8 @@ class Hub(BusListener):
             logger.log(logging.DEBUG if self._was_up else logging.INFO, "broker: %s", state.value)
             self._was_up = self._was_up or state is BusState.UP
         if state is BusState.DOWN:
-            self.gaps.begin(source, self._pending.keys(), self.logs.lost(source))
+            self._engine.close_channels()  # who joins from now on is to be asked about here
+            self.gaps.begin(source, self._pending.keys(), self.logs.lost(source), self._bus.silence)
 
     def restored(self, source: Source, seconds: float, *, logged: bool = True) -> None:
         self.gaps.end(source, seconds)
@@ -214,7 +227,7 @@ class Hub(BusListener):
 
     def lapsed(self, source: Source, channels: Collection[Interest]) -> None:
         keys = [key_of_interest(channel) for channel in channels]
-        self.gaps.begin(source, self._pending.keys(), self.logs.lost(source, keys), keys)
+        self.gaps.begin(source, self._pending.keys(), self.logs.lost(source, keys), self._bus.silence, keys)
 
     def regained(self, source: Source, channels: Collection[Interest], seconds: float, *, logged: bool = True) -> None:
         self.gaps.end(source, seconds)

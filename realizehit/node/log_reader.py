@@ -70,8 +70,18 @@ class LogUser(Protocol):
             goes_on: where the log goes on after them, and what is to be called before that.
         """
 
-    def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
-        """Learn that the replays of connections ended early: their next messages are not kept any more."""
+    def log_replay_missed(
+        self, key: RegistryKey, conns: list[int], seconds: float, reason: Reason, at: Position
+    ) -> None:
+        """Learn that the replays of connections end early: their next messages are not kept any more.
+
+        Args:
+            key: of the log.
+            conns: the connections.
+            seconds: the time in which the messages were published.
+            reason: why they are lost.
+            at: where the connections go on.
+        """
 
 
 class LogReader:
@@ -142,13 +152,12 @@ class LogReader:
 
     def begin_anew(self, key: RegistryKey, log: LogRecord, epoch: str) -> None:
         """Let a log go on from the beginning of a new epoch; open replays of the old one end with a gap."""
-        log.first, log.before = 1, ()
+        log.note(LogPart(epoch, 1, 0, expires_in=log.rule.ttl), self._clock())
         log.epochs.append(epoch)
         self.counts.renewed += 1
-        if self._engine.stats()["replays"]:  # those of this log end: what they had yet to send is not kept any more
-            self._tell_and_go_on(key, log, log.rule.ttl, "begun_anew", LogPart(epoch, 1, 0))
-        else:
-            self._engine.log_set(key, epoch, 0)
+        if conns := self._engine.log_replaying(key):  # what they had yet to send is not kept any more
+            self._user.log_replay_missed(key, conns, log.rule.ttl, "begun_anew", Position(epoch, 0))
+        self._engine.log_set(key, epoch, 0)
 
     def _tell_and_go_on(self, key: RegistryKey, log: LogRecord, seconds: float, reason: Reason, part: LogPart) -> None:
         """Tell the subscribers of a log that messages are lost, and then let it go on after what was read of it."""
@@ -240,7 +249,7 @@ class LogReader:
             raise
         if not self._is_current(key, log, losses):
             return
-        log.note(part)
+        log.note(part, self._clock())
         log.hole = log.asking = False
         if log.incomplete:
             self._tell_and_go_on(key, log, self._clock() - log.disturbed, "unreadable", part)
@@ -272,7 +281,7 @@ class LogReader:
             raise
         if not self._is_current(key, log, losses):
             return
-        log.note(part)
+        log.note(part, self._clock())
         if part.covers(here):
             self._engine.log_repair(key, part.epoch, part.messages)
             log.epochs.append(part.epoch)
@@ -317,7 +326,7 @@ class LogReader:
             log.hole = log.asking = True  # the log has begun anew: follow it first
             return
         if part.epoch == now.epoch:
-            log.note(part)
+            log.note(part, self._clock())
             in_memory = self.in_memory(key)
             older = [message for message in part.messages if in_memory and message[0] < in_memory.first]
             self._engine.log_fill(key, older)  # it takes them only if they end right before the ring
@@ -329,7 +338,7 @@ class LogReader:
         now = self.position(key)
         if not self._is_current(key, log, losses) or here is None or now is None:
             return
-        log.note(part)
+        log.note(part, self._clock())
         goes_on = part.messages and (part.epoch in (here.epoch, now.epoch) or part.covers(here))
         first = part.first if goes_on else part.last + 1
         end = part.messages[-1][0] if goes_on else part.last
@@ -341,4 +350,4 @@ class LogReader:
             self._engine.replay_end(conn, key, now.offset)
         if gone:
             self.counts.ended_replays += len(gone)
-            self._user.log_replay_missed(key, gone, log.rule.ttl)
+            self._user.log_replay_missed(key, gone, log.rule.ttl, "not_kept", now)

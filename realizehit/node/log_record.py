@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from enum import Enum
 from typing import Final, NamedTuple
@@ -93,6 +94,7 @@ class LogRecord:
         running: whether a read is under way.
         telling: whether its subscribers are being told of a gap, after which it goes on.
         retry_at: when a read that failed is tried again.
+        expires: when the log at the broker expires if nothing came after the last read, by the hub's clock.
     """
 
     def __init__(self, rule: Rule, now: float) -> None:
@@ -114,18 +116,29 @@ class LogRecord:
         self.running = False
         self.telling = False
         self.retry_at = 0.0
+        self.expires = math.inf
 
     @property
     def is_behind(self) -> bool:
         """Whether messages after its position are missing, or may be."""
         return self.state is State.LOST or (self.state is State.LIVE and self.hole)
 
-    def note(self, part: LogPart) -> None:
+    def note(self, part: LogPart, now: float) -> None:
         """Remember what was read."""
-        self.first, self.before = part.first, tuple(part.before)
+        self.first, self.before, self.expires = part.first, tuple(part.before), now + part.expires_in
+
+    def has_expired(self, now: float, touched: float) -> bool:
+        """Whether the log at the broker has expired; ``touched`` says when its last message came here."""
+        return now >= self.expires and now >= touched + self.rule.ttl
 
     def begin(
-        self, request: HistoryRequest, here: InMemory | None, part: LogPart | None, *, final: bool
+        self,
+        request: HistoryRequest,
+        here: InMemory | None,
+        part: LogPart | None,
+        *,
+        final: bool,
+        expired: bool = False,
     ) -> Beginning | None:
         """Decide where a subscription begins.
 
@@ -134,11 +147,14 @@ class LogRecord:
             here: what the engine has of this log; None if it does not know the position.
             part: what was just read for it.
             final: decide by what is known.
+            expired: whether the log at the broker has expired, so that what is in memory is not kept any more.
 
         Returns:
             None if the log must be read first.
         """
         if here is None or self.state is not State.LIVE:
+            return None
+        if expired and not final and (request.since is not None or request.last):
             return None
         if request.since is not None:
             return self._begin_since(request.since, here, part, final=final)

@@ -89,6 +89,11 @@ class Logs:
         log = self._logs.get(key)
         return None if log is None else log.rule.ttl
 
+    def behind(self, key: RegistryKey) -> float | None:
+        """Return for how many seconds messages of a channel may be missing here; None if it has all of them."""
+        log = self._logs.get(key)
+        return None if log is None or not log.is_behind else self._clock() - log.disturbed
+
     def is_live(self, key: RegistryKey) -> bool:
         """Whether a subscription without positions can begin now: nothing is delivered later that is older."""
         log = self._logs.get(key)
@@ -208,7 +213,9 @@ class Logs:
             if request.since is None:
                 return Beginning(Started())
             return Beginning(Started(recovered=False), reason="no_rule")
-        return log.begin(request, self._reader.in_memory(key), part, final=final and part is not None)
+        expired = log.has_expired(self._clock(), self._engine.log_touched(key))
+        here = self._reader.in_memory(key)
+        return log.begin(request, here, part, final=final and part is not None, expired=expired)
 
     def start(self, conn: int, key: RegistryKey, request: HistoryRequest, beginning: Beginning) -> None:
         """Let a subscription begin where `begin` said."""

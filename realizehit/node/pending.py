@@ -173,7 +173,10 @@ class Pending(LogUser):
         waiting = [(conn, key) for conn in self.log_waiters(key)]
         self._gaps.missed(key, seconds, reason, waiting, in_force=in_force, goes_on=goes_on)
 
-    def log_replay_missed(self, key: RegistryKey, conns: list[int], seconds: float) -> None:
+    def log_replay_missed(
+        self, key: RegistryKey, conns: list[int], seconds: float, reason: Reason, at: Position
+    ) -> None:
+        goes_on = {key: GoesOn(at, lambda conn: True, lambda: None)}
         for conn in conns:
-            self._gaps.recent.note("not_kept", key, seconds)
-            self._gaps.tell(conn, [key], seconds)
+            self._gaps.recent.note(reason, key, seconds)
+            self._gaps.tell(conn, [key], seconds, goes_on)

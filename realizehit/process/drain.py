@@ -12,7 +12,7 @@ from typing import Final
 
 from realizehit import _fanout
 from realizehit.errors import CloseCode
-from realizehit.node.events import Events
+from realizehit.node.hub import Hub
 from realizehit.transports.guard import SLICE
 from realizehit.transports.session import DRAIN_REASON
 from realizehit.transports.sse_responses import RETRY
@@ -29,13 +29,14 @@ class Drain:
 
     Args:
         engine: holds the connections.
-        events: tells event streams, which have no close frame, when to come back.
+        hub: tells clients what they may have missed, and event streams, which have no close frame, when to come back.
         seconds: over which the clients are spread.
     """
 
-    def __init__(self, engine: _fanout.Engine, events: Events, seconds: float) -> None:
+    def __init__(self, engine: _fanout.Engine, hub: Hub, seconds: float) -> None:
         self._engine = engine
-        self._events = events
+        self._hub = hub
+        self._events = hub.events
         self._seconds = seconds
 
     async def spread(self) -> None:
@@ -91,6 +92,7 @@ class Drain:
         return random.randint(0, max(1000, round(self._seconds * 1000)))  # noqa: S311 - no secret
 
     def _send_away(self, handle: int, delay: int) -> None:
+        self._hub.tell_up_to_now(handle)
         if handle in self._events.named:  # an event stream has no close frame to carry a reason
             self._events.send(handle, "drain", retry=RETRY + delay // 5, delay=delay)
         self._engine.disconnect(handle, CloseCode.DRAIN, DRAIN_REASON.format(milliseconds=delay))

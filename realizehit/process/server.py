@@ -8,36 +8,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from starlette.routing import Route
 
-from realizehit import _fanout, logs
+from realizehit import logs
 from realizehit.access.gate import Gate
-from realizehit.access.limits import STRIKES
 from realizehit.broker.embedded import EmbeddedValkey
-from realizehit.broker.link_settings import LinkSettings
-from realizehit.broker.open import open_bus
-from realizehit.common.seldom import REMINDER
 from realizehit.common.upkeep import Ticker, keep_up
 from realizehit.http import console
 from realizehit.http.api import create_app
 from realizehit.http.listener import Listener
 from realizehit.node.figures import STATS_CHANNEL, Figures
+from realizehit.node.fleet import Fleet
 from realizehit.node.history_figures import HistoryFigures
 from realizehit.node.hub import Hub
 from realizehit.node.metrics import Metrics
-from realizehit.process.drain import CLOSE_TIMEOUT, DRAIN_STEP, Drain
+from realizehit.process.drain import DRAIN_STEP, Drain
 from realizehit.process.history_rules import RulesWriter
 from realizehit.process.other_workers import OtherWorkers
+from realizehit.process.parts import make_bus, make_engine, make_fleet_bus
 from realizehit.process.siblings import Place
 from realizehit.process.sockets import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.settings import Settings
 from realizehit.transports.engineio.endpoint import EngineIO
 from realizehit.transports.fd_reserve import FdReserve
+from realizehit.transports.fleet_actions import FleetActions
 from realizehit.transports.guard import Guard
 from realizehit.transports.session import ActionSession
 from realizehit.transports.sse import SSE_PATH, EventStreams
@@ -45,9 +45,7 @@ from realizehit.transports.websocket import WS_PATH, WebSocketTransport
 
 logger: Final = logging.getLogger(__name__)
 
-STALL: Final = 5.0  # seconds without a byte taken, after which a client over its limits is closed
-BURSTS: Final = 16  # batches that may wait while clients are over their limits; of all clients together
-RELAY_BACKOFF: Final = 0.5  # seconds between attempts to reach the relay, at most
+NO_LIMIT: Final = 2**32 - 1  # clients, of an engine without a limit
 TICK: Final = 0.25  # seconds between two looks at what is due, at most
 IDLE_GRACE: Final = (
     1.0  # seconds of a drain for one more request on an HTTP connection, whose answer says it is the last
@@ -86,7 +84,7 @@ class Node:
         place: Place | None = None,
     ) -> None:
         self.settings = settings
-        self.draining = False
+        self._draining = False
         self.fd_reserve = FdReserve()
         self.websocket: WebSocketTransport | None = None
         self.engineio: EngineIO | None = None
@@ -99,6 +97,8 @@ class Node:
         self._epoll = epoll
         self._listener: Listener | None = None
         self._ticker: Ticker | None = None
+        self._name = secrets.token_hex(4)  # in the figures, and among the processes of the deployment
+        self._fleet: Fleet | None = None
         self._figures: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._rules = (
@@ -106,6 +106,20 @@ class Node:
         )
         self._ports: dict[str, int] = {}
         self.places: list[str] = []
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node takes no new clients."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        # The engine lets clients in by itself up to this number; past it the gate decides, which knows other workers.
+        room = self.settings.max_connections or NO_LIMIT
+        if draining or (self._workers is not None and self.settings.max_connections):
+            room = 0
+        self.engine.room = room
 
     @property
     def ws_url(self) -> str:
@@ -134,41 +148,9 @@ class Node:
             connected=lambda: self.engine.stats()["connections"],
             shared=None if self._workers is None else self._workers.limits,
         )
-        self.engine = _fanout.Engine(
-            loop.call_soon,
-            self._callback_failed,
-            max_queue_bytes=settings.max_queue_bytes,
-            max_queue_messages=settings.max_queue_messages,
-            grace=settings.slow_grace,
-            stall=STALL,
-            # What one request publishes fits behind what may wait already, also where a transport's framing is longer.
-            burst_bytes=settings.max_queue_bytes + 2 * settings.max_batch_bytes,
-            burst_messages=settings.max_queue_messages + settings.max_batch_messages,
-            burst_total=BURSTS * settings.max_batch_bytes,
-            max_message=settings.max_message_bytes,
-            input_rate=settings.max_actions,
-            input_burst=2 * settings.max_subscriptions,  # a client that reconnects subscribes to everything at once
-            input_strikes=STRIKES,
-            heartbeat_interval=settings.heartbeat_interval,
-            heartbeat_timeout=settings.heartbeat_timeout,
-            close_timeout=CLOSE_TIMEOUT,
-            ring_bytes=settings.history_memory,
-            loop_fd=_waits_on(loop),
-            epoll=self._epoll,
-        )
-        self.bus = open_bus(
-            self._broker_url,
-            subscribe_url=self._relay_url,
-            publish_timeout=settings.publish_timeout,
-            idempotency_window=settings.idempotency_window,
-            # A server without an API publishes nothing but its figures, which match no wildcard.
-            project=settings.wildcards and settings.role != "ws",
-            # A relay is a neighbour: there is no crowd to be gentle with when it takes workers again. What it tells of
-            # the broker is not told by each of the workers too.
-            bridge=settings.bridge,
-            max_shapes=settings.max_shapes if settings.wildcards else None,
-            link=LinkSettings(backoff_most=RELAY_BACKOFF, quiet_for=REMINDER) if self._relay_url else None,
-        )
+        self.engine = make_engine(settings, loop, self._callback_failed, epoll=self._epoll)
+        self.draining = False
+        self.bus = make_bus(settings, self._broker_url, self._relay_url)
         self.hub = Hub(
             self.engine,
             self.bus,
@@ -181,7 +163,7 @@ class Node:
             reserved=(STATS_CHANNEL,) if settings.console else (),
         )
         self.guard = Guard(self.engine, self.hub, gate)
-        self._drain = Drain(self.engine, self.hub.events, settings.drain_seconds)
+        self._drain = Drain(self.engine, self.hub, settings.drain_seconds)
         transports: list[Route] = []
         if settings.role != "api":
             transports = self._open_transports()
@@ -196,6 +178,15 @@ class Node:
                 logs=self.hub.logs if self.websocket else None,
                 gap_events=(lambda: self.hub.gaps.told) if self.websocket else None,
             )
+            figures = Figures(
+                self.engine,
+                self.bus,
+                HistoryFigures(self.engine, self.bus, self.hub),
+                node=self._name,
+                role=settings.role,
+                published=lambda: metrics.outcomes["queued"],
+            )
+            self._fleet = await self._join_fleet(figures)
             app = create_app(
                 self.bus,
                 settings,
@@ -205,6 +196,7 @@ class Node:
                 publish=settings.role != "ws",
                 subscribers=self.engine.subscribers if transports else None,
                 gate=gate,
+                fleet=self._fleet,
                 transports=transports,
                 more=console.routes(settings, lambda: self._ports["ws"], gate.refusals.log)
                 if settings.console and transports
@@ -215,21 +207,28 @@ class Node:
             if self._workers is not None:
                 await self._workers.start(self.engineio)
             self._ticker = self._start_ticking()
-            self._listener = Listener(app, settings, self.guard, self.fd_reserve, lambda: self.draining)
+            self._listener = Listener(
+                app, settings, self.guard, self.fd_reserve, lambda: self.draining, engine=self.engine
+            )
             await self._listen(self._listener)
             if settings.console:
-                figures = Figures(
-                    self.engine,
-                    self.bus,
-                    HistoryFigures(self.engine, self.bus, self.hub),
-                    role=settings.role,
-                    published=lambda: metrics.outcomes["queued"],
-                )
                 publishing = keep_up("publishing the figures of this node", figures.run)
                 self._figures = asyncio.create_task(publishing, name="realizehit figures")
         except BaseException:
             await self.close()
             raise
+
+    async def _join_fleet(self, figures: Figures) -> Fleet:
+        """Answer the questions of other processes of the deployment, and ask them."""
+
+        async def tell_figures(_: None) -> dict[str, Any]:
+            return figures.take()
+
+        actions = FleetActions(self.engine, self.hub, self.guard, self.reload)
+        own = make_fleet_bus(self._broker_url)
+        fleet = Fleet(self.bus, own, self._name, {"figures": tell_figures, **actions.handlers})
+        await fleet.start()
+        return fleet
 
     def _open_transports(self) -> list[Route]:
         """Build what serves clients, and return the routes of what of it is HTTP."""
@@ -255,6 +254,7 @@ class Node:
             guard=self.guard,
             fd_reserve=self.fd_reserve,
         )
+        self.websocket.take_subs(settings.max_subscriptions)
         self.streams = EventStreams(
             self.engine,
             self.hub,
@@ -314,6 +314,8 @@ class Node:
         if self.engine.owns_sockets:
             self._loop.remove_reader(self.engine.fileno())
         self.engine.close()
+        if self._fleet is not None:
+            await self._fleet.close()
         await self.bus.close()
         if self._rules is not None:
             await self._rules.close()
@@ -357,12 +359,6 @@ class Node:
 
     def _callback_failed(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "a connection's callback failed", "exception": error})
-
-
-def _waits_on(loop: asyncio.AbstractEventLoop) -> int:
-    """Return the descriptor that uvloop waits on, which shows whether anything waits for it; -1 for other loops."""
-    backend = getattr(loop, "_get_backend_id", None)
-    return -1 if backend is None else int(backend())
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ from typing import Final
 from realizehit import _fanout
 from realizehit.access.connected_clients import Opening
 from realizehit.access.gate import Gate
-from realizehit.access.peers import peer_of_transport
 from realizehit.common.upkeep import Failures, keep_up
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, SettingsError
 from realizehit.node.hub import Hub
@@ -51,8 +50,11 @@ class Guard:
         self._engine = engine
         self._hub = hub
 
-    def count_connection(self, transport: asyncio.BaseTransport) -> Callable[[], None] | bytes:
+    def count_connection(self, peer: Callable[[], str]) -> Callable[[], None] | bytes:
         """Count a new connection, before its first request.
+
+        Args:
+            peer: returns where it comes from; called only where connections are counted.
 
         Returns:
             A function to call once, when the connection ends or goes to the engine; or the response that refuses it.
@@ -61,23 +63,23 @@ class Guard:
         if clients.addresses is None:
             return _nothing
         try:
-            address = clients.count_connection(peer_of_transport(transport))
+            address = clients.count_connection(peer())
         except AccessDenied as error:
             return refusal_of(error)
         return partial(clients.release_connection, address)
 
-    def admit(self, transport: asyncio.BaseTransport, head: Head) -> Opening | bytes:
+    def admit(self, peer: str, head: Head) -> Opening | bytes:
         """Decide about an opening request.
 
         Args:
-            transport: the connection that it came on.
+            peer: where the connection comes from.
             head: the request.
 
         Returns:
             What `on_connected` needs, with the connection's handle; or the whole response that refuses the request.
         """
         try:
-            return self.gate.clients.open(peer_of_transport(transport), head.headers, head.repeated, head.query)
+            return self.gate.clients.open(peer, head.headers, head.repeated, head.query)
         except AccessDenied as error:
             return refusal_of(error)
 

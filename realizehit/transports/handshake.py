@@ -24,9 +24,11 @@ from realizehit.transports.heads import Head
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _USUAL_CONNECTION: Final = (b"upgrade", b"keep-alive, upgrade")
-_ACCEPTED: Final = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+
+BEFORE_ANSWER: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 )
+"""The response to a usual handshake up to the answer to its key; two line ends follow that."""
 
 VERSION_LINE: Final = "Sec-WebSocket-Version: 13"
 """The header by which a refused handshake names the supported version (RFC 6455, section 4.4)."""
@@ -38,13 +40,23 @@ def accept(head: Head) -> tuple[bool, bytes]:
     Returns:
         Whether it was accepted, and the response to send, ready for the socket.
     """
-    headers = head.headers
-    if not headers.get(b"host") or b"host" in head.repeated:
+    if is_usual(head):
+        # The RFC prescribes SHA-1; nothing depends on its strength.
+        digest = sha1(head.headers[b"sec-websocket-key"] + _GUID, usedforsecurity=False).digest()
+        return True, BEFORE_ANSWER + b64encode(digest) + b"\r\n\r\n"
+    if not head.headers.get(b"host") or b"host" in head.repeated:
         # The only check that the library does not do: RFC 6455, section 4.2.1, and RFC 9112, section 3.2.
         return False, refusal(400, "a WebSocket handshake needs exactly one Host", ErrorCode.BAD_REQUEST, VERSION_LINE)
+    return _accept_by_library(head)
+
+
+def is_usual(head: Head) -> bool:
+    """Whether a handshake is valid and of the kind that most clients send."""
+    headers = head.headers
     key = headers.get(b"sec-websocket-key", b"")
-    if (
-        head.method == b"GET"
+    return (
+        bool(headers.get(b"host"))
+        and head.method == b"GET"
         and head.version == b"HTTP/1.1"
         and headers.get(b"sec-websocket-version") == b"13"
         and headers.get(b"upgrade", b"").lower() == b"websocket"
@@ -55,11 +67,7 @@ def accept(head: Head) -> tuple[bool, bytes]:
         and not head.repeated
         and b"content-length" not in headers
         and b"transfer-encoding" not in headers
-    ):
-        # The RFC prescribes SHA-1; nothing depends on its strength.
-        digest = sha1(key + _GUID, usedforsecurity=False).digest()
-        return True, _ACCEPTED % b64encode(digest)
-    return _accept_by_library(head)
+    )
 
 
 def _accept_by_library(head: Head) -> tuple[bool, bytes]:

@@ -66,6 +66,10 @@ class Intake:
         """Pass on a whole text message."""
         self._session.receive(handle, data)
 
+    def on_sub(self, handle: int, sub: tuple[bytes, bytes]) -> None:
+        """Pass on a plain ``sub``, see `realizehit._fanout.plain_sub`."""
+        self._session.subscribe(handle, *sub)
+
     def on_binary(self, handle: int, data: bytes) -> None:
         """Pass on a whole binary message."""
         self._session.receive_binary(handle, data)

@@ -10,12 +10,14 @@ import secrets
 from functools import partial
 from typing import Final, Protocol
 
+import orjson
+
 from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError, RequestError
-from realizehit.node.history_request import Started
+from realizehit.node.history_request import HistoryRequest, Started
 from realizehit.node.hub import Hub
 from realizehit.node.messages import ActionError, error_reply, parse_action, reply, token_of
-from realizehit.pattern import subscription_channel
+from realizehit.pattern import Channel, subscription_channel
 from realizehit.transports.guard import Guard
 
 
@@ -33,6 +35,16 @@ class Session(Protocol):
 
     def receive_binary(self, conn: int, data: bytes) -> None:
         """Handle a binary message."""
+
+    def subscribe(self, conn: int, request_id: bytes, channel: bytes) -> None:
+        """Carry out a plain ``sub``; called only if the engine was asked to read these (`take_subs`).
+
+        Args:
+            conn: the engine's handle.
+            request_id: the id as JSON text.
+            channel: the canonical channel.
+        """
+        raise TypeError("this session takes no subs")
 
 
 class ActionSession(Session):
@@ -58,7 +70,7 @@ class ActionSession(Session):
         self._gate = None if guard is None else guard.gate
         self._wildcards = wildcards
 
-    def receive(self, conn: int, data: bytes) -> None:  # noqa: PLR0912 - one branch for each action
+    def receive(self, conn: int, data: bytes) -> None:
         """Carry out one action and reply to it; a wrong action is answered with an error and changes nothing."""
         try:
             request_id, act, pattern, history = parse_action(data)
@@ -77,11 +89,7 @@ class ActionSession(Session):
                 self._refuse(conn, request_id, error.code, str(error))
                 return
             if act == "sub":
-                if self._gate is None or self._gate.connected.may_subscribe(conn, channel):
-                    self._hub.subscribe(conn, channel, partial(self._subscribed, (conn, request_id), channel), history)
-                else:
-                    self._gate.connected.not_granted(channel)
-                    self._refuse(conn, request_id, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
+                self._subscribe(conn, request_id, channel, history)
             elif self._hub.unsubscribe(conn, channel):
                 self._reply(conn, request_id, _fanout.channel_id(channel))
             else:
@@ -95,6 +103,21 @@ class ActionSession(Session):
                 ErrorCode.UNKNOWN_ACTION,
                 f"{act[:32]!r} is not an action; use sub, unsub, ping or auth",
             )
+
+    def subscribe(self, conn: int, request_id: bytes, channel: bytes) -> None:
+        """Carry out a plain ``sub`` and reply to it."""
+        label: str | int = orjson.loads(request_id)
+        if not self._is_too_fast(conn, label):
+            self._subscribe(conn, label, Channel(channel), None)
+
+    def _subscribe(
+        self, conn: int, request_id: str | int | None, channel: Channel, history: HistoryRequest | None
+    ) -> None:
+        if self._gate is None or self._gate.connected.may_subscribe(conn, channel):
+            self._hub.subscribe(conn, channel, partial(self._subscribed, (conn, request_id), channel), history)
+        else:
+            self._gate.connected.not_granted(channel)
+            self._refuse(conn, request_id, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
 
     def receive_binary(self, conn: int, data: bytes) -> None:
         """Close the connection: the protocol has no binary messages."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from realizehit import _fanout
 from realizehit.access.connected_clients import Opening
@@ -16,12 +16,14 @@ from realizehit.transports.compression import negotiate
 from realizehit.transports.fd_reserve import NO_DESCRIPTOR, FdReserve
 from realizehit.transports.guard import Guard
 from realizehit.transports.handover import adopt
-from realizehit.transports.handshake import accept, refusal
-from realizehit.transports.heads import Head
+from realizehit.transports.handshake import BEFORE_ANSWER, accept, is_usual, refusal
+from realizehit.transports.heads import Head, host_fault, parse_head
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import Session
 
 WS_PATH: Final = "/ws"
+
+_SAMPLE: Final = b"\r\nsec-websocket-key:AAAAAAAAAAAAAAAAAAAAAA=="  # in the place of the key that a signature lacks
 
 
 class Dialect(Protocol):
@@ -100,32 +102,20 @@ class WebSocketTransport:
             ``None`` if it is accepted; else the response with which the caller ends the connection.
         """
         dialect = self._dialect(head)
-        refused = self._refusal(transport, head, dialect)
-        opening: Opening | None = None
-        if refused is None and self._guard is not None:
-            admitted = self._guard.admit(transport, head)
-            if isinstance(admitted, bytes):
-                refused = admitted
-            else:
-                opening = admitted
-        if refused is None:
-            accepted, response = accept(head)
-            if not accepted:
-                self._bad_handshake(transport, head, "the handshake does not follow RFC 6455")
-                refused = response
-        if refused is not None:
-            return refused
+        peer = peer_of_transport(transport)
+        refused = self._refusal(peer, head)
+        if refused is None and dialect is not None:
+            refused = dialect.refusal(transport, head)
+        admitted = refused or self._admit(peer, head)
+        if isinstance(admitted, bytes):
+            return admitted
         try:
-            extension = None if self._compressed is None else negotiate(head)
             if dialect is not None:
-                handle = dialect.open(transport, head, response, rest)
-            elif self._compressed is None or extension is None:
-                handle = adopt(self._engine, transport, self._plain, response, rest)
+                handle = dialect.open(transport, head, admitted.response, rest)
             else:
-                response = response.removesuffix(b"\r\n") + extension + b"\r\n"
-                handle = adopt(self._engine, transport, self._compressed, response, rest, framing=_fanout.DEFLATE)
-            if self._guard is not None and opening is not None:
-                self._guard.on_connected(handle, opening)
+                intake, framing, response = self._kind(head, admitted.response)
+                handle = adopt(self._engine, transport, intake, response, rest, framing=framing)
+            self._connected(handle, admitted)
         except OSError as error:
             self._fd_reserve.log_refusal(error.strerror or str(error))
             if self._guard is not None:
@@ -133,23 +123,119 @@ class WebSocketTransport:
             return NO_DESCRIPTOR
         return None
 
-    def _bad_handshake(self, transport: asyncio.BaseTransport, head: Head, detail: str) -> None:
+    def take_subs(self, limit: int) -> None:
+        """Have the engine read plain subs, and carry them out where no policy depends on the client.
+
+        Args:
+            limit: subscriptions that a connection may hold.
+        """
+        intakes = (self._plain,) if self._compressed is None else (self._plain, self._compressed)
+        free = self._guard is None or self._guard.gate.connected.are_free
+        self._engine.take_subs(intakes, limit, free)
+
+    # Arrivals, which have no transport:
+
+    @property
+    def decides_by_head(self) -> bool:
+        """Whether `verdict` decides about opening handshakes, apart from the number of clients."""
+        return self._guard is None or self._guard.gate.clients.decides_by_head
+
+    def verdict(self, signature: bytes) -> _fanout.Verdict | None:
+        """Decide about all opening handshakes with one signature, see `realizehit._fanout.opening_signature`.
+
+        Returns:
+            What the engine needs to let them in; ``None`` if they are refused or take another way.
+        """
+        head = parse_head(signature + _SAMPLE)
+        if (
+            head is None
+            or self._draining()
+            or not self._is_path(head)
+            or host_fault(head) is not None
+            or not (self._guard is None or self._guard.gate.clients.is_admitted(head.headers))
+            or not is_usual(head)
+        ):
+            return None
+        intake, framing, response = self._kind(head, BEFORE_ANSWER + b"\r\n\r\n")
+        return intake, framing, BEFORE_ANSWER, response.removeprefix(BEFORE_ANSWER)
+
+    def open_arrival(self, handle: int, peer: str, head: Head, rest: bytes) -> bytes | None:
+        """Answer the usual opening handshake of an arrival, and let it in.
+
+        Args:
+            handle: of the arrival.
+            peer: where it comes from.
+            head: the request.
+            rest: the bytes that came after it.
+
+        Returns:
+            ``None`` if it is accepted or gone; else the response with which the caller ends the connection.
+        """
+        admitted = self._refusal(peer, head) or self._admit(peer, head)
+        if isinstance(admitted, bytes):
+            return admitted
+        intake, framing, response = self._kind(head, admitted.response)
+        if self._engine.admit(handle, intake, response, rest, framing):
+            self._connected(handle, admitted)
+        return None
+
+    # What is decided:
+
+    def _admit(self, peer: str, head: Head) -> _Admitted | bytes:
+        """Let a client in, or return the response that refuses it."""
+        opening: Opening | None = None
         if self._guard is not None:
-            self._guard.count_refusal(
-                "bad_handshake", peer=peer_of_transport(transport), headers=head.headers, detail=detail
-            )
+            admitted = self._guard.admit(peer, head)
+            if isinstance(admitted, bytes):
+                return admitted
+            opening = admitted
+        accepted, response = accept(head)
+        if not accepted:
+            self._bad_handshake(peer, head, "the handshake does not follow RFC 6455")
+            return response
+        return _Admitted(opening, response)
+
+    def _kind(self, head: Head, response: bytes) -> tuple[Intake, int, bytes]:
+        """Return who receives a client's input, the framing, and the response with the extension that it says."""
+        extension = None if self._compressed is None else negotiate(head)
+        if self._compressed is None or extension is None:
+            return self._plain, _fanout.WEBSOCKET, response
+        return self._compressed, _fanout.DEFLATE, response.removesuffix(b"\r\n") + extension + b"\r\n"
+
+    def _connected(self, handle: int, admitted: _Admitted) -> None:
+        if self._guard is not None and admitted.opening is not None:
+            self._guard.on_connected(handle, admitted.opening)
+
+    def _bad_handshake(self, peer: str, head: Head, detail: str) -> None:
+        if self._guard is not None:
+            self._guard.count_refusal("bad_handshake", peer=peer, headers=head.headers, detail=detail)
 
     def _dialect(self, head: Head) -> Dialect | None:
         if self._engineio is not None and any(pair.startswith(b"EIO=") for pair in head.query.split(b"&")):
             return self._engineio
         return None
 
-    def _refusal(self, transport: asyncio.BaseTransport, head: Head, dialect: Dialect | None) -> bytes | None:
-        if self._path is not None and head.path.rstrip(b"/") != self._path:
+    def _is_path(self, head: Head) -> bool:
+        return self._path is None or head.path.rstrip(b"/") == self._path
+
+    def _refusal(self, peer: str, head: Head) -> bytes | None:
+        if self._path is not None and not self._is_path(head):
             path = masked(ascii(head.path[:100].decode()))
-            self._bad_handshake(transport, head, f"the path is {path}, not {self._path.decode()}")
+            self._bad_handshake(peer, head, f"the path is {path}, not {self._path.decode()}")
             return refusal(404, f"WebSocket clients connect to {self._path.decode()}", None)
         if self._draining():
             text = "this server is going away; try another"
             return refusal(503, text, ErrorCode.UNAVAILABLE, "Retry-After: 1")
-        return None if dialect is None else dialect.refusal(transport, head)
+        return None
+
+
+class _Admitted(NamedTuple):
+    """A handshake that is accepted.
+
+    Attributes:
+        opening: what the gate knows of the client; ``None`` without a gate.
+        response: the response.
+    """
+
+    opening: Opening | None
+    response: bytes

@@ -70,7 +70,14 @@ def test_clients_load_nothing_of_the_server() -> None:
         "rules_reader",
         "scripted_chunks",
     ]
-    publishing += ["shapes.rules_follower", "history", "history.log", "history.rules", "history.scripts"]
+    publishing += [
+        "shapes.rules_follower",
+        "history",
+        "history.epochs",
+        "history.log",
+        "history.rules",
+        "history.scripts",
+    ]
     publishing += ["resp", "shapes", "shapes.expected", "shapes.following", "shapes.registry", "shapes.view", "url"]
     publishing += ["cluster", "history.rules_commands", "hosts", "mode", "names", "shapes.projecting"]
     publishing += [

@@ -3,7 +3,7 @@
 Invariant: each message is answered at once by one reply with its id, which says what came of it or gives one of the
 wire's error codes; a `sub` that was answered is in the engine's registry; nothing raises. Under a guard a client never
 has a subscription to what belongs to somebody else, whoever it says it is, and nothing else is forbidden. Frames that
-come byte by byte are answered as those that come whole.
+come byte by byte are answered as those that come whole, and plain subs the same whoever reads them.
 """
 
 from __future__ import annotations
@@ -69,9 +69,11 @@ def one(data: bytes) -> None:
         if short:
             parts = said(lines, guarded=guarded, by_bytes=True)
             assert parts == whole, f"{parts} byte by byte, and {whole} at once"
+        quick = said(lines, guarded=guarded, by_bytes=False, by_engine=True)
+        assert quick == whole, f"{quick} if the engine reads plain subs, and {whole} otherwise"
 
 
-def said(lines: list[bytes], *, guarded: bool, by_bytes: bool) -> list[Any]:
+def said(lines: list[bytes], *, guarded: bool, by_bytes: bool, by_engine: bool = False) -> list[Any]:
     """Send messages, hold each answer to the invariant, and return all that was answered."""
     with bench() as b:
         bus = Everywhere()
@@ -80,7 +82,10 @@ def said(lines: list[bytes], *, guarded: bool, by_bytes: bool) -> list[Any]:
         guard = Guard(b.engine, hub, Gate(GUARDED, clock=lambda: 0.0)) if guarded else None
         session = ActionSession(b.engine, hub, guard)
         gone = None if guard is None else guard.on_disconnected
-        b.handler = Intake(b.engine, session, max_message=16384, on_disconnected=gone)  # type: ignore[assignment]
+        intake = Intake(b.engine, session, max_message=16384, on_disconnected=gone)
+        b.handler = intake  # type: ignore[assignment]
+        if by_engine:
+            b.engine.take_subs((intake,), MOST, not guarded)
         answers = list(conversation(b, lines, guard, by_bytes=by_bytes))
     assert bus.wanted == set()
     return answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, nullcontext
@@ -20,8 +21,9 @@ from starlette.routing import Mount
 from realizehit.broker.base import BusState
 from realizehit.broker.open import open_bus
 from realizehit.errors import ErrorCode
-from realizehit.http.api import create_app
+from realizehit.http.api import Application, create_app
 from realizehit.http.publish_endpoint import PATTERN_ROOM
+from realizehit.logs import ACCESS_LOGGER
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
@@ -33,10 +35,14 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 HELLO = b'{"pattern": {"kind": "news"}, "payload": "hello"}'
 
 
-@pytest.fixture(params=["directly", "through ASGI"])
-async def node(shared_valkey: Valkey, request: pytest.FixtureRequest) -> AsyncIterator[Node]:
-    """A server on a free port. Requests that are to be logged take ASGI's way, and all are to be served alike."""
-    async with serve(Settings(port=0, redis=shared_valkey.url, access_log=request.param == "through ASGI")) as node:
+@pytest.fixture(params=["directly", "through ASGI", "logged"])
+async def node(
+    shared_valkey: Valkey, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Node]:
+    """A server on a free port. All requests are to be served alike, whichever way they take."""
+    if request.param == "through ASGI":
+        monkeypatch.setattr(Application, "direct", {})
+    async with serve(Settings(port=0, redis=shared_valkey.url, access_log=request.param == "logged")) as node:
         yield node
 
 
@@ -651,3 +657,22 @@ def test_every_code_that_http_can_carry_has_a_status() -> None:
         ErrorCode.NO_HISTORY,
         ErrorCode.UNAVAILABLE,
     }
+
+
+async def test_a_publication_is_logged_the_same_on_both_ways(
+    shared_valkey: Valkey, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, logger="uvicorn.access")
+    settings = Settings(port=0, redis=shared_valkey.url, access_log=True, prefix="/a/")
+    lines = []
+    for directly in (True, False):
+        if not directly:
+            monkeypatch.setattr(Application, "direct", {})
+        caplog.clear()
+        async with serve(settings) as node, httpx2.AsyncClient(base_url=node.api_url, timeout=20) as client:
+            assert (await client.post("", content=HELLO, headers=JSON)).status_code == 200
+            assert (await client.post("", content=b"{", headers=JSON)).status_code == 400
+        lines.append(
+            [record.getMessage().partition(" - ")[2] for record in caplog.records if record.name == ACCESS_LOGGER.name]
+        )
+    assert lines[0] == lines[1] == [f'"POST /a/ HTTP/1.1" {status}' for status in (200, 400)]

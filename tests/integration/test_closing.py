@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from realizehit.process import server
+from realizehit.process import parts
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.conftest import Certificate
@@ -31,7 +31,7 @@ async def serving(
     valkey: Valkey, certificate: Certificate, kind: str, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> AsyncIterator[Node]:
     """A node that would wait for an hour for the ends of its connections."""
-    monkeypatch.setattr(server, "CLOSE_TIMEOUT", 3600.0)
+    monkeypatch.setattr(parts, "CLOSE_TIMEOUT", 3600.0)
     tls: dict[str, Any] = certificate.settings if kind == "tls" else {}
     async with (
         asyncio.timeout(SECONDS),

@@ -343,7 +343,7 @@ async def test_a_broker_that_refuses_the_figures_is_logged_once(
     await bus.start(None)
     engine = _fanout.Engine(asyncio.get_running_loop().call_soon, lambda error: None)
     hub = Hub(engine, bus, clock=time.monotonic, call_soon=asyncio.get_running_loop().call_soon)
-    told = Figures(engine, bus, HistoryFigures(engine, bus, hub), role="all", published=lambda: 0, interval=0.01)
+    told = Figures(engine, bus, HistoryFigures(engine, bus, hub), node="n", role="all", published=int, interval=0.01)
 
     def rejected() -> int:
         found = re.search(r"cmdstat_publish:.*rejected_calls=(\d+)", valkey.command("INFO", "commandstats").decode())

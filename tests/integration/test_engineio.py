@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from realizehit import _fanout
 from realizehit.pattern import Pattern
-from realizehit.process import server
+from realizehit.process import parts
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.support.valkey import Valkey
@@ -568,7 +568,7 @@ async def test_abandoned_sessions_leave_nothing(
     shared_valkey: Valkey, clients: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients that open a session, subscribe and are never seen again: what they cost does not stay."""
-    monkeypatch.setattr(server, "CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(parts, "CLOSE_TIMEOUT", 0.5)
     settings = Settings(port=0, redis=shared_valkey.url, heartbeat_interval=0.4, heartbeat_timeout=0.4)
     pattern = unique("eio-abandoned")
 

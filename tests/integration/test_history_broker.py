@@ -156,7 +156,9 @@ async def test_a_key_has_the_position_of_the_first_time(broker: Valkey) -> None:
         assert await subscriber.next() == (NEWS, b"@o=%b?1" % first.at.encode())
         await subscriber.next()
         assert (await subscriber.next())[0] == WILDCARD
-        assert (await bus.read_log(NEWS)).last == 2
+        part = await bus.read_log(NEWS)
+        assert part.last == 2
+        assert 0.0 < part.expires_in <= 300.0
         assert (await bus.read_log(WILDCARD, last=9)).messages == [(1, labelled(message))]
 
 
@@ -246,6 +248,25 @@ async def test_a_failover_to_a_replica(tmp_path: Path) -> None:
             part = await bus.read_log(NEWS, after=0)
             assert part.before == [at]
             assert part.messages == [(1, b"1"), (2, b"3")]
+
+
+async def test_a_master_without_the_replicas_that_it_needs_keeps_nothing(broker: Valkey) -> None:
+    rules = set_rules(broker)
+    assert rules.rule_of(b"kind:chat") is None
+    async with bus_at(broker.url) as bus, subscriber_at(broker, NEWS) as subscriber:
+        at = position(await bus.publish(Publication(NEWS, b"1")))
+        broker.command("CONFIG", "SET", "min-replicas-to-write", "1")
+        for message in (Publication(NEWS, b"2"), Publication(NEWS, b"2", b"k"), Publication(b"kind:chat", b"2", b"k")):
+            with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
+                await bus.publish(message)
+        await bus.publish(Publication(b"kind:chat", b"2"))  # is no write
+        assert (await bus.read_log(NEWS)).last == 1
+        broker.command("CONFIG", "SET", "min-replicas-to-write", "0")
+        after = position(await bus.publish(Publication(NEWS, b"2", b"k")))
+        assert after == at._replace(offset=2)
+        assert [await subscriber.next() for _ in range(2)] == [
+            (NEWS, b"@o=%b?%b" % (str(each).encode(), payload)) for each, payload in ((at, b"1"), (after, b"2"))
+        ]
 
 
 @pytest.mark.parametrize("project", [False, True], ids=["plain", "wildcards"])
@@ -457,7 +478,7 @@ async def test_the_rights_that_are_documented_are_enough(broker: Valkey) -> None
     set_rules(broker)
     add_shape(broker, SHAPE)
     keys = ["realizehit:shapes", "realizehit:once:*", "realizehit:history", "realizehit:log:*"]
-    rights = ["+info", "+lindex", "+lset", "+rpush", "+rpop", "+ltrim", "+llen", "+lrange", "+pexpire"]
+    rights = ["+info", "+lindex", "+lset", "+rpush", "+rpop", "+ltrim", "+llen", "+lrange", "+pexpire", "+pttl"]
     user = ["ACL", "SETUSER", "app", "on", ">secret", "resetchannels", f"&{NEWS.decode()}", f"&{CONTROL.decode()}"]
     broker.command(*user, *[f"~{key}" for key in keys], *RIGHTS, *rights)
     async with bus_at(f"unix://app:secret@{broker.socket}", project=False) as bus:

@@ -103,12 +103,13 @@ async def test_a_log_begins_with_the_registration_of_its_shape(valkey: Valkey) -
         old = await bus.read_log(WILDCARD, last=10)
         assert old.messages == [(1, LABELLED % 1)]
         add(valkey)  # renewed
-        assert await bus.read_log(WILDCARD, last=10) == old
+        again = await bus.read_log(WILDCARD, last=10)
+        assert (again.epoch, again.messages) == (old.epoch, old.messages)
 
         lapse(valkey)
         gone = await bus.read_log(WILDCARD, last=10)  # nobody registered it: what is published now would be missing
         assert (gone.last, gone.before, gone.messages) == (0, [], [])
-        assert await bus.read_log(WILDCARD) == await bus.read_log(WILDCARD)
+        assert (await bus.read_log(WILDCARD)).epoch == gone.epoch
 
         add(valkey)
         await bus.publish(Publication(ROOM, b"2"))  # before the first read

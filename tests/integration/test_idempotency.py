@@ -24,6 +24,7 @@ from realizehit.broker.publication import Publication, Published
 from realizehit.broker.shapes.registry import BRIDGE, BRIDGE_DONE, BRIDGE_ENDS, CONTROL, KEY
 from realizehit.client.messages import PublishResult
 from realizehit.errors import BrokerRefused, SettingsError
+from realizehit.http.api import Application
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
@@ -67,10 +68,12 @@ async def http(node: Node) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-@pytest.mark.parametrize("access_log", [False, True], ids=["directly", "through ASGI"])
-async def test_the_api_publishes_a_key_once(broker: Valkey, access_log: bool) -> None:
+@pytest.mark.parametrize("directly", [True, False], ids=["directly", "through ASGI"])
+async def test_the_api_publishes_a_key_once(broker: Valkey, directly: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not directly:
+        monkeypatch.setattr(Application, "direct", {})
     add_shape(broker, SHAPE)
-    settings = Settings(port=0, redis=broker.url, role="api", access_log=access_log)
+    settings = Settings(port=0, redis=broker.url, role="api")
     async with subscriber_at(broker, NEWS, WILDCARD) as subscriber, serve(settings) as node, http(node) as api:
 
         async def comes(payload: bytes) -> None:
@@ -108,9 +111,11 @@ async def test_the_api_publishes_a_key_once(broker: Valkey, access_log: bool) ->
             assert 100_000 < broker.command("PTTL", name) <= 120_000
 
 
-@pytest.mark.parametrize("access_log", [False, True], ids=["directly", "through ASGI"])
-async def test_keys_that_cannot_be_used(access_log: bool) -> None:
-    async with serve(Settings(port=0, redis="memory://", role="api", access_log=access_log)) as node, http(node) as api:
+@pytest.mark.parametrize("directly", [True, False], ids=["directly", "through ASGI"])
+async def test_keys_that_cannot_be_used(directly: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not directly:
+        monkeypatch.setattr(Application, "direct", {})
+    async with serve(Settings(port=0, redis="memory://", role="api")) as node, http(node) as api:
         for key in (b"x" * 65, b"\xe9", b"", b"a\tb"):
             headers = [(b"content-type", b"application/json"), (b"idempotency-key", key)]
             response = await api.post("/", content=BODY % 1, headers=headers)

@@ -81,6 +81,17 @@ def test_wide(server: Target) -> None:
     assert report.points[-1].phase == "settling"
 
 
+def test_the_moment_when_all_are_connected_comes_before_the_first_message(server: Target) -> None:
+    seen = []
+
+    def joined() -> None:
+        seen.append((coordinator.phase, [point.rate_in for point in coordinator.points if point.rate_in]))
+
+    coordinator = Coordinator(make_plan("wide", SMALL), server, on_joined=joined)
+    assert_flawless(coordinator.run())
+    assert seen == [("connecting", [])]
+
+
 def test_deep(server: Target) -> None:
     report = conduct(server, "deep", outstanding=32)
     assert_flawless(report)

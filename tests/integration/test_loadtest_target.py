@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from realizehit.errors import LoadTestError, SettingsError
+from realizehit.loadtest import source_addresses
 from realizehit.loadtest.broker import Broker
-from realizehit.loadtest.target import find_target, with_sources
+from realizehit.loadtest.source_addresses import used_share, with_sources
+from realizehit.loadtest.target import find_target
 from realizehit.pattern import Pattern
 
 
@@ -84,12 +87,25 @@ def test_keys_and_headers_that_cannot_be_used_are_told(options: dict[str, Any], 
     assert "secret" not in str(caught.value) or options["headers"] == ["secret"]
 
 
-def test_many_connections_get_many_loopback_addresses() -> None:
+def test_no_source_address_uses_more_than_a_quarter_of_its_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_addresses, "ports", lambda: 28_000)
     target = find_target("ws://127.0.0.1:1/ws")
-    assert with_sources(target, 20_000).sources == ()
-    assert with_sources(target, 20_001).sources == ("127.0.0.2", "127.0.0.3")
+    assert with_sources(target, 7000).sources == ()
+    assert with_sources(target, 7001).sources == ("127.0.0.2", "127.0.0.3")
     assert with_sources(target, 5, ("127.0.0.9",)).sources == ("127.0.0.9",)
-    assert len(set(with_sources(target, 10_000_000).sources)) == 500
+    many = with_sources(target, 7_000_000)
+    assert len(set(many.sources)) == 1000
+    assert used_share(many, 7_000_000) == 0.25
+    assert used_share(target, 7000) == 0.25
+    assert used_share(with_sources(target, 28_000, ("127.0.0.8", "127.0.0.9")), 28_000) == 0.5
+
+
+def test_the_ports_are_those_that_the_system_gives_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = tmp_path / "range"
+    monkeypatch.setattr(source_addresses, "_RANGE", place)
+    assert source_addresses.ports() == 28_232  # as on a system that does not tell
+    place.write_text("1024\t65535\n")
+    assert source_addresses.ports() == 64_512
 
 
 def test_a_broker_that_is_not_there_is_told_without_its_password() -> None:

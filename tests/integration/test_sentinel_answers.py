@@ -11,6 +11,7 @@ import hiredis
 import pytest
 
 from realizehit.broker import redis as redis_bus
+from realizehit.broker import sentinel
 from realizehit.broker.base import Bus, Interest
 from realizehit.broker.open import open_bus
 from realizehit.broker.sentinel import GOSSIP_DELAY, SentinelAddress
@@ -153,6 +154,29 @@ async def test_when_the_sentinels_confirm_the_master() -> None:
         await asked()
         assert address.confirmed(place) == known
         assert address.confirmed("10.0.0.2:6379") == float("-inf")
+        await address.close()
+
+
+async def test_a_master_that_was_replaced_is_not_believed_while_the_others_are_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with sentinels(3) as (url, (one, two, three)):
+        address = SentinelAddress(url)
+        three.names("10.0.0.2", PLACE[1], epoch=2)
+        assert await address.current() == "10.0.0.2:6379"
+        three.answer = None
+        assert await address.current() == ""
+        for each in (one, two):
+            each.names("10.0.0.3", PLACE[1], epoch=3)
+        assert await address.current() == "10.0.0.3:6379"
+        for each in (one, two, three):  # all of them were set up anew
+            each.names(*PLACE, epoch=0)
+        assert await address.current() == "10.0.0.1:6379"
+        three.names("10.0.0.2", PLACE[1], epoch=2)
+        assert await address.current() == "10.0.0.2:6379"
+        three.answer = None
+        monkeypatch.setattr(sentinel, "FORGET_AFTER", 0.0)
+        assert await address.current() == "10.0.0.1:6379"
         await address.close()
 
 

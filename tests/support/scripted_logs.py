@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Coroutine, Generator
 from itertools import count
 from typing import Any
@@ -18,12 +19,14 @@ class ScriptedLog:
 
     Attributes:
         line: the message of each offset in the present numbering, also of those that are not kept any more.
+        expires_in: seconds that a read tells until it expires.
         given: all pairs of offset and message that there ever were.
         positions: all positions that were given to messages.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.expires_in = math.inf
         self._epochs = count()
         self.given: set[tuple[int, int]] = set()
         self.positions: list[Position] = []
@@ -72,7 +75,7 @@ class ScriptedLog:
             held = [message for message in held if message[0] > after][:most]
         else:
             held = held[-min(last or 0, most) :] if last else []
-        return LogPart(self.epoch, self.first, self.last, held, tuple(self.before))
+        return LogPart(self.epoch, self.first, self.last, held, tuple(self.before), self.expires_in)
 
 
 class Read:

@@ -15,6 +15,7 @@ from realizehit.access.gate import Gate
 from realizehit.access.grants import read_grants
 from realizehit.access.keys import Keys, digest_of, generate, read_keys
 from realizehit.access.origins import Origins
+from realizehit.access.shared_limits import SharedLimits
 from realizehit.cli.main import main
 from realizehit.cli.serve import serve
 from realizehit.errors import AccessDenied, SettingsError
@@ -574,3 +575,25 @@ def test_long_headers_are_not_cached() -> None:
             gate.clients.open("127.0.0.1", headers, frozenset(), b"")
     assert not peers.is_loopback(long.decode())
     assert [cache.cache_info().misses for cache in caches] == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared", "decides"),
+    [
+        ({}, False, True),
+        ({"allow_origin": ("https://example.org",), "max_connections": 5}, False, True),
+        ({}, True, True),
+        ({"max_connections": 5}, True, False),
+        ({"max_per_address": 5}, False, False),
+        ({"max_handshakes": 5}, False, False),
+        ({"console": True}, False, False),
+        ({"trusted_proxies": ("10.0.0.0/8",)}, False, False),
+        ({"identify": ("user=X-User",), "trusted_proxies": ("10.0.0.0/8",)}, False, False),
+    ],
+)
+def test_a_head_decides_unless_a_setting_asks_for_each_client(
+    settings: dict[str, Any], shared: bool, decides: bool, tmp_path: Path
+) -> None:
+    with SharedLimits(tmp_path / "limits", 2) as parent:
+        gate = Gate(Settings(**settings), clock=lambda: 0.0, shared=parent if shared else None)
+        assert gate.clients.decides_by_head is decides

@@ -66,14 +66,15 @@ def test_a_message_that_is_not_an_event_is_ignored(message: bytes) -> None:
 
 
 def test_events() -> None:
-    assert parse_event(b'{"evt":"gap","ids":["a","b"],"seconds":1.5}') == ("gap", ("a", "b"), 1.5, "", "", {})
-    assert parse_event(b'{"evt":"gap","ids":[1,null],"seconds":"x"}') == ("gap", (), 0.0, "", "", {})
+    assert parse_event(b'{"evt":"gap","ids":["a","b"],"seconds":1.5}') == ("gap", ("a", "b"), 1.5, "", "", {}, None)
+    assert parse_event(b'{"evt":"gap","ids":[1,null],"seconds":"x"}') == ("gap", (), 0.0, "", "", {}, None)
     with_positions = parse_event(b'{"evt":"gap","ids":["a"],"seconds":1,"at":{"a":"k3f09a2c.17","b":5}}')
-    assert with_positions == ("gap", ("a",), 1.0, "", "", {"a": "k3f09a2c.17"})
+    assert with_positions == ("gap", ("a",), 1.0, "", "", {"a": "k3f09a2c.17"}, None)
     odd = parse_event(b'{"evt":"gap","ids":["a"],"at":["k3f09a2c.17"]}')
-    assert odd == ("gap", ("a",), 0.0, "", "", {})
+    assert odd == ("gap", ("a",), 0.0, "", "", {}, None)
     event = parse_event(b'{"evt":"unsubscribed","ids":["a"],"code":"forbidden","reason":"because"}')
-    assert event == ("unsubscribed", ("a",), 0.0, "because", "forbidden", {})
+    assert event == ("unsubscribed", ("a",), 0.0, "because", "forbidden", {}, None)
+    assert parse_event(b'{"evt":"note","note":{"text":"hi"}}') == ("note", (), 0.0, "", "", {}, {"text": "hi"})
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,29 @@ def test_many_are_told_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [len(peer.texts()) for peer in peers] == [1] * count
 
 
+def test_a_client_that_is_sent_away_is_told_of_a_gap_that_is_not_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with desk() as (d, b):
+        (one, first), (two, second) = b.connect(), b.connect()
+        granted(d, one, NEWS)
+        d.hub.tell_up_to_now(one)
+        b.loop.run()
+        assert first.texts() == []
+        monkeypatch.setattr(type(d.bus), "silence", 3.0)
+        d.bus.go_away()
+        d.sub(one, CHAT)  # waits for the broker: its client has missed nothing
+        d.sub(two, NEWS)
+        for conn in (one, two):
+            d.hub.tell_up_to_now(conn)
+        b.loop.run()
+        (told,) = map(orjson.loads, first.texts())
+        assert (told["evt"], told["ids"], told["seconds"] // 1) == ("gap", [NEWS_ID], 3)
+        assert second.texts() == []
+        d.bus.restore(4.0)  # while they are being told of the end
+        d.hub.tell_up_to_now(one)
+        b.loop.run()
+        assert [orjson.loads(text)["seconds"] // 1 for text in first.texts()] == [4, 4]
+
+
 def test_only_subscribers_of_lapsed_channels_are_told() -> None:
     """Those of other channels are not, also if all have lost some."""
     with desk() as (d, b):

@@ -55,6 +55,12 @@ def test_offsets_count_from_one_and_the_oldest_go(logs: MemoryLogs) -> None:
     assert part.covers(Position(part.epoch, 1))
 
 
+def test_a_read_tells_when_the_log_expires(logs: MemoryLogs, clock: Clock) -> None:
+    append(logs, b"1")
+    clock.now += 4.0
+    assert logs.read(ROOM, after=None, last=1, most=9).expires_in == 6.0
+
+
 @pytest.mark.parametrize(
     ("asked", "offsets"),
     [

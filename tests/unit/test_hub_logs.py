@@ -25,7 +25,8 @@ class Desk:
     def __init__(self, b: Bench) -> None:
         self.bench = b
         self.bus = LoggingBus(Rules((Rule({"kind": ("chat",)}, 6, 300.0),), "1"))
-        self.hub = Hub(b.engine, self.bus, clock=lambda: 100.0, call_soon=b.loop.soon.append, run=self.bus.run)
+        self.now = 100.0
+        self.hub = Hub(b.engine, self.bus, clock=lambda: self.now, call_soon=b.loop.soon.append, run=self.bus.run)
         self.bus.listen(self.hub)
         self.answers: list[tuple[ErrorCode | None, Started]] = []
 
@@ -142,3 +143,72 @@ def test_a_read_from_before_the_connection_was_lost_is_not_used() -> None:
         assert d.answers == [(None, Started(Position(d.log.epoch, 1)))]
         d.publish(1)
         assert peer.texts() == [LABEL + b"@o=2?1"]
+
+
+def test_a_client_that_is_sent_away_is_told_what_its_node_has_not_read_yet() -> None:
+    with bench() as b:
+        d = Desk(b)
+        (plain, one), (numbered, two), (late, three) = (b.connect() for _ in range(3))
+        d.sub(plain)
+        d.sub(numbered, HistoryRequest())
+        d.bus.go_away()
+        d.hub.subscribe(late, CHAT, lambda code, text, started: None)
+        for conn in (plain, numbered, late):
+            d.hub.tell_up_to_now(conn)
+        b.loop.run()
+        (told,) = map(orjson.loads, one.texts())
+        assert (told["evt"], told["ids"]) == ("gap", [LABEL.decode()])
+        assert two.texts() == three.texts() == []  # one goes on by its position, one was promised nothing yet
+
+
+def test_what_the_broker_keeps_no_more_is_not_sent_from_memory() -> None:
+    with bench() as b:
+        d = Desk(b)
+        d.log.expires_in = 300.0
+        (other, live), (early, first), (late, second), (last, third) = (b.connect() for _ in range(4))
+        d.sub(other, HistoryRequest())
+        d.now += 200.0
+        b.engine.tick(d.now)
+        d.publish(0, 1)
+        seen, reads = d.log.here, d.bus.read_count
+        d.now += 299.0
+        d.sub(early, HistoryRequest(last=2))
+        assert first.texts() == [LABEL + b"@o=1?0", LABEL + b"@o=2?1"]
+        assert d.bus.read_count == reads
+        d.now += 2.0
+        d.log.expire()
+        d.sub(late, HistoryRequest(since=Position(seen.epoch, 1)))
+        assert d.answers[-1] == (None, Started(d.log.here, recovered=False))
+        d.sub(last, HistoryRequest(last=2))
+        assert second.texts() == third.texts() == []
+        live.texts()
+        d.publish(2)
+        for peer in (live, first, second, third):
+            (text,) = peer.texts()  # nobody who was there has missed anything
+            assert text.endswith(b"?2")
+
+
+@pytest.mark.skipif(not HAVE_EPOLL, reason="a transport of these tests takes everything")
+def test_a_log_that_begins_anew_during_a_replay_is_a_gap_for_nobody_else() -> None:
+    with bench(max_queue_bytes=400_000) as b:
+        d = Desk(b)
+        (other, live), (slow, peer) = b.connect(), b.connect(send_buffer=4096)
+        d.sub(other, HistoryRequest())
+        d.publish(*range(6))
+        live.texts()
+        b.engine.send(slow, b'{"filler":"%b"}' % (b"x" * 300_000))
+        d.sub(slow, HistoryRequest(last=4))
+        assert b.engine.log_replaying(CHAT) == [slow]
+        d.log.expire()
+        d.publish(7)
+        assert b.engine.log_replaying(CHAT) == []
+        texts: list[bytes] = []
+        while not texts or not texts[-1].endswith(b"?7"):
+            texts += peer.texts()
+            b.poll()
+            b.engine.flush()
+        gap = orjson.loads(texts[-2])
+        assert gap["at"] == {LABEL.decode(): str(Position(d.log.epoch, 0))}
+        said = LABEL + b"@o=%b?7" % str(d.log.here).encode()
+        assert texts[-1] == said
+        assert live.texts() == [said]

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from realizehit.loadtest import doubts
+from realizehit.loadtest import doubts, source_addresses
 from realizehit.loadtest.addresses import Address
 from realizehit.loadtest.doubts import make_limits, make_warnings
 from realizehit.loadtest.expect import FIGURES, Expectation
@@ -36,7 +36,7 @@ def moment(clock: float, *, cpu: float = 0, server: Usage | None = None, **count
 def figures(**changes: object) -> dict[str, float | None]:
     values: dict[str, object] = {
         "began": moment(10, server=Usage(1, 1000)),
-        "joined": moment(12, ready=100, server=Usage(1.5, 51_000)),
+        "joined": replace(moment(12, ready=100, server=Usage(1.5, 51_000)), kernel=0.2),
         "started": moment(13, ready=100, cpu=1, server=Usage(2, 51_000)),
         "published": moment(23, ready=100, cpu=6, deliveries=200_000, published=2000, server=Usage(4, 51_000)),
         "last": moment(24, ready=100, cpu=6.2, deliveries=200_100, published=2001, lost=3, closed=1),
@@ -94,6 +94,7 @@ def test_figures_are_differences_over_the_time_of_publishing() -> None:
     assert found["connect_rate"] == 50
     assert found["rss_per_connection"] == 500
     assert found["server_cpu_per_connection"] == 0.005
+    assert found["client_kernel_per_connection"] == 0.002
     assert found["errors"] == 4
     assert found["p50"] == 0.001
     assert found["max"] == 0.002
@@ -105,8 +106,8 @@ def test_unmeasured_figures_are_none() -> None:
     assert set(found) == set(FIGURES)
     assert {name for name, value in found.items() if value is None} == {
         "rate_in", "rate_out", "client_cpu", "server_cpu", "server_cpu_per_delivery", "connect_rate",
-        "rss_per_connection", "server_cpu_per_connection", "server_rss", "storm_seconds", "rejoin_p50", "rejoin_p99",
-        "rejoin_max",
+        "rss_per_connection", "server_cpu_per_connection", "client_kernel_per_connection", "server_rss",
+        "storm_seconds", "rejoin_p50", "rejoin_p99", "rejoin_max",
     }  # fmt: skip
 
 
@@ -352,6 +353,40 @@ def test_a_machine_without_a_free_core_was_the_limit() -> None:
     assert "the client had to wait" in alone
     (shared,) = limits(machine=0.95, pids=(1,))
     assert "server and client had to wait for each other" in shared
+
+
+def connecting(*course: tuple[int, float]) -> list[Point]:
+    """Return a point a second: connections, and cores that the client's kernel kept busy."""
+    return [
+        replace(point(0.5, "connecting"), seconds=float(n), connections=connections, client_kernel=kernel)
+        for n, (connections, kernel) in enumerate(course)
+    ]
+
+
+def test_a_kernel_that_looked_long_for_free_ports_was_the_limit() -> None:
+    fast = [(0, 0.0), (5000, 0.5), (10_000, 0.6)]
+    (found,) = limits(*connecting(*fast, (10_700, 1.4), (11_400, 1.4)))
+    assert found.startswith("the kernel of the client's machine used 2.00 ms of CPU for each connection")
+    assert "--source-address" in found
+    assert limits(*connecting(*fast)) == []
+    # A server that takes few connections leaves the client idle.
+    assert limits(*connecting(*fast, (10_010, 0.1), (10_020, 0.1))) == []
+    # A moment in a long time of connecting does not count.
+    assert limits(*connecting(*[(5000 * n, 0.5) for n in range(20)], (95_100, 0.9))) == []
+    later = [replace(each, phase="publishing") for each in connecting((0, 0.0), (10, 0.9))]
+    assert limits(*later) == []
+
+
+@pytest.mark.parametrize(("sources", "share"), [((), "71%"), (("127.0.0.2", "127.0.0.3"), None)])
+def test_source_addresses_whose_ports_are_mostly_taken_are_told(
+    monkeypatch: pytest.MonkeyPatch, sources: tuple[str, ...], share: str | None
+) -> None:
+    monkeypatch.setattr(source_addresses, "ports", lambda: 28_000)
+    place = Address("127.0.0.1", 80, "/ws", "127.0.0.1")
+    target = Target(place, place, None, "redis", sources=sources)
+    found = make_warnings(Plan(connections=20_000), target, {**figures(), "connections": 20_000.0}, Histogram())
+    told = [text for text in found if "--source-address" in text]
+    assert [f"use {share} of the ports" in text for text in told] == ([True] if share else [])
 
 
 def test_the_share_of_the_time_in_which_a_machine_was_busy() -> None:

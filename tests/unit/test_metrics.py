@@ -18,7 +18,9 @@ from realizehit.broker.base import BusState
 from realizehit.broker.memory import MemoryBus
 from realizehit.http import api, publish_endpoint, publishing
 from realizehit.node.hub import Hub
+from realizehit.node.metric_sums import families_of, text_of
 from realizehit.node.metrics import CONTENT_TYPE, Metrics
+from realizehit.process.server_metrics import ServerMetrics
 from realizehit.settings import Settings
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "http-api.md"
@@ -147,6 +149,9 @@ def test_the_documentation_names_every_metric() -> None:
     page = DOCUMENTATION.read_text(encoding="utf-8")
     assert [reason for reason in gate.refusals.counts if f"`{reason}`" not in page] == []
     shown = {name for name in re.findall(r"^# TYPE (realizehit_\w+)", text, re.MULTILINE) if name}
+    shown |= set(
+        re.findall(r"^# TYPE (realizehit_\w+)", text_of(families_of(ServerMetrics().collect())).decode(), re.MULTILINE)
+    )
     documented = re.findall(r"^\| `(realizehit_\w+)", page, re.MULTILINE)
     assert sorted(documented) == sorted(shown)
 

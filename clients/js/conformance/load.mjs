@@ -15,7 +15,8 @@ function take() {
 }
 
 if (mode === "client") {
-  const client = new WSClient(url, { WebSocket, sse: false, maxsize: Number(queue) });
+  const parse = (text) => text; // no program of the load test decodes payloads
+  const client = new WSClient(url, { WebSocket, sse: false, maxsize: Number(queue), parse });
   const subscription = client.subscribe({ kind: "load" });
   subscription.on("payload", take);
   await subscription.subscribe();

@@ -2,7 +2,7 @@
 import { build } from "esbuild";
 import { minify as compact } from "terser";
 
-const LETTERS = "peilmhrdcxonbqszguyakjtfvw"; // in the order that compresses best, found by trying
+const LETTERS = "gaiplhqdexvrnysokmucwjtfzb"; // in the order that compresses best, found by trying
 const PUBLIC_CLASS = /^(?:export )?class (?:Emitter|Subscription|WSClient)\b.*?^}/gms;
 
 /**

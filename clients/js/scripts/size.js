@@ -5,7 +5,7 @@ import { gzipSync } from "node:zlib";
 
 import { minify } from "./minify.js";
 
-const MAX_SIZE = 5632; // bytes
+const MAX_SIZE = 5568; // bytes
 const folder = fileURLToPath(new URL("..", import.meta.url));
 const source = readFileSync(`${folder}/realizehit.js`, "utf8");
 

@@ -2,13 +2,13 @@ import { createBackoff } from "./backoff.js";
 import { EXPIRED, FINAL_STATUS, TEMPORARY_CODE } from "./close_codes.js";
 import { Emitter } from "./emitter.js";
 import { RealizehitError } from "./error.js";
+import { WebSocketConnection } from "./websocket.js";
 import { EventStreamConnection } from "./event_stream.js";
-import { checkToken, resolveOptions } from "./options.js";
+import { checkToken, isFunction, resolveOptions } from "./options.js";
 import { parseObject } from "./parse_object.js";
 import { patternKey } from "./pattern_key.js";
 import { Subscription } from "./subscription.js";
-import { callAfter, now } from "./timing.js";
-import { WebSocketConnection } from "./websocket.js";
+import { callAfter, now, timeOfArrival } from "./timing.js";
 /** @import { Connection } from "./connection.js" */
 /** @import { Options } from "./options.js" */
 /** @import { Pattern } from "./pattern_key.js" */
@@ -91,16 +91,16 @@ export class WSClient extends Emitter {
     this._options = resolveOptions(options);
     this.#backoff = createBackoff(this._options);
     const { sse = "sse" + address.search, token } = options;
-    if (token != null && typeof token !== "function") checkToken(token);
+    if (token != null && !isFunction(token)) checkToken(token);
     if (sse) this.#sse = new URL(sse, this.url.replace("ws", "http"));
     if (!this._options.WebSocket) {
       if (!sse) throw new TypeError("no WebSocket");
       this.#failures = 2;
     }
-    const { signal } = this.#listeners;
-    globalThis.addEventListener?.("online", () => this.#wake(), { signal });
     const page = globalThis.document;
-    page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), { signal });
+    // The controller itself has the `signal` that the options of a listener may name.
+    globalThis.addEventListener?.("online", () => this.#wake(), this.#listeners);
+    page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), this.#listeners);
     // What this turn of the event loop subscribes to is sent as soon as the connection is open.
     this.#timer = setTimeout(() => this.#connect());
   }
@@ -145,7 +145,7 @@ export class WSClient extends Emitter {
   subscribe(pattern, callback, options = /** @type {HistoryOptions} */ (callback ?? {})) {
     const other = options.since || options.last ? undefined : this.getSubscription(pattern);
     const subscription = other ?? new Subscription(this, pattern, patternKey(pattern), options);
-    if (typeof callback === "function") subscription.on("payload", callback);
+    if (isFunction(callback)) subscription.on("payload", callback);
     this._join(subscription);
     return subscription;
   }
@@ -299,12 +299,6 @@ export class WSClient extends Emitter {
     subscription._finish(error);
   }
 
-  /** Note that no subscription is in force any more: messages after the last sign of life may be missing. */
-  #interrupt() {
-    this.#inForce.clear();
-    for (const subscription of this.subscriptions) subscription._interrupt(this.#heardAt);
-  }
-
   // ---- the token
 
   /**
@@ -318,7 +312,7 @@ export class WSClient extends Emitter {
     if (token == null) return;
     return (this.#token ??= (async () => {
       try {
-        return checkToken(await (typeof token === "function" ? token() : token));
+        return checkToken(await (isFunction(token) ? token() : token));
       } catch (error) {
         throw new RealizehitError(`there is no token: ${error}`);
       }
@@ -405,12 +399,10 @@ export class WSClient extends Emitter {
     const before = this.transport;
     if (this.#connection !== connection) {
       if (this.#next === connection) this.#next = undefined;
-      if (!hasNews || this.#ended || this.#connection?._send) return connection._close();
-      // It replaces an event stream.
-      this.#reset();
+      const replaces = hasNews && !this.#connection?._send;
+      if (replaces) this.#reset(); // callbacks may end the client
+      if (!replaces || this.#ended) return connection._close();
       this.#connection = connection;
-      this.#interrupt();
-      if (this.#ended) return;
     }
     clearTimeout(connection._timer);
     this.#isOpen = true;
@@ -447,7 +439,7 @@ export class WSClient extends Emitter {
   _receive(connection, text, label) {
     const isCurrent = connection === this.#connection;
     if (isCurrent) {
-      this.#heardAt = now();
+      this.#heardAt = timeOfArrival();
       connection._received++;
     }
     if (text == null) return;
@@ -470,13 +462,10 @@ export class WSClient extends Emitter {
     if (connection !== this.#connection && connection !== this.#next) return;
     const { status } = error;
     // A function renews a token that has ended.
-    if (FINAL_STATUS.test(/** @type {any} */ (status)) && !(status === EXPIRED && typeof this._options.token === "function")) return this.#end(error);
+    if (FINAL_STATUS.test(/** @type {any} */ (status)) && !(status === EXPIRED && isFunction(this._options.token))) return this.#end(error);
     const wasOpen = this.#isOpen;
     this.#reset();
-    if (wasOpen) {
-      this.#interrupt();
-      if (now() - this.#openedAt >= STABLE_AFTER) this.#backoff._reset();
-    }
+    if (wasOpen && now() - this.#openedAt >= STABLE_AFTER) this.#backoff._reset();
     this.#hasDelay = delay != null;
     if (connection._send && !this.#hasDelay && !connection._received && ++this.#failures > 1 && this.#sse) this.#connect(true);
     else this.#connectLater(delay);
@@ -505,12 +494,12 @@ export class WSClient extends Emitter {
     if (name === "expiring") {
       this._emit(name, seconds);
       // A random delay, so that clients whose tokens end together do not renew them together.
-      if (typeof this._options.token === "function") this.#renew(/** @type {Connection} */ (this.#connection), seconds * (250 + Math.random() * 250));
+      if (isFunction(this._options.token)) this.#renew(/** @type {Connection} */ (this.#connection), seconds * (250 + Math.random() * 250));
     }
     for (const id of [ids].flat()) {
       const subscription = this.#inForce.get(/** @type {string} */ (id));
       if (!subscription?.subscribed()) continue;
-      if (name === "gap") subscription._gap(seconds, at?.[subscription.id]);
+      if (name === "gap") subscription._gap(seconds, at?.[/** @type {string} */ (id)]);
       else if (name === "unsubscribed") this.#forget(subscription, new RealizehitError(reason, code));
     }
   }
@@ -563,6 +552,9 @@ export class WSClient extends Emitter {
     clearTimeout(this.#renewal);
     for (const onReply of this.#requests.values()) onReply();
     this.#requests.clear();
+    // No subscription is in force any more: messages after the last sign of life may be missing.
+    this.#inForce.clear();
+    for (const subscription of this.subscriptions) subscription._interrupt(this.#heardAt);
   }
 
   /** End for good. @param {RealizehitError} [error] why, if nobody asked for it */
@@ -571,9 +563,9 @@ export class WSClient extends Emitter {
     this.#ended = error ?? new RealizehitError("the client was closed");
     const wasOpen = this.#isOpen;
     const subscriptions = this.subscriptions;
+    this.#wanted.clear();
     this.#reset();
     this.#listeners.abort();
-    this.#wanted.clear();
     if (wasOpen) this._emit("disconnect", this.#ended);
     for (const subscription of subscriptions) subscription._finish(error);
     if (error) this._emit("error", error);

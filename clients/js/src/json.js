@@ -15,10 +15,9 @@ export const parseExact = (text) => {
   if (typeof value === "string" || !LARGE_NUMBER.test(text)) return value;
   let inString = false;
   // One escape, quote or number at a time, without recursion: the text may be long and deep.
-  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+  return JSON.parse(text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
     if (token === '"') inString = !inString;
     const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
     return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
-  });
-  return quoted === text ? value : JSON.parse(quoted);
+  }));
 };

@@ -45,6 +45,9 @@ export const resolveOptions = (options) => {
   return resolved;
 };
 
+/** @param {unknown} value @returns {value is Function} */
+export const isFunction = (value) => typeof value === "function";
+
 /**
  * Return a token that a header can carry.
  *

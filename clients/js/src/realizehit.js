@@ -7,7 +7,7 @@
  * @license MIT
  * @module
  */
-export { RealizehitError } from "./error.js";
 export { Subscription } from "./subscription.js";
+export { RealizehitError } from "./error.js";
 export { WSClient } from "./client.js";
 export { APIClient } from "./api_client.js";

@@ -1,6 +1,6 @@
 import { Emitter } from "./emitter.js";
-import { RealizehitError } from "./error.js";
 import { now } from "./timing.js";
+import { RealizehitError } from "./error.js";
 /** @import { WSClient } from "./client.js" */
 /** @import { Pattern } from "./pattern_key.js" */
 
@@ -236,10 +236,9 @@ export class Subscription extends Emitter {
   _deliver(text, label) {
     const { parse, maxsize } = this.#client._options;
     if (!this.subscribed()) return;
-    // Most labels are only the id, and need not be searched.
-    const find = (/** @type {RegExp} */ field) => (label === this.id ? undefined : field.exec(label)?.[1]);
-    const channel = find(/[@&]c=([^&]*)/);
-    const at = find(/[@&]o=((\w+\.)?\d+)(?![^&])/);
+    const hasFields = label !== this.id; // most labels are only the id
+    const channel = hasFields && /[@&]c=([^&]*)/.exec(label)?.[1];
+    const at = hasFields ? /[@&]o=((\w+\.)?\d+)(?![^&])/.exec(label)?.[1] : undefined;
     // The stream that was replaced has delivered some messages already.
     if (at && !this._move(at)) return;
     /** @type {ReceivedMessage} */

@@ -30,15 +30,6 @@ export class WebSocketConnection extends Connection {
       this._failAfter();
 
       const socket = (this.#socket = new client._options.WebSocket(client.url));
-      socket.onopen = async () => {
-        try {
-          // Scripts cannot set headers here, and addresses are logged: the token is the first message.
-          if (token) await client._authenticate(this, token);
-          if (!this.#closed) client._opened(this);
-        } catch (error) {
-          client._lost(this, /** @type {RealizehitError} */ (error));
-        }
-      };
       socket.onmessage = (/** @type {{data: string}} */ { data }) => {
         const text = `${data}`; // a server that sends bytes breaks nothing
         const start = text[0] === "{" ? 0 : text.indexOf("?") + 1; // a reply is an object and has no label
@@ -52,9 +43,13 @@ export class WebSocketConnection extends Connection {
         const error = new RealizehitError(text, code === EXPIRED ? "not-authenticated" : "", code);
         client._lost(this, error, delay ? +delay[1] : undefined);
       };
+      await new Promise((resolve) => (socket.onopen = resolve));
+      // Scripts cannot set headers here, and addresses are logged: the token is the first message.
+      if (token) await client._authenticate(this, token);
+      if (!this.#closed) client._opened(this);
     } catch (error) {
       if (error instanceof RealizehitError) {
-        this._received++; // there is no token; WebSockets have not failed
+        this._received++; // a matter of the token; WebSockets have not failed
         client._lost(this, error);
       } else this._failAfter(0, `: ${error}`);
     }

@@ -129,3 +129,27 @@ test("usual numbers, times and ids are parsed only once", async (t) => {
   assert.equal(replace.mock.calls.filter(({ this: text }) => `${text}`.includes(uuid)).length, 0);
   assert.equal(parsed.filter((text) => text.includes(uuid)).length, 1);
 });
+
+test("the clock is read once for messages that arrive together, and again later", async (t) => {
+  let socket;
+  class Direct {
+    constructor() {
+      socket = this;
+      setTimeout(() => this.onopen());
+    }
+    send(text) {
+      const { id, act } = JSON.parse(text);
+      if (act === "sub") setTimeout(() => this.onmessage({ data: JSON.stringify({ id, ret: "news" }) }));
+    }
+    close() {}
+  }
+  const subscription = connect(t, "ws://127.0.0.1:1/ws", { WebSocket: Direct }).subscribe({ kind: "news" });
+  const values = record(subscription, "payload");
+  await subscription.subscribe();
+  const { mock } = t.mock.method(performance, "now");
+  for (let turn = 1; turn <= 2; turn++) {
+    for (let n = 0; n < 100; n++) socket.onmessage({ data: "news?1" });
+    assert.deepEqual([values.length, mock.callCount()], [turn * 100, turn]);
+    await undefined; // the next microtask
+  }
+});

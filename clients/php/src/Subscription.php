@@ -32,6 +32,8 @@ final class Subscription
     /** @var \SplQueue<Message> */
     private \SplQueue $queue;
     private Listeners $listeners;
+    /** @var list<callable> those of `message`, at hand because each message needs them */
+    private array $callbacks = [];
     private int $dropped = 0;
     /** Dropped messages that no gap has told yet. */
     private int $untold = 0;
@@ -88,6 +90,7 @@ final class Subscription
     public function on(string $event, callable $callback): self
     {
         $this->listeners->add($event, $callback);
+        $this->callbacks = $this->listeners->of('message');
         while ($event === 'message' && !$this->queue->isEmpty()) {
             $this->listeners->emit('message', $this->queue->dequeue());
         }
@@ -115,7 +118,7 @@ final class Subscription
      */
     public function next(?float $timeout = null): ?Message
     {
-        if ($this->listeners->has('message')) {
+        if ($this->callbacks !== []) {
             throw new \LogicException('the messages of this subscription go to its callback');
         }
         $this->client->readerCame();
@@ -160,7 +163,14 @@ final class Subscription
         if ($this->state !== SubscriptionState::Subscribed) {
             return false;
         }
-        if ($this->listeners->tell('message', $message)) {
+        if ($this->callbacks !== []) {
+            foreach ($this->callbacks as $callback) {
+                try {
+                    $callback($message);
+                } catch (\Throwable $error) {
+                    $this->listeners->report('message', $error);
+                }
+            }
             return false;
         }
         $isFull = $this->queue->count() >= $this->bound;

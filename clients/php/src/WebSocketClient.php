@@ -10,6 +10,7 @@ use Realizehit\Exception\ClientClosedException;
 use Realizehit\Exception\RealizehitException;
 use Realizehit\Exception\ResponseTimeoutException;
 use Realizehit\Internal\Backoff;
+use Realizehit\Internal\Incoming;
 use Realizehit\Internal\Link;
 use Realizehit\Internal\LinkHandler;
 use Realizehit\Internal\Listeners;
@@ -125,15 +126,16 @@ final class WebSocketClient
         $this->listeners = new Listeners(self::EVENTS, $logger);
         $handler = new LinkHandler(
             opened: $this->whenOpened(...),
-            received: $this->whenReceived(...),
             lost: $this->whenLost(...),
             attemptFailed: $this->tell(...),
             gaveUp: $this->whenRefused(...),
         );
-        $this->link = new Link($connect, $backoff, $heartbeat, $tokens->isFresh(), $handler);
+        $incoming = new Incoming($this->whenTold(...));
+        $this->link = new Link($connect, $backoff, $heartbeat, $tokens->isFresh(), $incoming, $handler);
         $this->replies = new Replies();
         $this->topics = new Topics(
             $this->link,
+            $incoming,
             $this->replies,
             $backoff,
             fn (Subscription $subscription, Gap $gap) => $this->listeners->emit('gap', $subscription, $gap),
@@ -395,12 +397,9 @@ final class WebSocketClient
         $this->listeners->emit('connected');
     }
 
-    private function whenReceived(string $text): void
+    /** Take a reply or an event. */
+    private function whenTold(string $text): void
     {
-        if ($text === '' || $text[0] !== '{') {
-            $this->topics->deliver($text);
-            return;
-        }
         $message = json_decode($text, true);
         $name = is_array($message) ? $message['evt'] ?? null : null;
         if ($name === 'gap' || $name === 'unsubscribed') {

@@ -46,6 +46,7 @@ class ClusterBus(PublishingBus):
         max_shapes: how many shapes of wildcard subscriptions the registry may hold. ``None`` for a bus that registers
             none: it subscribes to the channels of wildcards as to any other.
         idempotency_window: seconds for which idempotency keys are remembered.
+        follow_rules: whether to know the rules of history while nothing is published.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -62,9 +63,10 @@ class ClusterBus(PublishingBus):
         project: bool = True,
         max_shapes: int | None = None,
         idempotency_window: float = WINDOW,
+        follow_rules: bool = True,
     ) -> None:
         self._address = ClusterAddress(url)
-        super().__init__(self._address)
+        super().__init__(self._address, follow_rules=follow_rules)
         self._publish_timeout = publish_timeout
         self._client_name = client_name
         self._link_settings = link
@@ -117,7 +119,7 @@ class ClusterBus(PublishingBus):
             timeout=self._publish_timeout,
             idempotency_window=self._idempotency_window,
             name=f"{self._client_name}-publisher",
-            follow=listener is not None or self.on_rules is not None,
+            follow=self._follow_rules and (listener is not None or self.on_rules is not None),
             on_up=self._note_published,
             on_down=self._note_down,
             on_rules=self._tell_rules,
@@ -128,7 +130,7 @@ class ClusterBus(PublishingBus):
                 self._node = _Node(self, listener)
                 self._subscribing = self._make_subscriber(watch, listener, self._node, self._lapses)
             await watch.start()
-            self._publishing.start()
+            await self._publishing.start()
             if self._subscribing is not None:
                 self._subscribing.start()
             else:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from realizehit.broker.chunks import CHUNKS, chunk_end
 from realizehit.broker.cluster.address import ClusterAddress
@@ -35,10 +35,10 @@ from realizehit.broker.cluster.shards import Shards
 from realizehit.broker.cluster.slots import slot_of
 from realizehit.broker.cluster.topology import Topology
 from realizehit.broker.cluster.watch import TopologyWatch
+from realizehit.broker.history.epochs import new_epoch
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import Rules
 from realizehit.broker.history.rules_commands import ended_logs, write_rules
-from realizehit.broker.history.scripts import new_epoch
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.names import CLUSTER
 from realizehit.broker.projections import ProjectionCounts
@@ -48,6 +48,8 @@ from realizehit.common.durations import Durations
 from realizehit.common.position import Position
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, BrokerUnclear
 from realizehit.pattern import is_wildcard, shape_of
+
+FIRST_READ: Final = 1.0  # seconds that `ClusterPublisher.start` waits for the registry at most
 
 
 class ClusterPublisher:
@@ -151,9 +153,13 @@ class ClusterPublisher:
 
     # ---- life
 
-    def start(self) -> None:
-        """Read the registry and the rules, and follow them if that was asked for. Publishing needs no start."""
+    async def start(self) -> None:
+        """Read the registry and the rules, and follow them if that was asked for. Publishing needs no start.
+
+        The first read is waited for, though not long: then a node knows the rules before its first client subscribes.
+        """
         self._view.start()
+        await self._view.first(FIRST_READ)
 
     async def close(self) -> None:
         """Fail what is under way, and disconnect; calling it again does nothing."""

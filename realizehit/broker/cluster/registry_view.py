@@ -129,6 +129,16 @@ class RegistryView:
             self._read.clear()
             await self._read.wait()
 
+    async def first(self, seconds: float) -> None:
+        """Wait for the first view, at most so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self.read_at == -math.inf:
+                    self._read.clear()
+                    await self._read.wait()
+        except TimeoutError:
+            pass
+
     def take_rules(self, text: bytes) -> None:
         """Take rules that were just written or read by somebody else."""
         self._writes += 1  # a read that is under way may have older ones

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -20,6 +21,7 @@ class LogPart(msgspec.Struct, frozen=True, gc=False):
             ``@c=<channel>?``, as it was published, without a position.
         before: earlier epochs of the same log, the newest first, with the last offset that is valid in each. The
             messages up to it are still those of the log, and the offsets of the next epoch go on from there.
+        expires_in: seconds until the log expires if nothing is published.
     """
 
     epoch: str
@@ -27,6 +29,7 @@ class LogPart(msgspec.Struct, frozen=True, gc=False):
     last: int
     messages: Sequence[tuple[int, bytes]] = ()
     before: Sequence[Position] = ()
+    expires_in: float = math.inf
 
     def covers(self, position: Position) -> bool:
         """Whether the log holds, or held and nobody missed, everything after a position.

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
+from realizehit.broker.history.epochs import new_epoch
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import NO_RULES, Rule, Rules
-from realizehit.broker.history.scripts import MOST_BEFORE, new_epoch
+from realizehit.broker.history.scripts import MOST_BEFORE
 from realizehit.common.position import Position
 from realizehit.errors import BrokerRefused
 from realizehit.pattern import is_wildcard, shape_of
@@ -42,11 +43,11 @@ class _Log:
         while len(self.messages) > most:
             self.size -= len(self.messages.popleft()) + _OVERHEAD
 
-    def part(self, skip: int, count: int) -> LogPart:
+    def part(self, skip: int, count: int, now: float) -> LogPart:
         """Return ``count`` messages at most, without the ``skip`` oldest."""
         texts = list(islice(self.messages, skip, skip + count))
         messages = list(enumerate(texts, self.first + skip))
-        return LogPart(self.epoch, self.first, self.last, messages, tuple(self.before))
+        return LogPart(self.epoch, self.first, self.last, messages, tuple(self.before), self.expires - now)
 
 
 class MemoryLogs:
@@ -115,10 +116,10 @@ class MemoryLogs:
         kept = len(log.messages)
         if last is not None:
             wanted = min(last, most, kept)
-            return log.part(kept - wanted, wanted)
+            return log.part(kept - wanted, wanted, self._clock())
         if after is not None:
-            return log.part(max(0, after + 1 - log.first), most)
-        return log.part(0, 0)
+            return log.part(max(0, after + 1 - log.first), most, self._clock())
+        return log.part(0, 0, self._clock())
 
     def renew(self, channel: bytes, seen: Position) -> LogPart:
         """Begin a new epoch of a log that lacks a message. See `Bus.renew_log`.
@@ -131,7 +132,7 @@ class MemoryLogs:
             log.before.insert(0, Position(log.epoch, log.last))
             del log.before[MOST_BEFORE:]
             log.epoch = new_epoch().decode()
-        return log.part(0, 0)
+        return log.part(0, 0, self._clock())
 
     def _rule(self, channel: bytes) -> Rule:
         rule = self.rules.rule_of(channel)

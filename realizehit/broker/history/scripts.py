@@ -23,8 +23,6 @@ The callers choose the epochs, since scripts should do the same on each call wit
 
 from __future__ import annotations
 
-import os
-import random
 from typing import Final
 
 from realizehit.broker.names import CLOSING_BRACE, CLUSTER, SINGLE, key_of_channel
@@ -39,8 +37,8 @@ MOST_BEFORE: Final = 8
 """Earlier epochs that a log remembers."""
 
 RIGHTS: Final = (
-    "history needs the rights to EVAL, EVALSHA, LINDEX, LSET, RPUSH, RPOP, LTRIM, LLEN, LRANGE, PEXPIRE and DEL with "
-    f"the keys {PREFIX}*; that of wildcards also HGET, TIME and ZSCORE, and the key realizehit:shapes"
+    "history needs the rights to EVAL, EVALSHA, LINDEX, LSET, RPUSH, RPOP, LTRIM, LLEN, LRANGE, PEXPIRE, PTTL and DEL "
+    f"with the keys {PREFIX}*; that of wildcards also HGET, TIME and ZSCORE, and the key realizehit:shapes"
 )
 
 NO_RUN_ID: Final = b"-"
@@ -266,7 +264,7 @@ return reply()
 # offset or how many; how many messages at most; an epoch, the run id; the time to live in milliseconds of a log that
 # begins; the epoch of the position; the shape of a wildcard, or in a cluster its registration. The reply: epoch, last
 # offset, offset of the oldest message, positions at which earlier epochs ended, offset of the first message of the
-# reply, messages.
+# reply, messages, milliseconds until the log expires.
 #
 # Where the shape of a wildcard is not registered now, the log begins anew: it may lack messages.
 _READ: Final = """
@@ -317,7 +315,9 @@ if from <= to then
     messages = redis.pcall('LRANGE', key, from - last - 2, to - last - 2)
     if failed(messages) then return messages end
 end
-return {current, last, first, before, from, messages}
+local left = redis.pcall('PTTL', key)
+if failed(left) then return left end
+return {current, last, first, before, from, messages, left}
 """
 
 _WHOLE: Final = _COMMON_CASE + _HEAD + _PUBLISH
@@ -333,27 +333,6 @@ def log_key(channel: bytes) -> bytes:
     if CLOSING_BRACE in channel:
         return key_of_channel(b"realizehit:log:", channel)
     return b"realizehit:log:{%b}" % channel
-
-
-_DIGITS: Final = b"abcdefghijklmnopqrstuvwxyz0123456789"
-_PAIRS: Final = tuple(bytes((high, low)) for high in _DIGITS for low in _DIGITS)
-
-
-_RANDOM: Final = random.Random()  # noqa: S311 - no secret; of its own, since programs may seed the common one
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_RANDOM.seed)
-
-
-def new_epoch() -> bytes:
-    """Return a random epoch, 8 of the characters a-z and 0-9.
-
-    Cost: 0.5 us; each publication under a rule takes one, as any of them may begin a log.
-    """
-    number = _RANDOM.getrandbits(52)
-    number, first = divmod(number, 1296)
-    number, second = divmod(number, 1296)
-    number, third = divmod(number, 1296)
-    return b"%b%b%b%b" % (_PAIRS[first], _PAIRS[second], _PAIRS[third], _PAIRS[number % 1296])
 
 
 def without_position(payload: bytes) -> bytes:

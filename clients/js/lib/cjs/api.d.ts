@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of api.js, f99a954c45d401fd */
+/*! realizehit 0.1.0, MIT; made of api.js, 51e9e0e4e1143f00 */
 export { RealizehitError };
 /**
  * An error of the API client. `code` is the stable code of the server, or the code that the server has for the same mistake;

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of api.js, f99a954c45d401fd */
+/*! realizehit 0.1.0, MIT; made of api.js, 51e9e0e4e1143f00 */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -191,12 +191,11 @@ const parseExact = (text) => {
   const value = JSON.parse(text);
   if (typeof value === "string" || !LARGE_NUMBER.test(text)) return value;
   let inString = false;
-  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+  return JSON.parse(text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
     if (token === '"') inString = !inString;
     const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
     return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
-  });
-  return quoted === text ? value : JSON.parse(quoted);
+  }));
 };
 const payloadTexts = (text) => {
   const texts = [];

@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, c59d705544d58ea5 */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, d0b5dbaf64f0d4ce */
 var __defProp = Object.defineProperty;
 var __typeError = (msg) => {
   throw TypeError(msg);
@@ -18,26 +18,7 @@ var __privateWrapper = (obj, member, setter, getter) => ({
     return __privateGet(obj, member, getter);
   }
 });
-var _callbacks, _Emitter_instances, of_fn, _client, _beginning, _readers, _error, _awaySince, _Subscription_instances, read_fn, until_fn, wake_fn, _abort, _token, _count, _delay, _failure, _EventStreamConnection_instances, read_fn2, event_fn, confirm_fn, _socket, _closed, _WebSocketConnection_instances, open_fn, _sse, _backoff, _wanted, _inForce, _turn, _requests, _lastId, _connection, _next, _isOpen, _openedAt, _heardAt, _failures, _hasDelay, _ended, _flush, _timer, _renewal, _token2, _listeners, _WSClient_instances, ask_fn, sendTurn_fn, act_fn, request_fn, forget_fn, interrupt_fn, renew_fn, connect_fn, connectLater_fn, openStream_fn, replaceStream_fn, retryWebSocket_fn, reply_fn, watch_fn, ping_fn, wake_fn2, reset_fn, end_fn, _url, _key, _fetch;
-class RealizehitError extends Error {
-  /**
-   * @param {string} message text for people.
-   * @param {string} [code] the server's stable code, for programs; empty if it sent none.
-   * @param {number} [status] the HTTP status, or the close code of a WebSocket.
-   */
-  constructor(message, code = "", status = 0) {
-    super(`${message}`.replace(/([?&]token=)[^&\s]+/g, "$1***"));
-    __publicField(this, "name", "RealizehitError");
-    this.code = code;
-    this.status = status;
-  }
-}
-const errorFrom = async (response) => {
-  const { code, detail, errors } = Object(await response.json().catch(() => {
-  }));
-  const error = new RealizehitError(detail != null ? detail : `${response.url} answered ${response.status}`, code, response.status);
-  return Object.assign(error, { detail, errors });
-};
+var _callbacks, _Emitter_instances, of_fn, _client, _beginning, _readers, _error, _awaySince, _Subscription_instances, read_fn, until_fn, wake_fn, _socket, _closed, _WebSocketConnection_instances, open_fn, _abort, _token, _count, _delay, _failure, _EventStreamConnection_instances, read_fn2, event_fn, confirm_fn, _sse, _backoff, _wanted, _inForce, _turn, _requests, _lastId, _connection, _next, _isOpen, _openedAt, _heardAt, _failures, _hasDelay, _ended, _flush, _timer, _renewal, _token2, _listeners, _WSClient_instances, ask_fn, sendTurn_fn, act_fn, request_fn, forget_fn, renew_fn, connect_fn, connectLater_fn, openStream_fn, replaceStream_fn, retryWebSocket_fn, reply_fn, watch_fn, ping_fn, wake_fn2, reset_fn, end_fn, _url, _key, _fetch;
 class Emitter {
   constructor() {
     __privateAdd(this, _Emitter_instances);
@@ -119,7 +100,28 @@ of_fn = function(event) {
 };
 const MAX_TIMER = 2 ** 31 - 1;
 const now = () => performance.now();
-const callAfter = (call, delay) => setTimeout(call, Math.min(Math.max(delay, 0) || 0, MAX_TIMER));
+let time;
+const timeOfArrival = () => time != null ? time : time = (queueMicrotask(() => time = void 0), now());
+const callAfter = (call, delay) => setTimeout(call, Math.min(delay > 0 ? delay : 0, MAX_TIMER));
+class RealizehitError extends Error {
+  /**
+   * @param {string} message text for people.
+   * @param {string} [code] the server's stable code, for programs; empty if it sent none.
+   * @param {number} [status] the HTTP status, or the close code of a WebSocket.
+   */
+  constructor(message, code = "", status = 0) {
+    super(`${message}`.replace(/([?&]token=)[^&\s]+/g, "$1***"));
+    __publicField(this, "name", "RealizehitError");
+    this.code = code;
+    this.status = status;
+  }
+}
+const errorFrom = async (response) => {
+  const { code, detail, errors } = Object(await response.json().catch(() => {
+  }));
+  const error = new RealizehitError(detail != null ? detail : `${response.url} answered ${response.status}`, code, response.status);
+  return Object.assign(error, { detail, errors });
+};
 const patternOf = (channel) => Object.fromEntries(channel.split("|").map((filter) => filter.split(":").map(decodeURIComponent)));
 class Subscription extends Emitter {
   /**
@@ -265,14 +267,12 @@ class Subscription extends Emitter {
    *   message was published to, and `o`, its position, or its offset in the epoch of the message before.
    */
   _deliver(text, label) {
+    var _a, _b;
     const { parse, maxsize } = __privateGet(this, _client)._options;
     if (!this.subscribed()) return;
-    const find = (field) => {
-      var _a;
-      return label === this.id ? void 0 : (_a = field.exec(label)) == null ? void 0 : _a[1];
-    };
-    const channel = find(/[@&]c=([^&]*)/);
-    const at = find(/[@&]o=((\w+\.)?\d+)(?![^&])/);
+    const hasFields = label !== this.id;
+    const channel = hasFields && ((_a = /[@&]c=([^&]*)/.exec(label)) == null ? void 0 : _a[1]);
+    const at = hasFields ? (_b = /[@&]o=((\w+\.)?\d+)(?![^&])/.exec(label)) == null ? void 0 : _b[1] : void 0;
     if (at && !this._move(at)) return;
     let message;
     try {
@@ -423,6 +423,58 @@ class Connection {
     this._timer = callAfter(() => this._client._lost(this, error), delay);
   }
 }
+class WebSocketConnection extends Connection {
+  /** @param {WSClient} client */
+  constructor(client) {
+    super(client, client.url);
+    __privateAdd(this, _WebSocketConnection_instances);
+    /** @type {SocketLike | undefined} */
+    __privateAdd(this, _socket);
+    __privateAdd(this, _closed, false);
+    this._send = (message) => {
+      var _a;
+      return (_a = __privateGet(this, _socket)) == null ? void 0 : _a.send(JSON.stringify(message));
+    };
+    __privateMethod(this, _WebSocketConnection_instances, open_fn).call(this);
+  }
+  _stop() {
+    var _a;
+    __privateSet(this, _closed, true);
+    (_a = __privateGet(this, _socket)) == null ? void 0 : _a.close(1e3);
+  }
+}
+_socket = new WeakMap();
+_closed = new WeakMap();
+_WebSocketConnection_instances = new WeakSet();
+open_fn = async function() {
+  const client = this._client;
+  try {
+    const token = await client._freshToken();
+    if (__privateGet(this, _closed)) return;
+    this._failAfter();
+    const socket = __privateSet(this, _socket, new client._options.WebSocket(client.url));
+    socket.onmessage = ({ data }) => {
+      const text = `${data}`;
+      const start = text[0] === "{" ? 0 : text.indexOf("?") + 1;
+      if (!__privateGet(this, _closed)) client._receive(this, text.slice(start), text.slice(0, start && start - 1));
+    };
+    socket.onerror = () => this._failAfter(0, "");
+    socket.onclose = ({ code, reason }) => {
+      const delay = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
+      const text = `the connection to ${client.url} ended: ${code} ${reason}`;
+      const error = new RealizehitError(text, code === EXPIRED ? "not-authenticated" : "", code);
+      client._lost(this, error, delay ? +delay[1] : void 0);
+    };
+    await new Promise((resolve) => socket.onopen = resolve);
+    if (token) await client._authenticate(this, token);
+    if (!__privateGet(this, _closed)) client._opened(this);
+  } catch (error) {
+    if (error instanceof RealizehitError) {
+      this._received++;
+      client._lost(this, error);
+    } else this._failAfter(0, `: ${error}`);
+  }
+};
 const eventStreamParser = (onEvent, onRetry) => {
   let rest = "";
   const fields = { event: "", data: "", id: "" };
@@ -586,12 +638,11 @@ const parseExact = (text) => {
   const value = JSON.parse(text);
   if (typeof value === "string" || !LARGE_NUMBER.test(text)) return value;
   let inString = false;
-  const quoted = text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
+  return JSON.parse(text.replace(/\\.|"|-?\d[\d.e+-]*/gi, (token) => {
     if (token === '"') inString = !inString;
     const exact = /[.e]/i.test(token) ? isFinite(+token) : Number.isSafeInteger(+token);
     return inString || exact || !/\d$/.test(token) ? token : `"${token}"`;
-  });
-  return quoted === text ? value : JSON.parse(quoted);
+  }));
 };
 const DEFAULT_NUMBERS = {
   maxsize: 1024,
@@ -620,6 +671,7 @@ const resolveOptions = (options) => {
   }
   return resolved;
 };
+const isFunction = (value) => typeof value === "function";
 const checkToken = (token) => {
   if (typeof token !== "string" || !/^[!-~]+$/.test(token)) {
     throw new TypeError("the token is not visible ASCII");
@@ -634,67 +686,6 @@ const patternKey = (pattern) => {
     return JSON.stringify(key) + (/^[-\dtf]/.test(text) ? `"${text}"` : text);
   });
   return filters.sort().join();
-};
-class WebSocketConnection extends Connection {
-  /** @param {WSClient} client */
-  constructor(client) {
-    super(client, client.url);
-    __privateAdd(this, _WebSocketConnection_instances);
-    /** @type {SocketLike | undefined} */
-    __privateAdd(this, _socket);
-    __privateAdd(this, _closed, false);
-    this._send = (message) => {
-      var _a;
-      return (_a = __privateGet(this, _socket)) == null ? void 0 : _a.send(JSON.stringify(message));
-    };
-    __privateMethod(this, _WebSocketConnection_instances, open_fn).call(this);
-  }
-  _stop() {
-    var _a;
-    __privateSet(this, _closed, true);
-    (_a = __privateGet(this, _socket)) == null ? void 0 : _a.close(1e3);
-  }
-}
-_socket = new WeakMap();
-_closed = new WeakMap();
-_WebSocketConnection_instances = new WeakSet();
-open_fn = async function() {
-  const client = this._client;
-  try {
-    const token = await client._freshToken();
-    if (__privateGet(this, _closed)) return;
-    this._failAfter();
-    const socket = __privateSet(this, _socket, new client._options.WebSocket(client.url));
-    socket.onopen = async () => {
-      try {
-        if (token) await client._authenticate(this, token);
-        if (!__privateGet(this, _closed)) client._opened(this);
-      } catch (error) {
-        client._lost(
-          this,
-          /** @type {RealizehitError} */
-          error
-        );
-      }
-    };
-    socket.onmessage = ({ data }) => {
-      const text = `${data}`;
-      const start = text[0] === "{" ? 0 : text.indexOf("?") + 1;
-      if (!__privateGet(this, _closed)) client._receive(this, text.slice(start), text.slice(0, start && start - 1));
-    };
-    socket.onerror = () => this._failAfter(0, "");
-    socket.onclose = ({ code, reason }) => {
-      const delay = code === 4001 && /^delay=(\d{1,9})$/.exec(reason);
-      const text = `the connection to ${client.url} ended: ${code} ${reason}`;
-      const error = new RealizehitError(text, code === EXPIRED ? "not-authenticated" : "", code);
-      client._lost(this, error, delay ? +delay[1] : void 0);
-    };
-  } catch (error) {
-    if (error instanceof RealizehitError) {
-      this._received++;
-      client._lost(this, error);
-    } else this._failAfter(0, `: ${error}`);
-  }
 };
 const STABLE_AFTER = 1e4;
 class WSClient extends Emitter {
@@ -756,16 +747,15 @@ class WSClient extends Emitter {
     this._options = resolveOptions(options);
     __privateSet(this, _backoff, createBackoff(this._options));
     const { sse = "sse" + address.search, token } = options;
-    if (token != null && typeof token !== "function") checkToken(token);
+    if (token != null && !isFunction(token)) checkToken(token);
     if (sse) __privateSet(this, _sse, new URL(sse, this.url.replace("ws", "http")));
     if (!this._options.WebSocket) {
       if (!sse) throw new TypeError("no WebSocket");
       __privateSet(this, _failures, 2);
     }
-    const { signal } = __privateGet(this, _listeners);
-    (_b = globalThis.addEventListener) == null ? void 0 : _b.call(globalThis, "online", () => __privateMethod(this, _WSClient_instances, wake_fn2).call(this), { signal });
     const page = globalThis.document;
-    page == null ? void 0 : page.addEventListener("visibilitychange", () => page.hidden || __privateMethod(this, _WSClient_instances, wake_fn2).call(this), { signal });
+    (_b = globalThis.addEventListener) == null ? void 0 : _b.call(globalThis, "online", () => __privateMethod(this, _WSClient_instances, wake_fn2).call(this), __privateGet(this, _listeners));
+    page == null ? void 0 : page.addEventListener("visibilitychange", () => page.hidden || __privateMethod(this, _WSClient_instances, wake_fn2).call(this), __privateGet(this, _listeners));
     __privateSet(this, _timer, setTimeout(() => __privateMethod(this, _WSClient_instances, connect_fn).call(this)));
   }
   /** Whether it is connected. */
@@ -807,7 +797,7 @@ class WSClient extends Emitter {
   )) {
     const other = options.since || options.last ? void 0 : this.getSubscription(pattern);
     const subscription = other != null ? other : new Subscription(this, pattern, patternKey(pattern), options);
-    if (typeof callback === "function") subscription.on("payload", callback);
+    if (isFunction(callback)) subscription.on("payload", callback);
     this._join(subscription);
     return subscription;
   }
@@ -896,7 +886,7 @@ class WSClient extends Emitter {
     if (token == null) return;
     return (_a = __privateGet(this, _token2)) != null ? _a : __privateSet(this, _token2, (async () => {
       try {
-        return checkToken(await (typeof token === "function" ? token() : token));
+        return checkToken(await (isFunction(token) ? token() : token));
       } catch (error) {
         throw new RealizehitError(`there is no token: ${error}`);
       }
@@ -934,11 +924,10 @@ class WSClient extends Emitter {
     const before = this.transport;
     if (__privateGet(this, _connection) !== connection) {
       if (__privateGet(this, _next) === connection) __privateSet(this, _next, void 0);
-      if (!hasNews || __privateGet(this, _ended) || ((_a = __privateGet(this, _connection)) == null ? void 0 : _a._send)) return connection._close();
-      __privateMethod(this, _WSClient_instances, reset_fn).call(this);
+      const replaces = hasNews && !((_a = __privateGet(this, _connection)) == null ? void 0 : _a._send);
+      if (replaces) __privateMethod(this, _WSClient_instances, reset_fn).call(this);
+      if (!replaces || __privateGet(this, _ended)) return connection._close();
       __privateSet(this, _connection, connection);
-      __privateMethod(this, _WSClient_instances, interrupt_fn).call(this);
-      if (__privateGet(this, _ended)) return;
     }
     clearTimeout(connection._timer);
     __privateSet(this, _isOpen, true);
@@ -970,7 +959,7 @@ class WSClient extends Emitter {
     var _a, _b;
     const isCurrent = connection === __privateGet(this, _connection);
     if (isCurrent) {
-      __privateSet(this, _heardAt, now());
+      __privateSet(this, _heardAt, timeOfArrival());
       connection._received++;
     }
     if (text == null) return;
@@ -993,13 +982,10 @@ class WSClient extends Emitter {
     if (FINAL_STATUS.test(
       /** @type {any} */
       status
-    ) && !(status === EXPIRED && typeof this._options.token === "function")) return __privateMethod(this, _WSClient_instances, end_fn).call(this, error);
+    ) && !(status === EXPIRED && isFunction(this._options.token))) return __privateMethod(this, _WSClient_instances, end_fn).call(this, error);
     const wasOpen = __privateGet(this, _isOpen);
     __privateMethod(this, _WSClient_instances, reset_fn).call(this);
-    if (wasOpen) {
-      __privateMethod(this, _WSClient_instances, interrupt_fn).call(this);
-      if (now() - __privateGet(this, _openedAt) >= STABLE_AFTER) __privateGet(this, _backoff)._reset();
-    }
+    if (wasOpen && now() - __privateGet(this, _openedAt) >= STABLE_AFTER) __privateGet(this, _backoff)._reset();
     __privateSet(this, _hasDelay, delay != null);
     if (connection._send && !__privateGet(this, _hasDelay) && !connection._received && ++__privateWrapper(this, _failures)._ > 1 && __privateGet(this, _sse)) __privateMethod(this, _WSClient_instances, connect_fn).call(this, true);
     else __privateMethod(this, _WSClient_instances, connectLater_fn).call(this, delay);
@@ -1017,7 +1003,7 @@ class WSClient extends Emitter {
   _handleEvent(name, { ids, seconds, at, code, reason }) {
     if (name === "expiring") {
       this._emit(name, seconds);
-      if (typeof this._options.token === "function") __privateMethod(this, _WSClient_instances, renew_fn).call(
+      if (isFunction(this._options.token)) __privateMethod(this, _WSClient_instances, renew_fn).call(
         this,
         /** @type {Connection} */
         __privateGet(this, _connection),
@@ -1030,7 +1016,10 @@ class WSClient extends Emitter {
         id
       );
       if (!(subscription == null ? void 0 : subscription.subscribed())) continue;
-      if (name === "gap") subscription._gap(seconds, at == null ? void 0 : at[subscription.id]);
+      if (name === "gap") subscription._gap(seconds, at == null ? void 0 : at[
+        /** @type {string} */
+        id
+      ]);
       else if (name === "unsubscribed") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, new RealizehitError(reason, code));
     }
   }
@@ -1127,11 +1116,6 @@ forget_fn = function(subscription, error) {
   if (__privateGet(this, _inForce).get(subscription.id) === subscription) __privateGet(this, _inForce).delete(subscription.id);
   if (error) __privateGet(this, _wanted).delete(subscription._key);
   subscription._finish(error);
-};
-/** Note that no subscription is in force any more: messages after the last sign of life may be missing. */
-interrupt_fn = function() {
-  __privateGet(this, _inForce).clear();
-  for (const subscription of this.subscriptions) subscription._interrupt(__privateGet(this, _heardAt));
 };
 /**
  * Give a connection a fresh token before the present one ends.
@@ -1256,6 +1240,8 @@ reset_fn = function() {
   clearTimeout(__privateGet(this, _renewal));
   for (const onReply of __privateGet(this, _requests).values()) onReply();
   __privateGet(this, _requests).clear();
+  __privateGet(this, _inForce).clear();
+  for (const subscription of this.subscriptions) subscription._interrupt(__privateGet(this, _heardAt));
 };
 /** End for good. @param {RealizehitError} [error] why, if nobody asked for it */
 end_fn = function(error) {
@@ -1263,9 +1249,9 @@ end_fn = function(error) {
   __privateSet(this, _ended, error != null ? error : new RealizehitError("the client was closed"));
   const wasOpen = __privateGet(this, _isOpen);
   const subscriptions = this.subscriptions;
+  __privateGet(this, _wanted).clear();
   __privateMethod(this, _WSClient_instances, reset_fn).call(this);
   __privateGet(this, _listeners).abort();
-  __privateGet(this, _wanted).clear();
   if (wasOpen) this._emit("disconnect", __privateGet(this, _ended));
   for (const subscription of subscriptions) subscription._finish(error);
   if (error) this._emit("error", error);

@@ -27,9 +27,6 @@ final class Link
     private ?float $retryAt = null;
     private ?float $pingedAt = null;
     private bool $isFirst = true;
-    /** @var list<string> messages that came and were not handled yet */
-    private array $inbox = [];
-    private int $next = 0;
 
     /**
      * @param \Closure(): Connection $connect begins a connection; it may throw a RealizehitException.
@@ -41,6 +38,7 @@ final class Link
         private readonly Backoff $backoff,
         private readonly float $heartbeat,
         private readonly bool $hasFreshTokens,
+        private readonly Incoming $incoming,
         private readonly LinkHandler $handler,
     ) {
     }
@@ -87,7 +85,7 @@ final class Link
         if ($this->connection === null) {
             return $this->retryAt;
         }
-        if ($this->connection->hasMore || $this->inbox !== []) {
+        if ($this->connection->hasMore || !$this->incoming->isEmpty()) {
             return 0.0;
         }
         return $this->isOpen
@@ -118,7 +116,7 @@ final class Link
      */
     public function advance(?\Closure $isEnough = null): void
     {
-        if ($this->connection !== null && !$this->handle($this->connection, [], $isEnough)) {
+        if (!$this->incoming->handle($isEnough)) {
             return;
         }
         if ($this->connection === null) {
@@ -142,7 +140,10 @@ final class Link
             $this->pingedAt = null;
             ($this->handler->opened)();
         }
-        if (!$this->handle($connection, $texts, $isEnough)) {
+        if ($this->connection === $connection && $texts !== []) {
+            $this->incoming->add($texts);
+        }
+        if (!$this->incoming->handle($isEnough)) {
             return;
         }
         if ($this->connection === $connection && !$connection->isClosed() && $this->isOpen) {
@@ -161,34 +162,9 @@ final class Link
         $this->connection = null;
         $this->isOpen = false;
         $this->retryAt = null;
-        $this->inbox = [];
+        $this->incoming->clear();
         $connection?->close();
         return $connection;
-    }
-
-    /**
-     * Hand messages on, in order; return whether none is left. A callback may call `advance` again, which then goes on with them.
-     *
-     * @param list<string> $texts
-     * @param (\Closure(): bool)|null $isEnough
-     */
-    private function handle(Connection $connection, array $texts, ?\Closure $isEnough): bool
-    {
-        if ($texts !== []) {
-            $left = $this->next === 0 ? $this->inbox : array_slice($this->inbox, $this->next);
-            $this->inbox = $left === [] ? $texts : array_merge($left, $texts);
-            $this->next = 0;
-        }
-        $received = $this->handler->received;
-        while (isset($this->inbox[$this->next]) && $this->connection === $connection) {
-            if ($isEnough !== null && $isEnough()) {
-                return false;
-            }
-            $received($this->inbox[$this->next++]);
-        }
-        $this->inbox = [];
-        $this->next = 0;
-        return true;
     }
 
     private function checkAlive(Connection $connection): void

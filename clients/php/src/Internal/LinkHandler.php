@@ -15,14 +15,12 @@ final class LinkHandler
 {
     /**
      * @param \Closure(): void $opened the connection is open, for the first time or again.
-     * @param \Closure(string): void $received a text message came.
      * @param \Closure(RealizehitException, float): void $lost the open connection is lost, and when something last came over it.
      * @param \Closure(RealizehitException): void $attemptFailed an attempt to connect failed, and another one follows.
      * @param \Closure(RealizehitException): void $gaveUp there will be no further attempt.
      */
     public function __construct(
         public readonly \Closure $opened,
-        public readonly \Closure $received,
         public readonly \Closure $lost,
         public readonly \Closure $attemptFailed,
         public readonly \Closure $gaveUp,

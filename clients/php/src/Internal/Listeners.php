@@ -34,9 +34,10 @@ final class Listeners
         $this->callbacks[$event][] = $callback;
     }
 
-    public function has(string $event): bool
+    /** @return list<callable> the callbacks of an event. */
+    public function of(string $event): array
     {
-        return isset($this->callbacks[$event]);
+        return $this->callbacks[$event] ?? [];
     }
 
     public function emit(string $event, mixed ...$values): void
@@ -50,23 +51,8 @@ final class Listeners
         }
     }
 
-    /** Emit an event that has one value; return whether it has callbacks. It is what each message goes through. */
-    public function tell(string $event, mixed $value): bool
-    {
-        if (!isset($this->callbacks[$event])) {
-            return false;
-        }
-        foreach ($this->callbacks[$event] as $callback) {
-            try {
-                $callback($value);
-            } catch (\Throwable $error) {
-                $this->report($event, $error);
-            }
-        }
-        return true;
-    }
-
-    private function report(string $event, \Throwable $error): void
+    /** Log what a callback of an event threw. */
+    public function report(string $event, \Throwable $error): void
     {
         if ($this->logger !== null) {
             $this->logger->error('A callback of the event {event} failed.', ['event' => $event, 'exception' => $error]);

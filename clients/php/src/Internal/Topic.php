@@ -14,6 +14,9 @@ use Realizehit\Subscription;
  */
 final class Topic
 {
+    /** The canonical text of the pattern. */
+    public readonly string $channel;
+    public readonly bool $isWildcard;
     /** @var array<int, Subscription> by object id */
     public array $members = [];
     /** The label of its payloads, once the server has confirmed it. */
@@ -44,6 +47,8 @@ final class Topic
         public readonly ?int $last,
         bool $offsets,
     ) {
+        $this->channel = $pattern->channel;
+        $this->isWildcard = $pattern->isWildcard;
         $this->hasPositions = $offsets || $since !== null || $last !== null;
     }
 

@@ -7,7 +7,6 @@ namespace Realizehit\Internal;
 use Realizehit\Exception\BadRequestException;
 use Realizehit\Exception\RealizehitException;
 use Realizehit\Gap;
-use Realizehit\Message;
 use Realizehit\Pattern;
 use Realizehit\Subscription;
 use Realizehit\SubscriptionState;
@@ -24,13 +23,10 @@ final class Topics
 
     /** @var array<string, Topic> by channel */
     private array $wanted = [];
-    /** @var array<int|string, Topic> by id */
-    private array $inForce = [];
-    /** @var array<int, Subscription> those whose queue may have dropped something */
-    private array $full = [];
 
     public function __construct(
         private readonly Link $link,
+        private readonly Incoming $incoming,
         private readonly Replies $replies,
         private readonly Backoff $backoff,
         /** Called with each gap, after the subscription has told it. */
@@ -60,7 +56,7 @@ final class Topics
     {
         $topic = $subscription->topic();
         $topic->members[spl_object_id($subscription)] = $subscription;
-        $this->wanted[$topic->pattern->channel] = $topic;
+        $this->wanted[$topic->channel] = $topic;
         $subscription->emit('subscribing');
         if ($topic->isInForce) {
             $subscription->move(SubscriptionState::Subscribed);
@@ -77,8 +73,8 @@ final class Topics
     public function leave(Subscription $subscription, \Closure $confirmed): void
     {
         $topic = $subscription->topic();
-        unset($topic->members[spl_object_id($subscription)], $this->full[spl_object_id($subscription)]);
-        if ($topic->members !== [] || ($this->wanted[$topic->pattern->channel] ?? null) !== $topic) {
+        unset($topic->members[spl_object_id($subscription)], $this->incoming->full[spl_object_id($subscription)]);
+        if ($topic->members !== [] || ($this->wanted[$topic->channel] ?? null) !== $topic) {
             $confirmed();
             return;
         }
@@ -102,7 +98,7 @@ final class Topics
     /** Note that nothing is in force any more. */
     public function interrupt(float $since): void
     {
-        $this->inForce = [];
+        $this->incoming->topics = [];
         foreach ($this->wanted as $topic) {
             $wasInForce = $topic->isInForce;
             $topic->isAsked = false;
@@ -122,8 +118,8 @@ final class Topics
     {
         $topics = $this->wanted;
         $this->wanted = [];
-        $this->inForce = [];
-        $this->full = [];
+        $this->incoming->topics = [];
+        $this->incoming->full = [];
         foreach ($topics as $topic) {
             foreach ($topic->members as $member) {
                 $member->finish($error);
@@ -147,63 +143,12 @@ final class Topics
                 $this->ask($topic);
             }
         }
-        $full = $this->full;
-        $this->full = [];
+        $full = $this->incoming->full;
+        $this->incoming->full = [];
         foreach ($full as $subscription) {
             $gap = $subscription->tellDropped();
             if ($gap !== null) {
                 ($this->onGap)($subscription, $gap);
-            }
-        }
-    }
-
-    /** Deliver a payload, `<id>?<JSON>` or `<id>@<key>=<value>&…?<JSON>`. What is not one is ignored. */
-    public function deliver(string $text): void
-    {
-        if (isset($text[8]) && $text[8] === '?') { // the usual label is an id alone
-            $topic = $this->inForce[substr($text, 0, 8)] ?? null;
-            if ($topic !== null && !$topic->pattern->isWildcard) {
-                $message = new Message(substr($text, 9), $topic->pattern->channel);
-                foreach ($topic->members as $key => $member) {
-                    if ($member->deliver($message)) {
-                        $this->full[$key] = $member;
-                    }
-                }
-                return;
-            }
-        }
-        $end = strpos($text, '?');
-        if ($end === false) {
-            return;
-        }
-        $id = substr($text, 0, $end);
-        $fields = [];
-        if (isset($id[8]) && ($at = strpos($id, '@')) !== false) {
-            foreach (explode('&', substr($id, $at + 1)) as $field) {
-                [$key, $value] = [...explode('=', $field, 2), ''];
-                $fields[$key] = $value;
-            }
-            $id = substr($id, 0, $at);
-        }
-        $topic = $this->inForce[$id] ?? null;
-        if ($topic === null) {
-            return;
-        }
-        $channel = $topic->pattern->channel;
-        $filters = null;
-        if ($topic->pattern->isWildcard) {
-            $channel = $fields['c'] ?? '';
-            try {
-                $filters = Pattern::filtersOf($channel);
-            } catch (RealizehitException) {
-                return; // without its own channel, a message of a wildcard is malformed
-            }
-        }
-        $position = $topic->hasPositions && isset($fields['o']) ? $topic->positionOf($fields['o']) : null;
-        $message = new Message(substr($text, $end + 1), $channel, $position, $filters);
-        foreach ($topic->members as $key => $member) {
-            if ($member->deliver($message)) {
-                $this->full[$key] = $member;
             }
         }
     }
@@ -217,7 +162,7 @@ final class Topics
     {
         $ids = is_array($event['ids'] ?? null) ? $event['ids'] : [];
         foreach ($ids as $id) {
-            $topic = is_string($id) ? ($this->inForce[$id] ?? null) : null;
+            $topic = is_string($id) ? ($this->incoming->topics[$id] ?? null) : null;
             if ($topic === null) {
                 continue;
             }
@@ -241,7 +186,7 @@ final class Topics
         $action = $topic->action();
         $resumes = isset($action['since']);
         $id = $this->replies->expect(function (?array $reply) use ($topic, $resumes): void {
-            if ($reply !== null && ($this->wanted[$topic->pattern->channel] ?? null) === $topic) {
+            if ($reply !== null && ($this->wanted[$topic->channel] ?? null) === $topic) {
                 $this->answered($topic, $reply, $resumes);
             }
         });
@@ -269,7 +214,7 @@ final class Topics
         $topic->isInForce = true;
         $topic->wasInForce = true;
         $topic->attempts = 0;
-        $this->inForce[$topic->id] = $topic;
+        $this->incoming->topics[$topic->id] = $topic;
         if ($topic->hasPositions && is_string($reply['at'] ?? null)) {
             $topic->position = $reply['at'];
         }
@@ -306,9 +251,9 @@ final class Topics
 
     private function forget(Topic $topic): void
     {
-        unset($this->wanted[$topic->pattern->channel]);
-        if (($this->inForce[$topic->id] ?? null) === $topic) {
-            unset($this->inForce[$topic->id]);
+        unset($this->wanted[$topic->channel]);
+        if (($this->incoming->topics[$topic->id] ?? null) === $topic) {
+            unset($this->incoming->topics[$topic->id]);
         }
     }
 }

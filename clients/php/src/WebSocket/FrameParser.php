@@ -4,6 +4,11 @@ declare(strict_types=1);
 
 namespace Realizehit\WebSocket;
 
+// Imported, because each message needs them, and PHP looks up a function of the namespace first otherwise.
+use function ord;
+use function strlen;
+use function substr;
+
 /**
  * The receiving side of a WebSocket client (RFC 6455, section 5): bytes in, messages and control frames out.
  *
@@ -162,8 +167,10 @@ final class FrameParser
      */
     private static function validOf(array $texts): array
     {
-        if (preg_match('//u', implode("\n", $texts)) === 1) {
-            return $texts; // no character reaches over the line feed between two texts
+        $joined = implode("\n", $texts); // no character reaches over the line feed between two texts
+        // Texts without other characters than ASCII are found in half of the time that the check of UTF-8 takes.
+        if (preg_match('/^[\x00-\x7F]*+$/D', $joined) === 1 || preg_match('//u', $joined) === 1) {
+            return $texts;
         }
         $valid = [];
         foreach ($texts as $text) {

@@ -122,6 +122,9 @@ final class ClientCore implements Connection.Events {
         openedAt = System.nanoTime();
         callbacks.tell(options.onConnected);
         made.open(socket);
+        if (connection != made) {
+            return; // its end had come with the handshake, and open() told it
+        }
         topics.connected(made);
         if (made.error() != null) { // it was lost before lost() could know it
             lost(made, made.error());
@@ -181,13 +184,12 @@ final class ClientCore implements Connection.Events {
         Connection made = newConnection();
         dialer.dial(made).whenComplete((socket, failure) -> locked(() -> {
             if (finished) {
-                if (socket != null) {
-                    socket.abort();
-                }
+                made.abandon();
             } else if (failure == null) {
                 attach(made, socket);
             } else {
-                refused((RealizehitException) Futures.cause(failure));
+                made.abandon(); // it may be opened nevertheless, too late
+                refused(Dialer.told(failure));
             }
             return null;
         }));
@@ -313,7 +315,7 @@ final class ClientCore implements Connection.Events {
                 if (failure == null || connection != on) {
                     renewing = false;
                 } else {
-                    tell((RealizehitException) Futures.cause(failure));
+                    tell(Dialer.told(failure));
                     renew(on, delays.next(), delays);
                 }
                 return null;

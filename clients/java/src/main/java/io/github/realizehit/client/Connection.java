@@ -41,7 +41,11 @@ final class Connection implements WebSocket.Listener {
         this.maxMessage = maxMessage;
     }
 
-    /** Begins to use the socket, after the client knows of this connection. */
+    /**
+     * Begins to use the socket, after the client knows of this connection and before it sends anything. What has come with the
+     * handshake is handled within this call. If answers came meanwhile, the library would handle them on this thread too, and
+     * could lose the end of the connection that another thread reads.
+     */
     void open(WebSocket given) {
         socket = given;
         heard = System.nanoTime();

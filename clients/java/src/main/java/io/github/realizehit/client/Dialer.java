@@ -8,9 +8,12 @@ import java.net.http.WebSocketHandshakeException;
 import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executor;
+import java.util.concurrent.TimeUnit;
 
 /** Gets a token and opens WebSockets. */
 final class Dialer {
+    private static final Duration GRACE = Duration.ofSeconds(1); // for the library to tell its own time-out
+
     private final WSClient.Builder options;
     private final HttpClient http;
     private final Executor executor;
@@ -38,7 +41,7 @@ final class Dialer {
                 () -> {
                     try {
                         return Addresses.visible(options.token.call(), "the token");
-                    } catch (Exception error) {
+                    } catch (Exception | LinkageError | AssertionError | StackOverflowError error) {
                         throw new TokenException(Details.of("there is no token: " + error).cause(error));
                     }
                 },
@@ -54,13 +57,20 @@ final class Dialer {
             if (token != null) {
                 builder.header("Authorization", "Bearer " + token);
             }
-            return builder.buildAsync(options.url, connection).handle((socket, failure) -> {
-                if (failure != null) {
-                    throw refusal(Futures.cause(failure));
-                }
-                return socket;
-            });
+            return builder.buildAsync(options.url, connection)
+                    .orTimeout(options.openTimeout.toNanos() + GRACE.toNanos(), TimeUnit.NANOSECONDS);
+        }).handle((socket, failure) -> {
+            if (failure != null) {
+                throw told(failure);
+            }
+            return socket;
         });
+    }
+
+    /** Returns the exception that a program is told of a failure, whatever it is. */
+    static RealizehitException told(Throwable failure) {
+        Throwable cause = Futures.cause(failure);
+        return cause instanceof RealizehitException ? (RealizehitException) cause : refusal(cause);
     }
 
     private static RealizehitException refusal(Throwable failure) {

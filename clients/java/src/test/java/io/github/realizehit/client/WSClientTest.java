@@ -29,6 +29,7 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Flow;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -251,16 +252,11 @@ final class WSClientTest {
     void aConnectionThatEndsWithItsHandshakeIsMadeAgain() throws Exception {
         CountDownLatch connections = new CountDownLatch(3);
         try (ServerSocket listener = new ServerSocket(0, 5, InetAddress.getLoopbackAddress())) {
-            Thread serving = new Thread(() -> {
-                try {
-                    for (; ; connections.countDown()) {
-                        acceptAndBreak(listener);
-                    }
-                } catch (IOException | NoSuchAlgorithmException end) {
-                    // The test has ended.
+            serve(() -> {
+                for (; ; connections.countDown()) {
+                    acceptAndBreak(listener);
                 }
             });
-            serving.start();
             WSClient client = WSClient.builder("ws://127.0.0.1:" + listener.getLocalPort() + "/ws")
                     .backoff(Duration.ofMillis(5), Duration.ofMillis(20))
                     .connect();
@@ -272,16 +268,104 @@ final class WSClientTest {
     /** Accepts a WebSocket, sends a frame that no server may send in the same packet, and goes away. */
     private static void acceptAndBreak(ServerSocket listener) throws IOException, NoSuchAlgorithmException {
         try (Socket socket = listener.accept()) {
-            BufferedReader head = new BufferedReader(new InputStreamReader(socket.getInputStream(), StandardCharsets.ISO_8859_1));
-            String key = "";
-            for (String line = head.readLine(); line != null && !line.isEmpty(); line = head.readLine()) {
-                key = line.startsWith("Sec-WebSocket-Key: ") ? line.substring(19) : key;
+            accept(socket, "\u00f1\u0001a");
+        }
+    }
+
+    /** Answers the handshake of a WebSocket, and sends more in the same packet. */
+    private static void accept(Socket socket, String more) throws IOException, NoSuchAlgorithmException {
+        BufferedReader head = new BufferedReader(new InputStreamReader(socket.getInputStream(), StandardCharsets.ISO_8859_1));
+        String key = "";
+        for (String line = head.readLine(); line != null && !line.isEmpty(); line = head.readLine()) {
+            key = line.startsWith("Sec-WebSocket-Key: ") ? line.substring(19) : key;
+        }
+        byte[] accepted = MessageDigest.getInstance("SHA-1")
+                .digest((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").getBytes(StandardCharsets.ISO_8859_1));
+        write(socket, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                + "Sec-WebSocket-Accept: " + Base64.getEncoder().encodeToString(accepted) + "\r\n\r\n" + more);
+    }
+
+    private static void write(Socket socket, String bytes) throws IOException {
+        socket.getOutputStream().write(bytes.getBytes(StandardCharsets.ISO_8859_1));
+    }
+
+    private static String frame(int first, String payload) {
+        return "" + (char) first + (char) payload.length() + payload;
+    }
+
+    /** Runs a server of a test until its listener is closed. */
+    private static void serve(Serving work) {
+        Thread serving = new Thread(() -> {
+            try {
+                work.run();
+            } catch (IOException | NoSuchAlgorithmException | InterruptedException end) {
+                // The test has ended.
             }
-            byte[] accepted = MessageDigest.getInstance("SHA-1")
-                    .digest((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").getBytes(StandardCharsets.ISO_8859_1));
-            String answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                    + "Sec-WebSocket-Accept: " + Base64.getEncoder().encodeToString(accepted) + "\r\n\r\n\u00f1\u0001a";
-            socket.getOutputStream().write(answer.getBytes(StandardCharsets.ISO_8859_1));
+        });
+        serving.setDaemon(true);
+        serving.start();
+    }
+
+    private interface Serving {
+        void run() throws IOException, NoSuchAlgorithmException, InterruptedException;
+    }
+
+    @Test
+    void aTokenFunctionThatFailsWithAnErrorIsCalledAgain() throws Exception {
+        CountDownLatch connections = new CountDownLatch(2);
+        AtomicInteger calls = new AtomicInteger();
+        BlockingQueue<RealizehitException> errors = new LinkedBlockingQueue<>();
+        try (ServerSocket listener = new ServerSocket(0, 5, InetAddress.getLoopbackAddress())) {
+            serve(() -> {
+                for (; ; connections.countDown()) {
+                    acceptAndBreak(listener);
+                }
+            });
+            WSClient.Builder builder = WSClient.builder("ws://127.0.0.1:" + listener.getLocalPort() + "/ws")
+                    .backoff(Duration.ofMillis(5), Duration.ofMillis(20))
+                    .onError(errors::add)
+                    .token(() -> {
+                        if (calls.incrementAndGet() == 2) {
+                            throw new StackOverflowError("this test's function fails");
+                        }
+                        return "token";
+                    });
+            WSClient client = builder.connect();
+            assertTrue(take(errors) instanceof TokenException);
+            assertTrue(connections.await(PATIENCE.toSeconds(), TimeUnit.SECONDS));
+            client.close();
+        }
+    }
+
+    @Test
+    void aConnectionThatIsClosedWithItsHandshakeIsNotUsed() throws Exception {
+        CountDownLatch subscribed = new CountDownLatch(1);
+        BlockingQueue<Integer> lost = new LinkedBlockingQueue<>();
+        try (ServerSocket listener = new ServerSocket(0, 5, InetAddress.getLoopbackAddress())) {
+            serve(() -> {
+                try (Socket socket = listener.accept()) {
+                    accept(socket, "");
+                    socket.getInputStream().read(); // the sub
+                    write(socket, frame(0x81, "{\"id\":\"1\",\"ret\":\"bc86961b\"}"));
+                    subscribed.await();
+                    write(socket, frame(0x88, "\u000f\u00a1delay=0"));
+                    try (Socket next = listener.accept()) {
+                        accept(next, frame(0x88, "\u000f\u00a1delay=60000"));
+                        next.getInputStream().read();
+                    }
+                }
+            });
+            WSClient.Builder builder = WSClient.builder("ws://127.0.0.1:" + listener.getLocalPort() + "/ws")
+                    .responseTimeout(Duration.ofSeconds(2))
+                    .onDisconnected(error -> lost.add(error.status()));
+            try (WSClient client = builder.connect()) {
+                Subscription news = client.subscribe(Map.of("kind", "news"));
+                subscribed.countDown();
+                assertEquals(4001, take(lost));
+                assertEquals(4001, take(lost));
+                news.unsubscribe(); // there is nobody to ask, and so nothing to wait for
+                assertEquals(SubscriptionState.UNSUBSCRIBED, news.state());
+            }
         }
     }
 

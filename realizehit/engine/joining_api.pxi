@@ -1,0 +1,90 @@
+# What Python sees of joining: plain subs, and the channels that clients join without asking Python. Included by
+# `_fanout.pyx`, and so a part of that module.
+
+from libc.stdio cimport snprintf
+
+from realizehit.engine.actions cimport ID_MAX, PlainSub, read_plain_sub
+from realizehit.engine.allowance cimport can_pay
+from realizehit.engine.conn cimport CHANNEL_LOGGED, CHANNEL_OPEN, CHANNEL_WILDCARD
+from realizehit.engine.state cimport JOINERS
+
+
+def plain_sub(bytes text not None):
+    """Read the action ``sub`` in its plain form, see `engine/actions.pxd`.
+
+    Args:
+        text: UTF-8.
+
+    Returns:
+        Its id as it stands in the text, and its channel; None for anything else.
+    """
+    cdef PlainSub sub
+    if not read_plain_sub(&sub, PyBytes_AS_STRING(text), len(text)):
+        return None
+    return sub.id[:sub.id_size], sub.channel[:sub.channel_size]
+
+
+@cython.no_gc_clear
+cdef class JoinCalls(ArrivalCalls):
+    """The part of `Engine` that subscribes clients by itself; of no use alone."""
+
+    def take_subs(self, tuple handlers not None, uint32_t limit, bint free):
+        """Read plain subs of the clients of some handlers, and let them join open channels.
+
+        A plain sub comes as ``on_sub(handle, (id, channel))`` instead of ``on_text``, or as neither where the engine
+        carries it out and replies.
+
+        Args:
+            handlers: at most four.
+            limit: subscriptions that a connection may hold.
+            free: whether everybody may join each open channel; if not, all subs come to the handler.
+        """
+        cdef int i
+        if len(handlers) > JOINERS:
+            raise ValueError(f"at most {JOINERS} handlers can take subs")
+        self.joiners = handlers
+        for i in range(JOINERS):
+            self.s.joiners[i] = <PyObject*> handlers[i] if i < len(handlers) else NULL
+        self.s.join_limit = limit
+        self.s.join_free = free
+
+    def open_channel(self, bytes channel not None, bint opened):
+        """Set whether clients may join a channel without Python; reset when its last subscriber leaves.
+
+        To be set for a channel in force of which no subscription waits, and while no gap is open or being told.
+        """
+        cdef Channel* known = self.channel_named(channel)
+        if known != NULL:
+            known.flags = known.flags | CHANNEL_OPEN if opened else known.flags & ~CHANNEL_OPEN
+
+    def close_channels(self):
+        """Let clients join no channel without Python, until `open_channel`.
+
+        Cost: a look at each channel.
+        """
+        cdef PyObject* value
+        cdef Py_ssize_t position = 0
+        while PyDict_Next(self.channels, &position, NULL, &value):
+            (<ChannelEntry> value).channel.flags &= ~CHANNEL_OPEN
+
+    cdef bint join(self, uint64_t handle, bytes id, bytes name) except -1:
+        """Carry out a plain sub and reply to it; false where Python has to."""
+        cdef Conn* c = slot_find(&self.s.slots, handle)
+        cdef PyObject* known = PyDict_GetItem(self.channels, name) if self.s.join_free else NULL
+        cdef Channel* channel
+        cdef Message m
+        cdef char reply[ID_MAX + 64]
+        cdef int size
+        if known == NULL or c == NULL or c.state != CONN_OPEN:
+            return False
+        channel = &(<ChannelEntry> known).channel
+        if ((channel.flags & (CHANNEL_OPEN | CHANNEL_HELD | CHANNEL_LOGGED | CHANNEL_WILDCARD)) != CHANNEL_OPEN
+                or subscription_refusal(c, channel, self.s.join_limit) or not can_pay(&self.s, c)):
+            return False
+        pay(&self.s, c)
+        add_subscription(&self.s, c, channel)
+        size = snprintf(reply, sizeof(reply), b"{\"id\":%.*s,\"ret\":\"%.8s\"}", <int> len(id), PyBytes_AS_STRING(id),
+                        channel.id)
+        set_reply(&m, reply, size)
+        send_frame(&self.s, c, build_message(&self.s, c.framing, &m))
+        return True
