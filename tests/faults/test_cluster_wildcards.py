@@ -17,7 +17,7 @@ from tests.support.figures import note
 
 pytestmark = pytest.mark.slow
 
-PUBLICATIONS = 6_000
+PUBLICATIONS = 4_000
 PAUSE = 0.1  # seconds between two requests of a publisher: the first subscription to a shape takes more than a second
 CONTROL = "{realizehit}:control"
 
