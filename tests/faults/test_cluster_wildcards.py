@@ -17,7 +17,8 @@ from tests.support.figures import note
 
 pytestmark = pytest.mark.slow
 
-PUBLICATIONS = 10_000
+PUBLICATIONS = 4_000
+PAUSE = 0.1  # seconds between two requests of a publisher: the first subscription to a shape takes more than a second
 CONTROL = "{realizehit}:control"
 
 Disturb = Callable[[Deployment, Cluster], Coroutine[Any, Any, None]]
@@ -36,6 +37,7 @@ def note_counts(what: str, counts: dict[str, int]) -> None:
 
 async def test_clients_that_come_and_go_receive_exactly_what_they_subscribed_to(cluster: Cluster) -> None:
     deployment = Deployment(cluster.url, seed=1, total=PUBLICATIONS)
+    deployment.pause = PAUSE
     async with deployment.servers():
         counts = await deployment.run()
     assert counts["told"] == 0
@@ -43,14 +45,16 @@ async def test_clients_that_come_and_go_receive_exactly_what_they_subscribed_to(
 
 
 async def move_slots(deployment: Deployment, cluster: Cluster) -> None:
-    """Move the slots of channels, of projections and of the registry, thirty times."""
+    """Move the slots of channels in use, of projections and of the registry, thirty times."""
     random = Random(3)
-    channels = [model_pattern.channel(filters) for filters in deployment.publications]
-    channels += [model_pattern.channel(one, wildcards=True) for many in deployment.wildcards.values() for one in many]
     for part in range(1, 31):
         await deployment.ledger.until(part * deployment.total // 32)
         primaries = cluster.primaries
-        name = CONTROL if part % 10 == 0 else random.choice(channels)
+        current = [
+            one.filters for one in deployment.ledger.subscriptions if one.replied is not None and one.left is None
+        ]
+        in_use = [model_pattern.channel(filters, wildcards=True) for filters in current]
+        name = CONTROL if part % 10 == 0 or not in_use else random.choice(in_use)
         owner = cluster.owner(name)
         target = random.choice([machine for machine in primaries if machine is not owner])
         await asyncio.to_thread(cluster.move_slot, slot_of(name), target)
@@ -71,8 +75,13 @@ async def test_after_a_fault_clients_receive_everything_or_are_told_of_a_gap(
     cluster: Cluster, disturb: Disturb
 ) -> None:
     deployment = Deployment(cluster.url, seed=2, total=PUBLICATIONS)
+    deployment.pause = PAUSE
     async with deployment.servers():
         counts = await deployment.run(disturb(deployment, cluster))
-    assert counts["delivered"] > deployment.total // 3  # what is published while a primary is replaced may fail
-    assert counts["told"]
+    failed = [one for sent in deployment.ledger.sent.values() for one in sent if not one.taken]
+    counts["failed"] = len(failed)
+    assert counts["delivered"] > deployment.total
+    if disturb is move_slots:
+        assert not failed
+    assert counts["told"] > 10
     note_counts(disturb.__name__.replace("_", " "), counts)
