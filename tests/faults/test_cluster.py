@@ -18,7 +18,6 @@ from tests.support.cluster import Cluster, slot_of
 from tests.support.cluster_machine import Machine
 from tests.support.cluster_rig import KEPT, WITHIN, patterns_of, rig
 from tests.support.figures import note
-from tests.support.gaps import TOO_LONG
 from tests.support.processes import serving
 from tests.support.programs import needs
 
@@ -113,8 +112,7 @@ async def test_a_primary_that_is_killed_under_workers(cluster: Cluster, relay: s
             )
             assert took < WITHIN
             await it.flows()
-            # Behind the relay the last certain sign is up to a second older: it is asked every second, as it asks.
-            it.check(own, gone=gone - TOO_LONG if relay == "on" else gone)
+            it.check(own, gone=gone)
             if relay == "on":
                 other = next(machine for machine in it.shards if machine is not primary)
                 assert [each["name"] for each in other.clients("TYPE", "pubsub")].count("realizehit-relay") == 1

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from realizehit.broker.cluster.watch import GOSSIP_DELAY, INTERVAL
 from realizehit.broker.history.rules import Rule, Rules
 from realizehit.broker.open import open_bus
 from realizehit.pattern import Pattern
@@ -16,12 +17,13 @@ from realizehit.process.server import serve
 from realizehit.settings import Settings
 from tests.support.cluster import Cluster, slot_of
 from tests.support.cluster_machine import Machine
-from tests.support.gaps import LATENESS, TOO_LONG
+from tests.support.gaps import LATENESS
 from tests.support.ledger import Source, Witness
 from tests.support.wire import unique
 
 WITHIN = 2.0  # seconds from the new topology until all is in force and told: as promised
 CLIENTS = 4
+TOO_LONG = INTERVAL + GOSSIP_DELAY  # seconds by which a reported gap may be too long, as documented for a cluster
 EACH = 8  # patterns of each shard
 PUBLISH_TIMEOUT = 1.0
 PATIENCE = 30.0
