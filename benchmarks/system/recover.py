@@ -25,7 +25,9 @@ from benchmarks.system.row import Run
 
 TARGET_READS = Target(must=2.0, aim=1.0)
 TARGET_LATE = Target(must=100.0, aim=20.0)
-TARGET_CPU = Target(must=2.0, aim=1.5)
+# Against clients that the engine lets in and subscribes by itself, at 24 us of CPU each. A client that missed messages
+# is subscribed in Python, and gets 20 messages.
+TARGET_CPU = Target(must=3.0, aim=2.0)
 TARGET_TIME = Target(must=1.2, aim=1.1)
 CLIENTS = 10_000
 LOGS = 100

@@ -21,9 +21,10 @@ FOLDER = "realizehit_client"  # the folder of the copy, which is also a package 
 
 MODULES = ("__init__.py", "__main__.py", "errors.py", "pattern.py", "pattern_text.py", "py.typed", "sync.py")
 PACKAGES = ("cli", "client", "common", "settings")  # whole, except what `LEFT_OUT` names
-LEFT_OUT = {  # commands of the server, and what only they use
+LEFT_OUT = {  # commands of the server and of operators, and what only they use
     "cli": {
-        "banner", "check_config", "explain_access", "gen_key", "healthcheck", "loadtest", "options", "serve", "summary",
+        "admin", "admin_api", "banner", "check_config", "explain_access", "gen_key", "healthcheck", "loadtest",
+        "options", "serve", "summary", "top",
     },
 }  # fmt: skip
 BROKER = (  # for publishing at the broker

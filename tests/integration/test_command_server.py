@@ -323,10 +323,10 @@ async def test_it_starts_while_the_broker_is_away(tmp_path: Path) -> None:
             with valkey:
                 await asyncio.to_thread(server.find, "broker: up")
                 assert "ret" in await act(ws, "sub", unique("away"))
-            with pytest.raises(ConnectionClosed):
-                server.signal(signal.SIGTERM)
-                await ws.recv()
-            assert ws.close_code == 4001
+                with pytest.raises(ConnectionClosed):
+                    server.signal(signal.SIGTERM)
+                    await ws.recv()
+                assert ws.close_code == 4001
 
 
 async def test_the_printed_curl_line_publishes_with_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

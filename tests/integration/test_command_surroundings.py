@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "publish of no JSON": ("realizehit", "publish", ODD, "é😀"),
     "history": ("realizehit", "history", "--redis", "{redis}"),
     "audience": ("realizehit", "audience", "--url", "{api}", ODD),
+    "admin": ("realizehit", "admin", "clients", ODD, "--url", "{api}"),
+    "top": ("realizehit", "top", "--once", "--interval", "0.1", "--url", "{api}"),
     "subscribe": ("realizehit", "subscribe", "--url", "{ws}", ODD, "--timeout", "3"),
     "loadtest": (
         *("realizehit", "loadtest", "--url", "{ws}", "--connections", "2", "--duration", "0.2", "--rate", "20"),
