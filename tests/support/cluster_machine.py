@@ -12,8 +12,6 @@ from typing import Any
 
 import redis
 
-from tests.support.ports import free_port
-
 SECONDS = 30.0  # more than anything takes, even on a busy machine
 
 
@@ -27,9 +25,9 @@ class Machine:
         id: its name in the cluster, from its first start on.
     """
 
-    def __init__(self, binary: str, directory: Path, lines: Iterable[str]) -> None:
-        self.port = free_port()
-        self.bus_port = self.announced = free_port()
+    def __init__(self, binary: str, directory: Path, port: int, bus_port: int, lines: Iterable[str]) -> None:
+        self.port = port
+        self.bus_port = self.announced = bus_port
         self.id = ""
         self._binary = binary
         self._file = directory / f"{self.port}.conf"
