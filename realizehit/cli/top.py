@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _COLUMNS: Final = (
-    ("host", "left"), ("pid", "right"), ("role", "left"), ("version", "left"), ("up", "right"), ("broker", "left"),
-    ("clients", "right"), ("subs", "right"), ("channels", "right"), ("shapes", "right"), ("in/s", "right"),
-    ("out/s", "right"), ("published/s", "right"), ("waiting", "right"), ("slow", "right"),
+    "host", "pid", "role", "version", "up", "broker", "clients", "subs", "channels", "shapes", "in/s", "out/s",
+    "published/s", "waiting", "slow",
 )  # fmt: skip
+_TEXTS: Final = ("host", "role", "version", "broker")
+_DISPENSABLE: Final = ("shapes", "version", "slow", "channels", "published/s", "up", "subs", "role")
+"""Columns that are left out first where a terminal is too narrow."""
+
 _SUMMED: Final = ("connections", "subscriptions", "messages_rate", "deliveries_rate", "published_rate", "queued_bytes")
 
 
@@ -51,48 +54,55 @@ async def _show(target: Target, interval: float, *, once: bool, as_json: bool) -
         if once or not console.is_terminal:
             # Rates are those since the question before.
             await asyncio.sleep(interval)
-            console.print(table_of((await api.get("nodes"))["nodes"]))
+            console.print(table_of((await api.get("nodes"))["nodes"], console.width))
             return 0
-        with Live(table_of(rows), console=console, auto_refresh=False, screen=True) as live:
+        with Live(table_of(rows, console.width), console=console, auto_refresh=False, screen=True) as live:
             while True:
                 await asyncio.sleep(interval)
-                live.update(table_of((await api.get("nodes"))["nodes"]), refresh=True)
+                live.update(table_of((await api.get("nodes"))["nodes"], console.width), refresh=True)
 
 
-def table_of(rows: list[dict[str, Any]]) -> Table:
-    """Return the table of what ``GET nodes`` answered."""
+def table_of(rows: list[dict[str, Any]], width: int) -> Table:
+    """Return the table of what ``GET nodes`` answered, with as many columns as fit into a terminal of this width."""
     from rich.table import Table
 
     from realizehit.cli.text import counted
 
     here = [row for row in rows if "gone" not in row]
-    title = f"{counted(len(here), 'process', 'processes')}" + (
-        f", {len(rows) - len(here)} gone" if here != rows else ""
-    )
-    table = Table(title=title, title_justify="left", show_footer=True)
+    title = counted(len(here), "process", "processes")
+    if here != rows:
+        title += f", {len(rows) - len(here)} gone"
     total = {name: sum(row[name] for row in here) for name in _SUMMED}
     footers = {
         "host": "all", "clients": f"{total['connections']:,}", "subs": f"{total['subscriptions']:,}",
         "in/s": f"{total['messages_rate']:,.0f}", "out/s": f"{total['deliveries_rate']:,.0f}",
         "published/s": f"{total['published_rate']:,.0f}", "waiting": _size(total["queued_bytes"]),
     }  # fmt: skip
-    for name, justify in _COLUMNS:
-        table.add_column(name, footers.get(name, ""), justify=justify)  # type: ignore[arg-type]
-    for row in rows:
-        table.add_row(*_cells(row), style="dim" if "gone" in row else None)
+    lines = [_cells(row) for row in rows]
+    widths = {name: max(len(line.get(name, "")) for line in [*lines, footers, {name: name}]) for name in _COLUMNS}
+    shown = list(_COLUMNS)
+    for name in _DISPENSABLE:
+        if sum(widths[each] + 2 for each in shown) > width:
+            shown.remove(name)
+    table = Table(title=title, title_justify="left", show_footer=True, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in shown:
+        table.add_column(name, footers.get(name, ""), justify="left" if name in _TEXTS else "right", no_wrap=True)
+    for row, line in zip(rows, lines, strict=True):
+        table.add_row(*(line.get(name, "") for name in shown), style="dim" if "gone" in row else None)
     return table
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    who = {"host": row["host"], "pid": str(row["pid"]), "role": row["role"], "version": row["version"]}
     if "gone" in row:
-        state = f"gone for {row['gone']:.0f} s"
-        return [row["host"], str(row["pid"]), row["role"], row["version"], "", state, *[""] * (len(_COLUMNS) - 6)]
-    return [
-        row["host"], str(row["pid"]), row["role"], row["version"], _duration(row["uptime"]), row["broker"],
-        f"{row['connections']:,}", f"{row['subscriptions']:,}", f"{row['channels']:,}", f"{row['shapes']:,}",
-        f"{row['messages_rate']:,.0f}", f"{row['deliveries_rate']:,.0f}", f"{row['published_rate']:,.0f}",
-        _size(row["queued_bytes"]), f"{row['slow_disconnects']:,}",
-    ]  # fmt: skip
+        return {**who, "broker": f"gone for {row['gone']:.0f} s"}
+    return {
+        **who, "up": _duration(row["uptime"]), "broker": row["broker"], "clients": f"{row['connections']:,}",
+        "subs": f"{row['subscriptions']:,}", "channels": f"{row['channels']:,}", "shapes": f"{row['shapes']:,}",
+        "in/s": f"{row['messages_rate']:,.0f}", "out/s": f"{row['deliveries_rate']:,.0f}",
+        "published/s": f"{row['published_rate']:,.0f}", "waiting": _size(row["queued_bytes"]),
+        "slow": f"{row['slow_disconnects']:,}",
+    }  # fmt: skip
 
 
 def _duration(seconds: float) -> str:
