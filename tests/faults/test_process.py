@@ -18,7 +18,6 @@ import orjson
 import pytest
 
 from realizehit.broker.open import open_bus
-from realizehit.broker.shapes.registry import CONTROL
 from realizehit.pattern import Pattern
 from realizehit.process.worker import SILENCE
 from realizehit.transports.fd_reserve import RESERVE
@@ -146,7 +145,8 @@ async def test_without_descriptors_connections_are_refused_until_some_are_free()
         for _, writer in held:
             writer.transport.abort()
         async with asyncio.timeout(20):
-            while open_files(server.pid) > used:
+            # The event loop keeps one from its first connection on, for when there are no others.
+            while open_files(server.pid) > used + 1:
                 await asyncio.sleep(0.02)
         ws = await asyncio.wait_for(RawClient.connect(server.ws), 20)
         ws.act(id="p", act="ping")
@@ -255,7 +255,7 @@ async def test_many_channels_are_back_soon_after_the_broker(valkey: Valkey, word
         )
         told = [orjson.loads(one.texts[-1]) for one in clients]
         assert {(event["evt"], len(event["ids"])) for event in told} == {("gap", EACH)}
-        assert len({*valkey.command("PUBSUB", "CHANNELS")} - {CONTROL}) == MANY
+        assert sum(1 for channel in valkey.command("PUBSUB", "CHANNELS") if channel.startswith(b"many:")) == MANY
         assert took < BACK + BUSY
         for one in clients:
             one.transport.abort()
