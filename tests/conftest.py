@@ -18,7 +18,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The time of an example depends on the machine, so a time-out would prove nothing.
-hypothesis.settings.register_profile("untimed", deadline=None)
+# In CI all runs try the same examples, so that a failure shows what a change broke.
+hypothesis.settings.register_profile("untimed", deadline=None, derandomize="REALIZEHIT_ALL_PROGRAMS" in os.environ)
 hypothesis.settings.load_profile("untimed")
 
 # How the extension was built. A tox environment names the build that it needs, so that no other is tested instead.
