@@ -9,7 +9,6 @@ Source: ``docs/admin.md``.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -26,8 +25,8 @@ from realizehit.http.pattern_query import fields_of, parsed_pattern
 from realizehit.http.problems import BrokerErrorReporter, refusal_of
 from realizehit.node.fleet import Fleet
 from realizehit.pattern import Pattern
+from realizehit.transports.fleet_actions import MOST_LISTED, channel_text
 
-MOST_LISTED: Final = 1000  # identities of one answer
 MAX_BODY: Final = 64 * 1024  # bytes
 MAX_REASON: Final = 100  # characters
 LOWEST_CODE, HIGHEST_CODE = 4000, 4999  # close codes for applications
@@ -96,7 +95,7 @@ class Admin:
     async def _nodes(self, _: Request) -> dict[str, Any]:
         answers = await self._fleet.ask("figures")
         self._figures.update(answers)
-        gone = self._fleet.gone(time.monotonic())
+        gone = self._fleet.gone()
         self._figures = {node: figures for node, figures in self._figures.items() if node in answers or node in gone}
         lost = [
             {**self._figures[node], "gone": round(seconds, 1)}
@@ -141,22 +140,17 @@ def merged(pages: list[dict[str, Any]]) -> dict[str, Any]:
     counts: dict[str, list[Any]] = {}
     for page in pages:
         for identity, count in page["clients"]:
-            entry = counts.setdefault(text_of(identity), [identity, 0])
+            entry = counts.setdefault(channel_text(identity), [identity, 0])
             entry[1] += count
     texts = sorted(counts)
     # What comes after the end of a full page is not known of that process.
-    ends = [text_of(page["clients"][-1][0]) for page in pages if len(page["clients"]) >= MOST_LISTED]
+    ends = [channel_text(page["clients"][-1][0]) for page in pages if len(page["clients"]) >= MOST_LISTED]
     listed = [text for text in texts if not ends or text <= min(ends)][:MOST_LISTED]
     return {
         "connections": sum(page["connections"] for page in pages),
         "clients": [{"identity": counts[text][0], "connections": counts[text][1]} for text in listed],
         "after": listed[-1] if len(listed) < len(texts) or ends else None,
     }
-
-
-def text_of(identity: dict[str, str]) -> str:
-    """Return an identity as the text that pages are in the order of."""
-    return "|".join(f"{key}:{value}" for key, value in sorted(identity.items()))
 
 
 def question_of(action: str, body: bytes) -> dict[str, Any]:

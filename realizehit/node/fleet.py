@@ -1,9 +1,9 @@
 """Questions that one process of a deployment asks all others, over their broker, and the answers that it collects.
 
 A question is published to a channel that all processes are subscribed to, and each answers on the channel of the one
-that asked. How many there are is known nowhere: those that answered lately are expected to answer again, and one that
-asks waits for others only as long as its patience. A process that died is missed for one question, and then listed as
-gone.
+that asked. The broker tells how many processes it sent the question to, so the one that asks knows when it has all
+answers. It waits only for its patience where one of them does not answer. A process that answered earlier and does not
+any more is listed as gone.
 
 The channels are subscribed to over a connection of their own, so that nothing of this is among the messages of clients.
 """
@@ -55,6 +55,7 @@ class Fleet(BusListener):
         self._handlers = handlers
         self._asked: dict[str, _Question] = {}
         self._seen: dict[str, float] = {}  # when each process last answered
+        self._present: Collection[str] = ()  # those that answered the last question
         self._failures = Failures("answering a question of another process of the deployment")
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -76,7 +77,7 @@ class Fleet(BusListener):
         Args:
             kind: of the question.
             data: what JSON can hold.
-            patience: seconds to wait for those that may be there, and did not answer lately.
+            patience: seconds to wait for the answers.
 
         Returns:
             The answers by the name of the process, in the order in which they came.
@@ -85,8 +86,7 @@ class Fleet(BusListener):
             BrokerUnavailable, BrokerRefused: the question could not be published.
         """
         number = secrets.token_hex(8)
-        now = time.monotonic()
-        question = self._asked[number] = _Question({node for node in self._seen if node not in self.gone(now)})
+        question = self._asked[number] = _Question()
         try:
             text = orjson.dumps({"id": number, "from": self._node, "ask": kind, "data": data})
             published = await self._bus.publish(Publication(QUESTIONS, text))
@@ -99,17 +99,16 @@ class Fleet(BusListener):
                 pass
         finally:
             del self._asked[number]
-        self._seen.update(dict.fromkeys(question.answers, time.monotonic()))
-        for node in question.expected - question.answers.keys():
-            self._seen[node] = min(self._seen[node], now - 2 * patience)
+        now = time.monotonic()
+        self._present = question.answers.keys()
+        self._seen.update(dict.fromkeys(self._present, now))
         self._seen = {node: seen for node, seen in self._seen.items() if now - seen < REMEMBERED}
         return question.answers
 
-    def gone(self, now: float | None = None) -> dict[str, float]:
+    def gone(self) -> dict[str, float]:
         """Return the processes that did not answer the last question, and for how many seconds they have not."""
-        now = time.monotonic() if now is None else now
-        latest = max(self._seen.values(), default=now)
-        return {node: now - seen for node, seen in self._seen.items() if seen < latest - PATIENCE}
+        now = time.monotonic()
+        return {node: now - seen for node, seen in self._seen.items() if node not in self._present}
 
     # What the bus reports
 
@@ -170,24 +169,17 @@ class _Question:
     """A question that is being answered.
 
     Attributes:
-        expected: the processes that are certainly to answer, unless they died.
-        receivers: how many subscribers the question went to; a relay is one for all its workers.
+        receivers: how many processes the broker sent it to, once that is known.
         answers: by the process.
-        complete: set when all that are expected have answered.
+        complete: set when all of them have answered.
     """
 
-    def __init__(self, expected: set[str]) -> None:
-        self.expected = expected
+    def __init__(self) -> None:
         self.receivers: int | None = None
         self.answers: dict[str, Any] = {}
         self.complete = asyncio.Event()
 
     def look(self) -> None:
         """See whether all have answered."""
-        if (
-            self.receivers is not None
-            and self.expected
-            and self.expected <= self.answers.keys()
-            and len(self.answers) >= self.receivers
-        ):
+        if self.receivers is not None and len(self.answers) >= self.receivers:
             self.complete.set()

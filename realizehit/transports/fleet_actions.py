@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from realizehit import _fanout
@@ -131,6 +131,6 @@ def matches_identity(pattern: Pattern, identity: Identity) -> bool:
     return channel == own if not pattern.has_wildcard else _fanout.project(channel, _fanout.shape_of(own)) == own
 
 
-def channel_text(identity: Identity) -> str:
+def channel_text(identity: Mapping[str, str]) -> str:
     """Return an identity as a channel; its keys and values are in the text of patterns already."""
     return "|".join(f"{key}:{value}" for key, value in sorted(identity.items()))
