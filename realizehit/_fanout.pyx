@@ -17,7 +17,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from realizehit.engine.allowance cimport INPUT_HOPELESS, INPUT_PAID, INPUT_REFUSED, pay
-from realizehit.engine.arrivals cimport HEADS
+from realizehit.engine.arrivals cimport HEADS, accept_again
 from realizehit.engine.backpressure cimport QueueTotals, make_dirty, mark_closed, put_outside, queue_totals, send_frame
 from realizehit.engine.conn cimport (
     BLOCKED, CHANNEL_HELD, CHANNEL_WATCHED, CONN_FREE, CONN_OPEN, FEATURE_MUTED, HALF_CLOSED, IS_TRANSPORT, LAST_FRAME,
@@ -737,6 +737,7 @@ cdef class Engine(JoinCalls):
             self.started = now - target * self.tick_interval
         self.depth += 1
         try:
+            accept_again(&self.s)
             advance(&self.s, target)
         except BaseException:
             self.depth -= 1
@@ -873,6 +874,7 @@ cdef class Engine(JoinCalls):
                     try:
                         self.run_callback(what, handler, handle, data)
                     except Exception as error:
+                        self.drop(handle)   # an arrival that nobody decided about; anything else is left alone
                         self.on_error(error)
             except BaseException:   # a signal's, or from `on_error`: the others are told all the same
                 self.pending[:0] = pending[done:]

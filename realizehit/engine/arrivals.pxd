@@ -30,7 +30,7 @@ from realizehit.engine.sockets cimport (
     rh_accept, rh_close, rh_descriptors, rh_duplicate, rh_epoll_add, rh_epoll_drop, rh_is_exhausted, rh_recv,
     rh_user_timeout, rh_would_block,
 )
-from realizehit.engine.state cimport Door, State
+from realizehit.engine.state cimport DOORS, Door, State
 from realizehit.engine.wheel cimport wheel_set, wheel_unset
 
 cdef enum:
@@ -68,6 +68,38 @@ cdef inline int arrive(State* s, Door* door, int fd, int most) except -1:
     return 0
 
 
+cdef inline int turn_away(State* s, Door* door) except -1:
+    """Close a connection for which there is no descriptor, or else accept nothing until the next tick.
+
+    It must go, or it would be reported without end. The spare descriptor is there to accept it, which does not help
+    where the whole system has no descriptors or no memory.
+    """
+    cdef int fd
+    if s.spare >= 0:
+        rh_close(s.spare)
+    fd = rh_accept(door.fd)
+    if fd >= 0:
+        rh_close(fd)
+    else:
+        rh_epoll_drop(s.epoll, door.fd)
+        door.waits = True
+    s.spare = rh_duplicate(s.epoll)
+    if not s.exhausted:
+        s.exhausted = True
+        (<list> s.pending).append(("on_exhausted", <object> door.handler, 0, None))
+    return 0
+
+
+cdef inline void accept_again(State* s) noexcept:
+    """Accept at the doors that were left alone for want of descriptors."""
+    cdef int i
+    cdef Door* door
+    for i in range(DOORS):
+        door = &s.doors[i]
+        if door.handler != NULL and door.waits:
+            door.waits = rh_epoll_add(s.epoll, door.fd, i) < 0
+
+
 cdef inline int accept_some(State* s, Door* door) except -1:
     """Accept what waits at a door, up to `ACCEPTS` connections; epoll reports the others again."""
     cdef int fd, most
@@ -78,19 +110,10 @@ cdef inline int accept_some(State* s, Door* door) except -1:
         fd = rh_accept(door.fd)
         if fd >= 0:
             arrive(s, door, fd, most if most > 1 else 1)
-        elif rh_would_block():
+        elif rh_is_exhausted():     # asked first: `rh_would_block` knows ENOBUFS too, of writing
+            turn_away(s, door)
             return 0
-        elif rh_is_exhausted():
-            # The connection must go, or it would be reported without end: the spare descriptor is there to accept it.
-            if s.spare >= 0:
-                rh_close(s.spare)
-                fd = rh_accept(door.fd)
-                if fd >= 0:
-                    rh_close(fd)
-                s.spare = rh_duplicate(s.epoll)
-            if not s.exhausted:
-                s.exhausted = True
-                (<list> s.pending).append(("on_exhausted", <object> door.handler, 0, None))
+        elif rh_would_block():
             return 0
     return 0
 

@@ -63,7 +63,7 @@ cdef class ArrivalCalls(LogCalls):
             handler: is told of arrivals: ``on_arrived(handle, None)``, if `counted`; ``on_head(handle, (signature,
                 bytes))`` for a usual opening handshake without a verdict; ``on_other(handle, bytes)`` for any other
                 first bytes; ``on_late(handle, None)``; ``on_gone(handle)``; ``on_exhausted(0, None)`` where a
-                connection was closed because there was no descriptor left. It answers each but the last two by
+                connection was closed, or has to wait, for want of a descriptor. It answers each but the last two by
                 `read_head`, `open_arrival`, `admit`, `give_away` or `drop`.
             verdicts: for a signature ``(handler, framing, before, behind)``: who is to receive what the client sends,
                 and the response, before and behind the answer to its key. The caller adds and removes entries.
@@ -87,12 +87,18 @@ cdef class ArrivalCalls(LogCalls):
         rh_user_timeout(fd, self.s.user_timeout)
         door.fd = fd
         door.counted = counted
+        door.waits = False
         door.verdicts = <PyObject*> verdicts
         door.handler = <PyObject*> handler
         if rh_epoll_add(self.s.epoll, fd, i) < 0:
             door.handler = NULL
             raise OSError(errno, os.strerror(errno))
-        self.doors[fd] = (handler, verdicts)
+        try:
+            self.doors[fd] = (handler, verdicts)
+        except BaseException:
+            rh_epoll_drop(self.s.epoll, fd)
+            door.handler = NULL
+            raise
 
     def unlisten(self, int fd):
         """Accept nothing more from a socket, and end what has arrived there; unknown ones are ignored."""

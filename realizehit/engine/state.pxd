@@ -83,6 +83,7 @@ cdef struct Door:
     PyObject* handler           # of what arrives, until it is a client; NULL for an unused entry
     PyObject* verdicts          # dict: signature of a head -> verdict, see `Engine.listen`
     bint counted                # Python is told of each arrival before its head is read
+    bint waits                  # epoll does not watch it until the next tick, since nothing can be accepted
 
 
 cdef enum:  # the lists of connections
@@ -128,7 +129,7 @@ cdef struct State:
     Slots slots
     uint32_t open_count
     uint32_t arrived_count
-    uint32_t used_count         # open, closing or dead
+    uint32_t used_count         # arrived, open, closing or dead
     uint64_t subscription_count
     bint closed
     # arrivals

@@ -105,7 +105,7 @@ class Arrivals:
         self._release(handle)
 
     def on_exhausted(self, handle: int, _: None) -> None:
-        """Count and log that a connection was closed at once, for want of a descriptor."""
+        """Count and log that a connection was closed at once, or has to wait, for want of a descriptor."""
         self._fd_reserve.log_refusal(os.strerror(errno.EMFILE))
         self._guard.count_refusal("no_room")
 

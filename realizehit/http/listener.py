@@ -1,4 +1,4 @@
-"""Accepts connections: uvicorn on sockets that are already bound, with the front door as their protocol."""
+"""Accepts connections: the engine on TCP sockets without TLS, uvicorn with the front door as protocol on all others."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Listener:
         return Arrivals(self._engine, websocket, self._guard, self._fd_reserve, protocol)
 
     def stop(self) -> None:
-        """Stop accepting at once: the sockets are closed in the loop's next turn. `close` must still be called."""
+        """Stop accepting at once: what has arrived and is not served yet may be ended. `close` must follow."""
         for server, _ in self._servers:
             for each in server.servers:
                 each.close()
