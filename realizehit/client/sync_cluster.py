@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from realizehit.broker.cluster.address import ClusterAddress
@@ -82,6 +83,7 @@ class _LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._line: ClusterLine | None = None
+        self._ended = False
 
     def call(self, work: Callable[[ClusterLine], Coroutine[Any, Any, _T]]) -> _T:
         """Run something in the loop, and return what it returns."""
@@ -94,21 +96,28 @@ class _LoopThread:
         future = asyncio.run_coroutine_threadsafe(run(), self._started())
         try:
             return future.result()
+        except CancelledError:
+            raise BrokerUnavailable("this side is closed") from None
         finally:
             future.cancel()  # the caller was interrupted: what has not been sent shall not be
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
+            if self._ended:
+                raise BrokerUnavailable("this side is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 # A daemon, so that a program that does not close its publisher can end.
-                self._thread = threading.Thread(target=self._loop.run_forever, name="realizehit cluster", daemon=True)
+                self._thread = threading.Thread(
+                    target=_serve, args=(self._loop,), name="realizehit cluster", daemon=True
+                )
                 self._thread.start()
             return self._loop
 
     def close(self) -> None:
-        """End the connections and the thread."""
+        """End the connections and the thread; calls of other threads that are under way fail."""
         with self._lock:
+            self._ended = True
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None
         if loop is None or thread is None:
@@ -122,3 +131,12 @@ class _LoopThread:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, and end what is under way then."""
+    loop.run_forever()
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))

@@ -219,7 +219,7 @@ class Gaps:
         if self._missed is None:
             self._missed = {}
             self._call_soon(self._tell_missed)
-        self._missed[key] = seconds
+        self._missed[key] = max(seconds, self._missed.get(key, 0.0))
         self._missed_exceptions.update(waiting)
         if goes_on is not None:
             self._missed_goes_on[key] = goes_on

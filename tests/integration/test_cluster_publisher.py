@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +27,7 @@ from realizehit.broker.publication import Publication, Published
 from realizehit.broker.shapes.registrar import Registrar
 from realizehit.broker.shapes.registry import MAX_SHAPES, VIEW_SETTLE, register
 from realizehit.cli.history_rules import show_rules
+from realizehit.client.sync_cluster import ClusterSender
 from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable, BrokerUnclear
 from realizehit.pattern import shape_of
 from tests.support.cluster import Cluster
@@ -428,3 +431,42 @@ async def test_a_registrar_waits_until_all_publishers_know_a_new_shape(shared_cl
         await watch.close()
         remove_shape(shared_cluster, new)
         remove_shape(shared_cluster, old)
+
+
+async def test_a_watch_that_is_closed_while_it_starts_does_not_go_on() -> None:
+    def accept(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        """Say nothing."""
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    watch = TopologyWatch(ClusterAddress(f"redis+cluster://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    starting = asyncio.create_task(watch.start())
+    await asyncio.sleep(0)
+    await watch.close()
+    await asyncio.wait_for(starting, 10)
+    assert [task.get_name() for task in asyncio.all_tasks() if "topology" in task.get_name()] == []
+    server.close()
+
+
+def test_calls_of_other_threads_end_when_a_publisher_is_closed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sender = ClusterSender(
+            f"redis+cluster://127.0.0.1:{silent.getsockname()[1]}", timeout=30, retries=0, wildcards=False, window=120
+        )
+        errors: list[Exception] = []
+
+        def ping() -> None:
+            try:
+                sender.ping()
+            except BrokerUnavailable as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=ping) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        connection, _ = silent.accept()  # so a call is under way
+        sender.close()
+        for thread in threads:
+            thread.join(10)
+        connection.close()
+        assert not any(thread.is_alive() for thread in threads)
+        assert len(errors) == 4

@@ -1,9 +1,10 @@
 """Which machine the publications of each slot go to, in their order, also while the slot moves.
 
-The rules of this file. Parts of one slot are carried out in the order in which they were handed over. So when one of
-them was not carried out, those behind it wait until all that was sent has its answer; then they go on together, in
-order. When the topology names another machine for a slot, nothing is sent to it before the machine before has answered
-for what it was sent.
+The rules of this file. Parts of one slot are carried out in the order in which they were handed over, except that what
+was already sent behind a part that a machine refused for a moment may be carried out before it. When one of them was
+not carried out, those behind it wait until all that was sent has its answer; then they go on together, in order. When
+the topology names another machine for a slot, nothing is sent to it before the machine before has answered for what it
+was sent.
 """
 
 from __future__ import annotations
@@ -157,6 +158,8 @@ class Routes:
         part.attempts += 1
         if place is not None:
             route.shard = self._shards.at(place)
+        elif part.attempts > AT_ONCE:  # the machine that was named does not help: back to the owner as it is known
+            route.shard = self._shards.owner_of(part.slot)
         if place is None or part.attempts > AT_ONCE:
             pause = min(PAUSE_MOST, PAUSE_FIRST * 2 ** min(part.attempts, 10))
             route.resumes_at = max(route.resumes_at, asyncio.get_running_loop().time() + pause)

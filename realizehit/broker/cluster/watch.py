@@ -63,6 +63,7 @@ class TopologyWatch:
         self._listeners: list[Callable[[Topology], None]] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         self._seldom = Seldom(LOG_INTERVAL)
         self._failures = Failures("following the topology of a cluster")
 
@@ -81,19 +82,24 @@ class TopologyWatch:
         Raises:
             BrokerRefused: the machines are none of a cluster, or refuse the login.
         """
-        if self._task is not None:
+        if self._task is not None or self._closed:
             return
         # A machine that can be reached tells more than one that cannot, so all seeds have their turn.
         for _ in range(max(1, math.ceil(len(self._address.seeds) / AT_ONCE))):
             if await self._ask_some():
                 break
         if self.current is None and isinstance(self.trouble, BrokerRefused):
-            await self.close()
+            await self._end()
             raise self.trouble
-        self._task = asyncio.create_task(self._run(), name="realizehit topology")
+        if not self._closed:  # it may have been, meanwhile
+            self._task = asyncio.create_task(self._run(), name="realizehit topology")
 
     async def close(self) -> None:
-        """Stop asking; calling it again does nothing."""
+        """Stop asking, also while `start` is under way; calling it again does nothing."""
+        self._closed = True
+        await self._end()
+
+    async def _end(self) -> None:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
