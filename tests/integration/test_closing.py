@@ -212,9 +212,12 @@ def options_of(peer: Peer, option: int) -> list[int]:
     """What the sockets of this process that are connected to a peer have as a TCP option."""
     client = peer.sock.getsockname()
     values = []
-    for entry in Path("/proc/self/fd").iterdir():
-        # Some are no sockets, or closed by now.
-        with suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as sock:
-            if sock.getpeername() == client:
-                values.append(sock.getsockopt(socket.IPPROTO_TCP, option))
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        # Some are no sockets, which would leave the copy of their descriptor open; or they are closed by now.
+        with suppress(OSError):
+            if not os.readlink(entry).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as sock:
+                if sock.getpeername() == client:
+                    values.append(sock.getsockopt(socket.IPPROTO_TCP, option))
     return values
