@@ -215,7 +215,7 @@ def options_of(peer: Peer, option: int) -> list[int]:
     for entry in list(Path("/proc/self/fd").iterdir()):
         # Some are no sockets, which would leave the copy of their descriptor open; or they are closed by now.
         with suppress(OSError):
-            if not os.readlink(entry).startswith("socket:"):
+            if not str(entry.readlink()).startswith("socket:"):
                 continue
             with socket.socket(fileno=os.dup(int(entry.name))) as sock:
                 if sock.getpeername() == client:

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from realizehit import APIClient, Publisher, sync
+from realizehit.broker.base import Interest
 from realizehit.broker.history.rules import Rules
 from realizehit.broker.open import open_bus
 from realizehit.broker.publication import Publication
@@ -21,6 +22,7 @@ from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.test_client_ws import connect, take
 from tests.integration.test_wildcards_end_to_end import publishers, told
+from tests.support.bus_recorder import Recorder
 from tests.support.cluster import Cluster, slot_of
 from tests.support.cluster_rig import KEPT, patterns_of
 from tests.support.history import SECONDS, Client, label
@@ -201,6 +203,22 @@ async def test_the_address_of_one_machine_is_refused(cluster: Cluster) -> None:
             await publisher.publish({"a": 1}, 1)
     with sync.Publisher(url) as blocking, pytest.raises(BrokerRefused, match=r"redis\+cluster://"):
         await asyncio.to_thread(blocking.publish, {"a": 1}, 1)
+
+
+async def test_subscriptions_are_answered_where_the_registry_may_not_be_read(cluster: Cluster) -> None:
+    for machine in cluster.primaries:
+        machine.command(
+            "ACL", "SETUSER", "narrow", "on", "nopass", "allkeys", "allchannels", "+@all", "-eval", "-evalsha"
+        )
+    bus, node = open_bus(cluster.url.replace("://", "://narrow:x@")), Recorder()
+    channel = Interest(f"narrow:{next(_numbers)}".encode())
+    await bus.start(node)
+    try:
+        if not bus.subscribe(channel):
+            await node.until(lambda: channel in node.confirmed)
+        assert not bus.rules.rules
+    finally:
+        await bus.close()
 
 
 async def test_a_broker_that_is_no_cluster_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -71,7 +71,12 @@ class ClusterQuestions:
             raise
 
     async def at(self, key: bytes | str, call: Callable[[Shard, bool], Awaitable[_T]]) -> _T:
-        """Call what asks the machine that owns the slot of a key; again while nothing was carried out."""
+        """Call what asks the machine that owns the slot of a key; again while nothing was carried out.
+
+        Raises:
+            BrokerUnavailable: as `ask_at`.
+            BrokerRefused: the machine answered with an error.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         backoff = Backoff(0.02, 0.25, jitter=False)
@@ -86,7 +91,9 @@ class ClusterQuestions:
                     async with asyncio.timeout_at(deadline):
                         return await call(shard, asking)
                 except TimeoutError:
-                    break
+                    if shard.is_connected:
+                        raise BrokerUnclear(f"{self._errors.late()}; it may have carried out the command") from None
+                    break  # nothing was sent: what a lost connection had sent has failed before
                 except BrokerUnclear:
                     raise
                 except BrokerUnavailable as error:

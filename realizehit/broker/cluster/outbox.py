@@ -213,7 +213,13 @@ class Outbox:
         return next((delivery.deadline for delivery in self._open if not delivery.has_outcome), None)
 
     def _fail_late(self, now: float) -> None:
+        late: list[Part] = []
         while self._open and (self._open[0].has_outcome or self._open[0].deadline <= now):
             delivery = self._open.popleft()
             if not delivery.has_outcome:
                 delivery.fail(self._late(delivery.trouble), self._errors)
+                late += delivery.parts
+        self._routes.drop(late)
+        for queue in (self._held, self._unconfirmed):  # there may be no view for long
+            while queue and queue[0].has_outcome:
+                queue.popleft()

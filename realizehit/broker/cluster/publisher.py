@@ -17,6 +17,7 @@ other one would reach nobody. Such a message waits for the end of the move.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -65,7 +66,8 @@ class ClusterPublisher:
         follow: whether the rules of history are followed also while nothing is published; see `start`.
         on_up: called when a machine has answered: at each login, and after it had been silent.
         on_down: called when a machine could not be reached, was silent, or a connection was lost.
-        on_rules: told the rules of history for the first time and after each change.
+        on_rules: told the rules of history for the first time and after each change, and those known so far
+            whenever the registry may not be read.
 
     Reentrancy: for one event loop's thread.
 
@@ -91,6 +93,7 @@ class ClusterPublisher:
         self._address = address
         self._watch = watch
         self._timeout = timeout
+        self._follow = follow
         self._on_down = on_down
         self._on_rules = on_rules
         self._errors = PublishErrors(address, timeout)
@@ -223,6 +226,7 @@ class ClusterPublisher:
 
     def _refuse_held(self, error: BrokerRefused) -> None:
         self._outbox.refuse_held(error)
+        self._on_rules(self._view.rules)  # a node serves without them, as with a single broker
 
     def _take_rules(self, rules: Rules) -> None:
         self._shards.take_rules(rules)
@@ -257,8 +261,18 @@ class ClusterPublisher:
         return [self._shards.at(place).ask for place in self._shards.topology.primaries]
 
     async def ping(self) -> None:
-        """Check that all primaries answer. See `ClusterQuestions.ping`."""
+        """Check that all primaries answer. See `ClusterQuestions.ping`.
+
+        Where the rules are followed, they are known after this, unless they may not be read.
+
+        Raises:
+            BrokerUnavailable: also where they are followed and nobody could read them yet.
+        """
         await self._questions.ping()
+        if self._follow:
+            await self._view.first(self._timeout)
+            if self._view.read_at == -math.inf and self._view.refusal is None:
+                raise self._questions.late(None)
 
     async def nodes(self, channels: Sequence[bytes]) -> list[int]:
         """Return for each channel how many nodes are subscribed to it. See `Bus.nodes`."""

@@ -67,6 +67,7 @@ class RegistryView:
         shapes: those that are in force.
         registrations: the registration of each. The object stays the same.
         read_at: time of the loop as of which all this was so; ``-inf`` before the first read.
+        refusal: why the last read was refused; None after a read that succeeded.
 
     Reentrancy: for one event loop's thread.
     """
@@ -86,6 +87,7 @@ class RegistryView:
         self.shapes: tuple[bytes, ...] = ()
         self.registrations: dict[bytes, bytes] = {}
         self.read_at = -math.inf
+        self.refusal: BrokerRefused | None = None
         self._broker = broker
         self._ask = ask
         self._counts = counts
@@ -123,17 +125,23 @@ class RegistryView:
         return time - self.read_at < self._most_age
 
     async def young(self) -> None:
-        """Wait until the view is young enough."""
+        """Wait until the view is young enough.
+
+        Raises:
+            BrokerRefused: the registry may not be read.
+        """
         loop = asyncio.get_running_loop()
         while not self.is_young(loop.time()):
             self._read.clear()
             await self._read.wait()
+            if self.refusal is not None:
+                raise BrokerRefused(str(self.refusal))
 
     async def first(self, seconds: float) -> None:
-        """Wait for the first view, at most so many seconds."""
+        """Wait for the first view, or until the registry may not be read, at most so many seconds."""
         try:
             async with asyncio.timeout(seconds):
-                while self.read_at == -math.inf:
+                while self.read_at == -math.inf and self.refusal is None:
                     self._read.clear()
                     await self._read.wait()
         except TimeoutError:
@@ -170,7 +178,7 @@ class RegistryView:
             except BrokerRefused as error:
                 if (left_out := self._seldom.passes("refused")) is not None:
                     logger.warning("%s%s", error, more(left_out))
-                self._on_refused(error)
+                self._refuse(error)
                 await self._pause(IDLE_AFTER)
                 continue
             except Exception as error:  # noqa: BLE001 - the next read may do better
@@ -183,6 +191,14 @@ class RegistryView:
                 await asyncio.sleep(sent + VIEW_READ_INTERVAL - loop.time())
             else:
                 await self._pause(IDLE_INTERVAL if self._follow else None)
+
+    def _refuse(self, error: BrokerRefused) -> None:
+        self.refusal = error
+        self._read.set()
+        try:
+            self._on_refused(error)
+        except Exception as failure:  # noqa: BLE001 - the next read may be allowed
+            self._failures.note(failure)
 
     async def _pause(self, seconds: float | None) -> None:
         try:
@@ -202,6 +218,7 @@ class RegistryView:
         if writes == self._writes:
             self._reader.take(rules)
         self.read_at = sent
+        self.refusal = None
         self._read.set()
         self._on_view(new)
 

@@ -165,6 +165,12 @@ class Routes:
             route.resumes_at = max(route.resumes_at, asyncio.get_running_loop().time() + pause)
         insort(route.waiting, part, key=_number_of)
 
+    def drop(self, parts: Iterable[Part]) -> None:
+        """Let go of parts that nobody waits for any more, also where their slot has no owner."""
+        for slot in {part.slot for part in parts}:
+            route = self._route(slot)
+            route.waiting = [part for part in route.waiting if not part.delivery.done()]
+
     def _go_on(self, route: Route) -> None:
         """Send what waits, unless it has to wait longer."""
         loop = asyncio.get_running_loop()

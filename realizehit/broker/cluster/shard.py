@@ -100,6 +100,11 @@ class Shard(Pipeline):
         self.place = place
         self._asking_logs = LogReads(self.ask_asking, self.script)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, so that what was handed over may have been sent."""
+        return self._keeper.connection is not None
+
     def send(self, publications: Sequence[Publication], done: SentCompletion) -> None:
         """Publish messages, in order with those before; ``done`` gets the outcomes."""
         size = sum(len(publication.payload) for publication in publications)
