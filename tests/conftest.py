@@ -17,6 +17,9 @@ from tests.support.valkey import Valkey
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests start hundreds of servers, which take twice as long to start where no compiled modules are kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # The time of an example depends on the machine, so a time-out would prove nothing.
 # In CI all runs try the same examples, so that a failure shows what a change broke.
 hypothesis.settings.register_profile("untimed", deadline=None, derandomize="REALIZEHIT_ALL_PROGRAMS" in os.environ)

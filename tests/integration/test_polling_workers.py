@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx2
-import pytest
 
 from tests.integration.test_command_workers import publish, worker_pids
 from tests.support.processes import Server, serving
@@ -105,12 +104,12 @@ async def test_the_sessions_of_a_killed_worker_are_unknown_and_the_others_go_on(
         assert all(answer.json()["code"] == 1 for answer in outcomes if answer.status_code != 200)
 
 
-@pytest.mark.parametrize("sid", ["7-unknown", "1-unknown", "0-unknown", "9999-unknown", "99999-unknown"])
-async def test_an_unknown_session_is_refused_by_any_worker(sid: str, shared_valkey: Valkey) -> None:
+async def test_an_unknown_session_is_refused_by_any_worker(shared_valkey: Valkey) -> None:
     with serving("--workers", "2", "--drain-seconds", "0.1", "--redis", shared_valkey.url) as server:
         worker_pids(server, 2)
-        session = Session(server)
-        session._url += f"&sid={sid}"
-        for _ in range(4):
-            answer = await session.request()
-            assert (answer.status_code, answer.json()["code"]) == (400, 1)
+        for sid in ("7-unknown", "1-unknown", "0-unknown", "9999-unknown", "99999-unknown"):
+            session = Session(server)
+            session._url += f"&sid={sid}"
+            for _ in range(4):
+                answer = await session.request()
+                assert (answer.status_code, answer.json()["code"]) == (400, 1), sid
