@@ -86,6 +86,7 @@ def test_there_is_no_circle_of_imports_even_for_types() -> None:
 
 
 @pytest.mark.slow  # a fresh interpreter for each of 250 modules
+@pytest.mark.timeout(300)
 def test_each_module_can_be_imported_alone_without_a_warning() -> None:
     def failure(module: str) -> str:
         result = python(f"import {module}", "-W", "error")
