@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from realizehit.common.masking import masked
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
+from realizehit.log_output import Output
 
 # A line break in a message would forge a line of its own, and a terminal obeys escape sequences.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
@@ -25,10 +26,8 @@ def configure(style: str, level: str) -> None:
         style: ``text`` or ``json``.
         level: the least severe to write: ``debug``, ``info``, ``warning`` or ``error``.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [Output(JsonFormatter() if style == "json" else TextFormatter())]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught

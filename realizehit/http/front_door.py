@@ -24,12 +24,12 @@ from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from realizehit.access.peers import UNIX, peer_of_transport
+from realizehit.access_log import ACCESS_LOG
 from realizehit.errors import ErrorCode
 from realizehit.http.connection import ANSWERING, BODY, CLOSING, GONE, HEAD, WAITING, Connection, Timeouts
 from realizehit.http.fast_path import LONGEST_HEAD, DirectRequest, Handler, parse_plain_head
 from realizehit.http.head_reader import HeadReader, HeadTooLarge, MalformedHead
 from realizehit.http.requests import BodyFault, Progress, Requests
-from realizehit.logs import ACCESS_LOGGER
 from realizehit.transports.fd_reserve import NO_DESCRIPTOR, FdReserve
 from realizehit.transports.guard import Guard
 from realizehit.transports.handshake import VERSION_LINE, refusal, too_large
@@ -100,6 +100,7 @@ class FrontDoor(Connection):
         timeouts = Timeouts(timeout, request_timeout, keep_alive)
         super().__init__(loop, server_state, timeouts=timeouts, guard=guard, draining=draining)
         self.client: tuple[str, int] | None = None
+        self._client_text = ""
         self._config = config
         self._app_state = app_state
         self._websocket = websocket
@@ -272,9 +273,8 @@ class FrontDoor(Connection):
 
     def note_answer(self, target: bytes, status: int) -> None:
         """Write a line to the access log, as uvicorn does for the requests that the application serves."""
-        if self._access_log and ACCESS_LOGGER.hasHandlers():
-            client = "" if self.client is None else f"{self.client[0]}:{self.client[1]}"
-            ACCESS_LOGGER.info('%s - "%s %s HTTP/%s" %d', client, "POST", target.decode("ascii"), "1.1", status)
+        if self._access_log:
+            ACCESS_LOG.note(self._client_text, "POST", target.decode("ascii"), "1.1", status)
 
     def _begin(self, text: bytes) -> None:
         """Decide by its head who serves a request."""
@@ -309,6 +309,7 @@ class FrontDoor(Connection):
         self.client = get_remote_addr(transport)
         if self.client is None and peer_of_transport(transport) == UNIX:
             self.client = (UNIX, 0)
+        self._client_text = "" if self.client is None else f"{self.client[0]}:{self.client[1]}"
         self._requests = Requests(
             self._config,
             self._server_state,

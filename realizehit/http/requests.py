@@ -7,11 +7,12 @@ which bytes belong to a request, and when the next request begins.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, cast
 from urllib.parse import unquote
 
 import h11
@@ -21,8 +22,9 @@ from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_local_addr, get_path_with_query_string, is_ssl
 from uvicorn.server import ServerState
 
+from realizehit.access_log import ACCESS_LOG
 from realizehit.http.write_coalescing import CoalescingTransport
-from realizehit.logs import ACCESS_LOGGER, HTTP_LOGGER
+from realizehit.logs import HTTP_LOGGER
 from realizehit.transports.handover import TAKE_OVER
 from realizehit.transports.heads import Head
 
@@ -105,8 +107,7 @@ class Requests:
         self._scheme: Literal["http", "https"] = "https" if is_ssl(transport) else "http"
         self._max_head = max_head
         self._owner = owner
-        # uvicorn logs only where the logger has handlers, which other code in this process may have added.
-        self._access_log = config.access_log and ACCESS_LOGGER.hasHandlers()
+        self._access_log = config.access_log
         self.flow = Flow(transport, partial(loop.call_soon, owner.go_on))  # once it has taken what is there
         self._output = _Output(transport, loop, owner.finish)
         self._conn: h11.Connection | None = None
@@ -166,7 +167,7 @@ class Requests:
             transport=self._output,
             flow=self.flow,
             logger=HTTP_LOGGER,
-            access_logger=ACCESS_LOGGER,
+            access_logger=cast(logging.Logger, ACCESS_LOG),  # uvicorn needs no more than `info`
             access_log=self._access_log,
             default_headers=self._server_state.default_headers,
             message_event=asyncio.Event(),
@@ -273,9 +274,7 @@ class Requests:
         if self._access_log:
             scope = cycle.scope
             path = get_path_with_query_string(scope)
-            ACCESS_LOGGER.info(
-                '%s - "%s %s HTTP/%s" %d', get_client_addr(scope), scope["method"], path, scope["http_version"], 200
-            )
+            ACCESS_LOG.note(get_client_addr(scope), scope["method"], path, scope["http_version"], 200)
         return transport, self._server_state.default_headers
 
 

@@ -389,7 +389,8 @@ WALL_CLOCK = re.compile(
 )
 
 KNOWN = {
-    # What people read has a date: reports of the load test, the console's figures.
+    # What people read has a date: the access log, reports of the load test, the console's figures.
+    "realizehit/access_log.py",
     "realizehit/node/figures.py",
     "realizehit/loadtest/coordinator.py",
     "realizehit/loadtest/report.py",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
+import signal
+import socket
 import subprocess
 import sys
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -156,3 +160,26 @@ def test_an_error_that_ends_the_process_is_logged() -> None:
     entry = json.loads(done.stderr)
     assert (entry["level"], entry["message"]) == ("critical", "ended by an error")
     assert entry["exception"].endswith("ValueError: invalid literal for int() with base 10: 'broken'")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_request_is_in_the_access_log_when_the_server_has_ended(shared_valkey: Valkey, workers: int) -> None:
+    count = 300
+    words = ("--redis", shared_valkey.url, "--access-log", "--drain-seconds", "0", "--workers", str(workers))
+    with serving(*words) as server:
+        port = urlsplit(server.api).port
+        for part in range(3):
+            with socket.create_connection(("127.0.0.1", port or 0), timeout=20) as sock:
+                request = f"GET /nothing?n={part} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                sock.sendall(request * (count // 3))
+                seen = 0
+                while seen < count // 3:
+                    data = sock.recv(1 << 16)
+                    assert data
+                    seen += data.count(b"HTTP/1.1 404")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        lines = [line for line in server.err if "uvicorn.access" in line]
+    form = re.compile(r'\S+Z info    uvicorn\.access\.realizehit\[\d+\]: [\d.:]+ - "GET /nothing\?n=\d HTTP/1\.1" 404')
+    assert [line for line in lines if not form.fullmatch(line)] == []
+    assert len(lines) == count
