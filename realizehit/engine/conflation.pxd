@@ -3,7 +3,8 @@
 # Called by dispatch for subscribers with FEATURE_CONFLATING, by the registry when they leave, and by the owner's timer.
 # The first message opens the window and goes at once. Of those that follow within the window a pointer to the newest
 # frame is held; it goes when the window ends, and opens the next one. A window that ends without a message is closed.
-# Windows end in ticks of `WINDOW_TICK_MS`; no clock is read for a message. Other subscribers pay nothing for this.
+# Windows end in ticks of `WINDOW_TICK_MS`; no clock is read for a message, so that the time of a window counts from the
+# tick after its first message, however late that tick is. Other subscribers pay nothing for this.
 # Nothing here calls Python code; MemoryError, for a new window, is all that is raised, and then nothing has changed.
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -15,10 +16,14 @@ from realizehit.engine.conn cimport (
     CHANNEL_LOGGED, CONN_OPEN, FEATURE_BITS, FEATURE_CONFLATING, HAS_WINDOW, Channel, Conn,
 )
 from realizehit.engine.frames cimport Frame, frame_release
-from realizehit.engine.state cimport WINDOW_BUCKETS, State, Window
+from realizehit.engine.state cimport WINDOW_BUCKETS, WINDOW_FRESH, State, Window
 
 cdef enum:
     WINDOW_TICK_MS = 10
+
+
+cdef inline uint32_t* bucket_of(State* s, uint64_t due) noexcept nogil:
+    return &s.windows.buckets[WINDOW_BUCKETS if due == WINDOW_FRESH else due % WINDOW_BUCKETS]
 
 
 cdef inline void window_close(State* s, uint32_t number) noexcept nogil:
@@ -29,7 +34,7 @@ cdef inline void window_close(State* s, uint32_t number) noexcept nogil:
     if w.before:
         s.windows.items[w.before].behind = w.behind
     else:
-        s.windows.buckets[w.due % WINDOW_BUCKETS] = w.behind
+        bucket_of(s, w.due)[0] = w.behind
     if w.behind:
         s.windows.items[w.behind].before = w.before
     w.due = 0
@@ -37,9 +42,9 @@ cdef inline void window_close(State* s, uint32_t number) noexcept nogil:
 
 
 cdef inline void window_open(State* s, uint32_t number, uint64_t due) noexcept nogil:
-    """Let a window that is closed end at a tick, which is not over yet."""
+    """Let a window that is closed end at a tick, which is not over yet, or be fresh."""
     cdef Window* w = &s.windows.items[number]
-    cdef uint32_t* bucket = &s.windows.buckets[due % WINDOW_BUCKETS]
+    cdef uint32_t* bucket = bucket_of(s, due)
     w.due = due
     w.before = 0
     w.behind = bucket[0]
@@ -86,16 +91,13 @@ cdef inline void conflate(State* s, uint32_t number, Frame* f) noexcept nogil:
     if w.due == 0 or full:
         send_newest(s, w)
         window_close(s, number)
-        # The tick under way counts for nothing, so that a window is never too short.
-        window_open(s, number, s.windows.now + w.ticks + 1)
+        window_open(s, number, WINDOW_FRESH)
 
 
 cdef inline void window_free(State* s, uint32_t number) noexcept nogil:
     cdef Window* w = &s.windows.items[number]
     forget_newest(s, w)
     window_close(s, number)
-    if s.windows.open == 0:
-        s.windows.timed = False     # nobody follows the time while no window is open
     w.conn = NULL
     w.channel = NULL
     w.behind = s.windows.unused
@@ -134,7 +136,7 @@ cdef inline void window_resize(State* s, uint32_t number, uint32_t ticks) noexce
     """Change the length of a window; one that is open ends as if it had had this length from the start."""
     cdef Window* w = &s.windows.items[number]
     cdef uint64_t due = w.due
-    if due:
+    if due and due != WINDOW_FRESH:
         window_close(s, number)
         due = due - w.ticks + ticks
         window_open(s, number, due if due > s.windows.now else s.windows.now + 1)
@@ -161,7 +163,7 @@ cdef inline void windows_of(State* s, Conn* c, bint send) noexcept nogil:
             forget_newest(s, &s.windows.items[number])
         elif send_newest(s, &s.windows.items[number]):
             window_close(s, number)
-            window_open(s, number, s.windows.now + s.windows.items[number].ticks + 1)
+            window_open(s, number, WINDOW_FRESH)
     if not found:
         c.flags &= ~HAS_WINDOW
 
@@ -171,12 +173,19 @@ cdef inline void windows_advance(State* s, uint64_t target) noexcept nogil:
     cdef uint64_t tick = s.windows.now, steps
     cdef uint32_t number, behind
     cdef Window* w
-    if target <= tick:
+    if target < tick:
         return
     steps = target - tick
     if steps > WINDOW_BUCKETS:      # the process was held up; each bucket is looked at once
         steps = WINDOW_BUCKETS
     s.windows.now = target          # from here on the next windows count, whatever was late
+    number = s.windows.buckets[WINDOW_BUCKETS]
+    while number:
+        w = &s.windows.items[number]
+        behind = w.behind
+        window_close(s, number)
+        window_open(s, number, target + w.ticks)
+        number = behind
     while steps:
         steps -= 1
         tick += 1

@@ -47,7 +47,7 @@ cdef struct Window:
     Conn* conn
     Channel* channel
     Frame* newest               # goes at the end of the window; held; NULL if nothing came since the last message
-    uint64_t due                # tick at which the window ends; 0 while it is not open
+    uint64_t due                # tick at which the window ends, or WINDOW_FRESH; 0 while it is not open
     uint32_t ticks              # its length
     uint32_t before             # neighbours in its bucket, 0 for none
     uint32_t behind
@@ -55,6 +55,7 @@ cdef struct Window:
 
 cdef enum:
     WINDOW_BUCKETS = 512        # a window that ends later than these is passed over until its turn
+    WINDOW_FRESH = 0xFFFFFFFF   # its length counts from the next tick; a process with this tick is 497 days old
 
 
 cdef struct Windows:
@@ -67,7 +68,7 @@ cdef struct Windows:
     double began                # when tick 0 was, by the owner's clock; set while `timed`
     bint timed                  # the owner has told the time since the first of the open windows opened
     bint told                   # the owner knows that windows are open
-    uint32_t buckets[WINDOW_BUCKETS]    # the first window in each, 0 for none
+    uint32_t buckets[WINDOW_BUCKETS + 1]    # the first window in each, 0 for none; the last has the fresh ones
 
 
 cdef struct Built:

@@ -98,7 +98,10 @@ def _wanted(field: _Field, *, offsets: bool, wildcards: bool) -> Wanted:
         text = field.pattern
         filters = orjson.loads(text) if text.lstrip().startswith("{") else Pattern.parse(text)
         channel = subscription_channel(filters, wildcards=wildcards)
-        history, every = _history(field, offsets=offsets), every_of(_number(field.every) if field.every else None)
+        history, every = (
+            _history(field, offsets=offsets and not field.every),
+            every_of(_number(field.every) if field.every else None),
+        )
         check_together(history, every)
         return Wanted(channel, history, every=every)
     except orjson.JSONDecodeError as error:

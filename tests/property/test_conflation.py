@@ -156,12 +156,21 @@ class Conflation(RuleBasedStateMachine):
                 self.advance()
                 self.read()
 
+    @rule(channel=st.sampled_from(CHANNELS), pauses=st.lists(st.integers(0, 60), min_size=5, max_size=20))
+    def publish_steadily(self, channel: bytes, pauses: list[int]) -> None:
+        for milliseconds in pauses:
+            self.publish([channel])
+            self.wait(milliseconds)
+
     @rule(milliseconds=st.integers(20, 30_000))
     def be_held_up(self, milliseconds: int) -> None:
         self.now += milliseconds
         if self.wanted:
             self.advance()
         self.read()
+        for client in self.clients:
+            for subscription in client.subscriptions.values():
+                subscription.newest_at = self.now  # a window that has just opened counts from here
 
     @rule(which=st.integers(0, 2))
     @precondition(lambda self: self.clients)
