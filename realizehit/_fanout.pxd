@@ -40,13 +40,24 @@ cdef class JoinCalls(ArrivalCalls):
     cdef bint join(self, uint64_t handle, bytes id, bytes name) except -1
 
 
+cdef class ConflationCalls(JoinCalls):
+    cdef public object on_windows
+    cdef int depth              # entry points on the stack
+
+    cdef int pass_time(self, double now) except -1
+
+    # Entry points end in `settle`, which runs callbacks, flushes and reaps; what happens outside of one asks for it
+    # with `later`.
+    cdef int settle(self) except -1
+
+
 cdef class Lingering:
     cdef Engine engine
     cdef uint64_t handle
     cdef int turns
 
 
-cdef class Engine(JoinCalls):
+cdef class Engine(ConflationCalls):
     # The Python objects that the state refers to; they are replaced by no others.
     cdef list pending           # callbacks to run: (what, handler, handle, data)
     cdef dict leavers           # callbacks "left" that wait: channel name -> handles
@@ -58,16 +69,13 @@ cdef class Engine(JoinCalls):
     cdef public object on_left
     cdef dict moved             # handles that `splice` ended while callbacks wait -> the ones that go on
     cdef double started
-    cdef int depth              # entry points on the stack
     cdef bint flush_scheduled
 
     cdef object begin(self, Conn* c, bytes head, bytes rest)
     cdef int dispatch_one(self, bytes name, bytes payload) except -1
     cdef int linger(self, Lingering lingering) except -1
 
-    # Entry points end in `settle`, which runs callbacks, flushes and reaps; what happens outside of one asks for it
-    # with `later`.
-    cdef int settle(self) except -1
+    cdef int tell_windows(self) except -1    # that `advance_windows` must be called
     cdef int run_pending(self) except -1
     cdef int run_callback(self, str what, object handler, uint64_t handle, object data) except -1
     cdef bint takes_callbacks(self, uint64_t handle) noexcept

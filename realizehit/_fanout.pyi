@@ -39,6 +39,8 @@ SSE: Final[int]
 SSE_CHUNKED: Final[int]
 RESP: Final[int]
 MAX_QUEUE_MESSAGES: Final[int]
+MAX_EVERY: Final[int]
+WINDOW_TICK: Final[float]
 
 PAID: Final[int]
 REFUSED: Final[int]
@@ -112,8 +114,15 @@ class JoinCalls(ArrivalCalls):
     def open_channel(self, channel: bytes, opened: bool) -> None: ...
     def close_channels(self) -> None: ...
 
+class ConflationCalls(JoinCalls):
+    on_windows: Callable[[], None] | None
+    def set_every(self, handle: int, channel: bytes, every: int) -> bool: ...
+    def every(self, handle: int, channel: bytes) -> int: ...
+    def send_newest(self, handle: int) -> None: ...
+    def advance_windows(self, now: float) -> float: ...
+
 @final
-class Engine(JoinCalls):
+class Engine(ConflationCalls):
     tick_interval: Final[float]
     on_vacant: Callable[[bytes], None] | None
     on_left: Callable[[bytes, list[int]], None] | None

@@ -132,10 +132,12 @@ include "engine/arrivals_api.pxi"
 
 include "engine/joining_api.pxi"
 
+include "engine/conflation_api.pxi"
+
 
 @cython.final
 @cython.no_gc_clear  # `State` refers to its Python objects until the end
-cdef class Engine(JoinCalls):
+cdef class Engine(ConflationCalls):
     """Connections, the channels that they are subscribed to, and the way of a message from the one to the other.
 
     Args:
@@ -173,6 +175,8 @@ cdef class Engine(JoinCalls):
         on_hole: called with a channel's name, an epoch and an offset when a publication does not follow the position of
             its log; it and later ones are kept back until `log_repair` or `log_set`. The owner must read the log after
             this call, since an earlier read may not have what is missing.
+        on_windows: called when `advance_windows` must be called, once until that returns 0; set by the owner. Without
+            it `tick` does this, in its coarser steps.
         on_starved: called with a channel's name and a list of ``(handle, offset)`` for replays whose message after that
             offset is not in memory; they wait for `replay_part`, `log_fill` or `replay_end`.
 
@@ -264,6 +268,7 @@ cdef class Engine(JoinCalls):
         writer_clear(&self.s.writer)
         free(self.s.replays.items)
         free(self.s.built)
+        free(self.s.windows.items)
         free(self.s.inbox)
         free(self.s.events)
         pool_clear(&self.s.pool)
@@ -739,6 +744,8 @@ cdef class Engine(JoinCalls):
         try:
             accept_again(&self.s)
             advance(&self.s, target)
+            if self.s.windows.open:
+                self.pass_time(now)
         except BaseException:
             self.depth -= 1
             self.recover_after_raise()
@@ -762,6 +769,7 @@ cdef class Engine(JoinCalls):
             "replayed": self.s.n.replayed, "replayed_read": self.s.n.replayed_read,
             "log_duplicates": self.s.n.log_duplicates, "unpositioned": self.s.n.unpositioned,
             "kept_back": self.s.n.kept_back,
+            "conflating": self.s.windows.count, "conflated": self.s.n.conflated,
         }
 
     def queues(self):
@@ -854,9 +862,20 @@ cdef class Engine(JoinCalls):
             raise
         built_clear(&self.s)
         self.depth = 0
+        if self.s.windows.open and not self.s.windows.told:
+            self.tell_windows()
         if (list_filled(&self.s.lists[URGENT]) or list_filled(&self.s.lists[BULK])
                 or list_filled(&self.s.lists[THROUGH_PYTHON]) or list_filled(&self.s.lists[REPLAYS])):
             self.later()
+        return 0
+
+    cdef int tell_windows(self) except -1:
+        self.s.windows.told = True
+        if self.on_windows is not None:
+            try:
+                self.on_windows()
+            except Exception as error:
+                self.on_error(error)
         return 0
 
     cdef int run_pending(self) except -1:

@@ -99,6 +99,33 @@ def replays() -> Figures:
     return {name: after[name] - before[name] for name in ("replayed", "frames_built", "sends")}
 
 
+def conflation() -> Figures:
+    """Count what 1,000 subscribers with a time of 100 ms get in ten seconds of 1,000 messages a second.
+
+    The seconds are those of a clock that the engine is told, in steps of a millisecond.
+    """
+    bench = Bench(slice_seconds=60.0)
+    bench.null_subscribers(1000)
+    for handle in bench.handles:
+        bench.engine.set_every(handle, CHANNEL, 100)
+    (message,) = batch_of(1)
+    now, wanted = 0.0, 0.0
+
+    def tell_time() -> None:
+        bench.engine.advance_windows(now)
+
+    bench.engine.on_windows = tell_time
+    before = bench.engine.stats()
+    for millisecond in range(10_000):
+        now = millisecond / 1000
+        if now >= wanted:
+            wanted = now + (bench.engine.advance_windows(now) or 0.01)
+        bench.engine.dispatch([message])
+        bench.settle()
+    after = bench.engine.stats()
+    return {name: after[name] - before[name] for name in ("messages", "frames_built", "deliveries", "conflated")}
+
+
 def _logged(after: int) -> list[list[bytes]]:
     texts = (b"@o=%b.%d?%b" % (EPOCH.encode(), n, PAYLOAD) for n in range(after + 1, after + MESSAGES + 1))
     return [[b"message", CHANNEL, text] for text in texts]
@@ -160,6 +187,7 @@ FACTS: dict[str, Callable[[], Figures]] = {
     "framings": framings,
     "positions": positions,
     "replays": replays,
+    "conflation": conflation,
     "work": work,
     "python_calls": python_calls,
     "allocations": allocations,

@@ -35,6 +35,14 @@ def test_a_replay_shares_the_frames_of_the_ring_and_is_one_send_for_each_connect
     assert seen["sends"] == facts.SUBSCRIBERS
 
 
+def test_conflating_subscribers_get_their_rate_and_share_one_frame_for_each_message() -> None:
+    seen = facts.count("conflation")
+    assert seen["frames_built"] == seen["messages"] == 10_000
+    # At most 10 a second, in 10 seconds; and nothing is missing: what was not delivered was replaced, or still waits.
+    assert 99_000 <= seen["deliveries"] <= 100_000
+    assert 0 <= 1000 * seen["messages"] - seen["deliveries"] - seen["conflated"] <= 1000
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_the_kernel_sees_as_many_sends_as_the_engine_counts() -> None:
     assert facts.count_system_calls() == {"sendto": facts.BATCHES * facts.SUBSCRIBERS}

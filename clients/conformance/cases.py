@@ -102,7 +102,19 @@ _COMMANDS: Final = frozenset(
     }
 )
 _EVENTS: Final = frozenset(
-    {"payload", "state", "gap", "recovered", "connected", "disconnected", "expiring", "token_asked", "error", "ended"}
+    {
+        "payload",
+        "state",
+        "gap",
+        "recovered",
+        "connected",
+        "disconnected",
+        "expiring",
+        "note",
+        "token_asked",
+        "error",
+        "ended",
+    }
 )
 _EXPECTING: Final = ("expect", "expect_none", "saw", "saw_none", "saw_all", "saw_at_most", "gives", "fails", "vectors")
 _SCRIPTED: Final = frozenset({"send", "close", "abort", "raw", "raw_end", "set", "handshakes", "http", "replies"})

@@ -40,9 +40,10 @@ type Options struct {
 	MaxMessage int64
 
 	OnConnected    func()
-	OnDisconnected func(*Error)        // Status is the close code, 0 if there was none
-	OnExpiring     func(time.Duration) // the token ends then
-	OnError        func(error)         // connecting again or renewing the token failed; it is tried again
+	OnDisconnected func(*Error)          // Status is the close code, 0 if there was none
+	OnExpiring     func(time.Duration)   // the token ends then
+	OnNote         func(json.RawMessage) // an operator sent this, any JSON value
+	OnError        func(error)           // connecting again or renewing the token failed; it is tried again
 }
 
 // fixedToken is the key by which StaticToken tells Connect that its token cannot be renewed.
@@ -94,6 +95,7 @@ type topic struct {
 	wasReady bool
 	told     bool // that a label is malformed
 	offsets  bool
+	every    int64 // milliseconds in which the server sends at most one message; 0 for every message
 	last     int
 	epoch    string
 	position string
@@ -221,10 +223,16 @@ func (c *Client) Subscribe(ctx context.Context, pattern Pattern, options Subscri
 		c.mu.Unlock()
 		return nil, failure(ErrRejected, "bad-request", nil, "this client has a subscription to %s; since and last need the first one", text)
 	}
+	every := int64((options.Every + time.Millisecond - 1) / time.Millisecond)
+	if t != nil && t.every != every {
+		c.mu.Unlock()
+		return nil, failure(ErrRejected, "bad-request", nil, "this client has a subscription to %s with another Every", text)
+	}
 	if t == nil {
 		t = &topic{
 			text: text, wildcard: pattern.isWildcard(), pattern: encoded, ready: make(chan struct{}),
 			offsets: options.Offsets || options.Since != "" || options.Last > 0, last: options.Last, position: options.Since,
+			every: every,
 		}
 		t.epoch = epochOf(options.Since)
 		c.topics[text] = t
@@ -372,6 +380,9 @@ func (c *Client) ask(t *topic) {
 		action["last"] = t.last
 	case t.offsets:
 		action["offsets"] = true
+	}
+	if t.every > 0 {
+		action["every"] = t.every
 	}
 	resumes := t.position != ""
 	t.request = c.act(action, func(reply *incoming) { c.subscribed(t, reply, resumes) })
@@ -654,6 +665,10 @@ func (c *Client) takeOther(read *incoming) {
 	switch name {
 	case "expiring":
 		c.expiring(time.Duration(seconds * float64(time.Second)))
+	case "note":
+		if c.options.OnNote != nil && len(read.Note) > 0 {
+			c.events.add(func() { c.options.OnNote(read.Note) })
+		}
 	case "gap":
 		var positions map[string]json.RawMessage
 		_ = json.Unmarshal(read.At, &positions) // only for subscriptions with positions

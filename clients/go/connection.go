@@ -258,6 +258,7 @@ type incoming struct {
 	Secs  json.RawMessage `json:"seconds"`
 	Why   json.RawMessage `json:"reason"`
 	Found json.RawMessage `json:"recovered"`
+	Note  json.RawMessage `json:"note"`
 }
 
 // textOf returns a field if it is a text; a server of a later version may send something else.

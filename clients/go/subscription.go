@@ -39,6 +39,9 @@ type SubscribeOptions struct {
 	Last int
 	// Offsets asks for positions, by which the subscription resumes after a lost connection.
 	Offsets bool
+	// Every lets the server send at most one message in this time, always the newest; 0 for every message. It is rounded
+	// up to milliseconds. Subscriptions of a client to one pattern have the same; it excludes Since, Last and Offsets.
+	Every time.Duration
 	// Queue is how many messages may wait; the client's if it is 0. The oldest are dropped when it is full.
 	Queue int
 

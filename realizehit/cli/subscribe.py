@@ -81,6 +81,7 @@ class Layout(NamedTuple):
 @click.option("--last", metavar="N", type=click.IntRange(min=1), help="Begin with the last N messages of the history.")
 @click.option("--since", metavar="POSITION", help="Begin with what was published after this position.")
 @click.option("--positions", is_flag=True, help="Print the position of each message in the history.")
+@click.option("--every", metavar="MS", type=click.IntRange(min=1), help="Get the newest message once in this time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each message, also on a terminal.")
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after this number of payloads.")
 @click.option("--timeout", metavar="SECONDS", type=Seconds(), help="End after this time.")
@@ -94,6 +95,7 @@ def subscribe(
     last: int | None,
     since: str | None,
     positions: bool,
+    every: int | None,
     as_json: bool,
     count: int | None,
     timeout: float | None,
@@ -122,20 +124,28 @@ def subscribe(
     realizehit subscribe kind=news channel=CNN --last 10
     realizehit subscribe kind=news channel=CNN --since k3f09a2c.17 --positions
 
+    With --every the server sends at most one message in that number of milliseconds, always the newest. It cannot be
+    combined with --last, --since and --positions.
+
+    \b
+    realizehit subscribe kind=price --every 100
+
     The exit status is 1 if it cannot subscribe, or if --timeout passes before --count payloads have come.
     """  # noqa: D301 - \b is click's mark for lines that are to stay as they are
     from realizehit.cli.running import run
+    from realizehit.client.conflation import check_every
     from realizehit.client.log_cursor import LogCursor
     from realizehit.errors import RequestError
 
     try:
-        LogCursor(since, last)
+        check_every(every, LogCursor(since, last, positions))
     except RequestError as error:
         raise click.UsageError(str(error)) from None
     pattern = pattern_from(filters)
     layout = Layout(as_json or not sys.stdout.isatty(), pattern.has_wildcard or positions, positions)
     client = Client(url, token or None, ca, insecure)
-    run(_follow(pattern, client, HistoryOptions(since, last, positions), layout, count=count, seconds=timeout))
+    history = HistoryOptions(since, last, positions)
+    run(_follow(pattern, client, history, layout, every=every, count=count, seconds=timeout))
 
 
 async def _follow(
@@ -144,6 +154,7 @@ async def _follow(
     history: HistoryOptions,
     layout: Layout,
     *,
+    every: int | None,
     count: int | None,
     seconds: float | None,
 ) -> int:
@@ -151,7 +162,7 @@ async def _follow(
     try:
         async with asyncio.timeout(seconds), target.open() as client:
             client.on("error", _tell_failure)
-            subscription = await client.subscribe(pattern, **history._asdict())
+            subscription = await client.subscribe(pattern, **history._asdict(), every=every)
             subscription.on("error", _tell_error)
             tell_disconnect = partial(_tell_disconnect, resumes=any(history))
             client.on("disconnect", tell_disconnect)

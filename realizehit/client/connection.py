@@ -192,7 +192,7 @@ class Connection:
         answered: Answered,
         *,
         token: str | None = None,
-        history_keys: Mapping[str, Any] = MappingProxyType({}),
+        sub_keys: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
         """Send one action. The actions of one turn of the loop go out together.
 
@@ -201,14 +201,14 @@ class Connection:
             filters: its pattern, if it has one.
             answered: called once, with the reply or with the end of the connection.
             token: its token, if it has one.
-            history_keys: further keys of ``sub``.
+            sub_keys: further keys of ``sub``.
 
         Returns:
             The action's id, for `forget`.
         """
         request_id = str(next(self._numbers))
         self._pending[request_id] = answered
-        self._outgoing.put_nowait(action(request_id, act, filters, token=token, history_keys=history_keys))
+        self._outgoing.put_nowait(action(request_id, act, filters, token=token, sub_keys=sub_keys))
         return request_id
 
     def forget(self, request_id: str) -> None:

@@ -55,13 +55,13 @@ def action(
     filters: Mapping[str, Any] | None = None,
     *,
     token: str | None = None,
-    history_keys: Mapping[str, Any] = MappingProxyType({}),
+    sub_keys: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """Build the JSON text of one action; ``history_keys`` are further keys of ``sub``."""
+    """Build the JSON text of one action; ``sub_keys`` are further keys of ``sub``."""
     message: dict[str, Any] = {"id": request_id, "act": act}
     if filters is not None:
         message["pat"] = filters
-    message.update(history_keys)
+    message.update(sub_keys)
     if token is not None:
         message["token"] = token
     return orjson.dumps(message).decode()

@@ -67,7 +67,7 @@ def open_socket(url: str, **options: Any) -> SyncSocket:
 def subscribe(
     socket: ClientConnection,
     filters: Mapping[str, Any],
-    history_keys: Mapping[str, Any],
+    sub_keys: Mapping[str, Any],
     *,
     timeout: float,
     token: object,
@@ -78,7 +78,7 @@ def subscribe(
     Args:
         socket: the connection.
         filters: the pattern.
-        history_keys: further keys of ``sub``.
+        sub_keys: further keys of ``sub``.
         timeout: seconds for the answer.
         token: the client's; see `may_return`.
         notice: takes the events that come before the answer.
@@ -91,7 +91,7 @@ def subscribe(
     deadline = time.monotonic() + timeout
     reply = None
     try:
-        socket.send(action("1", "sub", filters, history_keys=history_keys))
+        socket.send(action("1", "sub", filters, sub_keys=sub_keys))
         while reply is None or reply.id != "1":
             message = socket.recv(max(0.0, deadline - time.monotonic()), decode=False)
             reply = parse_reply(message)

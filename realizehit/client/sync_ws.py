@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Self
 
 from websockets.exceptions import ConnectionClosed
 
+from realizehit.client.conflation import check_every, sub_keys
 from realizehit.client.connection import NOT_UTF8, Lost, is_secure, is_utf8
 from realizehit.client.filters import computed_id, filters_of, is_wildcard
 from realizehit.client.log_cursor import LogCursor
@@ -63,11 +64,14 @@ class Subscriber:
         last: how many of the last messages come first; not together with ``since``.
         offsets: whether to ask for positions; implied by ``since`` and ``last``. The three have an effect if the server
             keeps a history for the pattern.
+        every: milliseconds in which the server sends at most one message, always the newest; ``None`` for every
+            message. Not together with ``since``, ``last`` or ``offsets``.
         on_gap: called with seconds each time the subscriber, or the server's broker, is connected again; messages that
             were published in these seconds may be missing. It is called with 0 if the server cannot tell all that came
             after ``since``.
         on_recovered: called each time the subscriber is connected again and nothing is missing.
         on_expiring: called with the seconds after which the token expires.
+        on_note: called with what an operator sent, any JSON value.
         on_error: called with a `ClientError` when a message is left out: for each payload that is not JSON, and once if
             labels of a wildcard subscription's messages are malformed. Without it the logger ``realizehit.client``
             warns.
@@ -87,7 +91,7 @@ class Subscriber:
     Raises:
         SettingsError: the URL or the token cannot be used.
         PatternError: the pattern is not a mapping, or cannot be written as JSON.
-        RequestError: ``since`` or ``last`` cannot be used.
+        RequestError: ``since``, ``last`` or ``every`` cannot be used.
 
     Attributes:
         id: the pattern's id on the wire, empty until the server has confirmed the subscription once.
@@ -105,9 +109,11 @@ class Subscriber:
         since: str | None = None,
         last: int | None = None,
         offsets: bool = False,
+        every: int | None = None,
         on_gap: Callable[[float], object] = lambda seconds: None,
         on_recovered: Callable[[], object] = lambda: None,
         on_expiring: Callable[[float], object] = lambda seconds: None,
+        on_note: Callable[[Any], object] = lambda note: None,
         on_error: Callable[[ClientError], object] | None = None,
         headers: Mapping[str, str] | None = None,
         token: SyncToken | None = None,
@@ -127,6 +133,8 @@ class Subscriber:
         self.gaps = 0
         self.recovered: bool | None = None
         self._cursor = LogCursor(since, last, offsets)
+        check_every(every, self._cursor)
+        self._every = every
         self._url = url
         self._filters = filters_of(pattern)
         self._is_wildcard = is_wildcard(self._filters)
@@ -135,6 +143,7 @@ class Subscriber:
         self._on_gap = on_gap
         self._on_recovered = on_recovered
         self._on_expiring = on_expiring
+        self._on_note = on_note
         self._on_error = on_error if on_error is not None else _warn
         self._headers = headers
         self._token = token
@@ -274,6 +283,8 @@ class Subscriber:
             self._on_expiring(event.seconds)
             if callable(self._token):
                 self._renew_at = time.monotonic() + renewal_delay(event.seconds)
+        elif event.name == "note":
+            self._on_note(event.note)
         if self.id not in event.ids:
             return
         if event.name == "gap":
@@ -300,7 +311,7 @@ class Subscriber:
             reply = subscribe(
                 socket,
                 self._filters,
-                self._cursor.history_keys(),
+                sub_keys(self._cursor, self._every),
                 timeout=self._response_timeout,
                 token=self._token,
                 notice=self._notice,

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
+from realizehit.client.conflation import sub_keys
 from realizehit.client.connection import Connection, Lost
 from realizehit.client.filters import computed_id, filters_of, pattern_key
 from realizehit.client.log_cursor import LogCursor
@@ -36,13 +37,15 @@ class Topic:
         members: the subscriptions that share it.
         ready: done when the server has confirmed it; fails if the server refuses it.
         cursor: where it stands in the history of its pattern.
+        every: milliseconds in which the server sends at most one message; ``None`` for every message.
         was_in_force: whether the server ever confirmed it; a later error happens while coming back.
     """
 
-    def __init__(self, key: object, filters: Mapping[str, Any], cursor: LogCursor) -> None:
+    def __init__(self, key: object, filters: Mapping[str, Any], cursor: LogCursor, every: int | None) -> None:
         self.key = key
         self.filters = filters
         self.cursor = cursor
+        self.every = every
         self.request_id = ""
         self.id = b""
         self.members: list[Subscription] = []
@@ -123,12 +126,13 @@ class Topics:
         topic = self._by_key.get(pattern_key(filters_of(pattern)))
         return [] if topic is None else list(topic.members)
 
-    def join(self, subscription: Subscription, wanted: LogCursor) -> Topic:
+    def join(self, subscription: Subscription, wanted: LogCursor, every: int | None = None) -> Topic:
         """Add a subscription, and send ``sub`` if its topic is new.
 
         Args:
             subscription: the one to add.
             wanted: what it asked for of the pattern's history.
+            every: milliseconds in which it wants at most one message.
 
         Raises:
             RequestError: it asks for what its topic, which others share, did not ask for.
@@ -136,11 +140,14 @@ class Topics:
         key = pattern_key(subscription.filters)
         topic = self._by_key.get(key)
         if topic is None:
-            topic = self._by_key[key] = Topic(key, subscription.filters, wanted)
+            topic = self._by_key[key] = Topic(key, subscription.filters, wanted, every)
             self._ask_for(topic)
         elif wanted.begins_earlier or (wanted.has_positions and not topic.cursor.has_positions):
             text = f"{topic.filters!r} is subscribed to already; only the first subscription to a pattern can"
             raise RequestError(f"{text} give since, last or offsets")
+        elif every != topic.every:
+            text = f"{topic.filters!r} is subscribed to already, with every={topic.every}"
+            raise RequestError(f"{text}; use the same, or another client")
         topic.members.append(subscription)
         return topic
 
@@ -218,8 +225,9 @@ class Topics:
     def _ask_for(self, topic: Topic) -> None:
         """Send ``sub``; if there is no connection, the next one begins with it."""
         if self._connection is not None and self._by_key.get(topic.key) is topic:
+            keys = sub_keys(topic.cursor, topic.every)
             topic.request_id = self._connection.act(
-                "sub", topic.filters, partial(self._subscribed, topic), history_keys=topic.cursor.history_keys()
+                "sub", topic.filters, partial(self._subscribed, topic), sub_keys=keys
             )
 
     def _ask_again(self, topic: Topic, connection: Connection | None) -> None:

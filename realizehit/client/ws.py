@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
+from realizehit.client.conflation import check_every
 from realizehit.client.connection import is_secure
 from realizehit.client.events import Callback, Emitter
 from realizehit.client.filters import filters_of
@@ -185,6 +186,7 @@ class WSClient(Emitter):
         since: str | None = None,
         last: int | None = None,
         offsets: bool = False,
+        every: int | None = None,
         maxsize: int | None = None,
         overflow: OverflowPolicy | Overflow | None = None,
     ) -> Subscription:
@@ -203,12 +205,15 @@ class WSClient(Emitter):
             offsets: whether to ask for positions, so that the subscription resumes after a lost connection; implied by
                 ``since`` and ``last``. The three have an effect if the server keeps a history for the pattern, and
                 only the client's first subscription to a pattern can give them.
+            every: milliseconds in which the server sends at most one message, always the newest; ``None`` for every
+                message. All subscriptions of a client to one pattern have the same; not together with ``since``,
+                ``last`` or ``offsets``.
             maxsize: how many payloads may wait in its queue; ``None`` for the client's setting.
             overflow: what happens to one more; ``None`` for the client's setting.
 
         Raises:
             PatternError: the pattern is not a mapping, or cannot be written as JSON.
-            RequestError: ``since``, ``last`` or ``offsets`` cannot be used.
+            RequestError: ``since``, ``last``, ``offsets`` or ``every`` cannot be used.
             Rejected: the server refuses it; ``code`` says why, for example ``forbidden`` or ``id-collision``, and
                 ``too-many-shapes`` or ``wildcard-unsupported`` for a wildcard.
             Unavailable: the server cannot reach its broker.
@@ -218,6 +223,7 @@ class WSClient(Emitter):
         self._session.check_open()
         filters = filters_of(pattern)
         wanted = LogCursor(since, last, offsets)
+        check_every(every, wanted)
         subscription = Subscription(
             self,
             filters,
@@ -225,7 +231,7 @@ class WSClient(Emitter):
             maxsize=self._maxsize if maxsize is None else maxsize,
             overflow=self._overflow if overflow is None else Overflow(overflow),
         )
-        topic = self._topics.join(subscription, wanted)
+        topic = self._topics.join(subscription, wanted, every)
         try:
             if callback is not None:
                 subscription.on("payload", callback)

@@ -16,6 +16,9 @@ from realizehit.engine.queue cimport queue_append
 from realizehit.engine.sockets cimport rh_unsent
 from realizehit.engine.state cimport BULK, DOOMED, OVER, SLOW, URGENT, State
 
+cdef enum:
+    URGENT_MAX = 64             # subscribers; a channel with more is a broadcast, which waits behind the others
+
 
 cdef inline uint64_t bytes_waiting(const Conn* c) noexcept nogil:
     return <uint64_t> c.queued - c.offset + (c.outside if c.flags & BLOCKED else 0)

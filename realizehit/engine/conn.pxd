@@ -44,6 +44,7 @@ cdef enum ConnFlag:
     HAS_REPLAY = 131072         # one of its subscriptions may be replaying
     ON_REPLAY = 262144          # stands in the list of connections whose replays can go on
     WITH_PYTHON = 524288        # arrived, and Python decides about it: nothing is read from it meanwhile
+    HAS_WINDOW = 1048576        # one of its subscriptions may be conflating
     LISTED = 311310             # ON_URGENT, ON_BULK, ON_PYTHON, ON_SLOW, ON_OVER and ON_REPLAY: a list names it
 
 
@@ -58,7 +59,7 @@ cdef struct Subscriber:
     # The channel's side.
     Conn* conn
     uint32_t index              # where the channel stands in the connection's array
-    uint32_t features           # of SubscriberFeature; the bits above them are the number of the replay
+    uint32_t features           # of SubscriberFeature; the bits above them are the number of the replay or window
 
 
 cdef enum SubscriberFeature:
@@ -66,7 +67,8 @@ cdef enum SubscriberFeature:
     FEATURE_POSITIONS = 1       # it is told positions
     FEATURE_MUTED = 2           # it receives nothing yet
     FEATURE_REPLAYING = 4       # it receives what the replay sends it; live messages only without a position
-    FEATURE_BITS = 3            # how many bits these are
+    FEATURE_CONFLATING = 8      # it receives one message in a time, the newest; it has no positions
+    FEATURE_BITS = 4            # how many bits these are
 
 
 cdef struct Channel:
@@ -134,6 +136,7 @@ cdef struct Conn:
     uint32_t unsent             # bytes that the system had yet to get to the peer when it was last looked at
     uint32_t outside            # bytes in its transport's buffers, while that takes no more
     uint32_t discarded          # bytes that came while it was closing
+    uint32_t newest             # bytes of the messages that its windows hold
     int64_t full                # when its allowance of input is whole again; nanoseconds of the monotonic clock
 
 

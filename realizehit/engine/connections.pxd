@@ -12,9 +12,10 @@ from libc.stdint cimport uint8_t
 
 from realizehit.engine.backpressure cimport make_dirty, mark_closed, put_outside
 from realizehit.engine.callbacks cimport tell
+from realizehit.engine.conflation cimport windows_of
 from realizehit.engine.conn cimport (
-    BLOCKED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_OPEN, CONN_SLOW, DISCARD_INPUT, HAS_REPLAY, IS_TRANSPORT, LAST_FRAME,
-    LISTED, ON_SLOW, OVERDUE, RELEASE_PENDING, SEEN, SLOW_PARSER, TLS, Conn, list_grow, list_pop, list_push,
+    BLOCKED, CHUNK, CONN_CLOSING, CONN_DEAD, CONN_OPEN, CONN_SLOW, DISCARD_INPUT, HAS_REPLAY, HAS_WINDOW, IS_TRANSPORT,
+    LAST_FRAME, LISTED, ON_SLOW, OVERDUE, RELEASE_PENDING, SEEN, SLOW_PARSER, TLS, Conn, list_grow, list_pop, list_push,
     slot_release, slot_take, slots_grow,
 )
 from realizehit.engine.frames cimport (
@@ -85,6 +86,10 @@ cdef inline int close_with(State* s, Conn* c, int code, bytes reason) except -1:
     if c.framing == FRAMING_RESP:
         mark_closed(s, c)    # its protocol has no close frame
         return 0
+    if c.state == CONN_OPEN:
+        windows_of(s, c, True)    # the newest messages, before the end
+        if c.state == CONN_DEAD:
+            return 0
     try:
         f = build_close_frame(s, c.framing, code, reason)
     except MemoryError:
@@ -181,9 +186,11 @@ cdef inline int take_over(State* s, Conn* c, Conn* o) except -1:
     The caller has taken the references to the transport and the handler of `c`, and `o` has no subscriptions.
     """
     queue_drop(&s.pool, c, 0)
+    windows_of(s, c, False)    # what they hold is in the framing that it had
     c.fd, c.transport, c.handler, c.framing = o.fd, o.transport, o.handler, o.framing
     c.frame_key = frame_key(o.framing)
-    c.flags = (c.flags & (LISTED | HAS_REPLAY)) | (o.flags & (IS_TRANSPORT | BLOCKED | SLOW_PARSER | SEEN | TLS))
+    c.flags = ((c.flags & (LISTED | HAS_REPLAY | HAS_WINDOW))
+               | (o.flags & (IS_TRANSPORT | BLOCKED | SLOW_PARSER | SEEN | TLS)))
     c.outside, o.outside = o.outside, 0
     c.moved, c.unsent = o.moved, o.unsent
     input_drop(&s.pool, c)

@@ -9,13 +9,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
-from realizehit.engine.backpressure cimport enqueue
+from realizehit.engine.backpressure cimport URGENT_MAX, enqueue
 from realizehit.engine.conn cimport (
     CHANNEL_HELD, CHANNEL_LOGGED, CHANNEL_WILDCARD, CONN_OPEN, Channel, Conn, Subscriber, rh_prefetch,
 )
 from realizehit.engine.frames cimport FRAMINGS, Frame, Message, frame_release
 from realizehit.engine.framings cimport build_message
-from realizehit.engine.labelled cimport AHEAD, URGENT_MAX
+from realizehit.engine.labelled cimport AHEAD
 from realizehit.engine.labels cimport Label, read_label
 from realizehit.engine.logs cimport ARRIVED, publish_labelled
 from realizehit.engine.state cimport State

@@ -7,15 +7,18 @@
 # |---------------|--------------------------------------------------------------------------------------|
 # | plain         | `<id>[@c=<channel>]?<payload>`, as without a log                                     |
 # | with positions| `<id>@o=<offset>[&c=<channel>]?<payload>`; the epoch too where it is news, and in SSE |
+# | conflating    | as plain, at its time                                                                |
 # | a worker      | all as it came                                                                       |
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
 
-from realizehit.engine.backpressure cimport enqueue
+from realizehit.engine.backpressure cimport URGENT_MAX, enqueue
+from realizehit.engine.conflation cimport conflate
 from realizehit.engine.conn cimport (
-    CONN_OPEN, FEATURE_MUTED, FEATURE_POSITIONS, FEATURE_REPLAYING, Channel, Conn, Subscriber, rh_prefetch,
+    CONN_OPEN, FEATURE_BITS, FEATURE_CONFLATING, FEATURE_MUTED, FEATURE_POSITIONS, FEATURE_REPLAYING, Channel, Conn,
+    Subscriber, rh_prefetch, rh_rare,
 )
 from realizehit.engine.frames cimport (
     FRAME_KEYS, FRAMINGS, Frame, Message, frame_bytes, frame_release,
@@ -28,7 +31,6 @@ from realizehit.engine.state cimport State
 cdef enum:
     LABELLED = 9                # the key of the frame that the ring holds: FRAMINGS * FORM_POSITION + FRAMING_WEBSOCKET
     AHEAD = 8                   # connections that are fetched into the cache ahead of their turn
-    URGENT_MAX = 64             # subscribers; a channel with more is a broadcast, which waits behind the others
 
 cdef enum:  # which subscribers a publication is for
     TO_ALL = 0                  # those that are live, each in its form
@@ -105,7 +107,8 @@ cdef inline uint32_t deliver_forms(State* s, const Channel* channel, uint32_t i,
     cdef const Subscriber* subs = channel.subs
     cdef uint32_t count = channel.count, features
     # Skipped are subscribers with a feature in `skipped`; where it is in `needed` too, those without it.
-    cdef uint32_t skipped = FEATURE_MUTED
+    # Those that conflate are looked at among the skipped, so that the others pay nothing for them.
+    cdef uint32_t skipped = FEATURE_MUTED | FEATURE_CONFLATING
     cdef uint32_t needed = 0
     cdef uint32_t told = FEATURE_POSITIONS
     cdef bint urgent = count <= URGENT_MAX
@@ -127,6 +130,13 @@ cdef inline uint32_t deliver_forms(State* s, const Channel* channel, uint32_t i,
         features = subs[i].features
         i += 1
         if (features ^ needed) & skipped:
+            if rh_rare((features ^ needed) & skipped == FEATURE_CONFLATING):
+                f = frames[c.frame_key]
+                if f == NULL:
+                    wanted[0] = c.frame_key
+                    return i - 1
+                if c.state == CONN_OPEN:
+                    conflate(s, features >> FEATURE_BITS, f)
             continue
         key = c.frame_key + FRAMINGS * <int> (features & told)     # FEATURE_POSITIONS is 1
         f = frames[key]

@@ -24,7 +24,7 @@ from realizehit.engine.labelled cimport (
 from realizehit.engine.labels cimport EPOCH_SIZE, OFFSET_MAX, is_epoch, read_label
 from realizehit.engine.pumping cimport Part, pump, pump_log
 from realizehit.engine.replays cimport (
-    clear_features, drop_kept, log_free_unused, log_need, replay_new, set_features,
+    drop_kept, log_free_unused, log_need, replay_new, set_features,
 )
 from realizehit.engine.ring cimport (
     LOG_HOLE, LOG_LIVE, LOG_NONE, LOG_OPENED, Log, ring_append, ring_clear, ring_first, ring_prepend,
@@ -445,9 +445,11 @@ cdef inline bint end_replay(State* s, Channel* channel, uint32_t position, uint6
 
 
 cdef inline bint end_muting(State* s, Channel* channel, uint32_t position) noexcept:
-    if not channel.subs[position].features & FEATURE_MUTED:
+    cdef uint32_t features = channel.subs[position].features
+    if not features & FEATURE_MUTED:
         return False
-    clear_features(s, channel, position)
+    set_features(s, channel, position, features & ~<uint32_t> FEATURE_MUTED)
+    log_free_unused(s, channel)
     return True
 
 

@@ -42,6 +42,35 @@ cdef struct Replays:
     uint32_t count
 
 
+cdef struct Window:
+    # A subscription that receives one message in a time. Slots of one array, by number.
+    Conn* conn
+    Channel* channel
+    Frame* newest               # goes at the end of the window; held; NULL if nothing came since the last message
+    uint64_t due                # tick at which the window ends, or WINDOW_FRESH; 0 while it is not open
+    uint32_t ticks              # its length
+    uint32_t before             # neighbours in its bucket, 0 for none
+    uint32_t behind
+
+
+cdef enum:
+    WINDOW_BUCKETS = 512        # a window that ends later than these is passed over until its turn
+    WINDOW_FRESH = 0xFFFFFFFF   # its length counts from the next tick; a process with this tick is 497 days old
+
+
+cdef struct Windows:
+    Window* items               # number 0 is not used
+    uint32_t room
+    uint32_t unused             # the first of the free ones, which are linked by `behind`
+    uint32_t count
+    uint32_t open
+    uint64_t now                # tick
+    double began                # when tick 0 was, by the owner's clock; set while `timed`
+    bint timed                  # the owner has told the time since the first of the open windows opened
+    bint told                   # the owner knows that windows are open
+    uint32_t buckets[WINDOW_BUCKETS + 1]    # the first window in each, 0 for none; the last has the fresh ones
+
+
 cdef struct Built:
     # A labelled frame in another framing than WebSocket's, for replays of the same turn of the loop.
     Frame* source               # the frame of the ring, held
@@ -70,6 +99,7 @@ cdef struct Counters:
     uint64_t unpositioned       # publications without a position on a channel with a log
     uint64_t kept_back          # publications that wait for the position of their log, or for what is missing; a gauge
     uint64_t kept_bytes         # a gauge, too
+    uint64_t conflated          # messages that a newer one replaced, counted for each subscriber
 
 
 cdef enum:
@@ -155,6 +185,8 @@ cdef struct State:
     double now                  # seconds, as of the last tick
     Built* built                # frames of other framings made from those in the ring; NULL if never needed
     uint32_t built_count        # used since the table was cleared
+    # conflation
+    Windows windows
     # input
     int epoll
     rh_event* events

@@ -330,6 +330,8 @@ class Gaps:
             if position is not None:
                 at[label] = str(position)
         fields: dict[str, Any] = {"at": at} if at else {}
+        if ids:
+            self._engine.send_newest(conn)  # what is kept for it is older than the gap
         if ids and self._events.send(conn, "gap", ids=ids, seconds=seconds, **fields):
             self.told += 1
             return True

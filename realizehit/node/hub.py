@@ -16,6 +16,7 @@ from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, In
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
 from realizehit.common.tasks import Tasks
 from realizehit.errors import BrokerError, ErrorCode, RegistryFull
+from realizehit.node.conflation import WindowTimer
 from realizehit.node.events import Events
 from realizehit.node.gaps import Gaps
 from realizehit.node.history_request import PLAIN, HistoryRequest, Started
@@ -40,6 +41,7 @@ _NO_ROOM: Final = (
     ErrorCode.TOO_MANY_SHAPES,
     "this deployment serves as many shapes of wildcard subscriptions as it may; subscribe with a shape that is in use",
 )
+_HAS_POSITIONS: Final = "every cannot be given to a subscription with positions; send unsub before this sub"
 _NOT_ALLOWED: Final = ErrorCode.FORBIDDEN, "the broker does not allow this channel"
 _NOT_ALLOWED_ANY_MORE: Final = ErrorCode.FORBIDDEN, "the broker does not allow this channel any more"
 
@@ -52,6 +54,8 @@ class Hub(BusListener):
         bus: the broker; the hub is its listener.
         clock: seconds of a clock that never goes back.
         call_soon: has a function called in the loop's next turn.
+        call_later: has a function called after some seconds. Without it the engine's ``tick`` must send what is kept
+            for subscriptions with ``every``, in its coarser steps.
         subscribe_timeout: seconds that a subscription may wait for the broker.
         max_subscriptions: subscriptions that a connection may hold.
         max_channels: channels that may have subscribers here, 0 for any number.
@@ -75,6 +79,7 @@ class Hub(BusListener):
         *,
         clock: Callable[[], float],
         call_soon: Callable[[Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], object] | None = None,
         subscribe_timeout: float = 5.0,
         max_subscriptions: int = 1024,
         max_channels: int = 0,
@@ -103,11 +108,20 @@ class Hub(BusListener):
         self._was_up = False
         self._seldom = Seldom(LOG_INTERVAL)
         engine.on_vacant = self._vacant
+        if call_later is not None:
+            WindowTimer(engine, clock, call_later)
 
     def deliver(self, batch: Batch) -> None:
         self._engine.dispatch(batch)
 
-    def subscribe(self, conn: int, channel: Channel, answer: Answer, history: HistoryRequest | None = None) -> None:
+    def subscribe(
+        self,
+        conn: int,
+        channel: Channel,
+        answer: Answer,
+        history: HistoryRequest | None = None,
+        every: int = 0,
+    ) -> None:
         """Subscribe a connection to a channel.
 
         Args:
@@ -116,6 +130,8 @@ class Hub(BusListener):
             answer: called once, now or later: when the channel is in force at the broker, so that nothing published
                 from then on is missed, or when that failed. It is not called for a connection that leaves first.
             history: what is asked of the channel's history; ``None`` for a subscription without positions.
+            every: milliseconds in which the subscription receives at most one message, the newest; 0 for every message.
+                A subscription that exists already gets this time from now on. Without effect beside `history`.
         """
         key, interest = key_of(channel), interest_of(channel)
         if self._reserved is not None and is_reserved(channel) and channel not in self._reserved:
@@ -135,6 +151,9 @@ class Hub(BusListener):
             answer(*_REFUSALS[outcome], PLAIN)
             return
         added = outcome == _fanout.ADDED
+        if (every or not added) and not self._set_every(conn, key, interest, every):
+            answer(ErrorCode.BAD_REQUEST, _HAS_POSITIONS, PLAIN)
+            return
         if added:
             self.gaps.on_subscribed(conn, key)
             if is_first:
@@ -232,6 +251,12 @@ class Hub(BusListener):
     def regained(self, source: Source, channels: Collection[Interest], seconds: float, *, logged: bool = True) -> None:
         self.gaps.end(source, seconds)
         self.logs.restored(source, seconds, logged=logged, keys=[key_of_interest(channel) for channel in channels])
+
+    def _set_every(self, conn: int, key: RegistryKey, interest: Interest, every: int) -> bool:
+        """Set the time of a subscription; return False if it cannot have one."""
+        if every and any(one.conn == conn and one.history for one in self._pending.waiting.of(interest)):
+            return False
+        return self._engine.set_every(conn, key, every) or not every
 
     def _vacant(self, key: bytes) -> None:
         # Called between two turns of the engine: a connection may have subscribed meanwhile.

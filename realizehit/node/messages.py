@@ -17,6 +17,7 @@ from realizehit.broker.publication import Publication
 from realizehit.common.idempotency_keys import check_key
 from realizehit.common.surrogates import Hidden, count_lone_surrogates
 from realizehit.errors import ErrorCode, PatternError, RequestError
+from realizehit.node.conflation import check_together, every_of
 from realizehit.node.history_request import HistoryRequest, history_request
 from realizehit.pattern import RESERVED_KEY, publication_channel
 
@@ -32,12 +33,14 @@ class Action(NamedTuple):
         act: what to do: ``sub``, ``unsub``, ``ping`` or ``auth``.
         pattern: the filters as they came, not yet checked; ``None`` where there were none.
         history: what a ``sub`` asks of the pattern's history; ``None`` if it asks for nothing.
+        every: milliseconds in which a ``sub`` asks for at most one message; 0 for every message.
     """
 
     id: str | int | None
     act: str
     pattern: object
     history: HistoryRequest | None = None
+    every: int = 0
 
 
 class ActionError(RequestError):
@@ -78,9 +81,11 @@ def parse_action(text: bytes) -> Action:
     if act != "sub":
         return Action(request_id, act, message.get("pat"))
     try:
-        return Action(request_id, act, message.get("pat"), history_request(message))
+        history, every = history_request(message), every_of(message.get("every"))
+        check_together(history, every)
     except RequestError as error:
         raise ActionError(str(error), error.code, request_id) from None
+    return Action(request_id, act, message.get("pat"), history, every)
 
 
 def token_of(text: bytes) -> str:

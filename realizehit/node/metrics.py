@@ -51,6 +51,7 @@ _COUNTERS: Final = {  # name: the engine's own name, text
     "sent_bytes": ("bytes_out", "Bytes written to clients."),
     "sends": ("sends", "System calls that wrote to clients."),
     "blocked": ("blocked", "Times that a client's socket took no more, and the rest had to wait."),
+    "conflated": ("conflated", "Messages that a newer one replaced, for subscriptions with a time between messages."),
     "history_duplicates": ("log_duplicates", "Publications that arrived although their log had delivered them before."),
     "history_unpositioned": ("unpositioned", "Publications without a position on a channel that has a log."),
 }

@@ -156,6 +156,7 @@ class Node:
             self.bus,
             clock=loop.time,
             call_soon=loop.call_soon,
+            call_later=loop.call_later,
             subscribe_timeout=settings.subscribe_timeout,
             max_subscriptions=settings.max_subscriptions,
             max_channels=settings.max_channels,

@@ -203,14 +203,14 @@ class EventStreams:
             if open_count == 0:
                 settled.set()
 
-        for index, (channel, history, _) in enumerate(wanted):
+        for index, (channel, history, _, every) in enumerate(wanted):
             if isinstance(channel, Refusal):
                 continue
             if self._gate is not None and not self._gate.connected.may_subscribe(connection.handle, channel):
                 self._gate.connected.not_granted(channel)
                 answer(index, channel, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             else:
-                self._hub.subscribe(connection.handle, channel, partial(answer, index, channel), history)
+                self._hub.subscribe(connection.handle, channel, partial(answer, index, channel), history, every)
         await settled.wait()
         closing = Refusal(ErrorCode.UNAVAILABLE, "the connection is closing")
         begun = [closing if outcome is None else outcome for outcome in outcomes]
@@ -235,6 +235,7 @@ class EventStreams:
             return False
         transport, headers = taken
         headers = [*headers, *STREAM_HEADERS, *client.cors, (b"connection", b"close")]
+        self._engine.send_newest(connection.handle)
         body, framing = first + connection.take(), _fanout.SSE
         if scope["http_version"] != "1.0":  # which has no chunks: the body ends with the connection
             headers.append((b"transfer-encoding", b"chunked"))

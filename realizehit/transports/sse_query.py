@@ -1,4 +1,4 @@
-"""The query of a request for an event stream: patterns, and where each begins in its history."""
+"""The query of a request for an event stream: patterns, where each begins in its history, and how often it is told."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import orjson
 from realizehit import _fanout
 from realizehit.common.position import Position
 from realizehit.errors import ErrorCode, PatternError, RequestError
+from realizehit.node.conflation import check_together, every_of
 from realizehit.node.history_request import BOTH_GIVEN, HistoryRequest, count_of, position_of
 from realizehit.pattern import Channel, Pattern, subscription_channel
 from realizehit.transports.sse_responses import Refusal
@@ -28,11 +29,13 @@ class Wanted(NamedTuple):
         channel: the canonical channel; why it is refused where the pattern or its history cannot be read.
         history: what is asked of its history; ``None`` for nothing.
         resumes: whether the stream continues one that has told positions, but not how far this pattern had come.
+        every: milliseconds in which at most one message is asked for; 0 for every message.
     """
 
     channel: Channel | Refusal
     history: HistoryRequest | None = None
     resumes: bool = False
+    every: int = 0
 
 
 class _Field:
@@ -42,13 +45,14 @@ class _Field:
         self.pattern = pattern
         self.since = ""
         self.last = ""
+        self.every = ""
 
 
 def wanted_of(query: bytes, last_event_id: bytes = b"", *, wildcards: bool) -> list[Wanted]:
     """Return what a request asks for, in the order of its patterns.
 
     Args:
-        query: ``pat`` for each pattern, with its ``since`` or ``last`` behind it; ``offsets`` for all.
+        query: ``pat`` for each pattern, with its ``since``, ``last`` or ``every`` behind it; ``offsets`` for all.
         last_event_id: the header; the pattern that it names resumes, unless the query says where.
         wildcards: whether subscriptions may have wildcards.
     """
@@ -65,7 +69,7 @@ def wanted_of(query: bytes, last_event_id: bytes = b"", *, wildcards: bool) -> l
             if text.lower() not in _SWITCH:
                 return [Wanted(Refusal(ErrorCode.BAD_REQUEST, "offsets must be 1 or 0"))]
             offsets = _SWITCH[text.lower()]
-        elif name in ("since", "last") and text:
+        elif name in ("since", "last", "every") and text:
             if not fields:
                 return [Wanted(Refusal(ErrorCode.BAD_REQUEST, f"{name} must stand behind the pat that it belongs to"))]
             setattr(fields[-1], name, text)
@@ -79,7 +83,8 @@ def _resume(wanted: Sequence[Wanted], resumed: re.Match[str] | None, *, offsets:
         return list(wanted)
     result = []
     for each in wanted:
-        if isinstance(each.channel, Refusal) or (each.history and (each.history.since or each.history.last)):
+        says_where = each.history is not None and (each.history.since or each.history.last)
+        if isinstance(each.channel, Refusal) or each.every or says_where:
             result.append(each)
         elif _fanout.channel_id(each.channel) == resumed[1]:
             result.append(each._replace(history=HistoryRequest(since)))
@@ -93,11 +98,20 @@ def _wanted(field: _Field, *, offsets: bool, wildcards: bool) -> Wanted:
         text = field.pattern
         filters = orjson.loads(text) if text.lstrip().startswith("{") else Pattern.parse(text)
         channel = subscription_channel(filters, wildcards=wildcards)
-        return Wanted(channel, _history(field, offsets=offsets))
+        history, every = (
+            _history(field, offsets=offsets and not field.every),
+            every_of(_number(field.every) if field.every else None),
+        )
+        check_together(history, every)
+        return Wanted(channel, history, every=every)
     except orjson.JSONDecodeError as error:
         return Wanted(Refusal(ErrorCode.BAD_JSON, f"the pattern is not JSON: {error}"))
     except (PatternError, RequestError) as error:
         return Wanted(Refusal(error.code, str(error)))
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isdecimal() and len(text) <= 16 else text
 
 
 def _history(field: _Field, *, offsets: bool) -> HistoryRequest | None:
@@ -106,5 +120,5 @@ def _history(field: _Field, *, offsets: bool) -> HistoryRequest | None:
     if field.since:
         return HistoryRequest(position_of(field.since))
     if field.last:
-        return HistoryRequest(last=count_of(int(field.last) if field.last.isdecimal() else field.last))
+        return HistoryRequest(last=count_of(_number(field.last)))
     return HistoryRequest() if offsets else None

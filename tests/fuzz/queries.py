@@ -47,7 +47,7 @@ def one(data: bytes) -> None:
 def check_patterns(data: bytes, *, wildcards: bool) -> None:
     header = data.rpartition(b"Last-Event-ID: ")[2]
     wanted = wanted_of(data, header, wildcards=wildcards)
-    for channel, history, resumes in wanted:
+    for channel, history, resumes, every in wanted:
         if isinstance(channel, Refusal):
             assert str(channel.code) in CODES
             assert channel.detail
@@ -57,6 +57,8 @@ def check_patterns(data: bytes, *, wildcards: bool) -> None:
             assert 0 < len(channel) <= 1024
             assert wildcards or channel.find(b"*") < 0
             assert history is None or not (history.since and history.last)
+            assert 0 <= every <= 60_000
+            assert history is None or not every
             assert history is None or not (resumes and (history.since or history.last))
     outcomes = [each.channel if isinstance(each.channel, Refusal) else Begun(each.channel) for each in wanted]
     told = orjson.loads(greeting(outcomes).split(b"data: ", 1)[1])

@@ -113,7 +113,7 @@ async def mounted(valkey: Valkey, **options: Any) -> AsyncIterator[tuple[str, _f
     errors: list[Exception] = []
     engine = _fanout.Engine(loop.call_soon, errors.append, epoll=False, **options)
     bus = open_bus(valkey.url, max_shapes=64)
-    hub = Hub(engine, bus, clock=loop.time, call_soon=loop.call_soon)
+    hub = Hub(engine, bus, clock=loop.time, call_soon=loop.call_soon, call_later=loop.call_later)
     await bus.start(hub)
     streams = EventStreams(engine, hub, wildcards=True)
     config = uvicorn.Config(

@@ -16,7 +16,7 @@ from realizehit.pattern import channel_of
 
 def test_an_action() -> None:
     assert orjson.loads(action("a1", "ping")) == {"id": "a1", "act": "ping"}
-    assert orjson.loads(action("a3", "sub", {"kind": "né"}, history_keys={"last": 3})) == {
+    assert orjson.loads(action("a3", "sub", {"kind": "né"}, sub_keys={"last": 3})) == {
         "id": "a3",
         "act": "sub",
         "pat": {"kind": "né"},

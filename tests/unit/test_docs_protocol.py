@@ -70,6 +70,8 @@ def test_the_examples_actions_are_actions(line: str) -> None:
 
 
 def test_the_examples_payload_is_one() -> None:
-    [(label, payload)] = re.findall(r"^← ([0-9a-f]{8})\?(.*)$", PAGE, re.MULTILINE)
+    (label, payload), *prices = re.findall(r"^← ([0-9a-f]{8})\?(.*)$", PAGE, re.MULTILINE)
     assert label == Pattern(kind="news", channel="CNN").id
     assert orjson.loads(payload) == {"title": "hello"}
+    assert {label for label, _ in prices} == {Pattern(kind="price").id}
+    assert all(isinstance(orjson.loads(payload), str) for _, payload in prices)

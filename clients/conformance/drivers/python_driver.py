@@ -116,6 +116,7 @@ class Driver:
             ),
         )
         client.on("expiring", lambda seconds: write("expiring", client=name, seconds=seconds))
+        client.on("note", lambda note: write("note", client=name, note=note))
         client.on("error", lambda error: write("error", client=name, error=error_of(error)))
         await client.connect()
         task = asyncio.create_task(self._tell_end(name, client))
@@ -138,7 +139,7 @@ class Driver:
             if read == "raise":
                 raise RuntimeError("a callback that fails, as the case says")
 
-        asked = {key: command[key] for key in ("since", "last", "offsets") if key in command}
+        asked = {key: command[key] for key in ("since", "last", "offsets", "every") if key in command}
         subscription = await client.subscribe(command["pattern"], **asked)
         if read != "iterate":
             subscription.on("message", tell)

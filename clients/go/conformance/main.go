@@ -35,6 +35,7 @@ type command struct {
 	Decode      bool
 	Offsets     bool
 	Last, Count int
+	Every       int
 	Timeout     float64
 	Messages    []publication
 }
@@ -178,6 +179,7 @@ func (d *driver) open(c *command) error {
 			write("disconnected", fields)
 		},
 		OnExpiring: func(left time.Duration) { write("expiring", object{"client": name, "seconds": left.Seconds()}) },
+		OnNote:     func(note json.RawMessage) { write("note", object{"client": name, "note": note}) },
 		OnError:    func(err error) { write("error", object{"client": name, "error": errorOf(err)}) },
 	}
 	if c.Options.Token != "" {
@@ -219,7 +221,7 @@ func (d *driver) subscribe(c *command, client *realizehit.Client) (object, error
 	}
 	name := c.Sub
 	options := realizehit.SubscribeOptions{
-		Since: c.Since, Last: c.Last, Offsets: c.Offsets,
+		Since: c.Since, Last: c.Last, Offsets: c.Offsets, Every: time.Duration(c.Every) * time.Millisecond,
 		OnState: func(state realizehit.State) { write("state", object{"sub": name, "state": state}) },
 		OnGap: func(gap realizehit.Gap) {
 			fields := object{"sub": name}

@@ -79,6 +79,7 @@ const commands = {
     clients.set(name, client);
     client.on("disconnect", ({ status }) => write("disconnected", { client: name, code: status || undefined }));
     client.on("expiring", (seconds) => write("expiring", { client: name, seconds }));
+    client.on("note", (note) => write("note", { client: name, note }));
     return new Promise((resolve, reject) => {
       client.on("connected", () => {
         write("connected", { client: name });

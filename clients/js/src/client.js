@@ -28,10 +28,10 @@ const STABLE_AFTER = 10_000; // ms after which a connection counts as a success,
  * reconnect after a close code from 4500 to 4999.
  *
  * Events: `connected` (kind) each time it has connected; `disconnect` (error) when the connection is lost; `expiring`
- * (seconds) when its token ends soon; `error` (error) when an attempt failed, or the server refuses the client.
+ * (seconds) when its token ends soon; `note` (any) when an operator sent one; `error` (error) when an attempt failed, or the server refuses the client.
  *
  * @extends {Emitter<{
- *   connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], expiring: [seconds: number], error: [error: Error],
+ *   connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], expiring: [seconds: number], note: [note: any], error: [error: Error],
  * }>}
  */
 export class WSClient extends Emitter {
@@ -483,24 +483,25 @@ export class WSClient extends Emitter {
   }
 
   /**
-   * Take an event of the server: a token ends soon, messages may be missing, subscriptions have ended.
+   * Take an event of the server: a token ends soon, an operator sent a note, messages may be missing, subscriptions have ended.
    *
    * @internal
    * @param {string} name
-   * @param {{ids?: string[], seconds: number, at?: Record<string, string>, code: string, reason: string}} event the fields that
+   * @param {{ids?: string[], seconds: number, at?: Record<string, string>, code: string, reason: string, note?: any}} event the fields that
    *   belong to its name
    */
-  _handleEvent(name, { ids, seconds, at, code, reason }) {
-    if (name === "expiring") {
-      this._emit(name, seconds);
+  _handleEvent(name, { ids, seconds, at, code, reason, note }) {
+    // What names no subscription is told as it is, under the name that the server gives it.
+    if (!ids) this._emit(/** @type {"note"} */ (name), seconds ?? note);
+    if (name === "expiring" && isFunction(this._options.token)) {
       // A random delay, so that clients whose tokens end together do not renew them together.
-      if (isFunction(this._options.token)) this.#renew(/** @type {Connection} */ (this.#connection), seconds * (250 + Math.random() * 250));
+      this.#renew(/** @type {Connection} */ (this.#connection), seconds * (250 + Math.random() * 250));
     }
     for (const id of [ids].flat()) {
       const subscription = this.#inForce.get(/** @type {string} */ (id));
       if (!subscription?.subscribed()) continue;
-      if (name === "gap") subscription._gap(seconds, at?.[/** @type {string} */ (id)]);
-      else if (name === "unsubscribed") this.#forget(subscription, new RealizehitError(reason, code));
+      if (name === "unsubscribed") this.#forget(subscription, new RealizehitError(reason, code));
+      else if (name === "gap") subscription._gap(seconds, at?.[/** @type {string} */ (id)]);
     }
   }
 

@@ -62,6 +62,7 @@ my %do = (
                 tell_event( 'disconnected', client => $name, defined $code ? ( code => $code ) : () );
             },
             on_expiring => sub ( $seconds, $client ) { tell_event( 'expiring', client => $name, seconds => $seconds ) },
+            on_note  => sub ( $note,  $client ) { tell_event( 'note', client => $name, note => $note ) },
             on_error => sub ( $error, $client ) { tell_event( 'error', client => $name, error => error_fields($error) ) },
             on_ended => sub ( $error, $client ) { tell_event( 'ended', client => $name, error => error_fields($error) ) },
         );
@@ -80,7 +81,7 @@ my %do = (
         }
         $subs{$name} = $clients{ $command->{client} }->subscribe(
             $command->{pattern}, %how,
-            ( map { $_ => $command->{$_} } grep { defined $command->{$_} } qw(since last offsets) ),
+            ( map { $_ => $command->{$_} } grep { defined $command->{$_} } qw(since last offsets every) ),
             on_state => sub ( $state, $sub ) { tell_event( 'state', sub => $name, state => $state ) },
             on_gap   => sub ( $gap,   $sub ) { tell_event( 'gap', sub => $name, %{$gap} ) },
             on_recovered => sub ($sub) { tell_event( 'recovered', sub => $name ) },

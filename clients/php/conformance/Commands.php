@@ -99,6 +99,7 @@ final class Commands
         $client->on('connected', static fn () => self::write('connected', client: $name));
         $client->on('disconnected', static fn ($error) => self::write('disconnected', client: $name, code: $error->status));
         $client->on('expiring', static fn ($seconds) => self::write('expiring', client: $name, seconds: $seconds));
+        $client->on('note', static fn ($note) => self::write('note', client: $name, note: $note));
         foreach (['error', 'ended'] as $event) {
             $client->on($event, static fn ($error) => self::write($event, client: $name, error: self::errorOf($error)));
         }
@@ -142,6 +143,7 @@ final class Commands
             $command->since ?? null,
             $command->last ?? null,
             $command->offsets ?? false,
+            $command->every ?? null,
         );
         $this->subs[$name] = $subscription;
         return ['id' => $subscription->id()];

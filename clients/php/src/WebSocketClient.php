@@ -43,12 +43,13 @@ use Realizehit\WebSocket\Proxy;
  * - `disconnected` (RealizehitException): the connection is lost; `status` is its close code, if there was one.
  * - `gap` (Subscription, Gap): messages of a subscription are missing, or may be.
  * - `expiring` (float): the token ends in so many seconds. With a function as `token`, a fresh one is sent before.
+ * - `note` (mixed): an operator sent this; objects are arrays.
  * - `error` (RealizehitException): an attempt to connect or to renew the token failed, and is repeated.
  * - `ended` (RealizehitException): the server refuses the client, which does not connect again.
  */
 final class WebSocketClient
 {
-    private const EVENTS = ['connected', 'disconnected', 'gap', 'expiring', 'error', 'ended'];
+    private const EVENTS = ['connected', 'disconnected', 'gap', 'expiring', 'note', 'error', 'ended'];
     /** Seconds of work of a program between its calls of `next`, after which that reads everything that has come. */
     private const KEEP_UP_AFTER = 0.02;
     private const NEVER = 3600.0;
@@ -199,6 +200,8 @@ final class WebSocketClient
      * @param string|null $since a position: what came after it is sent first. Needs a server with history.
      * @param int|null $last so many of the latest messages are sent first. Needs a server with history.
      * @param bool $offsets whether the server tells positions, so that the subscription resumes after a lost connection.
+     * @param int|null $every milliseconds in which the server sends at most one message, always the newest. Subscriptions of a
+     *   client to one pattern have the same; it excludes `since`, `last` and `offsets`.
      * @throws BadPatternException the pattern breaks a rule.
      * @throws ResponseTimeoutException no answer in time, perhaps because there is no connection.
      * @throws RealizehitException the server refuses it; `errorCode` says why. Or the client has ended.
@@ -210,13 +213,14 @@ final class WebSocketClient
         ?string $since = null,
         ?int $last = null,
         bool $offsets = false,
+        ?int $every = null,
     ): Subscription {
         if ($since !== null && $last !== null) {
             throw new \ValueError('since and last exclude each other');
         }
         $pattern = Pattern::of($pattern);
         $this->connect();
-        $topic = $this->topics->topic($pattern, $since, $last, $offsets);
+        $topic = $this->topics->topic($pattern, $since, $last, $offsets, $every);
         $subscription = new Subscription($this, $topic, $this->queue, $this->logger);
         foreach ($on + ($callback === null ? [] : ['message' => $callback]) as $event => $each) {
             $subscription->on($event, $each);
@@ -410,6 +414,8 @@ final class WebSocketClient
                 $this->renewal->start((float) $seconds);
                 $this->listeners->emit('expiring', (float) $seconds);
             }
+        } elseif ($name === 'note') {
+            $this->listeners->emit('note', $message['note'] ?? null);
         } elseif ($name === null && is_array($message)) {
             $this->replies->take($message);
         }

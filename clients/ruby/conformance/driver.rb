@@ -62,6 +62,7 @@ class Driver
       on_connected: -> { write("connected", client: name) },
       on_disconnected: ->(lost) { write("disconnected", client: name, code: lost.status) },
       on_expiring: ->(seconds) { write("expiring", client: name, seconds:) },
+      on_note: ->(note) { write("note", client: name, note:) },
       on_error: ->(problem) { write("error", client: name, error: error(problem)) },
       on_ended: ->(problem) { write("ended", client: name, error: error(problem)) }
     )
@@ -81,7 +82,7 @@ class Driver
     name = command["sub"]
     subscription = @clients.fetch(command["client"]).subscribe(
       command["pattern"],
-      since: command["since"], last: command["last"], offsets: command["offsets"] == true,
+      since: command["since"], last: command["last"], offsets: command["offsets"] == true, every: command["every"],
       on_state: ->(state) { write("state", sub: name, state:) },
       on_gap: lambda { |gap|
                 write("gap", sub: name, **(gap.dropped.positive? ? { dropped: gap.dropped } : { seconds: gap.seconds }))

@@ -160,6 +160,7 @@ class EngineIO:
     def _complete_upgrade(self, upgrade: Upgrade, handle: int) -> None:
         """Continue a polling session over its WebSocket, which the engine has under another handle until now."""
         session = upgrade.session
+        self._engine.send_newest(session.connection.handle)
         waiting = b"".join(frame(packet) for packet in split_own(session.connection.take(), session.revision))
         ours = session.connection.handle
         try:

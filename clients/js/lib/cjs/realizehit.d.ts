@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, d0b5dbaf64f0d4ce */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 32ea01361db419f2 */
 /** An error that the server reported, or the loss of a connection. */
 export class RealizehitError extends Error {
     /**
@@ -93,16 +93,17 @@ export class Subscription<Payload = any> extends Emitter<SubscriptionEvents<Payl
  * reconnect after a close code from 4500 to 4999.
  *
  * Events: `connected` (kind) each time it has connected; `disconnect` (error) when the connection is lost; `expiring`
- * (seconds) when its token ends soon; `error` (error) when an attempt failed, or the server refuses the client.
+ * (seconds) when its token ends soon; `note` (any) when an operator sent one; `error` (error) when an attempt failed, or the server refuses the client.
  *
  * @extends {Emitter<{
- *   connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], expiring: [seconds: number], error: [error: Error],
+ *   connected: [kind: "websocket" | "sse"], disconnect: [error: RealizehitError], expiring: [seconds: number], note: [note: any], error: [error: Error],
  * }>}
  */
 export class WSClient extends Emitter<{
     connected: [kind: "websocket" | "sse"];
     disconnect: [error: RealizehitError];
     expiring: [seconds: number];
+    note: [note: any];
     error: [error: Error];
 }> {
     /**
@@ -310,7 +311,7 @@ export type Reply = {
     err?: string;
     code?: string;
 };
-/*! realizehit 0.1.0, MIT; joined of src/, e06ae655a78d8319 */
+/*! realizehit 0.1.0, MIT; joined of src/, 10fd4502fb3379c0 */
 /**
  * realizehit for JavaScript: `WSClient` subscribes, `APIClient` publishes. It has no dependencies and runs in browsers,
  * Node.js, Deno and Bun.

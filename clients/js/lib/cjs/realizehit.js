@@ -1,4 +1,4 @@
-/*! realizehit 0.1.0, MIT; made of realizehit.js, d0b5dbaf64f0d4ce */
+/*! realizehit 0.1.0, MIT; made of realizehit.js, 32ea01361db419f2 */
 var __defProp = Object.defineProperty;
 var __getOwnPropDesc = Object.getOwnPropertyDescriptor;
 var __getOwnPropNames = Object.getOwnPropertyNames;
@@ -1017,17 +1017,21 @@ class WSClient extends Emitter {
     else if (status !== 400) this._emit("error", error);
   }
   /**
-   * Take an event of the server: a token ends soon, messages may be missing, subscriptions have ended.
+   * Take an event of the server: a token ends soon, an operator sent a note, messages may be missing, subscriptions have ended.
    *
    * @internal
    * @param {string} name
-   * @param {{ids?: string[], seconds: number, at?: Record<string, string>, code: string, reason: string}} event the fields that
+   * @param {{ids?: string[], seconds: number, at?: Record<string, string>, code: string, reason: string, note?: any}} event the fields that
    *   belong to its name
    */
-  _handleEvent(name, { ids, seconds, at, code, reason }) {
-    if (name === "expiring") {
-      this._emit(name, seconds);
-      if (isFunction(this._options.token)) __privateMethod(this, _WSClient_instances, renew_fn).call(
+  _handleEvent(name, { ids, seconds, at, code, reason, note }) {
+    if (!ids) this._emit(
+      /** @type {"note"} */
+      name,
+      seconds != null ? seconds : note
+    );
+    if (name === "expiring" && isFunction(this._options.token)) {
+      __privateMethod(this, _WSClient_instances, renew_fn).call(
         this,
         /** @type {Connection} */
         __privateGet(this, _connection),
@@ -1040,11 +1044,11 @@ class WSClient extends Emitter {
         id
       );
       if (!(subscription == null ? void 0 : subscription.subscribed())) continue;
-      if (name === "gap") subscription._gap(seconds, at == null ? void 0 : at[
+      if (name === "unsubscribed") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, new RealizehitError(reason, code));
+      else if (name === "gap") subscription._gap(seconds, at == null ? void 0 : at[
         /** @type {string} */
         id
       ]);
-      else if (name === "unsubscribed") __privateMethod(this, _WSClient_instances, forget_fn).call(this, subscription, new RealizehitError(reason, code));
     }
   }
 }

@@ -40,12 +40,14 @@ final class Topic
     /**
      * @param string|null $since where the first `sub` begins.
      * @param int|null $last how many messages the first `sub` asks for.
+     * @param int|null $every milliseconds in which the server sends at most one message.
      */
     public function __construct(
         public readonly Pattern $pattern,
         public readonly ?string $since,
         public readonly ?int $last,
         bool $offsets,
+        public readonly ?int $every,
     ) {
         $this->channel = $pattern->channel;
         $this->isWildcard = $pattern->isWildcard;
@@ -60,6 +62,9 @@ final class Topic
     public function action(): array
     {
         $action = ['act' => 'sub', 'pat' => $this->pattern];
+        if ($this->every !== null) {
+            $action['every'] = $this->every;
+        }
         if (!$this->hasPositions) {
             return $action;
         }

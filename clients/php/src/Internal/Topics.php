@@ -37,17 +37,20 @@ final class Topics
     /**
      * Return the topic of a pattern; a new one is asked for when its first member joins.
      *
-     * @throws BadRequestException the pattern is subscribed to already, and cannot begin at another position.
+     * @throws BadRequestException the pattern is subscribed to already, and cannot begin at another position or have another time.
      */
-    public function topic(Pattern $pattern, ?string $since, ?int $last, bool $offsets): Topic
+    public function topic(Pattern $pattern, ?string $since, ?int $last, bool $offsets, ?int $every): Topic
     {
         $topic = $this->wanted[$pattern->channel] ?? null;
         if ($topic === null) {
-            return new Topic($pattern, $since, $last, $offsets);
+            return new Topic($pattern, $since, $last, $offsets, $every);
         }
         if ($since !== null || $last !== null || ($offsets && !$topic->hasPositions)) {
             $text = 'the pattern is subscribed to already: only its first subscription can give since, last or offsets';
             throw new BadRequestException($text, 'bad-request');
+        }
+        if ($every !== $topic->every) {
+            throw new BadRequestException('the pattern is subscribed to already, with another every', 'bad-request');
         }
         return $topic;
     }

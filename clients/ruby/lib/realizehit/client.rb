@@ -63,6 +63,7 @@ module Realizehit
     # @option options [#call] :on_connected is called without arguments
     # @option options [#call] :on_disconnected is called with a {Disconnected}; its status is the close code
     # @option options [#call] :on_expiring is called with the seconds after which the token ends
+    # @option options [#call] :on_note is called with what an operator sent, any JSON value
     # @option options [#call] :on_error is called with an {Error}: connecting again or renewing the token failed, and is
     #   tried again
     # @option options [#call] :on_ended is called with the {Error} for which the client has ended, not after {#close}
@@ -79,7 +80,8 @@ module Realizehit
       @by_id = {}
       @number = 0
       @closing = false
-      @incoming = Incoming.new(@pending, @by_id, end_topic: method(:end_topic), expiring: method(:expiring))
+      @incoming = Incoming.new(@pending, @by_id, end_topic: method(:end_topic), expiring: method(:expiring),
+                                                 note: ->(note) { @events.add(@options.on_note, note) })
       @renewal = Renewal.new(@options, method(:authenticate), method(:wait_on), method(:told))
       @connection = Connection.new(@uri, @options).open
       @events = Events.new(@logger)
@@ -135,6 +137,8 @@ module Realizehit
     # @param since [String, nil] a position: what came after it is sent first, or a gap is told
     # @param last [Integer, nil] how many of the last messages are sent first
     # @param offsets [Boolean] whether to ask for positions, by which the subscription resumes after a lost connection
+    # @param every [Integer, nil] milliseconds in which the server sends at most one message, always the newest.
+    #   Subscriptions of a client to one pattern have the same; it excludes since, last and offsets
     # @param queue [Integer, nil] how many messages may wait; when it is full the oldest are dropped
     # @param on_state [#call] is called with the new {Subscription#state}
     # @param on_gap [#call] is called with a {Gap}
@@ -142,12 +146,12 @@ module Realizehit
     # @param on_error [#call] is called with the {Error} that ended the subscription, or with what was left out
     # @return [Subscription]
     # @raise [Error] {BadPattern}, {Forbidden}, {ResponseTimeout} and others
-    def subscribe(pattern, since: nil, last: nil, offsets: false, queue: nil, on_state: nil, on_gap: nil,
+    def subscribe(pattern, since: nil, last: nil, offsets: false, every: nil, queue: nil, on_state: nil, on_gap: nil,
                   on_recovered: nil, on_error: nil, &block)
       pattern = Pattern.of(pattern)
       handlers = { on_state:, on_gap:, on_recovered:, on_error: }
       feed = @lock.synchronize do
-        topic = topic_for(pattern, since:, last:, offsets:)
+        topic = topic_for(pattern, since:, last:, offsets:, every:)
         join_topic(topic, Feed.new(topic, @events, queue || @options.queue, handlers, method(:told)))
       end
       feed.call_back(block) if block
@@ -225,20 +229,20 @@ module Realizehit
       Backoff.new(@options.backoff_base, @options.backoff_cap)
     end
 
-    def topic_for(pattern, since:, last:, offsets:)
+    def topic_for(pattern, since:, last:, offsets:, every:)
       raise @error if @error
       raise Closed, "the client is closed" if @closing
 
       topic = @topics[pattern.text]
-      return @topics[pattern.text] = new_topic(pattern, since, last, offsets) if topic.nil?
-      return topic unless since || last
+      return @topics[pattern.text] = new_topic(pattern, since:, last:, offsets:, every:) if topic.nil?
+      return topic unless since || last || every != topic.every
 
-      raise Rejected.new("this client has a subscription to #{pattern}; since and last need the first one",
+      raise Rejected.new("this client has a subscription to #{pattern}; since, last and every need the first one",
                          code: "bad-request")
     end
 
-    def new_topic(pattern, since, last, offsets)
-      Topic.new(pattern, @lock.new_cond, new_backoff, since:, last:, offsets:)
+    def new_topic(pattern, **wanted)
+      Topic.new(pattern, @lock.new_cond, new_backoff, **wanted)
     end
 
     def join_topic(topic, feed)

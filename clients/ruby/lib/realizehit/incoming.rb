@@ -20,11 +20,13 @@ module Realizehit
     # @param by_id [Hash{String => Topic}] the topics that are in force
     # @param end_topic [#call] is called with a topic and the error for which the server ended it
     # @param expiring [#call] is called with the seconds after which the token ends
-    def initialize(pending, by_id, end_topic:, expiring:)
+    # @param note [#call] is called with what an operator sent
+    def initialize(pending, by_id, end_topic:, expiring:, note:)
       @pending = pending
       @by_id = by_id
       @end_topic = end_topic
       @expiring = expiring
+      @note = note
     end
 
     # Takes one message. What a server of a later version may send is ignored.
@@ -74,6 +76,7 @@ module Realizehit
     def take_event(event)
       case event["evt"]
       when "expiring" then @expiring.call(seconds_of(event))
+      when "note" then @note.call(event["note"])
       when "gap" then gap(event)
       when "unsubscribed"
         error = Refusal.error("the server ended the subscription: #{event['reason']}", code: event["code"].to_s)

@@ -9,7 +9,8 @@ module Realizehit
   # @api private
   Options = Struct.new(
     :token, :headers, :open_timeout, :response_timeout, :heartbeat, :backoff_base, :backoff_cap, :queue, :max_message,
-    :ca_file, :logger, :on_connected, :on_disconnected, :on_expiring, :on_error, :on_ended, keyword_init: true
+    :ca_file, :logger, :on_connected, :on_disconnected, :on_expiring, :on_note, :on_error, :on_ended,
+    keyword_init: true
   ) do
     def self.from(given)
       unknown = given.keys - members

@@ -17,12 +17,14 @@ module Realizehit
     attr_accessor :id
     # @return [String, nil] the id of its last action sub
     attr_accessor :request
+    # @return [Integer, nil] milliseconds in which the server sends at most one message
+    attr_reader :every
     # @return [Error, nil] why it has ended
     attr_accessor :error
 
     # @param delays [Backoff] before the server is asked again for what it cannot serve now
     # @param changed [MonitorMixin::ConditionVariable] is signalled when it is in force or has ended
-    def initialize(pattern, changed, delays, since:, last:, offsets:)
+    def initialize(pattern, changed, delays, since:, last:, offsets:, every:)
       @pattern = pattern
       @changed = changed
       @delays = delays
@@ -30,6 +32,7 @@ module Realizehit
       @position = since
       @epoch = epoch_of(since)
       @last = last
+      @every = every
       @positions = offsets || !since.nil? || !last.nil?
       @known = false
     end
@@ -61,7 +64,7 @@ module Realizehit
         elsif @last && !@known then { last: @last }
         elsif @positions then { offsets: true }
         end
-      { act: "sub", pat: @pattern, **extra.to_h }
+      { act: "sub", pat: @pattern, **extra.to_h, **(@every ? { every: @every } : {}) }
     end
 
     # Takes the answer to its action.

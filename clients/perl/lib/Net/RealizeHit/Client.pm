@@ -32,9 +32,9 @@ my %DEFAULTS = (
     queue            => 1024,
     max_message      => 16 * 1024 * 1024,
 );
-my %CALLBACKS = map { $_ => 1 } qw(on_connected on_disconnected on_expiring on_error on_ended);
+my %CALLBACKS = map { $_ => 1 } qw(on_connected on_disconnected on_expiring on_note on_error on_ended);
 my %SUBSCRIBE_OPTIONS = map { $_ => 1 }
-    qw(since last offsets queue wait on_ready on_message on_state on_gap on_recovered on_error);
+    qw(since last offsets every queue wait on_ready on_message on_state on_gap on_recovered on_error);
 
 sub now () { return Net::RealizeHit::Schedule::now() }
 
@@ -77,6 +77,7 @@ sub _make_session ($self) {
             $client->_tell( on_expiring => $seconds );
             $client->{renewal}->begin($seconds) if ref $client->{token} eq 'CODE';
         },
+        on_note => sub ($note) { $client->_tell( on_note => $note ) },
     );
     $self->{renewal} = Net::RealizeHit::Renewal->new(
         %common,
@@ -133,7 +134,7 @@ sub subscribe ( $self, $pattern, %options ) {
     my $text   = Net::RealizeHit::Pattern::text_of($values);
     my $wait   = delete $options{wait}     // 1;
     my $ready  = delete $options{on_ready} // sub { };
-    my %with   = map { $_ => delete $options{$_} } qw(since last offsets);
+    my %with   = map { $_ => delete $options{$_} } qw(since last offsets every);
     $options{queue} ||= $self->{queue};
     die $self->{error} if $self->{ended} && $self->{error};
     _closed() if $self->{closing} || $self->{ended};
@@ -142,6 +143,8 @@ sub subscribe ( $self, $pattern, %options ) {
     my $topic   = $session->topic($text);
     _reject("this client has a subscription to $text; since and last need the first one")
         if $topic && ( defined $with{since} || $with{last} );
+    _reject("this client has a subscription to $text with another time every")
+        if $topic && ( $topic->{every} // 0 ) != ( $with{every} // 0 );
     $topic //= $session->add_topic( $text, $values, %with );
     my $subscription = Net::RealizeHit::Subscription->new(
         %options,
@@ -473,6 +476,10 @@ The connection is lost; C<< $error->status >> is the close code if there was one
 
 The token ends in so many seconds.
 
+=item C<on_note> C<< ->($note, $client) >>
+
+An operator sent something, any JSON value.
+
 =item C<on_error> C<< ->($error, $client) >>
 
 Connecting again or renewing the token failed. It is tried again.
@@ -515,6 +522,11 @@ How many of the last messages are sent first.
 
 Asks for positions, by which the subscription resumes after a lost connection. C<since> and C<last> imply it. A server
 without history ignores the three.
+
+=item C<every>
+
+Lets the server send at most one message in so many milliseconds, always the newest. Subscriptions of a client to one pattern
+have the same; it excludes C<since>, C<last> and C<offsets>.
 
 =item C<queue>
 

@@ -62,6 +62,7 @@ sub add_topic ( $self, $text, $values, %with ) {
         members  => [],
         offsets  => $with{offsets} || defined $with{since} || $with{last} ? 1 : 0,
         last     => $with{last},
+        every    => $with{every},
         position => $with{since},
         epoch    => _epoch_of( $with{since} ),
     };
@@ -126,6 +127,7 @@ sub _ask ( $self, $topic ) {
     if    ( defined $topic->{position} ) { $action{since} = $topic->{position} }
     elsif ( $topic->{last} && !$topic->{was_ready} ) { $action{last} = 0 + $topic->{last} }
     elsif ( $topic->{offsets} ) { $action{offsets} = Cpanel::JSON::XS::true() }
+    $action{every} = 0 + $topic->{every} if $topic->{every};
     my $resumes = exists $action{since};
     $topic->{request} = $self->act( \%action, sub ($reply) { $self->_subscribed( $topic, $reply, $resumes ) } );
     return;
@@ -269,6 +271,7 @@ sub _take_object ( $self, $object ) {
     my @ids    = ref $object->{ids} eq 'ARRAY' ? grep { defined && !ref } @{ $object->{ids} } : ();
     my @topics = grep {defined} @{ $self->{by_id} }{@ids};
     if    ( $event eq 'expiring' )     { $self->{on_expiring}->($seconds) }
+    elsif ( $event eq 'note' )         { $self->{on_note}->( $object->{note} ) }
     elsif ( $event eq 'gap' )          { $self->_told_gap( $_, $seconds, $object->{at} ) for @topics }
     elsif ( $event eq 'unsubscribed' ) {
         my $reason = $object->{reason};

@@ -285,6 +285,9 @@ final class ClientCore implements Connection.Events {
         Duration duration = Duration.ofNanos((long) (seconds * 1e9));
         if (event.equals("expiring")) {
             expiring(duration);
+        } else if (event.equals("note")) {
+            String note = object.path("note").toString();
+            callbacks.tell(() -> options.onNote.accept(note));
         } else if (event.equals("gap")) {
             topics.gap(object, duration);
         } else if (event.equals("unsubscribed")) {

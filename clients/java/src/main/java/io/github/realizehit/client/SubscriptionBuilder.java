@@ -1,5 +1,6 @@
 package io.github.realizehit.client;
 
+import java.time.Duration;
 import java.util.Objects;
 import java.util.function.Consumer;
 
@@ -15,6 +16,7 @@ public final class SubscriptionBuilder {
     String since;
     int last;
     boolean positions;
+    long every;
     int queue;
     Consumer<Message> onMessage;
     Consumer<SubscriptionState> onState = state -> {};
@@ -59,6 +61,22 @@ public final class SubscriptionBuilder {
      */
     public SubscriptionBuilder positions() {
         positions = true;
+        return this;
+    }
+
+    /**
+     * Lets the server send at most one message in a time, always the newest. Subscriptions of a client to one pattern have
+     * the same. It excludes {@link #since(String)}, {@link #last(int)} and {@link #positions()}.
+     *
+     * @param time rounded down to milliseconds
+     * @return this
+     * @throws IllegalArgumentException if it is shorter than a millisecond
+     */
+    public SubscriptionBuilder every(Duration time) {
+        if (time.toMillis() < 1) {
+            throw new IllegalArgumentException("every is shorter than a millisecond");
+        }
+        every = time.toMillis();
         return this;
     }
 

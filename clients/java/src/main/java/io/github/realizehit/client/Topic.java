@@ -29,13 +29,17 @@ final class Topic {
     /** The position from which it goes on; null if there is none. */
     String position;
 
+    /** Milliseconds in which the server sends at most one message; 0 for every message. */
+    final long every;
+
     private String epoch = "";
 
-    Topic(Pattern pattern, boolean positions, int last, String since) {
+    Topic(Pattern pattern, boolean positions, int last, String since, long every) {
         this.pattern = pattern;
         this.concretePattern = Pattern.parse(pattern.text());
         this.positions = positions || last > 0 || since != null;
         this.last = last;
+        this.every = every;
         if (since != null) {
             goOnFrom(since);
         }

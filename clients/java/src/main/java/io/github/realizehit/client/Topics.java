@@ -92,6 +92,9 @@ final class Topics {
         } else if (topic.positions) {
             action.put("offsets", true);
         }
+        if (topic.every > 0) {
+            action.put("every", topic.every);
+        }
         boolean resumes = topic.position != null;
         topic.request = act(action, reply -> subscribed(topic, reply, resumes));
     }
@@ -170,9 +173,12 @@ final class Topics {
         Topic topic = byText.get(text);
         boolean isFirst = topic == null;
         if (isFirst) {
-            topic = new Topic(builder.pattern, builder.positions, builder.last, builder.since);
+            topic = new Topic(builder.pattern, builder.positions, builder.last, builder.since, builder.every);
         } else if (builder.since != null || builder.last > 0 || builder.positions && !topic.positions) {
             String why = "this client is subscribed to " + text + " already; only the first one can ask for history";
+            throw new RejectedException(Details.of(why).code("bad-request"));
+        } else if (builder.every != topic.every) {
+            String why = "this client is subscribed to " + text + " already, with another every";
             throw new RejectedException(Details.of(why).code("bad-request"));
         }
         Subscription subscription = create.apply(topic);

@@ -124,6 +124,7 @@ public final class WSClient implements AutoCloseable {
         Runnable onConnected = () -> {};
         Consumer<DisconnectedException> onDisconnected = error -> {};
         Consumer<Duration> onExpiring = left -> {};
+        Consumer<String> onNote = note -> {};
         Consumer<RealizehitException> onError = error -> {};
 
         private Builder(String url) {
@@ -269,6 +270,17 @@ public final class WSClient implements AutoCloseable {
          */
         public Builder onExpiring(Consumer<Duration> callback) {
             onExpiring = Objects.requireNonNull(callback, "callback");
+            return this;
+        }
+
+        /**
+         * Sets what is called with what an operator sent, as JSON text.
+         *
+         * @param callback the function
+         * @return this
+         */
+        public Builder onNote(Consumer<String> callback) {
+            onNote = Objects.requireNonNull(callback, "callback");
             return this;
         }
 

@@ -24,6 +24,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
+import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayDeque;
@@ -93,6 +94,14 @@ public final class Driver {
             }
         } catch (JsonProcessingException error) {
             throw new IllegalStateException(error);
+        }
+    }
+
+    private static JsonNode jsonOf(String text) {
+        try {
+            return JSON.readTree(text);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
         }
     }
 
@@ -166,6 +175,7 @@ public final class Driver {
                         "disconnected",
                         lost.status() == 0 ? fields("client", name) : fields("client", name, "code", lost.status())))
                 .onExpiring(left -> write("expiring", fields("client", name, "seconds", left.toNanos() / 1e9)))
+                .onNote(note -> write("note", fields("client", name, "note", jsonOf(note))))
                 .onError(error -> write("error", fields("client", name, "error", errorOf(error))));
         time(given, "open_timeout").ifPresent(builder::openTimeout);
         time(given, "response_timeout").ifPresent(builder::responseTimeout);
@@ -228,6 +238,9 @@ public final class Driver {
         }
         if (command.has("last")) {
             builder.last(command.path("last").asInt());
+        }
+        if (command.has("every")) {
+            builder.every(Duration.ofMillis(command.path("every").asLong()));
         }
         if (command.path("offsets").asBoolean()) {
             builder.positions();
