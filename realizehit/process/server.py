@@ -217,6 +217,8 @@ class Node:
                 app, settings, self.guard, self.fd_reserve, lambda: self.draining, engine=self.engine
             )
             await self._listen(self._listener)
+            if self._workers is not None:
+                self._workers.take_connections(self._listener.serve)
             publishing = keep_up("publishing the figures of this node", figures.run)
             self._figures = asyncio.create_task(publishing, name="realizehit figures")
         except BaseException:
