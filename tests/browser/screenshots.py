@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 62  # until the charts are full
 ANNOUNCED = 12  # seconds until all processes know of each other
 WIDTH, HEIGHT = 1440, 1740  # of the page
-COLUMNS = 150  # of the terminal
+COLUMNS = 126  # of the terminal
 CLIENTS = 40
 RULES = '[[history]]\npattern = { kind = "stock" }\nsize = 100\nttl = "5m"\n'
 
