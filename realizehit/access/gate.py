@@ -59,7 +59,8 @@ class Gate:
         pages = PageGate(settings, refusals)
         self.pages: Final = pages
         headers = IdentityHeaders(header_names(settings)) if settings.identify else None
-        addresses = AddressLimit(settings.max_per_address) if settings.max_per_address else None
+        others = None if shared is None else shared.addresses
+        addresses = AddressLimit(settings.max_per_address, others) if settings.max_per_address else None
         self.clients: Final = ClientGate(
             settings,
             policy,

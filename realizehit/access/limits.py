@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 STRIKES: Final = 100  # refused actions, minus those allowed since, after which a connection is closed
 
@@ -35,15 +35,28 @@ class Bucket:
         self._left -= amount
 
 
+class OtherCounts(Protocol):
+    """Connections of each address in other processes of this server."""
+
+    def others(self, address: str) -> int:
+        """Return how many connections the others have from an address."""
+
+    def tell(self, address: str, own: int) -> None:
+        """Have the others know how many connections this process has from an address."""
+
+
 class AddressLimit:
     """Bounds the connections of each address; addresses without connections use no memory.
 
     Args:
         most: connections that an address may have.
+        shared: what other processes count; ``None`` where this one is the only one. Connections that arrive at several
+            processes at the same moment may exceed the bound by a few.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, shared: OtherCounts | None = None) -> None:
         self._most = most
+        self._shared = shared
         self._counts: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -51,7 +64,8 @@ class AddressLimit:
 
     def is_full(self, address: str, *, besides: bool = False) -> bool:
         """Whether an address has as many connections as it may; `besides` leaves one counted connection out."""
-        return self._counts.get(address, 0) - besides >= self._most
+        left = self._most - self._counts.get(address, 0) + besides
+        return left <= 0 or (self._shared is not None and self._shared.others(address) >= left)
 
     def enter(self, address: str) -> bool:
         """Count a connection; return false and do not count it where the address is full."""
@@ -62,10 +76,14 @@ class AddressLimit:
 
     def add(self, address: str) -> None:
         """Count a connection, even where the address is full."""
-        self._counts[address] = self._counts.get(address, 0) + 1
+        count = self._counts[address] = self._counts.get(address, 0) + 1
+        if self._shared is not None:
+            self._shared.tell(address, count)
 
     def leave(self, address: str) -> None:
         """Stop counting a connection."""
         count = self._counts.pop(address) - 1
         if count:
             self._counts[address] = count
+        if self._shared is not None:
+            self._shared.tell(address, count)

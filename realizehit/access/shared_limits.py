@@ -1,4 +1,6 @@
-"""What the workers of one server count together: the rates of keys, and connected clients. A file that all of them map.
+"""What the workers of one server count together: the rates of keys, connected clients, and connections of each address.
+
+It is in a file that all of them map.
 
 A count that is a little too low for a moment is no harm, so nobody waits here: where another worker holds the lock of a
 rate at this very moment, this worker goes on without the lock after a few attempts.
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from realizehit.access.limits import Bucket
+from realizehit.access.shared_addresses import SharedAddresses, size_of
 
 BUCKETS: Final = 4096  # rates that there is room for; a worker counts by itself for those beyond
 ATTEMPTS: Final = 8  # to get a lock that another worker holds
@@ -33,15 +36,20 @@ class SharedLimits:
         path: of the file, which is made where it is missing; its directory must be closed to other users.
         workers: how many the server has.
         number: of this worker; ``None`` for the parent, which counts nothing.
+
+    Attributes:
+        addresses: the connections of each address.
     """
 
     def __init__(self, path: Path, workers: int, number: int | None = None) -> None:
         self._number = number
         self._counts = struct.Struct(f"={workers}Q")
-        size = self._counts.size + BUCKETS * _BUCKET.size
+        buckets = self._counts.size + BUCKETS * _BUCKET.size
+        size = buckets + size_of(workers)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._file, size)
         self._map = mmap.mmap(self._file, size)
+        self.addresses: Final = SharedAddresses(self._map, buckets, self._locked, workers, number)
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +76,7 @@ class SharedLimits:
 
     def forget(self, number: int) -> None:
         """Learn that a worker is gone."""
+        self.addresses.forget(number)
         _COUNT.pack_into(self._map, number * _COUNT.size, 0)
 
     # Rates
@@ -101,7 +110,7 @@ class SharedLimits:
             return float(left)
 
     @contextlib.contextmanager
-    def _locked(self, offset: int, size: int) -> Iterator[None]:
+    def _locked(self, offset: int, size: int) -> Iterator[bool]:
         held = False
         for _ in range(ATTEMPTS):
             try:
@@ -111,7 +120,7 @@ class SharedLimits:
             held = True
             break
         try:
-            yield
+            yield held
         finally:
             if held:
                 fcntl.lockf(self._file, fcntl.LOCK_UN, size, offset)

@@ -24,6 +24,7 @@ from realizehit.errors import CloseCode, ErrorCode, PatternError, RequestError
 from realizehit.http.pattern_query import fields_of, parsed_pattern
 from realizehit.http.problems import BrokerErrorReporter, refusal_of
 from realizehit.node.fleet import Fleet
+from realizehit.node.overview import Overview
 from realizehit.pattern import Pattern
 from realizehit.transports.fleet_actions import MOST_LISTED, channel_text
 
@@ -52,15 +53,16 @@ class Admin:
 
     Args:
         fleet: all processes of the deployment.
+        overview: has their figures.
         gate: decides who may ask.
         broker_errors: reports that the broker cannot be reached.
     """
 
-    def __init__(self, fleet: Fleet, gate: Gate, broker_errors: BrokerErrorReporter) -> None:
+    def __init__(self, fleet: Fleet, overview: Overview, gate: Gate, broker_errors: BrokerErrorReporter) -> None:
         self._fleet = fleet
+        self._overview = overview
         self._gate = gate
         self._broker_errors = broker_errors
-        self._figures: dict[str, dict[str, Any]] = {}  # the last ones of each process, also of one that is gone
 
     def routes(self, prefix: str) -> list[Route]:
         """Return the routes below a prefix."""
@@ -93,17 +95,7 @@ class Admin:
         return answered
 
     async def _nodes(self, _: Request) -> dict[str, Any]:
-        answers = await self._fleet.ask("figures")
-        self._figures.update(answers)
-        gone = self._fleet.gone()
-        self._figures = {node: figures for node, figures in self._figures.items() if node in answers or node in gone}
-        lost = [
-            {**self._figures[node], "gone": round(seconds, 1)}
-            for node, seconds in gone.items()
-            if node in self._figures
-        ]
-        rows = sorted([*answers.values(), *lost], key=lambda row: (row["host"], row["pid"]))
-        return {"nodes": rows}
+        return {"nodes": await self._overview.rows()}
 
     async def _clients(self, request: Request) -> dict[str, Any]:
         fields = dict(fields_of(request.scope["query_string"]))

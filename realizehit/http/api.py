@@ -32,6 +32,7 @@ from realizehit.http.publishing import Publish, PublishBatch
 from realizehit.node.fleet import Fleet
 from realizehit.node.messages import problem
 from realizehit.node.metrics import CONTENT_TYPE, Metrics
+from realizehit.node.overview import Overview
 from realizehit.settings import Settings
 from realizehit.transports.admission import adding, headers_of, readable
 
@@ -49,6 +50,7 @@ def create_app(
     gate: Gate | None = None,
     subscribers: Callable[[bytes], int] | None = None,
     fleet: Fleet | None = None,
+    overview: Overview | None = None,
 ) -> Application:
     """Build the application.
 
@@ -63,7 +65,8 @@ def create_app(
         transports: routes that tell pages of other origins themselves what they may read.
         more: further routes.
         subscribers: returns how many clients of this process are subscribed to a channel.
-        fleet: all processes of the deployment, for the admin API; it needs a gate.
+        fleet: all processes of the deployment, for the admin API; it needs a gate and an overview.
+        overview: their figures.
         gate: decides who may publish; without one, access has to be controlled elsewhere.
     """
     settings = settings or Settings()
@@ -122,8 +125,8 @@ def create_app(
         routes.append(Route(settings.prefix + "audience", audience.answer))
         history = History(bus, gate, broker_errors, metrics.history, max_bytes=settings.max_batch_bytes)
         routes.append(Route(settings.prefix + "history", history.answer))
-        if fleet is not None and gate is not None:
-            routes += Admin(fleet, gate, broker_errors).routes(settings.prefix)
+        if fleet is not None and overview is not None and gate is not None:
+            routes += Admin(fleet, overview, gate, broker_errors).routes(settings.prefix)
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
     figures = frozenset(("/metrics", "/readyz"))
     console = frozenset(route.path for route in more)

@@ -289,7 +289,7 @@ class FrontDoor(Connection):
             return
         head = in_origin_form(head)
         if self._websocket is not None and head.wants_websocket:
-            self._open_websocket(self._websocket, head)
+            self._open_websocket(self._websocket, head, text)
             return
         fault = fault_of(head)
         if fault is not None:
@@ -322,12 +322,15 @@ class FrontDoor(Connection):
         )
         return self._requests
 
-    def _open_websocket(self, websocket: WebSocketTransport, head: Head) -> None:
-        """Have a WebSocket handshake answered."""
+    def _open_websocket(self, websocket: WebSocketTransport, head: Head, text: bytes) -> None:
+        """Have a WebSocket handshake answered, given its head also as text without the end."""
         fault = host_fault(head)
         if fault is not None:
             self._count_refusal("malformed", detail=fault[1])
             self._refuse(refusal(*fault, ErrorCode.BAD_REQUEST, VERSION_LINE))
+            return
+        if websocket.pass_on(self._transport, head, text + b"\r\n\r\n" + self._buffer):
+            self._detach()
             return
         if head.headers.keys().isdisjoint((b"content-length", b"transfer-encoding")):
             self._state = ANSWERING  # the request has no body

@@ -14,11 +14,12 @@ from typing import Any, Final, cast
 import uvicorn
 
 from realizehit import _fanout
+from realizehit.access.peers import UNIX, peer_of
 from realizehit.common.upkeep import Failures
 from realizehit.errors import SettingsError
 from realizehit.http.api import Application
 from realizehit.http.arrivals import Arrivals
-from realizehit.http.front_door import FrontDoor
+from realizehit.http.front_door import Arrival, FrontDoor
 from realizehit.settings import Settings
 from realizehit.transports.fd_reserve import FdReserve
 from realizehit.transports.guard import Guard
@@ -110,7 +111,10 @@ class Listener:
         config.access_log = self._settings.access_log
         config.load()
         config.ssl = tls
-        server = _Server(config, self._settings.handshake_timeout, partial(self._accepting, websocket, tls))
+        accepting = partial(self._accepting, websocket, tls)
+        server = _Server(
+            config, self._settings.handshake_timeout, accepting, has_websocket=websocket is not None and tls is None
+        )
         task = asyncio.create_task(server.serve(sockets=list(sockets)))
         self._servers.append((server, task))
         while not server.started:
@@ -121,6 +125,28 @@ class Listener:
                     raise SettingsError(f"cannot listen on {address}: {error or 'the server stopped'}")
                 raise error
             await asyncio.sleep(0.001)
+
+    def serve(self, sock: socket.socket, data: bytes) -> None:
+        """Serve a connection that another process has accepted, and that is for WebSockets.
+
+        Args:
+            sock: the connection.
+            data: what it has sent so far.
+        """
+        server = next((server for server, _ in self._servers if server.has_websocket), None)
+        if server is None:
+            sock.close()
+            return
+        try:
+            peer = UNIX if sock.family == socket.AF_UNIX else peer_of(sock.getpeername())
+        except OSError:  # the client is gone already
+            sock.close()
+            return
+        counted = self._guard.count_connection(lambda: peer)
+        if isinstance(counted, bytes):
+            server.serve_accepted(sock, Arrival(data, 0.0, counted, lambda: None))
+        else:
+            server.serve_accepted(sock, Arrival(data, 0.0, None, counted))
 
     def _accepting(
         self, websocket: WebSocketTransport | None, tls: ssl.SSLContext | None, protocol: Callable[..., Any]
@@ -153,6 +179,7 @@ class _Server(uvicorn.Server):
         config: of uvicorn.
         handshake_timeout: seconds for a TLS handshake; the default of the event loop is a minute.
         accepting: returns who accepts the connections of TCP sockets, ``None`` for the event loop.
+        has_websocket: whether it serves WebSockets, without TLS.
     """
 
     def __init__(
@@ -160,9 +187,13 @@ class _Server(uvicorn.Server):
         config: uvicorn.Config,
         handshake_timeout: float,
         accepting: Callable[[Callable[..., Any]], Arrivals | None],
+        *,
+        has_websocket: bool,
     ) -> None:
         super().__init__(config)
         self._accepting = accepting
+        self.has_websocket: Final = has_websocket
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._handshake_timeout = handshake_timeout
         self._failures = Failures("the HTTP server's timer")
 
@@ -172,6 +203,7 @@ class _Server(uvicorn.Server):
         config, loop = self.config, asyncio.get_running_loop()
         door: Any = config.http_protocol_class
         protocol = partial(door, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+        self._protocol = protocol
         timeout = None if config.ssl is None else self._handshake_timeout
         arrivals = self._accepting(protocol)
         self.servers = [
@@ -188,6 +220,20 @@ class _Server(uvicorn.Server):
             for sock in sockets or ()
         ]
         self.started = True
+
+    def serve_accepted(self, sock: socket.socket, arrival: Arrival) -> None:
+        """Serve a connection that was accepted elsewhere."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.connect_accepted_socket(partial(self._protocol, arrival=arrival), sock))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._done, sock, arrival))
+
+    def _done(self, sock: socket.socket, arrival: Arrival, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a connection could not be served", exc_info=error)
+            arrival.release()
+            sock.close()
 
     def _open_door(self, sock: socket.socket, arrivals: Arrivals) -> asyncio.Server:
         sock.listen(self.config.backlog)

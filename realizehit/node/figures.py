@@ -1,8 +1,9 @@
-"""What a node tells of itself, published over the node's own broker: the figures that the console shows.
+"""What a node tells of itself: the figures that the console shows, as answers to questions and as publications.
 
-A message goes out each second while there are listeners, as the broker's count of the last message shows, and otherwise
-every few seconds. While there are listeners, a stamped message of the node's own goes the whole way as well, from the
-bus over the broker into the engine's dispatch and flush, and back here: what that takes is the latency that is shown.
+A process with the console also publishes them over its own broker: each second while there are listeners, as the
+broker's count of the last message shows, and otherwise every few seconds. While somebody watches in one of the two
+ways, a stamped message of the node's own goes the whole way as well, from the bus over the broker into the engine's
+dispatch and flush, and back here: what that takes is the latency that is shown.
 
 Source: the message's fields are documented in ``docs/console.md``.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
@@ -35,13 +37,14 @@ STATS_CHANNEL: Final = channel_of(STATS)
 
 INTERVAL: Final = 1.0  # seconds between messages while there are listeners
 IDLE: Final = 5  # intervals between them while there are no listeners
+WATCHED: Final = 4  # intervals for which a question of a watcher counts
 BUSIEST: Final = 10  # channels in a message
 
 _NO_MORE: Final = object()
 
 
 class Figures:
-    """Publishes the figures of one process.
+    """Takes the figures of one process, and publishes them.
 
     Args:
         engine, bus: the node's.
@@ -49,6 +52,8 @@ class Figures:
         node: names the process in its messages; drawn anew at each start.
         role: what the process does; one without clients has no probe.
         published: returns how many messages were published through it so far.
+        publishes: whether the figures are published too; they are told to those who ask in any case.
+        worker: number of the process among the workers of its server; ``None`` where it is the only one.
         interval: seconds between messages.
 
     Reentrancy: for the event loop's thread.
@@ -63,6 +68,8 @@ class Figures:
         node: str,
         role: str,
         published: Callable[[], int],
+        publishes: bool = True,
+        worker: int | None = None,
         interval: float = INTERVAL,
     ) -> None:
         self.node = node
@@ -71,46 +78,87 @@ class Figures:
         self._history = history
         self._role = role
         self._published = published
+        self._publishes = publishes
+        self._worker = worker
         self._interval = interval
         self._probe = Probe(engine, bus, channel_of({RESERVED_KEY: "probe", "node": self.node}))
         self._started = time.monotonic()
+        self._listened = False  # whether the last message had receivers
         self._watched = False
+        self._asked = -math.inf  # when a watcher last asked
         self._refused = False
         self._before: tuple[float, dict[str, int]] | None = None  # when figures were last taken, and the counters then
+        self._taken: dict[str, Any] = {}  # the last figures
+
+    def about(self) -> dict[str, Any]:
+        """Return what does not change: which process this is."""
+        return {
+            "node": self.node,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "worker": self._worker,
+            "parent": None if self._worker is None else os.getppid(),
+            "role": self._role,
+            "version": __version__,
+        }
+
+    async def answer(self, question: Any) -> dict[str, Any]:
+        """Answer a question of a process: ``{"watch": true}`` of one that goes on asking, ``None`` of any other."""
+        if isinstance(question, dict) and question.get("watch"):
+            self._asked = time.monotonic()
+            self._look()
+        return self.take()
 
     async def run(self) -> None:
         """Publish until cancelled."""
         try:
             for turn in range(1 << 62):
                 await asyncio.sleep(self._interval)
-                if self._listened() or turn % IDLE == 0:
-                    await self._publish()
+                self._look()
+                is_due = self._publishes and (self._has_listeners() or turn % IDLE == 0)
+                if is_due or self._watched:
+                    await self._publish(figures=is_due)
         finally:
             self._probe.end()
 
-    def _listened(self) -> bool:
+    def _has_listeners(self) -> bool:
         # Listeners here are known at once, listeners elsewhere from the count of the last message.
-        return self._watched or self._engine.subscribers(STATS_CHANNEL) > 0
+        return self._listened or self._engine.subscribers(STATS_CHANNEL) > 0
 
-    async def _publish(self) -> None:
-        publications = [Publication(STATS_CHANNEL, orjson.dumps(self.take()))]
-        if self._watched and self._role != "api":
-            self._probe.begin()
-            publications.append(Publication(self._probe.channel, self._probe.stamp()))
-        outcome = (await self._bus.publish_many(publications))[0]
-        if isinstance(outcome, BrokerRefused) and not self._refused:
-            self._refused = True
-            logger.warning("the console has no figures of this node: %s", outcome)
-        watched = isinstance(outcome, Published) and outcome.nodes > 0
+    def _look(self) -> None:
+        """See whether somebody watches."""
+        watched = self._listened or time.monotonic() - self._asked < WATCHED * self._interval
         if watched and not self._watched:
             self._engine.busiest(1)  # what was counted so far is not of this second
         elif not watched:
             self._probe.end()
         self._watched = watched
 
+    async def _publish(self, *, figures: bool) -> None:
+        publications: list[Publication] = []
+        if figures:
+            publications.append(Publication(STATS_CHANNEL, orjson.dumps(self.take())))
+        if self._watched and self._role != "api":
+            self._probe.begin()
+            publications.append(Publication(self._probe.channel, self._probe.stamp()))
+        outcomes = await self._bus.publish_many(publications) if publications else []
+        if not figures:
+            return
+        outcome = outcomes[0]
+        if isinstance(outcome, BrokerRefused) and not self._refused:
+            self._refused = True
+            logger.warning("the console has no figures of this node: %s", outcome)
+        self._listened = isinstance(outcome, Published) and outcome.nodes > 0
+        self._look()
+
     def take(self) -> dict[str, Any]:
-        """Return the message: gauges as they are, rates since the last call. The probe is left out of all of it."""
+        """Return the message: gauges as they are, rates since the last message. The probe is left out of all of it.
+
+        Within half an interval the message is the same for all who ask, so that rates are never those of an instant.
+        """
         now = time.monotonic()
+        if self._before is not None and now - self._before[0] < self._interval / 2:
+            return self._taken
         stats = self._engine.stats()
         counters = {
             "messages": stats["messages"] - self._probe.arrived,
@@ -125,15 +173,11 @@ class Figures:
         messages, size, largest_messages, largest_bytes = self._engine.queues()
         busiest = self._engine.busiest(BUSIEST + 2) if self._watched else []
         probing = self._probe.handle is not None
-        return {
-            "node": self.node,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "role": self._role,
-            "version": __version__,
+        self._taken = {
+            **self.about(),
             "time": time.time(),
             "uptime": round(now - self._started, 1),
-            "interval": self._interval * (1 if self._listened() else IDLE),
+            "interval": self._interval * (1 if self._has_listeners() else IDLE),
             "broker": self._bus.state.value,
             "shapes": self._bus.shapes,
             "connections": stats["connections"] - probing,
@@ -158,6 +202,7 @@ class Figures:
                 if not is_reserved(channel)
             ][:BUSIEST],
         }
+        return self._taken
 
 
 class Probe:

@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from starlette.routing import Route
 
@@ -28,6 +28,7 @@ from realizehit.node.fleet import Fleet
 from realizehit.node.history_figures import HistoryFigures
 from realizehit.node.hub import Hub
 from realizehit.node.metrics import Metrics
+from realizehit.node.overview import FIGURES, Overview
 from realizehit.process.drain import DRAIN_STEP, Drain
 from realizehit.process.history_rules import RulesWriter
 from realizehit.process.other_workers import OtherWorkers
@@ -89,6 +90,7 @@ class Node:
         self.websocket: WebSocketTransport | None = None
         self.engineio: EngineIO | None = None
         self.streams: EventStreams | None = None
+        self._number = None if place is None else place.number
         self._workers = None if place is None else OtherWorkers(place, settings)
         self._broker_url = broker_url
         self._relay_url = relay_url
@@ -186,8 +188,11 @@ class Node:
                 node=self._name,
                 role=settings.role,
                 published=lambda: metrics.outcomes["queued"],
+                publishes=settings.console,
+                worker=self._number,
             )
             self._fleet = await self._join_fleet(figures)
+            overview = Overview(self._fleet, figures.take)
             app = create_app(
                 self.bus,
                 settings,
@@ -198,8 +203,9 @@ class Node:
                 subscribers=self.engine.subscribers if transports else None,
                 gate=gate,
                 fleet=self._fleet,
+                overview=overview,
                 transports=transports,
-                more=console.routes(settings, lambda: self._ports["ws"], gate.refusals.log)
+                more=console.routes(settings, lambda: self._ports["ws"], gate.refusals.log, overview)
                 if settings.console and transports
                 else (),
             )
@@ -212,22 +218,19 @@ class Node:
                 app, settings, self.guard, self.fd_reserve, lambda: self.draining, engine=self.engine
             )
             await self._listen(self._listener)
-            if settings.console:
-                publishing = keep_up("publishing the figures of this node", figures.run)
-                self._figures = asyncio.create_task(publishing, name="realizehit figures")
+            if self._workers is not None:
+                self._workers.take_connections(self._listener.serve)
+            publishing = keep_up("publishing the figures of this node", figures.run)
+            self._figures = asyncio.create_task(publishing, name="realizehit figures")
         except BaseException:
             await self.close()
             raise
 
     async def _join_fleet(self, figures: Figures) -> Fleet:
         """Answer the questions of other processes of the deployment, and ask them."""
-
-        async def tell_figures(_: None) -> dict[str, Any]:
-            return figures.take()
-
         actions = FleetActions(self.engine, self.hub, self.guard, self.reload)
         own = make_fleet_bus(self._broker_url)
-        fleet = Fleet(self.bus, own, self._name, {"figures": tell_figures, **actions.handlers})
+        fleet = Fleet(self.bus, own, self._name, {FIGURES: figures.answer, **actions.handlers}, figures.about())
         await fleet.start()
         return fleet
 
@@ -290,8 +293,13 @@ class Node:
             await asyncio.sleep(DRAIN_STEP / 5)
 
     async def leave(self) -> None:
-        """Stop listening at once and send all clients away together, without a drain's patience."""
+        """Stop listening at once and send all clients away together, without a drain's patience.
+
+        The other processes of the deployment list this one as gone.
+        """
         self.draining = True
+        if self._fleet is not None:
+            await self._fleet.close(leaving=False)
         if self._listener is not None:
             self._listener.stop()
         await self._end_figures()

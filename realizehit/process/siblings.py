@@ -31,6 +31,10 @@ class Place(NamedTuple):
         """Return the path of a worker's socket."""
         return self.directory / f"w{number}.sock"
 
+    def descriptors_of(self, number: int) -> Path:
+        """Return the path of the socket on which a worker takes connections."""
+        return self.directory / f"w{number}.fds"
+
     @property
     def limits(self) -> Path:
         """Path of the counts that the workers share."""

@@ -320,9 +320,9 @@ class _Parent:
             self._workers.discard(worker)
             self._serving.discard(worker)
             self._metrics.ended(worker)
-            self._limits.forget(number)
             worker.close()
             worker.signal(signal.SIGKILL)  # it is not watched any more; does nothing if it has ended
+            self._limits.forget(number)
         if not self._stop.is_set():
             how = f"signal {-status}" if status < 0 else f"status {status}"
             logger.warning("worker %d ended with %s%s", worker.process.pid, how, _because(report))

@@ -89,7 +89,7 @@ class Settings:
     log_level: LogLevel = _option("info", "least severe log lines to write")
     access_log: bool = _option(False, "log every HTTP request")
     console: bool = _option(
-        False, "serve the page /console to browsers on this machine, and publish the figures it shows"
+        False, "serve the page /console to browsers on this machine, and publish the figures of this server"
     )
     endpoint: str | None = _option(None, "public address of the server, printed at start", env="ENDPOINT")
     endpoint_ws: str | None = _option(

@@ -29,6 +29,9 @@ _SAMPLE: Final = b"\r\nsec-websocket-key:AAAAAAAAAAAAAAAAAAAAAA=="  # in the pla
 class Dialect(Protocol):
     """A protocol inside WebSockets that a client asks for in its query, such as Engine.IO."""
 
+    def pass_on(self, transport: asyncio.Transport, head: Head, data: bytes) -> bool:
+        """Give a connection away that is for another process, given all that it has sent; return whether it was."""
+
     def refusal(self, transport: asyncio.BaseTransport, head: Head) -> bytes | None:
         """Return the response that refuses a handshake, or ``None`` for a handshake that can be accepted."""
 
@@ -89,6 +92,20 @@ class WebSocketTransport:
     def parsers(self) -> int:
         """How many connections have a parser in Python now."""
         return self._plain.parsers + (self._compressed.parsers if self._compressed else 0)
+
+    def pass_on(self, transport: asyncio.Transport, head: Head, data: bytes) -> bool:
+        """Give a connection away whose opening handshake is for another process of this server.
+
+        Args:
+            transport: the connection; the caller must not use it any more if it was given away.
+            head: the request.
+            data: all that the connection has sent, with the head.
+
+        Returns:
+            Whether it was given away.
+        """
+        dialect = self._dialect(head)
+        return dialect is not None and self._is_path(head) and dialect.pass_on(transport, head, data)
 
     def open(self, transport: asyncio.Transport, head: Head, rest: bytes) -> bytes | None:
         """Answer an opening handshake, and hand an accepted connection to the engine.

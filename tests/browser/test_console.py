@@ -11,11 +11,13 @@ from urllib.request import Request, urlopen
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from realizehit import __version__
 from tests.browser.blocking_proxy import blocking_proxy
 from tests.browser.cutting_proxy import cutting_proxy
 from tests.support.chromium import PATIENCE, chromium, opened, publish
 from tests.support.ports import free_port
 from tests.support.processes import Server, serving
+from tests.support.valkey import Valkey
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -107,7 +109,8 @@ def test_figures_of_the_node_come_alive(browser: Browser, server: Server) -> Non
         subscribe(page)
         node = page.locator("#nodes tbody tr")
         expect(node).to_have_count(1)
-        expect(node.locator("td").last).to_have_text("up")
+        expect(node.locator("td").first).to_have_text("up")
+        expect(page.locator("#nodes-count")).to_have_text("1 process on 1 host")
         expect(page.locator(".chart .value").first).to_have_text("1")
         # Measured from publishing to delivery, once somebody looks.
         expect(page.locator(".chart .value").nth(2)).to_have_text(re.compile(r"^[\d.]+ ms$"))
@@ -137,6 +140,29 @@ def test_the_figures_outlive_a_subscription_to_them(browser: Browser, server: Se
         with opened(browser, f"{server.api}console"):
             expect(page.locator(".chart .value").first).to_have_text("2")
         expect(payloads(page)).to_have_count(0)
+        assert watched.errors == []
+
+
+def test_processes_without_the_console_are_shown_and_one_that_died_as_gone(
+    browser: Browser, shared_valkey: Valkey
+) -> None:
+    words = ("--redis", shared_valkey.url, "--drain-seconds", "0.1")
+    with (
+        serving(*words, "--console") as server,
+        serving(*words) as other,
+        opened(browser, f"{server.api}console") as watched,
+    ):
+        page = watched.page
+        rows = page.locator("#nodes tbody tr")
+        row = rows.filter(has_text=f"pid {other.pid}")
+        expect(row.locator("td").first).to_have_text("up")
+        expect(row.locator("td").nth(2)).to_have_text(__version__)
+        expect(row.locator("td").last).to_have_text(re.compile(r"^[\d.]+ ms$"))
+        expect(row).not_to_have_class("silent")
+        other.die()
+        expect(row.locator("td").first).to_have_text(re.compile(r"^gone for \d+ s$"))
+        expect(row).to_have_class("silent")
+        expect(page.locator("#nodes-count")).to_have_text(re.compile(r"^\d+ process(es)? on 1 host, \d+ gone$"))
         assert watched.errors == []
 
 
@@ -537,8 +563,8 @@ def test_after_a_restart_of_the_server_it_arrives_again(browser: Browser) -> Non
             expect(page.locator("#feed .gap")).to_contain_text("messages may be missing")
             publish(again.api, (NEWS, "after"))
             expect(payloads(page).first).to_have_text('"after"')
-            # The old process falls silent in the table, and the new one is there.
-            expect(page.locator("#nodes tbody tr:not(.silent)")).to_have_count(1)
+            expect(page.locator("#nodes tbody tr")).to_have_count(1)
+            expect(page.locator("#nodes tbody tr:not(.silent)")).to_contain_text(f"pid {again.pid}")
 
 
 def test_where_websockets_are_blocked_it_arrives_as_events(browser: Browser, server: Server) -> None:
@@ -546,9 +572,10 @@ def test_where_websockets_are_blocked_it_arrives_as_events(browser: Browser, ser
     assert port is not None
     with blocking_proxy(port) as proxy, opened(browser, f"http://127.0.0.1:{proxy.port}/console") as watched:
         page = watched.page
+        expect(page.locator("#nodes tbody tr")).to_have_count(1)
+        expect(page.get_by_text("events over HTTP once you subscribe")).to_be_visible()
+        subscribe(page)
         expect(page.get_by_text("Connected by events over HTTP")).to_be_visible()
         assert proxy.refused >= 2
-        subscribe(page)
         publish(server.api, (NEWS, {"over": "events"}))
         expect(payloads(page)).to_have_text('{"over": "events"}')
-        expect(page.locator("#nodes tbody tr")).to_have_count(1)

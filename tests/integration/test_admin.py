@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +19,9 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from realizehit import __version__
 from realizehit.access.keys import generate
+from realizehit.node import fleet
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.support.valkey import Valkey
@@ -81,14 +86,67 @@ async def test_all_processes_are_listed_and_one_that_died_as_gone(valkey: Valkey
         assert sum(row["connections"] for row in rows) == 1
         assert {row["broker"] for row in rows} == {"up"}
         assert all(row["version"] and "shapes" in row and "gone" not in row for row in rows)
-        assert (await deployment.get("nodes", 1))["nodes"] != []
-        dead = deployment.nodes[0]
-        await dead.close()
+        assert all((row["worker"], row["parent"]) == (None, None) for row in rows)
+        dead, ended = deployment.nodes[:2]
+        await die(dead)
         rows = (await deployment.get("nodes"))["nodes"]
         assert [row["node"] for row in rows if "gone" in row] == [dead._name]
         assert len(rows) == 3
-        with pytest.raises(ConnectionClosed):
-            await client.recv()
+        # One that ends as it should is not missed.
+        await ended.close()
+        rows = (await deployment.get("nodes"))["nodes"]
+        assert ended._name not in [row["node"] for row in rows]
+        assert len(rows) == 2
+        await client.close()
+
+
+async def test_one_that_died_unseen_is_gone_for_all_that_it_announced_itself_to(
+    valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "ANNOUNCE", 0.05)
+    async with deployed(valkey.url, tmp_path) as deployment:
+        dead = deployment.nodes[0]
+        async with asyncio.timeout(15):
+            while not all(dead._name in known(node) for node in deployment.nodes):
+                await asyncio.sleep(0.01)
+        await die(dead)
+        for asked in (1, 2):
+            rows = (await deployment.get("nodes", asked))["nodes"]
+            (gone,) = [row for row in rows if "gone" in row]
+            assert gone["gone"] < 15
+            assert gone["node"] == dead._name
+            assert (gone["host"], gone["pid"], gone["role"]) == (socket.gethostname(), os.getpid(), "all")
+            assert gone["version"] == __version__
+
+
+async def test_a_broker_that_refuses_announcements_is_logged_once(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "ANNOUNCE", 0.01)
+    valkey.command("ACL", "SETUSER", "ann", "on", ">s3cret", "resetchannels", "&open:*", "+@all", "~*")
+    url = valkey.url.replace("unix://", "unix://ann:s3cret@")
+
+    def rejected() -> int:
+        found = re.search(r"cmdstat_publish:.*rejected_calls=(\d+)", valkey.command("INFO", "commandstats").decode())
+        return int(found[1]) if found else 0
+
+    async with serve(Settings(port=0, redis=url, wildcards=False)), asyncio.timeout(15):
+        while rejected() < 3:
+            await asyncio.sleep(0.01)
+    assert caplog.text.count("this process is not seen by other servers of the deployment") == 1
+    assert "s3cret" not in caplog.text
+
+
+def known(node: Node) -> Collection[str]:
+    """The processes that a process has heard of."""
+    assert node._fleet is not None
+    return node._fleet._seen
+
+
+async def die(node: Node) -> None:
+    """Have a process fall silent among the others, without a word."""
+    assert node._fleet is not None
+    await node._fleet.close(leaving=False)
 
 
 async def test_clients_are_found_by_a_pattern_of_their_identity(valkey: Valkey, tmp_path: Path) -> None:

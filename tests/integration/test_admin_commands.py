@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import httpx2
 import pytest
 import websockets
 from websockets.exceptions import ConnectionClosed
@@ -70,3 +71,34 @@ async def test_an_operator_sees_and_steers_the_clients_of_all_processes(shared_v
         wrong = await command(server, key, "admin", "disconnect", "user=", status=2)
         assert "empty" in wrong[-1]
         await clients[2].close()
+
+
+@pytest.mark.slow
+async def test_a_server_that_died_is_gone_and_the_others_are_still_steered(valkey: Valkey, tmp_path: Path) -> None:
+    key, lines = generate("operator")
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f"{lines}admin = true\n")
+    words = ("--redis", valkey.url, "--drain-seconds", "0.1", "--keys", str(keys), *IDENTIFIED, "--workers", "2")
+    with serving(*words) as one, serving(*words) as two, serving(*words) as three:
+        for server in (one, two, three):
+            await asyncio.to_thread(worker_pids, server, 2)
+        clients = {
+            server: [await websockets.connect(server.ws, additional_headers={"X-User": "42"}) for _ in range(4)]
+            for server in (one, two, three)
+        }
+        servers = {one.pid, two.pid, three.pid}
+        for _ in range(24):  # all by one worker of the server: once in 8 million runs
+            async with httpx2.AsyncClient(timeout=15, headers={"Authorization": f"Bearer {key}"}) as http:
+                rows = (await http.get(f"{one.api}nodes")).json()["nodes"]
+            assert {(row["parent"], row["worker"]) for row in rows} == {(pid, n) for pid in servers for n in (0, 1)}
+        assert sum(row["connections"] for row in rows) == 12
+        await asyncio.to_thread(three.die)
+        rows = [json.loads(line) for line in await command(one, key, "top", "--json")]
+        assert {row["parent"] for row in rows if "gone" not in row} == {one.pid, two.pid}
+        assert [(row["parent"], row["worker"]) for row in rows if "gone" in row] == [(three.pid, 0), (three.pid, 1)]
+        (line,) = await command(two, key, "admin", "disconnect", "user=42", "--reason", "banned")
+        assert line == "8 connections disconnected; 4 processes asked"
+        for server in (one, two):
+            for client in clients[server]:
+                with pytest.raises(ConnectionClosed, match="banned"):
+                    await asyncio.wait_for(client.recv(), 15)

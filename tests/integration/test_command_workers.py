@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import websockets
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from realizehit.access.keys import generate
 from realizehit.process import worker
@@ -294,3 +294,35 @@ async def test_the_rate_of_a_key_and_the_most_connections_hold_for_all_workers(
             # Each of the other workers may not have told its last client yet.
             assert 6 <= 23 - len(statuses) <= 9
             assert set(statuses) == {503}
+
+
+async def test_the_most_connections_of_an_address_hold_for_all_workers(shared_valkey: Valkey) -> None:
+    words = ("--workers", "2", "--drain-seconds", "0.1", "--max-per-address", "6", "--redis", shared_valkey.url)
+    with serving(*words) as server:
+        pids = worker_pids(server, 2)
+        clients: list[websockets.ClientConnection] = []
+        while len(clients) < 6:
+            clients.append(await websockets.connect(server.ws))
+        for _ in range(8):  # at either worker
+            with pytest.raises(InvalidStatus) as refused:
+                await websockets.connect(server.ws)
+            assert refused.value.response.status_code == 503
+        # What a killed worker had counts no more.
+        os.kill(pids[0], signal.SIGKILL)
+        await asyncio.to_thread(worker_pids, server, 3)
+        async with asyncio.timeout(15):
+            lost = [client for client in clients if await is_closed(client)]
+        clients += [await websockets.connect(server.ws) for _ in lost]
+        with pytest.raises(InvalidStatus):
+            await websockets.connect(server.ws)
+        for client in clients:
+            await client.close()
+
+
+async def is_closed(client: websockets.ClientConnection) -> bool:
+    """Whether the worker of a client is gone."""
+    try:
+        await (await client.ping())
+    except ConnectionClosed:
+        return True
+    return False

@@ -91,6 +91,7 @@ async def test_no_console_by_default(shared_valkey: Valkey) -> None:
     async with node(shared_valkey, console=False) as off, http(off) as client:
         assert (await client.get("/console")).status_code == 404
         assert (await client.get("/console/console.js")).status_code == 404
+        assert (await client.get("/console/nodes")).status_code == 404
 
 
 async def test_the_page_has_no_inline_or_foreign_content(
@@ -134,7 +135,7 @@ async def test_local_hosts_are_accepted(shared_valkey: Valkey, host: str) -> Non
 )
 async def test_foreign_hosts_are_refused(shared_valkey: Valkey, host: str) -> None:
     async with node(shared_valkey) as on, http(on) as client:
-        for path in ("/console", "/console/console.js"):
+        for path in ("/console", "/console/console.js", "/console/nodes"):
             detail = said_no(await client.get(path, headers={"Host": host}))
             assert host in detail
             assert "ssh -L" in detail
@@ -148,7 +149,8 @@ async def test_malformed_hosts_are_refused(shared_valkey: Valkey) -> None:
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
 async def test_requests_through_a_proxy_are_refused(shared_valkey: Valkey, header: str) -> None:
     async with node(shared_valkey) as on, http(on) as client:
-        assert "proxy" in said_no(await client.get("/console", headers={header: "192.0.2.7"}))
+        for path in ("/console", "/console/nodes"):
+            assert "proxy" in said_no(await client.get(path, headers={header: "192.0.2.7"}))
 
 
 async def test_remote_peers_are_refused() -> None:
@@ -269,6 +271,68 @@ async def test_figures_of_all_nodes_reach_each_subscriber(shared_valkey: Valkey)
         assert told["connections"] == 0
         assert told["latency_ms"] is None
         assert other.engine.handles() == []
+
+
+async def test_the_page_gets_the_figures_of_processes_without_the_console_too(shared_valkey: Valkey) -> None:
+    mine = unique("fleet")
+    channel = Pattern(mine).channel
+    async with (
+        node(shared_valkey) as one,
+        node(shared_valkey, console=False) as other,
+        node(shared_valkey, console=False, role="api") as api,
+        http(one) as client,
+        http(api) as publisher,
+        subscribed(other, mine),
+    ):
+        names = {each._name: each for each in (one, other, api)}
+
+        async def asked() -> dict[str, dict[str, Any]]:
+            response = await client.get("/console/nodes")
+            assert response.headers["cache-control"] == "no-store"
+            return {row["node"]: row for row in response.json()["nodes"] if row["node"] in names}
+
+        async with asyncio.timeout(PATIENCE):
+            while (row := (await asked())[other._name])["latency_ms"] is None or not row["busiest"]:
+                await publisher.post("/", json={"pattern": mine, "payload": 1})
+                await asyncio.sleep(0.1)
+        assert [busy["channel"] for busy in row["busiest"]] == [channel]
+        assert (row["connections"], row["subscriptions"], row["channels"]) == (1, 1, 1)
+        rows = await asked()
+        assert rows.keys() == names.keys()
+        assert rows[api._name]["latency_ms"] is None
+        # Nobody watches any more.
+        async with asyncio.timeout(PATIENCE):
+            while one.engine.handles() or len(other.engine.handles()) > 1:
+                await asyncio.sleep(0.02)
+
+
+async def test_figures_are_the_same_for_all_who_ask_at_once(shared_valkey: Valkey) -> None:
+    async with node(shared_valkey) as on, http(on) as client:
+        asked = ("/console/nodes", "/nodes", "/console/nodes")
+        times = []
+        for path in asked:
+            rows = (await client.get(path)).json()["nodes"]
+            times += [row["time"] for row in rows if row["node"] == on._name]
+        assert len(times) == len(asked)
+        assert len(set(times)) == 1
+
+
+async def test_pages_from_elsewhere_do_not_get_the_figures(shared_valkey: Valkey) -> None:
+    async with node(shared_valkey, allow_origin=("https://app.example",)) as on, http(on) as client:
+        for origin in ("https://app.example", "https://evil.example"):
+            assert (await client.get("/console/nodes", headers={"Origin": origin})).status_code == 403
+        assert (await client.get("/console/nodes", headers={"Origin": on.api_url.rstrip("/")})).status_code == 200
+
+
+async def test_without_the_broker_the_page_gets_the_figures_of_its_own_process(valkey: Valkey) -> None:
+    async with node(valkey, publish_timeout=0.2) as on, node(valkey, console=False) as other, http(on) as client:
+        rows = (await client.get("/console/nodes")).json()["nodes"]
+        assert {row["node"] for row in rows} == {on._name, other._name}
+        valkey.kill()
+        document = (await client.get("/console/nodes")).json()
+        assert [row["node"] for row in document["nodes"]] == [on._name]
+        assert "broker" in document["error"]
+        assert valkey.url not in document["error"]
 
 
 async def test_the_figures_tell_of_history(valkey: Valkey) -> None:

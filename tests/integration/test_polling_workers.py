@@ -8,8 +8,12 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import httpx2
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
 from tests.integration.test_command_workers import publish, worker_pids
 from tests.support.processes import Server, serving
@@ -22,12 +26,13 @@ SEPARATOR = "\x1e"
 class Session:
     """A polling client whose requests come over a connection of their own each, and so reach any worker."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, headers: dict[str, str] | None = None) -> None:
         self._url = f"{server.ws.replace('ws', 'http', 1)}?EIO=4&transport=polling"
+        self._headers = headers or {}
         self.workers: set[str] = set()
 
     async def request(self, body: str | None = None) -> httpx2.Response:
-        async with httpx2.AsyncClient(timeout=15) as http:
+        async with httpx2.AsyncClient(timeout=15, headers=self._headers) as http:
             if body is None:
                 return await http.get(self._url)
             return await http.post(self._url, content=body)
@@ -43,10 +48,24 @@ class Session:
     async def packets(self) -> list[str]:
         return (await self.request()).text.split(SEPARATOR)
 
+    def websocket(self, **headers: str) -> connect:
+        """A WebSocket that asks to take over the session, at any worker."""
+        url = self._url.replace("http", "ws", 1).replace("transport=polling", "transport=websocket")
+        return connect(url, additional_headers={**self._headers, **headers})
+
+    async def upgrade(self) -> ClientConnection:
+        """Have a WebSocket take over the session, as engine.io-client does."""
+        websocket = await self.websocket()
+        await websocket.send("2probe")
+        assert await websocket.recv() == "3probe"
+        assert await self.packets() == ["6"]
+        await websocket.send("5")
+        return websocket
+
 
 @asynccontextmanager
-async def opened(server: Server) -> AsyncIterator[Session]:
-    session = Session(server)
+async def opened(server: Server, headers: dict[str, str] | None = None) -> AsyncIterator[Session]:
+    session = Session(server, headers)
     await session.open()
     yield session
 
@@ -113,3 +132,78 @@ async def test_an_unknown_session_is_refused_by_any_worker(shared_valkey: Valkey
             for _ in range(4):
                 answer = await session.request()
                 assert (answer.status_code, answer.json()["code"]) == (400, 1), sid
+
+
+async def test_an_upgrade_works_whichever_worker_it_reaches(shared_valkey: Valkey) -> None:
+    with serving("--workers", "4", "--drain-seconds", "0.1", "--redis", shared_valkey.url) as server:
+        worker_pids(server, 4)
+        pattern = unique("upgrade")
+        websockets: list[ClientConnection] = []
+        for _ in range(8):  # all by the workers of their sessions: once in 65,000 runs
+            async with opened(server) as session:
+                await session.act(id="s", act="sub", pat=pattern)
+                await session.packets()
+                websocket = await session.upgrade()
+                await websocket.send('4{"id": "p", "act": "ping"}')
+                assert await message_of(websocket) == '4{"id":"p","ret":"pong"}'
+                websockets.append(websocket)
+        await publish(server, pattern, "live")
+        for websocket in websockets:
+            assert (await message_of(websocket)).endswith('?"live"')
+            await websocket.close()
+
+
+async def message_of(websocket: ClientConnection) -> str:
+    """The next message; heartbeats are left out."""
+    async with asyncio.timeout(15):
+        while (text := str(await websocket.recv())) == "2":
+            pass
+    return text
+
+
+async def test_what_came_with_the_handshake_of_an_upgrade_is_passed_on_too(shared_valkey: Valkey) -> None:
+    with serving("--workers", "4", "--drain-seconds", "0.1", "--redis", shared_valkey.url) as server:
+        worker_pids(server, 4)
+        for _ in range(6):  # all by the worker of their session: once in 4,096 runs
+            async with opened(server) as session:
+                url = urlsplit(session._url.replace("polling", "websocket"))
+                head = (
+                    f"GET {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\nUpgrade: websocket\r\n"
+                    "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+                )
+                reader, writer = await asyncio.open_connection(url.hostname, url.port)
+                writer.write(head.encode() + b"\x81\x86" + bytes(4) + b"2probe")
+                async with asyncio.timeout(15):
+                    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+                    assert await reader.readexactly(8) == b"\x81\x063probe"
+                writer.close()
+
+
+async def test_an_upgrade_of_a_session_of_somebody_else_is_refused_by_any_worker(shared_valkey: Valkey) -> None:
+    words = ("--identify", "user=X-User", "--trusted-proxies", "127.0.0.1", "--redis", shared_valkey.url)
+    with serving("--workers", "2", "--drain-seconds", "0.1", *words) as server:
+        worker_pids(server, 2)
+        async with opened(server, {"X-User": "42"}) as session:
+            for headers in [{"X-User": "7"}, {}] * 4:
+                session._headers = headers
+                with pytest.raises(InvalidStatus) as refused:
+                    await session.websocket()
+                assert refused.value.response.status_code in (401, 403)
+            session._headers = {"X-User": "42"}
+            websocket = await session.upgrade()
+            await websocket.close()
+
+
+async def test_an_upgrade_of_a_session_that_is_gone_is_refused_by_any_worker(shared_valkey: Valkey) -> None:
+    with serving("--workers", "2", "--drain-seconds", "0.1", "--redis", shared_valkey.url) as server:
+        worker_pids(server, 2)
+        async with opened(server) as session:
+            mine = session._url
+            for sid in ("0-unknown", "1-unknown", "7-unknown", "9999-unknown"):
+                session._url = f"{mine.partition('&sid=')[0]}&sid={sid}"
+                for _ in range(4):
+                    with pytest.raises(InvalidStatus) as refused:
+                        await session.websocket()
+                    assert refused.value.response.status_code == 400
+                    assert json.loads(refused.value.response.body)["code"] == 1

@@ -6,7 +6,7 @@ import asyncio
 import json
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.interop.npm import install
 from tests.support.ports import free_port
+from tests.support.processes import serving
 from tests.support.valkey import Valkey
 from tests.support.wire import publisher, unique
 
@@ -186,6 +187,25 @@ async def test_an_upgrade_in_the_middle_loses_and_doubles_nothing(
             assert 500 <= change["after"] < total
             client.tell(f"count {total}")
             assert await client.answer("count") == {"count": total, "wrong": [], "transport": "websocket"}
+
+
+@pytest.mark.parametrize("version", ["3", "6"])  # of both revisions of the protocol
+async def test_clients_upgrade_with_several_workers(packages: Path, shared_valkey: Valkey, version: str) -> None:
+    pattern = unique("workers" + version)
+    words = ("--workers", "4", "--redis", shared_valkey.url, "--drain-seconds", "0.1")
+    with serving(*words) as server:
+        server.find(r"worker \d+ serves", 4)
+        port = server.ws.removesuffix("/ws").rpartition(":")[2]
+        arguments = (f"eio{version}", port, "polling,websocket", json.dumps(pattern))
+        async with AsyncExitStack() as stack, publisher(shared_valkey) as broker:
+            clients = [await stack.enter_async_context(node_js(packages, *arguments)) for _ in range(4)]
+            for client in clients:  # all at the worker of their session: once in 256 runs
+                assert (await client.answer("upgraded"))["upgraded"] == "websocket"
+            for number in range(10):
+                await broker.publish(str(Pattern(pattern)), json.dumps({"n": number, "text": TEXT}))
+            for client in clients:
+                client.tell("count 10")
+                assert await client.answer("count") == {"count": 10, "wrong": [], "transport": "websocket"}
 
 
 async def until_idle(server: Node) -> bool:

@@ -11,7 +11,7 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -130,12 +130,17 @@ def running(*words: str, env: Mapping[str, str] | None = None, stdin: str | None
 class Server(Process):
     """A running ``realizehit-server``, on a free port unless the arguments name one.
 
+    Args:
+        *words: its arguments.
+        env: as in `Process`.
+        before: a command that starts the server, which is added to its arguments.
+
     Attributes:
         ws, api: its addresses, as it prints them.
     """
 
-    def __init__(self, *words: str, env: Mapping[str, str] | None = None) -> None:
-        super().__init__("realizehit-server", "--port", "0", *words, env=env)
+    def __init__(self, *words: str, env: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> None:
+        super().__init__(*before, str(SCRIPTS / "realizehit-server"), "--port", "0", *words, env=env)
         try:
             self.find("^$", 1)  # the empty line after the addresses
             self.ws = self._address("WebSocket")
@@ -144,17 +149,29 @@ class Server(Process):
             self.stop()
             raise
 
+    def die(self) -> None:
+        """Kill it with its workers, as if the machine had failed."""
+        self.signal(signal.SIGSTOP)  # it replaces no worker
+        for pid in [*children(self.pid), self.pid]:
+            os.kill(pid, signal.SIGKILL)
+        self.wait()
+
     def _address(self, name: str) -> str:
         return next((line.split()[1] for line in self.out if line.startswith(f"  {name} ")), "")
 
 
 @contextmanager
-def serving(*words: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
-    server = Server(*words, env=env)
+def serving(*words: str, env: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Iterator[Server]:
+    server = Server(*words, env=env, before=before)
     try:
         yield server
     finally:
         server.stop()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import { History } from "./history.js";
 import { bytes, duration, Nodes } from "./nodes.js";
 import { patternText, problemOf, readPattern } from "./json.js";
 
-const STATS = { realizehit: "stats" }; // what the nodes publish their figures to
 const COLOURS = 8;
 const KEPT = "realizehit-console"; // in the tab's storage: patterns, so that a reload keeps them
 
@@ -50,6 +49,10 @@ client.on("error", (error) => {
   if (error.status >= 4500) showLink("refused", `Refused: ${error.message}`);
   else if (client.disconnected) showLink("waiting", "Reconnecting");
 });
+// Where WebSockets are blocked, the client has nothing to connect for until there is a subscription.
+setTimeout(() => {
+  if (client.disconnected && !subscribed.size) showLink("waiting", "No WebSocket; events over HTTP once you subscribe");
+}, 5000);
 
 // ---- subscribing
 
@@ -76,7 +79,6 @@ function subscribe(pattern, begin = {}) {
   fail("subscribe-error", "", $("pattern-text")); // it is about an earlier pattern
   const name = patternText(pattern);
   const key = name.split(",").sort().join();
-  if (key === patternText(STATS)) begin = {}; // the figures have no history, and the charts use the same subscription
   const asked = begin.last || begin.since;
   const before = subscribed.get(key)?.subscription;
   if (before && !before.unsubscribing()) {
@@ -123,7 +125,6 @@ function subscribe(pattern, begin = {}) {
     const others = [...$("subscriptions").querySelectorAll("button")];
     (others[others.indexOf(button) + 1] ?? others[others.indexOf(button) - 1] ?? firstInput()).focus();
     subscription.unsubscribe();
-    if (subscription === figures) watchFigures(); // the charts use the same subscription
   });
   subscribed.set(key, { subscription, show });
   $("subscriptions").append(row);
@@ -309,12 +310,6 @@ const charts = {
   queued: new Chart($("charts"), { title: "Messages in queues", kind: "c3", format: count, least: 5 }),
 };
 const historyCard = new History(count, bytes, duration);
-const nodes = new Nodes(charts, count, milliseconds, subscribe, (alive) => historyCard.draw(alive));
-let figures;
-function watchFigures() {
-  figures = client.subscribe(STATS);
-  figures.on("payload", (text) => nodes.take(JSON.parse(text))).on("error", (error) => nodes.fail(error));
-}
-watchFigures();
+new Nodes("console/nodes", charts, count, milliseconds, subscribe, (alive) => historyCard.draw(alive));
 
 for (const pattern of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) subscribe(pattern);

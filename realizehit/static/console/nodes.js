@@ -1,9 +1,15 @@
-// The figures of the nodes: one row for each, and the charts and the busiest channels for all of them.
+// The figures of all processes: one row for each, and the charts and the busiest channels for all of them.
 
 import { patternOf, patternText } from "./json.js";
 
-const LATE = 2.5; // intervals without a message after which a node counts as silent
-const GONE = 30_000; // ms after which a silent node is not shown any more
+const INTERVAL = 1000; // ms between two questions
+const PATIENCE = 10_000; // ms for an answer
+
+// The numbers of a row, in the order of its columns. A process of another version may lack some.
+const COUNTS = [
+  "connections", "subscriptions", "channels", "shapes", "messages_rate", "deliveries_rate", "published_rate",
+  "queued_messages", "slow_disconnects",
+];
 
 const $ = (selector) => document.querySelector(selector);
 const sum = (items, name) => items.reduce((total, item) => total + item[name], 0);
@@ -29,8 +35,17 @@ export function bytes(size) {
   return size < 1024 ? `${size} B` : size < 1 << 20 ? `${(size / 1024).toFixed(1)} KiB` : `${(size / (1 << 20)).toFixed(1)} MiB`;
 }
 
+/** Write how many processes there are, on how many hosts, and how many of them are gone. */
+function counted(nodes) {
+  const here = nodes.filter(({ gone }) => gone === undefined);
+  const hosts = new Set(here.map(({ host }) => host)).size;
+  const text = `${here.length} ${here.length === 1 ? "process" : "processes"} on ${hosts} ${hosts === 1 ? "host" : "hosts"}`;
+  return here.length < nodes.length ? `${text}, ${nodes.length - here.length} gone` : text;
+}
+
 export class Nodes {
-  #nodes = new Map(); // id -> {...what it told, heard}
+  #nodes = []; // what the server told last
+  #url;
   #charts;
   #count;
   #milliseconds;
@@ -38,44 +53,51 @@ export class Nodes {
   #history;
 
   /**
+   * @param {string} url where the figures are.
    * @param {Record<"connections" | "deliveries" | "latency" | "queued", import("./chart.js").Chart>} charts
    * @param {(value: number) => string} count writes a number.
    * @param {(value: number) => string} milliseconds writes a time.
    * @param {(pattern: object) => void} subscribe called for a channel that was clicked.
    * @param {(nodes: object[]) => void} history shows what the nodes tell of history.
    */
-  constructor(charts, count, milliseconds, subscribe, history) {
+  constructor(url, charts, count, milliseconds, subscribe, history) {
+    this.#url = url;
     this.#charts = charts;
     this.#count = count;
     this.#milliseconds = milliseconds;
     this.#subscribe = subscribe;
     this.#history = history;
-    setInterval(() => this.#draw(), 1000);
+    this.#watch();
   }
 
-  /** Take one node's message. */
-  take(told) {
-    const isNew = !this.#nodes.has(told.node);
-    this.#nodes.set(told.node, { ...told, heard: performance.now() });
-    if (isNew) this.#draw();
+  async #watch() {
+    const began = performance.now();
+    try {
+      const answer = await fetch(this.#url, { signal: AbortSignal.timeout(PATIENCE) });
+      const told = await answer.json();
+      if (!answer.ok) throw new Error(told.detail);
+      this.#take(told);
+    } catch (error) {
+      this.#take({ nodes: [], error: error.message });
+    }
+    setTimeout(() => this.#watch(), Math.max(INTERVAL / 4, INTERVAL - (performance.now() - began)));
   }
 
-  /** Show that there are no figures. */
-  fail(error) {
-    $("#nodes-empty").textContent = `No figures: ${error.message}`;
+  /** Take an answer; with an error it has no rows, or one of the server that was asked. The others keep their last row. */
+  #take({ nodes, error }) {
+    if (error) {
+      const known = new Set(nodes.map(({ node }) => node));
+      const silent = this.#nodes.filter(({ node }) => !known.has(node)).map((node) => ({ ...node, silent: true }));
+      this.#nodes = [...nodes, ...silent];
+    } else this.#nodes = nodes;
+    $("#nodes-error").textContent = error ? `The processes could not be asked: ${error}` : "";
+    this.#draw();
   }
 
   #draw() {
-    const now = performance.now();
-    const all = [...this.#nodes.values()].sort((a, b) => (a.host + a.node < b.host + b.node ? -1 : 1));
-    const alive = [];
-    for (const node of all) {
-      node.silent = now - node.heard > node.interval * 1000 * LATE;
-      if (now - node.heard > GONE) this.#nodes.delete(node.node);
-      else if (!node.silent) alive.push(node);
-    }
+    const alive = this.#nodes.filter(({ gone, silent }) => gone === undefined && !silent);
     this.#drawCharts(alive);
-    this.#drawNodes(all.filter(({ node }) => this.#nodes.has(node)));
+    this.#drawNodes(this.#nodes);
     this.#drawBusiest(alive);
     this.#history(alive);
   }
@@ -92,7 +114,7 @@ export class Nodes {
     const measured = nodes.map(({ latency_ms }) => latency_ms).filter((value) => value !== null);
     latency.push(
       measured.length ? Math.max(...measured) : null,
-      several ? `the slowest of ${nodes.length} nodes` : "through the broker",
+      several ? `the slowest of ${nodes.length} processes` : "through the broker",
     );
     const largest = Math.max(...nodes.map(({ largest_queue }) => largest_queue.bytes));
     queued.push(sum(nodes, "queued_messages"), largest ? `the largest holds ${bytes(largest)}` : "no client is behind");
@@ -101,31 +123,36 @@ export class Nodes {
   #drawNodes(nodes) {
     $("#nodes-empty").hidden = nodes.length > 0;
     $("#nodes").hidden = !nodes.length;
-    const rows = nodes.map((node) => {
-      const row = document.createElement("tr");
-      const name = document.createElement("th");
-      name.scope = "row";
-      name.innerHTML = "<span></span><small></small>";
-      name.firstChild.textContent = node.host;
-      name.lastChild.textContent = `pid ${node.pid} · ${node.node}`;
-      row.append(name);
-      row.classList.toggle("silent", node.silent);
-      cell(row, node.role);
-      cell(row, node.version);
-      cell(row, duration(node.uptime), "number");
-      for (const key of ["connections", "subscriptions", "messages_rate", "deliveries_rate", "queued_messages"]) {
-        cell(row, this.#count(node[key]), "number");
-      }
-      cell(row, node.latency_ms === null ? "–" : this.#milliseconds(node.latency_ms), "number");
-      const badge = document.createElement("span");
-      badge.className = "badge";
-      badge.dataset.state = node.silent ? "waiting" : node.broker;
-      badge.innerHTML = '<span class="dot" aria-hidden="true"></span><span></span>';
-      badge.lastChild.textContent = node.silent ? "silent" : node.broker;
-      cell(row, "").append(badge);
-      return row;
-    });
-    $("#nodes tbody").replaceChildren(...rows);
+    const count = nodes.length ? counted(nodes) : "";
+    if ($("#nodes-count").textContent !== count) $("#nodes-count").textContent = count; // it is read out when it changes
+    $("#nodes tbody").replaceChildren(...nodes.map((node) => this.#row(node)));
+  }
+
+  #row(node) {
+    const row = document.createElement("tr");
+    const name = document.createElement("th");
+    name.scope = "row";
+    name.innerHTML = "<span></span><small></small>";
+    name.firstChild.textContent = node.host;
+    const worker = node.worker ?? null;
+    name.lastChild.textContent = `pid ${node.pid}${worker === null ? "" : ` · worker ${worker}`}`;
+    name.title = `named ${node.node}`;
+    row.append(name);
+    const isGone = node.gone !== undefined;
+    row.classList.toggle("silent", Boolean(node.silent) || isGone);
+    const badge = document.createElement("span");
+    badge.className = "badge";
+    badge.dataset.state = isGone ? "gone" : node.silent ? "waiting" : node.broker;
+    badge.innerHTML = '<span class="dot" aria-hidden="true"></span><span></span>';
+    badge.lastChild.textContent = isGone ? `gone for ${duration(node.gone)}` : node.silent ? "silent" : node.broker;
+    cell(row, "").append(badge);
+    cell(row, node.role);
+    cell(row, node.version);
+    const number = (value, write) => cell(row, isGone ? "" : typeof value === "number" ? write(value) : "–", "number");
+    number(node.uptime, duration);
+    for (const key of COUNTS) number(node[key], this.#count);
+    number(node.latency_ms, this.#milliseconds);
+    return row;
   }
 
   #drawBusiest(nodes) {

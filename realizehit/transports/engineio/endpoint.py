@@ -111,6 +111,33 @@ class EngineIO:
 
     # WebSockets:
 
+    def pass_on(self, transport: asyncio.Transport, head: Head, data: bytes) -> bool:
+        """Give the connection of an upgrade away, if another worker has its session.
+
+        Args:
+            transport: the connection; the caller must not use it any more if it was given away.
+            head: the request.
+            data: all that the connection has sent, with the head.
+
+        Returns:
+            Whether it was given away. A connection over TLS cannot be.
+        """
+        if self._passing is None or transport.get_extra_info("sslcontext") is not None:
+            return False
+        try:
+            query = Query.parse(head.query)
+        except Refused:
+            return False
+        number = None if query.sid is None else self._passing.other_worker(query.sid)
+        if number is None:
+            return False
+        if not self._passing.send_connection(number, transport.get_extra_info("socket").fileno(), data):
+            return False
+        # The connection stays open, since the other worker has a descriptor of it.
+        transport.set_protocol(asyncio.Protocol())
+        transport.abort()
+        return True
+
     def refusal(self, transport: asyncio.BaseTransport, head: Head) -> bytes | None:
         """Return the response that refuses a handshake, or ``None`` for a handshake that can be accepted."""
         try:

@@ -1,7 +1,8 @@
 """Requests of polling sessions that reach another worker than the one with the session: they are passed on to that one.
 
 The id of a session begins with the number of its worker. The worker that accepted a request sends it there whole, and
-sends the answer to the client. When the client goes meanwhile, the other worker learns of it.
+sends the answer to the client. When the client goes meanwhile, the other worker learns of it. An upgrade to a WebSocket
+is passed on as a connection: the other worker gets its descriptor, and decides about it as if it had accepted it.
 """
 
 from __future__ import annotations
@@ -33,19 +34,30 @@ class Ask(Protocol):
         """Return its answer; `NoAnswerError` where there is none."""
 
 
+class SendConnection(Protocol):
+    """Sends a connection to another worker."""
+
+    def __call__(self, number: int, fd: int, data: bytes) -> bool:
+        """Send its descriptor, and what it has sent so far; return whether the worker gets it."""
+
+
 class Passing:
     """Passes requests on to other workers, and serves those that others pass on.
 
     Args:
         number: of this worker.
         ask: asks another worker.
+        send_connection: sends it a connection.
         patience: seconds for another worker to answer; a poll may wait for most of a heartbeat.
         max_payload: bytes that the body of a POST may have.
     """
 
-    def __init__(self, number: int, ask: Ask, *, patience: float, max_payload: int) -> None:
+    def __init__(
+        self, number: int, ask: Ask, send_connection: SendConnection, *, patience: float, max_payload: int
+    ) -> None:
         self._number = number
         self._ask = ask
+        self.send_connection: Final = send_connection
         self._patience = patience
         self._max_payload = max_payload
 
