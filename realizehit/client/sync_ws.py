@@ -25,6 +25,7 @@ from realizehit.client.refusals import rejection
 from realizehit.client.sync_connection import SyncSocket, open_socket, subscribe
 from realizehit.client.token import SyncToken, check, current_sync, renewal_delay, with_token
 from realizehit.common.backoff import Backoff
+from realizehit.common.traceparent import traceparent_in
 from realizehit.errors import (
     ClientError,
     CloseCode,
@@ -63,6 +64,7 @@ class Subscriber:
         last: how many of the last messages come first; not together with ``since``.
         offsets: whether to ask for positions; implied by ``since`` and ``last``. The three have an effect if the server
             keeps a history for the pattern.
+        trace: whether to ask for the traceparents of messages, `ReceivedMessage.traceparent`.
         on_gap: called with seconds each time the subscriber, or the server's broker, is connected again; messages that
             were published in these seconds may be missing. It is called with 0 if the server cannot tell all that came
             after ``since``.
@@ -105,6 +107,7 @@ class Subscriber:
         since: str | None = None,
         last: int | None = None,
         offsets: bool = False,
+        trace: bool = False,
         on_gap: Callable[[float], object] = lambda seconds: None,
         on_recovered: Callable[[], object] = lambda: None,
         on_expiring: Callable[[float], object] = lambda seconds: None,
@@ -127,6 +130,7 @@ class Subscriber:
         self.gaps = 0
         self.recovered: bool | None = None
         self._cursor = LogCursor(since, last, offsets)
+        self._more_keys = {"trace": True} if trace else {}
         self._url = url
         self._filters = filters_of(pattern)
         self._is_wildcard = is_wildcard(self._filters)
@@ -250,10 +254,11 @@ class Subscriber:
             wire_id, _, label = head.partition(b"@")
             if mark and wire_id == self.id.encode():
                 position = self._cursor.advance(label) if label and self._cursor.has_positions else None
+                trace = traceparent_in(label) if label else None
                 if not self._is_wildcard:
-                    return ReceivedMessage(self._filters, payload, position=position)
+                    return ReceivedMessage(self._filters, payload, position=position, traceparent=trace)
                 try:
-                    return ReceivedMessage(self._filters, payload, channel_in(label), position)
+                    return ReceivedMessage(self._filters, payload, channel_in(label), position, trace)
                 except ValueError as error:
                     self._label_malformed(error)
             elif message.startswith(b"{"):
@@ -300,7 +305,7 @@ class Subscriber:
             reply = subscribe(
                 socket,
                 self._filters,
-                self._cursor.history_keys(),
+                {**self._cursor.history_keys(), **self._more_keys},
                 timeout=self._response_timeout,
                 token=self._token,
                 notice=self._notice,

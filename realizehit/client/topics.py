@@ -36,18 +36,25 @@ class Topic:
         members: the subscriptions that share it.
         ready: done when the server has confirmed it; fails if the server refuses it.
         cursor: where it stands in the history of its pattern.
+        trace: whether it asks for the traceparents of messages.
         was_in_force: whether the server ever confirmed it; a later error happens while coming back.
     """
 
-    def __init__(self, key: object, filters: Mapping[str, Any], cursor: LogCursor) -> None:
+    def __init__(self, key: object, filters: Mapping[str, Any], cursor: LogCursor, *, trace: bool = False) -> None:
         self.key = key
         self.filters = filters
         self.cursor = cursor
+        self.trace = trace
         self.request_id = ""
         self.id = b""
         self.members: list[Subscription] = []
         self.was_in_force = False
         self.ready = _quiet_future()
+
+    def sub_keys(self) -> dict[str, Any]:
+        """Return the keys of its next ``sub`` besides the pattern."""
+        keys = self.cursor.history_keys()
+        return {**keys, "trace": True} if self.trace else keys
 
     def deliver(self, payload: bytes, label: bytes) -> bool:
         """Queue one payload for each member; see `Subscription.deliver`.
@@ -123,12 +130,13 @@ class Topics:
         topic = self._by_key.get(pattern_key(filters_of(pattern)))
         return [] if topic is None else list(topic.members)
 
-    def join(self, subscription: Subscription, wanted: LogCursor) -> Topic:
+    def join(self, subscription: Subscription, wanted: LogCursor, *, trace: bool = False) -> Topic:
         """Add a subscription, and send ``sub`` if its topic is new.
 
         Args:
             subscription: the one to add.
             wanted: what it asked for of the pattern's history.
+            trace: whether it asked for the traceparents of messages.
 
         Raises:
             RequestError: it asks for what its topic, which others share, did not ask for.
@@ -136,11 +144,14 @@ class Topics:
         key = pattern_key(subscription.filters)
         topic = self._by_key.get(key)
         if topic is None:
-            topic = self._by_key[key] = Topic(key, subscription.filters, wanted)
+            topic = self._by_key[key] = Topic(key, subscription.filters, wanted, trace=trace)
             self._ask_for(topic)
         elif wanted.begins_earlier or (wanted.has_positions and not topic.cursor.has_positions):
             text = f"{topic.filters!r} is subscribed to already; only the first subscription to a pattern can"
             raise RequestError(f"{text} give since, last or offsets")
+        elif trace and not topic.trace:
+            text = f"{topic.filters!r} is subscribed to already, without trace"
+            raise RequestError(f"{text}; the first subscription to a pattern decides")
         topic.members.append(subscription)
         return topic
 
@@ -219,7 +230,7 @@ class Topics:
         """Send ``sub``; if there is no connection, the next one begins with it."""
         if self._connection is not None and self._by_key.get(topic.key) is topic:
             topic.request_id = self._connection.act(
-                "sub", topic.filters, partial(self._subscribed, topic), history_keys=topic.cursor.history_keys()
+                "sub", topic.filters, partial(self._subscribed, topic), history_keys=topic.sub_keys()
             )
 
     def _ask_again(self, topic: Topic, connection: Connection | None) -> None:

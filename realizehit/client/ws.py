@@ -185,6 +185,7 @@ class WSClient(Emitter):
         since: str | None = None,
         last: int | None = None,
         offsets: bool = False,
+        trace: bool = False,
         maxsize: int | None = None,
         overflow: OverflowPolicy | Overflow | None = None,
     ) -> Subscription:
@@ -203,12 +204,14 @@ class WSClient(Emitter):
             offsets: whether to ask for positions, so that the subscription resumes after a lost connection; implied by
                 ``since`` and ``last``. The three have an effect if the server keeps a history for the pattern, and
                 only the client's first subscription to a pattern can give them.
+            trace: whether to ask for the traceparents of messages, `ReceivedMessage.traceparent`; only the client's
+                first subscription to a pattern can ask for them.
             maxsize: how many payloads may wait in its queue; ``None`` for the client's setting.
             overflow: what happens to one more; ``None`` for the client's setting.
 
         Raises:
             PatternError: the pattern is not a mapping, or cannot be written as JSON.
-            RequestError: ``since``, ``last`` or ``offsets`` cannot be used.
+            RequestError: ``since``, ``last``, ``offsets`` or ``trace`` cannot be used.
             Rejected: the server refuses it; ``code`` says why, for example ``forbidden`` or ``id-collision``, and
                 ``too-many-shapes`` or ``wildcard-unsupported`` for a wildcard.
             Unavailable: the server cannot reach its broker.
@@ -225,7 +228,7 @@ class WSClient(Emitter):
             maxsize=self._maxsize if maxsize is None else maxsize,
             overflow=self._overflow if overflow is None else Overflow(overflow),
         )
-        topic = self._topics.join(subscription, wanted)
+        topic = self._topics.join(subscription, wanted, trace=trace)
         try:
             if callback is not None:
                 subscription.on("payload", callback)

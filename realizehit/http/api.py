@@ -187,7 +187,7 @@ class _Pages:
 
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Traceparent",
     "Access-Control-Max-Age": "600",
 }
 

@@ -107,7 +107,15 @@ class Hub(BusListener):
     def deliver(self, batch: Batch) -> None:
         self._engine.dispatch(batch)
 
-    def subscribe(self, conn: int, channel: Channel, answer: Answer, history: HistoryRequest | None = None) -> None:
+    def subscribe(
+        self,
+        conn: int,
+        channel: Channel,
+        answer: Answer,
+        history: HistoryRequest | None = None,
+        *,
+        trace: bool = False,
+    ) -> None:
         """Subscribe a connection to a channel.
 
         Args:
@@ -116,6 +124,7 @@ class Hub(BusListener):
             answer: called once, now or later: when the channel is in force at the broker, so that nothing published
                 from then on is missed, or when that failed. It is not called for a connection that leaves first.
             history: what is asked of the channel's history; ``None`` for a subscription without positions.
+            trace: whether the connection is told the traceparents of messages.
         """
         key, interest = key_of(channel), interest_of(channel)
         if self._reserved is not None and is_reserved(channel) and channel not in self._reserved:
@@ -137,6 +146,8 @@ class Hub(BusListener):
         added = outcome == _fanout.ADDED
         if added:
             self.gaps.on_subscribed(conn, key)
+            if trace:
+                self._engine.tell_traces(conn, key)
             if is_first:
                 self.logs.open(key)
         elif not self._pending.waiting.holds(interest, conn):

@@ -203,14 +203,14 @@ class EventStreams:
             if open_count == 0:
                 settled.set()
 
-        for index, (channel, history, _) in enumerate(wanted):
+        for index, (channel, history, _, trace) in enumerate(wanted):
             if isinstance(channel, Refusal):
                 continue
             if self._gate is not None and not self._gate.connected.may_subscribe(connection.handle, channel):
                 self._gate.connected.not_granted(channel)
                 answer(index, channel, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             else:
-                self._hub.subscribe(connection.handle, channel, partial(answer, index, channel), history)
+                self._hub.subscribe(connection.handle, channel, partial(answer, index, channel), history, trace=trace)
         await settled.wait()
         closing = Refusal(ErrorCode.UNAVAILABLE, "the connection is closing")
         begun = [closing if outcome is None else outcome for outcome in outcomes]

@@ -17,7 +17,7 @@ from realizehit.pattern import Channel, Pattern, subscription_channel
 from realizehit.transports.sse_responses import Refusal
 
 _MAX_FIELDS: Final = 4096  # of a query
-_EVENT_ID: Final = re.compile(r"([0-9a-f]{8})@o=([a-z0-9]{8}\.[0-9]{1,16})(?:&c=.*)?")
+_EVENT_ID: Final = re.compile(r"([0-9a-f]{8})@o=([a-z0-9]{8}\.[0-9]{1,16})(?:&.*)?")
 _SWITCH: Final = {"": True, "1": True, "true": True, "0": False, "false": False}
 
 
@@ -28,11 +28,13 @@ class Wanted(NamedTuple):
         channel: the canonical channel; why it is refused where the pattern or its history cannot be read.
         history: what is asked of its history; ``None`` for nothing.
         resumes: whether the stream continues one that has told positions, but not how far this pattern had come.
+        trace: whether the traceparents of messages are asked for.
     """
 
     channel: Channel | Refusal
     history: HistoryRequest | None = None
     resumes: bool = False
+    trace: bool = False
 
 
 class _Field:
@@ -48,7 +50,7 @@ def wanted_of(query: bytes, last_event_id: bytes = b"", *, wildcards: bool) -> l
     """Return what a request asks for, in the order of its patterns.
 
     Args:
-        query: ``pat`` for each pattern, with its ``since`` or ``last`` behind it; ``offsets`` for all.
+        query: ``pat`` for each pattern, with its ``since`` or ``last`` behind it; ``offsets`` and ``trace`` for all.
         last_event_id: the header; the pattern that it names resumes, unless the query says where.
         wildcards: whether subscriptions may have wildcards.
     """
@@ -57,20 +59,22 @@ def wanted_of(query: bytes, last_event_id: bytes = b"", *, wildcards: bool) -> l
     except ValueError as error:
         return [Wanted(Refusal(ErrorCode.BAD_REQUEST, f"the query cannot be read: {error}"))]
     fields: list[_Field] = []
-    offsets = False
+    switches = {"offsets": False, "trace": False}
     for name, text in pairs:
         if name == "pat":
             fields.append(_Field(text))
-        elif name == "offsets":
+        elif name in switches:
             if text.lower() not in _SWITCH:
-                return [Wanted(Refusal(ErrorCode.BAD_REQUEST, "offsets must be 1 or 0"))]
-            offsets = _SWITCH[text.lower()]
+                return [Wanted(Refusal(ErrorCode.BAD_REQUEST, f"{name} must be 1 or 0"))]
+            switches[name] = _SWITCH[text.lower()]
         elif name in ("since", "last") and text:
             if not fields:
                 return [Wanted(Refusal(ErrorCode.BAD_REQUEST, f"{name} must stand behind the pat that it belongs to"))]
             setattr(fields[-1], name, text)
     resumed = _EVENT_ID.fullmatch(last_event_id.decode("latin-1"))
-    return _resume([_wanted(field, offsets=offsets, wildcards=wildcards) for field in fields], resumed, offsets=offsets)
+    offsets, trace = switches["offsets"], switches["trace"]
+    wanted = [_wanted(field, offsets=offsets, wildcards=wildcards)._replace(trace=trace) for field in fields]
+    return _resume(wanted, resumed, offsets=offsets)
 
 
 def _resume(wanted: Sequence[Wanted], resumed: re.Match[str] | None, *, offsets: bool) -> list[Wanted]:
