@@ -22,11 +22,12 @@ from realizehit.access.gate import Gate
 from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus, BusState
 from realizehit.errors import AccessDenied, BrokerError, ErrorCode, RealizehitError
-from realizehit.http import assets, openapi, welcome
+from realizehit.http import assets, welcome
 from realizehit.http.admin import Admin
 from realizehit.http.audience import Audience
 from realizehit.http.fast_path import Handler
 from realizehit.http.history import History
+from realizehit.http.openapi.document import document
 from realizehit.http.problems import DEFECT, PROBLEM, RETRY_AFTER, BrokerErrorReporter, problem_of
 from realizehit.http.publishing import Publish, PublishBatch
 from realizehit.node.fleet import Fleet
@@ -69,7 +70,7 @@ def create_app(
     settings = settings or Settings()
     metrics = metrics or Metrics(bus=bus)
     broker_errors = BrokerErrorReporter()
-    described = orjson.dumps(openapi.document(settings, publish=publish))
+    described = orjson.dumps(document(settings, publish=publish))
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realizehit.http.openapi import document
+from realizehit.http.openapi.document import document
 from realizehit.pattern import channel_of
 from realizehit.process.server import serve
 from realizehit.settings import Settings
