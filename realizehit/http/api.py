@@ -70,7 +70,8 @@ def create_app(
     settings = settings or Settings()
     metrics = metrics or Metrics(bus=bus)
     broker_errors = BrokerErrorReporter()
-    described = orjson.dumps(document(settings, publish=publish))
+    administer = fleet is not None and gate is not None
+    described = orjson.dumps(document(settings, publish=publish, administer=administer))
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")

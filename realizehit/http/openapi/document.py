@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from realizehit import __version__
-from realizehit.http.openapi import history, parts, publishing
+from realizehit.http.openapi import admin, history, parts, publishing
 from realizehit.http.openapi.parts import operation, plain_text, problems
 from realizehit.settings import Settings
 
@@ -14,12 +14,13 @@ _FOR_PUBLISHERS: Final = frozenset(("publish", "publishBatch", "audience", "hist
 _SCHEMAS: Final = {**parts.SCHEMAS, **publishing.SCHEMAS, **history.SCHEMAS}
 
 
-def document(settings: Settings, *, publish: bool) -> dict[str, Any]:
+def document(settings: Settings, *, publish: bool, administer: bool = False) -> dict[str, Any]:
     """Describe the routes that a server with these settings has.
 
     Args:
         settings: where the routes stand, and their bounds.
         publish: whether messages can be published here.
+        administer: whether the admin API is served, where messages can be published.
     """
     paths: dict[str, Any] = {
         "/healthz": {"get": operation("health", "Whether the process runs", plain_text("It does."))},
@@ -39,12 +40,14 @@ def document(settings: Settings, *, publish: bool) -> dict[str, Any]:
         paths[prefix + "batch"] = {"post": publishing.batch(settings)}
         paths[prefix + "audience"] = {"get": publishing.audience()}
         paths[prefix + "history"] = {"get": history.history()}
-    components: dict[str, Any] = {"schemas": _SCHEMAS}
+        if administer:
+            paths |= admin.paths(prefix)
+    components: dict[str, Any] = {"schemas": _SCHEMAS | admin.SCHEMAS if administer else _SCHEMAS}
     if settings.keys is not None:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path in paths.values():
             for described in path.values():
-                if described["operationId"] in _FOR_PUBLISHERS:
+                if described["operationId"] in _FOR_PUBLISHERS | admin.FOR_ADMINS:
                     described["security"] = [{"key": []}]
     return {
         "openapi": "3.1.0",

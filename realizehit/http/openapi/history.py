@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from realizehit.broker.history.rules import MAX_SIZE
-from realizehit.http.openapi.parts import JSON, KEY, POSITION, VALUE, content, operation, problems
+from realizehit.http.openapi.parts import JSON, POSITION, WILD_PATTERN, content, operation, problems
 
 SCHEMAS: Final[dict[str, Any]] = {
     "History": {
@@ -45,14 +45,6 @@ SCHEMAS: Final[dict[str, Any]] = {
 
 def history() -> dict[str, Any]:
     """Describe ``GET {prefix}history``."""
-    pattern = {
-        "type": "object",
-        "minProperties": 1,
-        "maxProperties": 16,
-        "propertyNames": {"anyOf": [{"const": "*"}, KEY]},
-        "properties": {"*": {"const": "*"}},
-        "additionalProperties": {"anyOf": [{"const": "*"}, VALUE, {"type": ["number", "boolean"]}]},
-    }
     number = {"type": "integer", "minimum": 1, "maximum": MAX_SIZE}
     parameters = [
         {
@@ -60,7 +52,7 @@ def history() -> dict[str, Any]:
             "in": "query",
             "required": True,
             "description": "The pattern as JSON, also one with wildcards; kind=news,channel=CNN is understood too.",
-            "content": {JSON: {"schema": pattern}},
+            "content": {JSON: {"schema": WILD_PATTERN}},
         },
         {
             "name": "range",

@@ -19,6 +19,15 @@ _PIECE: Final = r"([0-9A-Za-z._~\-]{1,12}|[\u0001-\u007F]{1,4}|[\u0001-\u07FF]{1
 KEY: Final = {"pattern": f"^{_PIECE}{{1,5}}$", "not": {"enum": ["*", RESERVED_KEY]}}
 VALUE: Final = {"type": "string", "pattern": f"^{_PIECE}{{1,21}}$", "not": {"const": "*"}}
 
+WILD_PATTERN: Final = {  # of a subscription
+    "type": "object",
+    "minProperties": 1,
+    "maxProperties": 16,
+    "propertyNames": {"anyOf": [{"const": "*"}, KEY]},
+    "properties": {"*": {"const": "*"}},
+    "additionalProperties": {"anyOf": [{"const": "*"}, VALUE, {"type": ["number", "boolean"]}]},
+}
+
 POSITION: Final = {
     "type": "string",
     "pattern": "^[a-z0-9]{8}\\.(0|[1-9][0-9]{0,14})$",
