@@ -17,12 +17,15 @@ MESSAGES = 16
 PROJECTED = 100  # publications
 ROUNDS_PREPARED = 10  # so that preparing costs the same for all numbers of rounds
 WILDCARD = b"channel:*|kind:news"
+TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def dispatch(rounds: int, channel: bytes = CHANNEL, payload: bytes = PAYLOAD) -> None:
-    """Fill queues without writing."""
+def dispatch(rounds: int, channel: bytes = CHANNEL, payload: bytes = PAYLOAD, *, asks: bool = False) -> None:
+    """Fill queues without writing; `asks` says whether the subscribers ask for traceparents."""
     bench = Bench()
     bench.null_subscribers(NULL_SUBSCRIBERS, channel)
+    for handle in bench.handles if asks else ():
+        bench.engine.tell_traces(handle, channel)
     batch = batch_of(MESSAGES, channel, payload)
     bench.engine.dispatch(batch)  # fills the memory pools
 
@@ -90,6 +93,10 @@ if __name__ == "__main__":
         dispatch(count)
     elif kind == "dispatch wildcard":
         dispatch(count, WILDCARD, b"@c=" + CHANNEL + b"?" + PAYLOAD)
+    elif kind == "dispatch untraced":
+        dispatch(count, asks=True)
+    elif kind == "dispatch traced":
+        dispatch(count, payload=b"@t=" + TRACEPARENT + b"?" + PAYLOAD, asks=True)
     elif kind == "dispatch positions":
         dispatch_positions(count)
     elif kind == "projections":

@@ -32,6 +32,8 @@ ROUNDS = (2, 6)  # the difference of both counts is the work alone
 DELIVERIES = {  # of a round
     "dispatch": _counted.MESSAGES * _counted.NULL_SUBSCRIBERS,
     "dispatch wildcard": _counted.MESSAGES * _counted.NULL_SUBSCRIBERS,
+    "dispatch untraced": _counted.MESSAGES * _counted.NULL_SUBSCRIBERS,  # they ask for traceparents
+    "dispatch traced": _counted.MESSAGES * _counted.NULL_SUBSCRIBERS,
     "dispatch positions": _counted.MESSAGES * _counted.NULL_SUBSCRIBERS,
     "flush 1": _counted.SOCKET_SUBSCRIBERS,
     "flush 16": _counted.MESSAGES * _counted.SOCKET_SUBSCRIBERS,

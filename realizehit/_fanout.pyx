@@ -47,7 +47,7 @@ from realizehit.engine.sockets cimport (
     rh_unsent, rh_user_timeout,
 )
 from realizehit.engine.sse cimport chunk_frame
-from realizehit.engine.state cimport BULK, LISTS, REPLAYS, SLOW, THROUGH_PYTHON, URGENT, State
+from realizehit.engine.state cimport BULK, LISTS, REPLAYS, SLOW, THROUGH_PYTHON, URGENT, State, clock_ns
 from realizehit.engine.text cimport is_utf8
 from realizehit.engine.timers cimport advance
 from realizehit.engine.transports cimport take_bytes, write_through_python
@@ -937,6 +937,9 @@ cdef class Engine(ConflationCalls):
             self.tell_hole(data)
         elif what == "starved":
             self.tell_starved(data)
+        elif what == "traced":
+            if self.on_traced is not None:
+                self.on_traced(data[0], data[1], data[2], clock_ns() - <int64_t> data[3])
         elif what == "on_gone":
             handler.on_gone(handle)
         elif what == "pong":

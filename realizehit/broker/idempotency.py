@@ -73,6 +73,9 @@ if not seen and not publish(ARGV[2], ARGV[3]) then
 end
 if #left > 0 then
     local labelled = '@c=' .. ARGV[2] .. '?' .. ARGV[3]
+    if string.sub(ARGV[3], 1, 3) == '@t=' then
+        labelled = string.sub(ARGV[3], 1, 58) .. '&c=' .. ARGV[2] .. string.sub(ARGV[3], 59)
+    end
     for _, channel in ipairs(left) do
         if publish(channel, labelled) then done = done .. channel .. ' ' end
     end

@@ -15,7 +15,7 @@ from realizehit.broker.history.memory import MemoryLogs, labelled
 from realizehit.broker.history.rules import Rules
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.projections import ProjectionCounts, projections_of
-from realizehit.broker.publication import Outcome, Publication, Published, published
+from realizehit.broker.publication import Outcome, Publication, Published, published, without_trace
 from realizehit.common.position import Position
 from realizehit.errors import BrokerUnavailable, RegistryFull
 from realizehit.pattern import is_wildcard, shape_of
@@ -229,7 +229,7 @@ class MemoryBus(Bus):
 
     def _send(self, publication: Publication) -> tuple[int, Position | None]:
         channel, payload = publication.channel, publication.payload
-        at = self._space.logs.append(channel, payload)
+        at = self._space.logs.append(channel, without_trace(payload))
         if at is not None:
             payload = labelled(at, payload)
         buses = self._space.channels.get(channel, {})

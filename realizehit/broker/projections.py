@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from realizehit.broker.publication import Outcome, Publication, Published, published
+from realizehit.broker.publication import Outcome, Publication, Published, published, split_channel, with_channel
 from realizehit.pattern import projections as projected_channels
 from realizehit.pattern import shape_of
 
@@ -21,13 +21,12 @@ OTHER: Final = b"other"
 
 def labelled(publication: Publication) -> bytes:
     """Return the payload of a projection: it names the channel, since the subscription leaves some of it open."""
-    return b"@c=%b?%b" % (publication.channel, publication.payload)
+    return with_channel(publication.payload, publication.channel)
 
 
 def origin_of(projection: Publication) -> Publication:
     """Return the publication of a projection."""
-    label, _, payload = projection.payload.partition(b"?")
-    return Publication(label.removeprefix(b"@c="), payload)
+    return Publication(*split_channel(projection.payload))
 
 
 def projections_of(publication: Publication, shapes: tuple[bytes, ...]) -> Sequence[Publication]:

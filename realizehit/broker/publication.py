@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from realizehit.common.traceparent import SIZE
 from realizehit.errors import BrokerError
 
 
@@ -16,7 +17,8 @@ class Publication(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         channel: where to.
-        payload: JSON text, UTF-8, byte for byte as the publisher wrote it.
+        payload: JSON text, UTF-8, byte for byte as the publisher wrote it. Before that of a traced message stands a
+            label, see `with_trace`; JSON never begins with ``@``.
         key: its idempotency key; empty if it has none. Publications to one channel with the same key are published
             once within the window.
     """
@@ -24,6 +26,49 @@ class Publication(msgspec.Struct, frozen=True, gc=False):
     channel: bytes
     payload: bytes
     key: bytes = b""
+
+
+TRACE_LABEL: Final = b"@t="
+
+_LABEL_SIZE: Final = len(TRACE_LABEL) + SIZE
+
+
+def with_trace(payload: bytes, traceparent: bytes) -> bytes:
+    """Return a payload with the label of its trace, ``@t=<traceparent>?<payload>``, in place of one that it has.
+
+    Args:
+        payload: of a publication.
+        traceparent: a valid one.
+    """
+    return b"@t=%b?%b" % (traceparent, without_trace(payload))
+
+
+def trace_of(payload: bytes) -> bytes | None:
+    """Return the traceparent of a publication's payload; ``None`` if it has none."""
+    return payload[len(TRACE_LABEL) : _LABEL_SIZE] if payload[:3] == TRACE_LABEL else None
+
+
+def without_trace(payload: bytes) -> bytes:
+    """Return a payload without the label of its trace; that of a projection keeps its channel."""
+    if payload[:3] != TRACE_LABEL:
+        return payload
+    rest = payload[_LABEL_SIZE:]
+    return b"@" + rest[1:] if rest[:1] == b"&" else rest[1:]
+
+
+def with_channel(payload: bytes, channel: bytes) -> bytes:
+    """Return a payload with the label of a projection, which names the channel that it was published to."""
+    if payload[:3] == TRACE_LABEL:
+        return b"%b&c=%b%b" % (payload[:_LABEL_SIZE], channel, payload[_LABEL_SIZE:])
+    return b"@c=%b?%b" % (channel, payload)
+
+
+def split_channel(payload: bytes) -> tuple[bytes, bytes]:
+    """Return channel and payload of what `with_channel` returned."""
+    label, _, text = payload.partition(b"?")
+    if label[:3] == TRACE_LABEL:
+        return label[_LABEL_SIZE + len(b"&c=") :], b"%b?%b" % (label[:_LABEL_SIZE], text)
+    return label.removeprefix(b"@c="), text
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):

@@ -18,6 +18,7 @@ from realizehit.client.http import (
     publish_in_batches,
     read_result,
     response_of,
+    trace_header,
 )
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.client.ownership import PerLoop
@@ -70,7 +71,12 @@ class APIClient:
         self._clients = PerLoop(lambda: self._endpoint.make(httpx2.AsyncClient, options))
 
     async def publish(
-        self, pattern: Mapping[str, Any], payload: Any, *, idempotency_key: str | None = None
+        self,
+        pattern: Mapping[str, Any],
+        payload: Any,
+        *,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
     ) -> PublishResult:
         """Publish one message.
 
@@ -80,6 +86,8 @@ class APIClient:
             idempotency_key: 1 to 64 printable ASCII characters. Within the server's window (2 minutes by default),
                 messages to one pattern with the same key are published once. By default a random key, or none if
                 ``retries`` is 0.
+            traceparent: the trace that the message belongs to (W3C Trace Context), for servers with ``--tracing``;
+                others ignore it, and an invalid one is not sent.
 
         Raises:
             PatternError, RequestError: it cannot be written as JSON, or the key cannot be used.
@@ -88,29 +96,32 @@ class APIClient:
             ResponseTimeout, Disconnected: no answer; whether it was published is not known.
         """
         body = encode_message(pattern, payload)
-        return read_result(
-            await self._post(self._endpoint.url, body, key_header(idempotency_key, make=self._retries > 0))
-        )
+        headers = {**key_header(idempotency_key, make=self._retries > 0), **trace_header(traceparent)}
+        return read_result(await self._post(self._endpoint.url, body, headers))
 
-    async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
+    async def publish_many(
+        self, messages: Iterable[Message], *, traceparent: str | None = None
+    ) -> list[PublishOutcome]:
         """Publish any number of messages in order, in batches of up to 10,000 messages or 4 MiB.
 
         Args:
             messages: pairs of pattern and payload, or triples with an idempotency key (or ``None``); a generator is
                 read only as far as the next batch.
+            traceparent: the trace that all of them belong to; as for `publish`.
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order: one that is refused does
             not spoil the others. Once the server cannot be reached or does not answer, the rest is not sent, and its
             outcome is `Unavailable`.
         """
+        trace = trace_header(traceparent)
         work = publish_in_batches(messages, make_keys=self._retries > 0)
         try:
             body = next(work)
             while True:
                 answer: httpx2.Response | ClientError
                 try:
-                    answer = await self._post(self._endpoint.batch_url, body)
+                    answer = await self._post(self._endpoint.batch_url, body, trace)
                 except ClientError as error:
                     answer = error
                 body = work.send(answer)

@@ -26,6 +26,7 @@ def check_every(every: object, cursor: LogCursor) -> None:
         raise RequestError("every was given together with since, last or offsets; a subscription has one of these")
 
 
-def sub_keys(cursor: LogCursor, every: int | None) -> dict[str, Any]:
+def sub_keys(cursor: LogCursor, every: int | None, *, trace: bool) -> dict[str, Any]:
     """Return the keys of the next ``sub`` of a subscription besides its pattern."""
-    return cursor.history_keys() if every is None else {"every": every}
+    keys = cursor.history_keys() if every is None else {"every": every}
+    return {**keys, "trace": True} if trace else keys

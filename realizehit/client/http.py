@@ -22,6 +22,7 @@ from realizehit.common.backoff import Backoff
 from realizehit.common.causes import reason_of
 from realizehit.common.idempotency_keys import check_key, new_key
 from realizehit.common.masking import masked
+from realizehit.common.traceparent import checked_traceparent
 from realizehit.errors import (
     AnswerLate,
     AnswerLost,
@@ -129,6 +130,12 @@ def key_header(key: str | None, *, make: bool) -> dict[str, str]:
     """
     text = _key_text(key, make)
     return {} if text is None else {"Idempotency-Key": text}
+
+
+def trace_header(traceparent: str | None) -> dict[str, str]:
+    """Return the header with the trace of a request; empty if there is none, or an invalid one, which is ignored."""
+    checked = None if traceparent is None else checked_traceparent(traceparent)
+    return {} if checked is None else {"traceparent": checked.decode("ascii")}
 
 
 def _key_text(key: str | None, make: bool) -> str | None:

@@ -19,6 +19,7 @@ from realizehit.broker.url import Address
 from realizehit.client.channels import checked_window, encode_message, publish_in_blocks, result_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult, RawJSON
 from realizehit.client.ownership import PerLoop
+from realizehit.client.publish_traces import PublishTraces, end_span
 from realizehit.client.reconnect_rules import was_silent
 from realizehit.common.backoff import Backoff
 from realizehit.errors import BrokerError, BrokerUnavailable
@@ -155,6 +156,8 @@ class Publisher:
         wildcards: whether messages reach wildcard subscriptions too. The broker's user needs further rights for that
             (docs/access.md); where they are missing, publishing is refused.
         idempotency_window: seconds for which the broker remembers an idempotency key.
+        tracing: whether messages carry the trace that they belong to, the ``traceparent`` of `publish` or that of the
+            current OpenTelemetry span, and have spans; see docs/tracing.md. All servers must know of traces.
 
     Raises:
         SettingsError: the URL or the window cannot be used.
@@ -170,9 +173,11 @@ class Publisher:
         retries: int = RETRIES,
         wildcards: bool = True,
         idempotency_window: float = WINDOW,
+        tracing: bool = False,
     ) -> None:
         window = checked_window(idempotency_window)
         self._closed = False
+        self._traces = PublishTraces(tracing)
         options = LineOptions(timeout, retries, wildcards, window)
         if url.partition("://")[0] in SCHEMES:
             cluster = ClusterAddress(url)
@@ -181,8 +186,18 @@ class Publisher:
             address = Address(url)
             self._lines = PerLoop[_Line](lambda: _BrokerLine(address, options))
 
+    @property
+    def ignored_traceparents(self) -> int:
+        """How many traceparents were invalid, and so ignored."""
+        return self._traces.ignored
+
     async def publish(
-        self, pattern: Mapping[str, Any], payload: Any, *, idempotency_key: str | None = None
+        self,
+        pattern: Mapping[str, Any],
+        payload: Any,
+        *,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
     ) -> PublishResult:
         """Publish one message.
 
@@ -191,39 +206,63 @@ class Publisher:
             payload: what JSON can hold, or `RawJSON`.
             idempotency_key: 1 to 64 printable ASCII characters. Messages to one pattern with the same key are published
                 once within the window. The broker's user needs further rights for that (docs/access.md).
+            traceparent: the trace that the message belongs to (W3C Trace Context), for a publisher with ``tracing``; by
+                default that of the current OpenTelemetry span. An invalid one is ignored and counted.
 
         Raises:
             PatternError: the pattern breaks a rule.
-            RequestError: the payload cannot be written as JSON, or the key cannot be used.
+            RequestError: the payload cannot be written as JSON, the key cannot be used, or a traceparent was given
+                without ``tracing``.
             BrokerUnavailable: the broker cannot be reached, or did not answer in time; as `PublishUnclear` where it
                 may have taken the message.
             BrokerRefused: it answered with an error.
         """
         publication = encode_message(pattern, payload, idempotency_key)
-        pipeline = await self._reach()
-        return result_of(pattern, publication, await pipeline.publish(publication))
+        publication, span = self._traces.begin(publication, self._traces.parent(traceparent), pattern)
+        outcomes: list[Outcome] = []
+        try:
+            pipeline = await self._reach()
+            published = await pipeline.publish(publication)
+            outcomes.append(published)
+        except BrokerError as error:
+            outcomes.append(error)
+            raise
+        finally:
+            end_span(span, outcomes)
+        return result_of(pattern, publication, published)
 
-    async def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
+    async def publish_many(
+        self, messages: Iterable[Message], *, traceparent: str | None = None
+    ) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined.
 
         Args:
             messages: pairs of pattern and payload, or triples with an idempotency key (or ``None``); a generator is
                 read only a block ahead.
+            traceparent: the trace that all of them belong to; as for `publish`. The messages of a block have one span.
 
         Returns:
             For each message what `publish` would have returned or raised, in the same order: one that is refused does
             not spoil the others. Once the broker cannot be reached, the rest is not sent, and its outcome is
             `BrokerUnavailable`, never `PublishUnclear`.
+
+        Raises:
+            RequestError: a traceparent was given without ``tracing``.
         """
+        parent = self._traces.parent(traceparent)
         work = publish_in_blocks(messages)
         try:
             block = next(work)
             while True:
+                sent, span = self._traces.begin_block(block, parent)
+                replies: Sequence[Outcome] = ()
                 try:
                     pipeline = await self._reach()
-                    replies = await pipeline.publish_many(block)
+                    replies = await pipeline.publish_many(sent)
                 except BrokerError as error:
                     replies = [error] * len(block)
+                finally:
+                    end_span(span, replies)
                 block = work.send(replies)
         except StopIteration as done:
             outcomes: list[PublishOutcome] = done.value

@@ -21,20 +21,29 @@ class ReceivedMessage:
         raw: the payload's JSON text.
         channel: the channel that the message was published to, if it came for a wildcard subscription; else empty.
         position: its position, if the server told one.
+        traceparent: its traceparent, if the server told one.
 
     Attributes:
         raw: the payload's JSON text as it was published.
         position: the message's position in the history of its pattern, ``<epoch>.<offset>``. ``None`` if the
             subscription did not ask for positions, or if the message is in no history.
+        traceparent: the trace that the message belongs to (W3C Trace Context). ``None`` if the subscription did not ask
+            with ``trace``, if the message belongs to no trace, or if it was read from the history.
     """
 
-    __slots__ = ("_channel", "_filters", "_pattern", "_payload", "position", "raw")
+    __slots__ = ("_channel", "_filters", "_pattern", "_payload", "position", "raw", "traceparent")
 
     def __init__(
-        self, filters: Mapping[str, Any], raw: bytes, channel: bytes = b"", position: str | None = None
+        self,
+        filters: Mapping[str, Any],
+        raw: bytes,
+        channel: bytes = b"",
+        position: str | None = None,
+        traceparent: str | None = None,
     ) -> None:
         self.raw: Final = raw
         self.position: Final = position
+        self.traceparent: Final = traceparent
         self._filters = filters
         self._channel = channel
         self._payload: Any = _NOT_DECODED

@@ -14,6 +14,7 @@ from realizehit.client.payload_queue import Ended, Overflow, PayloadQueue, Queue
 from realizehit.client.payloads import decode_payload
 from realizehit.client.protocol import channel_in
 from realizehit.client.received_message import ReceivedMessage
+from realizehit.common.traceparent import traceparent_in
 from realizehit.errors import ClientError, QueueOverflow
 
 _FED_BY_QUEUE: Final = ("payload", "message")  # the events whose callbacks the queue feeds, one message at a time
@@ -164,18 +165,22 @@ class Subscription(Emitter):
         if self._pump is not None:
             raise RuntimeError("this subscription has a callback for its messages; iterate over another subscription")
 
-    async def _next(self) -> tuple[bytes, bytes, str | None]:
-        """Return the next payload, the channel that it was published to if this is a wildcard, and its position."""
+    async def _next(self) -> tuple[bytes, bytes, str | None, str | None]:
+        """Return the next payload, the channel that it was published to, its position and its traceparent.
+
+        The channel is empty if this is no wildcard.
+        """
         while True:
             payload, label, position = await self._queue.get()
             if self._queue.dropped != self._told_dropped:
                 self._tell_dropped()
             if position is not None:
                 self.position = position
+            traceparent = traceparent_in(label) if label else None
             if not self._is_wildcard:
-                return payload, b"", position
+                return payload, b"", position, traceparent
             try:
-                return payload, channel_in(label), position
+                return payload, channel_in(label), position, traceparent
             except ValueError as error:
                 self._label_malformed(error)
 

@@ -18,6 +18,7 @@ from realizehit.client.http import (
     publish_in_batches,
     read_result,
     response_of,
+    trace_header,
 )
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
 from realizehit.client.ownership import PerProcess
@@ -61,20 +62,29 @@ class APIClient:
         self._retries = retries
         self._clients = PerProcess(lambda: self._endpoint.make(httpx2.Client, options))
 
-    def publish(self, pattern: Mapping[str, Any], payload: Any, *, idempotency_key: str | None = None) -> PublishResult:
+    def publish(
+        self,
+        pattern: Mapping[str, Any],
+        payload: Any,
+        *,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
+    ) -> PublishResult:
         """Publish one message; arguments, result and errors as `realizehit.APIClient.publish`."""
         body = encode_message(pattern, payload)
-        return read_result(self._post(self._endpoint.url, body, key_header(idempotency_key, make=self._retries > 0)))
+        headers = {**key_header(idempotency_key, make=self._retries > 0), **trace_header(traceparent)}
+        return read_result(self._post(self._endpoint.url, body, headers))
 
-    def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
+    def publish_many(self, messages: Iterable[Message], *, traceparent: str | None = None) -> list[PublishOutcome]:
         """Publish any number of messages in order; as `realizehit.APIClient.publish_many`."""
+        trace = trace_header(traceparent)
         work = publish_in_batches(messages, make_keys=self._retries > 0)
         try:
             body = next(work)
             while True:
                 answer: httpx2.Response | ClientError
                 try:
-                    answer = self._post(self._endpoint.batch_url, body)
+                    answer = self._post(self._endpoint.batch_url, body, trace)
                 except ClientError as error:
                     answer = error
                 body = work.send(answer)

@@ -11,9 +11,11 @@ from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.publication import Outcome
 from realizehit.client.channels import Block, checked_window, encode_message, publish_in_blocks, result_of
 from realizehit.client.messages import RETRIES, Message, PublishOutcome, PublishResult
+from realizehit.client.publish_traces import PublishTraces, end_span
 from realizehit.client.publisher import DEFAULT_URL
 from realizehit.client.sync_cluster import ClusterSender
 from realizehit.client.sync_sender import BrokerSender
+from realizehit.common.spans import PublishSpan
 from realizehit.errors import BrokerError
 
 
@@ -48,6 +50,7 @@ class Publisher:
             tried again only in a cluster, as `realizehit.Publisher` says.
         wildcards: whether messages reach wildcard subscriptions too; as `realizehit.Publisher`.
         idempotency_window: seconds for which the broker remembers an idempotency key.
+        tracing: whether messages carry the trace that they belong to; as `realizehit.Publisher`.
 
     Raises:
         SettingsError: the URL or the window cannot be used.
@@ -61,29 +64,53 @@ class Publisher:
         retries: int = RETRIES,
         wildcards: bool = True,
         idempotency_window: float = WINDOW,
+        tracing: bool = False,
     ) -> None:
         window = checked_window(idempotency_window)
         kind = ClusterSender if url.partition("://")[0] in SCHEMES else BrokerSender
+        self._traces = PublishTraces(tracing)
         self._sender: _Sender = kind(url, timeout=timeout, retries=retries, wildcards=wildcards, window=window)
 
-    def publish(self, pattern: Mapping[str, Any], payload: Any, *, idempotency_key: str | None = None) -> PublishResult:
+    @property
+    def ignored_traceparents(self) -> int:
+        """How many traceparents were invalid, and so ignored."""
+        return self._traces.ignored
+
+    def publish(
+        self,
+        pattern: Mapping[str, Any],
+        payload: Any,
+        *,
+        idempotency_key: str | None = None,
+        traceparent: str | None = None,
+    ) -> PublishResult:
         """Publish one message; arguments, result and errors as `realizehit.Publisher.publish`."""
         publication = encode_message(pattern, payload, idempotency_key)
-        (outcome,) = self._sender.exchange([publication])
+        publication, span = self._traces.begin(publication, self._traces.parent(traceparent), pattern)
+        (outcome,) = self._exchange([publication], span)
         if isinstance(outcome, BrokerError):
             raise outcome
         return result_of(pattern, publication, outcome)
 
-    def publish_many(self, messages: Iterable[Message]) -> list[PublishOutcome]:
+    def publish_many(self, messages: Iterable[Message], *, traceparent: str | None = None) -> list[PublishOutcome]:
         """Publish any number of messages in order, pipelined; as `realizehit.Publisher.publish_many`."""
+        parent = self._traces.parent(traceparent)
         work = publish_in_blocks(messages)
         try:
             block = next(work)
             while True:
-                block = work.send(self._sender.exchange(block))
+                block = work.send(self._exchange(*self._traces.begin_block(block, parent)))
         except StopIteration as done:
             outcomes: list[PublishOutcome] = done.value
             return outcomes
+
+    def _exchange(self, block: Block, span: PublishSpan | None) -> Sequence[Outcome]:
+        outcomes: Sequence[Outcome] = ()
+        try:
+            outcomes = self._sender.exchange(block)
+        finally:
+            end_span(span, outcomes)
+        return outcomes
 
     def ping(self) -> None:
         """Check that the broker answers; in a cluster, that all primaries do.

@@ -26,6 +26,7 @@ from realizehit.client.refusals import rejection
 from realizehit.client.sync_connection import SyncSocket, open_socket, subscribe
 from realizehit.client.token import SyncToken, check, current_sync, renewal_delay, with_token
 from realizehit.common.backoff import Backoff
+from realizehit.common.traceparent import traceparent_in
 from realizehit.errors import (
     ClientError,
     CloseCode,
@@ -66,6 +67,7 @@ class Subscriber:
             keeps a history for the pattern.
         every: milliseconds in which the server sends at most one message, always the newest; ``None`` for every
             message. Not together with ``since``, ``last`` or ``offsets``.
+        trace: whether to ask for the traceparents of messages, `ReceivedMessage.traceparent`.
         on_gap: called with seconds each time the subscriber, or the server's broker, is connected again; messages that
             were published in these seconds may be missing. It is called with 0 if the server cannot tell all that came
             after ``since``.
@@ -110,6 +112,7 @@ class Subscriber:
         last: int | None = None,
         offsets: bool = False,
         every: int | None = None,
+        trace: bool = False,
         on_gap: Callable[[float], object] = lambda seconds: None,
         on_recovered: Callable[[], object] = lambda: None,
         on_expiring: Callable[[float], object] = lambda seconds: None,
@@ -135,6 +138,7 @@ class Subscriber:
         self._cursor = LogCursor(since, last, offsets)
         check_every(every, self._cursor)
         self._every = every
+        self._trace = trace
         self._url = url
         self._filters = filters_of(pattern)
         self._is_wildcard = is_wildcard(self._filters)
@@ -259,10 +263,11 @@ class Subscriber:
             wire_id, _, label = head.partition(b"@")
             if mark and wire_id == self.id.encode():
                 position = self._cursor.advance(label) if label and self._cursor.has_positions else None
+                trace = traceparent_in(label) if label else None
                 if not self._is_wildcard:
-                    return ReceivedMessage(self._filters, payload, position=position)
+                    return ReceivedMessage(self._filters, payload, position=position, traceparent=trace)
                 try:
-                    return ReceivedMessage(self._filters, payload, channel_in(label), position)
+                    return ReceivedMessage(self._filters, payload, channel_in(label), position, trace)
                 except ValueError as error:
                     self._label_malformed(error)
             elif message.startswith(b"{"):
@@ -311,7 +316,7 @@ class Subscriber:
             reply = subscribe(
                 socket,
                 self._filters,
-                sub_keys(self._cursor, self._every),
+                sub_keys(self._cursor, self._every, trace=self._trace),
                 timeout=self._response_timeout,
                 token=self._token,
                 notice=self._notice,

@@ -38,19 +38,27 @@ class Topic:
         ready: done when the server has confirmed it; fails if the server refuses it.
         cursor: where it stands in the history of its pattern.
         every: milliseconds in which the server sends at most one message; ``None`` for every message.
+        trace: whether it asks for the traceparents of messages.
         was_in_force: whether the server ever confirmed it; a later error happens while coming back.
     """
 
-    def __init__(self, key: object, filters: Mapping[str, Any], cursor: LogCursor, every: int | None) -> None:
+    def __init__(
+        self, key: object, filters: Mapping[str, Any], cursor: LogCursor, every: int | None, *, trace: bool = False
+    ) -> None:
         self.key = key
         self.filters = filters
         self.cursor = cursor
         self.every = every
+        self.trace = trace
         self.request_id = ""
         self.id = b""
         self.members: list[Subscription] = []
         self.was_in_force = False
         self.ready = _quiet_future()
+
+    def sub_keys(self) -> dict[str, Any]:
+        """Return the keys of its next ``sub`` besides the pattern."""
+        return sub_keys(self.cursor, self.every, trace=self.trace)
 
     def deliver(self, payload: bytes, label: bytes) -> bool:
         """Queue one payload for each member; see `Subscription.deliver`.
@@ -126,13 +134,16 @@ class Topics:
         topic = self._by_key.get(pattern_key(filters_of(pattern)))
         return [] if topic is None else list(topic.members)
 
-    def join(self, subscription: Subscription, wanted: LogCursor, every: int | None = None) -> Topic:
+    def join(
+        self, subscription: Subscription, wanted: LogCursor, every: int | None = None, *, trace: bool = False
+    ) -> Topic:
         """Add a subscription, and send ``sub`` if its topic is new.
 
         Args:
             subscription: the one to add.
             wanted: what it asked for of the pattern's history.
             every: milliseconds in which it wants at most one message.
+            trace: whether it asked for the traceparents of messages.
 
         Raises:
             RequestError: it asks for what its topic, which others share, did not ask for.
@@ -140,7 +151,7 @@ class Topics:
         key = pattern_key(subscription.filters)
         topic = self._by_key.get(key)
         if topic is None:
-            topic = self._by_key[key] = Topic(key, subscription.filters, wanted, every)
+            topic = self._by_key[key] = Topic(key, subscription.filters, wanted, every, trace=trace)
             self._ask_for(topic)
         elif wanted.begins_earlier or (wanted.has_positions and not topic.cursor.has_positions):
             text = f"{topic.filters!r} is subscribed to already; only the first subscription to a pattern can"
@@ -148,6 +159,9 @@ class Topics:
         elif every != topic.every:
             text = f"{topic.filters!r} is subscribed to already, with every={topic.every}"
             raise RequestError(f"{text}; use the same, or another client")
+        elif trace and not topic.trace:
+            text = f"{topic.filters!r} is subscribed to already, without trace"
+            raise RequestError(f"{text}; the first subscription to a pattern decides")
         topic.members.append(subscription)
         return topic
 
@@ -225,9 +239,8 @@ class Topics:
     def _ask_for(self, topic: Topic) -> None:
         """Send ``sub``; if there is no connection, the next one begins with it."""
         if self._connection is not None and self._by_key.get(topic.key) is topic:
-            keys = sub_keys(topic.cursor, topic.every)
             topic.request_id = self._connection.act(
-                "sub", topic.filters, partial(self._subscribed, topic), sub_keys=keys
+                "sub", topic.filters, partial(self._subscribed, topic), sub_keys=topic.sub_keys()
             )
 
     def _ask_again(self, topic: Topic, connection: Connection | None) -> None:

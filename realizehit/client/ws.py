@@ -187,6 +187,7 @@ class WSClient(Emitter):
         last: int | None = None,
         offsets: bool = False,
         every: int | None = None,
+        trace: bool = False,
         maxsize: int | None = None,
         overflow: OverflowPolicy | Overflow | None = None,
     ) -> Subscription:
@@ -208,12 +209,14 @@ class WSClient(Emitter):
             every: milliseconds in which the server sends at most one message, always the newest; ``None`` for every
                 message. All subscriptions of a client to one pattern have the same; not together with ``since``,
                 ``last`` or ``offsets``.
+            trace: whether to ask for the traceparents of messages, `ReceivedMessage.traceparent`; only the client's
+                first subscription to a pattern can ask for them.
             maxsize: how many payloads may wait in its queue; ``None`` for the client's setting.
             overflow: what happens to one more; ``None`` for the client's setting.
 
         Raises:
             PatternError: the pattern is not a mapping, or cannot be written as JSON.
-            RequestError: ``since``, ``last``, ``offsets`` or ``every`` cannot be used.
+            RequestError: ``since``, ``last``, ``offsets``, ``every`` or ``trace`` cannot be used.
             Rejected: the server refuses it; ``code`` says why, for example ``forbidden`` or ``id-collision``, and
                 ``too-many-shapes`` or ``wildcard-unsupported`` for a wildcard.
             Unavailable: the server cannot reach its broker.
@@ -231,7 +234,7 @@ class WSClient(Emitter):
             maxsize=self._maxsize if maxsize is None else maxsize,
             overflow=self._overflow if overflow is None else Overflow(overflow),
         )
-        topic = self._topics.join(subscription, wanted, every)
+        topic = self._topics.join(subscription, wanted, every, trace=trace)
         try:
             if callback is not None:
                 subscription.on("payload", callback)

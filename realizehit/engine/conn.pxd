@@ -63,12 +63,14 @@ cdef struct Subscriber:
 
 
 cdef enum SubscriberFeature:
-    # A channel with a subscriber that has any of them has a `Log`, and its publications take the way of `logs.pxd`.
+    # The first two are also forms of a publication (`frames.pxd`). A channel with a subscriber that has any of them but
+    # FEATURE_TRACE has a `Log`, and its publications take the way of `logs.pxd`.
     FEATURE_POSITIONS = 1       # it is told positions
-    FEATURE_MUTED = 2           # it receives nothing yet
-    FEATURE_REPLAYING = 4       # it receives what the replay sends it; live messages only without a position
-    FEATURE_CONFLATING = 8      # it receives one message in a time, the newest; it has no positions
-    FEATURE_BITS = 4            # how many bits these are
+    FEATURE_TRACE = 2           # it is told traceparents
+    FEATURE_MUTED = 4           # it receives nothing yet
+    FEATURE_REPLAYING = 8       # it receives what the replay sends it; live messages only without a position
+    FEATURE_CONFLATING = 16     # it receives one message in a time, the newest; it has no positions
+    FEATURE_BITS = 5            # how many bits these are
 
 
 cdef struct Channel:

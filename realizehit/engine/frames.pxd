@@ -32,8 +32,9 @@ cdef enum:  # framings
 cdef enum:  # the forms of a publication, by what a subscription asked for
     FORM_PLAIN = 0
     FORM_POSITION = 1       # with the message's offset in its label
-    FORMS = 2               # how many there are
-    FRAME_KEYS = 18         # FRAMINGS * FORMS: how many different frames one publication can have
+    FORM_TRACE = 2          # with its traceparent in its label; may be added to the other
+    FORMS = 4               # how many there are
+    FRAME_KEYS = 36         # FRAMINGS * FORMS: how many different frames one publication can have
     LEAD_MAX = 32           # bytes: "@o=", an epoch of 8, ".", an offset of up to 16 digits, "&"
 
 cdef enum:

@@ -5,7 +5,7 @@ from libc.stdio cimport snprintf
 
 from realizehit.engine.actions cimport ID_MAX, PlainSub, read_plain_sub
 from realizehit.engine.allowance cimport can_pay
-from realizehit.engine.conn cimport CHANNEL_LOGGED, CHANNEL_OPEN, CHANNEL_WILDCARD
+from realizehit.engine.conn cimport CHANNEL_LOGGED, CHANNEL_OPEN, CHANNEL_WILDCARD, FEATURE_TRACE
 from realizehit.engine.state cimport JOINERS
 
 
@@ -66,6 +66,35 @@ cdef class JoinCalls(ArrivalCalls):
         cdef Py_ssize_t position = 0
         while PyDict_Next(self.channels, &position, NULL, &value):
             (<ChannelEntry> value).channel.flags &= ~CHANNEL_OPEN
+
+    def tell_traces(self, uint64_t handle, bytes channel not None):
+        """Send a subscription the traceparents of messages from now on, as the label ``t=<traceparent>``.
+
+        Replayed messages have none.
+
+        Returns:
+            False when there is no such subscription.
+        """
+        cdef Conn* c = slot_find(&self.s.slots, handle)
+        cdef Channel* known = self.channel_named(channel)
+        cdef Py_ssize_t index
+        if c == NULL or c.state != CONN_OPEN or known == NULL:
+            return False
+        index = index_of(c, known)
+        if index < 0:
+            return False
+        known.subs[c.subs[index].position].features |= FEATURE_TRACE
+        return True
+
+    def follow_traces(self, on_traced):
+        """Have a function called for each delivery of a message whose trace is sampled; None for no longer.
+
+        Args:
+            on_traced: called with the channel's name, the traceparent (both bytes), the number of subscribers that the
+                message was queued for, at least 1, and the nanoseconds since the engine began with it.
+        """
+        self.on_traced = on_traced
+        self.s.follow_traces = on_traced is not None
 
     cdef bint join(self, uint64_t handle, bytes id, bytes name) except -1:
         """Carry out a plain sub and reply to it; false where Python has to."""

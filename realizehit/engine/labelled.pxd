@@ -3,30 +3,31 @@
 # Called by `logs.pxd`, by dispatch for the few publications that have a position on a channel without a log, and by
 # `pumping.pxd` for messages of the ring. Frames are held once by the caller. MemoryError is all that is raised.
 #
-# | subscriber    | gets of "@o=<epoch>.<offset>[&c=<channel>]?<payload>"                                |
+# | subscriber    | gets of "@o=<epoch>.<offset>[&t=<traceparent>][&c=<channel>]?<payload>"              |
 # |---------------|--------------------------------------------------------------------------------------|
 # | plain         | `<id>[@c=<channel>]?<payload>`, as without a log                                     |
 # | with positions| `<id>@o=<offset>[&c=<channel>]?<payload>`; the epoch too where it is news, and in SSE |
+# | with traces   | the same as without, with t=<traceparent> before the channel                         |
 # | conflating    | as plain, at its time                                                                |
 # | a worker      | all as it came                                                                       |
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
 
 from realizehit.engine.backpressure cimport URGENT_MAX, enqueue
 from realizehit.engine.conflation cimport conflate
 from realizehit.engine.conn cimport (
-    CONN_OPEN, FEATURE_BITS, FEATURE_CONFLATING, FEATURE_MUTED, FEATURE_POSITIONS, FEATURE_REPLAYING, Channel, Conn,
-    Subscriber, rh_prefetch, rh_rare,
+    CONN_OPEN, FEATURE_BITS, FEATURE_CONFLATING, FEATURE_MUTED, FEATURE_POSITIONS, FEATURE_REPLAYING, FEATURE_TRACE,
+    Channel, Conn, Subscriber, rh_prefetch, rh_rare,
 )
 from realizehit.engine.frames cimport (
-    FRAME_KEYS, FRAMINGS, Frame, Message, frame_bytes, frame_release,
+    FORM_POSITION, FORM_TRACE, FRAME_KEYS, FRAMINGS, Frame, Message, frame_bytes, frame_release,
     is_event_stream,
 )
 from realizehit.engine.framings cimport build_message
-from realizehit.engine.labels cimport Label, write_position
-from realizehit.engine.state cimport State
+from realizehit.engine.labels cimport TRACE_SIZE, Label, is_sampled, write_position
+from realizehit.engine.state cimport State, clock_ns
 
 cdef enum:
     LABELLED = 9                # the key of the frame that the ring holds: FRAMINGS * FORM_POSITION + FRAMING_WEBSOCKET
@@ -59,11 +60,12 @@ cdef inline Frame* build_form(State* s, int key, Channel* channel, const Publica
     m.text = m.label = m.whole = p.raw + start
     m.size = m.whole_size = p.size - start
     m.label_size = m.lead_size = 0
-    if p.label.channel:
-        m.label = m.whole = p.raw + p.label.channel
-        m.label_size = p.label.size - p.label.channel
-        m.whole_size = p.size - p.label.channel
-    if key >= FRAMINGS:
+    cdef size_t rest = p.label.trace if key // FRAMINGS & FORM_TRACE and p.label.trace else p.label.channel
+    if rest:
+        m.label = m.whole = p.raw + rest
+        m.label_size = p.label.size - rest
+        m.whole_size = p.size - rest
+    if key // FRAMINGS & FORM_POSITION:
         m.lead_size = write_position(m.lead, p.epoch if p.dotted or is_event_stream(framing) else NULL,
                                      p.label.offset, m.label_size != 0)
     elif m.label_size:
@@ -102,7 +104,7 @@ cdef inline Frame* build_replayed(State* s, int framing, Channel* channel, Frame
 
 
 cdef inline uint32_t deliver_forms(State* s, const Channel* channel, uint32_t i, Frame** frames, int to,
-                                   int* wanted) noexcept nogil:
+                                   bint traced, int* wanted) noexcept nogil:
     """Queue frames for the subscribers from `i` on; return the first one whose frame, `wanted`, is yet to be built."""
     cdef const Subscriber* subs = channel.subs
     cdef uint32_t count = channel.count, features
@@ -110,14 +112,13 @@ cdef inline uint32_t deliver_forms(State* s, const Channel* channel, uint32_t i,
     # Those that conflate are looked at among the skipped, so that the others pay nothing for them.
     cdef uint32_t skipped = FEATURE_MUTED | FEATURE_CONFLATING
     cdef uint32_t needed = 0
-    cdef uint32_t told = FEATURE_POSITIONS
+    cdef uint32_t told = FEATURE_TRACE if traced else 0
     cdef bint urgent = count <= URGENT_MAX
     cdef Conn* c
     cdef Frame* f
     cdef int key
-    if to == UNPOSITIONED:
-        told = 0
-    else:
+    if to != UNPOSITIONED:
+        told |= FEATURE_POSITIONS
         skipped |= FEATURE_REPLAYING
         if to != TO_ALL:
             skipped |= FEATURE_POSITIONS
@@ -131,14 +132,15 @@ cdef inline uint32_t deliver_forms(State* s, const Channel* channel, uint32_t i,
         i += 1
         if (features ^ needed) & skipped:
             if rh_rare((features ^ needed) & skipped == FEATURE_CONFLATING):
-                f = frames[c.frame_key]
+                key = c.frame_key + FRAMINGS * <int> (features & told)
+                f = frames[key]
                 if f == NULL:
-                    wanted[0] = c.frame_key
+                    wanted[0] = key
                     return i - 1
                 if c.state == CONN_OPEN:
                     conflate(s, features >> FEATURE_BITS, f)
             continue
-        key = c.frame_key + FRAMINGS * <int> (features & told)     # FEATURE_POSITIONS is 1
+        key = c.frame_key + FRAMINGS * <int> (features & told)     # they are the bits of the form
         f = frames[key]
         if f == NULL:
             wanted[0] = key
@@ -151,15 +153,19 @@ cdef inline uint32_t deliver_forms(State* s, const Channel* channel, uint32_t i,
 cdef inline int fan_out_forms(State* s, Channel* channel, const Publication* p, Frame* labelled,
                               int to) except -1:
     """Deliver a publication in the form of each subscriber; `labelled` is its frame for the ring, or NULL."""
+    cdef int64_t began = 0
+    cdef uint64_t before = s.n.deliveries
     cdef Frame* frames[FRAME_KEYS]
     cdef uint8_t built[FRAME_KEYS]      # the keys of those that there are
     cdef int built_count = 0, key = 0
     cdef uint32_t i = 0
     memset(frames, 0, sizeof(frames))
     frames[LABELLED] = labelled
+    if s.follow_traces and p.label.trace and is_sampled(&p.label, p.raw):
+        began = clock_ns()
     try:
         while True:
-            i = deliver_forms(s, channel, i, frames, to, &key)
+            i = deliver_forms(s, channel, i, frames, to, p.label.trace != 0, &key)
             if i >= channel.count:
                 break
             frames[key] = build_form(s, key, channel, p)
@@ -169,4 +175,8 @@ cdef inline int fan_out_forms(State* s, Channel* channel, const Publication* p, 
         while built_count:
             built_count -= 1
             frame_release(&s.pool, frames[built[built_count]])
+    if began and s.n.deliveries != before:
+        (<list> s.pending).append(("traced", None, 0, (
+            <object> channel.name, p.raw[p.label.trace + 2:p.label.trace + TRACE_SIZE],
+            s.n.deliveries - before, began)))
     return 0

@@ -57,7 +57,7 @@ cdef inline bint read_publication(const Channel* channel, Publication* p, bytes 
     if channel.flags & CHANNEL_WILDCARD:
         return p.label.channel != 0
     if p.label.channel:
-        p.label.size = p.label.channel = 0
+        p.label.size = p.label.trace = p.label.channel = 0
         p.label.epoch = NULL
     return True
 

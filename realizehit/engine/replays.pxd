@@ -12,8 +12,8 @@ from libc.string cimport memset
 
 from realizehit.engine.conflation cimport window_free
 from realizehit.engine.conn cimport (
-    CHANNEL_LOGGED, CONN_OPEN, FEATURE_BITS, FEATURE_CONFLATING, FEATURE_REPLAYING, HAS_REPLAY, ON_REPLAY, Channel,
-    Conn, list_push,
+    CHANNEL_LOGGED, CONN_OPEN, FEATURE_BITS, FEATURE_CONFLATING, FEATURE_REPLAYING, FEATURE_TRACE, HAS_REPLAY,
+    ON_REPLAY, Channel, Conn, list_push,
 )
 from realizehit.engine.memory cimport RH_DEBUG, alive, pool_give, pool_take
 from realizehit.engine.ring cimport LOG_NONE, Log, ring_clear
@@ -126,8 +126,13 @@ cdef inline uint32_t replay_new(State* s, Conn* c, Channel* channel, uint64_t ne
 
 
 cdef inline void set_features(State* s, Channel* channel, uint32_t position, uint32_t features) noexcept nogil:
-    """Change a subscriber's features, of a channel that has a log; a replay or window that it had ends."""
-    cdef uint32_t old = channel.subs[position].features
+    """Change a subscriber's features, but not FEATURE_TRACE, of a channel that has a log.
+
+    A replay or window that it had ends.
+    """
+    cdef uint32_t traced = channel.subs[position].features & FEATURE_TRACE
+    cdef uint32_t old = channel.subs[position].features ^ traced
+    features &= ~<uint32_t> FEATURE_TRACE
     if old & FEATURE_REPLAYING:
         replay_free(s, old >> FEATURE_BITS)
     elif old & FEATURE_CONFLATING and not features & FEATURE_CONFLATING:
@@ -136,7 +141,7 @@ cdef inline void set_features(State* s, Channel* channel, uint32_t position, uin
         channel.log.specials -= 1
     elif features and not old:
         channel.log.specials += 1
-    channel.subs[position].features = features
+    channel.subs[position].features = features | traced
 
 
 cdef inline void clear_features(State* s, Channel* channel, uint32_t position) noexcept:

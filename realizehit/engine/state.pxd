@@ -174,6 +174,7 @@ cdef struct State:
     PyObject* joiners[JOINERS]  # the handlers that take plain subs
     uint32_t join_limit         # subscriptions that a connection may hold
     bint join_free              # whether every client may join each channel
+    bint follow_traces          # whether deliveries of sampled traces are told to Python
     # output
     ConnList lists[LISTS]
     uint32_t picked

@@ -41,7 +41,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     identity: dict[str, Any]
     pattern: dict[str, Any] | None = None
     note: Any = None
-    code: int | None = None
+    code: int | float | None = None  # a number without fraction, such as 4502.0, is an integer in JSON
     reason: str | None = None
 
 
@@ -172,12 +172,13 @@ def question_of(action: str, body: bytes) -> dict[str, Any]:
         question["note"] = given.note
         return question
     else:
-        question["code"] = given.code if given.code is not None else CloseCode.FORBIDDEN.value
-        if not LOWEST_CODE <= question["code"] <= HIGHEST_CODE:
-            raise RequestError(f"code is not from {LOWEST_CODE} to {HIGHEST_CODE}")
+        code = given.code if given.code is not None else CloseCode.FORBIDDEN.value
+        if not LOWEST_CODE <= code <= HIGHEST_CODE or code != int(code):
+            raise RequestError(f"code is not an integer from {LOWEST_CODE} to {HIGHEST_CODE}")
+        question["code"] = int(code)
     question["reason"] = given.reason if given.reason is not None else "by an operator"
     if len(question["reason"]) > MAX_REASON:
-        raise RequestError(f"reason is over {MAX_REASON} characters", ErrorCode.TOO_LARGE)
+        raise RequestError(f"reason is over {MAX_REASON} characters")
     return question
 
 

@@ -22,11 +22,12 @@ from realizehit.access.gate import Gate
 from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus, BusState
 from realizehit.errors import AccessDenied, BrokerError, ErrorCode, RealizehitError
-from realizehit.http import assets, openapi, welcome
+from realizehit.http import assets, welcome
 from realizehit.http.admin import Admin
 from realizehit.http.audience import Audience
 from realizehit.http.fast_path import Handler
 from realizehit.http.history import History
+from realizehit.http.openapi.document import document
 from realizehit.http.problems import DEFECT, PROBLEM, RETRY_AFTER, BrokerErrorReporter, problem_of
 from realizehit.http.publishing import Publish, PublishBatch
 from realizehit.node.fleet import Fleet
@@ -72,7 +73,8 @@ def create_app(
     settings = settings or Settings()
     metrics = metrics or Metrics(bus=bus)
     broker_errors = BrokerErrorReporter()
-    described = orjson.dumps(openapi.document(settings, publish=publish))
+    administer = fleet is not None and gate is not None
+    described = orjson.dumps(document(settings, publish=publish, administer=administer))
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -190,7 +192,7 @@ class _Pages:
 
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Traceparent",
     "Access-Control-Max-Age": "600",
 }
 

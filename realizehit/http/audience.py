@@ -22,7 +22,7 @@ from realizehit.broker.projections import projections_of
 from realizehit.broker.publication import Publication
 from realizehit.http.pattern_query import fields_of, pattern_asked_for
 from realizehit.http.problems import BrokerErrorReporter, refusal_of
-from realizehit.node.messages import channel_to_publish
+from realizehit.node.publish_bodies import channel_to_publish
 from realizehit.pattern import shape_of
 
 

@@ -44,8 +44,13 @@ class PlainHead(NamedTuple):
 
 
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
+TRACEPARENT: Final = b"traceparent"
 
-_KEY_LINE: Final = re.compile(rb"\r\n[Ii]dempotency-[Kk]ey:[ \t]*([!-~](?:[ -~]*[!-~])?)[ \t]*(?=\r\n|\Z)")
+_VALUE: Final = rb":[ \t]*([!-~](?:[ -~]*[!-~])?)[ \t]*(?=\r\n|\Z)"
+_OWN_LINES: Final = (  # headers of which each request has another value
+    (IDEMPOTENCY_KEY, re.compile(rb"\r\n[Ii]dempotency-[Kk]ey" + _VALUE)),
+    (TRACEPARENT, re.compile(rb"\r\n[Tt]raceparent" + _VALUE)),
+)
 
 
 def parse_plain_head(text: bytes) -> PlainHead | None:
@@ -54,16 +59,21 @@ def parse_plain_head(text: bytes) -> PlainHead | None:
     Args:
         text: up to the blank line, that one not included; at most `LONGEST_HEAD` bytes, as what is kept has a bound.
     """
-    if b"dempotency-" not in text:
+    if b"dempotency-" not in text and b"raceparent" not in text:
         return _parse(text)
-    line = _KEY_LINE.search(text)
-    if line is None:
-        return _parse(text)
-    # Each request has another key. Without that line the heads are the same few again.
-    found = _parse(text[: line.start()] + text[line.end() :])
-    if found is None or IDEMPOTENCY_KEY in found.headers:
+    # Without the lines that differ in each request the heads are the same few again.
+    own: dict[bytes, bytes] = {}
+    for name, pattern in _OWN_LINES:
+        line = pattern.search(text)
+        if line is not None:
+            own[name] = line[1]
+            text = text[: line.start()] + text[line.end() :]
+    found = _parse(text)
+    if found is None or not own:
+        return found
+    if not own.keys().isdisjoint(found.headers):  # such a header is there twice
         return None
-    return PlainHead(found.target, {**found.headers, IDEMPOTENCY_KEY: line[1]}, found.size)
+    return PlainHead(found.target, {**found.headers, **own}, found.size)
 
 
 @lru_cache(maxsize=1024)  # publishers send the same few heads over and over

@@ -24,15 +24,16 @@ from realizehit.access.gate import Gate
 from realizehit.access.keys import Key
 from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus
-from realizehit.broker.publication import Publication
+from realizehit.broker.publication import Publication, without_trace
 from realizehit.common.seldom import Seldom, more
 from realizehit.errors import (
     ErrorCode,
     PatternError,
     RequestError,
 )
-from realizehit.http.fast_path import IDEMPOTENCY_KEY, Respond
+from realizehit.http.fast_path import IDEMPOTENCY_KEY, TRACEPARENT, Respond
 from realizehit.http.problems import DEFECT, LOG_INTERVAL, PROBLEM, BrokerErrorReporter, refusal_of
+from realizehit.http.publish_traces import open_traces
 from realizehit.node.metrics import Metrics
 from realizehit.settings import Settings
 from realizehit.transports.admission import readable
@@ -64,8 +65,12 @@ def check_coding(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def _check_one_key(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    if sum(name == IDEMPOTENCY_KEY for name, _ in headers) > 1:
+    if _count(headers, IDEMPOTENCY_KEY) > 1:
         raise RequestError("the header Idempotency-Key is there more than once")
+
+
+def _count(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> int:
+    return sum(name == wanted for name, _ in headers)
 
 
 class Endpoint(ABC):
@@ -80,6 +85,7 @@ class Endpoint(ABC):
         self.broker_errors = broker_errors
         self.gate = gate
         self.metrics = metrics
+        self.traces = open_traces(settings, metrics)
         self.max_payload = settings.max_payload_bytes
         self._seldom = Seldom(LOG_INTERVAL)
         self.max_body = settings.max_payload_bytes + PATTERN_ROOM
@@ -108,6 +114,8 @@ class Endpoint(ABC):
             check_coding(scope["headers"])
             if IDEMPOTENCY_KEY in headers:
                 _check_one_key(scope["headers"])
+            if self.traces is not None and TRACEPARENT in headers and _count(scope["headers"], TRACEPARENT) > 1:
+                headers[TRACEPARENT] = b""  # which is invalid, as two are
             self._check_size(headers.get(b"content-length"))
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
@@ -204,7 +212,7 @@ class Endpoint(ABC):
     def payload_error(self, publication: Publication) -> RequestError | None:
         """Hold a publication to the bound of a payload."""
         size = len(publication.payload)
-        if size <= self.max_payload:
+        if size <= self.max_payload or (size := len(without_trace(publication.payload))) <= self.max_payload:
             return None
         text = f"the payload has {size} bytes; at most {self.max_payload} are taken"
         return RequestError(text, ErrorCode.TOO_LARGE)

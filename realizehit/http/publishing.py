@@ -19,12 +19,14 @@ from realizehit.access.keys import Key
 from realizehit.broker.base import Bus
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.common.idempotency_keys import check_key
+from realizehit.common.spans import PublishSpan
 from realizehit.errors import AccessDenied, BrokerError, BrokerUnavailable, PatternError, PublishUnclear, RequestError
 from realizehit.http.fast_path import IDEMPOTENCY_KEY, Respond
 from realizehit.http.problems import BrokerErrorReporter
 from realizehit.http.publish_endpoint import JSON, Endpoint
-from realizehit.node.messages import parse_batch, parse_lines, parse_publication
+from realizehit.http.publish_traces import end_span
 from realizehit.node.metrics import Metrics
+from realizehit.node.publish_bodies import parse_batch, parse_lines, parse_publication
 from realizehit.settings import Settings
 
 _Item = Publication | RequestError | PatternError | AccessDenied
@@ -38,13 +40,19 @@ class Publish(Endpoint):
         self, body: bytes, media_type: str, key: Key | None, began: float, headers: Mapping[bytes, bytes]
     ) -> Any:
         publication = self._checked(body, key, headers.get(IDEMPOTENCY_KEY))
+        span: PublishSpan | None = None
+        outcome: Outcome | None = None
+        if self.traces is not None:
+            publication, span = self.traces.begin(publication, self.traces.of_request(headers))
         try:
-            published = await self.bus.publish(publication)
+            outcome = published = await self.bus.publish(publication)
         except BrokerError as error:
+            outcome = error
             self.metrics.count(_outcome(error))
             raise
         finally:
             self.metrics.requests.add(time.perf_counter() - began)
+            end_span(span, outcome)
         self._count(published)
         return _queued(publication, published)
 
@@ -54,7 +62,7 @@ class Publish(Endpoint):
             self.metrics.history.logged += 1
 
     def _checked(self, body: bytes, key: Key | None, idempotency_key: bytes | None) -> Publication:
-        publication = parse_publication(body)
+        publication = parse_publication(body, None if self.traces is None else self.traces.traceparents)
         if idempotency_key is not None:
             publication = _with_key(publication, idempotency_key)
         if (too_large := self.payload_error(publication)) is not None:
@@ -75,12 +83,16 @@ class Publish(Endpoint):
         try:
             key, _ = self._admit(client, headers, body)
             publication = self._checked(body, key, headers.get(IDEMPOTENCY_KEY))
+            span = None
+            if self.traces is not None:
+                publication, span = self.traces.begin(publication, self.traces.of_request(headers))
         except Exception as error:  # noqa: BLE001 - a defect is answered and logged
             self._refuse(respond, error, client, headers)
             return
 
         def done(outcome: Outcome) -> None:
             self.metrics.requests.add(time.perf_counter() - began)
+            end_span(span, outcome)
             if isinstance(outcome, Published):
                 self._count(outcome)
                 respond(200, JSON, orjson.dumps(_queued(publication, outcome)), ())
@@ -135,12 +147,13 @@ class PublishBatch(Endpoint):
         if IDEMPOTENCY_KEY in headers:
             raise RequestError('the header Idempotency-Key is for one message; write "key" in each message of a batch')
         parse = parse_lines if media_type == "application/x-ndjson" else parse_batch
-        items = self._checked(parse(body, self._most), key)
+        traces = self.traces
+        items = self._checked(parse(body, self._most, None if traces is None else traces.traceparents), key)
         good = [item for item in items if isinstance(item, Publication)]
         denied = sum(1 for item in items if isinstance(item, AccessDenied))
         self.metrics.count("denied", denied)
         self.metrics.count("invalid", len(items) - len(good) - denied)
-        outcomes = await self.bus.publish_many(good)
+        outcomes = await (self.bus.publish_many(good) if traces is None else self._publish_traced(good, headers))
         if good:
             self.metrics.requests.add(time.perf_counter() - began)
         results: list[dict[str, Any]] = []
@@ -166,6 +179,21 @@ class PublishBatch(Endpoint):
             unclear = (outcome for outcome in outcomes if isinstance(outcome, PublishUnclear))
             raise next(unclear, outcomes[0])  # type: ignore[misc]
         return {"results": results, "queued": queued, "failed": len(items) - queued}
+
+    async def _publish_traced(
+        self, publications: Sequence[Publication], headers: Mapping[bytes, bytes]
+    ) -> Sequence[Outcome]:
+        """Publish messages of which each may belong to a trace, its own one or that of the request."""
+        assert self.traces is not None
+        of_request = self.traces.of_request(headers)
+        begun = [self.traces.begin(publication, of_request) for publication in publications]
+        outcomes: Sequence[Outcome | None] = [None] * len(begun)
+        try:
+            outcomes = published = await self.bus.publish_many([publication for publication, _ in begun])
+            return published
+        finally:
+            for (_, span), outcome in zip(begun, outcomes, strict=True):
+                end_span(span, outcome)
 
     def _checked(self, items: Sequence[_Item], key: Key | None) -> list[_Item]:
         """Have the key pay, and put an error in the place of what is too large or not the key's."""

@@ -121,6 +121,8 @@ class Hub(BusListener):
         answer: Answer,
         history: HistoryRequest | None = None,
         every: int = 0,
+        *,
+        trace: bool = False,
     ) -> None:
         """Subscribe a connection to a channel.
 
@@ -132,6 +134,7 @@ class Hub(BusListener):
             history: what is asked of the channel's history; ``None`` for a subscription without positions.
             every: milliseconds in which the subscription receives at most one message, the newest; 0 for every message.
                 A subscription that exists already gets this time from now on. Without effect beside `history`.
+            trace: whether the connection is told the traceparents of messages.
         """
         key, interest = key_of(channel), interest_of(channel)
         if self._reserved is not None and is_reserved(channel) and channel not in self._reserved:
@@ -155,9 +158,7 @@ class Hub(BusListener):
             answer(ErrorCode.BAD_REQUEST, _HAS_POSITIONS, PLAIN)
             return
         if added:
-            self.gaps.on_subscribed(conn, key)
-            if is_first:
-                self.logs.open(key)
+            self._begin(conn, key, is_first=is_first, trace=trace)
         elif not self._pending.waiting.holds(interest, conn):
             # A subscription that was answered once stays answered, also while the broker is away and others wait.
             answer(None, "", Started(self._pending.position_of(conn, key)))
@@ -178,6 +179,14 @@ class Hub(BusListener):
             # were there before a gap are told of all of it, so nothing is owed to them before its end either.
             self._engine.hold(key, True)
         self._pending.waiting.add(interest, waiter)
+
+    def _begin(self, conn: int, key: RegistryKey, *, is_first: bool, trace: bool) -> None:
+        """Note a subscription that the engine has from now on."""
+        self.gaps.on_subscribed(conn, key)
+        if trace:
+            self._engine.tell_traces(conn, key)
+        if is_first:
+            self.logs.open(key)
 
     def unsubscribe(self, conn: int, channel: Channel) -> bool:
         """Take a connection out of a channel; nothing published there reaches it any more.

@@ -25,6 +25,7 @@ from realizehit import __version__
 from realizehit.access.gate import Gate
 from realizehit.broker.base import Bus, BusState
 from realizehit.common.durations import Durations
+from realizehit.common.traceparent import Traceparents
 from realizehit.node.history_metrics import HistoryMetrics
 from realizehit.node.log_metrics import LogMetrics
 from realizehit.node.logs import Logs
@@ -79,6 +80,7 @@ class Metrics:
 
     Attributes:
         outcomes: publications by what became of them.
+        traceparents: reads and counts those that publishers give.
         requests: how long each publish request took, from its whole body to the broker's answer or to giving up.
         history: what publishers and backends do with history.
     """
@@ -104,6 +106,7 @@ class Metrics:
         if gate is not None:
             self._registry.register(_GateCollector(gate, engine_stats))
         self.outcomes = dict.fromkeys(("queued", "duplicate", "invalid", "denied", "refused", "unavailable"), 0)
+        self.traceparents = Traceparents()
         self.requests = Durations()
 
     def count(self, outcome: str, messages: int = 1) -> None:
@@ -134,6 +137,13 @@ class _PublishCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield counter(
             "publications", "Messages handed to the publish API, by outcome.", self._metrics.outcomes, "outcome"
+        )
+        traces = self._metrics.traceparents
+        yield counter(
+            "traceparents",
+            "Traceparents that publishers gave; invalid ones were ignored.",
+            {"kept": traces.kept, "invalid": traces.invalid},
+            "outcome",
         )
         yield histogram(
             "publish_seconds",

@@ -19,10 +19,12 @@ from starlette.routing import Route
 from realizehit import logs
 from realizehit.access.gate import Gate
 from realizehit.broker.embedded import EmbeddedValkey
+from realizehit.common.spans import open_spans
 from realizehit.common.upkeep import Ticker, keep_up
 from realizehit.http import console
 from realizehit.http.api import create_app
 from realizehit.http.listener import Listener
+from realizehit.node.deliver_spans import DeliverSpans
 from realizehit.node.figures import STATS_CHANNEL, Figures
 from realizehit.node.fleet import Fleet
 from realizehit.node.history_figures import HistoryFigures
@@ -181,6 +183,8 @@ class Node:
                 logs=self.hub.logs if self.websocket else None,
                 gap_events=(lambda: self.hub.gaps.told) if self.websocket else None,
             )
+            if settings.tracing:
+                self._follow_traces()
             figures = Figures(
                 self.engine,
                 self.bus,
@@ -267,6 +271,14 @@ class Node:
             wildcards=settings.wildcards,
         )
         return [Route(path, self.engineio) for path in (WS_PATH, WS_PATH + "/")] + [Route(SSE_PATH, self.streams)]
+
+    def _follow_traces(self) -> None:
+        """Make spans of deliveries, where OpenTelemetry is installed."""
+        spans = open_spans()
+        if spans is None:
+            logger.info("tracing passes traceparents on and makes no spans: opentelemetry-api is not installed")
+        elif self.websocket is not None:
+            DeliverSpans(self.engine, spans, self._loop.call_soon)
 
     def reload(self) -> None:
         """Read the files again; what is no longer granted ends in the loop's next turns."""

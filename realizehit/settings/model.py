@@ -88,6 +88,9 @@ class Settings:
     log_format: LogFormat = _option("text", "how log lines are written")
     log_level: LogLevel = _option("info", "least severe log lines to write")
     access_log: bool = _option(False, "log every HTTP request")
+    tracing: bool = _option(
+        False, "pass the traceparent of publications on to subscribers that ask for it, and make OpenTelemetry spans"
+    )
     console: bool = _option(
         False, "serve the page /console to browsers on this machine, and publish the figures of this server"
     )
@@ -281,7 +284,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Connections": (
         "handshake_timeout", "request_timeout", "keep_alive", "heartbeat_interval", "heartbeat_timeout", "compress",
     ),
-    "Logging and console": ("log_format", "log_level", "access_log", "console"),
+    "Logging and console": ("log_format", "log_level", "access_log", "tracing", "console"),
 }  # fmt: skip
 """The options by topic, as ``--help`` shows them."""
 

@@ -73,7 +73,7 @@ class ActionSession(Session):
     def receive(self, conn: int, data: bytes) -> None:
         """Carry out one action and reply to it; a wrong action is answered with an error and changes nothing."""
         try:
-            request_id, act, pattern, history, every = parse_action(data)
+            request_id, act, pattern, history, every, trace = parse_action(data)
         except ActionError as error:
             if not self._is_too_fast(conn, error.request_id):
                 self._refuse(conn, error.request_id, error.code, str(error))
@@ -89,7 +89,7 @@ class ActionSession(Session):
                 self._refuse(conn, request_id, error.code, str(error))
                 return
             if act == "sub":
-                self._subscribe(conn, request_id, channel, history, every)
+                self._subscribe(conn, request_id, channel, history, every, trace=trace)
             elif self._hub.unsubscribe(conn, channel):
                 self._reply(conn, request_id, _fanout.channel_id(channel))
             else:
@@ -111,10 +111,18 @@ class ActionSession(Session):
             self._subscribe(conn, label, Channel(channel), None)
 
     def _subscribe(
-        self, conn: int, request_id: str | int | None, channel: Channel, history: HistoryRequest | None, every: int = 0
+        self,
+        conn: int,
+        request_id: str | int | None,
+        channel: Channel,
+        history: HistoryRequest | None,
+        every: int = 0,
+        *,
+        trace: bool = False,
     ) -> None:
         if self._gate is None or self._gate.connected.may_subscribe(conn, channel):
-            self._hub.subscribe(conn, channel, partial(self._subscribed, (conn, request_id), channel), history, every)
+            answer = partial(self._subscribed, (conn, request_id), channel)
+            self._hub.subscribe(conn, channel, answer, history, every, trace=trace)
         else:
             self._gate.connected.not_granted(channel)
             self._refuse(conn, request_id, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")

@@ -203,14 +203,15 @@ class EventStreams:
             if open_count == 0:
                 settled.set()
 
-        for index, (channel, history, _, every) in enumerate(wanted):
+        for index, (channel, history, _, every, trace) in enumerate(wanted):
             if isinstance(channel, Refusal):
                 continue
             if self._gate is not None and not self._gate.connected.may_subscribe(connection.handle, channel):
                 self._gate.connected.not_granted(channel)
                 answer(index, channel, ErrorCode.FORBIDDEN, "this pattern is not granted to this client")
             else:
-                self._hub.subscribe(connection.handle, channel, partial(answer, index, channel), history, every)
+                answered = partial(answer, index, channel)
+                self._hub.subscribe(connection.handle, channel, answered, history, every, trace=trace)
         await settled.wait()
         closing = Refusal(ErrorCode.UNAVAILABLE, "the connection is closing")
         begun = [closing if outcome is None else outcome for outcome in outcomes]

@@ -18,7 +18,7 @@ from realizehit.pattern import Channel, Pattern, subscription_channel
 from realizehit.transports.sse_responses import Refusal
 
 _MAX_FIELDS: Final = 4096  # of a query
-_EVENT_ID: Final = re.compile(r"([0-9a-f]{8})@o=([a-z0-9]{8}\.[0-9]{1,16})(?:&c=.*)?")
+_EVENT_ID: Final = re.compile(r"([0-9a-f]{8})@o=([a-z0-9]{8}\.[0-9]{1,16})(?:&.*)?")
 _SWITCH: Final = {"": True, "1": True, "true": True, "0": False, "false": False}
 
 
@@ -30,12 +30,14 @@ class Wanted(NamedTuple):
         history: what is asked of its history; ``None`` for nothing.
         resumes: whether the stream continues one that has told positions, but not how far this pattern had come.
         every: milliseconds in which at most one message is asked for; 0 for every message.
+        trace: whether the traceparents of messages are asked for.
     """
 
     channel: Channel | Refusal
     history: HistoryRequest | None = None
     resumes: bool = False
     every: int = 0
+    trace: bool = False
 
 
 class _Field:
@@ -52,7 +54,8 @@ def wanted_of(query: bytes, last_event_id: bytes = b"", *, wildcards: bool) -> l
     """Return what a request asks for, in the order of its patterns.
 
     Args:
-        query: ``pat`` for each pattern, with its ``since``, ``last`` or ``every`` behind it; ``offsets`` for all.
+        query: ``pat`` for each pattern, with its ``since``, ``last`` or ``every`` behind it; ``offsets`` and ``trace``
+            for all.
         last_event_id: the header; the pattern that it names resumes, unless the query says where.
         wildcards: whether subscriptions may have wildcards.
     """
@@ -61,20 +64,22 @@ def wanted_of(query: bytes, last_event_id: bytes = b"", *, wildcards: bool) -> l
     except ValueError as error:
         return [Wanted(Refusal(ErrorCode.BAD_REQUEST, f"the query cannot be read: {error}"))]
     fields: list[_Field] = []
-    offsets = False
+    switches = {"offsets": False, "trace": False}
     for name, text in pairs:
         if name == "pat":
             fields.append(_Field(text))
-        elif name == "offsets":
+        elif name in switches:
             if text.lower() not in _SWITCH:
-                return [Wanted(Refusal(ErrorCode.BAD_REQUEST, "offsets must be 1 or 0"))]
-            offsets = _SWITCH[text.lower()]
+                return [Wanted(Refusal(ErrorCode.BAD_REQUEST, f"{name} must be 1 or 0"))]
+            switches[name] = _SWITCH[text.lower()]
         elif name in ("since", "last", "every") and text:
             if not fields:
                 return [Wanted(Refusal(ErrorCode.BAD_REQUEST, f"{name} must stand behind the pat that it belongs to"))]
             setattr(fields[-1], name, text)
     resumed = _EVENT_ID.fullmatch(last_event_id.decode("latin-1"))
-    return _resume([_wanted(field, offsets=offsets, wildcards=wildcards) for field in fields], resumed, offsets=offsets)
+    offsets, trace = switches["offsets"], switches["trace"]
+    wanted = [_wanted(field, offsets=offsets, wildcards=wildcards)._replace(trace=trace) for field in fields]
+    return _resume(wanted, resumed, offsets=offsets)
 
 
 def _resume(wanted: Sequence[Wanted], resumed: re.Match[str] | None, *, offsets: bool) -> list[Wanted]:

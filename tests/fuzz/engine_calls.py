@@ -21,6 +21,7 @@ CHANNELS = [b"a:1", b"a:2", WILDCARD, b"user:25442", b"user:28322"]  # the last 
 FRAMINGS = 9
 TEXTS = [b"", b"1", b'"a?b"', '"é€😀?"'.encode(), b"[1,\r\n2]", b'"' + b"x" * 5000 + b'"', b'"' + b"?" * 40_000 + b'"']
 EPOCHS = ["aaaaaaaa", "bbbbbbbb"]
+TRACE = b"&t=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 RING = 20_000
 DEPTH = 3  # callbacks inside callbacks
 
@@ -100,6 +101,7 @@ class Run:
         self.engine.on_left = self.on_left
         self.engine.on_hole = self.on_hole
         self.engine.on_starved = self.on_starved
+        self.engine.follow_traces(self.on_traced)
         self.handles: list[int] = []
         self.peers: dict[int, socket.socket] = {}
         self.wires: list[Wire] = []
@@ -109,6 +111,11 @@ class Run:
         self.vacant: Counter[bytes] = Counter()
 
     # ---- what the engine calls
+
+    def on_traced(self, channel: bytes, traceparent: bytes, subscribers: int, nanoseconds: int) -> None:
+        assert (len(traceparent), nanoseconds >= 0) == (55, True)
+        assert subscribers >= 1
+        self.inside()
 
     def on_text(self, handle: int, data: bytes) -> None:
         data.decode()
@@ -223,6 +230,8 @@ class Run:
         channel = self.channel()
         label = b"&c=b:1|c:2?" if channel == WILDCARD else b"?"
         text = self.text()
+        if len(text) % 3 == 0:
+            label = TRACE + label
         epoch = EPOCHS[self.case.byte(8) == 0].encode()
         first = self.offset(channel)
         self.engine.dispatch(
@@ -258,6 +267,8 @@ class Run:
             self.engine.replay_part(channel, self.messages(channel, self.offset(channel)))
         elif what == 3:
             self.engine.set_positions(self.some(), channel)
+        elif what == 4:
+            self.engine.tell_traces(self.some(), channel)
         else:
             self.engine.set_positions(self.some(), channel, self.offset(channel) - 1)
 

@@ -25,7 +25,7 @@ def one(data: bytes) -> None:
         return
     request_id, channel = found
     action = parse_action(data)
-    assert (action.act, action.history) == ("sub", None)
+    assert (action.act, action.history, action.trace) == ("sub", None, False)
     assert action.id is not None
     assert orjson.loads(request_id) == action.id
     assert channel_of(action.pattern) == channel

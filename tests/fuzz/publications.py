@@ -10,7 +10,7 @@ import msgspec
 
 from realizehit.broker.publication import Publication
 from realizehit.errors import ErrorCode, PatternError, RequestError
-from realizehit.node.messages import parse_batch, parse_lines, parse_publication
+from realizehit.node.publish_bodies import parse_batch, parse_lines, parse_publication
 from tests.fuzz.command import main
 
 MOST = 8

@@ -47,7 +47,7 @@ def one(data: bytes) -> None:
 def check_patterns(data: bytes, *, wildcards: bool) -> None:
     header = data.rpartition(b"Last-Event-ID: ")[2]
     wanted = wanted_of(data, header, wildcards=wildcards)
-    for channel, history, resumes, every in wanted:
+    for channel, history, resumes, every, _ in wanted:
         if isinstance(channel, Refusal):
             assert str(channel.code) in CODES
             assert channel.detail

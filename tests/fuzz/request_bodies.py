@@ -19,7 +19,7 @@ from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.errors import PatternError, RequestError
 from realizehit.http.api import create_app
 from realizehit.http.front_door import FrontDoor
-from realizehit.node.messages import parse_batch, parse_lines, parse_publication
+from realizehit.node.publish_bodies import parse_batch, parse_lines, parse_publication
 from realizehit.settings import Settings
 from tests.fuzz.command import main
 from tests.support.scripted_bus import ScriptedBus

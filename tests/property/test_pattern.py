@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from realizehit import _fanout
 from realizehit.client.filters import filters_of, pattern_key
 from realizehit.errors import PatternError, RequestError, WildcardUnsupported
-from realizehit.node.messages import ActionError, parse_action, parse_publication
+from realizehit.node.messages import ActionError, parse_action
+from realizehit.node.publish_bodies import parse_publication
 from realizehit.pattern import MAX_CHANNEL, Pattern, channel_of, project, shape_of
 from tests.support import model_pattern
 

@@ -31,9 +31,10 @@ def test_every_with_history_is_refused(cursor: LogCursor) -> None:
 
 
 def test_keys_of_sub() -> None:
-    assert sub_keys(LogCursor(), 5) == {"every": 5}
-    assert sub_keys(LogCursor(last=3), None) == {"last": 3}
-    assert sub_keys(LogCursor(), None) == {}
+    assert sub_keys(LogCursor(), 5, trace=False) == {"every": 5}
+    assert sub_keys(LogCursor(last=3), None, trace=False) == {"last": 3}
+    assert sub_keys(LogCursor(), None, trace=False) == {}
+    assert sub_keys(LogCursor(), 5, trace=True) == {"every": 5, "trace": True}
 
 
 async def test_subscriptions_to_one_pattern_share_the_time() -> None:

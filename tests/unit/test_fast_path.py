@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from realizehit.http import fast_path
-from realizehit.http.fast_path import IDEMPOTENCY_KEY, MAX_BODY, Respond, parse_plain_head
+from realizehit.http.fast_path import IDEMPOTENCY_KEY, MAX_BODY, TRACEPARENT, Respond, parse_plain_head
 from realizehit.http.front_door import MAX_BUFFERED, FrontDoor
 
 POST = b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
@@ -202,6 +202,16 @@ KEYED = b"POST / HTTP/1.1\r\nHost: x\r\n%b\r\nContent-Length: 4"
         b"Idempotency-Key: a\r\nIdempotency-Key: b",
         b"Idempotency-Key: a\r\nIDEMPOTENCY-KEY: b",
         b"Idempotency-Key: a\r\nExpect: 100-continue",
+        b"traceparent: 00-a-b-01",
+        b"Traceparent:00-a-b-01 ",
+        b"TRACEPARENT: a",
+        b"traceparent: ",
+        b"traceparent: a\r\ntraceparent: b",
+        b"traceparent: a\r\nTRACEPARENT: b",
+        b"traceparent: a\r\nIdempotency-Key: b",
+        b"Idempotency-Key: b\r\nX: y\r\ntraceparent: a",
+        b"Idempotency-Key: b\r\ntraceparent: a\r\nidempotency-key: b",
+        b"X-Traceparent: a",
         b"Accept: */*",
     ],
 )
@@ -218,7 +228,8 @@ def test_a_head_without_its_key_is_parsed_as_the_whole_head_is(line: bytes, plac
 def test_heads_that_differ_by_their_keys_alone_are_parsed_once() -> None:
     fast_path._parse.cache_clear()
     for number in range(3):
-        found = parse_plain_head(KEYED % b"Idempotency-Key: %d" % number)
+        found = parse_plain_head(KEYED % b"Idempotency-Key: %d\r\ntraceparent: %d" % (number, number + 1))
         assert found is not None
         assert found.headers[IDEMPOTENCY_KEY] == b"%d" % number
+        assert found.headers[TRACEPARENT] == b"%d" % (number + 1)
     assert fast_path._parse.cache_info().misses == 1

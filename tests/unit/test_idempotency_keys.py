@@ -15,7 +15,7 @@ from realizehit.broker.publication import Publication, Published, published
 from realizehit.broker.publish_script import combined
 from realizehit.common.idempotency_keys import MAX_KEY, check_key, new_key
 from realizehit.errors import RequestError
-from realizehit.node.messages import parse_batch, parse_lines, parse_publication
+from realizehit.node.publish_bodies import parse_batch, parse_lines, parse_publication
 
 PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
 

@@ -7,15 +7,8 @@ import pytest
 
 from realizehit.broker.publication import Publication
 from realizehit.errors import ErrorCode, PatternError, RequestError
-from realizehit.node.messages import (
-    MAX_REQUEST_ID,
-    Action,
-    ActionError,
-    error_reply,
-    parse_action,
-    parse_publication,
-    reply,
-)
+from realizehit.node.messages import MAX_REQUEST_ID, Action, ActionError, error_reply, parse_action, reply
+from realizehit.node.publish_bodies import parse_publication
 
 # --- actions
 

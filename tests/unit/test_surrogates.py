@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from realizehit.broker.publication import Publication
 from realizehit.common.surrogates import Hidden
 from realizehit.errors import ErrorCode, PatternError, RequestError
-from realizehit.node.messages import parse_batch, parse_lines, parse_publication
+from realizehit.node.publish_bodies import parse_batch, parse_lines, parse_publication
 
 escapes = st.one_of(
     st.sampled_from(

@@ -168,7 +168,7 @@ def labelled(position: Position, payload: bytes) -> bytes:
 
     Args:
         position: in the log of its channel.
-        payload: JSON text; on a wildcard's channel with ``@c=<channel>?`` before it.
+        payload: JSON text, perhaps with the label of its trace; on a wildcard's channel with ``@c=<channel>?``.
     """
     separator, rest = (b"&", payload[1:]) if payload.startswith(b"@") else (b"?", payload)
     return b"@o=%b%b%b" % (str(position).encode("ascii"), separator, rest)

@@ -18,6 +18,9 @@ registered does not come into the logs of its wildcards. Therefore such a log be
 epochs, if its shape was registered anew since the log began. `realizehit.broker.shapes.registry` writes in the hash
 `SHAPES_KEY` when each shape was registered.
 
+A payload may have the label of its trace, ``@t=<traceparent>``, whose size is fixed. The script publishes it between
+position and channel, and does not write it into the log: a message that is read later belongs to no trace.
+
 The callers choose the epochs, since scripts should do the same on each call with the same arguments.
 """
 
@@ -63,6 +66,15 @@ local function renewed(epoch, last, before)
     end)
 end
 local function newer(given, known) return (tonumber(known) or -1) > tonumber(given) and known or given end
+local function untraced(text)
+    if string.sub(text, 1, 3) ~= '@t=' then return '', text end
+    local rest = string.sub(text, 59)
+    return string.sub(text, 2, 58), string.sub(rest, 1, 1) == '&' and '@' .. string.sub(rest, 2) or string.sub(rest, 2)
+end
+local function behind(label, text)
+    if label == '' then return text end
+    return '@' .. label .. (string.sub(text, 1, 1) == '@' and '&' .. string.sub(text, 2) or '?' .. text)
+end
 local function is_other(run, known) return run ~= '-' and known ~= '-' and run ~= known end
 """
 
@@ -71,7 +83,11 @@ local function is_other(run, known) return run ~= '-' and known ~= '-' and run ~
 # third more time. `_PUBLISH` explains the order of the steps.
 _COMMON_CASE: Final = """
 if ARGV[1] == '0' and ARGV[6] == '-' and #ARGV == 8 and #KEYS == 1 then
-    local call, key, text = redis.pcall, KEYS[1], ARGV[3]
+    local call, key, text, trace = redis.pcall, KEYS[1], ARGV[3], ''
+    if string.sub(text, 1, 3) == '@t=' then
+        trace, text = '&' .. string.sub(text, 2, 58), string.sub(text, 59)
+        text = string.sub(text, 1, 1) == '&' and '@' .. string.sub(text, 2) or string.sub(text, 2)
+    end
     local old = call('LINDEX', key, -1)
     local epoch, last, run, others
     if type(old) == 'string' then epoch, last, run, others = string.match(old, '^(%w+) (%d+) (%S+)(.*)$') end
@@ -88,7 +104,7 @@ if ARGV[1] == '0' and ARGV[6] == '-' and #ARGV == 8 and #KEYS == 1 then
         local reached = refusal
         if type(refusal) ~= 'table' then
             local rest = string.sub(text, 1, 1) == '@' and '&' .. string.sub(text, 2) or '?' .. text
-            reached = call('PUBLISH', ARGV[2], '@o=' .. position .. rest)
+            reached = call('PUBLISH', ARGV[2], '@o=' .. position .. trace .. rest)
         end
         if type(reached) == 'table' then
             call('RPOP', key)
@@ -116,7 +132,8 @@ end
 # Everything is written before anything is published. So nothing is published if the memory is full or this is a
 # replica. The log is trimmed last, so that what the broker refuses to publish can be taken out again.
 _PUBLISH: Final = """
-local window, origin, payload, epoch, run, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local window, origin, epoch, run, mode = ARGV[1], ARGV[2], ARGV[4], ARGV[5], ARGV[6]
+local trace, payload = untraced(ARGV[3])
 local nodes, done, seen, at, next_key = 0, ' ', false, false, 1
 if window ~= '0' then
     next_key = mode == 'r' and 3 or 2
@@ -223,7 +240,7 @@ local function append(item)
     local position = string.format('%s.%d', current, last)
     if item[1] == origin then at = position end
     item.trim = count - 1 > item[2]
-    item[4] = '@o=' .. position .. (string.sub(text, 1, 1) == '@' and '&' .. string.sub(text, 2) or '?' .. text)
+    item[4] = behind('o=' .. position .. (trace ~= '' and '&' .. trace or ''), text)
 end
 local function forget(error)
     if window ~= '0' then redis.call('DEL', KEYS[1]) end
@@ -238,6 +255,7 @@ for i, item in ipairs(left) do
 end
 if at and not seen then done = done .. '@' .. at .. ' ' end
 for i, item in ipairs(left) do
+    if not item[5] then item[4] = behind(trace, item[4]) end
     local reached = not item.failed and redis.pcall('PUBLISH', item[1], item[4])
     if failed(reached) then
         take_out(item)
