@@ -11,6 +11,7 @@ from realizehit import __version__
 from realizehit.broker.history.rules import MAX_SIZE
 from realizehit.common.idempotency_keys import MAX_KEY
 from realizehit.errors import ErrorCode
+from realizehit.http.openapi_presence import PRESENCE, PRESENCE_PARAMETERS
 from realizehit.pattern import RESERVED_KEY
 from realizehit.settings import Settings
 
@@ -148,6 +149,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
             },
         },
     },
+    "Presence": PRESENCE,
     "BatchResult": {
         "type": "object",
         "required": ["results", "queued", "failed"],
@@ -200,6 +202,7 @@ def document(settings: Settings, *, publish: bool) -> dict[str, Any]:
         paths[prefix + "batch"] = {"post": _batch(settings)}
         paths[prefix + "audience"] = {"get": _audience()}
         paths[prefix + "history"] = {"get": _history()}
+        paths[prefix + "presence"] = {"get": _presence()}
     components: dict[str, Any] = {"schemas": _SCHEMAS}
     if settings.keys is not None:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -336,13 +339,25 @@ def _history() -> dict[str, Any]:
     }
 
 
-_FOR_PUBLISHERS: Final = frozenset(("publish", "publishBatch", "audience", "history"))
+def _presence() -> dict[str, Any]:
+    return {
+        **_operation(
+            "presence",
+            "Who is subscribed to a pattern",
+            _content("Who is there.", _JSON, "Presence"),
+            **_problems(400, 401, 403, 404, 408, 429, 431, 502, 503),
+        ),
+        "parameters": PRESENCE_PARAMETERS,
+    }
+
+
+_FOR_PUBLISHERS: Final = frozenset(("publish", "publishBatch", "audience", "history", "presence"))
 
 _MEANINGS: Final = {
     400: "The body is not what is asked for.",
     401: "An API key is needed, or the one that was sent is not known.",
     403: f"It may not be published: by this key, from there, or because {RESERVED_KEY} is a key of servers alone.",
-    404: "No rule of history contains the pattern.",
+    404: "No rule of history, or of presence, contains the pattern.",
     408: "It did not arrive in time.",
     413: "It is too large.",
     415: "It is not sent as JSON.",
