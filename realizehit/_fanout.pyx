@@ -637,7 +637,7 @@ cdef class Engine(ConflationCalls):
     def watch_leavers(self, bytes channel not None, bint watched):
         """Set whether `on_left` reports the leavers of a channel; reset when its last subscriber leaves.
 
-        A connection leaves by `unsubscribe`, `disconnect` or its end.
+        A connection leaves by `unsubscribe`, `disconnect` or its end. Clients join a watched channel through Python.
 
         Returns:
             False when the channel has no subscribers, so that nothing was changed.
@@ -647,6 +647,12 @@ cdef class Engine(ConflationCalls):
             return False
         known.flags = known.flags | CHANNEL_WATCHED if watched else known.flags & ~CHANNEL_WATCHED
         return True
+
+    def is_subscribed(self, uint64_t handle, bytes channel not None):
+        """Tell whether a connection is in a channel."""
+        cdef Conn* c = slot_find(&self.s.slots, handle)
+        cdef Channel* known = self.channel_named(channel)
+        return c != NULL and known != NULL and index_of(c, known) >= 0
 
     def subscribers(self, bytes channel not None):
         """Return how many connections are in a channel."""

@@ -63,6 +63,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
     BROKER_REFUSED = "broker-refused"
     NO_HISTORY = "no-history"
+    NO_PRESENCE = "no-presence"
     TOO_MANY_CONNECTIONS = "too-many-connections"
     TIMEOUT = "timeout"
 

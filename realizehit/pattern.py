@@ -24,6 +24,9 @@ Channel = NewType("Channel", bytes)
 RESERVED_KEY: Final = "realizehit"
 """Only servers publish to patterns that have this key."""
 
+PRESENCE: Final = b"realizehit:presence"
+"""The filter that the pattern of joins and leaves has besides those of the pattern that they are about."""
+
 MAX_FILTERS: Final = _functions.MAX_FILTERS
 MAX_KEY: Final = _functions.MAX_KEY  # bytes, percent-encoded
 MAX_VALUE: Final = _functions.MAX_VALUE  # bytes, percent-encoded
@@ -123,6 +126,35 @@ def project(channel: bytes, shape: bytes) -> bytes | None:
 def is_reserved(channel: bytes) -> bool:
     """Tell whether a channel is that of a pattern with the reserved key."""
     return channel.startswith(b"realizehit:") or b"|realizehit:" in channel
+
+
+def is_presence(channel: bytes) -> bool:
+    """Tell whether a channel is that of the joins and leaves of a pattern."""
+    return PRESENCE in channel.split(b"|") if PRESENCE in channel else False
+
+
+def presence_channel(channel: bytes) -> Channel | None:
+    """Return the channel of the joins and leaves of a pattern: it has the filter `PRESENCE` too.
+
+    Args:
+        channel: the pattern's, without a star and without the reserved key.
+
+    Returns:
+        None where that would be too many filters, or too long.
+    """
+    filters: list[bytes] = [*channel.split(b"|"), PRESENCE]
+    filters.sort(key=_key_of)
+    derived = b"|".join(filters)
+    return Channel(derived) if len(filters) <= MAX_FILTERS and len(derived) <= MAX_CHANNEL else None
+
+
+def _key_of(text: bytes) -> bytes:
+    return text.partition(b":")[0]
+
+
+def watched_channel(channel: bytes) -> Channel:
+    """Return the channel whose joins and leaves are published to another one, of which `is_presence` is true."""
+    return Channel(b"|".join(text for text in channel.split(b"|") if text != PRESENCE))
 
 
 def is_wildcard(channel: bytes) -> bool:

@@ -30,7 +30,7 @@ LEFT_OUT = {  # commands of the server and of operators, and what only they use
 BROKER = (  # for publishing at the broker
     "__init__", "chunks", "deadlines", "hosts", "idempotency", "idle_probe", "keeper", "log_reads", "mode", "names",
     "projections", "publication", "publish_calls", "publish_errors", "publish_script", "publisher", "resp",
-    "rules_reader", "scripted_chunks", "sentinel", "url",
+    "rule_patterns", "rules_reader", "scripted_chunks", "sentinel", "url",
     "cluster/__init__", "cluster/address", "cluster/asking", "cluster/deliveries", "cluster/outbox",
     "cluster/publisher", "cluster/questions", "cluster/redirects", "cluster/registry_view", "cluster/routes",
     "cluster/shard", "cluster/shards", "cluster/slots", "cluster/topology", "cluster/watch",

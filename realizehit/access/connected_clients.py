@@ -15,7 +15,7 @@ from realizehit.access.policy import CurrentPolicy
 from realizehit.access.refusals import Refusals, shown_channel
 from realizehit.access.tokens import Token
 from realizehit.errors import AccessDenied, ErrorCode
-from realizehit.pattern import is_reserved
+from realizehit.pattern import is_presence, is_reserved
 
 
 class Opening(NamedTuple):
@@ -169,9 +169,10 @@ class ConnectedClients:
     def may_subscribe(self, conn: int, channel: bytes) -> bool:
         """Whether a client may have a subscription, with or without wildcards.
 
-        With a console, the server's own channels are for clients on this machine only, whatever the rules say.
+        With a console, the server's own channels are for clients on this machine only, whatever the rules say. Joins
+        and leaves of a pattern are for those who may have the pattern with one filter more.
         """
-        if self._local is not None and is_reserved(channel):
+        if self._local is not None and is_reserved(channel) and not is_presence(channel):
             return conn in self._local
         rules = self._policy.rules
         return rules is None or rules.allows(channel, self._identities.get(conn, NOBODY))

@@ -13,6 +13,7 @@ from typing import Any, Final, NewType, Protocol, TypeAlias
 
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import NO_RULES, Rules
+from realizehit.broker.presence.store import PresenceStore
 from realizehit.broker.projections import ProjectionCounts
 from realizehit.broker.publication import Outcome, Publication, Published
 from realizehit.common.durations import Durations
@@ -144,6 +145,11 @@ class Bus(ABC):
     def rules(self) -> Rules:
         """Which patterns have history, as far as it is known here."""
         return NO_RULES
+
+    @property
+    def presence(self) -> PresenceStore:
+        """Who is subscribed to the channels that have presence."""
+        raise TypeError("this bus keeps no presence")
 
     @property
     def is_bridge(self) -> bool:

@@ -7,13 +7,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary, ref
 
 from realizehit.broker.base import BROKER, Bus, BusListener, BusState, Interest
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.memory import MemoryLogs, labelled
 from realizehit.broker.history.rules import Rules
 from realizehit.broker.idempotency import WINDOW
+from realizehit.broker.presence.memory import MemoryPresence
 from realizehit.broker.projections import ProjectionCounts, projections_of
 from realizehit.broker.publication import Outcome, Publication, Published, published, without_trace
 from realizehit.common.position import Position
@@ -36,6 +37,7 @@ class _Space:
         logs: of the channels that have history.
         rules_written: whether `logs` has rules that were written, perhaps none.
         buses: those that were started.
+        presence: who is subscribed to the channels that have presence.
     """
 
     def __init__(self) -> None:
@@ -45,6 +47,20 @@ class _Space:
         self.logs = MemoryLogs()
         self.rules_written = False
         self.buses: WeakSet[MemoryBus] = WeakSet()
+        this = ref(self)  # a space ends with its last bus
+
+        def publish(channel: bytes, payload: bytes) -> None:
+            if (space := this()) is not None:
+                space.send(channel, payload)
+
+        self.presence = MemoryPresence(publish)
+
+    def send(self, channel: bytes, payload: bytes) -> int:
+        """Send a message to the buses that are subscribed; return how many these are."""
+        buses = self.channels.get(channel, {})
+        for bus in buses:
+            bus._take(channel, payload)
+        return len(buses)
 
 
 _spaces: WeakValueDictionary[str, _Space] = WeakValueDictionary()
@@ -105,6 +121,11 @@ class MemoryBus(Bus):
     def rules(self) -> Rules:
         """Which patterns have history."""
         return self._space.logs.rules
+
+    @property
+    def presence(self) -> MemoryPresence:
+        """Who is subscribed to the channels that have presence."""
+        return self._space.presence
 
     async def start(self, listener: BusListener | None) -> None:
         """Become usable; there is nothing to connect to."""
@@ -232,10 +253,7 @@ class MemoryBus(Bus):
         at = self._space.logs.append(channel, without_trace(payload))
         if at is not None:
             payload = labelled(at, payload)
-        buses = self._space.channels.get(channel, {})
-        for bus in buses:
-            bus._take(channel, payload)
-        return len(buses), at
+        return self._space.send(channel, payload), at
 
     async def read_log(
         self, channel: bytes, *, after: int | None = None, last: int | None = None, most: int = 256

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from realizehit.broker.base import BROKER, Batch, BusListener, BusState, Interest, Source
 from realizehit.broker.history.rules import Rules
 from realizehit.broker.history.rules_commands import remove_logs, write_rules
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.link_settings import LinkSettings
+from realizehit.broker.names import SINGLE
+from realizehit.broker.presence.scripted import ScriptedPresence
 from realizehit.broker.publishing_bus import PublishingBus
 from realizehit.broker.sentinel import SCHEMES, WATCH_INTERVAL, SentinelAddress
 from realizehit.broker.shapes.bridge import Bridge
@@ -104,6 +107,12 @@ class RedisBus(PublishingBus):
         self._wildcards: Wildcards | None = None
         self._bridge = Bridge(self._address, name=f"{client_name}-bridge") if bridge else None
         self._watch_task: asyncio.Task[None] | None = None
+        self._presence = ScriptedPresence(self._ask_at, SINGLE)
+
+    @property
+    def presence(self) -> ScriptedPresence:
+        """Who is subscribed to the channels that have presence."""
+        return self._presence
 
     @property
     def messages_received(self) -> int:
@@ -296,6 +305,9 @@ class RedisBus(PublishingBus):
             if only_if_missing:  # rules that nobody can read are of no use
                 return await self.write_rules(rules)
             return None
+
+    async def _ask_at(self, _key: bytes, *command: bytes | str) -> Any:
+        return await self._asker().ask(*command)
 
     def _asker(self) -> FollowingPipeline:
         self._publisher()  # raises where the bus was not started

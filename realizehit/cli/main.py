@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     ),
     "id": LazyCommand("realizehit.cli.id", "show_id", "Show the channel and the id of a pattern."),
     "loadtest": LazyCommand("realizehit.cli.loadtest", "loadtest", "Measure a server under load."),
+    "presence": LazyCommand("realizehit.cli.presence", "presence", "Show who is subscribed to a pattern."),
     "publish": LazyCommand("realizehit.cli.publish", "publish", "Publish a payload, or a file of them."),
     "server": LazyCommand("realizehit.cli.serve", "serve", "Run a server; the same as realizehit-server."),
     "subscribe": LazyCommand("realizehit.cli.subscribe", "subscribe", "Print what is published to a pattern."),

@@ -9,6 +9,7 @@ from realizehit.access.keys import Key
 from realizehit.access.peers import is_loopback
 from realizehit.access.policy import Policy, header_names, load_policy
 from realizehit.broker.history.rules_file import read_rules
+from realizehit.broker.presence.rules import read_rules as read_presence_rules
 from realizehit.broker.url import redacted
 from realizehit.cli.environment import unknown_variables
 from realizehit.cli.text import counted
@@ -29,6 +30,8 @@ def summary(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[st
     yield "broker", _broker(settings)
     if settings.history is not None:
         yield "history", f"{counted(len(read_rules(settings.history).rules), 'rule')} of {settings.history}"
+    if settings.presence is not None:
+        yield "presence", f"{counted(len(read_presence_rules(settings.presence).rules), 'rule')} of {settings.presence}"
     if settings.workers > 1:
         yield "workers", f"{settings.workers}, {'with' if settings.uses_relay else 'without'} a relay"
     yield "publishers", _publishers(settings, policy)

@@ -5,7 +5,7 @@ from libc.stdio cimport snprintf
 
 from realizehit.engine.actions cimport ID_MAX, PlainSub, read_plain_sub
 from realizehit.engine.allowance cimport can_pay
-from realizehit.engine.conn cimport CHANNEL_LOGGED, CHANNEL_OPEN, CHANNEL_WILDCARD, FEATURE_TRACE
+from realizehit.engine.conn cimport CHANNEL_LOGGED, CHANNEL_OPEN, CHANNEL_WATCHED, CHANNEL_WILDCARD, FEATURE_TRACE
 from realizehit.engine.state cimport JOINERS
 
 
@@ -107,8 +107,8 @@ cdef class JoinCalls(ArrivalCalls):
         if known == NULL or c == NULL or c.state != CONN_OPEN:
             return False
         channel = &(<ChannelEntry> known).channel
-        if ((channel.flags & (CHANNEL_OPEN | CHANNEL_HELD | CHANNEL_LOGGED | CHANNEL_WILDCARD)) != CHANNEL_OPEN
-                or subscription_refusal(c, channel, self.s.join_limit) or not can_pay(&self.s, c)):
+        if ((channel.flags & (CHANNEL_OPEN | CHANNEL_HELD | CHANNEL_LOGGED | CHANNEL_WATCHED | CHANNEL_WILDCARD))
+                != CHANNEL_OPEN or subscription_refusal(c, channel, self.s.join_limit) or not can_pay(&self.s, c)):
             return False
         pay(&self.s, c)
         add_subscription(&self.s, c, channel)

@@ -28,12 +28,14 @@ from realizehit.http.audience import Audience
 from realizehit.http.fast_path import Handler
 from realizehit.http.history import History
 from realizehit.http.openapi.document import document
+from realizehit.http.presence import PresenceReader
 from realizehit.http.problems import DEFECT, PROBLEM, RETRY_AFTER, BrokerErrorReporter, problem_of
 from realizehit.http.publishing import Publish, PublishBatch
 from realizehit.node.fleet import Fleet
 from realizehit.node.messages import problem
 from realizehit.node.metrics import CONTENT_TYPE, Metrics
 from realizehit.node.overview import Overview
+from realizehit.node.presence import Presence
 from realizehit.settings import Settings
 from realizehit.transports.admission import adding, headers_of, readable
 
@@ -52,6 +54,7 @@ def create_app(
     subscribers: Callable[[bytes], int] | None = None,
     fleet: Fleet | None = None,
     overview: Overview | None = None,
+    presence: Presence | None = None,
 ) -> Application:
     """Build the application.
 
@@ -68,6 +71,7 @@ def create_app(
         subscribers: returns how many clients of this process are subscribed to a channel.
         fleet: all processes of the deployment, for the admin API; it needs a gate and an overview.
         overview: their figures.
+        presence: knows the rules of presence; ``None`` where there are none.
         gate: decides who may publish; without one, access has to be controlled elsewhere.
     """
     settings = settings or Settings()
@@ -127,6 +131,8 @@ def create_app(
         routes.append(Route(settings.prefix + "audience", audience.answer))
         history = History(bus, gate, broker_errors, metrics.history, max_bytes=settings.max_batch_bytes)
         routes.append(Route(settings.prefix + "history", history.answer))
+        present = PresenceReader(bus, gate, broker_errors, presence)
+        routes.append(Route(settings.prefix + "presence", present.answer))
         if fleet is not None and overview is not None and gate is not None:
             routes += Admin(fleet, overview, gate, broker_errors).routes(settings.prefix)
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]

@@ -23,6 +23,7 @@ from realizehit.node.history_request import PLAIN, HistoryRequest, Started
 from realizehit.node.logs import Logs
 from realizehit.node.names import RegistryKey, interest_of, interest_of_key, key_of, key_of_interest
 from realizehit.node.pending import Pending
+from realizehit.node.presence import Presence
 from realizehit.node.waiting import Answer, Waiter
 from realizehit.pattern import Channel, is_reserved
 
@@ -63,6 +64,7 @@ class Hub(BusListener):
         reserved: channels with the reserved key that can be subscribed to; ``None`` for all of them.
         run: runs a coroutine to its end; by default as a task of the event loop.
         history: whether the channels that the bus has rules for have logs here.
+        presence: knows who is subscribed to the channels that have presence.
 
     Attributes:
         events: sends clients what they did not ask for.
@@ -87,6 +89,7 @@ class Hub(BusListener):
         reserved: Container[bytes] | None = (),
         run: Callable[[Coroutine[Any, Any, None]], object] | None = None,
         history: bool = True,
+        presence: Presence | None = None,
     ) -> None:
         self.events = Events(engine)
         self.gaps = Gaps(engine, self.events, call_soon, lambda key: bus.source_of(interest_of_key(key)))
@@ -105,6 +108,7 @@ class Hub(BusListener):
         self._max_channels = max_channels
         self._limited = limited
         self._reserved = reserved
+        self._presence = presence
         self._was_up = False
         self._seldom = Seldom(LOG_INTERVAL)
         engine.on_vacant = self._vacant
@@ -137,9 +141,11 @@ class Hub(BusListener):
             trace: whether the connection is told the traceparents of messages.
         """
         key, interest = key_of(channel), interest_of(channel)
-        if self._reserved is not None and is_reserved(channel) and channel not in self._reserved:
+        if self._reserved is not None and is_reserved(channel) and not self._serves(channel, self._reserved):
             answer(ErrorCode.FORBIDDEN, "this pattern is reserved, and not served here", PLAIN)
             return
+        if self._presence is not None and self._presence.counts_in(channel):
+            answer = self._presence.answering(conn, channel, answer)
         is_first = self._engine.subscribers(key) == 0
         if self._max_channels and is_first and self._engine.stats()["channels"] >= self._max_channels:
             self._limited("too_many_channels")
@@ -200,6 +206,11 @@ class Hub(BusListener):
             waiter.answer(None, "", PLAIN)
         self.gaps.left(conn, key)
         return self._engine.unsubscribe(conn, key)
+
+    def reidentified(self, conn: int) -> None:
+        """Learn that a client has another identity."""
+        if self._presence is not None:
+            self._presence.reidentified(conn)
 
     def tell_up_to_now(self, conn: int) -> None:
         """Tell a client that is sent away what it may have missed, since nobody can tell it later."""
@@ -266,6 +277,10 @@ class Hub(BusListener):
         if every and any(one.conn == conn and one.history for one in self._pending.waiting.of(interest)):
             return False
         return self._engine.set_every(conn, key, every) or not every
+
+    def _serves(self, channel: Channel, reserved: Container[bytes]) -> bool:
+        """Whether clients may subscribe to a channel with the reserved key."""
+        return channel in reserved or (self._presence is not None and channel in self._presence)
 
     def _vacant(self, key: bytes) -> None:
         # Called between two turns of the engine: a connection may have subscribed meanwhile.

@@ -31,6 +31,7 @@ from realizehit.node.log_metrics import LogMetrics
 from realizehit.node.logs import Logs
 from realizehit.node.metric_families import counter, histogram
 from realizehit.node.metric_sums import Family, families_of
+from realizehit.node.presence_metrics import PresenceMetrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -77,6 +78,7 @@ class Metrics:
         gate: has counted whom it refused.
         logs: of the channels with history; ``None`` for a process without WebSocket clients.
         gap_events: returns how many events told a client of a gap; ``None`` for a process without WebSocket clients.
+        presence: what is shown of presence; ``None`` where there are no rules of it.
 
     Attributes:
         outcomes: publications by what became of them.
@@ -93,6 +95,7 @@ class Metrics:
         gate: Gate | None = None,
         logs: Logs | None = None,
         gap_events: Callable[[], int] | None = None,
+        presence: PresenceMetrics | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
@@ -103,6 +106,8 @@ class Metrics:
         self._registry.register(self.history)
         if logs is not None:
             self._registry.register(LogMetrics(logs))
+        if presence is not None:
+            self._registry.register(presence)
         if gate is not None:
             self._registry.register(_GateCollector(gate, engine_stats))
         self.outcomes = dict.fromkeys(("queued", "duplicate", "invalid", "denied", "refused", "unavailable"), 0)

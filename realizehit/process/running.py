@@ -26,7 +26,8 @@ logger: Final = logging.getLogger(__name__)
 
 def reloads(settings: Settings) -> bool:
     """Whether SIGHUP reads files anew; without any, it ends a server on a terminal, as closing that should."""
-    return any((settings.grants, settings.keys, settings.jwt_key_file, settings.history)) or not sys.stderr.isatty()
+    files = (settings.grants, settings.keys, settings.jwt_key_file, settings.history, settings.presence)
+    return any(files) or not sys.stderr.isatty()
 
 
 def run(

@@ -31,10 +31,13 @@ from realizehit.node.history_figures import HistoryFigures
 from realizehit.node.hub import Hub
 from realizehit.node.metrics import Metrics
 from realizehit.node.overview import FIGURES, Overview
+from realizehit.node.presence import Presence
+from realizehit.node.presence_metrics import PresenceMetrics
 from realizehit.process.drain import DRAIN_STEP, Drain
 from realizehit.process.history_rules import RulesWriter
 from realizehit.process.other_workers import OtherWorkers
 from realizehit.process.parts import make_bus, make_engine, make_fleet_bus
+from realizehit.process.presence import make_presence, reload_rules
 from realizehit.process.siblings import Place
 from realizehit.process.sockets import api_url, bind_all, place_of, tls_context, unix_socket, ws_url
 from realizehit.settings import Settings
@@ -103,6 +106,7 @@ class Node:
         self._ticker: Ticker | None = None
         self._name = secrets.token_hex(4)  # in the figures, and among the processes of the deployment
         self._fleet: Fleet | None = None
+        self.presence: Presence | None = None
         self._figures: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._rules = (
@@ -155,6 +159,7 @@ class Node:
         self.engine = make_engine(settings, loop, self._callback_failed, epoll=self._epoll)
         self.draining = False
         self.bus = make_bus(settings, self._broker_url, self._relay_url)
+        presence = self.presence = make_presence(settings, self.engine, self.bus, gate, loop.time)
         self.hub = Hub(
             self.engine,
             self.bus,
@@ -166,6 +171,7 @@ class Node:
             max_channels=settings.max_channels,
             limited=gate.refusals.count,
             reserved=(STATS_CHANNEL,) if settings.console else (),
+            presence=presence,
         )
         self.guard = Guard(self.engine, self.hub, gate)
         self._drain = Drain(self.engine, self.hub, settings.drain_seconds)
@@ -176,12 +182,15 @@ class Node:
             if self._rules is not None:
                 await self._rules.start()
             await self.bus.start(None if settings.role == "api" else self.hub)
+            if presence is not None:
+                presence.start()
             metrics = self.metrics = Metrics(
                 engine_stats=self.engine.stats if self.websocket else None,
                 bus=self.bus,
                 gate=gate,
                 logs=self.hub.logs if self.websocket else None,
                 gap_events=(lambda: self.hub.gaps.told) if self.websocket else None,
+                presence=None if presence is None else PresenceMetrics(presence.members, presence.counts),
             )
             if settings.tracing:
                 self._follow_traces()
@@ -208,6 +217,7 @@ class Node:
                 gate=gate,
                 fleet=self._fleet,
                 overview=overview,
+                presence=presence,
                 transports=transports,
                 more=console.routes(settings, lambda: self._ports["ws"], gate.refusals.log, overview)
                 if settings.console and transports
@@ -284,6 +294,7 @@ class Node:
         """Read the files again; what is no longer granted ends in the loop's next turns."""
         if self._rules is not None:
             self._rules.reload()
+        reload_rules(self.presence, self.settings)
         reload = self.guard.reload()
         if reload is not None:
             if self._reload is not None:
@@ -334,6 +345,8 @@ class Node:
             self._ticker.stop()
         if self.engine.owns_sockets:
             self._loop.remove_reader(self.engine.fileno())
+        if self.presence is not None:
+            await self.presence.close()  # before its connections end: nobody has left
         self.engine.close()
         if self._fleet is not None:
             await self._fleet.close()
@@ -372,6 +385,7 @@ class Node:
             "the node's timer",
             lambda: self.engine.tick(self._loop.time()),
             lambda: self.hub.tick(self._loop.time()),
+            lambda: None if self.presence is None else self.presence.tick(self._loop.time()),
             tick_guard,
             interval=lambda: min(self.engine.tick_interval, TICK),
         )

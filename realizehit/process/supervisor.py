@@ -27,6 +27,7 @@ from realizehit.access.shared_limits import SharedLimits
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.broker.history.rules_file import read_rules
 from realizehit.broker.open import open_bus
+from realizehit.broker.presence.rules import read_rules as read_presence_rules
 from realizehit.broker.private_directory import private_directory
 from realizehit.common.backoff import Backoff
 from realizehit.common.upkeep import Failures, keep_up
@@ -61,13 +62,15 @@ def check(settings: Settings) -> None:
     """Find out what can be known to be wrong before anything starts.
 
     Raises:
-        SettingsError: the broker's URL cannot be used, or not with this role; a file of grants, keys, tokens or rules
-            of history, or the certificate, cannot be used.
+        SettingsError: the broker's URL cannot be used, or not with this role; a file of grants, keys, tokens, or rules
+            of history or presence, or the certificate, cannot be used.
     """
     Gate(settings, clock=time.monotonic)
     tls_context(settings)
     if settings.history is not None:
         read_rules(settings.history)
+    if settings.presence is not None:
+        read_presence_rules(settings.presence)
     if settings.redis is not None:
         open_bus(settings.redis)
     if settings.role != "all" and (settings.redis is None or settings.redis.startswith("memory:")):

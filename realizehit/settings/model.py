@@ -124,6 +124,10 @@ class Settings:
         64 << 20, "bytes of recent messages kept by each process for clients that come back", unit="bytes"
     )
 
+    presence: str | None = _option(
+        None, "TOML file of the patterns that have presence: who is subscribed; the same for all servers"
+    )
+
     compress: bool = _option(False, "compress messages (permessage-deflate) for WebSocket clients that offer it")
     max_message_bytes: int = _option(16 * 1024, "largest message a client may send", unit="bytes")
     max_subscriptions: int = _option(1024, "subscriptions a connection may hold")
@@ -268,7 +272,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "endpoint", "endpoint_ws", "endpoint_api",
     ),
     "Broker": ("redis", "wildcards", "bridge", "subscribe_timeout", "publish_timeout", "idempotency_window"),
-    "History": ("history", "history_memory"),
+    "History and presence": ("history", "history_memory", "presence"),
     "Processes": ("workers", "relay", "drain_seconds"),
     "Access": ("keys", "insecure_publish", "grants", "allow_origin"),
     "Identities": (

@@ -143,6 +143,7 @@ class ActionSession(Session):
         self._reply(conn, request_id, "ok")
         if changed:
             self._guard.recheck(conn)  # the new identity may not have all subscriptions of the old one
+            self._hub.reidentified(conn)
 
     def _is_too_fast(self, conn: int, request_id: str | int | None) -> bool:
         """Count an action against the rate of its connection, and refuse an action that exceeds it."""

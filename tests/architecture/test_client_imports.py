@@ -67,6 +67,7 @@ def test_clients_load_nothing_of_the_server() -> None:
         "publish_errors",
         "publish_script",
         "publisher",
+        "rule_patterns",
         "rules_reader",
         "scripted_chunks",
     ]

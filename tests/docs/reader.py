@@ -275,7 +275,7 @@ class Reader:
 
     def _toml(self, step: Step) -> None:
         data = tomllib.loads(step.text)
-        flags = {"grant": "--grants", "key": "--keys", "history": "--history"}
+        flags = {"grant": "--grants", "key": "--keys", "history": "--history", "presence": "--presence"}
         flag = next((flag for name, flag in flags.items() if name in data), "--config")
         path = self.checkout / (step.said if step.kind == "file" else "snippet.toml")
         path.write_text(step.text, encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Queries of Engine.IO's requests, of Server-Sent Events and of requests for history.
+"""Queries of Engine.IO's requests, of Server-Sent Events and of requests for history and presence.
 
 Invariant: an Engine.IO query is read, or refused with one of that protocol's codes; each `pat` of an event stream is a
 channel, perhaps with a place in its history, or a refusal with one of the wire's codes, and both can be told in JSON.
 The header `Last-Event-ID` may hold anything. A query for history asks for a channel and at least one message, or is
-refused with a code.
+refused with a code; one for presence asks for a channel and a bounded number of members, or is refused with a code.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from __future__ import annotations
 import orjson
 
 from realizehit.broker.history.rules import MAX_SIZE
+from realizehit.broker.presence.store import MOST_MEMBERS
 from realizehit.errors import ErrorCode, PatternError, RequestError
 from realizehit.http.history import read_query
+from realizehit.http.presence import MAX_AFTER
+from realizehit.http.presence import read_query as read_presence_query
 from realizehit.transports.engineio.errors import Refused
 from realizehit.transports.engineio.query import Query
 from realizehit.transports.sse_query import wanted_of
@@ -40,6 +43,15 @@ def one(data: bytes) -> None:
         assert 0 < len(asked.channel) <= 1024
         assert 1 <= asked.limit <= MAX_SIZE
         assert 0 <= asked.last <= MAX_SIZE
+    try:
+        members = read_presence_query(data)
+    except (RequestError, PatternError) as refusal:
+        assert str(refusal.code) in CODES
+        orjson.dumps(str(refusal).encode("utf-8", "replace").decode())
+    else:
+        assert 0 < len(members.channel) <= 1024
+        assert 0 <= members.limit <= MOST_MEMBERS
+        assert len(members.after) <= MAX_AFTER
     check_patterns(data, wildcards=False)
     check_patterns(data, wildcards=True)
 

@@ -655,6 +655,7 @@ def test_every_code_that_http_can_carry_has_a_status() -> None:
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,
         ErrorCode.BROKER_REFUSED,
         ErrorCode.NO_HISTORY,
+        ErrorCode.NO_PRESENCE,
         ErrorCode.UNAVAILABLE,
     }
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -22,6 +23,7 @@ from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
 from tests.integration.test_client_ws import connect, take
 from tests.integration.test_wildcards_end_to_end import publishers, told
+from tests.support import presence
 from tests.support.bus_recorder import Recorder
 from tests.support.cluster import Cluster, slot_of
 from tests.support.cluster_rig import KEPT, patterns_of
@@ -238,3 +240,22 @@ async def test_status_and_metrics(cluster: Cluster) -> None:
     async with node_at(cluster) as node, httpx2.AsyncClient(base_url=node.api_url, timeout=SECONDS) as api:
         assert (await api.get("/readyz")).status_code == 200
         assert "realizehit_broker_up 1" in (await api.get("/metrics")).text
+
+
+async def test_presence(cluster: Cluster, tmp_path: Path) -> None:
+    """Members, joins and leaves of a pattern are at the machine that owns it; the leases may be at another one."""
+    rules = presence.rules_file(tmp_path)
+    async with (
+        presence.node_at(cluster.url, rules) as a,
+        presence.node_at(cluster.url, rules) as b,
+    ):
+        for _ in range(4):  # likely of several machines
+            pattern = presence.room("quick")
+            watcher = await presence.User.at(a, presence.events_of(pattern))
+            one, two = [await presence.User.at(node, pattern, user="1") for node in (a, b)]
+            await presence.has_members(b, pattern, {"user": "1"})
+            await one.leave()
+            await two.leave()
+            events = await watcher.joins_and_leaves(2)
+            assert events == [("join", {"user": "1"}, 1), ("leave", {"user": "1"}, 0)]
+            await watcher.leave()

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "publish --file": ("realizehit", "publish", "--url", "{api}", "--file", "{file}"),
     "publish of no JSON": ("realizehit", "publish", ODD, "é😀"),
     "history": ("realizehit", "history", "--redis", "{redis}"),
+    "presence": ("realizehit", "presence", "--url", "{api}", ODD),
     "audience": ("realizehit", "audience", "--url", "{api}", ODD),
     "admin": ("realizehit", "admin", "clients", ODD, "--url", "{api}"),
     "top": ("realizehit", "top", "--once", "--interval", "0.1", "--url", "{api}"),
@@ -72,8 +73,10 @@ STREAMS = {
 
 
 @pytest.fixture(scope="module")
-def server(shared_valkey: Valkey) -> Iterator[Server]:
-    with serving("--redis", shared_valkey.url, "--drain-seconds", "0") as server:
+def server(shared_valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    rules = tmp_path_factory.mktemp("presence") / "presence.toml"
+    rules.write_text("[[presence]]\npattern = {}\n")
+    with serving("--redis", shared_valkey.url, "--presence", str(rules), "--drain-seconds", "0") as server:
         yield server
 
 

@@ -28,15 +28,20 @@ from tests.support.valkey import Valkey
 async def test_schemathesis_finds_nothing(valkey: Valkey, tmp_path: Path, examples: int, prefix: str) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text('[[history]]\npattern = {}\nsize = 5\nttl = "1m"\n')
+    presence = tmp_path / "presence.toml"
+    presence.write_text("[[presence]]\npattern = {}\n")
     # Rules are for a whole broker, so this is not the shared one.
-    async with serve(Settings(port=0, redis=valkey.url, prefix=prefix, history=str(rules))) as node:
+    settings = Settings(port=0, redis=valkey.url, prefix=prefix, history=str(rules), presence=str(presence))
+    async with serve(settings) as node:
         address = node.api_url.removesuffix(prefix)
-        await _test(tmp_path, address, examples, 6, "--exclude-path-regex", "(history|nodes|clients.*|reload)$")
+        await _test(
+            tmp_path, address, examples, 6, "--exclude-path-regex", "(history|presence|nodes|clients.*|reload)$"
+        )
         # Each of these asks all processes over the broker.
         await _test(tmp_path, address, min(examples // 4, 40), 6, "--include-path-regex", "(nodes|clients.*|reload)$")
         # A wrong object among its parameters, such as one with an empty list, may leave nothing in the query.
-        here = ("--include-path-regex", "history$", "--exclude-checks", "negative_data_rejection")
-        await _test(tmp_path, address, examples, 1, *here)
+        here = ("--include-path-regex", "(history|presence)$", "--exclude-checks", "negative_data_rejection")
+        await _test(tmp_path, address, examples, 2, *here)
         assert node.bus.state.value == "up"
 
 

@@ -35,7 +35,7 @@ def test_the_table_has_each_setting_as_it_is() -> None:
     assert rows == [row(option.name) for option in OPTIONS]
 
 
-@pytest.mark.parametrize("name", ["publish", "subscribe", "history", "id", "can", "gen-key"])
+@pytest.mark.parametrize("name", ["publish", "subscribe", "history", "presence", "id", "can", "gen-key"])
 def test_each_option_of_the_client_commands_is_described(name: str) -> None:
     command = main.get_command(click.Context(main), name)
     assert command is not None

@@ -28,6 +28,7 @@ def test_every_error_code_is_explained() -> None:
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,
         ErrorCode.BROKER_REFUSED,
         ErrorCode.NO_HISTORY,
+        ErrorCode.NO_PRESENCE,
         ErrorCode.TOO_MANY_CONNECTIONS,
         ErrorCode.TIMEOUT,
     }

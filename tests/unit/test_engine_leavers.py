@@ -5,10 +5,21 @@ from __future__ import annotations
 import pytest
 
 from realizehit import _fanout
-from tests.support.engines import CLOSE, Bench, bench
+from tests.support.engines import CLOSE, TEXT, Bench, Recorder, bench
 
 CHANNEL = b"room:1"
 OTHER = b"room:2"
+
+
+class Subs(Recorder):
+    """A handler that takes plain subs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subs: list[tuple[int, tuple[bytes, bytes]]] = []
+
+    def on_sub(self, handle: int, sub: tuple[bytes, bytes]) -> None:
+        self.subs.append((handle, sub))
 
 
 def watching(b: Bench) -> list[tuple[bytes, list[int]]]:
@@ -127,3 +138,26 @@ def test_a_slow_consumer_leaves_too() -> None:
         b.engine.watch_leavers(CHANNEL, True)
         b.publish(*((CHANNEL, b"x" * 20000) for _ in range(40)))
         assert left == [(CHANNEL, [handle])]
+
+
+def test_clients_join_a_watched_channel_through_python() -> None:
+    with bench() as b:
+        handler = b.handler = Subs()
+        b.engine.take_subs((handler,), 10, True)
+        (first,) = members(b, 1, CHANNEL)
+        b.engine.open_channel(CHANNEL, True)
+        direct, through = b.connect()[0], b.connect()[0]
+        b.peers[1].send(TEXT, b'{"id":1,"act":"sub","pat":{"room":1}}')
+        b.poll()
+        assert b.engine.is_subscribed(direct, CHANNEL)
+        assert handler.subs == []
+        b.engine.watch_leavers(CHANNEL, True)
+        b.peers[2].send(TEXT, b'{"id":2,"act":"sub","pat":{"room":1}}')
+        b.poll()
+        assert handler.subs == [(through, (b"2", CHANNEL))]
+        assert not b.engine.is_subscribed(through, CHANNEL)
+        assert b.engine.subscribers(CHANNEL) == 2
+        b.engine.unsubscribe(first, CHANNEL)
+        assert not b.engine.is_subscribed(first, CHANNEL)
+        assert not b.engine.is_subscribed(direct, OTHER)
+        assert not b.engine.is_subscribed(12345, CHANNEL)

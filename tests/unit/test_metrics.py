@@ -20,6 +20,9 @@ from realizehit.http import api, publish_endpoint, publishing
 from realizehit.node.hub import Hub
 from realizehit.node.metric_sums import families_of, text_of
 from realizehit.node.metrics import CONTENT_TYPE, Metrics
+from realizehit.node.presence_members import Members
+from realizehit.node.presence_metrics import PresenceMetrics
+from realizehit.node.presence_registrar import Counts
 from realizehit.process.server_metrics import ServerMetrics
 from realizehit.settings import Settings
 
@@ -144,7 +147,15 @@ def test_the_documentation_names_every_metric() -> None:
     gate = Gate(Settings(), clock=lambda: 0.0)
     bus = MemoryBus()
     hub = Hub(node, bus, clock=lambda: 0.0, call_soon=lambda call: call())
-    text = Metrics(bus=bus, engine_stats=node.stats, gate=gate, logs=hub.logs, gap_events=lambda: 0).render().decode()
+    metrics = Metrics(
+        bus=bus,
+        engine_stats=node.stats,
+        gate=gate,
+        logs=hub.logs,
+        gap_events=lambda: 0,
+        presence=PresenceMetrics(Members(), Counts()),
+    )
+    text = metrics.render().decode()
     node.close()
     page = DOCUMENTATION.read_text(encoding="utf-8")
     assert [reason for reason in gate.refusals.counts if f"`{reason}`" not in page] == []

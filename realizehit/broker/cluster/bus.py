@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from realizehit.broker.base import BROKER, Batch, BusListener, BusState, Interest, Source
 from realizehit.broker.cluster.address import ClusterAddress, Place, place_text
@@ -22,6 +22,7 @@ from realizehit.broker.history.rules import Rules
 from realizehit.broker.idempotency import WINDOW
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.names import CLUSTER
+from realizehit.broker.presence.scripted import ScriptedPresence
 from realizehit.broker.publishing_bus import PublishingBus
 from realizehit.broker.shapes.registrar import Registrar
 from realizehit.broker.shapes.registry import VIEW_SETTLE
@@ -81,6 +82,12 @@ class ClusterBus(PublishingBus):
         self._wildcards: ClusterWildcards | None = None
         self._lapses: Lapses | None = None
         self._node: _Node | None = None
+        self._presence = ScriptedPresence(self._ask_at, CLUSTER)
+
+    @property
+    def presence(self) -> ScriptedPresence:
+        """Who is subscribed to the channels that have presence."""
+        return self._presence
 
     @property
     def messages_received(self) -> int:
@@ -255,6 +262,9 @@ class ClusterBus(PublishingBus):
         if self._publishing is None:
             raise BrokerUnavailable(f"broker {self._address}: the bus was not started")
         return self._publishing
+
+    async def _ask_at(self, key: bytes, *command: bytes | str) -> Any:
+        return await self._publisher().ask_at(key, *command)
 
     async def nodes(self, channels: Sequence[bytes]) -> list[int]:
         """Ask each owner with PUBSUB SHARDNUMSUB. See `Bus.nodes`."""

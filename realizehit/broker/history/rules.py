@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 
 from realizehit.broker.names import SINGLE
+from realizehit.broker.rule_patterns import contains, described, filters_in
 from realizehit.errors import BrokerRefused
 from realizehit.pattern import is_reserved
 
@@ -51,11 +52,7 @@ class Rule(NamedTuple):
 
         A ``*`` in the pattern meets a filter that allows any value, and no other.
         """
-        for key, values in self.filters.items():
-            value = filters.get(key)
-            if value is None or (values is not None and value not in values):
-                return False
-        return True
+        return contains(self.filters, filters)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rule as the broker has it, for JSON."""
@@ -64,9 +61,7 @@ class Rule(NamedTuple):
 
     def describe(self) -> str:
         """Return the rule in one line, for people: ``kind=chat,room=*: 100 messages, 300 s``."""
-        texts = (f"{key}={'*' if values is None else '|'.join(values)}" for key, values in self.filters.items())
-        filters = ",".join(texts) or "every pattern"
-        return f"{filters}: {self.size} messages, {self.ttl:g} s"
+        return f"{described(self.filters)}: {self.size} messages, {self.ttl:g} s"
 
 
 class Rules:
@@ -120,10 +115,7 @@ class Rules:
             pass
         rule = None
         if not is_reserved(channel):
-            filters = {}
-            for text in channel.decode("ascii", "replace").split("|"):
-                key, _, value = text.partition(":")
-                filters[key] = value
+            filters = filters_in(channel)
             rule = next((rule for rule in self.rules if rule.contains(filters)), None)
         if len(self._known) >= _CACHED:
             self._known.clear()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from realizehit import __version__
-from realizehit.http.openapi import admin, history, parts, publishing
+from realizehit.http.openapi import admin, history, parts, presence, publishing
 from realizehit.http.openapi.parts import operation, plain_text, problems
 from realizehit.settings import Settings
 
-_FOR_PUBLISHERS: Final = frozenset(("publish", "publishBatch", "audience", "history"))
+_FOR_PUBLISHERS: Final = frozenset(("publish", "publishBatch", "audience", "history", "presence"))
 
-_SCHEMAS: Final = {**parts.SCHEMAS, **publishing.SCHEMAS, **history.SCHEMAS}
+_SCHEMAS: Final = {**parts.SCHEMAS, **publishing.SCHEMAS, **history.SCHEMAS, **presence.SCHEMAS}
 
 
 def document(settings: Settings, *, publish: bool, administer: bool = False) -> dict[str, Any]:
@@ -40,6 +40,7 @@ def document(settings: Settings, *, publish: bool, administer: bool = False) -> 
         paths[prefix + "batch"] = {"post": publishing.batch(settings)}
         paths[prefix + "audience"] = {"get": publishing.audience()}
         paths[prefix + "history"] = {"get": history.history()}
+        paths[prefix + "presence"] = {"get": presence.presence()}
         if administer:
             paths |= admin.paths(prefix)
     components: dict[str, Any] = {"schemas": _SCHEMAS | admin.SCHEMAS if administer else _SCHEMAS}

@@ -80,7 +80,7 @@ MEANINGS: Final = {
     400: "The body is not what is asked for.",
     401: "An API key is needed, or the one that was sent is not known.",
     403: f"It may not be published: by this key, from there, or because {RESERVED_KEY} is a key of servers alone.",
-    404: "No rule of history contains the pattern.",
+    404: "No rule of history, or of presence, contains the pattern.",
     408: "It did not arrive in time.",
     413: "It is too large.",
     415: "It is not sent as JSON.",
