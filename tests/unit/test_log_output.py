@@ -70,7 +70,7 @@ async def test_each_write_is_whole_lines_that_a_pipe_keeps_together() -> None:
     output.flush()
     assert "".join(file.texts) == "".join(lines)
     assert all(text.endswith("\n") and len(text) <= PIPE_BUF for text in file.texts)
-    assert len(file.texts) == 5
+    assert len(file.texts) == -(-len(lines) // (PIPE_BUF // 100))
 
 
 async def test_a_long_line_is_written_alone() -> None:
