@@ -28,6 +28,7 @@ class Subscription:
         self.received_at: int | None = None
         self.newest: int | None = None  # the last message that was published since it began
         self.newest_at = 0
+        self.held_up_at = 0  # the end of the last time in which the engine was not called
 
     @property
     def window(self) -> int:
@@ -48,7 +49,9 @@ class Subscription:
         assert now < max(self.received_at, self.newest_at) + self.window + 2 * TICK
 
     def is_quiet(self, now: int) -> bool:
-        return self.received_at is None or now >= self.received_at + 2 * self.window + 3 * TICK
+        if self.received_at is None:
+            return True
+        return now >= max(self.received_at, self.held_up_at) + 2 * self.window + 3 * TICK
 
 
 class Client:
@@ -107,6 +110,8 @@ class Conflation(RuleBasedStateMachine):
         known = client.subscriptions.get(channel)
         if known is None:
             assert self.engine.subscribe(client.handle, channel) == _fanout.ADDED
+        if known is not None and not every:
+            known.received_at = None  # what was kept comes before its time
         assert self.engine.set_every(client.handle, channel, every)
         self.read()
         if known is None:
@@ -114,7 +119,7 @@ class Conflation(RuleBasedStateMachine):
         elif known.every != every:
             known.every = every
             if known.received_at is not None:  # the window that is open counts from its start with the new time
-                known.received_at = self.now - known.window if known.every else self.now
+                known.received_at = self.now - known.window
                 known.newest_at = self.now
 
     @rule(which=st.integers(0, 2), channel=st.sampled_from(CHANNELS))
@@ -170,7 +175,9 @@ class Conflation(RuleBasedStateMachine):
         self.read()
         for client in self.clients:
             for subscription in client.subscriptions.values():
-                subscription.newest_at = self.now  # a window that has just opened counts from here
+                subscription.newest_at = subscription.held_up_at = (
+                    self.now
+                )  # a window that has just opened counts from here
 
     @rule(which=st.integers(0, 2))
     @precondition(lambda self: self.clients)
