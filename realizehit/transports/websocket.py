@@ -124,14 +124,15 @@ class WebSocketTransport:
         return None
 
     def take_subs(self, limit: int) -> None:
-        """Have the engine read plain subs, and carry them out where no policy depends on the client.
+        """Have the engine read plain subs, and carry them out on channels in force.
 
         Args:
             limit: subscriptions that a connection may hold.
         """
         intakes = (self._plain,) if self._compressed is None else (self._plain, self._compressed)
-        free = self._guard is None or self._guard.gate.connected.are_free
-        self._engine.take_subs(intakes, limit, free)
+        connected = None if self._guard is None else self._guard.gate.connected
+        may_join = None if connected is None or connected.are_free else connected.may_subscribe
+        self._engine.take_subs(intakes, limit, may_join)
 
     # Arrivals, which have no transport:
 

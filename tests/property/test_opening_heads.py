@@ -15,7 +15,12 @@ from realizehit.transports.heads import parse_head
 from tests.fuzz.opening_heads import MOST, one
 
 keys = st.binary(min_size=16, max_size=16).map(b64encode)
-targets = st.sampled_from([b"/ws", b"/ws/", b"/ws?a=b", b"/ws?EIO=4", b"/ws?a=EIO=4", b"/other", b"/", b"ws", b"/ws#a"])
+targets = st.sampled_from(
+    [
+        b"/ws", b"/ws/", b"/ws?a=b", b"/ws?a&token=TOKEN", b"/ws?token=x", b"/ws?", b"/ws?EIO=4", b"/ws?a=EIO=4",
+        b"/other", b"/", b"ws", b"/ws#a",
+    ]
+)  # fmt: skip
 optional = st.lists(
     st.sampled_from(
         [
@@ -24,6 +29,8 @@ optional = st.lists(
             b"Transfer-Encoding: chunked", b"Sec-WebSocket-Extensions: permessage-deflate", b"X: \t y \t", b"X:",
             b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9", b"Authorization: Bearer x",
             b"X: \x80\xff", b"X: \x7f", b"X : y", b" folded", b"X-" + b"n" * 60 + b": y", b"Cookie: " + b"c" * 1500,
+            b"X-User: ann", b"x-user: \t bob ", b"X-User: \x80", b"X-User:", b"X-Device: " + b"d" * 300, b"x-device: 7",
+            b"Authorization: Bearer TOKEN", b"authorization:bearer  TOKEN", b"Via: a", b"forwarded:for=b",
             b"Sec-WebSocket-Protocol: a", b"Accept: */*", b"Host: b", b"Connection: close",
         ]
     ),
