@@ -166,7 +166,15 @@ class OwnOnly(Rules):
         self._keys = frozenset(map(canonical_key, keys))
 
     def allows(self, channel: bytes, identity: Mapping[str, str]) -> bool:
-        return not self._keys or self.explain(channel, identity).allowed
+        filters = filters_of(channel)
+        for key in self._keys:
+            value = filters.get(key)
+            if value is None:
+                if ANY in filters:
+                    return False
+            elif value == ANY or value != identity.get(key):
+                return False
+        return True
 
     def explain(self, channel: bytes, identity: Mapping[str, str]) -> Decision:
         filters = filters_of(channel)
