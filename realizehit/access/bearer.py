@@ -29,8 +29,8 @@ def client_token(headers: Mapping[bytes, bytes], query: bytes) -> str | None:
         headers: values by lower-case name.
         query: the part of the target behind the question mark.
     """
-    token = bearer_token(headers.get(TOKEN_HEADER, b""))
-    if token is None:
+    authorization = headers.get(TOKEN_HEADER)
+    match = None if authorization is None else _BEARER.fullmatch(authorization)
+    if match is None and query:
         match = _QUERY.search(query)
-        token = match[1] if match else None
-    return None if token is None else token.decode("latin-1")
+    return None if match is None else match[1].decode("latin-1")

@@ -75,6 +75,7 @@ class ClientGate:
         self.addresses: Final = addresses
         rate = settings.max_handshakes
         self._handshakes = Bucket(rate, rate, clock()) if rate else None
+        self._has_limits = bool(self._max_connections) or addresses is not None or self._handshakes is not None
         self.ignored_headers = 0
 
     @property
@@ -187,7 +188,8 @@ class ClientGate:
         Raises:
             AccessDenied: the client is not let in.
         """
-        return self._opening(self._check_limits(peer, counted=False), peer, headers, _NONE, query)
+        address = self._check_limits(peer, counted=False) if self._has_limits else None
+        return self._opening(address, peer, headers, _NONE, query)
 
     def _open(
         self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes, *, counted: bool
