@@ -220,11 +220,11 @@ class ClientGate:
             text = client_token(headers, query)
             if text is not None:
                 token = self._policy.tokens.verify(text)
-                identity = Identity({**identity, **token.identity}) if identity else token.identity
+                identity = token.identity if identity is NOBODY else Identity({**identity, **token.identity})
                 end = monotonic_end(token.expires, self._clock())
                 proof = token.proof
         local = self._figures and is_local_client(peer, headers)
-        if not identity and end is None and address is None and not local:
+        if identity is NOBODY and end is None and address is None and not local:
             return _ANONYMOUS
         return Opening(identity, end, address, local, proof)
 

@@ -164,8 +164,15 @@ class OwnOnly(Rules):
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = frozenset(map(canonical_key, keys))
+        # A channel without any of these has neither a key of identities nor a wildcard.
+        self._signs = (ANY.encode("ascii"), *(f"{key}:".encode("ascii") for key in self._keys))
 
     def allows(self, channel: bytes, identity: Mapping[str, str]) -> bool:
+        for sign in self._signs:
+            if sign in channel:
+                break
+        else:
+            return True
         filters = filters_of(channel)
         for key in self._keys:
             value = filters.get(key)

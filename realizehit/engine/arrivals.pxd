@@ -8,10 +8,11 @@
 # A door with `watched` headers has a verdict too, which is about the kind of client; Python decides about each client.
 #
 # The handler has `on_arrived(handle, address)` if its door counts arrivals, `on_head(handle, (signature, bytes))` for a
-# usual handshake without a verdict, `on_client(handle, (verdict, headers, query, bytes))` for one with a verdict at a
-# door with watched headers, `on_other(handle, bytes)` for anything else, `on_late(handle, None)` for an
-# arrival that has sent nothing in time, `on_gone(handle)` for one that ends before it was let in or taken, and
-# `on_exhausted` where the process has no descriptor left. MemoryError is all that is raised.
+# usual handshake without a verdict, `on_client(handle, (verdict, headers, query, bytes, key, size))` for one with a
+# verdict at a door with watched headers, where `key` is where its key begins and `size` that of its head,
+# `on_other(handle, bytes)` for anything else, `on_late(handle, None)` for an arrival that has sent nothing in time,
+# `on_gone(handle)` for one that ends before it was let in or taken, and `on_exhausted` where the process has no
+# descriptor left. MemoryError is all that is raised.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
@@ -174,7 +175,7 @@ cdef inline int meet(State* s, Conn* c, uint8_t* data, size_t size) except -1:
         return ask(s, c, "on_head", (signature, PyBytes_FromStringAndSize(<char*> data, size)))
     if door.watched != NULL:
         return ask(s, c, "on_client", (<tuple> verdict, watched_headers(&head, <tuple> door.watched), query_of(&head),
-                                       PyBytes_FromStringAndSize(<char*> data, size)))
+                                       PyBytes_FromStringAndSize(<char*> data, size), head.key - data, head.size))
     answer_opening(s, c, <tuple> verdict, head.key)
     if head.size < size:
         consume(s, c, data + head.size, size - head.size)

@@ -81,10 +81,10 @@ cdef class ArrivalCalls(LogCalls):
             fd: its descriptor, non-blocking.
             handler: is told of arrivals: ``on_arrived(handle, address)``, if `counted`; ``on_head(handle, (signature,
                 bytes))`` for a usual opening handshake without a verdict; ``on_client(handle, (verdict, headers, query,
-                bytes))`` for one with a verdict, if `watched`; ``on_other(handle, bytes)`` for any other first bytes;
-                ``on_late(handle, None)``; ``on_gone(handle)``; ``on_exhausted(0, None)`` where a connection was closed,
-                or has to wait, for want of a descriptor. It answers each but the last two by `read_head`,
-                `open_arrival`, `admit`, `give_away` or `drop`.
+                bytes, key, size))`` for one with a verdict, if `watched`; ``on_other(handle, bytes)`` for any other
+                first bytes; ``on_late(handle, None)``; ``on_gone(handle)``; ``on_exhausted(0, None)`` where a
+                connection was closed, or has to wait, for want of a descriptor. It answers each but the last two by
+                `read_head`, `open_arrival`, `admit`, `give_away` or `drop`.
             verdicts: for a signature ``(handler, framing, before, behind)``: who is to receive what the client sends,
                 and the response, before and behind the answer to its key. The caller adds and removes entries.
             counted: whether nothing is read from an arrival before `read_head`.
@@ -153,30 +153,42 @@ cdef class ArrivalCalls(LogCalls):
         if c != NULL and c.state == CONN_ARRIVED:
             c.flags &= ~WITH_PYTHON
 
-    def open_arrival(self, uint64_t handle, tuple verdict not None, bytes data not None):
+    def open_arrival(self, uint64_t handle, tuple verdict not None, bytes data not None, Py_ssize_t key=-1,
+                     Py_ssize_t size=-1):
         """Let an arrival in by a verdict.
 
         Args:
             handle: of the arrival.
             verdict: see `listen`.
             data: what came of it.
+            key: where its key begins, as ``on_client`` told it; the head is read again without it.
+            size: of its head, likewise.
 
         Returns:
             False where it is gone, or its head is not a usual handshake; nothing has changed then.
+
+        Raises:
+            ValueError: the key is not within the head.
         """
         cdef Conn* c = slot_find(&self.s.slots, handle)
+        cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
         cdef OpeningHead head
         if c == NULL or c.state != CONN_ARRIVED:
             return False
-        if not read_opening_head(&head, <const uint8_t*> PyBytes_AS_STRING(data), len(data), self.s.max_head):
-            return False
+        if key < 0:
+            if not read_opening_head(&head, text, len(data), self.s.max_head):
+                return False
+            key = head.key - text
+            size = head.size
+        elif size > len(data) or key > size - KEY_SIZE:
+            raise ValueError("the key is not within the head")
         try:
-            answer_opening(&self.s, c, verdict, head.key)
+            answer_opening(&self.s, c, verdict, text + key)
         except BaseException:
             mark_closed(&self.s, c)
             self.recover_after_raise()
             raise
-        self.feed_rest(handle, data[head.size:])
+        self.feed_rest(handle, data[size:])
         return True
 
     def admit(self, uint64_t handle, handler, bytes head not None, bytes rest not None, int framing):

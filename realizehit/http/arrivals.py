@@ -55,6 +55,7 @@ class Arrivals:
         self._websocket = websocket
         self._guard = guard
         self._clients = guard.gate.clients
+        self._connected = guard.gate.connected
         self._needs_peer = self._clients.needs_peer
         self._fd_reserve = fd_reserve
         self._door = door
@@ -104,9 +105,9 @@ class Arrivals:
         ):
             self._give_transport(handle, data)
 
-    def on_client(self, handle: int, client: tuple[_fanout.Verdict, dict[bytes, bytes], bytes, bytes]) -> None:
+    def on_client(self, handle: int, client: _fanout.Client) -> None:
         """Decide about one client, given the verdict about its kind, its watched headers, its query and its bytes."""
-        verdict, headers, query, data = client
+        verdict, headers, query, data, key, size = client
         address = self._counted.pop(handle, None)
         if address is not None:
             self._clients.release_connection(address)  # the gate counts it as a client from here on
@@ -118,8 +119,8 @@ class Arrivals:
         except AccessDenied as error:
             self._refuse(handle, data, error)
             return
-        if self._engine.open_arrival(handle, verdict, data):
-            self._guard.on_connected(handle, opening)
+        if self._engine.open_arrival(handle, verdict, data, key, size):
+            self._connected.on_connected(handle, opening)
 
     def on_other(self, handle: int, data: bytes) -> None:
         """Have a connection served that has sent anything else."""

@@ -30,7 +30,7 @@ class Handler:
     def on_head(self, handle: int, data: tuple[bytes, bytes]) -> None:
         self.events.append("head")
 
-    def on_client(self, handle: int, client: tuple[_fanout.Verdict, dict[bytes, bytes], bytes, bytes]) -> None:
+    def on_client(self, handle: int, client: _fanout.Client) -> None:
         self.events.append("client")
 
     def on_other(self, handle: int, data: bytes) -> None:
