@@ -126,7 +126,7 @@ def decided(gate: Gate, decide: Callable[[], Opening]) -> object:
     except AccessDenied as error:
         return error.code, error.reason, str(error), error.retry_after
     if opening.end is not None:
-        assert LASTS / 2 < opening.end <= LASTS  # the clock has moved between two decisions
+        assert LASTS / 2 < opening.end < 2 * LASTS  # the clock moves between two decisions
     return opening._replace(end=None), opening.end is None, gate.clients.ignored_headers - before
 
 
