@@ -86,7 +86,7 @@ class LogCalls:
     def replay_part(self, channel: bytes, messages: Iterable[tuple[int, bytes]]) -> None: ...
     def replay_end(self, handle: int, channel: bytes, after: int) -> bool: ...
 
-Verdict = tuple[Handler, int, bytes, bytes]
+Verdict = tuple[Handler, int, bytes, bytes, bool]
 Client = tuple[Verdict, dict[bytes, bytes], bytes, bytes, int, int]
 
 class DoorHandler(Protocol):

@@ -108,16 +108,27 @@ class ClientGate:
     @property
     def needs_peer(self) -> bool:
         """Whether `open_usual` looks at where a client comes from."""
-        return self.addresses is not None or self._headers is not None or self._figures
+        return self.addresses is not None or self._headers is not None or self._figures or bool(self._trusted)
 
-    def is_admitted(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a page, or a program, may connect, wherever it comes from; nothing is counted.
+    def trusts(self, peer: str) -> bool:
+        """Whether a peer is a trusted proxy."""
+        return peer in self._trusted
+
+    def is_admitted(self, headers: Mapping[bytes, bytes], *, trusted: bool = False) -> bool:
+        """Whether a page, or a program, may connect; nothing is counted.
 
         It is all that is decided where `decides_by_head` is true; elsewhere `open_usual` decides about each client.
+
+        Args:
+            headers: values by lower-case name.
+            trusted: whether it comes from a trusted proxy, which may ask for any ``Host``; else from wherever it may.
         """
+        if trusted and not self._trusted:
+            return False
         try:
             self._pages.check_origin(headers)
-            self._pages.check_host(UNKNOWN, headers)
+            if not trusted:
+                self._pages.check_host(UNKNOWN, headers)
         except AccessDenied:
             return False
         return True
@@ -176,7 +187,7 @@ class ClientGate:
             raise
 
     def open_usual(self, peer: str, headers: Mapping[bytes, bytes], query: bytes) -> Opening:
-        """Decide about a client for whose kind of request `is_admitted` is true, as `open` does.
+        """Decide about a client for whose kind of request, and peer, `is_admitted` is true, as `open` does.
 
         The caller counts and logs refusals, since the request's other headers are not here.
 

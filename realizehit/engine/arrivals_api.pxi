@@ -86,7 +86,8 @@ cdef class ArrivalCalls(LogCalls):
                 connection was closed, or has to wait, for want of a descriptor. It answers each but the last two by
                 `read_head`, `open_arrival`, `admit`, `give_away` or `drop`.
             verdicts: for a signature ``(handler, framing, before, behind)``: who is to receive what the client sends,
-                and the response, before and behind the answer to its key. The caller adds and removes entries.
+                and the response, before and behind the answer to its key; what stands behind these is the caller's.
+                The caller adds and removes entries.
             counted: whether nothing is read from an arrival before `read_head`.
             watched: the names of headers, as bytes in lower case, by which the handler decides about each client;
                 None to have clients let in by their verdict alone.

@@ -114,6 +114,9 @@ class Arrivals:
             peer = address
         else:
             peer = self._engine.peer(handle) if self._needs_peer else UNKNOWN
+        if verdict[4] and not self._clients.trusts(peer):
+            self._look_at(handle, data)
+            return
         try:
             opening = self._clients.open_usual(peer, headers, query)
         except AccessDenied as error:

@@ -84,8 +84,8 @@ def one(data: bytes) -> None:
     assert signed is not None
     assert decisions(signed) == decisions(head)
     for gate in GATES_FOR_EACH:
-        if is_usual(head) and host_fault(head) is None and gate.clients.is_admitted(signed.headers):
-            decide_both_ways(gate, data, head)
+        if is_usual(head) and host_fault(head) is None:
+            decide_both_ways(gate, data, head, signed)
     accepted, response = accept(head)
     if is_usual(head):
         assert accepted
@@ -104,13 +104,15 @@ def decisions(head: Head) -> list[object]:
     ]
 
 
-def decide_both_ways(gate: Gate, data: bytes, head: Head) -> None:
+def decide_both_ways(gate: Gate, data: bytes, head: Head, signed: Head) -> None:
     """Decide about clients of several peers by the whole head and by what the engine reads of it."""
     clients = gate.clients
     fields = _fanout.opening_fields(data, clients.watched, MOST)
     assert fields is not None
     headers, query = fields
     for peer in PEERS:
+        if not clients.is_admitted(signed.headers, trusted=clients.trusts(peer)):
+            continue
         whole = decided(gate, partial(clients.open, peer, head.headers, head.repeated, head.query))
         quick = decided(gate, partial(clients.open_usual, peer, headers, query))
         assert quick == whole

@@ -110,6 +110,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 FOR_EACH = {  # settings for which the server looks at each client, and a handshake that is let in
     "limits": ("limits", opening()),
     "identities": ("identities", HEADS["identity"]),
+    "identities, and a Host of the proxy's": ("identities", opening("X-User: ann", host="Host: proxied.example")),
     "stranger's identities": ("stranger's identities", HEADS["identity"]),
     "tokens": ("tokens", HEADS["token"]),
     "console": ("console", opening()),

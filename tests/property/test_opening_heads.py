@@ -55,7 +55,7 @@ def heads(draw: Any) -> bytes:
 
 
 USUAL = [
-    b"Host: localhost", b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Version: 13",
+    b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Version: 13",
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
 ]  # fmt: skip
 of_clients = st.lists(
@@ -72,11 +72,14 @@ of_clients = st.lists(
 
 @given(
     st.sampled_from([b"/ws", b"/ws?token=TOKEN", b"/ws?a&token=TOKEN", b"/ws?token=x", b"/ws?"]),
+    st.sampled_from([b"Host: localhost", b"Host: foreign.example"]),
     of_clients,
     st.randoms(use_true_random=False),
 )
-def test_clients_are_decided_the_same_by_their_own_headers(target: bytes, own: list[bytes], random: Random) -> None:
-    lines = [*USUAL, *own]
+def test_clients_are_decided_the_same_by_their_own_headers(
+    target: bytes, host: bytes, own: list[bytes], random: Random
+) -> None:
+    lines = [host, *USUAL, *own]
     random.shuffle(lines)
     one(b"\r\n".join((b"GET " + target + b" HTTP/1.1", *lines, b"", b"")))
 
