@@ -37,6 +37,7 @@ cdef class ArrivalCalls(LogCalls):
 cdef class JoinCalls(ArrivalCalls):
     cdef tuple joiners          # the handlers that `State.joiners` refers to
     cdef object on_traced
+    cdef object may_join        # says which client may join which channel; None where every client may join each
 
     cdef bint join(self, uint64_t handle, bytes id, bytes name) except -1
 

@@ -932,6 +932,9 @@ cdef class Engine(ConflationCalls):
         if what == "on_sub":
             if self.is_open(handle) and not self.join(handle, <bytes> data[0], <bytes> data[1]):
                 handler.on_sub(handle, data)
+        elif what == "on_client":
+            if self.takes_callbacks(handle):
+                handler.on_client(handle, data)
         elif what == "vacant":
             if self.on_vacant is not None:
                 self.on_vacant(data)

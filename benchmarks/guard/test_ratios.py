@@ -29,6 +29,10 @@ def connects(run: Run) -> list[Result]:
     return connect.against_floor(run, connect.REGRESSED)
 
 
+def policies(run: Run) -> list[Result]:
+    return connect.under_policies(run, connect.REGRESSED_POLICY)
+
+
 def growth_channels(run: Run) -> list[Result]:
     return [growth.channels(run)]
 
@@ -59,6 +63,7 @@ def run() -> Iterator[Run]:
         many.measure,
         idle.measure,
         connects,
+        policies,
         pattern.measure,
         growth_channels,
         harness.measure,
@@ -66,8 +71,11 @@ def run() -> Iterator[Run]:
         recover_counts,
         logged.deliveries,
     ],
-    ids=["wide", "deep", "many", "idle", "connect", "pattern", "growth", "harness", "wildcards", "recover", "logged"],
-)
+    ids=[
+        "wide", "deep", "many", "idle", "connect", "policies", "pattern", "growth", "harness", "wildcards", "recover",
+        "logged",
+    ],
+)  # fmt: skip
 def test_a_must_is_met(row: Callable[[Run], list[Result]], run: Run) -> None:
     seen = []
     for _ in range(ATTEMPTS):

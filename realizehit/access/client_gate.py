@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Final
 
-from realizehit.access.bearer import client_token
+from realizehit.access.bearer import TOKEN_HEADER, client_token
 from realizehit.access.claimants import Claimant
 from realizehit.access.connected_clients import Opening
 from realizehit.access.expiry import monotonic_end
 from realizehit.access.identity import NOBODY, Identity, IdentityHeaders
 from realizehit.access.limits import AddressLimit, Bucket
-from realizehit.access.local import is_local_client
+from realizehit.access.local import LOCAL_HEADERS, is_local_client
 from realizehit.access.page_gate import PageGate
 from realizehit.access.peers import UNKNOWN, Networks
 from realizehit.access.policy import CurrentPolicy
@@ -27,6 +27,7 @@ _OTHER_CLAIMANT: Final = (
     "identity and the same token as the first one"
 )
 _ANONYMOUS: Final = Opening()
+_NONE: Final[frozenset[bytes]] = frozenset()
 
 
 class ClientGate:
@@ -74,6 +75,7 @@ class ClientGate:
         self.addresses: Final = addresses
         rate = settings.max_handshakes
         self._handshakes = Bucket(rate, rate, clock()) if rate else None
+        self._has_limits = bool(self._max_connections) or addresses is not None or self._handshakes is not None
         self.ignored_headers = 0
 
     @property
@@ -93,11 +95,40 @@ class ClientGate:
             and not self._figures
         )
 
-    def is_admitted(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a page, or a program, may connect; nothing is counted. For where `decides_by_head` is true."""
+    @property
+    def watched(self) -> tuple[bytes, ...]:
+        """The headers, by lower-case name, that `open_usual` reads."""
+        names = list(() if self._headers is None else self._headers.names)
+        if self._policy.tokens is not None:
+            names.append(TOKEN_HEADER)
+        if self._figures:
+            names.extend(LOCAL_HEADERS)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def needs_peer(self) -> bool:
+        """Whether `open_usual` looks at where a client comes from."""
+        return self.addresses is not None or self._headers is not None or self._figures or bool(self._trusted)
+
+    def trusts(self, peer: str) -> bool:
+        """Whether a peer is a trusted proxy."""
+        return peer in self._trusted
+
+    def is_admitted(self, headers: Mapping[bytes, bytes], *, trusted: bool = False) -> bool:
+        """Whether a page, or a program, may connect; nothing is counted.
+
+        It is all that is decided where `decides_by_head` is true; elsewhere `open_usual` decides about each client.
+
+        Args:
+            headers: values by lower-case name.
+            trusted: whether it comes from a trusted proxy, which may ask for any ``Host``; else from wherever it may.
+        """
+        if trusted and not self._trusted:
+            return False
         try:
             self._pages.check_origin(headers)
-            self._pages.check_host(UNKNOWN, headers)
+            if not trusted:
+                self._pages.check_host(UNKNOWN, headers)
         except AccessDenied:
             return False
         return True
@@ -155,28 +186,58 @@ class ClientGate:
             self._refusals.denied(error, peer, headers)
             raise
 
+    def open_usual(self, peer: str, headers: Mapping[bytes, bytes], query: bytes) -> Opening:
+        """Decide about a client for whose kind of request, and peer, `is_admitted` is true, as `open` does.
+
+        The caller counts and logs refusals, since the request's other headers are not here.
+
+        Args:
+            peer: where the TCP connection comes from; anything unless `needs_peer`.
+            headers: those of the request that are `watched`, each of which came once.
+            query: the part of the target behind the question mark.
+
+        Raises:
+            AccessDenied: the client is not let in.
+        """
+        address = self._check_limits(peer, counted=False) if self._has_limits else None
+        return self._opening(address, peer, headers, _NONE, query)
+
     def _open(
         self, peer: str, headers: Mapping[bytes, bytes], repeated: frozenset[bytes], query: bytes, *, counted: bool
     ) -> Opening:
         address = self._check_limits(peer, counted=counted)
         self._pages.check_origin(headers)
         self._pages.check_host(peer, headers)
-        values: Mapping[str, str] = self._proxy_identity(peer, headers, repeated)
-        if not values and self._headers is not None and peer not in self._trusted and self._headers.present(headers):
-            self.ignored_headers += 1
+        return self._opening(address, peer, headers, repeated, query)
+
+    def _opening(
+        self,
+        address: str | None,
+        peer: str,
+        headers: Mapping[bytes, bytes],
+        repeated: frozenset[bytes],
+        query: bytes,
+    ) -> Opening:
+        """Return what is known of a client whose page may connect."""
+        identity = NOBODY
+        if self._headers is not None:
+            if peer in self._trusted:
+                identity = self._headers.read(headers, repeated)
+            elif self._headers.present(headers):
+                self.ignored_headers += 1
         end = None
         proof = None
         if self._policy.tokens is not None:
             text = client_token(headers, query)
             if text is not None:
                 token = self._policy.tokens.verify(text)
-                values = {**values, **token.identity}
+                identity = token.identity if identity is NOBODY else Identity({**identity, **token.identity})
                 end = monotonic_end(token.expires, self._clock())
                 proof = token.proof
         local = self._figures and is_local_client(peer, headers)
-        if not values and end is None and address is None and not local:
+        if identity is NOBODY and end is None and address is None and not local:
             return _ANONYMOUS
-        return Opening(Identity(values), end, address, local, proof)
+        return Opening(identity, end, address, local, proof)
 
     def _check_limits(self, peer: str, *, counted: bool) -> str | None:
         """Return the address that the client counts under, if any; refuse the client if a limit is reached."""

@@ -73,7 +73,7 @@ class ConnectedClients:
 
     def on_connected(self, conn: int, opening: Opening) -> None:
         """Remember a connection that was let in."""
-        if opening.identity:
+        if opening.identity is not NOBODY:  # the only one that is empty
             self._identities[conn] = opening.identity
         if opening.local and self._local is not None:
             self._local.add(conn)

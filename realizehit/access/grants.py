@@ -164,9 +164,24 @@ class OwnOnly(Rules):
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = frozenset(map(canonical_key, keys))
+        # A channel without any of these has neither a key of identities nor a wildcard.
+        self._signs = (ANY.encode("ascii"), *(f"{key}:".encode("ascii") for key in self._keys))
 
     def allows(self, channel: bytes, identity: Mapping[str, str]) -> bool:
-        return not self._keys or self.explain(channel, identity).allowed
+        for sign in self._signs:
+            if sign in channel:
+                break
+        else:
+            return True
+        filters = filters_of(channel)
+        for key in self._keys:
+            value = filters.get(key)
+            if value is None:
+                if ANY in filters:
+                    return False
+            elif value == ANY or value != identity.get(key):
+                return False
+        return True
 
     def explain(self, channel: bytes, identity: Mapping[str, str]) -> Decision:
         filters = filters_of(channel)

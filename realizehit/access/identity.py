@@ -9,8 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from realizehit.access.recent import Recent
 from realizehit.errors import AccessDenied, ErrorCode, PatternError, SettingsError
 from realizehit.pattern import channel_of
+
+_READ: Final = 4096  # identities that are remembered by their headers
 
 _known: Final[WeakValueDictionary[tuple[tuple[str, str], ...], Identity]] = WeakValueDictionary()
 
@@ -36,6 +39,9 @@ class Identity(Mapping[str, str]):
 
     def __getitem__(self, key: str) -> str:
         return self._values[key]
+
+    def get(self, key: str, default: Any = None) -> Any:  # many times as fast as the inherited one
+        return self._values.get(key, default)
 
     def __iter__(self) -> Any:
         return iter(self._values)
@@ -125,15 +131,18 @@ class IdentityHeaders:
 
     Attributes:
         keys: the identity's keys in canonical text.
+        names: of the headers, in lower case.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = {key: name.lower().encode("latin-1") for key, name in names.items()}
         self.keys: Final = tuple(map(canonical_key, names))
+        self.names: Final = tuple(self._names.values())
+        self._read: Recent[tuple[bytes | None, ...], Identity] = Recent(_READ)
 
     def present(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request has any of the headers, trusted or not."""
-        return any(name in headers for name in self._names.values())
+        return any(name in headers for name in self.names)
 
     def read(self, headers: Mapping[bytes, bytes], repeated: frozenset[bytes]) -> Identity:
         """Return the identity that a trusted proxy has set.
@@ -145,6 +154,14 @@ class IdentityHeaders:
         Raises:
             AccessDenied: ``bad-request``; a header is repeated, empty, too long or not UTF-8.
         """
+        values = tuple(map(headers.get, self.names))
+        identity = self._read.get(values)
+        if identity is None or not repeated.isdisjoint(self.names):
+            identity = self._read_anew(headers, repeated)  # which limits the length of values
+            self._read.put(values, identity)
+        return identity
+
+    def _read_anew(self, headers: Mapping[bytes, bytes], repeated: frozenset[bytes]) -> Identity:
         found: dict[str, str] = {}
         for key, name in self._names.items():
             value = headers.get(name)

@@ -18,6 +18,9 @@ from realizehit.access.origins import Origins, is_foreign
 from realizehit.access.peers import UNIX, is_loopback
 
 _FORWARDED: Final = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"))
+LOCAL_HEADERS: Final = (*sorted(_FORWARDED), b"host", b"origin", b"sec-fetch-site")
+"""The headers that `is_local_client` looks at."""
+
 _HOST: Final = re.compile(rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 _SCHEME: Final = re.compile(rb"https?://", re.IGNORECASE)
 _LONGEST_SHOWN: Final = 100  # bytes of a Host in an error

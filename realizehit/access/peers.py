@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from socket import AF_UNIX
 from typing import Any, Final
 
+from realizehit.access.recent import Recent
 from realizehit.errors import SettingsError
 
 UNIX: Final = "unix"
@@ -21,6 +22,7 @@ A TCP connection that was already reset has no peer name any more, but what it s
 """
 
 _LONGEST: Final = 100  # characters of an address, with the name of an interface
+_DECIDED: Final = 4096  # addresses that a set of networks remembers
 _PAIRS: Final = (tuple, list)
 _USUAL_LOOPBACK: Final = frozenset(("127.0.0.1", "::1", UNIX))
 
@@ -72,6 +74,7 @@ class Networks:
     def __init__(self, texts: Iterable[str]) -> None:
         self._networks: list[IPv4Network | IPv6Network] = []
         self._unix = False
+        self._decided: Recent[str, bool] = Recent(_DECIDED)
         for text in texts:
             if text == UNIX:
                 self._unix = True
@@ -86,6 +89,16 @@ class Networks:
         return self._unix or bool(self._networks)
 
     def __contains__(self, peer: str) -> bool:
+        if not self._networks:
+            return self._unix and peer == UNIX
+        decided = self._decided.get(peer)
+        if decided is None:
+            decided = self._has(peer)
+            if len(peer) <= _LONGEST:
+                self._decided.put(peer, decided)
+        return decided
+
+    def _has(self, peer: str) -> bool:
         if peer == UNIX:
             return self._unix
         address = _address(peer)

@@ -6,12 +6,14 @@ Source: RFC 7519 (JWT), RFC 7517 (JWK), RFC 7518, section 3.2 (how long a secret
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from realizehit.access.identity import Identity, identity_of
+from realizehit.access.recent import Recent
 from realizehit.errors import AccessDenied, ErrorCode, SettingsError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ ALGORITHMS: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
 MAX_TOKEN: Final = 8 * 1024  # bytes
+REMEMBERED: Final = 16_384  # tokens; about 0.6 KiB each
 _LARGEST: Final = 2**53 - 1  # different larger numbers are equal to software that reads JSON numbers as doubles
 
 
@@ -40,8 +43,24 @@ class Token(NamedTuple):
     proof: bytes
 
 
+class _Verified(NamedTuple):
+    """The result for a token that was found valid.
+
+    Attributes:
+        since: when it was verified, in seconds since 1970.
+        until: when it expires, likewise.
+    """
+
+    token: Token
+    since: float
+    until: float
+
+
 class TokenVerifier:
     """Verifies tokens and reads the identity from their claims.
+
+    It remembers the results for valid tokens by the digests of their texts, since clients come back with the same
+    token. A reload of the keys makes another verifier, which remembers nothing.
 
     Args:
         material: a secret, a public key in PEM, or a JWKS.
@@ -79,6 +98,7 @@ class TokenVerifier:
         self._options: Any = {"require": required, "verify_sub": False}
         self._marks = {kid: _mark(kid, key) for kid, key in self._keys.items()}
         self._known = frozenset(self._marks.values())
+        self._verified: Recent[bytes, _Verified] = Recent(REMEMBERED)
 
     def knows(self, mark: bytes) -> bool:
         """Whether a key is still in use, by its mark."""
@@ -89,9 +109,26 @@ class TokenVerifier:
 
         Raises:
             AccessDenied: ``not-authenticated``; the token is not valid. The text says why, without parts of the token.
+
+        Cost: about 2 µs for a token that it remembers; 0.1 ms and more for any other.
         """
         if len(text) > MAX_TOKEN:
             raise _refused(f"the token has {len(text)} characters; at most {MAX_TOKEN} are accepted")
+        try:
+            digest = sha256(text.encode()).digest()
+        except UnicodeEncodeError:
+            raise _refused("the token is malformed") from None
+        now = time.time()
+        known = self._verified.get(digest)
+        # Where the clock went back, `nbf` and `iat` may not hold any more, and `exp` may hold again.
+        if known is not None and known.since <= now < known.until:
+            return known.token
+        token, until = self._verify(text)
+        self._verified.put(digest, _Verified(token, now, until))
+        return token
+
+    def _verify(self, text: str) -> tuple[Token, float]:
+        """Verify a token, and return when it expires, leeway included."""
         jwt = self._jwt
         try:
             kid = self._kid_for(jwt.get_unverified_header(text))
@@ -115,7 +152,8 @@ class TokenVerifier:
             expires = float(claims["exp"])  # a whole number: PyJWT has checked that
         except OverflowError:
             raise _refused("the token's exp is out of range") from None
-        return Token(identity_of(values, "the token"), expires + self._leeway, self._marks[kid])
+        token = Token(identity_of(values, "the token"), expires + self._leeway, self._marks[kid])
+        return token, int(expires) + self._leeway  # as PyJWT compares it
 
     def _kid_for(self, header: Mapping[str, Any]) -> str | None:
         if None in self._keys:

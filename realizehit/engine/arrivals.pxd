@@ -5,10 +5,14 @@
 # response is a template and the answer to its key. Everything else is told to the door's handler, which lets it in,
 # takes its socket, or ends it; nothing more is read from it before. An arrival has no transport and no Python object.
 #
-# The handler has `on_arrived(handle, None)` if its door counts arrivals, `on_head(handle, (signature, bytes))` for a
-# usual handshake without a verdict, `on_other(handle, bytes)` for anything else, `on_late(handle, None)` for an
-# arrival that has sent nothing in time, `on_gone(handle)` for one that ends before it was let in or taken, and
-# `on_exhausted` where the process has no descriptor left. MemoryError is all that is raised.
+# A door with `watched` headers has a verdict too, which is about the kind of client; Python decides about each client.
+#
+# The handler has `on_arrived(handle, address)` if its door counts arrivals, `on_head(handle, (signature, bytes))` for a
+# usual handshake without a verdict, `on_client(handle, (verdict, headers, query, bytes, key, size))` for one with a
+# verdict at a door with watched headers, where `key` is where its key begins and `size` that of its head,
+# `on_other(handle, bytes)` for anything else, `on_late(handle, None)` for an arrival that has sent nothing in time,
+# `on_gone(handle)` for one that ends before it was let in or taken, and `on_exhausted` where the process has no
+# descriptor left. MemoryError is all that is raised.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
@@ -23,11 +27,11 @@ from realizehit.engine.callbacks cimport tell
 from realizehit.engine.conn cimport CONN_ARRIVED, SEEN, WITH_PYTHON, Conn, handle_of, slot_release
 from realizehit.engine.connections cimport begin_client, new_connection
 from realizehit.engine.frames cimport PARTIAL_MAX, Frame, frame_bytes, frame_new
-from realizehit.engine.heads cimport OpeningHead, read_opening_head
+from realizehit.engine.heads cimport OpeningHead, query_of, read_opening_head, watched_headers
 from realizehit.engine.memory cimport RH_DEBUG, alive
 from realizehit.engine.reading cimport INBOX, consume
 from realizehit.engine.sockets cimport (
-    rh_accept, rh_close, rh_descriptors, rh_duplicate, rh_epoll_add, rh_epoll_drop, rh_is_exhausted, rh_recv,
+    rh_accept, rh_close, rh_descriptors, rh_duplicate, rh_epoll_add, rh_epoll_drop, rh_is_exhausted, rh_peer, rh_recv,
     rh_user_timeout, rh_would_block,
 )
 from realizehit.engine.state cimport DOORS, Door, State
@@ -37,6 +41,7 @@ cdef enum:
     ACCEPTS = 64                # connections that are accepted from a socket in one turn of the loop
     HEADS = 64                  # heads that are read in one turn
     RESERVE = 16                # descriptors that are not for clients, as in `realizehit.transports.fd_reserve`
+    LONGEST_PEER = 256          # bytes of an address, with the name of an interface
 
 
 cdef inline int ask(State* s, Conn* c, str what, object data) except -1:
@@ -44,6 +49,14 @@ cdef inline int ask(State* s, Conn* c, str what, object data) except -1:
     tell(s, what, c, data)
     c.flags |= WITH_PYTHON
     return 0
+
+
+cdef inline str peer_of(Conn* c):
+    """The numeric address of a connection's peer; empty where it is not known any more."""
+    cdef char text[LONGEST_PEER]
+    if c.fd < 0 or rh_peer(c.fd, text, LONGEST_PEER) < 0:
+        return ""
+    return (<bytes> text).decode("ascii", "replace")
 
 
 cdef inline int arrive(State* s, Door* door, int fd, int most) except -1:
@@ -64,7 +77,7 @@ cdef inline int arrive(State* s, Door* door, int fd, int most) except -1:
     elif fd >= most:
         ask(s, c, "on_other", b"")      # which refuses it: there is hardly a descriptor left
     elif door.counted:
-        ask(s, c, "on_arrived", None)
+        ask(s, c, "on_arrived", peer_of(c))
     return 0
 
 
@@ -160,6 +173,9 @@ cdef inline int meet(State* s, Conn* c, uint8_t* data, size_t size) except -1:
     verdict = PyDict_GetItem(<dict> door.verdicts, signature) if s.open_count < s.room else NULL
     if verdict == NULL:
         return ask(s, c, "on_head", (signature, PyBytes_FromStringAndSize(<char*> data, size)))
+    if door.watched != NULL:
+        return ask(s, c, "on_client", (<tuple> verdict, watched_headers(&head, <tuple> door.watched), query_of(&head),
+                                       PyBytes_FromStringAndSize(<char*> data, size), head.key - data, head.size))
     answer_opening(s, c, <tuple> verdict, head.key)
     if head.size < size:
         consume(s, c, data + head.size, size - head.size)

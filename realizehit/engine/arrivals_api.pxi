@@ -2,14 +2,11 @@
 # Included by `_fanout.pyx`, and so a part of that module.
 
 from realizehit.engine.accept_key cimport ACCEPT_SIZE, KEY_SIZE, rh_accept_key
-from realizehit.engine.arrivals cimport answer_opening, give_away, let_in
+from realizehit.engine.arrivals cimport answer_opening, give_away, let_in, peer_of
 from realizehit.engine.conn cimport CONN_ARRIVED, WITH_PYTHON
-from realizehit.engine.heads cimport OpeningHead, read_opening_head
-from realizehit.engine.sockets cimport rh_duplicate, rh_epoll_drop, rh_no_delay, rh_peer
+from realizehit.engine.heads cimport OpeningHead, query_of, read_opening_head, watched_headers
+from realizehit.engine.sockets cimport rh_duplicate, rh_epoll_drop, rh_no_delay
 from realizehit.engine.state cimport DOORS, Door
-
-cdef enum:
-    LONGEST_PEER = 256      # bytes of an address, with the name of an interface
 
 
 def opening_signature(bytes text not None, size_t most=16384):
@@ -22,6 +19,23 @@ def opening_signature(bytes text not None, size_t most=16384):
     if not read_opening_head(&head, <const uint8_t*> PyBytes_AS_STRING(text), len(text), most):
         return None
     return head.signature[:head.signature_size], head.size
+
+
+def opening_fields(bytes text not None, tuple names not None, size_t most=16384):
+    """Return what tells clients of one kind apart in a usual opening handshake at the front of a text.
+
+    Args:
+        text: what a connection has sent.
+        names: of headers, as bytes in lower case.
+        most: bytes that the head may have, the blank line not included.
+
+    Returns:
+        The values of these headers by name, and the query; None where it is not such a handshake.
+    """
+    cdef OpeningHead head
+    if not read_opening_head(&head, <const uint8_t*> PyBytes_AS_STRING(text), len(text), most):
+        return None
+    return watched_headers(&head, names), query_of(&head)
 
 
 def accept_key(bytes key not None):
@@ -47,27 +61,36 @@ cdef class ArrivalCalls(LogCalls):
         return self.s.arrived_count
 
     @property
+    def clients(self):
+        """How many connections are open."""
+        return self.s.open_count
+
+    @property
     def room(self):
-        """Clients up to which arrivals are let in by a verdict; 0 while Python decides about each."""
+        """Clients up to which verdicts are used; with more, and while it is 0, Python decides by each head."""
         return self.s.room
 
     @room.setter
     def room(self, uint32_t room):
         self.s.room = room
 
-    def listen(self, int fd, handler, dict verdicts not None, bint counted=False):
+    def listen(self, int fd, handler, dict verdicts not None, bint counted=False, tuple watched=None):
         """Accept the connections of a TCP socket that listens, which stays the caller's, until `unlisten`.
 
         Args:
             fd: its descriptor, non-blocking.
-            handler: is told of arrivals: ``on_arrived(handle, None)``, if `counted`; ``on_head(handle, (signature,
-                bytes))`` for a usual opening handshake without a verdict; ``on_other(handle, bytes)`` for any other
+            handler: is told of arrivals: ``on_arrived(handle, address)``, if `counted`; ``on_head(handle, (signature,
+                bytes))`` for a usual opening handshake without a verdict; ``on_client(handle, (verdict, headers, query,
+                bytes, key, size))`` for one with a verdict, if `watched`; ``on_other(handle, bytes)`` for any other
                 first bytes; ``on_late(handle, None)``; ``on_gone(handle)``; ``on_exhausted(0, None)`` where a
                 connection was closed, or has to wait, for want of a descriptor. It answers each but the last two by
                 `read_head`, `open_arrival`, `admit`, `give_away` or `drop`.
             verdicts: for a signature ``(handler, framing, before, behind)``: who is to receive what the client sends,
-                and the response, before and behind the answer to its key. The caller adds and removes entries.
+                and the response, before and behind the answer to its key; what stands behind these is the caller's.
+                The caller adds and removes entries.
             counted: whether nothing is read from an arrival before `read_head`.
+            watched: the names of headers, as bytes in lower case, by which the handler decides about each client;
+                None to have clients let in by their verdict alone.
 
         Raises:
             OSError: the descriptor cannot be watched, or there are too many doors.
@@ -89,12 +112,13 @@ cdef class ArrivalCalls(LogCalls):
         door.counted = counted
         door.waits = False
         door.verdicts = <PyObject*> verdicts
+        door.watched = NULL if watched is None else <PyObject*> watched
         door.handler = <PyObject*> handler
         if rh_epoll_add(self.s.epoll, fd, i) < 0:
             door.handler = NULL
             raise OSError(errno, os.strerror(errno))
         try:
-            self.doors[fd] = (handler, verdicts)
+            self.doors[fd] = (handler, verdicts, watched)
         except BaseException:
             rh_epoll_drop(self.s.epoll, fd)
             door.handler = NULL
@@ -122,10 +146,7 @@ cdef class ArrivalCalls(LogCalls):
     def peer(self, uint64_t handle):
         """Return the numeric address of an arrival's or a client's peer; empty where it is not known any more."""
         cdef Conn* c = slot_find(&self.s.slots, handle)
-        cdef char text[LONGEST_PEER]
-        if c == NULL or c.fd < 0 or rh_peer(c.fd, text, LONGEST_PEER) < 0:
-            return ""
-        return (<bytes> text).decode("ascii", "replace")
+        return "" if c == NULL else peer_of(c)
 
     def read_head(self, uint64_t handle):
         """Let the head of an arrival be read, after `on_arrived`."""
@@ -133,30 +154,42 @@ cdef class ArrivalCalls(LogCalls):
         if c != NULL and c.state == CONN_ARRIVED:
             c.flags &= ~WITH_PYTHON
 
-    def open_arrival(self, uint64_t handle, tuple verdict not None, bytes data not None):
+    def open_arrival(self, uint64_t handle, tuple verdict not None, bytes data not None, Py_ssize_t key=-1,
+                     Py_ssize_t size=-1):
         """Let an arrival in by a verdict.
 
         Args:
             handle: of the arrival.
             verdict: see `listen`.
             data: what came of it.
+            key: where its key begins, as ``on_client`` told it; the head is read again without it.
+            size: of its head, likewise.
 
         Returns:
             False where it is gone, or its head is not a usual handshake; nothing has changed then.
+
+        Raises:
+            ValueError: the key is not within the head.
         """
         cdef Conn* c = slot_find(&self.s.slots, handle)
+        cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
         cdef OpeningHead head
         if c == NULL or c.state != CONN_ARRIVED:
             return False
-        if not read_opening_head(&head, <const uint8_t*> PyBytes_AS_STRING(data), len(data), self.s.max_head):
-            return False
+        if key < 0:
+            if not read_opening_head(&head, text, len(data), self.s.max_head):
+                return False
+            key = head.key - text
+            size = head.size
+        elif size > len(data) or key > size - KEY_SIZE:
+            raise ValueError("the key is not within the head")
         try:
-            answer_opening(&self.s, c, verdict, head.key)
+            answer_opening(&self.s, c, verdict, text + key)
         except BaseException:
             mark_closed(&self.s, c)
             self.recover_after_raise()
             raise
-        self.feed_rest(handle, data[head.size:])
+        self.feed_rest(handle, data[size:])
         return True
 
     def admit(self, uint64_t handle, handler, bytes head not None, bytes rest not None, int framing):

@@ -5,10 +5,14 @@
 # and over, so that Python decides about it once. It is the text of a request head itself, which Python parses to
 # decide: so a decision cannot depend on anything else.
 #
+# Where a setting asks for a look at each client, a decision also depends on further headers and on the query, which
+# differ between clients of one kind. They are not in the signature: Python asks for them by name (`watched_headers`).
+#
 # Anything unusual is not taken, and takes the way of all other requests: other requests, repeated headers, a body, a
 # wrong key, a head that is not whole. What is taken, `realizehit.transports` would accept or refuse by the same text;
-# `tests/fuzz/opening_heads.py` holds both equal. Nothing here allocates or fails.
+# `tests/fuzz/opening_heads.py` holds both equal. Reading a head allocates nothing and raises nothing.
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
@@ -72,11 +76,36 @@ cdef struct Name:
     uint32_t hash
 
 
+cdef struct Header:
+    Name name
+    const uint8_t* value        # without spaces around it
+    uint32_t value_size
+
+
 cdef struct OpeningHead:
+    # All pointers are into the text that was read.
     size_t size                 # bytes of the head, the blank line included
     const uint8_t* key          # KEY_SIZE bytes
+    const uint8_t* query        # what stands behind the question mark; NULL without one
+    uint32_t query_size
+    uint32_t count              # of headers
     uint32_t signature_size
+    Header headers[HEADERS_MAX]
     char signature[SIGNATURE_MAX]
+
+
+cdef inline uint32_t hash_on(uint32_t hash, uint8_t c) noexcept nogil:
+    return hash * 31 + c
+
+
+cdef inline Name name_of(const uint8_t* text, uint32_t size) noexcept nogil:
+    """A name to compare with those of a head."""
+    cdef Name name
+    cdef uint32_t i
+    name.text, name.size, name.hash = text, size, 0
+    for i in range(size):
+        name.hash = hash_on(name.hash, rh_token[text[i]])
+    return name
 
 
 cdef inline bint same_name(const Name* a, const Name* b) noexcept nogil:
@@ -126,6 +155,9 @@ cdef inline const uint8_t* read_line(OpeningHead* out, const uint8_t* p, const u
     # Nothing but Engine.IO and tokens depends on the query, and tokens are looked at for each client.
     if not sign(out, start, (p if query == NULL else query) - start) or not sign(out, p, 9):
         return NULL
+    if query != NULL:
+        out.query = query + 1
+        out.query_size = <uint32_t> (p - out.query)
     return p + 11
 
 
@@ -139,22 +171,21 @@ cdef inline bint read_opening_head(OpeningHead* out, const uint8_t* data, size_t
     cdef const uint8_t* p
     cdef const uint8_t* value
     cdef const uint8_t* behind
-    cdef Name names[HEADERS_MAX]
     cdef char lower[NAME_MAX]
-    cdef uint32_t count = 0, i
+    cdef uint32_t i
     cdef uint8_t c
     cdef Name* name
     cdef int kind
     cdef bint upgrades = False
-    out.key = NULL
-    out.signature_size = 0
+    out.key = out.query = NULL
+    out.query_size = out.count = out.signature_size = 0
     p = read_line(out, data, end)
     if p == NULL:
         return False
     while p < end and p[0] != c'\r':
-        if count == HEADERS_MAX:
+        if out.count == HEADERS_MAX:
             return False
-        name = &names[count]
+        name = &out.headers[out.count].name
         name.text = p
         name.hash = 0
         while p < end:
@@ -163,15 +194,14 @@ cdef inline bint read_opening_head(OpeningHead* out, const uint8_t* data, size_t
                 break
             if p - name.text < NAME_MAX:
                 lower[p - name.text] = <char> c
-            name.hash = name.hash * 31 + c
+            name.hash = hash_on(name.hash, c)
             p += 1
         if p == end or p == name.text or p[0] != c':':
             return False
         name.size = <uint32_t> (p - name.text)
-        for i in range(count):
-            if same_name(&names[i], name):
+        for i in range(out.count):
+            if same_name(&out.headers[i].name, name):
                 return False
-        count += 1
         p += 1
         while p < end and (p[0] == c' ' or p[0] == c'\t'):
             p += 1
@@ -181,14 +211,17 @@ cdef inline bint read_opening_head(OpeningHead* out, const uint8_t* data, size_t
         if end - p < 2 or p[0] != c'\r' or p[1] != c'\n':
             return False
         behind = p
+        while behind > value and (behind[-1] == c' ' or behind[-1] == c'\t'):
+            behind -= 1
         p += 2
+        out.headers[out.count].value = value
+        out.headers[out.count].value_size = <uint32_t> (behind - value)
+        out.count += 1
         kind = NAME_IGNORED if name.size > NAME_MAX else rh_name_kind(lower, name.size)
         if kind == NAME_IGNORED:
             continue
         if kind == NAME_OF_BODY:
             return False
-        while behind > value and (behind[-1] == c' ' or behind[-1] == c'\t'):
-            behind -= 1
         if kind == NAME_KEY:
             if not is_key(value, behind - value):
                 return False
@@ -202,3 +235,21 @@ cdef inline bint read_opening_head(OpeningHead* out, const uint8_t* data, size_t
         return False
     out.size = p + 2 - data
     return upgrades and out.key != NULL and out.size - 4 <= most
+
+
+cdef inline dict watched_headers(const OpeningHead* head, tuple names):
+    """The values of those headers of a head that are asked for, by their names in lower case."""
+    cdef dict found = {}
+    cdef uint32_t i
+    cdef Name name
+    for each in names:
+        name = name_of(<const uint8_t*> PyBytes_AS_STRING(each), <uint32_t> PyBytes_GET_SIZE(each))
+        for i in range(head.count):
+            if same_name(&head.headers[i].name, &name):
+                found[each] = PyBytes_FromStringAndSize(<const char*> head.headers[i].value, head.headers[i].value_size)
+    return found
+
+
+cdef inline bytes query_of(const OpeningHead* head):
+    """What stands behind the question mark of the target."""
+    return PyBytes_FromStringAndSize(<const char*> head.query, head.query_size)

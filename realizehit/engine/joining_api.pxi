@@ -1,4 +1,4 @@
-# What Python sees of joining: plain subs, and the channels that clients join without asking Python. Included by
+# What Python sees of joining: plain subs, and the channels that clients join without the hub. Included by
 # `_fanout.pyx`, and so a part of that module.
 
 from libc.stdio cimport snprintf
@@ -28,7 +28,7 @@ def plain_sub(bytes text not None):
 cdef class JoinCalls(ArrivalCalls):
     """The part of `Engine` that subscribes clients by itself; of no use alone."""
 
-    def take_subs(self, tuple handlers not None, uint32_t limit, bint free):
+    def take_subs(self, tuple handlers not None, uint32_t limit, may_join=None):
         """Read plain subs of the clients of some handlers, and let them join open channels.
 
         A plain sub comes as ``on_sub(handle, (id, channel))`` instead of ``on_text``, or as neither where the engine
@@ -37,7 +37,8 @@ cdef class JoinCalls(ArrivalCalls):
         Args:
             handlers: at most four.
             limit: subscriptions that a connection may hold.
-            free: whether everybody may join each open channel; if not, all subs come to the handler.
+            may_join: called with a handle and a channel, returns whether this client may join it; it must not call the
+                engine. None where everybody may join each channel.
         """
         cdef int i
         if len(handlers) > JOINERS:
@@ -46,7 +47,7 @@ cdef class JoinCalls(ArrivalCalls):
         for i in range(JOINERS):
             self.s.joiners[i] = <PyObject*> handlers[i] if i < len(handlers) else NULL
         self.s.join_limit = limit
-        self.s.join_free = free
+        self.may_join = may_join
 
     def open_channel(self, bytes channel not None, bint opened):
         """Set whether clients may join a channel without Python; reset when its last subscriber leaves.
@@ -98,12 +99,19 @@ cdef class JoinCalls(ArrivalCalls):
 
     cdef bint join(self, uint64_t handle, bytes id, bytes name) except -1:
         """Carry out a plain sub and reply to it; false where Python has to."""
-        cdef Conn* c = slot_find(&self.s.slots, handle)
-        cdef PyObject* known = PyDict_GetItem(self.channels, name) if self.s.join_free else NULL
+        cdef PyObject* known = PyDict_GetItem(self.channels, name)
+        cdef Conn* c
         cdef Channel* channel
         cdef Message m
         cdef char reply[ID_MAX + 64]
         cdef int size
+        if known == NULL or not (<ChannelEntry> known).channel.flags & CHANNEL_OPEN:
+            return False
+        if self.may_join is not None:
+            if not self.may_join(handle, name):
+                return False
+            known = PyDict_GetItem(self.channels, name)     # looked up again: Python code has run
+        c = slot_find(&self.s.slots, handle)
         if known == NULL or c == NULL or c.state != CONN_OPEN:
             return False
         channel = &(<ChannelEntry> known).channel

@@ -9,6 +9,7 @@ cdef extern from *:
     #include <fcntl.h>
     #include <poll.h>
     #include <netdb.h>
+    #include <arpa/inet.h>
     #include <stdint.h>
     #include <unistd.h>
     #include <netinet/in.h>
@@ -106,6 +107,8 @@ cdef extern from *:
         struct sockaddr_storage address;
         socklen_t size = sizeof(address);
         if (getpeername(fd, (struct sockaddr *) &address, &size) < 0) return -1;
+        if (address.ss_family == AF_INET)   /* the same text in a fraction of the time */
+            return inet_ntop(AF_INET, &((struct sockaddr_in *) &address)->sin_addr, out, room) == NULL ? -1 : 0;
         return getnameinfo((struct sockaddr *) &address, size, out, room, NULL, 0, NI_NUMERICHOST) == 0 ? 0 : -1;
     }
     static int rh_descriptors(void) {

@@ -112,6 +112,7 @@ cdef struct Door:
     int fd
     PyObject* handler           # of what arrives, until it is a client; NULL for an unused entry
     PyObject* verdicts          # dict: signature of a head -> verdict, see `Engine.listen`
+    PyObject* watched           # tuple: headers by which Python decides about each client; NULL where it does not
     bint counted                # Python is told of each arrival before its head is read
     bint waits                  # epoll does not watch it until the next tick, since nothing can be accepted
 
@@ -173,7 +174,6 @@ cdef struct State:
     # joining
     PyObject* joiners[JOINERS]  # the handlers that take plain subs
     uint32_t join_limit         # subscriptions that a connection may hold
-    bint join_free              # whether every client may join each channel
     bint follow_traces          # whether deliveries of sampled traces are told to Python
     # output
     ConnList lists[LISTS]

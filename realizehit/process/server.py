@@ -123,11 +123,8 @@ class Node:
     @draining.setter
     def draining(self, draining: bool) -> None:
         self._draining = draining
-        # The engine lets clients in by itself up to this number; past it the gate decides, which knows other workers.
-        room = self.settings.max_connections or NO_LIMIT
-        if draining or (self._workers is not None and self.settings.max_connections):
-            room = 0
-        self.engine.room = room
+        # The engine uses verdicts up to this number. Where it is for several workers, the gate looks at each client.
+        self.engine.room = 0 if draining else self.settings.max_connections or NO_LIMIT
 
     @property
     def ws_url(self) -> str:
@@ -153,7 +150,7 @@ class Node:
         gate = Gate(
             settings,
             clock=loop.time,
-            connected=lambda: self.engine.stats()["connections"],
+            connected=lambda: self.engine.clients,
             shared=None if self._workers is None else self._workers.limits,
         )
         self.engine = make_engine(settings, loop, self._callback_failed, epoll=self._epoll)

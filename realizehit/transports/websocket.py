@@ -141,14 +141,15 @@ class WebSocketTransport:
         return None
 
     def take_subs(self, limit: int) -> None:
-        """Have the engine read plain subs, and carry them out where no policy depends on the client.
+        """Have the engine read plain subs, and carry them out on channels in force.
 
         Args:
             limit: subscriptions that a connection may hold.
         """
         intakes = (self._plain,) if self._compressed is None else (self._plain, self._compressed)
-        free = self._guard is None or self._guard.gate.connected.are_free
-        self._engine.take_subs(intakes, limit, free)
+        connected = None if self._guard is None else self._guard.gate.connected
+        may_join = None if connected is None or connected.are_free else connected.may_subscribe
+        self._engine.take_subs(intakes, limit, may_join)
 
     # Arrivals, which have no transport:
 
@@ -161,7 +162,8 @@ class WebSocketTransport:
         """Decide about all opening handshakes with one signature, see `realizehit._fanout.opening_signature`.
 
         Returns:
-            What the engine needs to let them in; ``None`` if they are refused or take another way.
+            What the engine needs to let them in, and whether it is for clients of trusted proxies only; ``None`` if
+            they are refused or take another way.
         """
         head = parse_head(signature + _SAMPLE)
         if (
@@ -169,12 +171,16 @@ class WebSocketTransport:
             or self._draining()
             or not self._is_path(head)
             or host_fault(head) is not None
-            or not (self._guard is None or self._guard.gate.clients.is_admitted(head.headers))
             or not is_usual(head)
         ):
             return None
+        trusted_only = False
+        if self._guard is not None and not self._guard.gate.clients.is_admitted(head.headers):
+            trusted_only = self._guard.gate.clients.is_admitted(head.headers, trusted=True)
+            if not trusted_only:
+                return None
         intake, framing, response = self._kind(head, BEFORE_ANSWER + b"\r\n\r\n")
-        return intake, framing, BEFORE_ANSWER, response.removeprefix(BEFORE_ANSWER)
+        return intake, framing, BEFORE_ANSWER, response.removeprefix(BEFORE_ANSWER), trusted_only
 
     def open_arrival(self, handle: int, peer: str, head: Head, rest: bytes) -> bytes | None:
         """Answer the usual opening handshake of an arrival, and let it in.

@@ -85,7 +85,7 @@ def said(lines: list[bytes], *, guarded: bool, by_bytes: bool, by_engine: bool =
         intake = Intake(b.engine, session, max_message=16384, on_disconnected=gone)
         b.handler = intake  # type: ignore[assignment]
         if by_engine:
-            b.engine.take_subs((intake,), MOST, not guarded)
+            b.engine.take_subs((intake,), MOST, None if guard is None else guard.gate.connected.may_subscribe)
         answers = list(conversation(b, lines, guard, by_bytes=by_bytes))
     assert bus.wanted == set()
     return answers

@@ -16,12 +16,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import jwt
 import orjson
 import pytest
 
 from realizehit import _fanout
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings
+from realizehit.transports.heads import Head, parse_head
 from tests.support.engines import client_frame
 from tests.support.valkey import Valkey
 
@@ -30,6 +32,9 @@ pytestmark = pytest.mark.skipif(not _fanout.HAVE_EPOLL, reason="the engine accep
 
 SUB = client_frame(1, orjson.dumps({"id": 7, "act": "sub", "pat": {"a": "b"}}))
 REPLY = b'{"id":7,"ret":"'
+SECRET = "s" * 32
+TOKEN = jwt.encode({"sub": "ann", "exp": 99999999999}, SECRET)
+EXPIRED = jwt.encode({"sub": "ann", "exp": 1}, SECRET)
 LINES = {
     "host": "Host: localhost",
     "upgrade": "Upgrade: websocket",
@@ -80,8 +85,13 @@ HEADS = {
     "not HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)),
     "too large": opening("X: " + "y" * 20_000),
     "identity": opening("X-User: ann"),
+    "identity of another client": opening("x-user: \tbob"),
     "identity twice": opening("X-User: ann", "X-User: bob"),
     "malformed identity": opening("X-User: \x80"),
+    "token": opening(f"Authorization: Bearer {TOKEN}"),
+    "token in the query": opening(line=f"GET /ws?x&token={TOKEN} HTTP/1.1"),
+    "token that expired": opening(f"Authorization: Bearer {EXPIRED}"),
+    "malformed token": opening("Authorization: Bearer x.y.z"),
     "forwarded": opening("X-Forwarded-For: 1.2.3.4"),
     "plain request": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     "line ends before": b"\r\n" + opening(),
@@ -95,7 +105,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "identities": {"identify": ("user=X-User",), "trusted_proxies": ("127.0.0.0/8",)},
     "stranger's identities": {"identify": ("user=X-User",), "trusted_proxies": ("192.0.2.1",)},
     "console": {"console": True},
-    "tokens": {"jwt_secret": "s" * 32, "jwt_algorithms": ("HS256",), "jwt_claims": ("user=sub",)},
+    "tokens": {"jwt_secret": SECRET, "jwt_algorithms": ("HS256",), "jwt_claims": ("user=sub",)},
+}
+FOR_EACH = {  # settings for which the server looks at each client, and a handshake that is let in
+    "limits": ("limits", opening()),
+    "identities": ("identities", HEADS["identity"]),
+    "identities, and a Host of the proxy's": ("identities", opening("X-User: ann", host="Host: proxied.example")),
+    "stranger's identities": ("stranger's identities", HEADS["identity"]),
+    "tokens": ("tokens", HEADS["token"]),
+    "console": ("console", opening()),
 }
 
 
@@ -178,6 +196,70 @@ async def test_a_usual_client_gets_no_transport(shared_valkey: Valkey) -> None:
             loop.set_task_factory(None)
 
 
+@pytest.mark.parametrize(("settings", "head"), FOR_EACH.values(), ids=FOR_EACH.keys())
+async def test_a_known_kind_of_client_is_decided_without_its_whole_head(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch, settings: str, head: bytes
+) -> None:
+    parsed = []
+
+    def spy(text: bytes) -> Head | None:
+        parsed.append(text)
+        return parse_head(text)
+
+    monkeypatch.setattr("realizehit.http.arrivals.parse_head", spy)
+    async with serving(shared_valkey, **SETTINGS[settings]) as node:
+        for _ in range(3):
+            assert REPLY in await answer(node, head)
+        assert len(parsed) == 1
+
+
+async def test_a_refused_client_of_a_known_kind_is_logged_with_its_headers(
+    shared_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(shared_valkey, **SETTINGS["tokens"]) as node:
+        assert REPLY in await answer(node, HEADS["token"])
+        assert b"the token has expired" in await answer(node, HEADS["token that expired"])
+        assert refusals(node) == {"bad_token": 1}
+    assert "refused: bad_token; peer 127.0.0.1, Host 'localhost'; the token has expired" in caplog.text
+    assert EXPIRED[-20:] not in caplog.text
+
+
+async def test_the_engine_asks_whether_a_client_may_join(
+    shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grants = tmp_path / "grants.toml"
+    grants.write_text('[[grant]]\npattern = { a = ["$user", "c"] }\n', encoding="utf-8")
+    pattern = {"a": "ann"}
+    sub = client_frame(1, orjson.dumps({"id": 7, "act": "sub", "pat": pattern}))
+    async with serving(shared_valkey, **SETTINGS["identities"], grants=str(grants)) as node:
+        asked = []
+        hub_subscribe = node.hub.subscribe
+
+        def spy(conn: int, *rest: Any) -> None:
+            asked.append(conn)
+            hub_subscribe(conn, *rest)
+
+        monkeypatch.setattr(node.hub, "subscribe", spy)
+        async with contextlib.AsyncExitStack() as stack:
+
+            async def said(user: str) -> bytes:
+                reader, writer = await stack.enter_async_context(connected(node))
+                writer.write(opening(f"X-User: {user}") + sub)
+                async with asyncio.timeout(SECONDS):
+                    return await reader.readuntil(b"}")
+
+            for _ in range(2):  # the first one waits for the broker, the second one finds the channel in force
+                assert REPLY in await said("ann")
+            assert len(asked) == 2
+            assert REPLY in await said("ann")
+            assert b'"forbidden"' in await said("bob")
+            assert len(asked) == 2
+            assert refusals(node) == {"not_granted": 1}
+            grants.write_text('[[grant]]\npattern = { a = "c" }\n', encoding="utf-8")
+            node.reload()
+            assert b'"forbidden"' in await said("ann")
+
+
 async def test_a_head_in_parts(shared_valkey: Valkey) -> None:
     async with serving(shared_valkey) as node, connected(node) as (reader, writer):
         head = opening()
@@ -208,8 +290,9 @@ async def test_a_connection_that_ends_before_its_head(shared_valkey: Valkey) -> 
         assert REPLY in await answer(node, opening())
 
 
-async def test_no_room_and_draining(shared_valkey: Valkey) -> None:
-    async with serving(shared_valkey, max_connections=1) as node:
+@pytest.mark.parametrize("settings", [{}, {"max_per_address": 100}])
+async def test_no_room_and_draining(shared_valkey: Valkey, settings: dict[str, Any]) -> None:
+    async with serving(shared_valkey, max_connections=1, **settings) as node:
         async with connected(node) as (reader, writer):
             writer.write(opening())
             await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), SECONDS)

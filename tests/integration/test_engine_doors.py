@@ -24,11 +24,14 @@ class Handler:
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def on_arrived(self, handle: int, _: None) -> None:
+    def on_arrived(self, handle: int, address: str) -> None:
         self.events.append("arrived")
 
     def on_head(self, handle: int, data: tuple[bytes, bytes]) -> None:
         self.events.append("head")
+
+    def on_client(self, handle: int, client: _fanout.Client) -> None:
+        self.events.append("client")
 
     def on_other(self, handle: int, data: bytes) -> None:
         self.events.append("other")

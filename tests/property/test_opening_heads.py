@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from hashlib import sha1
+from random import Random
 from typing import Any
 
 from hypothesis import given
@@ -15,7 +16,12 @@ from realizehit.transports.heads import parse_head
 from tests.fuzz.opening_heads import MOST, one
 
 keys = st.binary(min_size=16, max_size=16).map(b64encode)
-targets = st.sampled_from([b"/ws", b"/ws/", b"/ws?a=b", b"/ws?EIO=4", b"/ws?a=EIO=4", b"/other", b"/", b"ws", b"/ws#a"])
+targets = st.sampled_from(
+    [
+        b"/ws", b"/ws/", b"/ws?a=b", b"/ws?", b"/ws?EIO=4", b"/ws?a=EIO=4",
+        b"/other", b"/", b"ws", b"/ws#a",
+    ]
+)  # fmt: skip
 optional = st.lists(
     st.sampled_from(
         [
@@ -46,6 +52,36 @@ def heads(draw: Any) -> bytes:
     end = draw(st.sampled_from([b"\r\n\r\n"] * 6 + [b"\r\n", b"\n\n", b"\r\n\r\n\x81\x80", b"\r\n\r\r\n"]))
     head: bytes = b"\r\n".join((line, *draw(st.permutations(lines)))) + end
     return head
+
+
+USUAL = [
+    b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Version: 13",
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+]  # fmt: skip
+of_clients = st.lists(
+    st.sampled_from(
+        [
+            b"X-User: ann", b"x-user: \t bob ", b"X-User: \x80", b"X-User:", b"X-Device: " + b"d" * 300, b"x-device: 7",
+            b"Authorization: Bearer TOKEN", b"authorization:bearer  TOKEN", b"Authorization: Bearer x", b"Via: a",
+            b"forwarded:for=b", b"Origin: https://example.org", b"Sec-Fetch-Site: none",
+        ]
+    ),
+    max_size=4,
+)  # fmt: skip
+
+
+@given(
+    st.sampled_from([b"/ws", b"/ws?token=TOKEN", b"/ws?a&token=TOKEN", b"/ws?token=x", b"/ws?"]),
+    st.sampled_from([b"Host: localhost", b"Host: foreign.example"]),
+    of_clients,
+    st.randoms(use_true_random=False),
+)
+def test_clients_are_decided_the_same_by_their_own_headers(
+    target: bytes, host: bytes, own: list[bytes], random: Random
+) -> None:
+    lines = [host, *USUAL, *own]
+    random.shuffle(lines)
+    one(b"\r\n".join((b"GET " + target + b" HTTP/1.1", *lines, b"", b"")))
 
 
 @given(heads())

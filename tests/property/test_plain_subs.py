@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realizehit import _fanout
+from realizehit.access.connected_clients import Opening
+from realizehit.access.gate import Gate
+from realizehit.access.identity import Identity
 from realizehit.node.hub import Hub
+from realizehit.settings import Settings
+from realizehit.transports.guard import Guard
 from realizehit.transports.intake import Intake
 from realizehit.transports.session import ActionSession
 from tests.fuzz.plain_subs import one
@@ -19,6 +24,7 @@ from tests.support.engines import TEXT, bench
 from tests.support.scripted_bus import ScriptedBus
 
 CLIENTS, MOST, BURST = 3, 3, 12
+GUARDED = Settings(identify=("user=X-User",), trusted_proxies=("127.0.0.1",))
 CHANNELS = [b"a:1", b"a:2", b"a:%C3%A9|b:x", b"user:25442", b"user:28322"]  # the last two have the same id
 
 texts = st.text(max_size=6) | st.sampled_from(["*", "", "a b", "\\", '"', "\x7f", "x" * 200, "realizehit"])
@@ -70,12 +76,12 @@ steps = st.lists(
 )
 
 
-@given(steps)
-def test_subs_are_answered_the_same(steps: Sequence[tuple[int, str, int, bool]]) -> None:
-    assert _told(steps, by_engine=True) == _told(steps, by_engine=False)
+@given(steps, st.booleans())
+def test_subs_are_answered_the_same(steps: Sequence[tuple[int, str, int, bool]], guarded: bool) -> None:
+    assert _told(steps, guarded=guarded, by_engine=True) == _told(steps, guarded=guarded, by_engine=False)
 
 
-def _told(steps: Sequence[tuple[int, str, int, bool]], *, by_engine: bool) -> list[Any]:
+def _told(steps: Sequence[tuple[int, str, int, bool]], *, guarded: bool, by_engine: bool) -> list[Any]:
     """Carry out the steps; return what each client was told, and what it is subscribed to after each."""
     patterns: list[dict[str, Any]] = [{"a": 1}, {"a": "2"}, {"b": "x", "a": "é"}, {"user": 25442}, {"user": "28322"}]
     told: list[Any] = []
@@ -83,11 +89,14 @@ def _told(steps: Sequence[tuple[int, str, int, bool]], *, by_engine: bool) -> li
         bus = ScriptedBus()
         hub = Hub(b.engine, bus, clock=lambda: 0.0, call_soon=b.loop.soon.append, max_subscriptions=MOST)
         bus.listen(hub)
-        intake = Intake(b.engine, ActionSession(b.engine, hub), max_message=16384)
+        guard = Guard(b.engine, hub, Gate(GUARDED, clock=lambda: 0.0)) if guarded else None
+        intake = Intake(b.engine, ActionSession(b.engine, hub, guard), max_message=16384)
         b.handler = intake  # type: ignore[assignment]
         if by_engine:
-            b.engine.take_subs((intake,), MOST, True)
+            b.engine.take_subs((intake,), MOST, None if guard is None else guard.gate.connected.may_subscribe)
         clients = [b.connect() for _ in range(CLIENTS)]
+        if guard is not None:
+            guard.on_connected(clients[0][0], Opening(Identity({"user": "25442"})))
         up = True
         for number, (client, what, place, at_once) in enumerate(steps):
             conn, peer = clients[client]

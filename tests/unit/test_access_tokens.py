@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import hmac
 import json
@@ -122,6 +123,51 @@ def test_leeway() -> None:
     now = int(time.time())
     assert verifier.verify(signed(exp=now - 30)).expires == now + 30
     assert reason(verifier, signed(exp=now - 90)) == "the token has expired"
+
+
+def test_a_remembered_token_is_checked_against_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = int(time.time())
+    verifier = TokenVerifier(SECRET, ["HS256"], CLAIMS, leeway=10)
+    verified = []
+    real = verifier._verify
+
+    def spy(text: str) -> Any:
+        verified.append(text)
+        return real(text)
+
+    monkeypatch.setattr(verifier, "_verify", spy)
+    text = signed(exp=now + 100, nbf=now - 5)
+    first = verifier.verify(text)
+    assert verifier.verify(text) is first
+    assert len(verified) == 1
+    for moment, said in ((now + 109, ""), (now + 110, "has expired"), (now - 20, "not valid yet"), (now + 50, "")):
+        clock = moment
+
+        class Moved(datetime.datetime):
+            @classmethod
+            def now(cls, tz: Any = None) -> Any:
+                return datetime.datetime.fromtimestamp(clock, tz)  # noqa: B023 - used before the next round
+
+        monkeypatch.setattr("realizehit.access.tokens.time.time", lambda: clock)  # noqa: B023 - likewise
+        monkeypatch.setattr("jwt.api_jwt.datetime", Moved)
+        if said:
+            assert said in reason(verifier, text)
+        else:
+            assert verifier.verify(text) == first
+    assert len(verified) == 3  # anew when it had expired, and when the clock had gone back
+
+
+def test_failures_are_not_remembered_and_texts_are_not_kept() -> None:
+    verifier = TokenVerifier(SECRET, ["HS256"], CLAIMS)
+    text = signed(nbf=int(time.time()) + 60)
+    for _ in range(2):
+        assert reason(verifier, text) == "the token is not valid yet"
+    assert len(verifier._verified) == 0
+    good = signed()
+    verifier.verify(good)
+    assert len(verifier._verified) == 1
+    assert good not in repr((verifier._verified._young, verifier._verified._old))
+    assert reason(verifier, good[:-2] + ("AA" if good[-2:] != "AA" else "BB")) == "the token's signature is wrong"
 
 
 @pytest.mark.parametrize(
