@@ -37,7 +37,8 @@ cdef class ArrivalCalls(LogCalls):
 cdef class JoinCalls(ArrivalCalls):
     cdef tuple joiners          # the handlers that `State.joiners` refers to
 
-    cdef bint join(self, uint64_t handle, bytes id, bytes name) except -1
+    cdef bint join(self, uint64_t handle, bytes id, bytes name, bytes since) except -1
+    cdef int answer_join(self, Conn* c, const Channel* channel, bytes id, bytes since) except -1
 
 
 cdef class Lingering:

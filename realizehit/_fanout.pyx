@@ -759,7 +759,7 @@ cdef class Engine(JoinCalls):
             "slow_disconnects": self.s.n.slow_disconnects, "heartbeat_disconnects": self.s.n.heartbeat_disconnects,
             "protocol_errors": self.s.n.protocol_errors, "refused_frames": self.s.n.refused_frames,
             "ring_messages": self.s.ring.count, "ring_bytes": self.s.ring.bytes, "replays": self.s.replays.count,
-            "replayed": self.s.n.replayed, "replayed_read": self.s.n.replayed_read,
+            "resumed": self.s.n.resumed, "replayed": self.s.n.replayed, "replayed_read": self.s.n.replayed_read,
             "log_duplicates": self.s.n.log_duplicates, "unpositioned": self.s.n.unpositioned,
             "kept_back": self.s.n.kept_back,
         }
@@ -905,7 +905,7 @@ cdef class Engine(JoinCalls):
 
     cdef int run_callback(self, str what, object handler, uint64_t handle, object data) except -1:
         if what == "on_sub":
-            if self.is_open(handle) and not self.join(handle, <bytes> data[0], <bytes> data[1]):
+            if self.is_open(handle) and not self.join(handle, <bytes> data[0], <bytes> data[1], data[2]):
                 handler.on_sub(handle, data)
         elif what == "vacant":
             if self.on_vacant is not None:

@@ -5,7 +5,9 @@ from libc.stdio cimport snprintf
 
 from realizehit.engine.actions cimport ID_MAX, PlainSub, read_plain_sub
 from realizehit.engine.allowance cimport can_pay
-from realizehit.engine.conn cimport CHANNEL_LOGGED, CHANNEL_OPEN, CHANNEL_WILDCARD
+from realizehit.engine.conn cimport CHANNEL_OPEN
+from realizehit.engine.joining cimport can_join, can_resume
+from realizehit.engine.labels cimport read_position
 from realizehit.engine.state cimport JOINERS
 
 
@@ -16,12 +18,13 @@ def plain_sub(bytes text not None):
         text: UTF-8.
 
     Returns:
-        Its id as it stands in the text, and its channel; None for anything else.
+        Its id as it stands in the text, its channel, and its position or None; None for anything else.
     """
     cdef PlainSub sub
     if not read_plain_sub(&sub, PyBytes_AS_STRING(text), len(text)):
         return None
-    return sub.id[:sub.id_size], sub.channel[:sub.channel_size]
+    return (sub.id[:sub.id_size], sub.channel[:sub.channel_size],
+            None if sub.since == NULL else sub.since[:sub.since_size])
 
 
 @cython.no_gc_clear
@@ -31,8 +34,8 @@ cdef class JoinCalls(ArrivalCalls):
     def take_subs(self, tuple handlers not None, uint32_t limit, bint free):
         """Read plain subs of the clients of some handlers, and let them join open channels.
 
-        A plain sub comes as ``on_sub(handle, (id, channel))`` instead of ``on_text``, or as neither where the engine
-        carries it out and replies.
+        A plain sub comes as ``on_sub(handle, (id, channel, since))`` instead of ``on_text``, or as neither where the
+        engine carries it out and replies.
 
         Args:
             handlers: at most four.
@@ -67,24 +70,44 @@ cdef class JoinCalls(ArrivalCalls):
         while PyDict_Next(self.channels, &position, NULL, &value):
             (<ChannelEntry> value).channel.flags &= ~CHANNEL_OPEN
 
-    cdef bint join(self, uint64_t handle, bytes id, bytes name) except -1:
+    cdef bint join(self, uint64_t handle, bytes id, bytes name, bytes since) except -1:
         """Carry out a plain sub and reply to it; false where Python has to."""
         cdef Conn* c = slot_find(&self.s.slots, handle)
         cdef PyObject* known = PyDict_GetItem(self.channels, name) if self.s.join_free else NULL
         cdef Channel* channel
-        cdef Message m
-        cdef char reply[ID_MAX + 64]
-        cdef int size
+        cdef const char* epoch = NULL
+        cdef uint64_t after = 0
         if known == NULL or c == NULL or c.state != CONN_OPEN:
             return False
         channel = &(<ChannelEntry> known).channel
-        if ((channel.flags & (CHANNEL_OPEN | CHANNEL_HELD | CHANNEL_LOGGED | CHANNEL_WILDCARD)) != CHANNEL_OPEN
-                or subscription_refusal(c, channel, self.s.join_limit) or not can_pay(&self.s, c)):
+        if not can_join(&self.s, channel):
+            return False
+        if since is not None and not (read_position(&epoch, &after, PyBytes_AS_STRING(since), len(since))
+                                      and can_resume(&self.s, channel, epoch, after)):
+            return False
+        if subscription_refusal(c, channel, self.s.join_limit) or not can_pay(&self.s, c):
             return False
         pay(&self.s, c)
-        add_subscription(&self.s, c, channel)
-        size = snprintf(reply, sizeof(reply), b"{\"id\":%.*s,\"ret\":\"%.8s\"}", <int> len(id), PyBytes_AS_STRING(id),
-                        channel.id)
-        set_reply(&m, reply, size)
-        send_frame(&self.s, c, build_message(&self.s, c.framing, &m))
+        try:
+            add_subscription(&self.s, c, channel)
+            self.answer_join(c, channel, id, since)
+            if since is not None:   # after the answer: the first message may follow at once
+                tell_positions(&self.s, c, channel, channel.count - 1, False, after)
+                self.s.n.resumed += 1
+        except MemoryError:
+            mark_closed(&self.s, c)     # it would wait for an answer, or for messages
+            raise
         return True
+
+    cdef int answer_join(self, Conn* c, const Channel* channel, bytes id, bytes since) except -1:
+        cdef Message m
+        cdef char reply[ID_MAX + 128]
+        cdef int size = snprintf(reply, sizeof(reply), b"{\"id\":%.*s,\"ret\":\"%.8s\"", <int> len(id),
+                                 PyBytes_AS_STRING(id), channel.id)
+        if since is not None:
+            size += snprintf(reply + size, sizeof(reply) - size, b",\"at\":\"%.*s\",\"recovered\":true",
+                             <int> len(since), PyBytes_AS_STRING(since))
+        reply[size] = c'}'
+        set_reply(&m, reply, size + 1)
+        send_frame(&self.s, c, build_message(&self.s, c.framing, &m))
+        return 0

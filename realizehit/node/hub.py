@@ -149,8 +149,7 @@ class Hub(BusListener):
             if not self._pending.settle(key, [waiter]):
                 self.logs.ask(key)
             self.logs.confirmed(key)
-            if key not in self.logs and not self.gaps.are_open:
-                self._engine.open_channel(key, True)
+            self._open(key)
             return
         self._engine.open_channel(key, False)
         if added and (is_first or self.gaps.is_open(self._bus.source_of(interest))):
@@ -159,6 +158,11 @@ class Hub(BusListener):
             # were there before a gap are told of all of it, so nothing is owed to them before its end either.
             self._engine.hold(key, True)
         self._pending.waiting.add(interest, waiter)
+
+    def _open(self, key: RegistryKey) -> None:
+        """Let clients join a channel in force without Python, unless they must wait or gaps must learn of them."""
+        if self.logs.is_live(key) and not self.gaps.are_open:
+            self._engine.open_channel(key, True)
 
     def unsubscribe(self, conn: int, channel: Channel) -> bool:
         """Take a connection out of a channel; nothing published there reaches it any more.
@@ -193,6 +197,7 @@ class Hub(BusListener):
         self.logs.catch_up(key)
         self._pending.settle(key, self._pending.waiting.take(channel))
         self.logs.confirmed(key)
+        self._open(key)
 
     def refused(self, channel: Interest, error: BrokerError) -> None:
         key = key_of_interest(channel)
@@ -227,6 +232,8 @@ class Hub(BusListener):
 
     def lapsed(self, source: Source, channels: Collection[Interest]) -> None:
         keys = [key_of_interest(channel) for channel in channels]
+        for key in keys:
+            self._engine.open_channel(key, False)
         self.gaps.begin(source, self._pending.keys(), self.logs.lost(source, keys), self._bus.silence, keys)
 
     def regained(self, source: Source, channels: Collection[Interest], seconds: float, *, logged: bool = True) -> None:
