@@ -184,6 +184,7 @@ cdef class Engine(JoinCalls):
 
     def __cinit__(self):
         self.pending, self.channels, self.moved, self.leavers, self.doors = [], {}, {}, {}, {}
+        self.firsts = []
         self.compressobj = zlib.compressobj
         self.s.pending = <PyObject*> self.pending
         self.s.leavers = <PyObject*> self.leavers
@@ -868,6 +869,8 @@ cdef class Engine(JoinCalls):
             done = 0
             try:
                 for what, handler, handle, data in pending:
+                    if what != "on_sub":    # which sees to it by itself
+                        self.tell_firsts()
                     done += 1
                     while handle in self.moved:
                         handle = self.moved[handle]
@@ -879,6 +882,7 @@ cdef class Engine(JoinCalls):
             except BaseException:   # a signal's, or from `on_error`: the others are told all the same
                 self.pending[:0] = pending[done:]
                 raise
+            self.tell_firsts()
         self.moved.clear()
         return 0
 
@@ -906,6 +910,7 @@ cdef class Engine(JoinCalls):
     cdef int run_callback(self, str what, object handler, uint64_t handle, object data) except -1:
         if what == "on_sub":
             if self.is_open(handle) and not self.join(handle, <bytes> data[0], <bytes> data[1], data[2]):
+                self.tell_firsts()
                 handler.on_sub(handle, data)
         elif what == "vacant":
             if self.on_vacant is not None:

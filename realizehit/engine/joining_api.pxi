@@ -51,6 +51,43 @@ cdef class JoinCalls(ArrivalCalls):
         self.s.join_limit = limit
         self.s.join_free = free
 
+    def take_firsts(self, on_first, uint32_t most=0):
+        """Have plain subs of channels without subscribers told together, after the clients were put into the channels.
+
+        A channel is held until `answer_firsts` or `hold`. Nothing else is told before them that came after them.
+
+        Args:
+            on_first: called with a list of ``(handle, id, channel)``, as `plain_sub` returns the latter two; None for
+                `on_sub`, as for all other subs.
+            most: channels that may have subscribers; more come as `on_sub`. 0 for any number.
+        """
+        self.on_first = on_first
+        self.first_most = most
+
+    def answer_firsts(self, list firsts not None, bint opened):
+        """Answer subs that `take_firsts` told, now that their channels are in force, and hold these no longer.
+
+        Args:
+            firsts: of those that were told.
+            opened: whether clients may join the channels without Python from now on.
+        """
+        cdef Conn* c
+        cdef Channel* channel
+        cdef bytes id, name
+        try:
+            for handle, id, name in firsts:
+                channel = self.channel_named(name)
+                if channel == NULL:
+                    continue
+                channel.flags &= ~CHANNEL_HELD
+                if opened:
+                    channel.flags |= CHANNEL_OPEN
+                c = slot_find(&self.s.slots, handle)
+                if c != NULL and c.state == CONN_OPEN:
+                    self.answer_join(c, channel, id, None)
+        finally:
+            self.later()
+
     def open_channel(self, bytes channel not None, bint opened):
         """Set whether clients may join a channel without Python; reset when its last subscriber leaves.
 
@@ -77,8 +114,10 @@ cdef class JoinCalls(ArrivalCalls):
         cdef Channel* channel
         cdef const char* epoch = NULL
         cdef uint64_t after = 0
-        if known == NULL or c == NULL or c.state != CONN_OPEN:
+        if c == NULL or c.state != CONN_OPEN:
             return False
+        if known == NULL:
+            return since is None and self.join_first(c, id, name)
         channel = &(<ChannelEntry> known).channel
         if not can_join(&self.s, channel):
             return False
@@ -98,6 +137,41 @@ cdef class JoinCalls(ArrivalCalls):
             mark_closed(&self.s, c)     # it would wait for an answer, or for messages
             raise
         return True
+
+    cdef bint join_first(self, Conn* c, bytes id, bytes name) except -1:
+        """Make a client the first subscriber of a channel, to be held and told; false where Python has to."""
+        cdef ChannelEntry entry
+        if (self.on_first is None or not self.s.join_free or b"realizehit:" in name
+                or (self.first_most and len(self.channels) >= self.first_most)):
+            return False
+        entry = ChannelEntry.__new__(ChannelEntry, name)
+        if subscription_refusal(c, &entry.channel, self.s.join_limit) or not can_pay(&self.s, c):
+            return False
+        pay(&self.s, c)
+        self.channels[name] = entry     # before anything refers to it: this may raise, too
+        try:
+            add_subscription(&self.s, c, &entry.channel)
+        except MemoryError:
+            del self.channels[name]
+            mark_closed(&self.s, c)     # it would wait for an answer
+            raise
+        entry.channel.flags |= CHANNEL_HELD
+        try:
+            self.firsts.append((handle_of(c), id, name))
+        except MemoryError:
+            mark_closed(&self.s, c)     # and so leave the channel
+            raise
+        return True
+
+    cdef int tell_firsts(self) except -1:
+        cdef list firsts = self.firsts
+        if firsts:
+            self.firsts = []
+            try:
+                self.on_first(firsts)
+            except Exception as error:
+                (<object> self.s.on_error)(error)
+        return 0
 
     cdef int answer_join(self, Conn* c, const Channel* channel, bytes id, bytes since) except -1:
         cdef Message m

@@ -112,6 +112,14 @@ class ActionSession(Session):
             history = None if since is None else HistoryRequest(position_of(since.decode()))
             self._subscribe(conn, label, Channel(channel), history)
 
+    def subscribe_firsts(self, firsts: list[_fanout.FirstSub]) -> None:
+        """Carry out plain subs that the engine has counted, and reply to them; see `Engine.take_firsts`."""
+        self._hub.subscribe_firsts(firsts, self._first_subscribed)
+
+    def _first_subscribed(self, first: _fanout.FirstSub, code: ErrorCode | None, text: str, started: Started) -> None:
+        conn, request_id, channel = first
+        self._subscribed((conn, orjson.loads(request_id)), channel, code, text, started)
+
     def _subscribe(
         self, conn: int, request_id: str | int | None, channel: Channel, history: HistoryRequest | None
     ) -> None:

@@ -81,7 +81,19 @@ class Step(NamedTuple):
 
 
 LIVE = [Step("sub"), Step("confirm"), Step("read")]  # the log of a channel is followed
-WHAT = [*["sub", "since"] * 4, "offsets", "unsub", "ping", "leave", "lose", "restore", "confirm", "publish"]
+WHAT = [
+    *["sub", "since"] * 4,
+    "offsets",
+    "unsub",
+    "ping",
+    "leave",
+    "lose",
+    "restore",
+    "confirm",
+    "confirm all",
+    "refuse",
+    "publish",
+]
 WHAT += [*["log", "read"] * 3, "skip", "fail read", "fail over", "expire", "rules", "time", "turn"]
 steps = st.lists(
     st.builds(
@@ -152,10 +164,12 @@ class Told:
         b = self.bench
         told: list[Any] = []
         try:
-            intake = Intake(b.engine, ActionSession(b.engine, self._hub), max_message=16384)
+            session = ActionSession(b.engine, self._hub)
+            intake = Intake(b.engine, session, max_message=16384)
             b.handler = intake  # type: ignore[assignment]
             if self._by_engine:
                 b.engine.take_subs((intake,), MOST, True)
+                b.engine.take_firsts(session.subscribe_firsts)
             b.engine.tick(self._now)
             clients = [b.connect() for _ in range(CLIENTS)]
             for number, step in enumerate(steps):
@@ -221,6 +235,10 @@ class Told:
             bus.restore(1.0)
         elif what == "confirm" and is_up and channel in bus.wanted:
             bus.confirm(channel)
+        elif what == "confirm all" and is_up:
+            bus.confirm_all()
+        elif what == "refuse" and is_up and channel in bus.wanted:
+            bus.refuse(channel)
         elif what == "publish":
             self.bench.publish((channel, b"%d" % number))
         elif what == "rules":
