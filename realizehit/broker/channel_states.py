@@ -152,7 +152,11 @@ class ChannelStates:
     def leave(self, channel: Interest) -> None:
         """Want a channel no longer; unknown channels are ignored."""
         flags = self._channels.get(channel, 0)
-        if flags & WANTED:
+        if flags == WANTED | ON and self.connected:  # the usual case needs no more
+            self._channels[channel] = ON | QUEUED
+            self._queue.append(channel)
+            self._reports.commands_due()
+        elif flags & WANTED:
             self._put(channel, flags & ~(WANTED | PROMISED | ALONE | LAPSED))
             self._count_back(flags)
 
@@ -203,7 +207,11 @@ class ChannelStates:
         back = 0
         for channel in channels:
             flags = known[channel]
-            if not subscribed and flags == BUSY:  # the usual case needs no more
+            if subscribed and flags == WANTED | ON | BUSY | PROMISED:  # these two, the usual ones, need no more
+                known[channel] = WANTED | ON
+                promised.append(channel)
+                continue
+            if not subscribed and flags == BUSY:
                 del known[channel]
                 continue
             flags &= ~(BUSY | KEPT)

@@ -294,7 +294,8 @@ class Hub(BusListener):
         # Called between two turns of the engine: a connection may have subscribed meanwhile.
         if self._engine.subscribers(key) == 0:
             interest = interest_of_key(key)
-            for waiter in self._pending.waiting.take(interest):
-                self.gaps.left(waiter.conn, RegistryKey(key))
+            if interest in self._pending.waiting:
+                for waiter in self._pending.waiting.take(interest):
+                    self.gaps.left(waiter.conn, RegistryKey(key))
             self.logs.forget(RegistryKey(key))
             self._bus.unsubscribe(interest)
