@@ -38,8 +38,14 @@ cdef class JoinCalls(ArrivalCalls):
     cdef tuple joiners          # the handlers that `State.joiners` refers to
     cdef object on_traced
     cdef object may_join        # says which client may join which channel; None where every client may join each
+    cdef object on_first
+    cdef uint32_t first_most    # channels; 0 for any number
+    cdef list firsts            # subs of channels without subscribers, yet to be told: (handle, id, channel)
 
-    cdef bint join(self, uint64_t handle, bytes id, bytes name) except -1
+    cdef bint join(self, uint64_t handle, bytes id, bytes name, bytes since) except -1
+    cdef bint join_first(self, Conn* c, bytes id, bytes name) except -1
+    cdef int tell_firsts(self) except -1
+    cdef int answer_join(self, Conn* c, const Channel* channel, bytes id, bytes since) except -1
 
 
 cdef class ConflationCalls(JoinCalls):

@@ -188,6 +188,7 @@ cdef class Engine(ConflationCalls):
 
     def __cinit__(self):
         self.pending, self.channels, self.moved, self.leavers, self.doors = [], {}, {}, {}, {}
+        self.firsts = []
         self.compressobj = zlib.compressobj
         self.s.pending = <PyObject*> self.pending
         self.s.leavers = <PyObject*> self.leavers
@@ -772,7 +773,7 @@ cdef class Engine(ConflationCalls):
             "slow_disconnects": self.s.n.slow_disconnects, "heartbeat_disconnects": self.s.n.heartbeat_disconnects,
             "protocol_errors": self.s.n.protocol_errors, "refused_frames": self.s.n.refused_frames,
             "ring_messages": self.s.ring.count, "ring_bytes": self.s.ring.bytes, "replays": self.s.replays.count,
-            "replayed": self.s.n.replayed, "replayed_read": self.s.n.replayed_read,
+            "resumed": self.s.n.resumed, "replayed": self.s.n.replayed, "replayed_read": self.s.n.replayed_read,
             "log_duplicates": self.s.n.log_duplicates, "unpositioned": self.s.n.unpositioned,
             "kept_back": self.s.n.kept_back,
             "conflating": self.s.windows.count, "conflated": self.s.n.conflated,
@@ -893,6 +894,8 @@ cdef class Engine(ConflationCalls):
             done = 0
             try:
                 for what, handler, handle, data in pending:
+                    if what != "on_sub":    # which sees to it by itself
+                        self.tell_firsts()
                     done += 1
                     while handle in self.moved:
                         handle = self.moved[handle]
@@ -904,6 +907,7 @@ cdef class Engine(ConflationCalls):
             except BaseException:   # a signal's, or from `on_error`: the others are told all the same
                 self.pending[:0] = pending[done:]
                 raise
+            self.tell_firsts()
         self.moved.clear()
         return 0
 
@@ -930,7 +934,8 @@ cdef class Engine(ConflationCalls):
 
     cdef int run_callback(self, str what, object handler, uint64_t handle, object data) except -1:
         if what == "on_sub":
-            if self.is_open(handle) and not self.join(handle, <bytes> data[0], <bytes> data[1]):
+            if self.is_open(handle) and not self.join(handle, <bytes> data[0], <bytes> data[1], data[2]):
+                self.tell_firsts()
                 handler.on_sub(handle, data)
         elif what == "on_client":
             if self.takes_callbacks(handle):

@@ -37,6 +37,9 @@ class Counter:
     def subscribed(self, channel: Interest) -> None:
         self.waiting.discard(channel)
 
+    def all_subscribed(self, channels: Sequence[Interest]) -> None:
+        self.waiting.difference_update(channels)
+
     def refused(self, channel: Interest, error: BrokerError) -> None:
         raise error
 

@@ -25,9 +25,10 @@ from benchmarks.system.row import Run
 
 TARGET_READS = Target(must=2.0, aim=1.0)
 TARGET_LATE = Target(must=100.0, aim=20.0)
-# Against clients that the engine lets in and subscribes by itself, at 24 us of CPU each. A client that missed messages
-# is subscribed in Python, and gets 20 messages.
-TARGET_CPU = Target(must=3.0, aim=2.0)
+# Against clients that get no messages. Most of the others are subscribed by the engine, too, and get 20 messages.
+TARGET_CPU = Target(must=2.0, aim=1.5)
+# Of a short run most clients come before the logs have been read, and are subscribed in Python.
+TARGET_SHORT = Target(must=3.0, aim=2.0)
 TARGET_TIME = Target(must=1.2, aim=1.1)
 CLIENTS = 10_000
 LOGS = 100
@@ -61,7 +62,7 @@ def measure(run: Run) -> list[Result]:
     """Let the clients come back to channels without and with history, in turn."""
     size = run.scaled(CLIENTS)
     case = f"{size:,} clients, {MISSED} messages each of {LOGS} logs"
-    cpu = Result("recover", case, "x no history", [], TARGET_CPU)
+    cpu = Result("recover", case, "x no history", [], TARGET_SHORT if run.quick else TARGET_CPU)
     time = Result("recover", "until all clients have everything", "x its time", [], TARGET_TIME)
     reads = Result("recover", "reads at the broker", "x logs", [], TARGET_READS)
     late = Result("recover", "latest live message, against no history", "ms", [], TARGET_LATE)

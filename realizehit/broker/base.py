@@ -55,6 +55,11 @@ class BusListener(Protocol):
     def subscribed(self, channel: Interest) -> None:
         """Learn that ``channel`` is now in force at the broker: nothing published from here on is missed."""
 
+    def all_subscribed(self, channels: Sequence[Interest]) -> None:
+        """Learn the same of several channels at once."""
+        for channel in channels:
+            self.subscribed(channel)
+
     def refused(self, channel: Interest, error: BrokerError) -> None:
         """Learn that the broker refused ``channel``; the bus has forgotten it."""
 
@@ -189,6 +194,10 @@ class Bus(ABC):
             True when the channel is in force already. Otherwise False, and the listener will be told by
             ``subscribed`` or ``refused``; while the broker is away that may take as long as it is.
         """
+
+    def subscribe_all(self, channels: Sequence[Interest]) -> list[Interest]:
+        """Ask for several channels; return those that are in force already, as `subscribe` says."""
+        return [channel for channel in channels if self.subscribe(channel)]
 
     @abstractmethod
     def unsubscribe(self, channel: Interest) -> None:

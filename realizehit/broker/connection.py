@@ -69,8 +69,8 @@ class Owner(Protocol):
     def deliver(self, batch: Batch) -> None:
         """Take the publications of one read."""
 
-    def confirmed(self, kind: bytes, channel: Interest) -> None:
-        """Learn that SUBSCRIBE or UNSUBSCRIBE took effect for a channel."""
+    def confirmed(self, kind: bytes, channels: Sequence[Interest]) -> None:
+        """Learn that SUBSCRIBE or UNSUBSCRIBE took effect for channels."""
 
     def failed(self, command: Command, text: str) -> None:
         """Learn that the broker answered a SUBSCRIBE or UNSUBSCRIBE with an error."""
@@ -207,8 +207,7 @@ class SubscriberConnection(asyncio.Protocol):
             garbage = f"it does not speak RESP: {error}"
         if replies:
             try:
-                for reply in replies:
-                    self._match(reply)
+                self._match_all(replies)
             except _GarbageError as error:
                 garbage = str(error)
             self._owner.answered()
@@ -238,6 +237,32 @@ class SubscriberConnection(asyncio.Protocol):
 
     # ---- replies
 
+    def _match_all(self, replies: list[Any]) -> None:
+        start = 0
+        while start < len(replies):
+            confirmed = self._take_confirmations(replies, start)
+            if not confirmed:
+                self._match(replies[start])
+            start += confirmed or 1
+
+    def _take_confirmations(self, replies: list[Any], start: int) -> int:
+        """Take the replies from one on that confirm channels of the oldest command; return how many these are."""
+        command = self._in_flight[0] if self._in_flight else None
+        if command is None or self._reason:
+            return 0
+        channels = command.channels[command.answered :]
+        count = 0
+        for channel, reply in zip(channels, replies[start : start + len(channels)], strict=False):
+            if type(reply) is not list or len(reply) < 2 or reply[1] != channel or reply[0] != command.kind:
+                break
+            count += 1
+        if count:
+            command.answered += count
+            if command.answered == len(command.channels):
+                self._done(command)
+            self._owner.confirmed(command.kind, channels[:count])
+        return count
+
     def _match(self, reply: Any) -> None:
         if self._reason:
             return
@@ -266,7 +291,7 @@ class SubscriberConnection(asyncio.Protocol):
             command.answered += 1
             if command.answered == len(command.channels):
                 self._done(command)
-            self._owner.confirmed(command.kind, channel)
+            self._owner.confirmed(command.kind, [channel])
 
     def _done(self, command: Command) -> None:
         self._in_flight.popleft()

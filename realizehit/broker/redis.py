@@ -42,6 +42,9 @@ class _Reports(BusListener):
         if not self._bus.hold(channel):
             self._listener.subscribed(channel)
 
+    def all_subscribed(self, channels: Sequence[Interest]) -> None:
+        self._listener.all_subscribed([channel for channel in channels if not self._bus.hold(channel)])
+
     def refused(self, channel: Interest, error: BrokerError) -> None:
         self._listener.refused(channel, error)
 
@@ -259,6 +262,12 @@ class RedisBus(PublishingBus):
         else:
             in_force = link.subscribe(channel)
         return in_force and not self.hold(channel)
+
+    def subscribe_all(self, channels: Sequence[Interest]) -> list[Interest]:
+        """Ask for several channels. See `Bus.subscribe_all`."""
+        if any(map(is_wildcard, channels)):
+            return super().subscribe_all(channels)
+        return [channel for channel in self._subscriber().subscribe_all(channels) if not self.hold(channel)]
 
     def unsubscribe(self, channel: Interest) -> None:
         """Leave a channel. See `Bus.unsubscribe`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from realizehit.broker.base import BROKER, Batch, BusListener, BusState, Interest, Source
@@ -160,6 +160,10 @@ class Link:
         """Want a channel; True when it is in force already, else the listener will be told. See `Bus.subscribe`."""
         return self._channels.want(channel)
 
+    def subscribe_all(self, channels: Iterable[Interest]) -> list[Interest]:
+        """Want channels; return those that are in force already. See `Bus.subscribe_all`."""
+        return self._channels.want_all(channels)
+
     def unsubscribe(self, channel: Interest) -> None:
         """Want a channel no longer. See `Bus.unsubscribe`."""
         self._channels.leave(channel)
@@ -191,9 +195,9 @@ class Link:
 
     # ---- what the channels report
 
-    def in_force(self, channel: Interest) -> None:
+    def in_force(self, channels: Sequence[Interest]) -> None:
         """Pass it on."""
-        self._listener.subscribed(channel)
+        self._listener.all_subscribed(channels)
 
     def refused(self, channel: Interest, text: str) -> None:
         """Pass on that the broker refused a channel."""
@@ -210,9 +214,9 @@ class Link:
         """Pass on the publications of one read."""
         self._deliver(batch)
 
-    def confirmed(self, kind: bytes, channel: Interest) -> None:
-        """Take the reply to a command for one channel."""
-        self._channels.confirm(channel, subscribed=kind == self._words.subscribe)
+    def confirmed(self, kind: bytes, channels: Sequence[Interest]) -> None:
+        """Take the replies to a command for channels."""
+        self._channels.confirm(channels, subscribed=kind == self._words.subscribe)
 
     def failed(self, command: Command, text: str) -> None:
         """Take an error: it fails this command, and no channel that could have been subscribed without the others."""
@@ -256,8 +260,7 @@ class Link:
         self._up_since = self._loop.time()
         self.connects += 1
         self._set_state(BusState.UP)
-        for channel in self._channels.kept():
-            self._channels.confirm(channel, subscribed=True)
+        self._channels.confirm(self._channels.kept(), subscribed=True)
         if self._channels.has_due:
             self.commands_due()
         self._end_gap()

@@ -1,13 +1,16 @@
 # The action `sub` in its plain form: the JSON text that nearly all clients send becomes a channel, without a dict.
 #
-# Called for each whole text message of a client whose handler takes plain subs. Plain is an object of `id`, `act` and
-# `pat`, once each and in any order, with spaces at most between its parts: strings without escapes, integers of up to
-# 15 digits that are not negative, and no wildcard. Everything else is not judged here: it goes to Python, as all wrong
-# actions do. `tests/fuzz/plain_subs.py` holds both readings equal. Nothing here allocates or fails.
+# Called for each whole text message of a client whose handler takes plain subs. Plain is an object of `id`, `act`,
+# `pat` and perhaps `since`, once each and in any order, with spaces at most between its parts: strings without escapes,
+# integers of up to 15 digits that are not negative, a position in its only form, and no wildcard. Everything else is
+# not judged here: it goes to Python, as all wrong actions do. `tests/fuzz/plain_subs.py` holds both readings equal.
+# Nothing here allocates or fails.
 
+from libc.stdint cimport uint64_t
 from libc.string cimport memcmp
 
 from realizehit.engine.filters cimport C_MAX_CHANNEL, C_MAX_FILTERS, C_MAX_KEY, C_MAX_VALUE, Filter, compare_keys
+from realizehit.engine.labels cimport read_position
 from realizehit.engine.shapes cimport put_filter
 from realizehit.engine.text cimport percent_encode
 
@@ -19,6 +22,8 @@ cdef enum:
 cdef struct PlainSub:
     const char* id              # as it stands in the text, with its quotation marks if it is a string
     int id_size
+    const char* since           # as it stands in the text, without its quotation marks; NULL if there is none
+    int since_size
     char channel[C_MAX_CHANNEL]
     int channel_size
 
@@ -136,6 +141,13 @@ cdef inline bint take_id(Text* t, PlainSub* out) noexcept nogil:
     return 0 <= size <= ID_MAX
 
 
+cdef inline bint take_since(Text* t, PlainSub* out) noexcept nogil:
+    cdef const char* epoch = NULL
+    cdef uint64_t offset = 0
+    out.since_size = take_string(t, &out.since)
+    return out.since_size > 0 and read_position(&epoch, &offset, out.since, out.since_size)
+
+
 cdef inline bint read_plain_sub(PlainSub* out, const char* text, size_t size) noexcept nogil:
     """Read an action, which is UTF-8; false where it is not a plain `sub`."""
     cdef Text t
@@ -144,7 +156,7 @@ cdef inline bint read_plain_sub(PlainSub* out, const char* text, size_t size) no
     cdef bint acts = False
     t.p = text
     t.end = text + size
-    out.id = NULL
+    out.id = out.since = NULL
     out.channel_size = 0
     if not take(&t, c'{'):
         return False
@@ -161,6 +173,9 @@ cdef inline bint read_plain_sub(PlainSub* out, const char* text, size_t size) no
             acts = True
         elif length == 3 and memcmp(name, b"pat", 3) == 0:
             if out.channel_size or not take_pattern(&t, out):
+                return False
+        elif length == 5 and memcmp(name, b"since", 5) == 0:
+            if out.since != NULL or not take_since(&t, out):
                 return False
         else:
             return False

@@ -152,6 +152,23 @@ cdef inline bint is_sampled(const Label* label, const char* text) noexcept nogil
     return ((flags - c'0') if flags <= c'9' else (flags - c'a' + 10)) & 1
 
 
+cdef inline bint read_position(const char** epoch, uint64_t* offset, const char* text, size_t size) noexcept nogil:
+    """Read "<epoch>.<offset>", as a client writes it; false for anything else. The offset may be 0."""
+    cdef size_t i = EPOCH_SIZE + 1, start = EPOCH_SIZE + 1
+    if size <= start or size > start + OFFSET_DIGITS or not is_epoch(text) or text[EPOCH_SIZE] != c'.':
+        return False
+    offset[0] = 0
+    while i < size:
+        if not c'0' <= text[i] <= c'9':
+            return False
+        offset[0] = offset[0] * 10 + <uint64_t> (text[i] - c'0')
+        i += 1
+    if offset[0] > OFFSET_MAX or (text[start] == c'0' and size > start + 1):
+        return False
+    epoch[0] = text
+    return True
+
+
 cdef inline size_t write_position(char* out, const char* epoch, uint64_t offset, bint and_more) noexcept nogil:
     """Write "@o=", the epoch and a "." unless it is NULL, the offset, and "&" if more follows; return the size."""
     cdef size_t n = LABEL_START

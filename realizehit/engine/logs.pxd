@@ -298,6 +298,7 @@ cdef inline bint open_log(State* s, Channel* channel) except -1:
         log.state = LOG_OPENED
         log.tries = 0
         log.shown = log.lost = 0
+        log.expires = log.ttl = 0
     return True
 
 

@@ -122,6 +122,23 @@ cdef class LogCalls:
         finally:
             self.later()
 
+    def log_kept(self, bytes channel not None, uint64_t first, double expires, double ttl):
+        """Say what the broker keeps of a log, so that clients can join it with a position and without Python.
+
+        Args:
+            first: offset of the oldest message.
+            expires: until when the log is kept if nothing is published, by the clock of `tick`.
+            ttl: seconds for which it is kept after its last message.
+
+        Returns:
+            False when the channel has no log.
+        """
+        cdef Channel* known = self.channel_named(channel)
+        if known == NULL or known.log == NULL:
+            return False
+        known.log.kept_first, known.log.expires, known.log.ttl = first, expires, ttl
+        return True
+
     def log_close(self, bytes channel not None):
         """Say that a channel has no log any more: replays end, and positions are told no longer.
 

@@ -68,8 +68,10 @@ cdef inline int receive_text(State* s, Conn* c, const char* text, size_t size) e
     cdef int i
     for i in range(JOINERS):
         if s.joiners[i] == c.handler and read_plain_sub(&sub, text, size):
-            return tell(s, "on_sub", c, (PyBytes_FromStringAndSize(sub.id, sub.id_size),
-                                         PyBytes_FromStringAndSize(sub.channel, sub.channel_size)))
+            return tell(s, "on_sub", c, (
+                PyBytes_FromStringAndSize(sub.id, sub.id_size),
+                PyBytes_FromStringAndSize(sub.channel, sub.channel_size),
+                None if sub.since == NULL else PyBytes_FromStringAndSize(sub.since, sub.since_size)))
     return tell(s, "on_text", c, PyBytes_FromStringAndSize(text, size))
 
 

@@ -40,6 +40,9 @@ cdef struct Log:
     uint64_t dotted             # offset of the first message of an epoch that subscribers were not told; 0 for none
     uint64_t shown              # plain subscribers got the messages up to it while the position was not known
     uint64_t owed               # those after `shown` up to it may be on their way to plain subscribers
+    uint64_t kept_first         # offset of the oldest message that the broker keeps, as of the last read
+    double expires              # the log is at the broker until then if nothing is published; 0 if that is not known
+    double ttl                  # and for so many seconds after its last message
     Entry** items               # a power of two of them, or NULL
     uint32_t room
     uint32_t head

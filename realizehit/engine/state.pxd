@@ -93,6 +93,7 @@ cdef struct Counters:
     uint64_t heartbeat_disconnects
     uint64_t protocol_errors
     uint64_t refused_frames
+    uint64_t resumed            # clients that joined a log after a position without Python
     uint64_t replayed           # messages that replays sent
     uint64_t replayed_read      # those of them that the ring did not hold
     uint64_t log_duplicates     # publications at or below the position of their log

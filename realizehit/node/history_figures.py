@@ -32,7 +32,7 @@ class HistoryFigures:
         """
         counts = self._hub.logs.counts
         return {
-            "recovered": counts.recovered_from_ring + counts.recovered_from_broker,
+            "recovered": self._hub.logs.recovered_from_ring + counts.recovered_from_broker,
             "not_recovered": sum(counts.not_recovered.values()),
             "replayed": stats["replayed"],
             "gaps": self._hub.gaps.told,
@@ -56,7 +56,7 @@ class HistoryFigures:
             "reads": logs.counts.reads,
             "repaired": logs.counts.repaired,
             "recovered_from": {
-                "memory": logs.counts.recovered_from_ring,
+                "memory": logs.recovered_from_ring,
                 "broker": logs.counts.recovered_from_broker,
             },
             "not_recovered_for": dict(logs.counts.not_recovered),

@@ -8,8 +8,8 @@ subscriptions that wait for the broker's confirmation, and `logs` decides where 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Container, Coroutine
-from typing import Any, Final
+from collections.abc import Callable, Collection, Container, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from realizehit import _fanout
 from realizehit.broker.base import BROKER, Batch, Bus, BusListener, BusState, Interest, Source
@@ -24,8 +24,11 @@ from realizehit.node.logs import Logs
 from realizehit.node.names import RegistryKey, interest_of, interest_of_key, key_of, key_of_interest
 from realizehit.node.pending import Pending
 from realizehit.node.presence import Presence
-from realizehit.node.waiting import Answer, Waiter
+from realizehit.node.waiting import Answer, FirstAnswer, Waiter
 from realizehit.pattern import Channel, is_reserved
+
+if TYPE_CHECKING:
+    from realizehit.node.waiting import TellFirst
 
 logger: Final = logging.getLogger(__name__)
 
@@ -164,35 +167,78 @@ class Hub(BusListener):
             answer(ErrorCode.BAD_REQUEST, _HAS_POSITIONS, PLAIN)
             return
         if added:
-            self._begin(conn, key, is_first=is_first, trace=trace)
+            self._added(conn, key, is_first=is_first, trace=trace)
         elif not self._pending.waiting.holds(interest, conn):
             # A subscription that was answered once stays answered, also while the broker is away and others wait.
             answer(None, "", Started(self._pending.position_of(conn, key)))
             return
         waiter = Waiter(conn, answer, self._clock() + self._subscribe_timeout, history, muted, added)
+        self._begin(waiter, key, interest, is_first=is_first)
+
+    def subscribe_firsts(self, firsts: list[_fanout.FirstSub], tell: TellFirst) -> None:
+        """Take plain subscriptions that the engine made as the first ones of their channels, see `Engine.take_firsts`.
+
+        Args:
+            firsts: the subscriptions.
+            tell: answers one of them, where the engine does not; see `FirstAnswer`.
+        """
+        deadline = self._clock() + self._subscribe_timeout
+        usual = [] if self.gaps.are_open else firsts
+        if self._bus.rules.rules or self._presence is not None:
+            usual = [first for first in usual if self._is_plain(first[2])]
+        self._pending.waiting.add_firsts(usual, tell, deadline)
+        if in_force := self._bus.subscribe_all([Interest(channel) for _, _, channel in usual]):
+            self.all_subscribed(in_force)
+        if len(usual) == len(firsts):
+            return
+        done = set(usual)
+        for first in firsts:
+            if first not in done:
+                conn, _, channel = first
+                key = RegistryKey(channel)
+                answer: Answer = FirstAnswer(tell, first)
+                if self._presence is not None and self._presence.counts_in(channel):
+                    answer = self._presence.answering(conn, Channel(channel), answer)
+                self._engine.hold(key, False)
+                self.gaps.on_subscribed(conn, key)
+                self.logs.open(key)
+                self._begin(Waiter(conn, answer, deadline), key, interest_of_key(key), is_first=True)
+
+    def _is_plain(self, channel: bytes) -> bool:
+        """Whether a channel has neither history nor presence."""
+        return self._bus.rules.rule_of(channel) is None and (
+            self._presence is None or not self._presence.counts_in(channel)
+        )
+
+    def _begin(self, waiter: Waiter, key: RegistryKey, interest: Interest, *, is_first: bool) -> None:
+        """Answer a subscription of the engine if it can begin now; otherwise let it wait."""
         # Those who wait for a log wait for a channel that may be in force; others wait for the broker.
         if (interest not in self._pending.waiting or key in self.logs) and self._bus.subscribe(interest):
             if not self._pending.settle(key, [waiter]):
                 self.logs.ask(key)
             self.logs.confirmed(key)
-            if key not in self.logs and not self.gaps.are_open:
-                self._engine.open_channel(key, True)
+            self._open(key)
             return
         self._engine.open_channel(key, False)
-        if added and (is_first or self.gaps.is_open(self._bus.source_of(interest))):
+        if waiter.added and (is_first or self.gaps.is_open(self._bus.source_of(interest))):
             # What still comes was sent to a subscription that has just been left: to the new one it would be the
             # beginning of a stream with a hole behind it. Connections that subscribe meanwhile wait with it. Those that
             # were there before a gap are told of all of it, so nothing is owed to them before its end either.
             self._engine.hold(key, True)
         self._pending.waiting.add(interest, waiter)
 
-    def _begin(self, conn: int, key: RegistryKey, *, is_first: bool, trace: bool) -> None:
+    def _added(self, conn: int, key: RegistryKey, *, is_first: bool, trace: bool) -> None:
         """Note a subscription that the engine has from now on."""
         self.gaps.on_subscribed(conn, key)
         if trace:
             self._engine.tell_traces(conn, key)
         if is_first:
             self.logs.open(key)
+
+    def _open(self, key: RegistryKey) -> None:
+        """Let clients join a channel in force without Python, unless they must wait or gaps must learn of them."""
+        if self.logs.is_live(key) and not self.gaps.are_open:
+            self._engine.open_channel(key, True)
 
     def unsubscribe(self, conn: int, channel: Channel) -> bool:
         """Take a connection out of a channel; nothing published there reaches it any more.
@@ -232,6 +278,24 @@ class Hub(BusListener):
         self.logs.catch_up(key)
         self._pending.settle(key, self._pending.waiting.take(channel))
         self.logs.confirmed(key)
+        self._open(key)
+
+    def all_subscribed(self, channels: Sequence[Interest]) -> None:
+        # The usual channel has one subscriber and no log, and no gap is open: the engine answers all of these at once.
+        rules, waiting = self._bus.rules, self._pending.waiting
+        usual: list[_fanout.FirstSub] = []
+        for channel in channels:
+            key = key_of_interest(channel)
+            first = None
+            if not self.gaps.are_open and key not in self.logs and rules.rule_of(channel) is None:
+                first = waiting.take_first(channel)
+            if first is not None:
+                usual.append(first)
+                continue
+            self._engine.answer_firsts(usual, True)
+            usual = []
+            self.subscribed(channel)
+        self._engine.answer_firsts(usual, True)
 
     def refused(self, channel: Interest, error: BrokerError) -> None:
         key = key_of_interest(channel)
@@ -266,6 +330,8 @@ class Hub(BusListener):
 
     def lapsed(self, source: Source, channels: Collection[Interest]) -> None:
         keys = [key_of_interest(channel) for channel in channels]
+        for key in keys:
+            self._engine.open_channel(key, False)
         self.gaps.begin(source, self._pending.keys(), self.logs.lost(source, keys), self._bus.silence, keys)
 
     def regained(self, source: Source, channels: Collection[Interest], seconds: float, *, logged: bool = True) -> None:
@@ -286,7 +352,8 @@ class Hub(BusListener):
         # Called between two turns of the engine: a connection may have subscribed meanwhile.
         if self._engine.subscribers(key) == 0:
             interest = interest_of_key(key)
-            for waiter in self._pending.waiting.take(interest):
-                self.gaps.left(waiter.conn, RegistryKey(key))
+            if interest in self._pending.waiting:
+                for waiter in self._pending.waiting.take(interest):
+                    self.gaps.left(waiter.conn, RegistryKey(key))
             self.logs.forget(RegistryKey(key))
             self._bus.unsubscribe(interest)

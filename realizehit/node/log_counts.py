@@ -17,7 +17,8 @@ class LogCounts:
         reads: reads of logs at the broker.
         failed_reads: those of them that brought no answer, or an error.
         read_durations: how long reads took, with what followed from them.
-        recovered_from_ring: subscriptions with ``since`` or ``last`` that needed no read.
+        recovered_from_ring: subscriptions with ``since`` or ``last`` that needed no read, without those of which
+            the engine took care, see `Logs.recovered_from_ring`.
         recovered_from_broker: subscriptions with ``since`` or ``last`` that waited for a read.
         not_recovered: subscriptions with ``since`` that got ``recovered: false`` or no answer, by reason.
         repaired: times that a log had a hole, or the connection to the broker was lost, and nothing is missing.

@@ -29,7 +29,7 @@ class LogMetrics(Collector):
         yield counter(
             "history_recovered",
             "Subscriptions that began in the past, by where their messages came from.",
-            {"memory": counts.recovered_from_ring, "broker": counts.recovered_from_broker},
+            {"memory": self._logs.recovered_from_ring, "broker": counts.recovered_from_broker},
             "source",
         )
         yield counter(

@@ -133,6 +133,14 @@ class LogReader:
         state = self._engine.log_state(key)
         return None if state is None else InMemory(*state)
 
+    def _note(self, key: RegistryKey, log: LogRecord, part: LogPart) -> None:
+        log.note(part, self._clock())
+        self.tell_kept(key, log)
+
+    def tell_kept(self, key: RegistryKey, log: LogRecord) -> None:
+        """Tell the engine what the broker keeps of a log, after a read or a change of its rule."""
+        self._engine.log_kept(key, log.first, log.expires, log.rule.ttl)
+
     def give_up(self, key: RegistryKey) -> None:
         """Serve a channel without history, since its log cannot be read; it is tried again later."""
         log = self.records.get(key)
@@ -152,7 +160,7 @@ class LogReader:
 
     def begin_anew(self, key: RegistryKey, log: LogRecord, epoch: str) -> None:
         """Let a log go on from the beginning of a new epoch; open replays of the old one end with a gap."""
-        log.note(LogPart(epoch, 1, 0, expires_in=log.rule.ttl), self._clock())
+        self._note(key, log, LogPart(epoch, 1, 0, expires_in=log.rule.ttl))
         log.epochs.append(epoch)
         self.counts.renewed += 1
         if conns := self._engine.log_replaying(key):  # what they had yet to send is not kept any more
@@ -249,7 +257,7 @@ class LogReader:
             raise
         if not self._is_current(key, log, losses):
             return
-        log.note(part, self._clock())
+        self._note(key, log, part)
         log.hole = log.asking = False
         if log.incomplete:
             self._tell_and_go_on(key, log, self._clock() - log.disturbed, "unreadable", part)
@@ -281,7 +289,7 @@ class LogReader:
             raise
         if not self._is_current(key, log, losses):
             return
-        log.note(part, self._clock())
+        self._note(key, log, part)
         if part.covers(here):
             self._engine.log_repair(key, part.epoch, part.messages)
             log.epochs.append(part.epoch)
@@ -326,7 +334,7 @@ class LogReader:
             log.hole = log.asking = True  # the log has begun anew: follow it first
             return
         if part.epoch == now.epoch:
-            log.note(part, self._clock())
+            self._note(key, log, part)
             in_memory = self.in_memory(key)
             older = [message for message in part.messages if in_memory and message[0] < in_memory.first]
             self._engine.log_fill(key, older)  # it takes them only if they end right before the ring
@@ -338,7 +346,7 @@ class LogReader:
         now = self.position(key)
         if not self._is_current(key, log, losses) or here is None or now is None:
             return
-        log.note(part, self._clock())
+        self._note(key, log, part)
         goes_on = part.messages and (part.epoch in (here.epoch, now.epoch) or part.covers(here))
         first = part.first if goes_on else part.last + 1
         end = part.messages[-1][0] if goes_on else part.last

@@ -84,6 +84,11 @@ class Logs:
         """How many logs have to be read before their channels are served with history again."""
         return len(self._unsettled)
 
+    @property
+    def recovered_from_ring(self) -> int:
+        """How many subscriptions with ``since`` or ``last`` needed no read, here or in the engine."""
+        return self.counts.recovered_from_ring + self._engine.stats()["resumed"]
+
     def kept_seconds(self, key: RegistryKey) -> float | None:
         """Return for how long the messages of a channel are kept, in seconds; None if they are not kept."""
         log = self._logs.get(key)
@@ -283,6 +288,7 @@ class Logs:
             rule, log = rules.rule_of(channel), self._logs.get(key)
             if log is not None and rule is not None:
                 log.rule = rule
+                self._reader.tell_kept(key, log)
             elif log is not None:
                 if log.is_behind:
                     self.counts.unrepaired += 1

@@ -171,6 +171,7 @@ class Pending(LogUser):
         goes_on: GoesOn | None = None,
     ) -> None:
         waiting = [(conn, key) for conn in self.log_waiters(key)]
+        self._engine.open_channel(key, False)  # the gap does not concern clients that subscribe from now on
         self._gaps.missed(key, seconds, reason, waiting, in_force=in_force, goes_on=goes_on)
 
     def log_replay_missed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from realizehit.broker.base import Interest
 from realizehit.errors import ErrorCode
@@ -13,6 +13,31 @@ from realizehit.node.history_request import HistoryRequest, Started
 
 Answer = Callable[[ErrorCode | None, str, Started], None]
 """Told how a subscription went: no code and no text when it is in force, otherwise why not; and where it begins."""
+
+if TYPE_CHECKING:
+    from realizehit._fanout import FirstSub
+
+    TellFirst = Callable[[FirstSub, ErrorCode | None, str, Started], None]
+    """Told the same of a plain subscription that the engine made."""
+
+
+class FirstAnswer:
+    """The answer of a plain subscription that is the first one of its channel; the engine can give it by itself.
+
+    Attributes:
+        tell: called with `first` and then as an `Answer`, where the engine does not.
+        first: what the engine told of it.
+    """
+
+    __slots__ = ("first", "tell")
+
+    def __init__(self, tell: TellFirst, first: FirstSub) -> None:
+        self.tell = tell
+        self.first = first
+
+    def __call__(self, code: ErrorCode | None, text: str, started: Started) -> None:
+        """Answer."""
+        self.tell(self.first, code, text, started)
 
 
 class Waiter(NamedTuple):
@@ -54,6 +79,21 @@ class Waiting:
         self._waiters.setdefault(interest, []).append(waiter)
         if not self._deadlines or waiter.deadline >= self._deadlines[-1][0]:
             self._deadlines.append((waiter.deadline, interest))
+
+    def add_firsts(self, firsts: list[FirstSub], tell: TellFirst, deadline: float) -> None:
+        """Add plain subscriptions to channels of which none waits; their deadline is the latest of all."""
+        for first in firsts:
+            interest = Interest(first[2])
+            self._waiters[interest] = [Waiter(first[0], FirstAnswer(tell, first), deadline)]
+            self._deadlines.append((deadline, interest))
+
+    def take_first(self, interest: Interest) -> FirstSub | None:
+        """Remove the only one that waits for an interest, if the engine can answer it."""
+        waiters = self._waiters.get(interest, ())
+        if len(waiters) != 1 or type(waiters[0].answer) is not FirstAnswer:
+            return None
+        del self._waiters[interest]
+        return waiters[0].answer.first
 
     def of(self, interest: Interest) -> list[Waiter]:
         """Return a copy of those that wait for an interest, in order."""

@@ -270,6 +270,7 @@ class Node:
             fd_reserve=self.fd_reserve,
         )
         self.websocket.take_subs(settings.max_subscriptions)
+        self.engine.take_firsts(session.subscribe_firsts, settings.max_channels)
         self.streams = EventStreams(
             self.engine,
             self.hub,

@@ -66,7 +66,7 @@ class Intake:
         """Pass on a whole text message."""
         self._session.receive(handle, data)
 
-    def on_sub(self, handle: int, sub: tuple[bytes, bytes]) -> None:
+    def on_sub(self, handle: int, sub: _fanout.PlainSub) -> None:
         """Pass on a plain ``sub``, see `realizehit._fanout.plain_sub`."""
         self._session.subscribe(handle, *sub)
 

@@ -14,7 +14,7 @@ import orjson
 
 from realizehit import _fanout
 from realizehit.errors import AccessDenied, CloseCode, ErrorCode, PatternError, RequestError
-from realizehit.node.history_request import HistoryRequest, Started
+from realizehit.node.history_request import HistoryRequest, Started, position_of
 from realizehit.node.hub import Hub
 from realizehit.node.messages import ActionError, error_reply, parse_action, reply, token_of
 from realizehit.pattern import Channel, subscription_channel
@@ -36,13 +36,14 @@ class Session(Protocol):
     def receive_binary(self, conn: int, data: bytes) -> None:
         """Handle a binary message."""
 
-    def subscribe(self, conn: int, request_id: bytes, channel: bytes) -> None:
+    def subscribe(self, conn: int, request_id: bytes, channel: bytes, since: bytes | None) -> None:
         """Carry out a plain ``sub``; called only if the engine was asked to read these (`take_subs`).
 
         Args:
             conn: the engine's handle.
             request_id: the id as JSON text.
             channel: the canonical channel.
+            since: the position after which messages are replayed.
         """
         raise TypeError("this session takes no subs")
 
@@ -104,11 +105,20 @@ class ActionSession(Session):
                 f"{act[:32]!r} is not an action; use sub, unsub, ping or auth",
             )
 
-    def subscribe(self, conn: int, request_id: bytes, channel: bytes) -> None:
+    def subscribe(self, conn: int, request_id: bytes, channel: bytes, since: bytes | None) -> None:
         """Carry out a plain ``sub`` and reply to it."""
         label: str | int = orjson.loads(request_id)
         if not self._is_too_fast(conn, label):
-            self._subscribe(conn, label, Channel(channel), None)
+            history = None if since is None else HistoryRequest(position_of(since.decode()))
+            self._subscribe(conn, label, Channel(channel), history)
+
+    def subscribe_firsts(self, firsts: list[_fanout.FirstSub]) -> None:
+        """Carry out plain subs that the engine has counted, and reply to them; see `Engine.take_firsts`."""
+        self._hub.subscribe_firsts(firsts, self._first_subscribed)
+
+    def _first_subscribed(self, first: _fanout.FirstSub, code: ErrorCode | None, text: str, started: Started) -> None:
+        conn, request_id, channel = first
+        self._subscribed((conn, orjson.loads(request_id)), channel, code, text, started)
 
     def _subscribe(
         self,

@@ -86,6 +86,7 @@ def said(lines: list[bytes], *, guarded: bool, by_bytes: bool, by_engine: bool =
         b.handler = intake  # type: ignore[assignment]
         if by_engine:
             b.engine.take_subs((intake,), MOST, None if guard is None else guard.gate.connected.may_subscribe)
+            b.engine.take_firsts(session.subscribe_firsts)
         answers = list(conversation(b, lines, guard, by_bytes=by_bytes))
     assert bus.wanted == set()
     return answers

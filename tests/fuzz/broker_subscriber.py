@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from realizehit.broker.base import Interest
@@ -44,8 +44,8 @@ class Owner:
         self.gone = 0
         self.deliver = deliver
 
-    def confirmed(self, kind: bytes, channel: bytes) -> None:
-        self.heard.append(("confirmed", (kind, channel)))
+    def confirmed(self, kind: bytes, channels: Sequence[bytes]) -> None:
+        self.heard += [("confirmed", (kind, channel)) for channel in channels]
 
     def failed(self, command: Command, text: str) -> None:
         self.heard.append(("failed", (command.channels, text)))

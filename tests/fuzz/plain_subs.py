@@ -1,7 +1,7 @@
 """The engine's reading of plain `sub` actions beside the reading in Python.
 
 Invariant: nothing raises; what is read as a plain sub is a `sub` with that id and that channel, without wildcards and
-without a request for history; and its id is the same text in a reply.
+with that `since` or without a request for history; its id and its position are the same texts in a reply.
 """
 
 from __future__ import annotations
@@ -23,9 +23,15 @@ def one(data: bytes) -> None:
     found = _fanout.plain_sub(data)
     if found is None:
         return
-    request_id, channel = found
+    request_id, channel, since = found
     action = parse_action(data)
-    assert (action.act, action.history, action.trace) == ("sub", None, False)
+    assert (action.act, action.every, action.trace) == ("sub", 0, False)
+    if since is None:
+        assert action.history is None
+    else:
+        assert action.history is not None
+        assert action.history.last == 0
+        assert str(action.history.since).encode() == since
     assert action.id is not None
     assert orjson.loads(request_id) == action.id
     assert channel_of(action.pattern) == channel

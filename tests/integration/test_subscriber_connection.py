@@ -166,8 +166,8 @@ class Owner:
     def deliver(self, batch: Sequence[Sequence[bytes]]) -> None:
         self.log += [(channel, payload) for _, channel, payload in batch]
 
-    def confirmed(self, kind: bytes, channel: bytes) -> None:
-        self.log.append((kind, channel))
+    def confirmed(self, kind: bytes, channels: Sequence[bytes]) -> None:
+        self.log += [(kind, channel) for channel in channels]
 
     def failed(self, command: object, text: str) -> None:
         self.log.append(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from realizehit.broker.base import Batch, BusState, Interest, Source
 from realizehit.broker.link_settings import LinkSettings
@@ -37,6 +37,10 @@ class Recorder:
     def subscribed(self, channel: Interest) -> None:
         self.confirmed.append(channel)
         self._changed.set()
+
+    def all_subscribed(self, channels: Sequence[Interest]) -> None:
+        for channel in channels:
+            self.subscribed(channel)
 
     def refused(self, channel: Interest, error: BrokerError) -> None:
         self.refusals[channel] = error

@@ -53,6 +53,14 @@ class ScriptedBus(Bus):
         self.in_force.add(channel)
         self.listener.subscribed(Interest(channel))
 
+    def confirm_all(self) -> None:
+        """Confirm all channels that are wanted and not in force, in one read."""
+        assert self.listener is not None
+        channels = [Interest(channel) for channel in sorted(self.wanted - self.in_force)]
+        self.leaving.difference_update(channels)
+        self.in_force.update(channels)
+        self.listener.all_subscribed(channels)
+
     def refuse(self, channel: bytes) -> None:
         assert self.listener is not None
         self.leaving.discard(channel)
@@ -73,8 +81,7 @@ class ScriptedBus(Bus):
         assert self.listener is not None
         self.state = BusState.UP
         self.listener.state_changed(BROKER, self.state)
-        for channel in sorted(self.wanted):
-            self.confirm(channel)
+        self.confirm_all()
         self.listener.restored(BROKER, seconds)
 
     async def close(self) -> None:

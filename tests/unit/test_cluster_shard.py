@@ -67,6 +67,10 @@ class User:
     def subscribed(self, channel: Interest) -> None:
         self.events.append(("subscribed", channel))
 
+    def all_subscribed(self, channels: Sequence[Interest]) -> None:
+        for channel in channels:
+            self.subscribed(channel)
+
     def refused(self, channel: Interest, error: BrokerError) -> None:
         self.events.append(("refused", channel))
 

@@ -16,9 +16,9 @@ class Subs(Recorder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.subs: list[tuple[int, tuple[bytes, bytes]]] = []
+        self.subs: list[tuple[int, _fanout.PlainSub]] = []
 
-    def on_sub(self, handle: int, sub: tuple[bytes, bytes]) -> None:
+    def on_sub(self, handle: int, sub: _fanout.PlainSub) -> None:
         self.subs.append((handle, sub))
 
 
@@ -143,7 +143,7 @@ def test_a_slow_consumer_leaves_too() -> None:
 def test_clients_join_a_watched_channel_through_python() -> None:
     with bench() as b:
         handler = b.handler = Subs()
-        b.engine.take_subs((handler,), 10, True)
+        b.engine.take_subs((handler,), 10)
         (first,) = members(b, 1, CHANNEL)
         b.engine.open_channel(CHANNEL, True)
         direct, through = b.connect()[0], b.connect()[0]
@@ -154,7 +154,7 @@ def test_clients_join_a_watched_channel_through_python() -> None:
         b.engine.watch_leavers(CHANNEL, True)
         b.peers[2].send(TEXT, b'{"id":2,"act":"sub","pat":{"room":1}}')
         b.poll()
-        assert handler.subs == [(through, (b"2", CHANNEL))]
+        assert handler.subs == [(through, (b"2", CHANNEL, None))]
         assert not b.engine.is_subscribed(through, CHANNEL)
         assert b.engine.subscribers(CHANNEL) == 2
         b.engine.unsubscribe(first, CHANNEL)

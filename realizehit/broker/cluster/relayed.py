@@ -65,9 +65,8 @@ class _Link(Link):
         self._subscriber.channels_lost(self._channels.keep_some_for_relay(channels), since)
 
     def relay_has(self, channels: Iterable[Interest]) -> None:
-        for channel in channels:
-            if self._channels.is_kept(channel):
-                self._channels.confirm(channel, subscribed=True)
+        kept = [channel for channel in channels if self._channels.is_kept(channel)]
+        self._channels.confirm(kept, subscribed=True)
         self.answered()
 
     def disconnected(self) -> None:

@@ -53,6 +53,9 @@ class ShardConnection(SubscriberConnection):
         elif command.kind == PING:
             self._left.clear()
 
+    def _take_confirmations(self, replies: list[Any], start: int) -> int:
+        return 0  # one by one: what looks like an answer may be the end of a subscription
+
     def _match(self, reply: Any) -> None:
         if self._reason or not self._is_move(reply):
             super()._match(reply)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from realizehit.broker.base import Batch, BusListener, Interest, Source
@@ -122,11 +122,11 @@ class ShardLink(Link):
             batch = [message for message in batch if message[1] not in self._strangers]
         self._deliver(batch)
 
-    def confirmed(self, kind: bytes, channel: Interest) -> None:
-        """Take the reply to a command for one channel."""
+    def confirmed(self, kind: bytes, channels: Sequence[Interest]) -> None:
+        """Take the replies to a command for channels."""
         if kind == SHARDED.unsubscribe:
-            self._strangers.discard(channel)
-        super().confirmed(kind, channel)
+            self._strangers.difference_update(channels)
+        super().confirmed(kind, channels)
 
     def evicted(self, channel: Interest) -> None:
         """Take that the machine ended a subscription, since the slot has moved."""

@@ -7,6 +7,8 @@ one lapse, which is over for it when both are back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from realizehit.broker.base import BusListener, Interest
 from realizehit.broker.cluster.lapses import Lapses
 from realizehit.broker.shapes.wildcards import Shape, Wildcards
@@ -31,6 +33,11 @@ class ClusterWildcards(Wildcards):
         super().subscribed(channel)
         if not is_wildcard(channel) or self._registrar.is_registered(shape_of(channel)):
             self._lapses.back(channel)
+
+    def all_subscribed(self, channels: Sequence[Interest]) -> None:
+        """Learn that a shard sends channels."""
+        for channel in channels:
+            self.subscribed(channel)
 
     def refused(self, channel: Interest, error: BrokerError) -> None:
         """Learn that a shard refused a channel."""

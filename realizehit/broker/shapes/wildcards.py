@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from realizehit.broker.base import Batch, BusListener, BusState, Interest, Source
@@ -140,6 +141,12 @@ class Wildcards(BusListener):
         shape = self._shapes.get(name)
         if shape is not None and channel in shape.promised and self._registrar.is_registered(name):
             self._tell(shape, channel)
+
+    def all_subscribed(self, channels: Sequence[Interest]) -> None:
+        if any(map(is_wildcard, channels)):
+            super().all_subscribed(channels)
+        else:
+            self._listener.all_subscribed(channels)
 
     def refused(self, channel: Interest, error: BrokerError) -> None:
         if not is_wildcard(channel):
