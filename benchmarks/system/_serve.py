@@ -23,7 +23,7 @@ except ImportError:  # an older revision, to compare with
 
 def log_to_nowhere() -> None:
     """Write log lines as the command does, to the null device: each is formatted, and one system call."""
-    from realizehit.logs import configure
+    from realizehit.logs.lines import configure
 
     sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open as long as this process
     configure("text", "info")

@@ -44,11 +44,11 @@ def serve(ctx: click.Context, /, **flags: Any) -> None:
         return
     settings, _ = settings_from(flags)
 
-    from realizehit import logs
     from realizehit.cli.banner import announce, warn
+    from realizehit.logs.lines import configure
     from realizehit.process.supervisor import start
 
-    logs.configure(settings.log_format, settings.log_level)
+    configure(settings.log_format, settings.log_level)
     warn(settings)
     try:
         start(settings, lambda ws, api, places: announce(settings, ws, api, places))

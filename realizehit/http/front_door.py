@@ -24,12 +24,12 @@ from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from realizehit.access.peers import UNIX, peer_of_transport
-from realizehit.access_log import ACCESS_LOG
 from realizehit.errors import ErrorCode
 from realizehit.http.connection import ANSWERING, BODY, CLOSING, GONE, HEAD, WAITING, Connection, Timeouts
 from realizehit.http.fast_path import LONGEST_HEAD, DirectRequest, Handler, parse_plain_head
 from realizehit.http.head_reader import HeadReader, HeadTooLarge, MalformedHead
 from realizehit.http.requests import BodyFault, Progress, Requests
+from realizehit.logs.access import ACCESS_LOG
 from realizehit.transports.fd_reserve import NO_DESCRIPTOR, FdReserve
 from realizehit.transports.guard import Guard
 from realizehit.transports.handshake import VERSION_LINE, refusal, too_large

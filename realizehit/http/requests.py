@@ -22,9 +22,9 @@ from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_local_addr, get_path_with_query_string, is_ssl
 from uvicorn.server import ServerState
 
-from realizehit.access_log import ACCESS_LOG
 from realizehit.http.write_coalescing import CoalescingTransport
-from realizehit.logs import HTTP_LOGGER
+from realizehit.logs.access import ACCESS_LOG
+from realizehit.logs.lines import HTTP_LOGGER
 from realizehit.transports.handover import TAKE_OVER
 from realizehit.transports.heads import Head
 

@@ -16,7 +16,6 @@ from typing import Final
 
 from starlette.routing import Route
 
-from realizehit import logs
 from realizehit.access.gate import Gate
 from realizehit.broker.embedded import EmbeddedValkey
 from realizehit.common.spans import open_spans
@@ -24,6 +23,7 @@ from realizehit.common.upkeep import Ticker, keep_up
 from realizehit.http import console
 from realizehit.http.api import create_app
 from realizehit.http.listener import Listener
+from realizehit.logs.lines import guard_own_loggers
 from realizehit.node.deliver_spans import DeliverSpans
 from realizehit.node.figures import STATS_CHANNEL, Figures
 from realizehit.node.fleet import Fleet
@@ -146,7 +146,7 @@ class Node:
         settings = self.settings
         loop = self._loop = asyncio.get_running_loop()
         self._tls = tls_context(settings)
-        logs.guard_own_loggers()
+        guard_own_loggers()
         gate = Gate(
             settings,
             clock=loop.time,

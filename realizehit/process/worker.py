@@ -17,10 +17,10 @@ from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any, Final
 
-from realizehit import logs
 from realizehit.common import children
 from realizehit.common.exchange import ANSWER_TIMEOUT, QUESTION, Exchange, Handler
 from realizehit.errors import BrokerError, RealizehitError, SettingsError
+from realizehit.logs.lines import configure
 from realizehit.process.line import BEAT, DRAIN, Line, Report
 from realizehit.process.running import run
 from realizehit.settings import Settings
@@ -170,7 +170,7 @@ def work(fd: int) -> int:
     if order is None:
         return 0  # the parent is gone already
     settings = Settings(**order["settings"])
-    logs.configure(settings.log_format, settings.log_level)
+    configure(settings.log_format, settings.log_level)
     try:
         run(
             settings,

@@ -17,7 +17,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from realizehit.errors import ErrorCode
-from realizehit.logs import WEBSOCKET_LOGGER
+from realizehit.logs.lines import WEBSOCKET_LOGGER
 from realizehit.node.messages import problem
 from realizehit.transports.heads import Head
 

@@ -19,7 +19,7 @@ from websockets.server import ServerProtocol
 
 from realizehit import _fanout
 from realizehit.errors import CloseCode, ErrorCode
-from realizehit.logs import WEBSOCKET_LOGGER
+from realizehit.logs.lines import WEBSOCKET_LOGGER
 from realizehit.transports.session import Session
 
 WINDOW_BITS: Final = 15  # the window of DEFLATE that both sides use; RFC 7692, section 7.1.2

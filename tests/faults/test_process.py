@@ -390,7 +390,7 @@ WALL_CLOCK = re.compile(
 
 KNOWN = {
     # What people read has a date: the access log, reports of the load test, the console's figures.
-    "realizehit/access_log.py",
+    "realizehit/logs/access.py",
     "realizehit/node/figures.py",
     "realizehit/loadtest/coordinator.py",
     "realizehit/loadtest/report.py",

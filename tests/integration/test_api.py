@@ -23,7 +23,7 @@ from realizehit.broker.open import open_bus
 from realizehit.errors import ErrorCode
 from realizehit.http.api import Application, create_app
 from realizehit.http.publish_endpoint import PATTERN_ROOM
-from realizehit.logs import ACCESS_LOGGER
+from realizehit.logs.lines import ACCESS_LOGGER
 from realizehit.pattern import Pattern
 from realizehit.process.server import Node, serve
 from realizehit.settings import Settings

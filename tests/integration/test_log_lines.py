@@ -154,7 +154,7 @@ async def test_a_server_says_little_of_an_outage(valkey: Valkey, workers: int) -
 
 
 def test_an_error_that_ends_the_process_is_logged() -> None:
-    code = "from realizehit.logs import configure; configure('json', 'info'); int('broken')"
+    code = "from realizehit.logs.lines import configure; configure('json', 'info'); int('broken')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     entry = json.loads(done.stderr)

@@ -19,7 +19,7 @@ from realizehit.access.shared_limits import SharedLimits
 from realizehit.cli.main import main
 from realizehit.cli.serve import serve
 from realizehit.errors import AccessDenied, SettingsError
-from realizehit.logs import HideSecrets
+from realizehit.logs.lines import HideSecrets
 from realizehit.settings import Settings
 
 TOKENS: dict[str, Any] = {"jwt_secret": "s" * 32, "jwt_algorithms": ("HS256",), "jwt_claims": ("user=sub",)}
@@ -357,7 +357,7 @@ def test_can_without_identities(tmp_path: Path, grants: str) -> None:
 
 
 def test_check_config_looks_into_the_files(grants: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("realizehit.logs.configure", lambda *_: None)
+    monkeypatch.setattr("realizehit.logs.lines.configure", lambda *_: None)
     runner = CliRunner(
         env={"REALIZEHIT_JWT_SECRET": "s3cret" * 10, "REALIZEHIT_IDENTIFY": "user=X-User,device=X-Device"}
     )

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realizehit.access_log import AccessLog
-from realizehit.log_output import Output
-from realizehit.logs import HideSecrets, JsonFormatter, TextFormatter
+from realizehit.logs.access import AccessLog
+from realizehit.logs.lines import HideSecrets, JsonFormatter, TextFormatter
+from realizehit.logs.output import Output
 
 FORM = '%s - "%s %s HTTP/%s" %d'
 MOMENT = 1_800_000_000_987_654_321  # nanoseconds; its float is above the whole millisecond

@@ -183,7 +183,7 @@ def test_check_config_tells_what_the_server_would_do(
 def test_settings_that_cannot_be_used_end_with_2(
     command: list[str], words: list[str], env: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realizehit.logs.configure", lambda *_: None)  # the log of this process is pytest's
+    monkeypatch.setattr("realizehit.logs.lines.configure", lambda *_: None)  # the log of this process is pytest's
     result = invoke(*command, *words, **env)
     assert result.stderr == message
     assert result.exit_code == 2

@@ -9,8 +9,8 @@ from select import PIPE_BUF
 
 import pytest
 
-from realizehit.log_output import Output
-from realizehit.logs import TextFormatter
+from realizehit.logs.lines import TextFormatter
+from realizehit.logs.output import Output
 
 
 class Writes(io.RawIOBase):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from realizehit.logs import FewOfAKind, HideSecrets, JsonFormatter, TextFormatter, configure, guard_own_loggers
+from realizehit.logs.lines import FewOfAKind, HideSecrets, JsonFormatter, TextFormatter, configure, guard_own_loggers
 
 
 def record(message: str, *args: object, exc_info: Any = None) -> logging.LogRecord:

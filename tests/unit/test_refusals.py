@@ -11,7 +11,7 @@ from realizehit.access.gate import Gate
 from realizehit.access.refusals import LONGEST, REASONS, RefusalLog, describe
 from realizehit.common.seldom import Seldom
 from realizehit.errors import AccessDenied
-from realizehit.logs import JsonFormatter
+from realizehit.logs.lines import JsonFormatter
 from realizehit.settings import Settings
 
 LOGGER = "realizehit.access.refusals"

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from realizehit.common.masking import masked
 from realizehit.common.seldom import LOG_INTERVAL, Seldom, more
-from realizehit.log_output import Output
+from realizehit.logs.output import Output
 
 # A line break in a message would forge a line of its own, and a terminal obeys escape sequences.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from realizehit.log_output import Output
-from realizehit.logs import ACCESS_LOGGER, HideSecrets
+from realizehit.logs.lines import ACCESS_LOGGER, HideSecrets
+from realizehit.logs.output import Output
 
 _FORM: Final = '%s - "%s %s HTTP/%s" %d'  # that of uvicorn
 _MARK: Final = "|"  # stands in no line but as the message
