@@ -206,6 +206,7 @@ def fetched(url: str) -> str:
     return httpx2.get(url, timeout=15).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_sighup_reloads_in_every_process(workers: int, tmp_path: Path) -> None:
     file = tmp_path / "grants.toml"
@@ -229,6 +230,7 @@ async def test_sighup_reloads_in_every_process(workers: int, tmp_path: Path) -> 
                 assert await code(ws, {"kind": "chat"}) == "ok"
 
 
+@pytest.mark.slow
 def test_tokens_are_not_logged() -> None:
     with private_tmp() as tmp, serving("--access-log", env=tmp) as server:
         fetched(server.api + "healthz?token=s3cret")
@@ -236,6 +238,7 @@ def test_tokens_are_not_logged() -> None:
         assert "s3cret" not in server.output
 
 
+@pytest.mark.slow
 def test_publish_with_a_key(tmp_path: Path) -> None:
     key, lines = generate("cli")
     file = tmp_path / "keys.toml"

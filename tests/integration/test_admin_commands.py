@@ -31,6 +31,7 @@ async def command(server: Server, key: str, *words: str, status: int = 0) -> lis
     return lines
 
 
+@pytest.mark.slow
 async def test_an_operator_sees_and_steers_the_clients_of_all_processes(shared_valkey: Valkey, tmp_path: Path) -> None:
     key, lines = generate("operator")
     other, more = generate("app")

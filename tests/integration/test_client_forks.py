@@ -72,6 +72,7 @@ def run(program: str, server: Server, valkey: Valkey, kind: str = "") -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sync api", "sync publisher"])
 def test_each_forked_process_gets_its_own_answers(server: Server, shared_valkey: Valkey, kind: str) -> None:
     program = """
@@ -88,6 +89,7 @@ def test_each_forked_process_gets_its_own_answers(server: Server, shared_valkey:
     assert run(program, server, shared_valkey, kind) == "200 200 200 200 200 200"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["api", "publisher"])
 def test_a_client_made_before_a_fork_publishes_in_a_loop_of_the_child(
     server: Server, shared_valkey: Valkey, kind: str
@@ -106,6 +108,7 @@ def test_a_client_made_before_a_fork_publishes_in_a_loop_of_the_child(
     assert run(program, server, shared_valkey, kind).split() == ["1", "100", "100", "100", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["api", "publisher"])
 def test_a_client_serves_one_loop_after_another_and_several_at_once(
     server: Server, shared_valkey: Valkey, kind: str
@@ -136,6 +139,7 @@ def test_a_client_serves_one_loop_after_another_and_several_at_once(
     assert "closed" in lines[2]
 
 
+@pytest.mark.slow
 def test_a_websocket_client_says_that_it_belongs_elsewhere(server: Server, shared_valkey: Valkey) -> None:
     program = """
         client = WSClient(ws, proxy=None)
@@ -180,6 +184,7 @@ def test_a_websocket_client_says_that_it_belongs_elsewhere(server: Server, share
     assert last == "still connected"
 
 
+@pytest.mark.slow
 def test_a_subscriber_says_that_it_belongs_to_another_process(server: Server, shared_valkey: Valkey) -> None:
     program = """
         subscriber = sync.Subscriber(ws, {"test": "fork"}, proxy=None).connect()

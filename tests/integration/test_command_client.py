@@ -75,6 +75,7 @@ def test_from_publish_to_subscribe(server: Server) -> None:
         process.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("straight", [False, True], ids=["API", "broker"])
 def test_a_message_with_an_idempotency_key_is_published_once(
     server: Server, shared_valkey: Valkey, tmp_path: Path, straight: bool
@@ -117,6 +118,7 @@ def test_publishing_straight_to_the_broker(server: Server, shared_valkey: Valkey
         process.stop()
 
 
+@pytest.mark.slow
 def test_a_file_of_payloads(server: Server, tmp_path: Path) -> None:
     filters = words("payloads")
     file = tmp_path / "payloads.ndjson"
@@ -132,6 +134,7 @@ def test_a_file_of_payloads(server: Server, tmp_path: Path) -> None:
         process.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("straight", [False, True])
 def test_a_file_of_messages_some_of_them_bad(server: Server, shared_valkey: Valkey, straight: bool) -> None:
     pattern = unique("messages")
@@ -160,6 +163,7 @@ def test_a_file_of_messages_some_of_them_bad(server: Server, shared_valkey: Valk
     assert [answer.get("code") for answer in answers] == [None, "bad-request", "bad-request", "bad-pattern", None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("straight", [False, True])
 def test_what_comes_through_a_pipe_is_published_as_it_comes(
     server: Server, shared_valkey: Valkey, straight: bool
@@ -186,6 +190,7 @@ def test_what_comes_through_a_pipe_is_published_as_it_comes(
         process.stop()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_publisher_that_waits_for_input(server: Server) -> None:
     filters = words("waits")
     command = [str(SCRIPTS / "realizehit"), "publish", "--url", server.api, *filters, "--file", "-"]
@@ -232,6 +237,7 @@ def test_a_pattern_that_the_server_refuses(server: Server) -> None:
     assert "bad-pattern" in done.err[-1]
 
 
+@pytest.mark.slow
 def test_subscribe_ends_after_its_time(server: Server) -> None:
     process = subscriber(server, words("time"), "--timeout", "2")
     assert process.wait() == 0
@@ -248,6 +254,7 @@ def test_ctrl_c_ends_subscribe_quietly(server: Server) -> None:
     assert len(process.err) == 1
 
 
+@pytest.mark.slow
 def test_payloads_that_are_not_json_are_left_out(server: Server, shared_valkey: Valkey) -> None:
     filters = words("no-json")
     process = subscriber(server, filters, "--count", "1")
@@ -262,6 +269,7 @@ def test_payloads_that_are_not_json_are_left_out(server: Server, shared_valkey: 
         process.stop()
 
 
+@pytest.mark.slow
 async def test_subscribe_comes_back_and_says_so(shared_valkey: Valkey) -> None:
     port, filters = str(free_port()), words("back")
     options = ("--redis", shared_valkey.url, "--drain-seconds", "0.1")
@@ -278,6 +286,7 @@ async def test_subscribe_comes_back_and_says_so(shared_valkey: Valkey) -> None:
         process.stop()
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_subscribe_quietly(server: Server) -> None:
     filters = words("pipe")
     command = [str(SCRIPTS / "realizehit"), "subscribe", "--url", server.ws, *filters]
@@ -291,6 +300,7 @@ def test_a_closed_pipe_ends_subscribe_quietly(server: Server) -> None:
         assert process.stderr.read() == ""
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_bar_shows_how_far_a_file_is(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "payloads.ndjson"
     file.write_text("1\n" * 5000)
@@ -312,6 +322,7 @@ def test_on_a_terminal_a_bar_shows_how_far_a_file_is(server: Server, tmp_path: P
     assert "10.0/10.0 kB" in text  # 5,000 lines of 2 bytes
 
 
+@pytest.mark.slow
 def test_on_a_terminal_payloads_are_laid_out(server: Server) -> None:
     filters = words("terminal")
     ours, theirs = pty.openpty()
@@ -346,6 +357,7 @@ def secure(shared_valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> I
         yield server, folder / "ca.pem"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trust", ["ca", "insecure"])
 def test_tls_with_a_certificate_of_ones_own(secure: tuple[Server, Path], trust: str) -> None:
     server, ca = secure
@@ -359,6 +371,7 @@ def test_tls_with_a_certificate_of_ones_own(secure: tuple[Server, Path], trust: 
         assert process.out == ["1"]
 
 
+@pytest.mark.slow
 def test_tls_is_checked_and_its_options_too(secure: tuple[Server, Path], server: Server, tmp_path: Path) -> None:
     strange, ca = secure
     (tmp_path / "empty.pem").write_text("nothing")
@@ -376,6 +389,7 @@ def test_tls_is_checked_and_its_options_too(secure: tuple[Server, Path], server:
             assert said in process.output
 
 
+@pytest.mark.slow
 def test_the_servers_text_of_a_refusal_is_shown(shared_valkey: Valkey, tmp_path: Path) -> None:
     grants = tmp_path / "grants.toml"
     grants.write_text('[[grant]]\npattern = { kind = "open" }\n')
@@ -391,6 +405,7 @@ def test_the_servers_text_of_a_refusal_is_shown(shared_valkey: Valkey, tmp_path:
                 assert "disconnected" not in process.output
 
 
+@pytest.mark.slow
 def test_output_and_arguments_without_utf8(server: Server) -> None:
     plain = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     filters = [*words("ascii"), "ö=😀"]
@@ -402,6 +417,7 @@ def test_output_and_arguments_without_utf8(server: Server) -> None:
         assert process.out == [r'"\u00e9\ud83d\ude00"']
 
 
+@pytest.mark.slow
 def test_a_byte_order_mark_is_ignored_in_a_file(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "lines.ndjson"
     file.write_bytes(
@@ -411,6 +427,7 @@ def test_a_byte_order_mark_is_ignored_in_a_file(server: Server, tmp_path: Path) 
     assert publish(server, "a=bom", "-", stdin="\ufeff[1]").out[0].startswith("published ")
 
 
+@pytest.mark.slow
 def test_a_socks_proxy_without_its_library_is_named(server: Server) -> None:
     proxies = {"ALL_PROXY": "socks5://127.0.0.1:1", "NO_PROXY": "", "no_proxy": ""}
     with running("realizehit", "publish", "--url", server.api, "a=b", "1", env=proxies) as process:
@@ -428,6 +445,7 @@ def fails(status: int, said: str, *command: str, env: dict[str, str] | None = No
     assert "Traceback" not in process.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -449,6 +467,7 @@ def test_an_address_that_cannot_be_used_is_named(url: str, said: str) -> None:
         assert "Traceback" not in process.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_connection_error_is_explained_in_words(host: str) -> None:
     url = f"http://{host}:{free_port()}"
@@ -458,16 +477,19 @@ def test_a_connection_error_is_explained_in_words(host: str) -> None:
     fails(1, "Connection refused  (unavailable)", "publish", "--redis", url.replace("http", "redis"), "a=b", "1")
 
 
+@pytest.mark.slow
 def test_a_host_that_has_no_address() -> None:
     fails(1, "cannot connect to ws://nobody.invalid/ws: ", "subscribe", "--url", "nobody.invalid", "a=b")
     fails(1, "cannot connect to http://nobody.invalid/: ", "publish", "--url", "nobody.invalid", "a=b", "1")
 
 
+@pytest.mark.slow
 def test_a_path_where_the_server_has_nothing(server: Server) -> None:
     fails(1, "answered the handshake with HTTP 404: ", "subscribe", "--url", server.ws + "x", "a=b")
     fails(1, f"{server.api}x/ answered with HTTP 404: ", "publish", "--url", server.api + "x", "a=b", "1")
 
 
+@pytest.mark.slow
 def test_tls_and_no_tls_confused(secure: tuple[Server, Path], server: Server) -> None:
     strange, ca = secure
     trust = "--ca FILE names the certificates to trust  (unavailable)"
@@ -482,6 +504,7 @@ def test_tls_and_no_tls_confused(secure: tuple[Server, Path], server: Server) ->
     fails(1, "certificate is not valid for 'localhost'.  (unavailable)", "subscribe", "--url", *other_name, "a=b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
 def test_times_are_numbers_over_zero(seconds: str) -> None:
     said = f"{seconds!r} is not a number of seconds over 0"
@@ -489,6 +512,7 @@ def test_times_are_numbers_over_zero(seconds: str) -> None:
     fails(2, said, "publish", f"--timeout={seconds}", "a=b", "1")
 
 
+@pytest.mark.slow
 def test_options_of_publish_that_contradict_each_other(server: Server) -> None:
     broker = ("publish", "--redis", "redis://127.0.0.1:1", "a=b", "1")
     for option in (("--url", server.api), ("--key", "x"), ("--ca", "x.pem"), ("--insecure",)):
@@ -499,6 +523,7 @@ def test_options_of_publish_that_contradict_each_other(server: Server) -> None:
     fails(2, "--idempotency-key is for one message", "publish", "a=b", "--file", "x", "--idempotency-key", "k")
 
 
+@pytest.mark.slow
 def test_a_key_that_no_header_can_carry(server: Server) -> None:
     fails(2, "the API key cannot be used", "publish", "--url", server.api, "a=b", "1", "--key", "caf\u00e9")
     fails(2, "the API key cannot be used", "publish", "--url", server.api, "a=b", "1", "--key", "a\nb")
@@ -518,6 +543,7 @@ def test_a_missing_broker_is_named_in_the_error(tmp_path: Path) -> None:
         assert process.err == ["line 1: the broker cannot be reached; try again later  (unavailable)", *process.err[1:]]
 
 
+@pytest.mark.slow
 def test_a_key_that_was_replaced_ends_a_file(shared_valkey: Valkey, tmp_path: Path) -> None:
     keys, file = tmp_path / "keys.toml", tmp_path / "x.ndjson"
     (old, lines), (_, others) = generate("one"), generate("one")
@@ -538,6 +564,7 @@ def test_a_key_that_was_replaced_ends_a_file(shared_valkey: Valkey, tmp_path: Pa
         assert process.err[-1] == "stopped after line 2000"
 
 
+@pytest.mark.slow
 def test_a_token_that_holds_no_longer_ends_subscribe(shared_valkey: Valkey, tmp_path: Path) -> None:
     secret, file = "0123456789" * 4, tmp_path / "secret"
     file.write_text(secret)
@@ -567,6 +594,7 @@ def limited(shared_valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> 
         yield server, slow, fast
 
 
+@pytest.mark.slow
 def test_a_wait_that_the_server_asks_for_is_kept_within_the_timeout(
     limited: tuple[Server, str, str], tmp_path: Path
 ) -> None:
@@ -589,6 +617,7 @@ def test_a_wait_that_the_server_asks_for_is_kept_within_the_timeout(
     fails(1, "with a longer --timeout this command waits  (rate-limited)", *words, "1", env={"REALIZEHIT_KEY": slow})
 
 
+@pytest.mark.slow
 def test_a_time_that_is_over_before_the_server_answers_is_a_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connections wait to be accepted, for ever
         words = ("subscribe", "--url", f"127.0.0.1:{silent.getsockname()[1]}", "a=b", "--timeout", "0.2")
@@ -609,6 +638,7 @@ class Elsewhere(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
+@pytest.mark.slow
 def test_a_redirection_is_reported_and_not_followed() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
         thread = threading.Thread(target=server.serve_forever)

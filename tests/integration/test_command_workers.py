@@ -114,6 +114,7 @@ async def test_workers_behind_a_relay_share_one_subscription(valkey: Valkey) -> 
         assert await asyncio.to_thread(server.wait) == 0
 
 
+@pytest.mark.slow
 async def test_killing_the_parent_ends_all_processes_and_frees_the_port() -> None:
     with private_tmp() as tmp, tempfile.TemporaryDirectory(prefix="rh-") as sockets:
         # A drain as long as this would hold the next server up.
@@ -139,6 +140,7 @@ async def test_killing_the_parent_ends_all_processes_and_frees_the_port() -> Non
                 assert await asyncio.to_thread(again.stop) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relay", ["on", "off"])
 async def test_a_long_temporary_directory_works(relay: str, tmp_path: Path) -> None:
     long = tmp_path / ("x" * 100)
@@ -245,6 +247,7 @@ async def test_time_in_which_the_parent_was_stopped_does_not_count(
         assert 1.2 <= await asyncio.wait_for(silence, 20) < 2.0  # and then the worker hangs
 
 
+@pytest.mark.slow
 async def test_a_worker_that_let_go_of_its_line_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "SILENCE", 0.0)
     monkeypatch.setattr(worker, "BEAT", 0.01)
@@ -255,6 +258,7 @@ async def test_a_worker_that_let_go_of_its_line_does_not_hang(monkeypatch: pytes
             await asyncio.wait_for(one.silence(), 0.2)
 
 
+@pytest.mark.slow
 def test_it_gives_up_when_workers_die_at_their_start_again_and_again(shared_valkey: Valkey, tmp_path: Path) -> None:
     # An interpreter that ends at once where it is to be a worker: as with a broken installation or no memory.
     tmp_path.joinpath("sitecustomize.py").write_text(
@@ -269,6 +273,7 @@ def test_it_gives_up_when_workers_die_at_their_start_again_and_again(shared_valk
     assert process.out == []
 
 
+@pytest.mark.slow
 async def test_the_rate_of_a_key_and_the_most_connections_hold_for_all_workers(
     shared_valkey: Valkey, tmp_path: Path
 ) -> None:
@@ -296,6 +301,7 @@ async def test_the_rate_of_a_key_and_the_most_connections_hold_for_all_workers(
             assert set(statuses) == {503}
 
 
+@pytest.mark.slow
 async def test_the_most_connections_of_an_address_hold_for_all_workers(shared_valkey: Valkey) -> None:
     words = ("--workers", "2", "--drain-seconds", "0.1", "--max-per-address", "6", "--redis", shared_valkey.url)
     with serving(*words) as server:

@@ -81,6 +81,7 @@ def test_wide(server: Target) -> None:
     assert report.points[-1].phase == "settling"
 
 
+@pytest.mark.slow
 def test_the_moment_when_all_are_connected_comes_before_the_first_message(server: Target) -> None:
     seen = []
 
@@ -99,6 +100,7 @@ def test_deep(server: Target) -> None:
     assert (report.figures["published"] or 0) > 200
 
 
+@pytest.mark.slow
 def test_many_with_two_processes(server: Target) -> None:
     report = conduct(server, "many", patterns=30, rate=500.0, processes=2)
     assert_flawless(report)
@@ -106,6 +108,7 @@ def test_many_with_two_processes(server: Target) -> None:
     assert 100 <= (report.figures["published"] or 0) <= 302
 
 
+@pytest.mark.slow
 def test_one_message_reaches_the_subscribers_of_two_processes(server: Target) -> None:
     report = conduct(server, "wide", processes=2, patterns=3, subscriptions_per_connection=2)
     assert_flawless(report)
@@ -121,6 +124,7 @@ def test_churn(server: Target) -> None:
     assert report.figures["rejoin_p50"] is not None
 
 
+@pytest.mark.slow
 def test_storm(server: Target) -> None:
     report = conduct(server, "storm", patterns=5, rate=200.0)
     assert_flawless(report)
@@ -143,6 +147,7 @@ def test_clients_that_fail_in_a_storm_retry_until_all_are_back(valkey: Valkey) -
     assert not any("storm" in warning for warning in report.warnings)
 
 
+@pytest.mark.slow
 def test_a_storm_that_not_everyone_comes_back_from_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "CONNECT_TIMEOUT", 0.5)
     ours, theirs = multiprocessing.Pipe()
@@ -163,6 +168,7 @@ def test_a_storm_that_not_everyone_comes_back_from_has_no_end(monkeypatch: pytes
     assert counts["failed"] >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("publish", ["api", "batch"])
 def test_publishing_through_the_api(server: Target, publish: Any) -> None:
     target = find_target(server.url, publish=publish)
@@ -172,12 +178,14 @@ def test_publishing_through_the_api(server: Target, publish: Any) -> None:
     assert report.figures["deliveries"] == 10 * (report.figures["published"] or 0)
 
 
+@pytest.mark.slow
 def test_a_ramp_opens_connections_over_its_time(server: Target) -> None:
     report = conduct(server, "wide", ramp=0.5)
     assert_flawless(report)
     assert 0 < (report.figures["connect_rate"] or 0) < 80
 
 
+@pytest.mark.slow
 def test_processes_connect_when_all_are_there(server: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, list[str]]] = []
     say = ClientProcesses.send
@@ -263,6 +271,7 @@ def test_a_good_relay_is_flawless(valkey: Valkey) -> None:
     assert report.figures["deliveries"] == 3 * (report.figures["published"] or 0)
 
 
+@pytest.mark.slow
 def test_subscribers_send_the_headers_that_were_given(valkey: Valkey) -> None:
     heads: list[bytes] = []
 
@@ -292,6 +301,7 @@ def test_lost_messages_are_reported(valkey: Valkey) -> None:
     assert "lost 3" in report.verdict
 
 
+@pytest.mark.slow
 def test_messages_after_a_close_by_the_server_are_lost(valkey: Valkey) -> None:
     def relay(server: ScriptedServer, count: int, frame: bytes) -> None:
         to_all(server, frame, but=1 if count > 3 else -1)
@@ -311,6 +321,7 @@ def test_messages_after_a_close_by_the_server_are_lost(valkey: Valkey) -> None:
     assert Expectation.parse("lost==0").failure(report.figures) == f"lost==0: lost is {published - 3:,.0f}"
 
 
+@pytest.mark.slow
 def test_second_and_late_deliveries_are_found(valkey: Valkey) -> None:
     held: list[bytes] = []
 
@@ -345,6 +356,7 @@ def test_messages_that_stop_arriving_are_lost(valkey: Valkey) -> None:
     assert "what followed never came" in report.problems[0]
 
 
+@pytest.mark.slow
 def test_a_client_process_that_ends_is_an_error(server: Target) -> None:
     def kill(point: Point) -> None:
         os.kill(coordinator._processes.pid(0), signal.SIGKILL)
@@ -361,6 +373,7 @@ def command(*arguments: str) -> Result:
     return CliRunner().invoke(loadtest, ["--no-live", *arguments])
 
 
+@pytest.mark.slow
 def test_a_report_as_json_and_as_a_page(server: Target, tmp_path: Path) -> None:
     page, file = tmp_path / "report.html", tmp_path / "report.json"
     result = command(
@@ -388,6 +401,7 @@ def test_a_failed_expectation_is_exit_status_1_and_named(server: Target) -> None
     assert [each["failure"] is None for each in found["expectations"]] == [False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -418,6 +432,7 @@ def test_unusable_arguments_exit_with_2(arguments: list[str], error: str) -> Non
     assert error in result.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_server_gives_exit_status_1() -> None:
     result = command("--url", f"ws://127.0.0.1:{free_port()}/ws", "--connections", "2")
     assert result.exit_code == 1
@@ -434,6 +449,7 @@ def locked(valkey: Valkey, tmp_path: Path) -> Iterator[tuple[str, str]]:
         yield process.ws, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("publish", ["api", "batch"])
 def test_it_publishes_with_a_key(
     shared_valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: str
@@ -450,6 +466,7 @@ def test_it_publishes_with_a_key(
         assert key not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -469,6 +486,7 @@ def test_a_missing_right_to_publish_is_reported_first(
     assert "rh_wrong" not in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--html", "--json"])
 def test_an_unwritable_report_is_reported_before_the_load_test(server: Target, tmp_path: Path, option: str) -> None:
     for place, said in (
@@ -481,6 +499,7 @@ def test_an_unwritable_report_is_reported_before_the_load_test(server: Target, t
         assert result.stdout == ""
 
 
+@pytest.mark.slow
 def test_looking_whether_a_report_can_be_written_changes_nothing(tmp_path: Path) -> None:
     new, old = tmp_path / "new.html", tmp_path / "old.json"
     old.write_text("as it was")
@@ -509,6 +528,7 @@ def test_modules_in_the_working_directory_are_not_imported(tmp_path: Path) -> No
         assert "every message reached every subscriber" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_servers_reason_for_refusing_subscribers_is_shown(shared_valkey: Valkey) -> None:
     tokens = {"REALIZEHIT_JWT_SECRET": "0123456789" * 4}
     options = ("--jwt-algorithm", "HS256", "--jwt-claim", "user=sub")
@@ -519,6 +539,7 @@ def test_the_servers_reason_for_refusing_subscribers_is_shown(shared_valkey: Val
     assert "401 Unauthorized; the token is malformed" in result.stderr
 
 
+@pytest.mark.slow
 def test_without_epoll_it_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_load, "HAVE_EPOLL", False)
     result = command("--connections", "2")
@@ -526,6 +547,7 @@ def test_without_epoll_it_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) ->
     assert "needs epoll, that is Linux" in result.stderr
 
 
+@pytest.mark.slow
 def test_scenarios_and_figures_are_listed() -> None:
     result = command("--list")
     assert result.exit_code == 0
@@ -556,6 +578,7 @@ def test_ctrl_c_ends_it_early_with_a_report(server: Target) -> None:
     assert found["figures"]["lost"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_is_started_if_no_url_is_given(workers: int) -> None:
     with embedded_target(workers=workers) as target:
@@ -569,6 +592,7 @@ def test_a_server_is_started_if_no_url_is_given(workers: int) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in target.pids)
 
 
+@pytest.mark.slow
 def test_sources_in_the_working_directory_do_not_shadow_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

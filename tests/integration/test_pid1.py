@@ -75,6 +75,7 @@ def handles(pid: int, number: signal.Signals) -> bool:
     return bool((int(status["SigCgt"], 16) | int(status["SigBlk"], 16)) >> (number - 1) & 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_the_first_moment_ends_it(number: signal.Signals, shared_valkey: Valkey) -> None:
     began = time.monotonic()
@@ -86,6 +87,7 @@ def test_a_signal_at_the_first_moment_ends_it(number: signal.Signals, shared_val
         assert not [line for line in process.out if "is serving" in line], f"too late for this test: {handled} s"
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_broker_does_not_answer_ends_it(valkey: Valkey) -> None:
     valkey.pause()
     before = valkey_clients(valkey)
@@ -103,6 +105,7 @@ def valkey_clients(valkey: Valkey) -> int:
     return sum(line.endswith(f" {valkey.socket}") and line.split()[5] in ("02", "03") for line in lines)
 
 
+@pytest.mark.slow
 def test_orphans_that_end_leave_no_zombies(shared_valkey: Valkey) -> None:
     script = f"(sleep 30 & echo orphan); exec {SERVER} --port 0 --redis {shared_valkey.url}"
     with first_process("/bin/sh", "-c", script) as (process, first):
@@ -116,6 +119,7 @@ def test_orphans_that_end_leave_no_zombies(shared_valkey: Valkey) -> None:
         assert process.wait() == 0
 
 
+@pytest.mark.slow
 async def test_it_drains_its_workers(shared_valkey: Valkey) -> None:
     words = ("--port", "0", "--redis", shared_valkey.url, "--workers", "2", "--drain-seconds", "0.2")
     with first_process(SERVER, *words) as (process, first):
@@ -127,6 +131,7 @@ async def test_it_drains_its_workers(shared_valkey: Valkey) -> None:
         assert await asyncio.to_thread(process.wait) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130)])
 def test_a_client_command_obeys_signals_too(number: signal.Signals, status: int, shared_valkey: Valkey) -> None:
     with serving("--redis", shared_valkey.url) as server:
@@ -137,6 +142,7 @@ def test_a_client_command_obeys_signals_too(number: signal.Signals, status: int,
             assert process.wait() == status
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_status_of_a_server_that_is_killed_or_refuses(shared_valkey: Valkey) -> None:
     with first_process(SERVER, "--port", "0", "--redis", shared_valkey.url) as (process, first):
         process.find("is serving")

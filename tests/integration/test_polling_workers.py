@@ -87,6 +87,7 @@ async def test_a_session_works_whichever_workers_its_requests_reach(shared_valke
             assert (await waiting[0])[0].endswith('?"late"')
 
 
+@pytest.mark.slow
 async def test_a_body_over_the_bound_closes_the_session_wherever_it_arrives(shared_valkey: Valkey) -> None:
     words = ("--workers", "2", "--drain-seconds", "0.1", "--redis", shared_valkey.url)
     with serving(*words) as server:
@@ -99,6 +100,7 @@ async def test_a_body_over_the_bound_closes_the_session_wherever_it_arrives(shar
                 assert (await session.request()).text == "1"  # the close packet
 
 
+@pytest.mark.slow
 async def test_the_sessions_of_a_killed_worker_are_unknown_and_the_others_go_on(shared_valkey: Valkey) -> None:
     with serving("--workers", "2", "--drain-seconds", "0.1", "--redis", shared_valkey.url) as server:
         worker_pids(server, 2)
@@ -123,6 +125,7 @@ async def test_the_sessions_of_a_killed_worker_are_unknown_and_the_others_go_on(
         assert all(answer.json()["code"] == 1 for answer in outcomes if answer.status_code != 200)
 
 
+@pytest.mark.slow
 async def test_an_unknown_session_is_refused_by_any_worker(shared_valkey: Valkey) -> None:
     with serving("--workers", "2", "--drain-seconds", "0.1", "--redis", shared_valkey.url) as server:
         worker_pids(server, 2)
@@ -134,6 +137,7 @@ async def test_an_unknown_session_is_refused_by_any_worker(shared_valkey: Valkey
                 assert (answer.status_code, answer.json()["code"]) == (400, 1), sid
 
 
+@pytest.mark.slow
 async def test_an_upgrade_works_whichever_worker_it_reaches(shared_valkey: Valkey) -> None:
     with serving("--workers", "4", "--drain-seconds", "0.1", "--redis", shared_valkey.url) as server:
         worker_pids(server, 4)
@@ -161,6 +165,7 @@ async def message_of(websocket: ClientConnection) -> str:
     return text
 
 
+@pytest.mark.slow
 async def test_what_came_with_the_handshake_of_an_upgrade_is_passed_on_too(shared_valkey: Valkey) -> None:
     with serving("--workers", "4", "--drain-seconds", "0.1", "--redis", shared_valkey.url) as server:
         worker_pids(server, 4)
@@ -180,6 +185,7 @@ async def test_what_came_with_the_handshake_of_an_upgrade_is_passed_on_too(share
                 writer.close()
 
 
+@pytest.mark.slow
 async def test_an_upgrade_of_a_session_of_somebody_else_is_refused_by_any_worker(shared_valkey: Valkey) -> None:
     words = ("--identify", "user=X-User", "--trusted-proxies", "127.0.0.1", "--redis", shared_valkey.url)
     with serving("--workers", "2", "--drain-seconds", "0.1", *words) as server:
@@ -195,6 +201,7 @@ async def test_an_upgrade_of_a_session_of_somebody_else_is_refused_by_any_worker
             await websocket.close()
 
 
+@pytest.mark.slow
 async def test_an_upgrade_of_a_session_that_is_gone_is_refused_by_any_worker(shared_valkey: Valkey) -> None:
     with serving("--workers", "2", "--drain-seconds", "0.1", "--redis", shared_valkey.url) as server:
         worker_pids(server, 2)

@@ -7,6 +7,7 @@ import os
 import signal
 import urllib.request
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from realizehit import __version__
@@ -38,6 +39,7 @@ def value(samples: dict[Sample, float], name: str, **labels: str) -> float:
     return samples[f"realizehit_{name}", tuple(sorted(labels.items()))]
 
 
+@pytest.mark.slow
 async def test_any_worker_answers_for_all_and_no_counter_falls(shared_valkey: Valkey) -> None:
     words = ("--workers", "4", "--drain-seconds", "0.1", "--redis", shared_valkey.url)
     with serving(*words) as server:
