@@ -389,8 +389,9 @@ WALL_CLOCK = re.compile(
 )
 
 KNOWN = {
-    # What people read has a date: the access log, reports of the load test, the console's figures.
+    # What people read has a date: the access log, spans, reports of the load test, the console's figures.
     "realizehit/logs/access.py",
+    "realizehit/node/deliver_spans.py",
     "realizehit/node/figures.py",
     "realizehit/loadtest/coordinator.py",
     "realizehit/loadtest/report.py",
