@@ -67,6 +67,13 @@ cdef enum:
 
 # --- 1. The fleet -----------------------------------------------------------------------------------------------------
 
+cdef inline void await_next(Sub* sub) noexcept nogil:
+    """Note which message a subscription that is being left expects, for when it is in force again."""
+    if sub.next == 0:
+        sub.next = sub.floor
+        sub.unheard = True
+
+
 cdef class Fleet:
     """Subscribers, and publishers, of one process, all driven by `run`.
 
@@ -670,7 +677,7 @@ cdef class Fleet:
                 sub = &self.subs[k]
                 if sub.state == ACTIVE:
                     self.excuse(sub)
-                    sub.next = sub.next if sub.next else sub.floor
+                    await_next(sub)
                     sub.floor = rl_load(&self.sent[sub.channel]) + 1
                     sub.state = LEAVING
                     self.channels[sub.channel].active -= 1
@@ -769,7 +776,7 @@ cdef class Fleet:
                 # Its position stays, until it is in force again or the test ends.
                 sub.cut = True
                 channel.cut += 1
-                sub.next = sub.next if sub.next else sub.floor
+                await_next(sub)
         if why == BY_US or not sub.cut:
             self.leave(i, sub)
         sub.state = OUT
@@ -789,6 +796,7 @@ cdef class Fleet:
         sub.cut = False
         sub.state = OUT
         sub.next = sub.floor = 0
+        sub.unheard = False
 
     cdef void conn_event(self, uint32_t i, const rl_event* event) noexcept nogil:
         cdef Conn* conn = &self.conns[i]
@@ -1090,7 +1098,7 @@ cdef class Fleet:
                 example(&self.ledger, b"lost", i, channel, expected, number)
                 gap(&self.ledger, sub - self.subs, expected, number)
                 self.missed(sub, expected, number)
-            elif sub.next:
+            elif sub.next and not sub.unheard:
                 if not fill_gap(&self.ledger, sub - self.subs, number):
                     self.n.duplicates += 1
                     example(&self.ledger, b"duplicate", i, channel, expected, number)
@@ -1101,6 +1109,7 @@ cdef class Fleet:
                 example(&self.ledger, b"reordered", i, channel, expected, number)
         if number >= sub.next:
             sub.next = number + 1
+            sub.unheard = False
         self.n.deliveries += 1
         self.progress_ns = now
         # A stamp may contain any number.

@@ -42,6 +42,7 @@ cdef struct Sub:
     uint32_t floor              # the first number that must arrive; LEAVING: the first that is not expected
     uint8_t state
     uint8_t cut                 # the server ended its connection while it was in force: missing messages are lost
+    uint8_t unheard             # LEAVING or cut, and nothing had come: messages before `next` may still do
 
 cdef struct Conn:
     int fd

@@ -168,7 +168,7 @@ def check_alone(alone: Environment) -> None:
     usage = alone.run("realizehit-client", "--help")
     assert "Usage: realizehit-client" in usage, usage
     listed = {line.split()[0] for line in usage.partition("Commands:\n")[2].splitlines() if line.strip()}
-    assert listed == {"audience", "history", "id", "publish", "subscribe"}, listed
+    assert listed == {"audience", "history", "id", "presence", "publish", "subscribe"}, listed
     assert "which has the clients only" in alone.run("realizehit-client", "server", code=2)
 
 
