@@ -21,9 +21,10 @@ from realizehit.client.log_cursor import LogCursor
 from realizehit.client.messages import RawJSON, encode_payload
 from realizehit.client.payload_queue import Overflow, PayloadQueue
 from realizehit.client.protocol import Notice, Reply
+from realizehit.client.session import Session
 from realizehit.client.subscription import Subscription
 from realizehit.client.token import current as real_current
-from realizehit.client.topics import Topics
+from realizehit.client.topics import Topic, Topics
 from realizehit.errors import Rejected
 
 
@@ -155,6 +156,14 @@ def gives_up_when_the_protocol_breaks() -> None:
     patch(reconnecting, "may_return", lambda code, token=None: code is not None)
 
 
+def forgets_the_time() -> None:
+    patch(Topic, "sub_keys", lambda self: {})
+
+
+def tells_no_notes() -> None:
+    patch(Session, "_on_event", lambda self, event: None)
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in (
@@ -174,6 +183,8 @@ MUTATIONS: dict[str, Callable[[], None]] = {
         resumes_in_the_first_epoch,
         fails_on_what_it_does_not_know,
         gives_up_when_the_protocol_breaks,
+        forgets_the_time,
+        tells_no_notes,
     )
 }
 

@@ -29,6 +29,8 @@ FOUND_BY = {
     "resumes_in_the_first_epoch": "history/resume-in-a-new-epoch",
     "fails_on_what_it_does_not_know": "unknown-fields/event",
     "gives_up_when_the_protocol_breaks": "bad-servers/half-a-frame",
+    "forgets_the_time": "conflation/every",
+    "tells_no_notes": "notes/object",
 }
 """A case that each mutation of the client does not pass."""
 

@@ -37,7 +37,8 @@ final class Topics
     /**
      * Return the topic of a pattern; a new one is asked for when its first member joins.
      *
-     * @throws BadRequestException the pattern is subscribed to already, and cannot begin at another position or have another time.
+     * @throws BadRequestException the pattern is subscribed to already, and cannot begin at another position or have
+     *     another time.
      */
     public function topic(Pattern $pattern, ?string $since, ?int $last, bool $offsets, ?int $every): Topic
     {
