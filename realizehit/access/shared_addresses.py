@@ -21,7 +21,7 @@ WINDOW: Final = 16  # rows that an address may have
 KNOWN: Final = 4096  # addresses whose row is remembered while they have no connection
 
 _MARK: Final = 16  # bytes that tell the address of a row
-_COUNT: Final = struct.Struct("=I")
+_COUNT: Final = 4  # bytes of a count
 
 Locked = Callable[[int, int], AbstractContextManager[bool]]
 """Locks a part of the file, given its offset and size; tells whether it could."""
@@ -29,7 +29,7 @@ Locked = Callable[[int, int], AbstractContextManager[bool]]
 
 def size_of(workers: int) -> int:
     """Return the bytes of a table; those that were never used take no room on a disk."""
-    return ROWS * (_MARK + workers * _COUNT.size)
+    return ROWS * (_MARK + workers * _COUNT)
 
 
 class SharedAddresses:
@@ -51,7 +51,8 @@ class SharedAddresses:
         self._counts = start + ROWS * _MARK
         self._locked = locked
         self._row = struct.Struct(f"={workers}I")
-        self._own = (number or 0) * _COUNT.size  # offset of this worker's count in a row
+        self._words = memoryview(mapped).cast("I")  # through which a count is never seen half written
+        self._own = (number or 0) * _COUNT  # offset of this worker's count in a row
         self._number = number or 0
         self._rows: dict[str, int] = {}  # offsets of the counts of the addresses that this worker has
         self._known: dict[str, tuple[bytes, int | None]] = {}  # marks and rows of those it was asked about lately
@@ -72,15 +73,19 @@ class SharedAddresses:
         """Have the others know how many connections this worker has from an address."""
         offset = self._rows.get(address) if own else self._rows.pop(address, None)
         if offset is not None:
-            _COUNT.pack_into(self._map, offset + self._own, own)
+            self._words[(offset + self._own) // _COUNT] = own
         elif own:
             self._take(address, own)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._words.release()
 
     def forget(self, number: int) -> None:
         """Learn that a worker is gone."""
         end = self._counts + ROWS * self._row.size
-        for byte in range(_COUNT.size):
-            first = self._counts + number * _COUNT.size + byte
+        for byte in range(_COUNT):
+            first = self._counts + number * _COUNT + byte
             self._map[first : end : self._row.size] = bytes(ROWS)
 
     def _take(self, address: str, own: int) -> None:
@@ -105,10 +110,10 @@ class SharedAddresses:
     def _enter(self, row: int, mark: bytes, own: int) -> bool:
         """Put a count into the row of an address; tell whether it is still that of the address."""
         offset = self._counts + row * self._row.size + self._own
-        _COUNT.pack_into(self._map, offset, own)
+        self._words[offset // _COUNT] = own
         if self._mark(row) == mark:
             return True
-        _COUNT.pack_into(self._map, offset, 0)
+        self._words[offset // _COUNT] = 0
         return False
 
     def _claim(self, mark: bytes, own: int) -> int | None:
@@ -141,7 +146,7 @@ class SharedAddresses:
         return None if at < 0 else first + at // _MARK
 
     def _sum_of_others(self, offset: int) -> int:
-        counts: tuple[int, ...] = self._row.unpack_from(self._map, offset)
+        counts = self._row_at(offset)
         return sum(counts) - counts[self._number]
 
     def _mark(self, row: int) -> bytes:
@@ -151,7 +156,11 @@ class SharedAddresses:
         self._map[self._marks + row * _MARK : self._marks + (row + 1) * _MARK] = mark
 
     def _is_free(self, row: int) -> bool:
-        return not any(self._row.unpack_from(self._map, self._counts + row * self._row.size))
+        return not any(self._row_at(self._counts + row * self._row.size))
+
+    def _row_at(self, offset: int) -> list[int]:
+        first = offset // _COUNT
+        return self._words[first : first + self._row.size // _COUNT].tolist()
 
 
 def _mark_of(address: str) -> bytes:

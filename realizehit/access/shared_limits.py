@@ -24,7 +24,6 @@ from realizehit.access.shared_addresses import SharedAddresses, size_of
 BUCKETS: Final = 4096  # rates that there is room for; a worker counts by itself for those beyond
 ATTEMPTS: Final = 8  # to get a lock that another worker holds
 
-_COUNT: Final = struct.Struct("=Q")
 _BUCKET: Final = struct.Struct("=16sdd")  # which rate it is, the tokens left, and when that was
 _NONE: Final = bytes(16)
 
@@ -49,6 +48,9 @@ class SharedLimits:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._file, size)
         self._map = mmap.mmap(self._file, size)
+        # Written through these views, a number is never seen half written, as those of `struct` are.
+        self._numbers = memoryview(self._map).cast("d")
+        self._clients = memoryview(self._map)[: self._counts.size].cast("Q")
         self.addresses: Final = SharedAddresses(self._map, buckets, self._locked, workers, number)
 
     def __enter__(self) -> Self:
@@ -59,6 +61,9 @@ class SharedLimits:
 
     def close(self) -> None:
         """Let go of the file."""
+        self.addresses.close()
+        self._numbers.release()
+        self._clients.release()
         self._map.close()
         os.close(self._file)
 
@@ -67,17 +72,17 @@ class SharedLimits:
     def connected(self, own: int) -> int:
         """Return how many clients all workers have, of which this one has ``own``."""
         self.tell(own)
-        return sum(self._counts.unpack_from(self._map))
+        return sum(self._clients)
 
     def tell(self, own: int) -> None:
         """Have the others know how many clients this worker has."""
         if self._number is not None:
-            _COUNT.pack_into(self._map, self._number * _COUNT.size, own)
+            self._clients[self._number] = own
 
     def forget(self, number: int) -> None:
         """Learn that a worker is gone."""
         self.addresses.forget(number)
-        _COUNT.pack_into(self._map, number * _COUNT.size, 0)
+        self._clients[number] = 0
 
     # Rates
 
@@ -104,10 +109,12 @@ class SharedLimits:
     def change(self, offset: int, rate: float, burst: float, now: float, amount: float) -> float:
         """Take tokens out of a bucket, and return how many are left; see `Bucket`."""
         with self._locked(offset, _BUCKET.size):
-            mark, left, then = _BUCKET.unpack_from(self._map, offset)
+            at = (offset + _BUCKET.size) // self._numbers.itemsize - 2
+            left, then = self._numbers[at], self._numbers[at + 1]
             left = min(burst, left + max(0.0, now - then) * rate) - amount
-            _BUCKET.pack_into(self._map, offset, mark, left, max(now, then))
-            return float(left)
+            self._numbers[at] = left
+            self._numbers[at + 1] = max(now, then)
+            return left
 
     @contextlib.contextmanager
     def _locked(self, offset: int, size: int) -> Iterator[bool]:
