@@ -93,7 +93,9 @@ class _LoopThread:
                 self._line = self._make()
             return await work(self._line)
 
-        future = asyncio.run_coroutine_threadsafe(run(), self._started())
+        with self._lock:  # `close` comes before this or after it: a loop that has ended would never run it
+            loop = self._started()
+            future = asyncio.run_coroutine_threadsafe(run(), loop)
         try:
             return future.result()
         except CancelledError:
@@ -102,17 +104,14 @@ class _LoopThread:
             future.cancel()  # the caller was interrupted: what has not been sent shall not be
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._ended:
-                raise BrokerUnavailable("this side is closed")
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                # A daemon, so that a program that does not close its publisher can end.
-                self._thread = threading.Thread(
-                    target=_serve, args=(self._loop,), name="realizehit cluster", daemon=True
-                )
-                self._thread.start()
-            return self._loop
+        if self._ended:
+            raise BrokerUnavailable("this side is closed")
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            # A daemon, so that a program that does not close its publisher can end.
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="realizehit cluster", daemon=True)
+            self._thread.start()
+        return self._loop
 
     def close(self) -> None:
         """End the connections and the thread; calls of other threads that are under way fail."""
