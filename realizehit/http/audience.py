@@ -16,12 +16,12 @@ from starlette.responses import Response
 
 from realizehit import _fanout
 from realizehit.access.gate import Gate
-from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus
 from realizehit.broker.projections import projections_of
 from realizehit.broker.publication import Publication
 from realizehit.http.pattern_query import fields_of, pattern_asked_for
-from realizehit.http.problems import BrokerErrorReporter, refusal_of
+from realizehit.http.problems import BrokerErrorReporter
+from realizehit.http.publisher_queries import admitted, answer_of, refusal_response
 from realizehit.node.publish_bodies import channel_to_publish
 from realizehit.pattern import shape_of
 
@@ -52,28 +52,13 @@ class Audience:
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
         try:
-            document = await self._document(self._admit(request))
+            document = await self._document(admitted(self._gate, request, _channel, bytes))
         except Exception as error:
-            refusal = refusal_of(error, self._broker_errors)
+            refusal = refusal_response(error, self._broker_errors)
             if refusal is None:
                 raise
-            headers = {name.decode(): value.decode() for name, value in refusal.headers}
-            return Response(refusal.body, refusal.status, headers, refusal.media_type.decode())
-        return Response(orjson.dumps(document), media_type="application/json", headers={"Cache-Control": "no-store"})
-
-    def _admit(self, request: Request) -> bytes:
-        """Return the channel that is asked for, if this publisher may publish to it."""
-        key = None
-        if self._gate is not None:
-            key = self._gate.publishers.authenticate(
-                peer_of(request.scope.get("client")), dict(request.scope["headers"])
-            )
-        channel = channel_to_publish(pattern_asked_for(fields_of(request.scope["query_string"])))
-        if key is not None and self._gate is not None:
-            (denied,) = self._gate.publishers.check_channels(key, [channel])
-            if denied is not None:
-                raise denied
-        return channel
+            return refusal
+        return answer_of(orjson.dumps(document))
 
     async def _document(self, channel: bytes) -> dict[str, Any]:
         await self._bus.ping()  # the shapes are known once there is a connection
@@ -97,3 +82,7 @@ class Audience:
             "nodes": nodes,
             "subscribers": None if self._subscribers is None else self._subscribers(channel),
         }
+
+
+def _channel(query: bytes) -> bytes:
+    return channel_to_publish(pattern_asked_for(fields_of(query)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -16,14 +17,14 @@ from starlette.responses import Response
 
 from realizehit import _fanout
 from realizehit.access.gate import Gate
-from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus
 from realizehit.broker.history.log import LogPart
 from realizehit.broker.history.rules import MAX_SIZE
 from realizehit.common.position import Position
 from realizehit.errors import AccessDenied, BrokerError, BrokerUnavailable, ErrorCode, RequestError
 from realizehit.http.pattern_query import fields_of, pattern_asked_for
-from realizehit.http.problems import BrokerErrorReporter, refusal_of
+from realizehit.http.problems import BrokerErrorReporter
+from realizehit.http.publisher_queries import admitted, answer_of, refusal_response
 from realizehit.node.history_metrics import HistoryMetrics
 from realizehit.node.history_request import BOTH_GIVEN, position_of
 from realizehit.pattern import RESERVED_KEY, channel_of, is_wildcard
@@ -80,30 +81,15 @@ class History:
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
         try:
-            body = await self._document(self._admit(request))
+            body = await self._document(admitted(self._gate, request, read_query, attrgetter("channel")))
         except Exception as error:
-            refusal = refusal_of(error, self._broker_errors)
+            refusal = refusal_response(error, self._broker_errors)
             if refusal is None:
                 raise
             self._metrics.requests[_outcome(error)] += 1
-            headers = {name.decode(): value.decode() for name, value in refusal.headers}
-            return Response(refusal.body, refusal.status, headers, refusal.media_type.decode())
+            return refusal
         self._metrics.requests["answered"] += 1
-        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
-
-    def _admit(self, request: Request) -> Query:
-        """Return what is asked for, if this publisher may publish to the pattern."""
-        key = None
-        if self._gate is not None:
-            key = self._gate.publishers.authenticate(
-                peer_of(request.scope.get("client")), dict(request.scope["headers"])
-            )
-        query = read_query(request.scope["query_string"])
-        if key is not None and self._gate is not None:
-            (denied,) = self._gate.publishers.check_channels(key, [query.channel])
-            if denied is not None:
-                raise denied
-        return query
+        return answer_of(body)
 
     async def _document(self, query: Query) -> bytes:
         await self._bus.ping()  # the rules are known once there is a connection

@@ -5,6 +5,7 @@ Source: ``docs/presence.md``.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -13,12 +14,12 @@ from starlette.responses import Response
 
 from realizehit import _fanout
 from realizehit.access.gate import Gate
-from realizehit.access.peers import peer_of
 from realizehit.broker.base import Bus
 from realizehit.broker.presence.store import MOST_MEMBERS
 from realizehit.errors import ErrorCode, RequestError
 from realizehit.http.pattern_query import fields_of, pattern_asked_for
-from realizehit.http.problems import BrokerErrorReporter, refusal_of
+from realizehit.http.problems import BrokerErrorReporter
+from realizehit.http.publisher_queries import admitted, answer_of, refusal_response
 from realizehit.node.presence import Presence
 from realizehit.pattern import RESERVED_KEY, channel_of
 
@@ -64,28 +65,13 @@ class PresenceReader:
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
         try:
-            body = await self._document(self._admit(request))
+            body = await self._document(admitted(self._gate, request, read_query, attrgetter("channel")))
         except Exception as error:
-            refusal = refusal_of(error, self._broker_errors)
+            refusal = refusal_response(error, self._broker_errors)
             if refusal is None:
                 raise
-            headers = {name.decode(): value.decode() for name, value in refusal.headers}
-            return Response(refusal.body, refusal.status, headers, refusal.media_type.decode())
-        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
-
-    def _admit(self, request: Request) -> Query:
-        """Return what is asked for, if this publisher may publish to the pattern."""
-        key = None
-        if self._gate is not None:
-            key = self._gate.publishers.authenticate(
-                peer_of(request.scope.get("client")), dict(request.scope["headers"])
-            )
-        query = read_query(request.scope["query_string"])
-        if key is not None and self._gate is not None:
-            (denied,) = self._gate.publishers.check_channels(key, [query.channel])
-            if denied is not None:
-                raise denied
-        return query
+            return refusal
+        return answer_of(body)
 
     async def _document(self, query: Query) -> bytes:
         if self._presence is None or not self._presence.counts_in(query.channel):
