@@ -23,7 +23,7 @@ MODULES = ("__init__.py", "__main__.py", "errors.py", "pattern.py", "pattern_tex
 PACKAGES = ("cli", "client", "common", "settings")  # whole, except what `LEFT_OUT` names
 LEFT_OUT = {  # commands of the server and of operators, and what only they use
     "cli": {
-        "admin", "admin_api", "banner", "check_config", "explain_access", "gen_key", "healthcheck", "loadtest",
+        "admin", "banner", "check_config", "explain_access", "gen_key", "healthcheck", "loadtest",
         "options", "serve", "summary", "top",
     },
 }  # fmt: skip

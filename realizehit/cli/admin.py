@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from realizehit.cli.admin_api import AdminAPI, Target, target_options
+from realizehit.cli.api_request import API, Target, target_options
 from realizehit.cli.filters import as_argument, pattern_from
 from realizehit.cli.text import counted
 
@@ -22,11 +22,11 @@ def admin() -> None:
     """
 
 
-def _run(work: Callable[[AdminAPI], Coroutine[Any, Any, list[str]]], options: dict[str, Any]) -> None:
+def _run(work: Callable[[API], Coroutine[Any, Any, list[str]]], options: dict[str, Any]) -> None:
     from realizehit.cli.running import run
 
     async def show() -> int:
-        async with AdminAPI(Target(**options)) as api:
+        async with API(Target(**options)) as api:
             for line in await work(api):
                 click.echo(line)
         return 0
@@ -45,7 +45,7 @@ def _identity(text: str) -> dict[str, Any]:
 def clients(identity: str, *, as_json: bool, **options: Any) -> None:
     """List who is connected, with the number of connections of each."""
 
-    async def work(api: AdminAPI) -> list[str]:
+    async def work(api: API) -> list[str]:
         lines: list[str] = []
         after: str | None = ""
         connections = 0
@@ -105,7 +105,7 @@ def note(identity: str, text: str, **options: Any) -> None:
 def reload(**options: Any) -> None:
     """Have all servers read their files of grants, keys and tokens again."""
 
-    async def work(api: AdminAPI) -> list[str]:
+    async def work(api: API) -> list[str]:
         answer = await api.post("reload")
         return [f"{counted(answer['nodes'], 'process', 'processes')} read the files again"]
 
@@ -116,7 +116,7 @@ def _line(row: dict[str, Any]) -> str:
     return f"{as_argument(row['identity'])}  {counted(row['connections'], 'connection')}"
 
 
-async def _act(api: AdminAPI, action: str, body: dict[str, Any], done: str) -> list[str]:
+async def _act(api: API, action: str, body: dict[str, Any], done: str) -> list[str]:
     given = {name: value for name, value in body.items() if value is not None}
     answer = await api.post(f"clients/{action}", given)
     asked = counted(answer["nodes"], "process", "processes")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from realizehit.cli.endpoints import DEFAULT_API, api_endpoint
+from realizehit.cli.api_request import API, Target, publisher_options
 from realizehit.cli.filters import pattern_from
-from realizehit.cli.option_types import Seconds
-from realizehit.cli.publish_target import Target
 from realizehit.cli.text import counted, without_controls
-from realizehit.cli.tls import tls_context, tls_options
 
 if TYPE_CHECKING:
     from realizehit.pattern import Pattern
@@ -24,21 +20,7 @@ if TYPE_CHECKING:
 @click.option("--count", is_flag=True, help="Only how many there are.")
 @click.option("--after", metavar="MEMBER", help="Go on behind the last member of a page, as the note says.")
 @click.option("--limit", type=click.IntRange(1, 1000), metavar="N", help="At most N members.  [default: 100]")
-@click.option(
-    "--url",
-    envvar=["ENDPOINT_API", "ENDPOINT"],
-    default=DEFAULT_API,
-    show_default=True,
-    show_envvar=True,
-    help="The API server's address.",
-)
-@click.option(
-    "--timeout", metavar="SECONDS", type=Seconds(), default=10.0, show_default=True, help="Time for an answer."
-)
-@click.option(
-    "--key", metavar="KEY", envvar="REALIZEHIT_KEY", show_envvar=True, help="API key; safer in the variable than here."
-)
-@tls_options
+@publisher_options
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer, one JSON object.")
 def presence(
     filters: tuple[str, ...],
@@ -46,12 +28,8 @@ def presence(
     count: bool,
     after: str | None,
     limit: int | None,
-    url: str,
-    timeout: float,
-    key: str | None,
-    ca: Path | None,
-    insecure: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Show who is subscribed to a pattern.
 
@@ -70,36 +48,21 @@ def presence(
         asked["after"] = after
     if limit is not None:
         asked["limit"] = str(limit)
-    target = Target(url, None, timeout, key or None, ca, insecure)
-    run(_show(target, pattern_from(filters), asked, as_json=as_json))
+    run(_show(Target(**options), pattern_from(filters), asked, as_json=as_json))
 
 
 async def _show(target: Target, pattern: Pattern, asked: dict[str, str], *, as_json: bool) -> int:
-    import httpx2
-
-    from realizehit.client.http import Endpoint, raise_for_refusal, response_of
     from realizehit.errors import Rejected
 
-    url = api_endpoint(target.url)
-    context = tls_context(url, target.ca, target.insecure)
-    endpoint = Endpoint(url, target.timeout, target.key, None)
-    place = endpoint.url + "presence"
-    query = {"pat": json.dumps(dict(pattern)), **asked}
-    async with endpoint.make(httpx2.AsyncClient, {} if context is None else {"verify": context}) as client:
-        outcome: httpx2.Response | httpx2.HTTPError
-        try:
-            outcome = await client.get(place, params=query)
-        except httpx2.HTTPError as error:
-            outcome = error
-        response = response_of(outcome, place)
-    raise_for_refusal(response)
+    async with API(target) as api:
+        answer = await api.get("presence", **{"pat": json.dumps(dict(pattern)), **asked})
     if as_json:
-        click.echo(response.text)
+        click.echo(json.dumps(answer, ensure_ascii=False))
         return 0
     try:
-        members, notes = _lines(response.json())
+        members, notes = _lines(answer)
     except (ValueError, LookupError, TypeError) as error:
-        raise Rejected(f"{place} answered something else than members: {error!r}") from None
+        raise Rejected(f"{target.url} answered something else than members: {error!r}") from None
     for line in members:
         click.echo(line)
     for line in notes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from realizehit.cli.admin_api import AdminAPI, Target, target_options
+from realizehit.cli.api_request import API, Target, target_options
 from realizehit.cli.option_types import Seconds
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ async def _show(target: Target, interval: float, *, once: bool, as_json: bool) -
     from rich.live import Live
 
     console = Console()
-    async with AdminAPI(target) as api:
+    async with API(target) as api:
         rows = (await api.get("nodes"))["nodes"]
         if as_json:
             for row in rows:

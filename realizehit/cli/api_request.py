@@ -1,4 +1,4 @@
-"""The options of the commands that ask the admin API, and the request itself."""
+"""The options of the commands that ask an API server, and the request itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,20 @@ class Target(NamedTuple):
 
 
 def target_options(command: Command) -> Command:
-    """Add the options of a `Target`; the command gets them under the same names."""
+    """Add the options of a `Target`, for the admin API; the command gets them under the same names."""
+    key, url = (
+        "API key with admin = true; safer in the variable than here.",
+        "The address of any API server of the deployment.",
+    )
+    return _with_options(command, key, url)
+
+
+def publisher_options(command: Command) -> Command:
+    """Add the same options, for what publishers may ask."""
+    return _with_options(command, "API key; safer in the variable than here.", "The API server's address.")
+
+
+def _with_options(command: Command, key: str, url: str) -> Command:
     for option in (
         tls_options,
         click.option(
@@ -34,7 +47,7 @@ def target_options(command: Command) -> Command:
             metavar="KEY",
             envvar="REALIZEHIT_KEY",
             show_envvar=True,
-            help="API key with admin = true; safer in the variable than here.",
+            help=key,
         ),
         click.option(
             "--timeout", metavar="SECONDS", type=Seconds(), default=10.0, show_default=True, help="Time for an answer."
@@ -45,14 +58,14 @@ def target_options(command: Command) -> Command:
             default=DEFAULT_API,
             show_default=True,
             show_envvar=True,
-            help="The address of any API server of the deployment.",
+            help=url,
         ),
     ):
         command = option(command)
     return command
 
 
-class AdminAPI:
+class API:
     """Asks one API server, as an asynchronous context.
 
     Raises:
@@ -69,7 +82,7 @@ class AdminAPI:
         self._endpoint = Endpoint(url, target.timeout, target.key or None, None)
         self._client = self._endpoint.make(httpx2.AsyncClient, {} if context is None else {"verify": context})
 
-    async def __aenter__(self) -> AdminAPI:
+    async def __aenter__(self) -> API:
         await self._client.__aenter__()
         return self
 
@@ -111,5 +124,5 @@ class AdminAPI:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise Rejected(f"{place} answered something else than an admin API")
+            raise Rejected(f"{place} answered something else than a JSON object")
         return answer
