@@ -179,7 +179,8 @@ class RedisBus(PublishingBus):
             self._watch_task = asyncio.create_task(watching, name="realizehit sentinels")
 
     def _tell_subscribed(self, channel: Interest) -> None:
-        self._reports.subscribed(channel)
+        if self.subscribe(channel):  # else it was lost again since it was held, and is reported later
+            self._reports.subscribed(channel)
 
     def _make_link(self, listener: BusListener, reports: BusListener) -> Link:
         if self._max_shapes is not None:
@@ -196,7 +197,7 @@ class RedisBus(PublishingBus):
             self._registrar = Registrar(
                 self._address, self._wildcards, most=self._max_shapes, name=f"{self._client_name}-registrar"
             )
-            self._wildcards.attach(link, self._registrar)
+            self._wildcards.attach(link, self._registrar, link.deliver_to)
         return link
 
     async def _watch(self, address: SentinelAddress, pipeline: FollowingPipeline) -> None:

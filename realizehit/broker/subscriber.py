@@ -62,7 +62,7 @@ class Link:
         self.connects = 0
         self._address = address
         self._listener = listener
-        self._deliver = deliver or listener.deliver
+        self._deliver = self._usual_deliver = deliver or listener.deliver
         self._client_name = client_name
         self._settings = settings or LinkSettings()
         self._source = source
@@ -148,6 +148,10 @@ class Link:
         it was confirmed to be the broker. What came before this connection belongs to the gap that it ended.
         """
         return min(connection.certain, max(self._address.confirmed(self._place), self._up_since))
+
+    def deliver_to(self, deliver: Callable[[Batch], None] | None) -> None:
+        """Set what takes the publications from now on; None for what took them in the beginning."""
+        self._deliver = deliver or self._usual_deliver
 
     def leave(self, place: str) -> None:
         """Learn that the broker is at ``place`` now; a connection to another one is given up."""

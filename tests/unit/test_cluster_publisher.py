@@ -18,6 +18,7 @@ from realizehit.broker.cluster.topology import Topology
 from realizehit.broker.cluster.watch import TopologyWatch
 from realizehit.errors import BrokerUnavailable
 from tests.support.bus_recorder import Recorder
+from tests.support.wildcard_fakes import FakeLink
 
 ADDRESS = ClusterAddress("redis+cluster://127.0.0.1:1")
 UNOWNED = Topology(1, (None,) * SLOTS, ())
@@ -59,10 +60,12 @@ async def test_what_a_node_subscribes_is_in_force_although_the_rules_are_unread(
 ) -> None:
     monkeypatch.setattr(module, "FIRST_READ", 0.0)
     bus, node, channel = ClusterBus("redis+cluster://127.0.0.1:1"), Recorder(), Interest(b"a:1")
-    bus._node = cast("Any", node)
+    link = FakeLink()
+    link.in_force.add(channel)
+    bus._node, bus._subscribing = cast("Any", node), cast("Any", link)
     publisher = ClusterPublisher(ADDRESS, WATCH, follow=True, timeout=0.05)
     await publisher.start()
-    assert bus.hold(channel)
+    assert not bus.subscribe(channel)
     following = asyncio.create_task(bus._follow(publisher))
     try:
         await node.until(lambda: node.confirmed == [channel])

@@ -222,7 +222,7 @@ class ClusterBus(PublishingBus):
             self.state = BusState.DOWN
 
     def _tell_subscribed(self, channel: Interest) -> None:
-        if self._node is not None:
+        if self._node is not None and self.subscribe(channel):  # else it was lost again, and is reported later
             self._node.subscribed(channel)
 
     # ---- subscribing

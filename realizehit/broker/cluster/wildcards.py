@@ -1,8 +1,8 @@
 """A node's wildcard channels in a cluster: each is in force once its shard sends it and its shape is registered.
 
 Other than with a single broker, the channels of one shape are in several shards, and the registry is in one of them.
-So a channel lapses alone, or with all channels of its shape when the registry has lost the shape. Either way it is in
-one lapse, which is over for it when both are back.
+So a channel lapses alone, until its shard sends it again. Or it lapses with all channels of its shape when the registry
+has lost the shape; that is noticed when the shape is registered again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from realizehit.broker.base import BusListener, Interest
 from realizehit.broker.cluster.lapses import Lapses
 from realizehit.broker.shapes.wildcards import Shape, Wildcards
 from realizehit.errors import BrokerError
-from realizehit.pattern import is_wildcard, shape_of
 
 
 class ClusterWildcards(Wildcards):
@@ -31,8 +30,7 @@ class ClusterWildcards(Wildcards):
     def subscribed(self, channel: Interest) -> None:
         """Learn that a shard sends a channel, for the first time or again."""
         super().subscribed(channel)
-        if not is_wildcard(channel) or self._registrar.is_registered(shape_of(channel)):
-            self._lapses.back(channel)
+        self._lapses.back(channel)  # that its shape lapsed would be another lapse
 
     def all_subscribed(self, channels: Sequence[Interest]) -> None:
         """Learn that a shard sends channels."""
@@ -51,16 +49,12 @@ class ClusterWildcards(Wildcards):
         for channel in channels:
             self._lapses.forget(channel, refused=True)
 
-    def _has_gap(self, shape: Shape, channel: Interest) -> bool:
-        return self._lapses.is_in_one(channel)
-
     def _drop_gap(self, name: bytes, shape: Shape) -> None:
         """Do nothing: each channel is forgotten by itself."""
 
     def _open_gap(self, name: bytes, shape: Shape, since: float) -> None:
-        told = [channel for channel in shape.channels if channel not in shape.promised]
-        if told:
-            self._lapses.lapse(told, since, name, logged=shape.logged)
+        if shape.answered:
+            self._lapses.lapse(list(shape.answered), since, name, logged=shape.logged)
 
     def _end_gap(self, name: bytes, shape: Shape) -> None:
         shape.logged = True

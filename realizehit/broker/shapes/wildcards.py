@@ -4,10 +4,15 @@ It stands between the link and the node. Channels without a star pass through. T
 
 - The first channel of a shape has the shape registered, the last one that leaves lets it lapse.
 - The node learns that a channel is in force when both the link and the registrar say so, in whatever order.
-- After each new connection of the link all shapes are registered again, before their channels count as in force: the
-  broker may be another one, or the same one with an empty registry.
+- A channel that was in force is so again as soon as the link has it. Its registration holds while the registrar
+  reconnects; if it did not, the registrar reports that the shape lapsed, which is a gap. So nobody who was answered has
+  to wait behind a new subscriber.
+- After each new connection of the link all shapes are registered again: the broker may be another one, or the same one
+  with an empty registry.
 - Each shape is a source of its own. Its gap is open from when the link or the registration is lost until both are back,
-  so that a subscription hears of one gap and not of two.
+  so that a subscription hears of one gap and not of two. The registrar may take seconds longer than the link. If a
+  message of the shape comes before it, the gap ends there: a client that has the message and leaves would never be told
+  what it misses.
 - What is published while a shape is not registered, or its bridge is away, is also missing in the logs of its
   wildcards.
 """
@@ -16,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from realizehit.broker.base import Batch, BusListener, BusState, Interest, Source
@@ -49,16 +54,18 @@ class Shape:
     Attributes:
         channels: those that the node wants.
         promised: those of them that the node expects a report for.
+        answered: those of them that were in force, and need only the link to be so again.
         was_in_force: whether any of them ever was.
         gap_since: the loop's time from which on publications may be missing, while a gap is open.
         logged: whether logs have what is published during the gap that is open.
     """
 
-    __slots__ = ("channels", "gap_since", "logged", "promised", "was_in_force")
+    __slots__ = ("answered", "channels", "gap_since", "logged", "promised", "was_in_force")
 
     def __init__(self) -> None:
         self.channels: set[Interest] = set()
         self.promised: dict[Interest, None] = {}  # a dict for its order
+        self.answered: set[Interest] = set()
         self.was_in_force = False
         self.gap_since: float | None = None
         self.logged = True
@@ -77,12 +84,25 @@ class Wildcards(BusListener):
         self._listener = listener
         self._shapes: dict[bytes, Shape] = {}
         self._link_whole = True  # all that was in force at the link is so
+        self._looks = False  # at what is delivered: a gap is open for the registrar alone
         self._seldom = Seldom(LOG_INTERVAL)
 
-    def attach(self, link: Subscriber, registrar: Registrar) -> None:
-        """Learn of the link and the registrar whose listener this is; to be called before either starts."""
+    def attach(
+        self,
+        link: Subscriber,
+        registrar: Registrar,
+        deliver_to: Callable[[Callable[[Batch], None] | None], None] = lambda deliver: None,
+    ) -> None:
+        """Learn of the link and the registrar whose listener this is; to be called before either starts.
+
+        Args:
+            link: has the channels.
+            registrar: has the shapes.
+            deliver_to: has the link call a function with publications, or what it called before if that is None.
+        """
         self._link = link
         self._registrar = registrar
+        self._deliver_to = deliver_to
 
     @property
     def registered(self) -> int:
@@ -97,12 +117,10 @@ class Wildcards(BusListener):
         shape = self._shapes.get(name)
         if shape is None:
             shape = self._shapes[name] = Shape()
-        # The node has the channel and no gap: while the registrar reconnects, the registration holds. A new subscriber
-        # of the channel receives the same messages as the others, so its answer must not wait.
-        held = channel in shape.channels and channel not in shape.promised and not self._has_gap(shape, channel)
         shape.channels.add(channel)
         registered = self._registrar.register(name)
-        if self._link.subscribe(channel) and (registered or held):
+        if self._link.subscribe(channel) and (registered or channel in shape.answered):
+            shape.answered.add(channel)
             shape.was_in_force = True
             return True
         shape.promised[channel] = None
@@ -119,6 +137,7 @@ class Wildcards(BusListener):
         if shape is not None:
             shape.channels.discard(channel)
             shape.promised.pop(channel, None)
+            shape.answered.discard(channel)
 
     def _let_lapse(self, name: bytes) -> None:
         """Register a shape no more where it has no channels left."""
@@ -133,13 +152,24 @@ class Wildcards(BusListener):
     def deliver(self, batch: Batch) -> None:
         self._listener.deliver(batch)
 
+    def _deliver_after_gap(self, batch: Batch) -> None:
+        """Tell the gap of a shape whose registrar is not back when the first message after it comes."""
+        for channel in {channel for _, channel, _ in batch if is_wildcard(channel)}:
+            name = shape_of(channel)
+            shape = self._shapes.get(name)
+            if shape is not None and self._link_whole:
+                self._restore(name, shape)
+        self._listener.deliver(batch)
+
     def subscribed(self, channel: Interest) -> None:
         if not is_wildcard(channel):
             self._listener.subscribed(channel)
             return
         name = shape_of(channel)
         shape = self._shapes.get(name)
-        if shape is not None and channel in shape.promised and self._registrar.is_registered(name):
+        if shape is None or channel not in shape.promised:
+            return
+        if channel in shape.answered or self._registrar.is_registered(name):
             self._tell(shape, channel)
 
     def all_subscribed(self, channels: Sequence[Interest]) -> None:
@@ -158,7 +188,7 @@ class Wildcards(BusListener):
 
     def state_changed(self, source: Source, state: BusState) -> None:
         if state is BusState.UP:
-            self._registrar.again()  # before the link's channels are confirmed
+            self._registrar.again()  # before new channels of the link are confirmed
         self._listener.state_changed(source, state)
         if state is BusState.DOWN:
             self._link_whole = False
@@ -225,24 +255,38 @@ class Wildcards(BusListener):
 
     def _tell(self, shape: Shape, channel: Interest) -> None:
         del shape.promised[channel]
+        shape.answered.add(channel)
         shape.was_in_force = True
         self._listener.subscribed(channel)
-
-    def _has_gap(self, shape: Shape, channel: Interest) -> bool:
-        """Whether a gap of a channel is open."""
-        return shape.gap_since is not None
 
     def _drop_gap(self, name: bytes, shape: Shape) -> None:
         """End the gap of a shape that has no subscription any more."""
         if shape.gap_since is not None:
             self._listener.restored(source_of(name), asyncio.get_running_loop().time() - shape.gap_since)
+            self._look()
 
     def _open_gap(self, name: bytes, shape: Shape, since: float) -> None:
         shape.gap_since = since if shape.gap_since is None else min(shape.gap_since, since)
         self._listener.state_changed(source_of(name), BusState.DOWN)
 
     def _end_gap(self, name: bytes, shape: Shape) -> None:
-        if shape.gap_since is not None and self._link_whole and self._registrar.is_registered(name):
+        if shape.gap_since is None or not self._link_whole:
+            return
+        if self._registrar.is_registered(name):
+            self._restore(name, shape)
+        else:
+            self._look()
+
+    def _restore(self, name: bytes, shape: Shape) -> None:
+        if shape.gap_since is not None:
             seconds = asyncio.get_running_loop().time() - shape.gap_since
             logged, shape.gap_since, shape.logged = shape.logged, None, True
             self._listener.restored(source_of(name), seconds, logged=logged)
+            self._look()
+
+    def _look(self) -> None:
+        """Have publications come here first while a gap is open, and not otherwise: it costs time for each read."""
+        looks = self._link_whole and any(shape.gap_since is not None for shape in self._shapes.values())
+        if looks is not self._looks:
+            self._looks = looks
+            self._deliver_to(self._deliver_after_gap if looks else None)
