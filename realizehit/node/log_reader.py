@@ -351,7 +351,10 @@ class LogReader:
         first = part.first if goes_on else part.last + 1
         end = part.messages[-1][0] if goes_on else part.last
         gone = [conn for conn, offset in log.starved.items() if offset + 1 < first or not goes_on]
-        log.starved = {conn: offset for conn, offset in log.starved.items() if goes_on and offset >= end}
+        # Others came while the read was under way: those from before this part, or after it, wait for the next read.
+        served = {conn for conn, offset in log.starved.items() if after <= offset < end}
+        done = served.union(gone)
+        log.starved = {conn: offset for conn, offset in log.starved.items() if conn not in done}
         if goes_on:
             self._engine.replay_part(key, part.messages)
         for conn in gone:

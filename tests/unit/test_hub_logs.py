@@ -212,3 +212,30 @@ def test_a_log_that_begins_anew_during_a_replay_is_a_gap_for_nobody_else() -> No
         said = LABEL + b"@o=%b?7" % str(d.log.here).encode()
         assert texts[-1] == said
         assert live.texts() == [said]
+
+
+def test_a_replay_that_begins_earlier_than_the_read_under_way_gets_a_read_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("realizehit.node.log_reader.PART", 2)
+    with bench(ring_bytes=0) as b:
+        d = Desk(b)
+        other, _ = b.connect()
+        d.sub(other)
+        d.publish(*range(6))
+        peers = []
+        for after in (3, 1):  # the second one comes while what the first one lacks is read
+            conn, peer = b.connect()
+            peers.append(peer)
+            history = HistoryRequest(since=Position(d.log.epoch, after))
+            d.hub.subscribe(conn, CHAT, lambda code, text, started: d.answers.append((code, started)), history)
+            b.loop.run()
+        assert len(d.bus.reads) == 1
+        while d.bus.reads:
+            d.bus.answer()
+            b.loop.run()
+        assert [[text.rpartition(b"?")[2] for text in peer.texts()] for peer in peers] == [
+            [b"3", b"4", b"5"],
+            [b"1", b"2", b"3", b"4", b"5"],
+        ]
+        assert b.engine.stats()["replays"] == 0
