@@ -154,7 +154,9 @@ class Wildcards(BusListener):
 
     def _deliver_after_gap(self, batch: Batch) -> None:
         """Tell the gap of a shape whose registrar is not back when the first message after it comes."""
-        for channel in {channel for _, channel, _ in batch if is_wildcard(channel)}:
+        for channel in {message[1] for message in batch}:
+            if not is_wildcard(channel):
+                continue
             name = shape_of(channel)
             shape = self._shapes.get(name)
             if shape is not None and self._link_whole:
