@@ -73,6 +73,7 @@ class Crowd:
         over_http: whether to publish at the server instead of the broker.
         headers: further header lines of the handshakes.
         max_pending: connections that may be between connect and reply at once.
+        kernel_times: see `Fleet`.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Crowd:
         over_http: bool = False,
         headers: Sequence[tuple[str, str]] = (),
         max_pending: int = 512,
+        kernel_times: bool = False,
     ) -> None:
         raise_file_limit(len(subscriptions) + others + SPARE)
         url = urlsplit(ws_url)
@@ -100,6 +102,7 @@ class Crowd:
             sources=sources,
             headers=headers,
             max_pending=max_pending,
+            kernel_times=kernel_times,
         )
         if over_http:
             self.fleet.publish_http((url.hostname, url.port))

@@ -47,6 +47,7 @@ class Fleet:
         sent: Any = ...,
         stamped: bool = ...,
         max_pending: int = ...,
+        kernel_times: bool = ...,
     ) -> None: ...
     def connect(
         self, rate: float = ..., first: int = ..., count: int | None = ..., max_pending: int | None = ...

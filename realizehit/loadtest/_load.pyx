@@ -23,7 +23,8 @@ from realizehit.loadtest._load_conn cimport (
 from realizehit.loadtest._load_ledger cimport Counts, Ledger, Problem, example, fill_gap, gap, remark
 from realizehit.loadtest._load_net cimport (
     RL_HAVE_EPOLL, rl_addr, rl_addr_set, rl_close, rl_connect, rl_epoll_create, rl_epoll_set, rl_epoll_wait, rl_event,
-    rl_event_in, rl_event_out, rl_event_tag, rl_find, rl_load, rl_no_port, rl_now, rl_recv, rl_send, rl_socket_error,
+    rl_epoch, rl_event_in, rl_event_out, rl_event_tag, rl_find, rl_load, rl_no_port, rl_note_times, rl_now, rl_recv,
+    rl_recv_at, rl_send, rl_socket_error,
     rl_store, rl_would_block,
 )
 from realizehit.loadtest._load_publisher cimport (
@@ -89,6 +90,8 @@ cdef class Fleet:
             processes may share it if only one of them publishes to each channel. By default the fleet has its own.
         stamped: false to only count text messages, without checking them.
         max_pending: connections that may be between connect and ready at once.
+        kernel_times: whether a latency counts from the sending of a message, not from its scheduled time, until this
+            machine's kernel has it, not until this process reads it; for a process that has to wait for its core.
 
     Raises:
         NotImplementedError: this platform has no epoll.
@@ -99,7 +102,8 @@ cdef class Fleet:
     """
 
     cdef int epoll
-    cdef bint stamped, running
+    cdef bint stamped, running, kernel_times
+    cdef int64_t epoch              # the wall clock less the monotonic one
     cdef rl_addr address
     cdef rl_addr* sources
     cdef uint32_t source_count
@@ -160,7 +164,7 @@ cdef class Fleet:
         self.n = &self.ledger.n
 
     def __init__(self, address, channels, subscriptions, *, str path="/ws", host=None, headers=(), sources=(),
-                 sent=None, bint stamped=True, int max_pending=512):
+                 sent=None, bint stamped=True, int max_pending=512, bint kernel_times=False):
         cdef uint32_t i, k, number
         cdef Channel* channel
         if self.epoll >= 0:
@@ -180,6 +184,8 @@ cdef class Fleet:
         ).encode("latin-1")
         self.handshake = text_of(self.handshake_bytes)
         self.stamped = stamped
+        self.kernel_times = kernel_times
+        self.epoch = rl_epoch()
         self.max_pending = max(1, max_pending)
         self.chance = 0x9E3779B97F4A7C15
         self.channel_count = len(channels)
@@ -722,7 +728,8 @@ cdef class Fleet:
             if conn.fd >= 0 or not rl_no_port() or tried >= self.source_count:
                 break
             conn.source += 1
-        if conn.fd >= 0 and rl_epoll_set(self.epoll, True, conn.fd, i, True) == 0:
+        if conn.fd >= 0 and (rl_note_times(conn.fd) if self.kernel_times else 0) == 0 and rl_epoll_set(
+                self.epoll, True, conn.fd, i, True) == 0:
             conn.armed = True
             return
         self.failed(i, b"connect", strerror(errno))
@@ -903,6 +910,7 @@ cdef class Fleet:
         cdef Conn* conn = &self.conns[i]
         cdef size_t have = conn.partial_size, used = 0, size
         cdef Py_ssize_t n
+        cdef int64_t at = 0
         cdef char* moved
         if have + READ_SIZE > self.buffer_room:
             moved = <char*> realloc(self.buffer, have + READ_SIZE)
@@ -911,7 +919,10 @@ cdef class Fleet:
             self.buffer, self.buffer_room = moved, have + READ_SIZE
         if have:
             memcpy(self.buffer, conn.partial, have)
-        n = rl_recv(conn.fd, self.buffer + have, READ_SIZE)
+        if self.kernel_times:
+            n = rl_recv_at(conn.fd, self.buffer + have, READ_SIZE, &at)
+        else:
+            n = rl_recv(conn.fd, self.buffer + have, READ_SIZE)
         if n <= 0:
             if n < 0 and rl_would_block():
                 return
@@ -926,7 +937,7 @@ cdef class Fleet:
         if conn.state == HANDSHAKING:
             used = self.accepted(i, self.buffer, size)
         if conn.state >= JOINING:
-            used += self.frames(i, <uint8_t*> self.buffer + used, size - used, rl_now())
+            used += self.frames(i, <uint8_t*> self.buffer + used, size - used, at - self.epoch if at else rl_now())
         if conn.fd < 0:
             return
         size -= used
@@ -1192,7 +1203,7 @@ cdef class Fleet:
 
     cdef void publish(self, int64_t now) noexcept nogil:
         """Write the messages that are due to the publishers' buffers."""
-        cdef int64_t due
+        cdef int64_t due, sent
         cdef uint32_t number
         if self.slot_count and not self.free_count and now - self.progress_ns > STALL_NS:
             # A message was lost: continue without it.
@@ -1215,7 +1226,8 @@ cdef class Fleet:
             if self.blocked():
                 break
             number = self.own[self.turn % self.own_count]
-            if not self.write_message(&self.publishers[number % self.publisher_count], number, due):
+            sent = rl_now() if self.kernel_times else due
+            if not self.write_message(&self.publishers[number % self.publisher_count], number, sent):
                 break
             self.turn += 1
             if now - due > LATE_NS:

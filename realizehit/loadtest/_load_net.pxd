@@ -18,8 +18,12 @@ cdef extern from *:
     typedef struct { struct sockaddr_storage storage; socklen_t size; } rl_addr;
     #if defined(__linux__) && !defined(REALIZEHIT_NO_EPOLL)
     #define RL_HAVE_EPOLL 1
+    #include <linux/net_tstamp.h>
     #include <sys/epoll.h>
     #include <sys/syscall.h>
+    #if defined(SO_TIMESTAMPING) && defined(SCM_TIMESTAMPING)
+    #define RL_HAVE_TIMES 1
+    #endif
     typedef struct epoll_event rl_event;
     static inline int rl_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
     static inline int rl_epoll_set(int ep, int add, int fd, uint64_t tag, int out) {
@@ -103,6 +107,45 @@ cdef extern from *:
         do n = recv(fd, data, room, MSG_DONTWAIT); while (n < 0 && errno == EINTR);
         return n;
     }
+    /* CLOCK_REALTIME less CLOCK_MONOTONIC, in nanoseconds. */
+    static inline int64_t rl_epoch(void) {
+        struct timespec real, mono;
+        clock_gettime(CLOCK_REALTIME, &real);
+        clock_gettime(CLOCK_MONOTONIC, &mono);
+        return (int64_t) (real.tv_sec - mono.tv_sec) * 1000000000 + (real.tv_nsec - mono.tv_nsec);
+    }
+    #ifdef RL_HAVE_TIMES
+    static inline int rl_note_times(int fd) {
+        int what = SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;
+        return setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &what, sizeof what);
+    }
+    /* As rl_recv; `at` is when the kernel got the last of these bytes, by CLOCK_REALTIME; 0 where it does not say. */
+    static inline ssize_t rl_recv_at(int fd, void *data, size_t room, int64_t *at) {
+        char control[256];
+        struct iovec part = { data, room };
+        struct msghdr message;
+        struct cmsghdr *c;
+        ssize_t n;
+        memset(&message, 0, sizeof message);
+        message.msg_iov = &part; message.msg_iovlen = 1;
+        message.msg_control = control; message.msg_controllen = sizeof control;
+        do n = recvmsg(fd, &message, MSG_DONTWAIT); while (n < 0 && errno == EINTR);
+        *at = 0;
+        for (c = n > 0 ? CMSG_FIRSTHDR(&message) : NULL; c != NULL; c = CMSG_NXTHDR(&message, c))
+            if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPING) {
+                struct timespec t;
+                memcpy(&t, CMSG_DATA(c), sizeof t);
+                *at = (int64_t) t.tv_sec * 1000000000 + t.tv_nsec;
+            }
+        return n;
+    }
+    #else
+    static inline int rl_note_times(int fd) { errno = ENOSYS; return -1; }
+    static inline ssize_t rl_recv_at(int fd, void *data, size_t room, int64_t *at) {
+        *at = 0;
+        return rl_recv(fd, data, room);
+    }
+    #endif
     static inline int rl_would_block(void) { return errno == EAGAIN || errno == EWOULDBLOCK; }
     static inline int rl_no_port(void) { return errno == EADDRNOTAVAIL || errno == EADDRINUSE; }
     static inline void rl_close(int fd) { close(fd); }
@@ -137,6 +180,9 @@ cdef extern from *:
     int rl_socket_error(int fd) noexcept nogil
     Py_ssize_t rl_send(int fd, const void* data, size_t size) noexcept nogil
     Py_ssize_t rl_recv(int fd, void* data, size_t room) noexcept nogil
+    int64_t rl_epoch() noexcept nogil
+    int rl_note_times(int fd) noexcept nogil
+    Py_ssize_t rl_recv_at(int fd, void* data, size_t room, int64_t* at) noexcept nogil
     bint rl_would_block() noexcept nogil
     bint rl_no_port() noexcept nogil
     void rl_close(int fd) noexcept nogil

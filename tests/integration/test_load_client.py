@@ -35,11 +35,18 @@ pytestmark = pytest.mark.skipif(not _load.HAVE_EPOLL, reason="the load client ne
 
 @contextmanager
 def joined(
-    subscriptions: list[list[int]], *, count: int = 4, stamped: bool = True, sent: array.array[int] | None = None
+    subscriptions: list[list[int]],
+    *,
+    count: int = 4,
+    stamped: bool = True,
+    sent: array.array[int] | None = None,
+    kernel_times: bool = False,
 ) -> Iterator[tuple[ScriptedServer, Fleet]]:
     """A fleet that is connected to a scripted server and subscribed."""
     with scripted() as server:
-        fleet = Fleet(server.address, channels(count), subscriptions, stamped=stamped, sent=sent)
+        fleet = Fleet(
+            server.address, channels(count), subscriptions, stamped=stamped, sent=sent, kernel_times=kernel_times
+        )
         fleet.connect()
         assert fleet.run(15, READY), (fleet.counts(), fleet.notes())
         try:
@@ -460,6 +467,24 @@ def test_latencies_are_within_a_thousandth(microseconds: int) -> None:
         most = (time.monotonic_ns() - when) // 1000
         ((index, _),) = fleet.take_latencies()
         assert microseconds / 1.001 - 1 <= lowest(index) <= most
+
+
+def held_up(server: ScriptedServer, fleet: Fleet, number: int, seconds: float) -> int:
+    """Return the latency, in microseconds, of a message that a fleet reads late, as one that waits for its core."""
+    server.send(message(0, number))
+    time.sleep(seconds)
+    run_until(fleet, lambda: fleet.deliveries == number)
+    ((index, _),) = fleet.take_latencies()
+    return lowest(index)
+
+
+def test_a_latency_ends_when_the_kernel_has_the_message_where_that_is_asked_for() -> None:
+    held = 0.05
+    with joined([[0]]) as (server, fleet):
+        assert held_up(server, fleet, 1, held) >= held * 1e6
+    with joined([[0]], kernel_times=True) as (server, fleet):
+        # The kernel begins to note times a little after it was asked to.
+        assert any(held_up(server, fleet, number, held) < held * 1e6 / 2 for number in range(1, 50))
 
 
 def test_latencies_out_of_range_count_in_the_outermost_buckets() -> None:
