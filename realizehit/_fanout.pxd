@@ -77,7 +77,8 @@ cdef class Engine(ConflationCalls):
     cdef public object on_left
     cdef dict moved             # handles that `splice` ended while callbacks wait -> the ones that go on
     cdef double started
-    cdef bint flush_scheduled
+    cdef bint flush_scheduled, poll_scheduled
+    cdef bint has_more             # the last `poll` left something to the next one
 
     cdef object begin(self, Conn* c, bytes head, bytes rest)
     cdef int dispatch_one(self, bytes name, bytes payload) except -1

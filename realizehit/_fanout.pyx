@@ -17,7 +17,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from realizehit.engine.allowance cimport INPUT_HOPELESS, INPUT_PAID, INPUT_REFUSED, pay
-from realizehit.engine.arrivals cimport HEADS, accept_again
+from realizehit.engine.arrivals cimport accept_again
 from realizehit.engine.backpressure cimport QueueTotals, make_dirty, mark_closed, put_outside, queue_totals, send_frame
 from realizehit.engine.conn cimport (
     BLOCKED, CHANNEL_HELD, CHANNEL_WATCHED, CONN_FREE, CONN_OPEN, FEATURE_MUTED, HALF_CLOSED, IS_TRANSPORT, LAST_FRAME,
@@ -65,10 +65,11 @@ include "engine/patterns_api.pxi"
 # with what clients send.
 
 cdef enum:
-    CALLBACKS = 4096            # callbacks that wait; `poll` lets them run before it reads on
+    MOST_COST = 32              # what one `poll` takes on, see `attend`
+    CALLBACKS = 16              # that wait, after which it takes on no more
     BENEATH = 131072            # bytes beneath a transport that encrypts, while it takes no more: 64 KiB and a part
     TURNS = 4                   # of the loop, in which what was written should have gone
-    EVENTS = 256                # readiness events taken at once; epoll keeps the others
+    EVENTS = 32                 # readiness events taken at once; epoll keeps the others
     LATE_TICKS = 4              # ticks that are made up for; a longer hold-up is left out of all deadlines
 
 HAVE_EPOLL = bool(RH_HAVE_EPOLL)
@@ -284,7 +285,7 @@ cdef class Engine(ConflationCalls):
         return self.s.epoll >= 0
 
     def fileno(self):
-        """Return the descriptor to watch for reading; when it is readable, call `poll`. -1 without epoll."""
+        """Return the descriptor to watch for reading; when it is readable, call `on_readable`. -1 without epoll."""
         return self.s.epoll
 
     def adopt(self, int fd, handler, bytes head=b"", bytes rest=b"", int framing=WEBSOCKET):
@@ -706,20 +707,39 @@ cdef class Engine(ConflationCalls):
         self.depth -= 1
         self.settle()
 
+    def on_readable(self):
+        """Do what `poll` does: now, or in the loop's next turn if the last `poll` left something.
+
+        What the loop has for others, such as messages of the broker, then waits for one `poll` only, not for two.
+        """
+        if not self.has_more:
+            self.poll()
+        elif not self.poll_scheduled:
+            self.call_soon(self.poll_again)
+            self.poll_scheduled = True
+
+    def poll_again(self):
+        """Do what `on_readable` put off."""
+        self.poll_scheduled = False
+        self.poll()
+
     def poll(self):
         """Read from the sockets that have something, and write to those that can take more."""
-        cdef int count, i
+        cdef int count, i, cost = 0
         if self.s.epoll < 0:
             return
         self.depth += 1
         try:
-            self.s.met = 0
             count = rh_epoll_wait(self.s.epoll, self.s.events, EVENTS)
             for i in range(count):
-                # The others are still ready in the next turn: what waits here takes memory, and a storm of arrivals
-                # must not hold up the clients.
-                if attend(&self.s, &self.s.events[i]) and (len(self.pending) >= CALLBACKS or self.s.met >= HEADS):
+                cost += attend(&self.s, &self.s.events[i])
+                # The others are still ready in the next turn: a storm of arrivals or of ends must not hold up the
+                # messages of the other clients.
+                if cost >= MOST_COST or len(self.pending) >= CALLBACKS:
+                    self.has_more = True
                     break
+            else:
+                self.has_more = False
         except BaseException:
             self.depth -= 1
             self.recover_after_raise()

@@ -2,8 +2,8 @@
 
 The time is that from the moment at which all have left to the last reply; the server learns of both at once. It is
 compared with the time in which the same clients connect while none of them is there. Meanwhile 500 messages a second go
-to 10 other subscribers of one channel. The p99 of their latencies during a storm is compared with that of a time about as
-long in which nothing else happens; both are medians of several storms and times, since work of the system that has
+to 10 other subscribers of one channel. The p99 of their latencies during a storm is compared with that of a time about
+as long in which nothing else happens; both are medians of several storms and times, since work of the system that has
 nothing to do with either holds up one in a few.
 
 What the clients cost their own machine is not the server's delay. They are a process that runs while neither the reader

@@ -36,7 +36,11 @@ ALONE: Final = 32
 LAPSED: Final = 64
 KEPT: Final = 128
 
-BATCH: Final = 512  # channels in one command
+BATCH: Final = 128  # channels in one command
+WINDOW: Final = BATCH
+"""Channels without a reply at once: messages of other channels come behind these replies, at about 5 us each."""
+WINDOW_RESTORING: Final = 4096
+"""The same while channels are LAPSED, when time matters more; bounds what the broker must buffer in replies."""
 
 
 class Reports(Protocol):
@@ -175,12 +179,13 @@ class ChannelStates:
 
     # ---- commands and their replies
 
-    def take_due(self, room: int) -> Due:
-        """Return the channels that commands are due for, and count the commands as sent.
+    def take_due(self, in_flight: int) -> Due:
+        """Return the channels that commands are due for, as far as the window has room, and count them as sent.
 
         Args:
-            room: how many channels may be taken; one that goes alone counts as a whole `BATCH`.
+            in_flight: how many channels have no reply yet. One that goes alone takes the room of a whole `BATCH`.
         """
+        room = (WINDOW_RESTORING if self.lapsed else WINDOW) - in_flight
         due = Due([], [], [])
         while self._queue and room > 0:
             channel = self._queue.popleft()

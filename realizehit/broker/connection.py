@@ -109,6 +109,7 @@ class SubscriberConnection(asyncio.Protocol):
         words: how its commands are called.
         ready: done when the login was accepted; fails with a `BrokerError` where it was not or the connection broke.
         closed: done when the connection is gone; its result says why.
+        channels_in_flight: how many channels the commands have whose replies are awaited.
     """
 
     words = CLASSIC
@@ -134,16 +135,13 @@ class SubscriberConnection(asyncio.Protocol):
         self.closed: asyncio.Future[str] = self._loop.create_future()
         self.messages_received = 0
         self.bytes_received = 0
+        self.channels_in_flight = 0
 
     # ---- out
 
-    @property
-    def in_flight(self) -> int:
-        """How many commands wait for their replies."""
-        return len(self._in_flight)
-
     def send(self, kind: bytes, channels: Sequence[Interest]) -> None:
         """Put one SUBSCRIBE or UNSUBSCRIBE into the buffer that `flush` writes."""
+        self.channels_in_flight += len(channels)
         self._out.append(pack((kind, *channels)))
         self._in_flight.append(Command(kind, self._loop.time(), channels))
 
@@ -295,6 +293,7 @@ class SubscriberConnection(asyncio.Protocol):
 
     def _done(self, command: Command) -> None:
         self._in_flight.popleft()
+        self.channels_in_flight -= len(command.channels)
         self._certain = command.sent
 
     def _greeted(self, reply: Any) -> None:

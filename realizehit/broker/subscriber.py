@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from realizehit.broker.base import BROKER, Batch, BusListener, BusState, Interest, Source
-from realizehit.broker.channel_states import BATCH, ChannelStates
+from realizehit.broker.channel_states import ChannelStates
 from realizehit.broker.connection import Command, SubscriberConnection
 from realizehit.broker.link_settings import LinkSettings
 from realizehit.broker.outage_log import OutageLog
@@ -26,7 +26,7 @@ from realizehit.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
 logger: Final = logging.getLogger(__name__)
 
-WINDOW: Final = 16  # commands in flight; bounds what the broker must buffer in replies when everything is resubscribed
+GATHER: Final = 0.001  # seconds for which channels wait for others, or for the replies to the last commands
 
 
 class Link:
@@ -175,9 +175,15 @@ class Link:
     # ---- commands
 
     def commands_due(self) -> None:
-        """Have what is due sent at the end of this loop turn."""
+        """Have what is due sent at the end of this loop turn, or a little later while replies are awaited.
+
+        In a storm of connects each turn has a few channels; a command for each turn would cost more than the channels.
+        """
         if self._flush_handle is None:
-            self._flush_handle = self._loop.call_soon(self._flush)
+            if self._connection is not None and self._connection.channels_in_flight:
+                self._flush_handle = self._loop.call_later(GATHER, self._flush)
+            else:
+                self._flush_handle = self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Send what is due, all of one loop turn together, as far as the window has room."""
@@ -192,7 +198,7 @@ class Link:
             connection.drop("sending commands failed")
 
     def _send_due(self, connection: SubscriberConnection) -> None:
-        due = self._channels.take_due((WINDOW - connection.in_flight) * BATCH)
+        due = self._channels.take_due(connection.channels_in_flight)
         for subscribe, channels in due.batches():
             connection.send(self._words.subscribe if subscribe else self._words.unsubscribe, channels)
         connection.flush()
@@ -240,7 +246,9 @@ class Link:
     def answered(self) -> None:
         """Send what waited for room in the window."""
         if self._channels.has_due:
-            self.commands_due()
+            if self._flush_handle is not None:
+                self._flush_handle.cancel()
+            self._flush_handle = self._loop.call_soon(self._flush)
 
     def relay_lost_broker(self) -> bool:
         """Have all that is in force wait for the relay, which will subscribe to it again."""

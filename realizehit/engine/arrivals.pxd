@@ -38,8 +38,7 @@ from realizehit.engine.state cimport DOORS, Door, State
 from realizehit.engine.wheel cimport wheel_set, wheel_unset
 
 cdef enum:
-    ACCEPTS = 64                # connections that are accepted from a socket in one turn of the loop
-    HEADS = 64                  # heads that are read in one turn
+    ACCEPTS = 8                 # connections that are accepted from a socket in one turn of the loop
     RESERVE = 16                # descriptors that are not for clients, as in `realizehit.transports.fd_reserve`
     LONGEST_PEER = 256          # bytes of an address, with the name of an interface
 
@@ -189,7 +188,6 @@ cdef inline int greet(State* s, Conn* c) except -1:
         return 0
     n = rh_recv(c.fd, s.inbox + PARTIAL_MAX, INBOX)
     if n > 0:
-        s.met += 1
         try:
             meet(s, c, s.inbox + PARTIAL_MAX, n)
         except BaseException:

@@ -169,7 +169,6 @@ cdef struct State:
     uint32_t room               # clients up to which arrivals are let in by a verdict
     uint32_t head_ticks         # for a head to arrive
     size_t max_head             # bytes
-    uint32_t met                # heads that were read since `poll` began
     int spare                   # a descriptor to give up where there is no other one; -1 for none
     bint exhausted              # that there is none waits to be told
     # joining

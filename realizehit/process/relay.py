@@ -82,7 +82,7 @@ class Relay:
         self._workers: dict[int, _Worker] = {}
         self._seldom = Seldom(LOG_INTERVAL)
         if engine.owns_sockets:
-            loop.add_reader(engine.fileno(), engine.poll)
+            loop.add_reader(engine.fileno(), engine.on_readable)
         self._ticker = Ticker("the relay's timer", lambda: self._hub.tick(loop.time()), interval=lambda: TICK)
         self._ticker.start()
         try:

@@ -221,7 +221,7 @@ class Node:
                 else (),
             )
             if self.engine.owns_sockets:
-                loop.add_reader(self.engine.fileno(), self.engine.poll)
+                loop.add_reader(self.engine.fileno(), self.engine.on_readable)
             if self._workers is not None:
                 await self._workers.start(self.engineio)
             self._ticker = self._start_ticking()

@@ -7,8 +7,9 @@ import resource
 import select
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,11 @@ class Handler:
 
 
 @contextmanager
-def door() -> Iterator[tuple[_fanout.Engine, Handler, socket.socket, list[Exception]]]:
+def door(
+    call_soon: Callable[[Callable[[], object]], object] = lambda call: call(),
+) -> Iterator[tuple[_fanout.Engine, Handler, socket.socket, list[Exception]]]:
     errors: list[Exception] = []
-    engine = _fanout.Engine(lambda call: call(), errors.append)
+    engine = _fanout.Engine(call_soon, errors.append)
     engine.room = 100
     handler = Handler()
     with socket.create_server(("127.0.0.1", 0)) as sock:
@@ -144,3 +147,28 @@ def test_an_arrival_whose_handler_fails_is_closed() -> None:
         client.settimeout(5.0)
         with suppress(ConnectionResetError):
             assert client.recv(1) == b""
+
+
+def test_in_a_storm_each_poll_does_a_little_and_the_next_one_lets_others_go_first() -> None:
+    storm = 40
+    later: list[Callable[[], object]] = []
+    with door(later.append) as (engine, handler, sock, _), ExitStack() as stack:
+        for _ in range(storm):
+            client = stack.enter_context(socket.create_connection(sock.getsockname()))
+            client.sendall(b"x")
+        done = [0]
+        while handler.events.count("other") < storm:
+            assert is_reported(engine, 5.0)
+            engine.on_readable()
+            if later:  # it was put off: nothing was done yet
+                assert handler.events.count("other") == done[-1]
+                (again,) = later
+                engine.on_readable()
+                assert later == [again]
+                later.clear()
+                again()
+            later.clear()  # of others, such as flushes
+            done.append(handler.events.count("other"))
+        steps = [after - before for before, after in pairwise(done)]
+        assert max(steps) <= 8
+        assert len(steps) >= storm / 8

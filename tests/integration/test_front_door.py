@@ -109,7 +109,7 @@ async def opened(
     errors: list[Exception] = []
     engine = _fanout.Engine(loop.call_soon, errors.append, epoll=epoll)
     if engine.owns_sockets:
-        loop.add_reader(engine.fileno(), engine.poll)
+        loop.add_reader(engine.fileno(), engine.on_readable)
     transport = WebSocketTransport(engine, EchoSession(engine), max_message=1 << 20) if websocket else None
     door: Any = partial(FrontDoor, websocket=transport, timeout=seconds)
     config = uvicorn.Config(

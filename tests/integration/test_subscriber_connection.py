@@ -313,6 +313,6 @@ async def test_a_confirmation_precedes_the_publications_of_the_same_read() -> No
         b"*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:2\r\n"
     )
     assert owner.log == [(SUBSCRIBE, b"a"), (SUBSCRIBE, b"b"), (b"a", b"1")]
-    assert connection.in_flight == 0
+    assert connection.channels_in_flight == 0
     connection.connection_lost(None)
     assert owner.log[-1] == "gone"

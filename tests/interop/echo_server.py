@@ -47,7 +47,7 @@ async def serve(port: int, *, epoll: bool = True, compress: bool = False) -> Non
     )
     transport = WebSocketTransport(engine, EchoSession(engine), max_message=MAX_MESSAGE, path=None, compress=compress)
     if engine.owns_sockets:
-        loop.add_reader(engine.fileno(), engine.poll)
+        loop.add_reader(engine.fileno(), engine.on_readable)
 
     def tick() -> None:
         engine.tick(loop.time())

@@ -9,9 +9,11 @@ from typing import Any, cast
 import pytest
 
 from realizehit.broker.base import Batch, BusState, Interest, Source
+from realizehit.broker.channel_states import WINDOW
 from realizehit.broker.cluster.shard_connection import ShardConnection
-from realizehit.broker.cluster.shard_link import RETRY, WINDOW, ShardLink
+from realizehit.broker.cluster.shard_link import RETRY, ShardLink
 from realizehit.broker.cluster.slots import slot_of
+from realizehit.broker.subscriber import GATHER
 from realizehit.broker.url import Address
 from realizehit.errors import BrokerError
 
@@ -154,6 +156,29 @@ async def test_commands_have_channels_of_one_slot(rig: Rig) -> None:
     assert rig.pipe.commands() == [b"ssubscribe {a}0 {a}1", b"ssubscribe b"]
 
 
+async def test_while_replies_are_awaited_channels_wait_for_others(rig: Rig) -> None:
+    rig.link.subscribe(A)
+    await rig.turn()
+    assert rig.pipe.commands() == [b"ssubscribe a"]
+    for channel in TWINS:
+        rig.link.subscribe(channel)
+        await rig.turn()
+        assert rig.pipe.commands() == [b""]
+    rig.says(push("ssubscribe", A))
+    await rig.turn()
+    assert rig.pipe.commands() == [b"ssubscribe {a}0 {a}1 {a}2"]
+
+
+async def test_no_channel_waits_long_for_replies(rig: Rig) -> None:
+    rig.link.subscribe(A)
+    await rig.turn()
+    rig.link.subscribe(B)
+    async with asyncio.timeout(5.0):
+        while not rig.pipe.written.endswith(b"\r\nb\r\n"):
+            await asyncio.sleep(GATHER)
+    assert rig.pipe.commands() == [b"ssubscribe a", b"ssubscribe b"]
+
+
 async def test_the_channels_in_flight_are_bounded(rig: Rig) -> None:
     names = [Interest(b"{x}%d" % number) for number in range(WINDOW + 10)]
     for channel in names:
@@ -188,7 +213,6 @@ async def test_a_slot_that_moves_while_its_channels_are_left(rig: Rig, others: l
     """What comes unasked looks like the reply, and the reply is an error that then answers nothing."""
     await rig.have(A, *others, B)
     rig.link.unsubscribe(A)
-    await rig.turn()
     rig.link.unsubscribe(B)
     await rig.turn()
     assert rig.pipe.commands() == [b"sunsubscribe a", b"sunsubscribe b"]

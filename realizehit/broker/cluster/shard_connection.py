@@ -6,7 +6,6 @@ the reply to SUNSUBSCRIBE. If one was on its way for the same slot, ``MOVED`` an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import hiredis
@@ -25,11 +24,7 @@ class ShardOwner(Owner, Protocol):
 
 
 class ShardConnection(SubscriberConnection):
-    """See `SubscriberConnection`. Each command has channels of one slot.
-
-    Attributes:
-        channels_in_flight: how many channels the commands have whose replies are awaited.
-    """
+    """See `SubscriberConnection`. Each command has channels of one slot."""
 
     words = SHARDED
 
@@ -37,17 +32,10 @@ class ShardConnection(SubscriberConnection):
         self, owner: ShardOwner, login: list[str], name: str, probe_after: float, probe_timeout: float
     ) -> None:
         super().__init__(owner, login, name, probe_after, probe_timeout)
-        self.channels_in_flight = 0
         self._left: set[int] = set()  # slots whose SUNSUBSCRIBE was answered, perhaps by what came unasked
-
-    def send(self, kind: bytes, channels: Sequence[Interest]) -> None:
-        """Put one command into the buffer. See `SubscriberConnection.send`."""
-        self.channels_in_flight += len(channels)
-        super().send(kind, channels)
 
     def _done(self, command: Command) -> None:
         super()._done(command)
-        self.channels_in_flight -= len(command.channels)
         if command.kind == SHARDED.unsubscribe:
             self._left.add(slot_of(command.channels[0]))
         elif command.kind == PING:

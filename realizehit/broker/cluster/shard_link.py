@@ -16,7 +16,6 @@ from realizehit.broker.resp import code_of
 from realizehit.broker.subscriber import Link
 from realizehit.broker.url import Address
 
-WINDOW: Final = 4096  # channels in flight; bounds what a machine must buffer in replies when all are subscribed again
 RETRY: Final = 0.1  # seconds until a channel is tried again at the same machine, where no other owner is known
 
 _ELSEWHERE: Final = frozenset({"MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN"})
@@ -109,7 +108,7 @@ class ShardLink(Link):
     # ---- commands
 
     def _send_due(self, connection: Any) -> None:
-        due = self._channels.take_due(WINDOW - connection.channels_in_flight)
+        due = self._channels.take_due(connection.channels_in_flight)
         for subscribe, channels in due.batches_by(slot_of):
             connection.send(SHARDED.subscribe if subscribe else SHARDED.unsubscribe, channels)
         connection.flush()
