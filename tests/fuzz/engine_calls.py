@@ -316,7 +316,7 @@ class Run:
             peer.close()
 
     def poll(self) -> None:
-        self.engine.poll()
+        self.engine.on_readable()
 
     def tick(self) -> None:
         self.now += self.case.byte(8) * self.engine.tick_interval

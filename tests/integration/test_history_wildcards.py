@@ -211,7 +211,7 @@ async def test_subscribers_are_told_where_a_registry_was_lost(
     """Also if a message of the new log arrives before the news of the registration."""
     set_rules(valkey, CHAT)
     if first == "message":
-        monkeypatch.setattr("realizehit.broker.redis.Registrar", partial(Registrar, renew_interval=0.5))
+        monkeypatch.setattr("realizehit.broker.redis.Registrar", partial(Registrar, renew_interval=1.0))
     async with node_at(valkey) as (node, _):
         plain, placed = [await Client.connect(node.ws_url) for _ in range(2)]
         await plain.ask(ANY)

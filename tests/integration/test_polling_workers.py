@@ -70,6 +70,7 @@ async def opened(server: Server, headers: dict[str, str] | None = None) -> Async
     yield session
 
 
+@pytest.mark.slow
 async def test_a_session_works_whichever_workers_its_requests_reach(shared_valkey: Valkey) -> None:
     with serving("--workers", "4", "--drain-seconds", "0.1", "--redis", shared_valkey.url) as server:
         worker_pids(server, 4)
