@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.system.crowd import Crowd
+from benchmarks.system.place import give_way
 
 RATE = 2.0  # broadcasts a second
 
@@ -17,7 +18,7 @@ RATE = 2.0  # broadcasts a second
 def main() -> None:
     options: dict[str, Any] = json.loads(sys.argv[1])
     os.sched_setaffinity(0, {options["core"]})
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    give_way()
     valkey: Any = SimpleNamespace(path=Path(options["broker"]))
     with Crowd(options["ws"], valkey, [{"large": 1}], [[0]] * options["size"]) as crowd:
         crowd.join()

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from benchmarks.system.crowd import Crowd
+from benchmarks.system.place import give_way
 
 UNDER_WAY = 2000  # connections without an answer yet; more than a system's queue of new ones loses time in retries
 
@@ -21,7 +22,7 @@ def main() -> None:
     options: dict[str, Any] = json.loads(sys.argv[1])
     os.sched_setaffinity(0, {options["core"]})
     # The reader of the live messages and the broker, on the same core, need not wait for these clients.
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    give_way()
     size: int = options["size"]
     with Crowd(
         options["ws"],

@@ -67,6 +67,11 @@ def pinned(core: int) -> Iterator[None]:
             os.setpriority(os.PRIO_PROCESS, 0, priority)
 
 
+def give_way() -> None:
+    """Run from now on only while no usual process wants this process's core."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def cpu_clock(pid: int) -> int:
     """Return the clock that counts the CPU time of a process, all its threads, in nanoseconds.
 

@@ -63,6 +63,12 @@ class Bus(ScriptedBus):
             self.link.promised.discard(channel)
             self.wildcards.subscribed(channel)
 
+    def link_is_lost_and_back(self) -> None:
+        self.link_breaks()
+        self.link_returns()
+        self.link_confirms(WILD)
+        self.wildcards.restored(BROKER, 2.0)
+
     def registrar_answers(self) -> None:
         self.registrar.in_force.add(SHAPE)
         self.wildcards.shape_registered(SHAPE)
@@ -124,10 +130,7 @@ def begin(desk: Desk) -> tuple[int, Peer]:
 
 def test_a_message_after_the_gap_ends_it_though_the_registrar_is_not_back(desk: Desk) -> None:
     _, peer = begin(desk)
-    desk.bus.link_breaks()
-    desk.bus.link_returns()
-    desk.bus.link_confirms(WILD)
-    desk.bus.wildcards.restored(BROKER, 2.0)
+    desk.bus.link_is_lost_and_back()
     desk.bench.loop.run()
     assert events(peer) == []  # the registrar is usually back in a moment, and may have lost something too
     desk.publish(b"1")
@@ -140,25 +143,19 @@ def test_a_message_after_the_gap_ends_it_though_the_registrar_is_not_back(desk: 
 
 def test_without_messages_one_gap_is_told_when_both_are_back(desk: Desk) -> None:
     _, peer = begin(desk)
-    desk.bus.link_breaks()
-    desk.bus.link_returns()
-    desk.bus.link_confirms(WILD)
-    desk.bus.wildcards.restored(BROKER, 2.0)
+    desk.bus.link_is_lost_and_back()
     desk.publish(b"exact", Interest(b"b:1"))  # of no shape
     assert events(peer) == []
     desk.bus.registrar.in_force.add(SHAPE)
     desk.bus.wildcards.shape_lapsed(SHAPE, 3.0)
     desk.bench.loop.run()
     assert events(peer) == ["gap"]
-    assert desk.bus.link.first is None  # nothing stands on the way of publications any more
+    assert desk.bus.link.first is None  # publications go to the hub directly again
 
 
 def test_a_shape_that_lapsed_after_the_gap_was_told_is_another_gap(desk: Desk) -> None:
     _, peer = begin(desk)
-    desk.bus.link_breaks()
-    desk.bus.link_returns()
-    desk.bus.link_confirms(WILD)
-    desk.bus.wildcards.restored(BROKER, 2.0)
+    desk.bus.link_is_lost_and_back()
     desk.publish(b"1")
     _, late = desk.sub()
     assert len(desk.answered) == 2
@@ -204,10 +201,7 @@ def test_a_client_that_waits_for_the_link_is_answered_as_soon_as_that_is_back(de
 
 def test_a_channel_that_was_never_in_force_waits_for_the_registration(desk: Desk) -> None:
     begin(desk)
-    desk.bus.link_breaks()
-    desk.bus.link_returns()
-    desk.bus.link_confirms(WILD)
-    desk.bus.wildcards.restored(BROKER, 2.0)
+    desk.bus.link_is_lost_and_back()
     conn, _ = desk.sub(OTHER)
     desk.bus.link_confirms(OTHER)
     assert conn not in desk.answered

@@ -4,15 +4,15 @@ It stands between the link and the node. Channels without a star pass through. T
 
 - The first channel of a shape has the shape registered, the last one that leaves lets it lapse.
 - The node learns that a channel is in force when both the link and the registrar say so, in whatever order.
-- A channel that was in force is so again as soon as the link has it. Its registration holds while the registrar
-  reconnects; if it did not, the registrar reports that the shape lapsed, which is a gap. So nobody who was answered has
-  to wait behind a new subscriber.
+- A channel that was in force before is in force again as soon as the link has it. The broker keeps a registration while
+  the registrar reconnects. If the broker has lost it, the registrar reports that the shape lapsed, and clients are told
+  a gap. So a new subscriber never makes the hub withhold messages from clients that were answered before.
 - After each new connection of the link all shapes are registered again: the broker may be another one, or the same one
   with an empty registry.
 - Each shape is a source of its own. Its gap is open from when the link or the registration is lost until both are back,
-  so that a subscription hears of one gap and not of two. The registrar may take seconds longer than the link. If a
-  message of the shape comes before it, the gap ends there: a client that has the message and leaves would never be told
-  what it misses.
+  so that a subscription hears of one gap and not of two. The registrar may need seconds longer than the link. If a
+  message of the shape comes before the registrar is back, the gap ends with this message. Otherwise a client could get
+  the message, leave, and never be told what it missed.
 - What is published while a shape is not registered, or its bridge is away, is also missing in the logs of its
   wildcards.
 """
@@ -98,7 +98,7 @@ class Wildcards(BusListener):
         Args:
             link: has the channels.
             registrar: has the shapes.
-            deliver_to: has the link call a function with publications, or what it called before if that is None.
+            deliver_to: sets the function to which the link gives publications; None sets the first one again.
         """
         self._link = link
         self._registrar = registrar
@@ -287,7 +287,7 @@ class Wildcards(BusListener):
             self._look()
 
     def _look(self) -> None:
-        """Have publications come here first while a gap is open, and not otherwise: it costs time for each read."""
+        """Take the link's publications only while a gap is open for the registrar alone: each read then costs more."""
         looks = self._link_whole and any(shape.gap_since is not None for shape in self._shapes.values())
         if looks is not self._looks:
             self._looks = looks
